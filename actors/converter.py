@@ -1,0 +1,154 @@
+"""The converter: it decodes, transforms, encodes, and puts what it made in object storage."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import IO, Any, assert_never
+
+from dag.plan import SOURCE, Step
+from dag.segments import Decoded, Order
+from pixtools.blob_store import BlobStore
+from pixtools.errors import PixToolsError
+from pixtools.imaging import Picture, decode
+from pixtools.operations.base import Bundler, Encoder, Entry, Inspector, Kind, Transform
+from pixtools.operations.png import lossless
+from pixtools.outcomes import Done, Failed, Stored
+from pixtools.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_IN_MEMORY_BYTES = 8 << 20  # a bundle larger than this is written to disk first
+
+
+class Converter:
+    """Owns a connection to object storage. One call at a time: each may need a picture's whole memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._blobs = BlobStore(settings)
+
+    def ready(self) -> None:
+        """Return once the process is up."""
+
+    def run(self, order: Order, *pixels: Any) -> Iterator[Any]:
+        """Make the steps of an order and yield what came of each, in order.
+
+        `pixels` are those of the source when another converter decoded them: uint8 (H, W, C) and the profile.
+        Before the first step that needs pixels comes a Decoded, and then, if the order exports them, the
+        pixels themselves. Steps that read a failed one are passed over.
+        """
+        table = _Table(self._blobs, order)
+        if pixels:
+            table.pictures[SOURCE] = Picture.from_array(*pixels[0])
+        lost: set[str] = set()
+        for step in order.segment.steps:
+            if lost.intersection(step.inputs):
+                lost.add(step.name)
+                continue
+            if step.operation.reads is Kind.PIXELS and SOURCE not in table.pictures:
+                error = _attempt(step, table.decode)
+                if isinstance(error, Failed):
+                    readers = [other for other in order.segment.steps if _reads_source_pixels(other)]
+                    yield from (Failed(reader.name, error.error, error.run_ms) for reader in readers)
+                    lost |= {SOURCE, *(reader.name for reader in readers)}
+                    continue
+                yield Decoded()
+                if order.segment.exports:
+                    source = table.pictures[SOURCE]
+                    yield source.to_array(), source.icc
+            outcome = _attempt(step, partial(table.make, step))
+            yield outcome
+            if isinstance(outcome, Failed):
+                lost.add(step.name)
+
+
+class _Table:
+    """What one call has at hand: the source's bytes and the pictures made so far, by the step that made them."""
+
+    def __init__(self, blobs: BlobStore, order: Order) -> None:
+        self._blobs = blobs
+        self._order = order
+        self._data: bytes | None = None
+        self.pictures: dict[str, Picture] = {}
+
+    def file(self) -> bytes:
+        """Return the file that the segment reads: the source, or the artifact of the one step before it."""
+        if self._data is None:
+            entries = self._order.entries
+            self._data = self._blobs.get(entries[0][1] if entries else self._order.source_key)
+        return self._data
+
+    def decode(self) -> None:
+        self.pictures[SOURCE] = decode(self.file())
+
+    def make(self, step: Step) -> Stored | None:
+        operation, params = step.operation, step.params
+        match operation:
+            case Encoder():
+                picture = self.pictures[step.inputs[0]]
+                if (box := getattr(params, "resize", None)) is not None:
+                    picture = box.apply(picture)
+                return self._put(step, io.BytesIO(operation.run(picture, params)), picture)
+            case Transform():
+                picture = operation.run(self.pictures[step.inputs[0]], params)
+                self.pictures[step.name] = picture
+                return self._put(step, io.BytesIO(lossless(picture)), picture) if step.leaves_file else None
+            case Inspector():
+                result = operation.run(self.file(), params)
+                text = json.dumps(result, ensure_ascii=False, indent=2)
+                return self._put(step, io.BytesIO(text.encode()), result=result)
+            case Bundler():
+                with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as out:
+                    entries = (Entry(name, partial(self._blobs.open, key)) for name, key in self._order.entries)
+                    operation.run(entries, out, params)
+                    return self._put(step, out)
+            case _:
+                assert_never(operation)
+
+    def _put(
+        self,
+        step: Step,
+        file: IO[bytes],
+        picture: Picture | None = None,
+        result: dict[str, Any] | None = None,
+    ) -> Stored:
+        """Put a finished file in object storage under its step's key, before anything refers to it."""
+        key = f"artifacts/{self._order.owner}/{step.key}.{step.operation.extension}"
+        digest, size = hashlib.sha256(), 0
+        file.seek(0)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
+        file.seek(0)
+        self._blobs.put(key, file, step.operation.media_type)
+        width, height = picture.image.size if picture else (None, None)
+        return Stored(
+            step.key, key, step.operation.media_type, size, digest.hexdigest(), width, height, result,
+        )  # fmt: skip
+
+
+def _reads_source_pixels(step: Step) -> bool:
+    return step.inputs == (SOURCE,) and step.operation.reads is Kind.PIXELS
+
+
+def _attempt(step: Step, make: Callable[[], Stored | None]) -> Done | Failed:
+    """Time `make` and turn what it raises into the step's outcome."""
+    started = time.perf_counter()
+    try:
+        stored = make()
+    except PixToolsError as error:
+        return Failed(step.name, error, _since(started))
+    except Exception:
+        log.exception("step failed unexpectedly: step=%s op=%s", step.name, step.operation.name)
+        return Failed(step.name, PixToolsError(), _since(started))
+    return Done(step.name, stored, _since(started))
+
+
+def _since(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)

@@ -1,0 +1,163 @@
+"""The dispatcher: it claims jobs, runs their graphs, and records what comes of them, fenced by the attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from actors.ledger import Ledger
+from actors.pool import ConverterPool
+from dag.graph import Graph
+from dag.plan import Plan, Source
+from dag.specification import build
+from pixtools.errors import DatabaseDown, InvalidPlan, LeaseLost
+from pixtools.hints import QUEUED, Hints
+from pixtools.job_store import Claim, JobStore
+from pixtools.outcomes import Cached, Failed
+from pixtools.settings import Settings
+from pixtools.states import STEP_DONE, STEP_ENDED
+
+log = logging.getLogger(__name__)
+
+_CLAIMED_PER_CONVERTER = 2  # one at work and one at hand, so that no converter waits for the database
+
+
+class Dispatcher:
+    """Shares nothing with other dispatchers but Postgres. Its converters are its own and die with it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        maximum: int,
+        create: Callable[[], Any],
+        destroy: Callable[[Any], None],
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._store = JobStore(settings)
+        self._hints = Hints(settings)
+        self._pool = ConverterPool(
+            create,
+            destroy,
+            minimum=min(settings.min_converters, maximum),
+            maximum=maximum,
+            idle_s=settings.converter_idle.total_seconds(),
+        )
+        self._wake = asyncio.Event()
+        self._jobs: dict[tuple[uuid.UUID, int], asyncio.Task[None]] = {}
+        self._loops = [
+            asyncio.create_task(loop)
+            for loop in (self._forever(self._dispatch), self._forever(self._beat), self._hear())
+        ]
+        self._recovered = False
+
+    def facts(self) -> dict[str, Any]:
+        """What the health page shows of this dispatcher."""
+        return {"jobs": len(self._jobs), "converters": self._pool.size, "idle_converters": self._pool.idle}
+
+    async def _forever(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await turn()
+            except DatabaseDown as error:
+                log.warning("database down: dispatcher=%s error=%s", self._name, error)
+                await asyncio.sleep(1)
+            except Exception:
+                log.exception("dispatcher loop failed: dispatcher=%s", self._name)
+                await asyncio.sleep(1)
+
+    async def _hear(self) -> None:
+        async for _ in self._hints.listen(QUEUED):
+            self._wake.set()
+
+    async def _dispatch(self) -> None:
+        """Claim as many jobs as there is room for; without any, wait for a hint, a free place or the next poll."""
+        if not self._recovered:
+            # Ray restarted this actor, so nobody runs what it held before: no need to wait for the leases.
+            await asyncio.to_thread(self._store.rescue, self._name)
+            self._recovered = True
+        self._wake.clear()
+        room = self._pool.maximum * _CLAIMED_PER_CONVERTER - len(self._jobs)
+        claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
+        for claim in claims:
+            held = (claim.id, claim.attempt)
+            task = self._jobs[held] = asyncio.create_task(self._run(claim))
+            task.add_done_callback(partial(self._leave, held))
+        if not claims:
+            try:
+                async with asyncio.timeout(self._settings.poll.total_seconds()):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._pool.shrink()
+
+    def _leave(self, held: tuple[uuid.UUID, int], _: asyncio.Task[None]) -> None:
+        del self._jobs[held]
+        self._wake.set()
+
+    async def _beat(self) -> None:
+        """Renew the leases; what was lost meanwhile is stopped."""
+        await asyncio.sleep(self._settings.beat.total_seconds())
+        held = dict(self._jobs)
+        if not held:
+            return
+        kept = await asyncio.to_thread(self._store.renew, list(held))
+        for (job_id, attempt), task in held.items():
+            if job_id not in kept and not task.done():
+                log.warning("lease lost: job=%s attempt=%d", job_id, attempt)
+                task.cancel()
+
+    async def _run(self, claim: Claim) -> None:
+        try:
+            await self._attempt(claim)
+        except* LeaseLost:
+            log.warning("lease lost: job=%s attempt=%d", claim.id, claim.attempt)
+        except* Exception:
+            # Nobody renews the lease from here on, so the sweeper puts the job back and counts a crash.
+            log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
+
+    async def _attempt(self, claim: Claim) -> None:
+        job, steps = claim.view.job, claim.view.steps
+        done = {step.name for step in steps if step.state in STEP_DONE}
+        ended = {step.name for step in steps if step.state in STEP_ENDED}
+        ledger = Ledger(self._store, self._hints, claim, open_steps=frozenset(step.name for step in steps) - ended)
+        try:
+            plan = _plan(claim)
+        except InvalidPlan as error:  # it was valid for the version that accepted it
+            for name in sorted(ledger.open_steps):
+                ledger.report(Failed(name, error))
+            ledger.close()
+            await ledger.write()
+            return
+        blobs = {name: artifact.blob_key for name, artifact in claim.view.artifacts.items()}
+        for step in plan.steps:
+            if step.name not in ended and step.leaves_file and (artifact := claim.reusable.get(step.key)):
+                ledger.report(Cached(step.name, artifact.id))
+                blobs[step.name] = artifact.blob_key
+                done.add(step.name)
+        work = plan.work(frozenset(done), held=frozenset(ended - done))
+        for name in ledger.open_steps - work - done:
+            ledger.report(Cached(name, None))  # nobody needs its pixels any more
+        graph = Graph(
+            plan,
+            owner=job.owner,
+            source_key=job.source_key,
+            megapixels=job.source_width * job.source_height / 1e6,
+            converters=self._pool,
+            deadline_s=self._settings.step_deadline.total_seconds(),
+            report=ledger.report,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ledger.write())
+            await graph.run(work, blobs)
+            ledger.close()
+
+
+def _plan(claim: Claim) -> Plan:
+    """Return the plan of stored steps: the same specification, checked by the same code."""
+    document = {step.name: {"op": step.op, "input": step.inputs, **step.params} for step in claim.view.steps}
+    return build(document, Source(claim.view.job.source_name, claim.view.job.source_sha256), len(document))

@@ -1,0 +1,182 @@
+"""Plan → graph on Ray: segments bound to converters, chained by their ObjectRefs.
+
+A segment is one call of a converter that streams what came of each step. Pixels that another segment needs
+leave the call as an ObjectRef and reach the next call through shared memory, unseen by the dispatcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ray.exceptions import RayError, RayTaskError
+
+from dag.plan import SOURCE, Plan
+from dag.segments import Decoded, Order, Segment, segments
+from pixtools.errors import PixToolsError, StepTimedOut
+from pixtools.operations.base import Kind
+from pixtools.outcomes import Began, Crashed, Done, Failed, Outcome
+
+log = logging.getLogger(__name__)
+
+
+class Converters(Protocol):
+    """Where a graph gets its converters; `discard` ends one whatever it is doing."""
+
+    @property
+    def idle(self) -> int: ...
+    async def acquire(self) -> Any: ...
+    def release(self, converter: Any) -> None: ...
+    def discard(self, converter: Any) -> None: ...
+
+
+class Graph:
+    """One attempt at a plan: `run` returns when each step of `work` that could run has been reported on.
+
+    A step that fails takes with it only what reads it; of those steps nothing is reported.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        owner: str,
+        source_key: str,
+        megapixels: float,
+        converters: Converters,
+        deadline_s: float,
+        report: Callable[[Outcome], None],
+    ) -> None:
+        self._plan = plan
+        self._owner = owner
+        self._source_key = source_key
+        self._megapixels = megapixels
+        self._converters = converters
+        self._deadline_s = deadline_s
+        self._report = report
+        # What segments wait for of each other: the ObjectRef of the source's pixels, or the error that kept
+        # them from being decoded; and the blob key of each artifact, or None where there will be none.
+        self._pixels: asyncio.Future[Any] = asyncio.Future()
+        self._blobs: dict[str, asyncio.Future[str | None]] = defaultdict(asyncio.Future)
+
+    async def run(self, work: frozenset[str], blobs: Mapping[str, str]) -> None:
+        """Run `work`; `blobs` are the artifacts that exist already, as blob keys by step."""
+        for name, key in {SOURCE: self._source_key, **blobs}.items():
+            self._blobs[name].set_result(key)
+        async with asyncio.TaskGroup() as group:
+            for segment in segments(self._plan, work, max(1, self._converters.idle), self._megapixels):
+                group.create_task(self._follow(segment))
+
+    async def _follow(self, segment: Segment) -> None:
+        try:
+            if segment.bundles:
+                await self._bundle(segment)
+            elif segment.imports:
+                await self._import(segment)
+            else:
+                await self._call(segment)
+        finally:
+            # Whatever happened, nobody waits for this segment any longer.
+            for name in segment.names:
+                if not self._blobs[name].done():
+                    self._blobs[name].set_result(None)
+            if segment.exports and not self._pixels.done():
+                self._pixels.set_result(None)
+
+    async def _bundle(self, segment: Segment) -> None:
+        entries = []
+        for name in segment.steps[0].inputs:
+            key = await self._blobs[name]
+            if key is None:
+                return
+            entries.append((self._file_name(name), key))
+        await self._call(segment, tuple(entries))
+
+    async def _import(self, segment: Segment) -> None:
+        pixels = await self._pixels
+        if isinstance(pixels, PixToolsError):
+            for step in segment.steps:
+                if step.inputs == (SOURCE,):
+                    self._report(Failed(step.name, pixels))
+        elif pixels is not None:
+            await self._call(segment, (), pixels)
+
+    async def _call(self, segment: Segment, entries: tuple[tuple[str, str], ...] = (), *pixels: Any) -> None:
+        converter = await self._converters.acquire()
+        call = _Call(segment, self._report, decoded=segment.bundles or segment.imports)
+        order = Order(segment, self._owner, self._source_key, entries)
+        try:
+            await self._stream(call, converter.run.options(num_returns="streaming").remote(order, *pixels))
+        except RayTaskError as error:
+            # A converter reports what goes wrong with a step; that it raised is a fault of ours.
+            log.exception("converter call failed")
+            cause = error.cause if isinstance(error.cause, PixToolsError) else PixToolsError()
+            call.end(lambda step: Failed(step, cause))
+            self._converters.release(converter)
+        except RayError:
+            call.end(Crashed)
+            self._converters.discard(converter)
+        except TimeoutError:
+            call.end(lambda step: Failed(step, StepTimedOut(f"It had {self._deadline_s:g} seconds.")))
+            self._converters.discard(converter)
+        except BaseException:
+            # Cancelled in the middle: nobody wants what the converter is making.
+            self._converters.discard(converter)
+            raise
+        else:
+            self._converters.release(converter)
+
+    async def _stream(self, call: _Call, stream: Any) -> None:
+        while call.left:
+            async with asyncio.timeout(self._deadline_s):
+                item = await (await anext(stream))
+            if isinstance(item, Decoded):
+                call.decoded = True
+                if call.segment.exports:
+                    self._pixels.set_result(await anext(stream))  # the ref alone
+                continue
+            if isinstance(item, Done):
+                self._blobs[item.step].set_result(item.stored.blob_key if item.stored else None)
+            elif call.segment.exports and call.is_decoding and not self._pixels.done():
+                self._pixels.set_result(item.error)
+            call.take(item)
+
+    def _file_name(self, name: str) -> str:
+        return self._plan.source.name if name == SOURCE else self._plan.by_name[name].file_name
+
+
+class _Call:
+    """Where a converter is in its segment: it makes the steps in order, so the first one left is at work."""
+
+    def __init__(self, segment: Segment, report: Callable[[Outcome], None], *, decoded: bool) -> None:
+        self.segment = segment
+        self.left = list(segment.steps)
+        self.decoded = decoded
+        self._report = report
+        report(Began(self.left[0].name))
+
+    @property
+    def is_decoding(self) -> bool:
+        return not self.decoded and self.left[0].operation.reads is Kind.PIXELS
+
+    def take(self, outcome: Done | Failed) -> None:
+        self._report(outcome)
+        gone = {outcome.step}
+        if isinstance(outcome, Failed):
+            for step in self.left:
+                if gone.intersection(step.inputs):
+                    gone.add(step.name)
+        self.left = [step for step in self.left if step.name not in gone]
+        if self.left:
+            self._report(Began(self.left[0].name))
+
+    def end(self, outcome: Callable[[str], Outcome]) -> None:
+        """Report the end of a call on the step at work, or on all that wanted the pixels being decoded."""
+        blamed = self.left[:1]
+        if self.is_decoding:
+            blamed = [step for step in self.left if step.inputs == (SOURCE,) and step.operation.reads is Kind.PIXELS]
+        for step in blamed:
+            self._report(outcome(step.name))

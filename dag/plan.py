@@ -1,0 +1,123 @@
+"""The plan: validated steps in running order. Plain data; it knows neither Ray nor storage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from pixtools.imaging import CODECS
+from pixtools.operations.base import AnyOperation, Kind, Params
+
+SOURCE = "source"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a plan needs to know of the image that it starts from."""
+
+    name: str
+    sha256: str
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem or "image"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation with its parameters and what it reads; `key` names its result, whichever job makes it."""
+
+    name: str
+    operation: AnyOperation
+    params: Params
+    inputs: tuple[str, ...]
+    leaves_file: bool
+    file_name: str
+    key: str
+
+    @property
+    def pixels(self) -> bool:
+        return self.operation.makes is Kind.PIXELS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in an order in which each comes after all that it reads."""
+
+    source: Source
+    steps: tuple[Step, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.steps}
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """The steps that read each step, and those that read the source."""
+        names = [SOURCE, *self.by_name]
+        return {name: tuple(step.name for step in self.steps if name in step.inputs) for name in names}
+
+    def work(self, done: frozenset[str], held: frozenset[str]) -> frozenset[str]:
+        """Return the steps to run when those in `done` have their result and those in `held` will get none.
+
+        A step that leaves no file runs for those that need its pixels: again, if an attempt ended early, and
+        not at all if they are done.
+        """
+        blocked: set[str] = set()
+        for step in self.steps:
+            if step.name not in done and (step.name in held or blocked.intersection(step.inputs)):
+                blocked.add(step.name)
+        needed: set[str] = set()
+        for step in reversed(self.steps):
+            wanted = step.leaves_file and step.name not in done and step.name not in blocked
+            if wanted or (step.pixels and needed.intersection(self.readers[step.name])):
+                needed.add(step.name)
+        return frozenset(needed)
+
+
+def order(inputs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
+    """Return names so that each follows its inputs, keeping their given order else; and the cycles left over."""
+    waiting = dict(inputs)
+    ordered: list[str] = []
+    while ready := [name for name, reads in waiting.items() if not waiting.keys() & set(reads)]:
+        ordered += ready
+        for name in ready:
+            del waiting[name]
+    return ordered, _cycles(waiting)
+
+
+def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
+    cycles: list[list[str]] = []
+    seen: set[str] = set()
+    for start in waiting:
+        path: list[str] = []
+        name = start
+        # Each step left over reads another one left over, so following them ends in a cycle.
+        while name not in path and name not in seen:
+            path.append(name)
+            name = next(read for read in waiting[name] if read in waiting)
+        if name in path:
+            cycles.append([*path[path.index(name) :], name])
+        seen.update(path)
+    return cycles
+
+
+def step_key(operation: AnyOperation, params: Params, input_keys: list[str], entries: list[str]) -> str:
+    """Return the digest that names a step's result: the same work has the same key.
+
+    `entries` are the file names that a bundle writes into its result, empty for all else.
+    """
+    identity = [operation.name, operation.version, CODECS, params.given(), input_keys, entries]
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_name(source: Source, step: str, extension: str) -> str:
+    return f"{source.stem}-{step}.{extension}"
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -1,0 +1,236 @@
+"""Specification → plan: the steps that somebody wrote, checked whole, with every mistake named at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from dag.plan import NAME, SOURCE, Plan, Source, Step, file_name, order, step_key
+from pixtools.errors import BadRequest, Fault, InvalidPlan, pointer
+from pixtools.operations import OPERATIONS
+from pixtools.operations.base import AnyOperation, Kind, Params
+
+_OWN_FIELDS = ("op", "input")
+
+
+def parse(text: str, source: Source, max_steps: int) -> Plan:
+    """Return the plan of a `steps` document, or raise InvalidPlan with a fault for each of its mistakes."""
+    return build(_load("/steps", text), source, max_steps)
+
+
+def parse_short(operations: str, operation_params: str | None, source: Source, max_steps: int) -> Plan:
+    """Return the plan of the short form: each operation once, on the source."""
+    names = _load("/operations", operations)
+    params = _load("/operation_params", operation_params) if operation_params is not None else {}
+    faults: list[Fault] = []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        faults.append(Fault("/operations", 'must be a list of operations, such as ["webp", "avif"]'))
+        names = []
+    if not isinstance(params, dict) or not all(isinstance(value, dict) for value in params.values()):
+        faults.append(Fault("/operation_params", 'must be an object, such as {"webp": {"quality": 80}}'))
+        params = {}
+    faults += [
+        Fault(pointer("operations", index), f"{name!r} stands twice; write `steps` to run it in two ways")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+    faults += [
+        Fault(pointer("operation_params", name), f"is not among the operations: {', '.join(names)}")
+        for name in params
+        if name not in names
+    ]
+    steps = {name: params.get(name, {}) | {"op": name, "input": SOURCE} for name in names}
+    for name, fields in params.items():
+        faults += [
+            Fault(pointer("operation_params", name, field), "is not a parameter")
+            for field in _OWN_FIELDS
+            if field in fields
+        ]
+    try:
+        plan = build(steps, source, max_steps)
+    except InvalidPlan as error:
+        faults += [_in_short_form(fault, names) for fault in error.faults]
+    if faults:
+        raise InvalidPlan(_count(faults), tuple(faults))
+    return plan
+
+
+def build(document: object, source: Source, max_steps: int) -> Plan:
+    """Return the plan of a loaded `steps` document; raises InvalidPlan."""
+    if not isinstance(document, dict):
+        raise InvalidPlan("1 mistake", (Fault("/steps", "must be an object of named steps"),))
+    faults: list[Fault] = []
+    if not document:
+        faults.append(Fault("/steps", "needs at least one step"))
+    if len(document) > max_steps:
+        faults.append(Fault("/steps", f"{len(document)} steps are more than the {max_steps} accepted"))
+    drafts = {name: _Draft(name, spec, faults) for name, spec in document.items()}
+    for draft in drafts.values():
+        draft.check_inputs(drafts, faults)
+    known = {name: tuple(read for read in draft.inputs if read in drafts) for name, draft in drafts.items()}
+    ordered, cycles = order(known)
+    faults += [
+        Fault(pointer("steps", cycle[0], "input"), f"is a cycle: {' → '.join(reversed(cycle))}") for cycle in cycles
+    ]
+    if faults:
+        raise InvalidPlan(_count(faults), tuple(faults))
+    return _bind([drafts[name] for name in ordered], source)
+
+
+class _Draft:
+    """One step as it was written; what could not be read of it is None or empty, and is a fault by then."""
+
+    def __init__(self, name: str, spec: object, faults: list[Fault]) -> None:
+        self.name = name
+        self.operation: AnyOperation | None = None
+        self.params: Params | None = None
+        self.inputs: tuple[str, ...] = ()
+        if name == SOURCE or not NAME.fullmatch(name):
+            faults.append(
+                Fault(
+                    pointer("steps", name),
+                    "is no name for a step: use up to 64 letters, digits, - and _, and not `source`",
+                ),
+            )
+        if not isinstance(spec, dict):
+            faults.append(Fault(pointer("steps", name), "must be an object with `op` and `input`"))
+            return
+        self._read_operation(spec, faults)
+        self._read_input(spec, faults)
+
+    def _read_operation(self, spec: dict[str, Any], faults: list[Fault]) -> None:
+        op = spec.get("op")
+        self.operation = OPERATIONS.get(op) if isinstance(op, str) else None
+        if self.operation is None:
+            wrong = "is missing" if "op" not in spec else f"{op!r} is no operation"
+            faults.append(Fault(pointer("steps", self.name, "op"), f"{wrong}; use one of {', '.join(OPERATIONS)}"))
+            return
+        try:
+            self.params = self.operation.params.model_validate(
+                {field: value for field, value in spec.items() if field not in _OWN_FIELDS},
+            )
+        except ValidationError as error:
+            faults += [
+                Fault(pointer("steps", self.name, *item["loc"]), _remedy(item, self.operation))
+                for item in error.errors()
+            ]
+
+    def _read_input(self, spec: dict[str, Any], faults: list[Fault]) -> None:
+        given = spec.get("input")
+        match given:
+            case str():
+                self.inputs = (given,)
+            case list() if given and all(isinstance(name, str) for name in given):
+                self.inputs = tuple(given)
+            case _:
+                wrong = "must be the name of a step or `source`, or a list of such names"
+                faults.append(
+                    Fault(
+                        pointer("steps", self.name, "input"),
+                        wrong if "input" in spec else f"is missing; it {wrong}",
+                    ),
+                )
+
+    def check_inputs(self, drafts: dict[str, _Draft], faults: list[Fault]) -> None:
+        here = pointer("steps", self.name, "input")
+        for index, name in enumerate(self.inputs):
+            at = here if len(self.inputs) == 1 else f"{here}/{index}"
+            if name in self.inputs[:index]:
+                faults.append(Fault(at, f"{name!r} stands twice"))
+            elif name != SOURCE and name not in drafts:
+                known = ", ".join([SOURCE, *(other for other in drafts if other != self.name)])
+                faults.append(Fault(at, f"there is no step {name!r}; use one of {known}"))
+            elif self.operation and not self._fits(name, drafts):
+                faults.append(Fault(at, self._misfit(name, drafts)))
+        most = self.operation.max_inputs if self.operation else None
+        if most is not None and len(self.inputs) > most:
+            faults.append(Fault(here, f"{len(self.inputs)} inputs are too many; {self.operation_name} reads {most}"))
+
+    @property
+    def operation_name(self) -> str:
+        return self.operation.name if self.operation else "?"
+
+    def _fits(self, name: str, drafts: dict[str, _Draft]) -> bool:
+        made_by = drafts[name].operation if name in drafts else None
+        if self.operation is None or made_by is None:
+            return True  # the source is pixels and a file; what is unknown is a fault already
+        if self.operation.reads is Kind.PIXELS:
+            return made_by.makes is Kind.PIXELS
+        # A bundle takes anything: a step of pixels leaves its lossless file for it.
+        return made_by.makes is Kind.FILE or self.operation.max_inputs is None
+
+    def _misfit(self, name: str, drafts: dict[str, _Draft]) -> str:
+        makes = drafts[name].operation_name
+        if self.operation and self.operation.reads is Kind.PIXELS:
+            return (
+                f"{name!r} makes a finished file ({makes}) and {self.operation_name} needs pixels; "
+                f"read what {name!r} reads instead"
+            )
+        return f"{name!r} makes pixels ({makes}) and {self.operation_name} needs a file; encode them first"
+
+
+def _bind(drafts: list[_Draft], source: Source) -> Plan:
+    """Return the plan of drafts without faults, in running order."""
+    bundled = {
+        name for draft in drafts if draft.operation and draft.operation.max_inputs is None for name in draft.inputs
+    }
+    read = {name for draft in drafts for name in draft.inputs}
+    steps: dict[str, Step] = {}
+    keys = {SOURCE: source.sha256}
+    names = {SOURCE: source.name}
+    for draft in drafts:
+        operation, params = draft.operation, draft.params
+        assert operation is not None and params is not None  # noqa: S101, PT018 (a fault otherwise)
+        entries = [names[name] for name in draft.inputs] if operation.max_inputs is None else []
+        keys[draft.name] = step_key(operation, params, [keys[name] for name in draft.inputs], entries)
+        names[draft.name] = file_name(source, draft.name, operation.extension)
+        leaves_file = (
+            operation.makes is Kind.FILE
+            or draft.name not in read
+            or draft.name in bundled
+            or bool(getattr(params, "keep", False))
+        )
+        steps[draft.name] = Step(
+            draft.name, operation, params, draft.inputs, leaves_file, names[draft.name], keys[draft.name],
+        )  # fmt: skip
+    return Plan(source, tuple(steps.values()))
+
+
+def _load(at: str, text: str) -> object:
+    """Return the JSON value of `text`; a name that stands twice in an object would lose a step, so it is refused."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidPlan("1 mistake", (Fault(at, f"the name {twice[0]!r} stands twice in one object"),))
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"{at.removeprefix('/')} is not JSON: {error}", (Fault(at, str(error)),)) from error
+
+
+def _remedy(item: Any, operation: AnyOperation) -> str:
+    if item["type"] == "extra_forbidden":
+        return f"is no parameter of {operation.name}; it has {', '.join(operation.params.model_fields) or 'none'}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _in_short_form(fault: Fault, names: list[str]) -> Fault:
+    """Point into `operations` or `operation_params` instead of the steps that were made from them."""
+    match fault.pointer.split("/")[1:]:
+        case ["steps", name, "op" | "input"] | ["steps", name]:
+            return Fault(pointer("operations", names.index(name)) if name in names else "/operations", fault.detail)
+        case ["steps", name, *rest]:
+            return Fault("/".join(["/operation_params", name, *rest]), fault.detail)
+        case _:
+            return Fault("/operations", fault.detail)
+
+
+def _count(faults: list[Fault]) -> str:
+    return f"{len(faults)} mistake{'s' if len(faults) > 1 else ''}"

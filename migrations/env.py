@@ -1,0 +1,17 @@
+"""Run by Alembic: applies migrations over one connection, one process at a time."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import text
+
+from pixtools.job_store import engine
+from pixtools.records import Job
+
+_LOCK = 7_105_921  # any number, the same for all who migrate
+
+with engine(context.config.attributes["database_url"], pool_size=1).connect() as connection:
+    context.configure(connection=connection, target_metadata=Job.metadata)
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        context.run_migrations()

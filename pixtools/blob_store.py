@@ -1,0 +1,110 @@
+"""All S3, by the few calls that AWS, MinIO and rclone understand alike: keys are written once and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import IO, Any
+from urllib.parse import quote
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pixtools.errors import NotFound, StorageDown
+from pixtools.settings import Settings
+
+
+class BlobStore:
+    """Objects in one bucket. Raises NotFound for a key that is not there, StorageDown for all other trouble."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bucket = settings.s3_bucket
+        self._ttl = settings.url_ttl
+        self._s3 = _client(settings, settings.s3_endpoint_url)
+        # A signature covers the host, so URLs are signed for the address at which a browser reaches S3.
+        self._public = _client(settings, settings.s3_public_url or settings.s3_endpoint_url)
+
+    def ping(self) -> None:
+        with _answering(self._bucket):
+            self._s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+
+    def put(self, key: str, data: bytes | IO[bytes], media_type: str) -> None:
+        with _answering(key):
+            if isinstance(data, bytes):
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=media_type)
+            else:
+                self._s3.upload_fileobj(data, self._bucket, key, ExtraArgs={"ContentType": media_type})
+
+    def get(self, key: str) -> bytes:
+        with self.open(key) as body:
+            return body.read()
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[IO[bytes]]:
+        """Open an object for reading as a stream."""
+        with _answering(key):
+            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+            try:
+                yield body
+            finally:
+                body.close()
+
+    def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
+        """Return a URL that downloads the object as `name` without credentials, and when it ends.
+
+        Name and type are ours to say, by parameters of the signed URL: a store may forget what it was told.
+        """
+        url = self._public.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": key,
+                "ResponseContentType": media_type,
+                "ResponseContentDisposition": attachment(name),
+            },
+            ExpiresIn=int(self._ttl / timedelta(seconds=1)),
+        )
+        return url, now + self._ttl
+
+
+def attachment(name: str) -> str:
+    """Return the RFC 6266 Content-Disposition of a download called `name`."""
+    plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\' else "_" for char in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _client(settings: Settings, endpoint: str | None) -> Any:
+    key, secret = settings.s3_access_key_id, settings.s3_secret_access_key
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=key.get_secret_value() if key else None,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        config=Config(
+            signature_version="s3v4",
+            connect_timeout=5,
+            read_timeout=30,
+            max_pool_connections=16,
+            retries={"mode": "standard", "max_attempts": 3},
+            # With a bucket in the host name an endpoint on loopback would have no address.
+            s3={"addressing_style": "path" if endpoint else "auto"},
+            # The default checksums break ranged and large downloads from stores that do not send them.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+@contextmanager
+def _answering(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
+            raise NotFound(f"There is no object {key}.") from error
+        raise StorageDown(f"{error.operation_name}: {error.response.get('Error', {}).get('Code')}") from error
+    except (BotoCoreError, OSError) as error:
+        raise StorageDown(type(error).__name__) from error

@@ -1,0 +1,176 @@
+"""Every error that PixTools names: one tree, its facts on the classes.
+
+A class says the HTTP status, the stable code, and whether the same call may succeed later; its docstring is
+the title of the problem. Instances carry what is particular, as positional arguments, so that each survives
+pickling between Ray's processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake in a request: an RFC 6901 pointer to it, and what is wrong with the remedy."""
+
+    pointer: str
+    detail: str
+
+
+class PixToolsError(Exception):
+    """Something failed inside PixTools."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, detail: str = "", faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(detail, faults)
+        self.detail = detail
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "; ".join([self.detail, *(f"{fault.pointer}: {fault.detail}" for fault in self.faults)])
+
+    @classmethod
+    def title(cls) -> str:
+        return (cls.__doc__ or "").split("\n", 1)[0].rstrip(".")
+
+    def problem(self) -> dict[str, Any]:
+        """The error as an RFC 9457 problem."""
+        return {
+            "type": f"/problems/{self.code}",
+            "title": self.title(),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail or self.title(),
+            "errors": [asdict(fault) for fault in self.faults],
+        }
+
+
+class BadRequest(PixToolsError):
+    """The request cannot be read."""
+
+    status, code = 400, "bad_request"
+
+
+class EmptyUpload(BadRequest):
+    """The uploaded file is empty."""
+
+    code = "empty_upload"
+
+
+class NotFound(PixToolsError):
+    """There is nothing at this address."""
+
+    status, code = 404, "not_found"
+
+
+class MethodNotAllowed(PixToolsError):
+    """This address does not answer to that method."""
+
+    status, code = 405, "method_not_allowed"
+
+
+class UploadTooLarge(PixToolsError):
+    """The upload is larger than this service accepts."""
+
+    status, code = 413, "upload_too_large"
+
+
+class UnsupportedType(PixToolsError):
+    """The file is not an image of a supported type."""
+
+    status, code = 415, "unsupported_type"
+
+
+class InvalidRequest(PixToolsError):
+    """The request has fields that are missing, unknown or out of range."""
+
+    status, code = 422, "invalid_request"
+
+
+class InvalidPlan(PixToolsError):
+    """The steps do not make a plan that can run."""
+
+    status, code = 422, "invalid_plan"
+
+
+class ImageTooLarge(PixToolsError):
+    """The image has more pixels, longer sides or more frames than this service accepts."""
+
+    status, code = 422, "image_too_large"
+
+
+class CorruptImage(PixToolsError):
+    """The image is damaged or incomplete and cannot be decoded."""
+
+    status, code = 422, "corrupt_image"
+
+
+class UnencodableImage(PixToolsError):
+    """The picture does not fit the format that was asked for."""
+
+    status, code = 422, "unencodable_image"
+
+
+class KeyReused(PixToolsError):
+    """This Idempotency-Key was used before with a different request."""
+
+    status, code = 422, "idempotency_key_reused"
+
+
+class KeyInUse(PixToolsError):
+    """A request with this Idempotency-Key is still being accepted."""
+
+    status, code, retryable, retry_after_s = 409, "idempotency_key_in_use", True, 1
+
+
+class DatabaseDown(PixToolsError):
+    """The database did not answer; the same call may succeed later."""
+
+    status, code, retryable, retry_after_s = 503, "database_down", True, 5
+
+
+class StorageDown(PixToolsError):
+    """Object storage did not answer; the same call may succeed later."""
+
+    status, code, retryable, retry_after_s = 503, "storage_down", True, 5
+
+
+class NotReady(PixToolsError):
+    """The service cannot accept jobs now."""
+
+    status, code, retryable, retry_after_s = 503, "not_ready", True, 5
+
+
+class StepTimedOut(PixToolsError):
+    """The step ran past its deadline and was ended."""
+
+    status, code = 504, "step_timed_out"
+
+
+class ConverterCrashed(PixToolsError):
+    """The process that ran the step died, each time it was tried."""
+
+    status, code = 500, "converter_crashed"
+
+
+class DispatcherLost(PixToolsError):
+    """The process that ran the job died, each time it was tried."""
+
+    status, code = 500, "dispatcher_lost"
+
+
+class LeaseLost(PixToolsError):
+    """Another attempt owns the job now; what this one did is discarded."""
+
+    code = "lease_lost"
+
+
+def pointer(*parts: str | int) -> str:
+    """Return the RFC 6901 JSON pointer to `parts`."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from pixtools.imaging import Picture, encode
+from pixtools.operations.base import EncodeParams, Encoder
+
+
+class Avif(EncodeParams):
+    quality: int = Field(65, ge=1, le=100, title="Quality", description="higher is better and larger")
+    speed: int = Field(9, ge=0, le=10, title="Speed", description="0 slow and small .. 10 fast")
+
+
+def run(picture: Picture, params: Avif) -> bytes:
+    # codec: whichever plugin is loaded, aom. autotiling off: the same picture gives the same bytes anywhere.
+    # One thread: a converter holds one CPU.
+    return encode(
+        picture, "AVIF",
+        quality=params.quality, speed=params.speed, codec="aom", autotiling=False, max_threads=1,
+    )  # fmt: skip
+
+
+AVIF = Encoder(
+    name="avif",
+    title="AVIF",
+    summary="The smallest file for photos, with transparency; current browsers show it.",
+    version=1,
+    params=Avif,
+    run=run,
+    ms_per_megapixel=50,
+    media_type="image/avif",
+    extension="avif",
+)

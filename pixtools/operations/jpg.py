@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from pixtools.imaging import Picture, encode, flatten
+from pixtools.operations.base import EncodeParams, Encoder
+
+
+class Jpg(EncodeParams):
+    quality: int = Field(85, ge=1, le=95, title="Quality", description="higher is better and larger")
+
+
+def run(picture: Picture, params: Jpg) -> bytes:
+    return encode(flatten(picture), "JPEG", quality=params.quality)
+
+
+JPG = Encoder(
+    name="jpg",
+    title="JPG",
+    summary="Opens everywhere; transparency becomes white.",
+    version=1,
+    params=Jpg,
+    run=run,
+    ms_per_megapixel=2.5,
+    media_type="image/jpeg",
+    extension="jpg",
+)

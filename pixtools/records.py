@@ -1,0 +1,147 @@
+"""The tables. Their columns are facts; what may happen to them is in states.py and the job store."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
+from sqlmodel import Field, SQLModel
+
+from pixtools.states import JobState, StepState
+
+
+def _time(*, nullable: bool = False, now: bool = False) -> Any:
+    # Every time comes from the database's clock.
+    default = func.now() if now else None
+    return Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=nullable, server_default=default))
+
+
+def _one_of(column: str, states: type[JobState | StepState]) -> CheckConstraint:
+    values = ", ".join(f"'{state.value}'" for state in states)
+    return CheckConstraint(f"{column} IN ({values})", name=f"known_{column}")
+
+
+class Job(SQLModel, table=True):
+    """One accepted request on one source image."""
+
+    __table_args__ = (
+        _one_of("state", JobState),
+        Index("job_queue", "available_at", postgresql_where=text("state = 'queued'")),
+        Index("job_leases", "lease_until", postgresql_where=text("state = 'running'")),
+        Index("job_history", "owner", text("id DESC")),
+        Index("job_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
+    )
+
+    id: uuid.UUID = Field(primary_key=True)  # UUIDv7: in order of creation
+    owner: str = Field(sa_type=TEXT)
+    batch: uuid.UUID | None = None
+    state: str = Field(sa_type=TEXT)
+    version: int = 1  # counts the changes that a reader can see; the id of server-sent events
+    attempt: int = 0
+    crashes: int = 0  # leases that ran out under it
+    dispatcher: str | None = Field(default=None, sa_type=TEXT)
+    available_at: datetime = _time(now=True)
+    lease_until: datetime | None = _time(nullable=True)
+    created_at: datetime = _time(now=True)
+    started_at: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+    expires_at: datetime | None = _time(nullable=True)  # NULL: kept
+
+    source_key: str = Field(sa_type=TEXT)
+    source_name: str = Field(sa_type=TEXT)
+    source_media_type: str = Field(sa_type=TEXT)
+    source_width: int
+    source_height: int
+    source_bytes: int
+    source_sha256: str = Field(sa_type=TEXT)
+
+
+class Artifact(SQLModel, table=True):
+    """What a step left in object storage; jobs of the same owner share it by its step key."""
+
+    __table_args__ = (UniqueConstraint("owner", "step_key", name="artifact_step_key"),)
+
+    id: uuid.UUID = Field(primary_key=True)
+    owner: str = Field(sa_type=TEXT)
+    step_key: str = Field(sa_type=TEXT)
+    blob_key: str = Field(sa_type=TEXT)
+    media_type: str = Field(sa_type=TEXT)
+    width: int | None = None
+    height: int | None = None
+    bytes: int = Field(sa_type=BigInteger)
+    sha256: str = Field(sa_type=TEXT)
+    result: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    created_at: datetime = _time(now=True)
+
+
+class Step(SQLModel, table=True):
+    """One operation in one job."""
+
+    __table_args__ = (
+        _one_of("state", StepState),
+        Index("step_artifact", "artifact_id", postgresql_where=text("artifact_id IS NOT NULL")),
+    )
+
+    job_id: uuid.UUID = Field(sa_column=Column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True))
+    name: str = Field(primary_key=True, sa_type=TEXT)
+    position: int
+    op: str = Field(sa_type=TEXT)
+    inputs: list[str] = Field(sa_column=Column(ARRAY(TEXT), nullable=False))
+    params: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    key: str = Field(sa_type=TEXT)
+    state: str = Field(sa_type=TEXT)
+    attempt: int = 0  # the job's attempt that ran it last
+    failures: int = 0  # tries that failed for a reason that may pass
+    crashes: int = 0  # converters that died under it
+    error: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    artifact_id: uuid.UUID | None = Field(default=None, foreign_key="artifact.id")
+    started_at: datetime | None = _time(nullable=True)
+    run_ms: int | None = None
+
+
+class DeadLetter(SQLModel, table=True):
+    """A step out of attempts."""
+
+    __tablename__ = "dead_letter"
+    __table_args__ = (
+        UniqueConstraint("job_id", "step", "attempt", name="dead_letter_once"),
+        Index("dead_letter_history", "owner", text("id DESC")),
+    )
+
+    id: uuid.UUID = Field(primary_key=True)
+    owner: str = Field(sa_type=TEXT)
+    job_id: uuid.UUID = Field(foreign_key="job.id", ondelete="CASCADE")
+    step: str = Field(sa_type=TEXT)
+    attempt: int
+    error: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    created_at: datetime = _time(now=True)
+
+
+class Answer(SQLModel, table=True):
+    """What the first request with an idempotency key was answered, stored in its job's own transaction."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (Index("idempotency_expiry", "expires_at"),)
+
+    owner: str = Field(primary_key=True, sa_type=TEXT)
+    route: str = Field(primary_key=True, sa_type=TEXT)
+    key: str = Field(primary_key=True, sa_type=TEXT)
+    fingerprint: str = Field(sa_type=TEXT)
+    job_id: uuid.UUID = Field(foreign_key="job.id", ondelete="CASCADE")
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: datetime = _time(now=True)
+    expires_at: datetime = _time()

@@ -1,0 +1,53 @@
+"""The service's settings: read from the environment once, passed down from there."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a running service needs to know. `PIXTOOLS_<NAME>` sets each; `timedelta`s are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True)
+
+    database_url: SecretStr
+    redis_url: SecretStr
+
+    s3_endpoint_url: str | None = None  # None: AWS itself
+    s3_public_url: str | None = None  # where a browser reaches S3, when not by s3_endpoint_url
+    s3_bucket: str = "pixtools"
+    s3_region: str = "us-east-1"
+    s3_access_key_id: SecretStr | None = None  # None: boto3's own chain of credentials
+    s3_secret_access_key: SecretStr | None = None
+    url_ttl: timedelta = timedelta(minutes=15)
+
+    max_upload_bytes: int = Field(25_000_000, ge=1)
+    max_pixels: int = Field(50_000_000, ge=1)  # over all frames
+    max_side: int = Field(16_384, ge=1)
+    max_frames: int = Field(100, ge=1)
+    max_steps: int = Field(50, ge=1)
+
+    lease: timedelta = timedelta(seconds=30)
+    beat: timedelta = timedelta(seconds=10)
+    poll: timedelta = timedelta(seconds=1)
+    sweep: timedelta = timedelta(seconds=5)
+    step_deadline: timedelta = timedelta(minutes=2)
+    max_attempts: int = Field(5, ge=1)  # tries of a step that failed for a reason that may pass
+    max_crashes: int = Field(3, ge=1)  # crashes under a step, or rescues of a job, before it is given up
+    idempotency_ttl: timedelta = timedelta(hours=24)
+
+    dispatchers: int = Field(1, ge=1)
+    min_converters: int = Field(1, ge=0)
+    max_converters: int | None = Field(None, ge=1)  # for each dispatcher; None: the cluster's CPUs
+    converter_idle: timedelta = timedelta(minutes=1)
+
+    @model_validator(mode="after")
+    def _renewals_fit_the_lease(self) -> Self:
+        # Two renewals may fail before the sweeper may take the job.
+        if self.beat * 3 > self.lease:
+            raise ValueError("PIXTOOLS_BEAT must be at most a third of PIXTOOLS_LEASE")
+        return self

@@ -1,0 +1,75 @@
+"""The states of jobs and steps, and every move that is allowed between them.
+
+The job store derives the guards of its updates from these tables; nothing else decides what may follow what.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"  # accepted by ingress, or put back by a retry or by the sweeper
+    RUNNING = "running"  # claimed by a dispatcher, whose lease is renewed until the job settles
+    SUCCEEDED = "succeeded"  # the dispatcher settled it: every step has its result
+    PARTIAL = "partial"  # the dispatcher settled it: some steps failed or were skipped
+    FAILED = "failed"  # the dispatcher settled it, or the sweeper gave it up: no step has a result
+    CANCELLED = "cancelled"  # its owner cancelled it before it settled
+    EXPIRED = "expired"  # past its retention: the record stays, the artifacts are gone
+
+
+class StepState(StrEnum):
+    WAITING = "waiting"  # its inputs are not ready, or it is to be tried again
+    RUNNING = "running"  # a converter is at it
+    SUCCEEDED = "succeeded"  # its result is stored
+    CACHED = "cached"  # the same work had been done before: nothing ran
+    FAILED = "failed"  # out of attempts, or not worth another; a dead letter tells the story
+    SKIPPED = "skipped"  # a step that it reads failed
+    CANCELLED = "cancelled"  # its job was cancelled
+
+
+State = TypeVar("State", JobState, StepState)
+
+JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {JobState.QUEUED, JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED},
+    ),
+    JobState.SUCCEEDED: frozenset({JobState.EXPIRED}),
+    JobState.PARTIAL: frozenset({JobState.EXPIRED}),
+    JobState.FAILED: frozenset({JobState.EXPIRED}),
+    JobState.CANCELLED: frozenset({JobState.EXPIRED}),
+    JobState.EXPIRED: frozenset(),
+}
+
+STEP_MOVES: dict[StepState, frozenset[StepState]] = {
+    StepState.WAITING: frozenset(
+        {StepState.RUNNING, StepState.CACHED, StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED},
+    ),
+    StepState.RUNNING: frozenset(
+        {StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELLED},
+    ),
+    StepState.SUCCEEDED: frozenset(),
+    StepState.CACHED: frozenset(),
+    StepState.FAILED: frozenset(),
+    StepState.SKIPPED: frozenset(),
+    StepState.CANCELLED: frozenset(),
+}
+
+JOB_ENDED = frozenset(state for state in JobState if state not in (JobState.QUEUED, JobState.RUNNING))
+STEP_DONE = frozenset({StepState.SUCCEEDED, StepState.CACHED})
+STEP_ENDED = frozenset(state for state in StepState if state not in (StepState.WAITING, StepState.RUNNING))
+
+
+def origins(moves: dict[State, frozenset[State]], to: State) -> list[State]:
+    """Return the states from which a record may move to `to`."""
+    return [state for state, following in moves.items() if to in following]
+
+
+def settled(steps: list[StepState]) -> JobState:
+    """Return the state of a job all of whose steps have ended."""
+    done = sum(state in STEP_DONE for state in steps)
+    if done == len(steps):
+        return JobState.SUCCEEDED
+    return JobState.PARTIAL if done else JobState.FAILED

@@ -1,0 +1,97 @@
+"""The wiring: settings are read once, everything is built from them, and the HTTP application is put together.
+
+Ray Serve calls `create` inside each replica; importing this module starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from starlette.middleware import Middleware
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from actors import fleet
+from pixtools.answer_cache import AnswerCache
+from pixtools.blob_store import BlobStore
+from pixtools.hints import Hints
+from pixtools.job_store import JobStore
+from pixtools.settings import Settings
+from serve import problems, routes
+from serve.catalog import catalog
+from serve.headers import SecurityHeaders
+from serve.health import Health
+from serve.intake import Intake
+from serve.progress import ProgressFeed
+
+STATIC = Path(__file__).parent.parent / "static"
+_THREADS_ON_THE_DATABASE = 10
+
+
+def create() -> FastAPI:
+    """Build the application from the environment."""
+    settings = Settings()
+    store = JobStore(settings, pool_size=_THREADS_ON_THE_DATABASE)
+    blobs = BlobStore(settings)
+    answers = AnswerCache(settings)
+    hints = Hints(settings)
+    feed = ProgressFeed(store, hints, settings.poll.total_seconds())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(fleet.launch, settings)
+        listening = asyncio.create_task(feed.listen())
+        yield
+        listening.cancel()
+        await hints.close()
+        await answers.close()
+        store.close()
+
+    app = FastAPI(
+        title="PixTools",
+        version=version("pixtools"),
+        summary="Submit images, chain steps on them, follow the job, download the results.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        middleware=[Middleware(SecurityHeaders, images_from=_origin(settings))],
+    )
+    problems.install(app)
+    app.include_router(routes.jobs(Intake(settings, store, blobs, answers, hints), store, blobs, feed))
+    app.include_router(routes.service(catalog(settings), Health(store, blobs, answers, settings.dispatchers)))
+    _serve_pages(app)
+    return app
+
+
+def _serve_pages(app: FastAPI) -> None:
+    def page(name: str) -> FileResponse:
+        return FileResponse(STATIC / name)
+
+    app.add_api_route("/", lambda: page("index.html"), include_in_schema=False)
+    app.add_api_route("/docs", lambda: page("docs.html"), include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC), "static")
+    # Swagger UI from a package, so that the docs need no other host.
+    spec = find_spec("fastapi_offline")
+    assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (a pinned dependency)
+    app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), "docs")
+
+
+def _origin(settings: Settings) -> str:
+    """Return where a browser fetches pictures from, for the page's content security policy."""
+    address = settings.s3_public_url or settings.s3_endpoint_url
+    if address is None:
+        return f"https://*.s3.{settings.s3_region}.amazonaws.com https://{settings.s3_bucket}.s3.amazonaws.com"
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+ingress = ray_serve.deployment(name="ingress")(ray_serve.ingress(create)())
+app = ingress.bind()

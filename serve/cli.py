@@ -1,0 +1,58 @@
+"""The command line: `pixtools`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from pixtools import migrate as migrations
+from pixtools.local import processes
+from pixtools.local import up as local
+from pixtools.local.errors import LocalError
+from pixtools.local.settings import LocalSettings
+
+_CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
+
+
+@click.group()
+def main() -> None:
+    """PixTools, an image pipeline on Ray."""
+
+
+@main.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=_CONFIG,
+    help="The Serve configuration to deploy. Default: the project's own.",
+)
+@click.option("--parent", type=int, help="End when this process, the caller, ends.")
+def up(config: Path, parent: int | None) -> None:
+    """Run the whole service on this machine until Ctrl-C."""
+    if parent is not None:
+        processes.end_with_parent(signal.SIGTERM, parent)
+    try:
+        sys.exit(local.up(_settings(), config))
+    except LocalError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database at PIXTOOLS_DATABASE_URL up to date."""
+    url = _settings().database_url
+    if url is None:
+        raise click.ClickException("Set PIXTOOLS_DATABASE_URL; `pixtools up` migrates a database of its own.")
+    migrations.upgrade(url.get_secret_value())
+
+
+def _settings() -> LocalSettings:
+    try:
+        return LocalSettings()
+    except ValidationError as error:
+        lines = (f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise click.ClickException("\n".join(["The environment sets PixTools wrongly:", *lines])) from error

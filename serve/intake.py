@@ -1,0 +1,113 @@
+"""Accepts a job: each client request is answered once, whatever dies and however often it is sent again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from dag.plan import Plan, Source
+from dag.specification import parse, parse_short
+from pixtools.answer_cache import AnswerCache
+from pixtools.blob_store import BlobStore
+from pixtools.errors import BadRequest, KeyInUse
+from pixtools.hints import QUEUED, Hints
+from pixtools.job_store import Accepted, Idempotency, JobStore, JobView, NewJob, NewStep, Scope
+from pixtools.settings import Settings
+from serve.uploads import Upload, receive
+from serve.views import job_answer
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True)
+class Intake:
+    settings: Settings
+    store: JobStore
+    blobs: BlobStore
+    answers: AnswerCache
+    hints: Hints
+
+    async def accept(self, owner: str, request: Request) -> Accepted:
+        """Store the job that `request` asks for, or replay the answer that it got before."""
+        key = request.headers.get("idempotency-key")
+        if key is None:
+            async with receive(request, self.settings) as upload:
+                return await self._submit(owner, upload, self._plan(upload), None)
+        if not _KEY.fullmatch(key):
+            raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
+        scope = Scope(owner, f"{request.method} {request.url.path}", key)
+        async with self._reserved(scope) as known, receive(request, self.settings) as upload:
+            plan = self._plan(upload)
+            identity = Idempotency(scope, _fingerprint(upload, plan))
+            if known is None:
+                accepted = await run_in_threadpool(self.store.replay, identity)
+                accepted = accepted or await self._submit(owner, upload, plan, identity)
+                await self.answers.keep(identity, accepted)
+                return accepted
+            fingerprint, answer = known
+            identity.require_match(fingerprint)
+            return answer
+
+    @asynccontextmanager
+    async def _reserved(self, scope: Scope) -> AsyncIterator[tuple[str, Accepted] | None]:
+        """Hold the key against a second request while the first is read; yield its answer if it has one."""
+        token = await self.answers.reserve(scope)
+        if token is None:
+            known = await self.answers.answer(scope)
+            if known is None:
+                raise KeyInUse("Wait a second and send the same request again: it will get the same answer.")
+            yield known
+            return
+        try:
+            yield None
+        finally:
+            await self.answers.release(scope, token)
+
+    def _plan(self, upload: Upload) -> Plan:
+        source = Source(upload.name, upload.sha256)
+        fields, most = upload.fields, self.settings.max_steps
+        if "steps" in fields:
+            return parse(fields["steps"], source, most)
+        return parse_short(fields["operations"], fields.get("operation_params"), source, most)
+
+    async def _submit(self, owner: str, upload: Upload, plan: Plan, identity: Idempotency | None) -> Accepted:
+        new = _new_job(owner, upload, plan)
+        # Durable before it is referenced; under its content's hash, so that the same picture is stored once.
+        await run_in_threadpool(self.blobs.put, new.source_key, upload.file, upload.header.media_type)
+        accepted = await run_in_threadpool(self.store.submit, new, identity, self._render)
+        if not accepted.replayed:
+            await self.hints.publish(QUEUED)
+        return accepted
+
+    def _render(self, view: JobView) -> bytes:
+        return job_answer(view, self.blobs).model_dump_json().encode()
+
+
+def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
+    return NewJob(
+        owner=owner,
+        source_key=f"sources/{owner}/{upload.sha256}",
+        source_name=upload.name,
+        source_media_type=upload.header.media_type,
+        source_width=upload.header.width,
+        source_height=upload.header.height,
+        source_bytes=upload.bytes,
+        source_sha256=upload.sha256,
+        steps=tuple(
+            NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
+        ),
+    )
+
+
+def _fingerprint(upload: Upload, plan: Plan) -> str:
+    """Return a digest of what the request asks for: never of its raw body, whose boundaries change."""
+    steps = [[step.name, step.operation.name, step.inputs, step.params.given()] for step in plan.steps]
+    canonical = json.dumps([upload.name, upload.sha256, steps], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""Errors → responses: the one place where an exception becomes a status and a problem+json body (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from pixtools.errors import (
+    BadRequest,
+    Fault,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PixToolsError,
+    pointer,
+)
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FaultAnswer(BaseModel):
+    pointer: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error, alone or inside a step."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FaultAnswer]
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document the problems of a route for OpenAPI."""
+    return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem."""
+    app.add_exception_handler(PixToolsError, _named)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)
+
+
+def respond(error: PixToolsError) -> JSONResponse:
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    return JSONResponse(error.problem(), error.status, headers, MEDIA_TYPE)
+
+
+async def _named(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PixToolsError)  # noqa: S101 (registered for nothing else)
+    if error.status >= 500:  # noqa: PLR2004
+        log.warning("request failed: code=%s detail=%s", error.code, error.detail)
+    return respond(error)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    faults = tuple(Fault(pointer(*item["loc"]), item["msg"]) for item in error.errors())
+    return respond(InvalidRequest("Correct the fields that are named.", faults))
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    kinds: dict[int, type[PixToolsError]] = {404: NotFound, 405: MethodNotAllowed}
+    kind = kinds.get(error.status_code, BadRequest if error.status_code < 500 else PixToolsError)  # noqa: PLR2004
+    answer = respond(kind(error.detail if kind is BadRequest else ""))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _unknown(_: Request, error: Exception) -> JSONResponse:
+    # The log has the whole story; the answer says nothing of our insides.
+    log.error("unexpected error", exc_info=error)
+    return respond(PixToolsError("The error was logged. Try again, or report it if it stays."))

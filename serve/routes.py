@@ -1,0 +1,134 @@
+"""The HTTP API: routes that translate, and nothing else."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from pixtools.blob_store import BlobStore
+from pixtools.job_store import JobStore
+from pixtools.states import JOB_ENDED, JobState
+from serve.catalog import Catalog
+from serve.health import Health, HealthAnswer, Readiness
+from serve.intake import Intake
+from serve.problems import responses
+from serve.progress import ProgressFeed
+from serve.views import JobAnswer, JobList, job_answer
+
+_OWNER = "public"  # until API keys say who asks
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "the image"},
+                        "steps": {
+                            "type": "string",
+                            "description": "JSON: named steps, each with `op`, `input` and the operation's parameters",
+                            "example": '{"web": {"op": "webp", "input": "source", "resize": {"width": 1280}}}',
+                        },
+                        "operations": {
+                            "type": "string",
+                            "description": "JSON, instead of `steps`: operations to run once each on the image",
+                            "example": '["webp", "avif"]',
+                        },
+                        "operation_params": {
+                            "type": "string",
+                            "description": "JSON, beside `operations`: parameters by operation",
+                            "example": '{"webp": {"quality": 80}}',
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def jobs(intake: Intake, store: JobStore, blobs: BlobStore, feed: ProgressFeed) -> APIRouter:
+    router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+
+    @router.post(
+        "",
+        status_code=202,
+        response_model=JobAnswer,
+        responses=responses(400, 409, 413, 415, 422, 503),
+        openapi_extra=_UPLOAD,
+        summary="Submit an image and the steps to run on it",
+    )
+    async def submit(
+        request: Request,
+        idempotency_key: Annotated[str | None, Header(description="makes retries safe for 24 hours")] = None,  # noqa: ARG001 (documents it)
+    ) -> Response:
+        accepted = await intake.accept(_OWNER, request)
+        headers = {"Location": f"/api/jobs/{accepted.job_id}"}
+        if accepted.replayed:
+            headers["Idempotency-Replayed"] = "true"
+        return Response(accepted.body, 202, headers, "application/json")
+
+    @router.get("", responses=responses(422, 503), summary="List jobs, newest first")
+    def history(
+        state: JobState | None = None,
+        cursor: uuid.UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> JobList:
+        views = store.history(_OWNER, state=state, before=cursor, limit=limit + 1)
+        more = views[limit - 1].job.id if len(views) > limit else None
+        return JobList(jobs=[job_answer(view, blobs) for view in views[:limit]], next=more)
+
+    @router.get("/{job_id}", responses=responses(404, 422, 503), summary="Read a job, with fresh download URLs")
+    def read(job_id: uuid.UUID) -> JobAnswer:
+        return job_answer(store.get(_OWNER, job_id), blobs)
+
+    @router.get(
+        "/{job_id}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, 204: {}, **responses(404, 422, 503)},
+        summary="Follow a job by server-sent events, each with the whole job",
+    )
+    async def events(job_id: uuid.UUID, last_event_id: Annotated[int, Header(ge=0)] = 0) -> Response:
+        view = await run_in_threadpool(store.get, _OWNER, job_id)
+        if view.job.state in JOB_ENDED and view.job.version <= last_event_id:
+            return Response(status_code=204)  # tells an EventSource not to come back
+        read = partial(_versioned, store, blobs, job_id)
+        stream = feed.events(_OWNER, job_id, last_event_id, read)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    return router
+
+
+def _versioned(store: JobStore, blobs: BlobStore, job_id: uuid.UUID) -> tuple[int, JobAnswer]:
+    view = store.get(_OWNER, job_id)
+    return view.job.version, job_answer(view, blobs)
+
+
+def service(catalog: Catalog, health: Health) -> APIRouter:
+    router = APIRouter(prefix="/api")
+
+    @router.get("/operations", tags=["jobs"], summary="What steps can do: parameter schemas and limits")
+    def operations() -> Catalog:
+        return catalog
+
+    @router.get("/livez", tags=["service"], summary="Say that the process answers")
+    async def live() -> dict[str, Any]:
+        return {"live": True}
+
+    @router.get("/readyz", tags=["service"], responses=responses(503), summary="Say whether jobs can be accepted")
+    async def ready() -> Readiness:
+        return await health.require_ready()
+
+    @router.get("/health", tags=["service"], responses=responses(503), summary="Show the parts and the backlog")
+    async def parts() -> HealthAnswer:
+        return await health.report()
+
+    return router
