@@ -48,7 +48,7 @@ class Converter:
             table.pictures[SOURCE] = Picture.from_array(*pixels[0])
         lost: set[str] = set()
         for step in order.segment.steps:
-            if lost.intersection(step.inputs):
+            if step.name in lost or lost.intersection(step.inputs):
                 lost.add(step.name)
                 continue
             if step.operation.reads is Kind.PIXELS and SOURCE not in table.pictures:
@@ -56,7 +56,7 @@ class Converter:
                 if isinstance(error, Failed):
                     readers = [other for other in order.segment.steps if _reads_source_pixels(other)]
                     yield from (Failed(reader.name, error.error, error.run_ms) for reader in readers)
-                    lost |= {SOURCE, *(reader.name for reader in readers)}
+                    lost.update(reader.name for reader in readers)
                     continue
                 yield Decoded()
                 if order.segment.exports:

@@ -110,11 +110,11 @@ class Graph:
         order = Order(segment, self._owner, self._source_key, entries)
         try:
             await self._stream(call, converter.run.options(num_returns="streaming").remote(order, *pixels))
-        except RayTaskError as error:
-            # A converter reports what goes wrong with a step; that it raised is a fault of ours.
+        except (RayTaskError, StopAsyncIteration):
+            # A converter reports what goes wrong with a step; that it raised, or fell silent, is a fault of ours.
             log.exception("converter call failed")
-            cause = error.cause if isinstance(error.cause, PixToolsError) else PixToolsError()
-            call.end(lambda step: Failed(step, cause))
+            for step in call.left:
+                self._report(Failed(step.name, PixToolsError()))
             self._converters.release(converter)
         except RayError:
             call.end(Crashed)

@@ -53,14 +53,14 @@ def parse_short(operations: str, operation_params: str | None, source: Source, m
     except InvalidPlan as error:
         faults += [_in_short_form(fault, names) for fault in error.faults]
     if faults:
-        raise InvalidPlan(_count(faults), tuple(faults))
+        raise _invalid(faults)
     return plan
 
 
 def build(document: object, source: Source, max_steps: int) -> Plan:
     """Return the plan of a loaded `steps` document; raises InvalidPlan."""
     if not isinstance(document, dict):
-        raise InvalidPlan("1 mistake", (Fault("/steps", "must be an object of named steps"),))
+        raise _invalid([Fault("/steps", "must be an object of named steps")])
     faults: list[Fault] = []
     if not document:
         faults.append(Fault("/steps", "needs at least one step"))
@@ -75,7 +75,7 @@ def build(document: object, source: Source, max_steps: int) -> Plan:
         Fault(pointer("steps", cycle[0], "input"), f"is a cycle: {' → '.join(reversed(cycle))}") for cycle in cycles
     ]
     if faults:
-        raise InvalidPlan(_count(faults), tuple(faults))
+        raise _invalid(faults)
     return _bind([drafts[name] for name in ordered], source)
 
 
@@ -205,7 +205,7 @@ def _load(at: str, text: str) -> object:
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise InvalidPlan("1 mistake", (Fault(at, f"the name {twice[0]!r} stands twice in one object"),))
+            raise _invalid([Fault(at, f"the name {twice[0]!r} stands twice in one object")])
         return dict(pairs)
 
     try:
@@ -232,5 +232,5 @@ def _in_short_form(fault: Fault, names: list[str]) -> Fault:
             return Fault("/operations", fault.detail)
 
 
-def _count(faults: list[Fault]) -> str:
-    return f"{len(faults)} mistake{'s' if len(faults) > 1 else ''}"
+def _invalid(faults: list[Fault]) -> InvalidPlan:
+    return InvalidPlan(f"{len(faults)} mistake{'s' if len(faults) > 1 else ''} in the steps.", tuple(faults))

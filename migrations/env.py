@@ -10,8 +10,10 @@ from pixtools.records import Job
 
 _LOCK = 7_105_921  # any number, the same for all who migrate
 
-with engine(context.config.attributes["database_url"], pool_size=1).connect() as connection:
+database = engine(context.config.attributes["database_url"], pool_size=1)
+with database.connect() as connection:
     context.configure(connection=connection, target_metadata=Job.metadata)
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()
+database.dispose()

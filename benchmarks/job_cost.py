@@ -1,0 +1,206 @@
+"""What a job costs: CPU seconds of all the service's processes per job, beside plain Pillow doing the same.
+
+Starts a service of its own, submits photos of 0.4 megapixels → WebP at concurrency 16, polling as a client would,
+and sums the CPU time of every process that `pixtools up` started. The floor is the same decodes and encodes in one
+loop in this process, in the same run; the ratio is the figure, since machines and their load differ.
+
+    python benchmarks/job_cost.py --jobs 200
+
+PIXTOOLS_BENCH_PHOTOS names a folder of photos to use instead of generated ones (each is brought to 0.4 megapixels).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from PIL import Image
+
+SIZE = (768, 512)
+STEPS = '{"web": {"op": "webp", "input": "source"}}'
+POLL_S = 0.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--concurrency", type=int, default=16)
+    options = parser.parse_args()
+    pictures = photos(options.jobs + options.concurrency)
+    warm, timed = pictures[: options.concurrency], pictures[options.concurrency :]
+    with service() as (url, launcher):
+        asyncio.run(run(url, warm, options.concurrency))  # converters, pools and caches are up from here on
+        before, started = cpu_by_process(launcher), time.perf_counter()
+        latencies = asyncio.run(run(url, timed, options.concurrency))
+        wall = time.perf_counter() - started
+        spent = cpu_since(before, launcher)
+    floor = pillow_cpu(timed) / len(timed)
+    total = sum(spent.values()) / len(timed)
+    print(
+        f"{len(timed)} jobs of {SIZE[0]} × {SIZE[1]} → WebP, concurrency {options.concurrency}, {os.cpu_count()} cores"
+    )
+    print(f"jobs/s                {len(timed) / wall:8.1f}")
+    print(f"completion p50 / p95  {statistics.median(latencies):8.2f} / {quantile(latencies, 0.95):.2f} s")
+    print(f"CPU s per job         {total:8.4f}")
+    print(f"plain Pillow          {floor:8.4f}")
+    print(f"ratio                 {total / floor:8.2f}")
+    print("CPU s per job by process:")
+    for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        if seconds / len(timed) >= 0.0001:  # noqa: PLR2004
+            print(f"  {name:28} {seconds / len(timed):8.4f}")
+
+
+def photos(count: int) -> list[bytes]:
+    """Return `count` different JPEGs, so that no step is answered from the cache."""
+    folder = os.environ.get("PIXTOOLS_BENCH_PHOTOS")
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
+    chance = random.Random(0)
+    made = []
+    for number in range(count):
+        image = Image.open(files[number % len(files)]).convert("RGB") if files else landscape(number)
+        if image.size != SIZE:
+            image = image.resize(SIZE, Image.Resampling.LANCZOS)
+        image.putpixel((0, 0), tuple(chance.randrange(256) for _ in range(3)))
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=90, comment=str(number))
+        made.append(out.getvalue())
+    return made
+
+
+def landscape(seed: int) -> Image.Image:
+    """A picture with the spectrum of a photo: noise at every scale, each octave half as strong."""
+    rng = np.random.default_rng(seed)
+    layers = np.zeros((SIZE[1], SIZE[0], 3), np.float32)
+    for octave in range(1, 9):
+        noise = rng.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
+        for channel in range(3):
+            layer = Image.fromarray(noise[:, :, channel]).resize(SIZE, Image.Resampling.BICUBIC)
+            layers[:, :, channel] += np.asarray(layer) / 2**octave
+    return Image.fromarray((128 + 90 * layers).clip(0, 255).astype(np.uint8))
+
+
+@contextlib.contextmanager
+def service() -> Iterator[tuple[str, psutil.Process]]:
+    """Run `pixtools up` on free ports with a home of its own."""
+    with tempfile.TemporaryDirectory(prefix="pixtools-bench-") as home:
+        Path(home).chmod(0o711)  # Postgres may run as another user
+        names = ("PIXTOOLS_PORT", "PIXTOOLS_DASHBOARD_PORT", "PIXTOOLS_RAY_CLIENT_PORT", "PIXTOOLS_S3_PORT")
+        ports = {name: str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIXTOOLS_", "RAY_"))}
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("pixtools"), "up"],
+            env=inherited | ports | {"PIXTOOLS_HOME": f"{home}/home"},
+            stdout=sys.stderr,
+        )
+        url = f"http://127.0.0.1:{ports['PIXTOOLS_PORT']}"
+        try:
+            wait_until_ready(url, process)
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/api/readyz").status_code == httpx.codes.OK:
+                return
+        time.sleep(0.5)
+    raise SystemExit("the service did not get ready")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
+
+
+async def run(url: str, pictures: list[bytes], concurrency: int) -> list[float]:
+    """Submit all, `concurrency` at a time, each followed to its end; return seconds from submission to the end."""
+    waiting = iter(enumerate(pictures))
+    latencies: list[float] = []
+
+    async def client(http: httpx.AsyncClient) -> None:
+        for number, data in waiting:
+            started = time.perf_counter()
+            answer = await http.post("/api/jobs", files={"file": (f"{number}.jpg", data)}, data={"steps": STEPS})
+            answer.raise_for_status()
+            job: dict[str, Any] = answer.json()
+            while job["state"] in ("queued", "running"):
+                await asyncio.sleep(POLL_S)
+                job = (await http.get(f"/api/jobs/{job['id']}")).json()
+            if job["state"] != "succeeded" or job["steps"]["web"]["cached"]:
+                raise SystemExit(f"not a measurement: {job}")
+            latencies.append(time.perf_counter() - started)
+
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        await asyncio.gather(*(client(http) for _ in range(concurrency)))
+    return latencies
+
+
+def cpu_by_process(launcher: psutil.Process) -> dict[tuple[int, str], float]:
+    seconds = {}
+    for process in (launcher, *launcher.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds[process.pid, label(process)] = times.user + times.system
+    return seconds
+
+
+def cpu_since(before: dict[tuple[int, str], float], launcher: psutil.Process) -> dict[str, float]:
+    """Return CPU seconds by kind of process; one that ended in between is counted up to `before` only."""
+    spent: dict[str, float] = {}
+    known = {pid: seconds for (pid, _), seconds in before.items()}
+    for (pid, name), seconds in cpu_by_process(launcher).items():
+        spent[name] = spent.get(name, 0.0) + seconds - known.get(pid, 0.0)
+    return spent
+
+
+def label(process: psutil.Process) -> str:
+    """A short name: Ray's own titles, or the program."""
+    title = " ".join(process.cmdline())
+    if title.startswith("ray::"):
+        return title.split(":", 4)[2].split(".")[0].split("(")[0].strip()
+    if "ray" in title:
+        return next(
+            (part for part in ("gcs_server", "raylet", "dashboard", "client.server") if part in title), "ray, other"
+        )
+    return process.name()
+
+
+def pillow_cpu(pictures: list[bytes]) -> float:
+    """Return the CPU seconds of the same work without a service: decode, encode with our defaults."""
+    started = time.process_time()
+    for data in pictures:
+        with Image.open(io.BytesIO(data)) as image:
+            image.save(io.BytesIO(), "WEBP", quality=80, method=4)
+    return time.process_time() - started
+
+
+def quantile(values: list[float], q: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+// The page's only way to the network. Every request takes an AbortSignal; every refusal becomes a Problem.
+
+/** The service answered no: an RFC 9457 body. */
+export class Problem extends Error {
+  constructor(status, body, retryAfter) {
+    super(body.detail || body.title);
+    Object.assign(this, { status, title: body.title, detail: body.detail, errors: body.errors ?? [], retryAfter });
+  }
+}
+
+/** No answer came: offline, refused or cut. The same request may be sent again. */
+export class Unreachable extends Error {}
+
+export const getOperations = (signal) => get("/api/operations", signal);
+
+export const getJob = (id, signal) => get(`/api/jobs/${encodeURIComponent(id)}`, signal);
+
+export function getJobs({ cursor = null, limit = 20, signal }) {
+  const query = new URLSearchParams({ limit, ...(cursor && { cursor }) });
+  return get(`/api/jobs?${query}`, signal);
+}
+
+/** Upload `file` with its steps and resolve to the accepted job. XMLHttpRequest, for fetch tells no upload progress. */
+export function createJob({ file, steps, key, signal, onProgress }) {
+  const form = new FormData();
+  form.append("steps", JSON.stringify(steps)); // before the file, so that bad steps can be refused before its bytes
+  form.append("file", file, file.name);
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", "/api/jobs");
+    request.setRequestHeader("Accept", "application/json");
+    request.setRequestHeader("Idempotency-Key", key);
+    request.upload.addEventListener("progress", ({ loaded, total }) => onProgress(loaded, total));
+    request.addEventListener("load", () => {
+      const body = parse(request.responseText);
+      if (request.status < 300 && body) resolve(body);
+      else reject(problemOf(request.status, body, request.getResponseHeader("Retry-After")));
+    });
+    request.addEventListener("error", () => reject(new Unreachable()));
+    request.addEventListener("abort", () => reject(signal.reason));
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(form);
+  });
+}
+
+/** Server-sent events of a job. `onBreak` hears each loss of the stream and whether the browser reconnects by itself. */
+export function listen(id, { signal, onJob, onBreak }) {
+  const events = new EventSource(`/api/jobs/${encodeURIComponent(id)}/events`);
+  signal.addEventListener("abort", () => events.close(), { once: true });
+  events.addEventListener("job", (event) => onJob(JSON.parse(event.data)));
+  events.addEventListener("error", () => onBreak(events.readyState === EventSource.CONNECTING));
+}
+
+async function get(path, signal) {
+  let response;
+  try {
+    response = await fetch(path, { signal, headers: { Accept: "application/json" } });
+  } catch (error) {
+    throw signal.aborted ? signal.reason : new Unreachable(error.message);
+  }
+  const body = parse(await response.text());
+  if (response.ok && body) return body;
+  throw problemOf(response.status, body, response.headers.get("Retry-After"));
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null; // a proxy's HTML page, or an answer cut short
+  }
+}
+
+function problemOf(status, body, retryAfter) {
+  const known = body ?? { title: "The service gave no usable answer", detail: `It answered with HTTP status ${status}. Try again in a moment.` };
+  return new Problem(status, known, Number(retryAfter) || null);
+}

@@ -1,0 +1,50 @@
+// JSON Schema as Pydantic writes it, reduced to what a form needs.
+
+/** Follow $ref and unwrap `anyOf [X, null]`; `optional` says that null was allowed. */
+export function resolve(schema, defs = {}) {
+  let found = schema;
+  let optional = false;
+  for (;;) {
+    if (found.$ref) {
+      const { $ref, ...own } = found;
+      found = { ...defs[$ref.split("/").pop()], ...own };
+    } else if (found.allOf?.length === 1) {
+      const { allOf, ...own } = found;
+      found = { ...allOf[0], ...own };
+    } else if (found.anyOf) {
+      const { anyOf, ...own } = found;
+      const some = anyOf.filter((choice) => choice.type !== "null");
+      optional ||= some.length < anyOf.length;
+      if (some.length !== 1) return { ...own, optional };
+      found = { ...some[0], ...own };
+    } else {
+      return { ...found, optional };
+    }
+  }
+}
+
+/** Which control shows this schema. What a form cannot show well is written as JSON. */
+export function kind(schema) {
+  if ("const" in schema) return "constant";
+  if (schema.enum) return "choice";
+  if (schema.properties) return "group";
+  if (schema.type === "boolean") return schema.optional ? "choice" : "switch";
+  if (schema.type === "integer" || schema.type === "number") return "number";
+  return schema.type === "string" ? "text" : "json";
+}
+
+export function label(name, schema) {
+  return schema.title ?? name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
+}
+
+/** The range is left out where nobody meets its end: the browser says so to whoever does. */
+export function hint({ minimum, maximum, description }) {
+  const range = maximum - minimum <= 1000 ? `${minimum} to ${maximum}` : null;
+  return [range, description].filter(Boolean).join(", ");
+}
+
+/** Fields in the order to ask for them: values, then switches, then groups; a model's own order puts inherited ones first. */
+export function inOrder(properties, defs) {
+  const rank = (schema) => ["switch", "group"].indexOf(kind(resolve(schema, defs)));
+  return Object.entries(properties).sort(([, one], [, other]) => rank(one) - rank(other));
+}

@@ -1,0 +1,58 @@
+// Numbers, states and types as people read them.
+
+const FORMATS = {
+  "image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WebP", "image/avif": "AVIF", "image/gif": "GIF",
+  "image/tiff": "TIFF", "image/heic": "HEIC", "image/heif": "HEIF", "image/jxl": "JPEG XL", "image/bmp": "BMP",
+  "application/zip": "ZIP", "application/json": "JSON",
+};
+
+const ENDED = new Set(["succeeded", "partial", "failed", "cancelled", "expired"]);
+
+const JOB_STATES = {
+  queued: "queued", running: "running", succeeded: "succeeded", partial: "partly succeeded",
+  failed: "failed", cancelled: "cancelled", expired: "expired",
+};
+
+const STEP_STATES = {
+  waiting: "waiting", running: "running", succeeded: "succeeded", cached: "cached", failed: "failed",
+  skipped: "skipped", cancelled: "cancelled",
+};
+
+export const ended = (job) => ENDED.has(job.state);
+
+export const jobState = (state) => JOB_STATES[state] ?? state;
+
+export const stepState = (state) => STEP_STATES[state] ?? state;
+
+export const format = (mediaType) => FORMATS[mediaType] ?? (mediaType ?? "file").split("/").pop().toUpperCase();
+
+export function bytes(count) {
+  if (count < 1000) return `${count} bytes`;
+  const [size, unit] = count < 999_500 ? [count / 1e3, "kB"] : [count / 1e6, "MB"];
+  return `${size < 10 ? Number(size.toFixed(1)) : Math.round(size)} ${unit}`;
+}
+
+export const dimensions = ({ width, height }) => (width && height ? `${width} × ${height}` : null);
+
+/** "62 % smaller", "12 % larger": in words, for a bare sign is easily misread. */
+export function change(before, after) {
+  const percent = Math.round((Math.abs(after - before) / before) * 100);
+  if (percent === 0) return "same size";
+  return after < before ? `${Math.min(percent, 99)} % smaller` : `${percent} % larger`;
+}
+
+export function duration(ms) {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
+}
+
+/** The hour alone for today, else the date with it: "two minutes ago" would grow false on an open page. */
+export function moment(iso) {
+  const then = new Date(iso);
+  const today = then.toDateString() === new Date().toDateString();
+  return then.toLocaleString(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" });
+}
+
+export const list = (words) => new Intl.ListFormat("en", { type: "conjunction" }).format(words);
+
+export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -1,0 +1,229 @@
+"""What bad input is answered: one clear problem at once, and nothing that is tried again."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+
+import httpx
+import pytest
+from api import Api
+from PIL import Image
+
+WEBP = json.dumps({"web": {"op": "webp", "input": "source"}})
+
+
+@pytest.fixture(scope="module")
+def api(stack):
+    with Api(stack.base_url) as client:
+        yield client
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that says it is width × height, with 10 kB of data that decompress to 10 MB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(10_000_000)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def small(kind: str = "PNG", **options) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (20, 10), "teal").save(out, kind, **options)
+    return out.getvalue()
+
+
+def gif(frames: int) -> bytes:
+    out = io.BytesIO()
+    pictures = [Image.new("RGB", (2, 2), (index, 255 - index, 0)) for index in range(frames)]
+    pictures[0].save(out, "GIF", save_all=True, append_images=pictures[1:], loop=0)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "status", "code"),
+    [
+        ("text.png", b"This is no picture.", 415, "unsupported_type"),
+        ("empty.png", b"", 400, "empty_upload"),
+        ("bomb.png", png(50_000, 50_000), 422, "image_too_large"),
+        ("flat.png", png(0, 5), 422, "corrupt_image"),
+        ("wide.png", png(16_385, 10), 422, "image_too_large"),
+        ("many.gif", gif(101), 422, "image_too_large"),
+        ("logo.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported_type"),
+        ("paper.pdf", b"%PDF-1.7\n", 415, "unsupported_type"),
+        ("program.exe", b"MZ" + bytes(100), 415, "unsupported_type"),
+        ("head.jpg", b"\xff\xd8\xff\xe0" + bytes(40), 422, "corrupt_image"),
+        ("large.png", small() + bytes(25_000_001), 413, "upload_too_large"),
+    ],
+)
+def test_a_file_that_cannot_be_taken_is_refused_before_a_job_exists(api, name, data, status, code):
+    answer = api.post(name, data, steps=WEBP)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert answer.json()["detail"]
+
+
+def test_the_bomb_of_50_000_by_50_000_is_10_kilobytes():
+    assert len(png(50_000, 50_000)) < 12_000
+
+
+def test_a_body_over_the_cap_without_a_length_is_refused_while_it_comes(api):
+    def body():
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        for _ in range(300):
+            yield bytes(100_000)
+        yield b"\r\n--x--\r\n"
+
+    answer = api.http.post("/api/jobs", content=body(), headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
+
+
+def test_a_png_named_jpg_is_taken_as_what_it_is(api):
+    job = api.wait(api.submit("odd.jpg", small(), {"web": {"op": "webp", "input": "source"}}))
+    assert (job["source"]["media_type"], job["state"]) == ("image/png", "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [("../../etc/x.png", "x.png"), ("a\\b\\c.png", "c.png"), ("n" * 300 + ".png", "n" * 146 + ".png"), ("..", "image")],
+)
+def test_a_file_name_is_made_safe(api, name, safe):
+    assert api.submit(name, small(), {"web": {"op": "webp", "input": "source"}})["source"]["name"] == safe
+
+
+def test_a_plan_with_four_mistakes_gets_one_answer_that_names_all_four(api):
+    steps = {
+        "web": {"op": "webp", "input": "source", "quality": 300},
+        "clean": {"op": "sharpen", "input": "source"},
+        "small": {"op": "avif", "input": "missing"},
+        "all": {"op": "zip", "input": ["web"], "level": 9},
+    }
+    answer = api.post("a.png", small(), steps=json.dumps(steps))
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem["code"] == "invalid_plan"
+    assert {error["pointer"] for error in problem["errors"]} == {
+        "/steps/web/quality",
+        "/steps/clean/op",
+        "/steps/small/input",
+        "/steps/all/level",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "pointers"),
+    [
+        ({"steps": "{"}, 400, {"/steps"}),
+        ({}, 400, set()),
+        ({"steps": "{}"}, 422, {"/steps"}),
+        ({"steps": '{"a": {"op": "webp", "input": "source", "quality": NaN}}'}, 422, {"/steps/a/quality"}),
+        ({"steps": WEBP, "webhook_url": "http://example.com"}, 422, {"/webhook_url"}),
+        ({"steps": WEBP, "operations": "[]"}, 422, {"/operations"}),
+        ({"operations": "null"}, 422, {"/operations"}),
+        ({"operations": "3"}, 422, {"/operations"}),
+    ],
+)
+def test_fields_that_do_not_fit_are_named(api, fields, status, pointers):
+    answer = api.post("a.png", small(), **fields)
+    assert answer.status_code == status, answer.text
+    assert {error["pointer"] for error in answer.json()["errors"]} == pointers
+
+
+def test_requests_that_are_no_upload_are_told_what_to_send(api):
+    for answer in (
+        api.http.post("/api/jobs"),
+        api.http.post("/api/jobs", json={"steps": {}}),
+        api.http.post("/api/jobs", data={"steps": WEBP}, files={"other": b"x"}),
+        api.http.post("/api/jobs", content=b"x", headers={"Content-Type": "multipart/form-data"}),
+    ):
+        assert answer.status_code in (400, 422), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_two_files_in_one_request_are_refused_rather_than_one_dropped(api):
+    files = [("file", ("a.png", small())), ("file", ("b.png", small()))]
+    answer = api.http.post("/api/jobs", files=files, data={"steps": WEBP})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/file")
+
+
+def test_addresses_and_methods_that_do_not_exist_are_problems(api):
+    for answer, status in (
+        (api.http.get("/api/nothing"), 404),
+        (api.http.get("/api/jobs/0199a5b2-0000-7000-8000-000000000000"), 404),
+        (api.http.get("/api/jobs/not-an-id"), 422),
+        (api.http.get("/api/jobs/0199a5b2-0000-7000-8000-000000000000/events"), 404),
+        (api.http.put("/api/jobs"), 405),
+    ):
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+
+
+def test_an_idempotency_key_that_is_no_key_is_refused(api):
+    headers = {"Idempotency-Key": "k" * 256}
+    answer = api.http.post("/api/jobs", files={"file": ("a.png", small())}, data={"steps": WEBP}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+def test_a_failed_request_leaves_its_key_free(api):
+    assert api.post("a.png", b"", key="free-again", steps=WEBP).status_code == 400
+    assert api.post("a.png", small(), key="free-again", steps=WEBP).status_code == 202
+
+
+def test_every_answer_carries_the_security_headers(api):
+    for path in ("/", "/docs", "/api/operations", "/api/nothing", "/static/index.html"):
+        headers = api.http.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert "default-src 'self'" in headers["content-security-policy"], path
+        assert "unsafe-inline" not in headers["content-security-policy"], path
+
+
+def test_the_docs_need_no_other_host(api):
+    page = api.http.get("/docs").text
+    assert "http" not in page.replace('content="width', "")
+    for asset in ("/docs/assets/swagger-ui-bundle.js", "/docs/assets/swagger-ui.css", "/static/docs.js"):
+        assert asset in page
+        assert api.http.get(asset).status_code == 200
+    description = api.http.get("/openapi.json").json()
+    form = description["paths"]["/api/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"file", "steps", "operations", "operation_params"}
+
+
+def test_the_service_says_that_it_is_live_ready_and_well(api):
+    assert api.http.get("/api/livez").json() == {"live": True}
+    assert api.http.get("/api/readyz").json() == {"database": "up", "storage": "up", "redis": "up"}
+    health = api.http.get("/api/health").json()
+    assert health["dispatchers"][0]["converters"] >= 1
+    assert health["backlog"] is not None
+
+
+def test_operations_describe_themselves(api):
+    catalog = api.http.get("/api/operations").json()
+    assert [operation["op"] for operation in catalog["operations"]] == [
+        "jpg", "png", "webp", "avif", "resize", "metadata", "zip",
+    ]  # fmt: skip
+    assert catalog["limits"]["pixels"] == 50_000_000
+
+
+def test_a_client_that_hangs_up_in_its_upload_leaves_nothing_behind(api, stack):
+    before = api.http.get("/api/health").json()["backlog"]
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + bytes(1000)
+
+    def cut():
+        yield body
+        raise ConnectionAbortedError
+
+    with pytest.raises(ConnectionAbortedError):
+        httpx.post(
+            f"{stack.base_url}/api/jobs",
+            content=cut(),
+            headers={"Content-Type": "multipart/form-data; boundary=x", "Content-Length": "100000"},
+        )
+    assert api.http.get("/api/health").json()["backlog"] == before

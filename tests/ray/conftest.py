@@ -1,0 +1,68 @@
+"""One small Ray cluster and the real stores, for the whole session."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from pixtools import migrate
+from pixtools.blob_store import BlobStore
+from pixtools.local import ray as local_ray
+from pixtools.local import stores
+from pixtools.local.home import Home
+from pixtools.local.ports import free_port
+from pixtools.settings import Settings
+
+# Read when Ray is imported, which test modules do: a driver on loopback, and the token of the head to come.
+TOKEN = secrets.token_hex(32)
+os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+
+
+@pytest.fixture(scope="session")
+def folder():
+    # Short and open: Ray's socket paths are limited, and Postgres under root runs as nobody.
+    path = Path(tempfile.mkdtemp(prefix="pt-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def settings(folder):
+    with stores.running(Home(folder / "home")) as env:
+        values = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()}
+        settings = Settings(**values)
+        migrate.upgrade(settings.database_url.get_secret_value())
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def blobs(settings):
+    return BlobStore(settings)
+
+
+@pytest.fixture(scope="session")
+def cluster(folder):
+    """A head as `pixtools up` starts it, with this process as a driver."""
+    home = Home(folder / "head")
+    home.secret_path("ray-token").write_text(TOKEN)
+    head = local_ray.start(home, free_port(), free_port(), dict(os.environ))
+    try:
+        head.wait()
+        import ray  # noqa: PLC0415 (it reads the environment)
+
+        address = local_ray.folder(home) / "ray_current_cluster"
+        while not address.exists():  # written when all its processes are up
+            time.sleep(0.1)
+        ray.init(address.read_text(), namespace="test", log_to_driver=False)
+        yield ray
+        ray.shutdown()
+    finally:
+        head.stop()
+        local_ray.forget(home)

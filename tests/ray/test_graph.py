@@ -1,0 +1,156 @@
+"""Graphs on real converters: what crosses between processes, and what ends when one of them does."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import time
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from actors import fleet
+from actors.pool import ConverterPool
+from dag.graph import Graph
+from dag.plan import Source
+from dag.segments import segments
+from dag.specification import build
+from pixtools.errors import CorruptImage, StepTimedOut
+from pixtools.outcomes import Began, Crashed, Done, Failed
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+STEPS = {
+    "png": {"op": "png", "input": "source"},
+    "web": {"op": "webp", "input": "source"},
+    "half": {"op": "resize", "input": "source", "width": 500},
+    "small": {"op": "avif", "input": "half"},
+    "exif": {"op": "metadata", "input": "source"},
+    "all": {"op": "zip", "input": ["web", "small", "exif"]},
+}
+SLOW = {"slow": {"op": "avif", "input": "source", "speed": 0}}
+
+
+def photo(width: int, height: int, seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+class Run:
+    """One attempt at a plan on a pool of its own, outside of any dispatcher."""
+
+    def __init__(self, settings, blobs, data: bytes, steps: dict, *, converters: int, deadline_s: float = 120) -> None:
+        self.settings, self.converters, self.deadline_s = settings, converters, deadline_s
+        self.source = Source("a.jpg", hashlib.sha256(data).hexdigest())
+        self.plan = build(steps, self.source, 50)
+        self.source_key = f"sources/test/{self.source.sha256}"
+        self.outcomes = []
+        blobs.put(self.source_key, data, "image/jpeg")
+
+    async def go(self, *, meanwhile=None) -> dict:
+        import ray  # noqa: PLC0415
+
+        pool = ConverterPool(
+            lambda: fleet.create_converter(self.settings),
+            ray.kill,
+            minimum=self.converters,
+            maximum=self.converters,
+            idle_s=60,
+        )
+        while pool.idle < self.converters:
+            await asyncio.sleep(0.05)
+        graph = Graph(
+            self.plan,
+            owner="test",
+            source_key=self.source_key,
+            megapixels=12,
+            converters=pool,
+            deadline_s=self.deadline_s,
+            report=self.outcomes.append,
+        )
+        async with asyncio.TaskGroup() as group:
+            if meanwhile:
+                group.create_task(meanwhile(pool))
+            await graph.run(frozenset(step.name for step in self.plan.steps), {})
+        while pool.idle:
+            ray.kill(await pool.acquire())
+        return {outcome.step: outcome for outcome in self.outcomes if not isinstance(outcome, Began)}
+
+
+def test_work_split_over_converters_makes_what_one_of_them_makes(settings, blobs):
+    data = photo(1600, 1200, 1)
+    together = asyncio.run(Run(settings, blobs, data, STEPS, converters=1).go())
+    run = Run(settings, blobs, data, STEPS, converters=2)
+    parts = segments(run.plan, frozenset(STEPS), 2, 12)
+    assert [(part.exports, part.imports) for part in parts if not part.bundles] == [(True, False), (False, True)]
+    split = asyncio.run(run.go())
+    assert split.keys() == together.keys() == STEPS.keys()
+    assert all(isinstance(outcome, Done) for outcome in split.values())
+    for name, outcome in split.items():
+        if outcome.stored:
+            assert outcome.stored.sha256 == together[name].stored.sha256, name
+            assert len(blobs.get(outcome.stored.blob_key)) == outcome.stored.bytes
+
+
+def test_every_step_is_said_to_begin_before_it_ends(settings, blobs):
+    run = Run(settings, blobs, photo(640, 480, 2), STEPS, converters=2)
+    asyncio.run(run.go())
+    seen = set()
+    for outcome in run.outcomes:
+        if isinstance(outcome, Began):
+            seen.add(outcome.step)
+        else:
+            assert outcome.step in seen
+
+
+@pytest.mark.parametrize("converters", [1, 2])
+def test_pixels_that_cannot_be_decoded_fail_all_that_need_them_and_nothing_else(settings, blobs, converters):
+    data = photo(1600, 1200, 3)
+    outcomes = asyncio.run(Run(settings, blobs, data[: len(data) // 2], STEPS, converters=converters).go())
+    assert isinstance(outcomes.pop("exif"), Done)
+    assert outcomes.keys() == {"png", "web", "half"}  # the others read one of these
+    assert all(isinstance(outcome.error, CorruptImage) for outcome in outcomes.values())
+
+
+def test_the_death_of_a_converter_is_blamed_on_the_step_at_work(settings, blobs):
+    steps = {"exif": {"op": "metadata", "input": "source"}, **SLOW, "web": {"op": "webp", "input": "source"}}
+    run = Run(settings, blobs, photo(3000, 2000, 4), steps, converters=1)
+
+    async def kill(_) -> None:
+        while not any(isinstance(outcome, Began) and outcome.step == "slow" for outcome in run.outcomes):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.5)  # past decoding, in the middle of the encoder
+        children = psutil.Process().children(recursive=True)
+        (busy,) = [process for process in children if "ray::Converter.run" in "".join(process.cmdline())]
+        busy.kill()
+
+    outcomes = asyncio.run(run.go(meanwhile=kill))
+    assert isinstance(outcomes["exif"], Done)
+    assert outcomes["slow"] == Crashed("slow")
+    assert "web" not in outcomes  # left for the next attempt, without blame
+
+
+def test_a_step_past_its_deadline_is_ended_with_its_converter(settings, blobs):
+    run = Run(settings, blobs, photo(4000, 3000, 5), SLOW, converters=1, deadline_s=2)
+    started = time.monotonic()
+    outcomes = asyncio.run(run.go())
+    assert isinstance(outcomes["slow"], Failed)
+    assert isinstance(outcomes["slow"].error, StepTimedOut)
+    assert time.monotonic() - started < 60
+
+
+def test_launching_the_fleet_again_changes_nothing(settings, cluster):
+    fleet.launch(settings)
+    first = asyncio.run(fleet.facts(0))
+    fleet.launch(settings)
+    actors = [a for a in cluster.util.list_named_actors(all_namespaces=True) if a["namespace"] == fleet.NAMESPACE]
+    assert sorted(actor["name"] for actor in actors) == ["dispatcher-0", "sweeper"]
+    assert first["jobs"] == 0
+    for actor in actors:
+        cluster.kill(cluster.get_actor(actor["name"], namespace=fleet.NAMESPACE))
