@@ -14,6 +14,7 @@ from typing import IO, Any, assert_never
 
 from dag.plan import SOURCE, Step
 from dag.segments import Decoded, Order
+from pixtools import logs
 from pixtools.blob_store import BlobStore
 from pixtools.errors import PixToolsError
 from pixtools.imaging import Picture, decode
@@ -31,6 +32,7 @@ class Converter:
     """Owns a connection to object storage. One call at a time: each may need a picture's whole memory."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.to_stderr()
         self._blobs = BlobStore(settings)
 
     def ready(self) -> None:

@@ -14,6 +14,7 @@ from actors.pool import ConverterPool
 from dag.graph import Graph
 from dag.plan import Plan, Source
 from dag.specification import build
+from pixtools import logs
 from pixtools.errors import DatabaseDown, InvalidPlan, LeaseLost
 from pixtools.hints import QUEUED, Hints
 from pixtools.job_store import Claim, JobStore
@@ -37,6 +38,7 @@ class Dispatcher:
         create: Callable[[], Any],
         destroy: Callable[[Any], None],
     ) -> None:
+        logs.to_stderr()
         self._name = name
         self._settings = settings
         self._store = JobStore(settings)

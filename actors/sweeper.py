@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from pixtools import logs
 from pixtools.errors import DatabaseDown
 from pixtools.hints import MOVED, QUEUED, Hints
 from pixtools.job_store import JobStore
@@ -17,6 +18,7 @@ class Sweeper:
     """One for the cluster is enough; two do no harm, since every rescue locks its job."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.to_stderr()
         self._settings = settings
         self._store = JobStore(settings, pool_size=1)
         self._hints = Hints(settings)

@@ -31,11 +31,10 @@ class BlobStore:
             self._s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
 
     def put(self, key: str, data: bytes | IO[bytes], media_type: str) -> None:
+        # One plain PUT, whatever the size: boto3's transfer manager starts threads for each call, which costs
+        # more than the upload of an ordinary picture, and 5 GB are enough.
         with _answering(key):
-            if isinstance(data, bytes):
-                self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=media_type)
-            else:
-                self._s3.upload_fileobj(data, self._bucket, key, ExtraArgs={"ContentType": media_type})
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=media_type)
 
     def get(self, key: str) -> bytes:
         with self.open(key) as body:

@@ -143,10 +143,17 @@ class JobStore:
 
     def get(self, owner: str, job_id: uuid.UUID) -> JobView:
         with self._transaction() as session:
-            job = session.scalars(select(Job).where(col(Job.id) == job_id, col(Job.owner) == owner)).one_or_none()
-            if job is None:
-                raise NotFound(f"There is no job {job_id}.")
-            return _views(session, [job])[0]
+            rows = session.execute(
+                select(Job, Step, Artifact)
+                .join(Step, col(Step.job_id) == col(Job.id))
+                .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
+                .where(col(Job.id) == job_id, col(Job.owner) == owner)
+                .order_by(col(Step.position)),
+            ).all()
+        if not rows:
+            raise NotFound(f"There is no job {job_id}.")
+        artifacts = {step.name: artifact for _, step, artifact in rows if artifact}
+        return JobView(rows[0][0], tuple(step for _, step, _ in rows), artifacts)
 
     def version(self, owner: str, job_id: uuid.UUID) -> int:
         """Return the count of changes that a reader of the job could have seen."""
@@ -245,10 +252,12 @@ class JobStore:
             .order_by(col(Job.available_at))
             .limit(limit)
             .with_for_update(skip_locked=True)
+            # As a subquery the planner may run it once for each row, and take more than the limit.
+            .cte("queued")
         )
         statement = (
             update(Job)
-            .where(col(Job.id).in_(queued.scalar_subquery()), _may_become(JobState.RUNNING))
+            .where(col(Job.id) == queued.c.id, _may_become(JobState.RUNNING))
             .values(
                 state=JobState.RUNNING,
                 attempt=Job.attempt + 1,

@@ -20,6 +20,7 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from actors import fleet
+from pixtools import logs
 from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore
 from pixtools.hints import Hints
@@ -38,6 +39,7 @@ _THREADS_ON_THE_DATABASE = 10
 
 def create() -> FastAPI:
     """Build the application from the environment."""
+    logs.to_stderr()
     settings = Settings()
     store = JobStore(settings, pool_size=_THREADS_ON_THE_DATABASE)
     blobs = BlobStore(settings)

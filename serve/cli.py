@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import click
 from pydantic import ValidationError
 
 from pixtools import migrate as migrations
-from pixtools.local import processes
 from pixtools.local import up as local
 from pixtools.local.errors import LocalError
 from pixtools.local.settings import LocalSettings
@@ -33,10 +31,8 @@ def main() -> None:
 @click.option("--parent", type=int, help="End when this process, the caller, ends.")
 def up(config: Path, parent: int | None) -> None:
     """Run the whole service on this machine until Ctrl-C."""
-    if parent is not None:
-        processes.end_with_parent(signal.SIGTERM, parent)
     try:
-        sys.exit(local.up(_settings(), config))
+        sys.exit(local.up(_settings(), config, parent))
     except LocalError as error:
         raise click.ClickException(str(error)) from error
 
