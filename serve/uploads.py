@@ -69,6 +69,8 @@ def _parts(form: FormData) -> tuple[UploadFile, dict[str, str]]:
     for name, value in form.multi_items():
         if name == "file" and isinstance(value, UploadFile):
             files.append(value)
+        elif name == "file":
+            faults.append(Fault("/file", "came as text; send it as a file, with a file name"))
         elif name not in _FIELDS or isinstance(value, UploadFile):
             faults.append(Fault(pointer(name), f"is no field of this request; it has file, {', '.join(_FIELDS)}"))
         elif name in fields:

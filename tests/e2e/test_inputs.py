@@ -130,6 +130,7 @@ def test_a_plan_with_four_mistakes_gets_one_answer_that_names_all_four(api):
         ({"steps": WEBP, "operations": "[]"}, 422, {"/operations"}),
         ({"operations": "null"}, 422, {"/operations"}),
         ({"operations": "3"}, 422, {"/operations"}),
+        ({"steps": WEBP, "file": "text"}, 422, {"/file"}),
     ],
 )
 def test_fields_that_do_not_fit_are_named(api, fields, status, pointers):
