@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class ConverterPool:
         self._idle_s = idle_s
         self._idle: deque[tuple[Any, float]] = deque()  # and since when; the longest idle on the left
         self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Task[None]] = set()
+        self._starting = 0
         self._size = 0
         self._fill()
 
@@ -59,14 +61,16 @@ class ConverterPool:
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled():  # it came just before
                 self.release(turn.result())
+            with suppress(ValueError):
+                self._waiting.remove(turn)
             raise
 
     def release(self, converter: Any) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
-            if not turn.done():
+            if not turn.cancelled():
                 turn.set_result(converter)
                 return
         self._idle.append((converter, time.monotonic()))
@@ -86,12 +90,13 @@ class ConverterPool:
             self._size -= 1
 
     def _fill(self) -> None:
-        wanted = min(self.maximum, max(self._minimum, self._size - len(self._starting) + len(self._waiting)))
+        wanted = min(self.maximum, max(self._minimum, self._size - self._starting + len(self._waiting)))
         while self._size < wanted:
             self._size += 1
+            self._starting += 1
             task = asyncio.get_running_loop().create_task(self._start())
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+            self._starts.add(task)
+            task.add_done_callback(self._starts.discard)
 
     async def _start(self) -> None:
         while True:
@@ -103,5 +108,6 @@ class ConverterPool:
                 self._destroy(converter)
                 await asyncio.sleep(_PAUSE_S)
             else:
+                self._starting -= 1
                 self.release(converter)
                 return

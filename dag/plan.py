@@ -61,6 +61,10 @@ class Plan:
         names = [SOURCE, *self.by_name]
         return {name: tuple(step.name for step in self.steps if name in step.inputs) for name in names}
 
+    def _pixel_readers(self, step: Step) -> list[str]:
+        names = self.readers[step.name] if step.pixels else ()
+        return [name for name in names if self.by_name[name].operation.reads is Kind.PIXELS]
+
     def work(self, done: frozenset[str], held: frozenset[str]) -> frozenset[str]:
         """Return the steps to run when those in `done` have their result and those in `held` will get none.
 
@@ -74,7 +78,7 @@ class Plan:
         needed: set[str] = set()
         for step in reversed(self.steps):
             wanted = step.leaves_file and step.name not in done and step.name not in blocked
-            if wanted or (step.pixels and needed.intersection(self.readers[step.name])):
+            if wanted or needed.intersection(self._pixel_readers(step)):
                 needed.add(step.name)
         return frozenset(needed)
 

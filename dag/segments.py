@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dag.plan import SOURCE, Plan, Step
-from pixtools.operations.base import Encoder, Kind, Transform
+from pixtools.operations.base import Bundler, Encoder, Kind, Transform
 
 # Handing pixels to another process costs about 2 ms a megapixel; below this there is nothing to win.
 _WORTH_SPLITTING_MS = 100.0
@@ -66,8 +66,8 @@ def segments(plan: Plan, work: frozenset[str], ways: int, megapixels: float) -> 
 
 
 def reads_artifacts(step: Step) -> bool:
-    """Say whether a step reads what other steps left in storage, rather than the source or its pixels."""
-    return step.operation.reads is Kind.FILE and step.inputs != (SOURCE,)
+    """Say whether a step reads files from storage, rather than what its segment has at hand."""
+    return isinstance(step.operation, Bundler) or (step.operation.reads is Kind.FILE and step.inputs != (SOURCE,))
 
 
 def _branches(plan: Plan, work: frozenset[str]) -> list[list[Step]]:

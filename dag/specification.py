@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from pixtools.operations import OPERATIONS
 from pixtools.operations.base import AnyOperation, Kind, Params
 
 _OWN_FIELDS = ("op", "input")
+_LONGEST_QUOTE = 80
 
 
 def parse(text: str, source: Source, max_steps: int) -> Plan:
@@ -24,15 +26,14 @@ def parse_short(operations: str, operation_params: str | None, source: Source, m
     """Return the plan of the short form: each operation once, on the source."""
     names = _load("/operations", operations)
     params = _load("/operation_params", operation_params) if operation_params is not None else {}
-    faults: list[Fault] = []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        faults.append(Fault("/operations", 'must be a list of operations, such as ["webp", "avif"]'))
-        names = []
+        raise _invalid([Fault("/operations", 'must be a list of operations, such as ["webp", "avif"]')])
     if not isinstance(params, dict) or not all(isinstance(value, dict) for value in params.values()):
-        faults.append(Fault("/operation_params", 'must be an object, such as {"webp": {"quality": 80}}'))
-        params = {}
-    faults += [
-        Fault(pointer("operations", index), f"{name!r} stands twice; write `steps` to run it in two ways")
+        raise _invalid([Fault("/operation_params", 'must be an object, such as {"webp": {"quality": 80}}')])
+    if len(names) > max_steps:
+        raise _invalid([Fault("/operations", f"{len(names)} operations are more than the {max_steps} accepted")])
+    faults = [
+        Fault(pointer("operations", index), f"{_shown(name)} stands twice; write `steps` to run it in two ways")
         for index, name in enumerate(names)
         if name in names[:index]
     ]
@@ -41,13 +42,13 @@ def parse_short(operations: str, operation_params: str | None, source: Source, m
         for name in params
         if name not in names
     ]
+    faults += [
+        Fault(pointer("operation_params", name, field), "is not a parameter")
+        for name, fields in params.items()
+        for field in _OWN_FIELDS
+        if field in fields
+    ]
     steps = {name: params.get(name, {}) | {"op": name, "input": SOURCE} for name in names}
-    for name, fields in params.items():
-        faults += [
-            Fault(pointer("operation_params", name, field), "is not a parameter")
-            for field in _OWN_FIELDS
-            if field in fields
-        ]
     try:
         plan = build(steps, source, max_steps)
     except InvalidPlan as error:
@@ -61,14 +62,15 @@ def build(document: object, source: Source, max_steps: int) -> Plan:
     """Return the plan of a loaded `steps` document; raises InvalidPlan."""
     if not isinstance(document, dict):
         raise _invalid([Fault("/steps", "must be an object of named steps")])
-    faults: list[Fault] = []
     if not document:
-        faults.append(Fault("/steps", "needs at least one step"))
+        raise _invalid([Fault("/steps", "needs at least one step")])
     if len(document) > max_steps:
-        faults.append(Fault("/steps", f"{len(document)} steps are more than the {max_steps} accepted"))
+        # Nothing else is looked at: what the other checks cost, and say, grows with the square of the steps.
+        raise _invalid([Fault("/steps", f"{len(document)} steps are more than the {max_steps} accepted")])
+    faults: list[Fault] = []
     drafts = {name: _Draft(name, spec, faults) for name, spec in document.items()}
     for draft in drafts.values():
-        draft.check_inputs(drafts, faults)
+        draft.check_inputs(drafts, max_steps, faults)
     known = {name: tuple(read for read in draft.inputs if read in drafts) for name, draft in drafts.items()}
     ordered, cycles = order(known)
     faults += [
@@ -104,7 +106,7 @@ class _Draft:
         op = spec.get("op")
         self.operation = OPERATIONS.get(op) if isinstance(op, str) else None
         if self.operation is None:
-            wrong = "is missing" if "op" not in spec else f"{op!r} is no operation"
+            wrong = "is missing" if "op" not in spec else f"{_shown(op)} is no operation"
             faults.append(Fault(pointer("steps", self.name, "op"), f"{wrong}; use one of {', '.join(OPERATIONS)}"))
             return
         try:
@@ -133,15 +135,18 @@ class _Draft:
                     ),
                 )
 
-    def check_inputs(self, drafts: dict[str, _Draft], faults: list[Fault]) -> None:
+    def check_inputs(self, drafts: dict[str, _Draft], max_steps: int, faults: list[Fault]) -> None:
         here = pointer("steps", self.name, "input")
+        if len(self.inputs) > max_steps:
+            faults.append(Fault(here, f"{len(self.inputs)} inputs are more than the {max_steps} accepted"))
+            return
         for index, name in enumerate(self.inputs):
             at = here if len(self.inputs) == 1 else f"{here}/{index}"
             if name in self.inputs[:index]:
-                faults.append(Fault(at, f"{name!r} stands twice"))
+                faults.append(Fault(at, f"{_shown(name)} stands twice"))
             elif name != SOURCE and name not in drafts:
-                known = ", ".join([SOURCE, *(other for other in drafts if other != self.name)])
-                faults.append(Fault(at, f"there is no step {name!r}; use one of {known}"))
+                known = [SOURCE, *(other for other in drafts if other != self.name and NAME.fullmatch(other))]
+                faults.append(Fault(at, f"there is no step {_shown(name)}; use one of {', '.join(known)}"))
             elif self.operation and not self._fits(name, drafts):
                 faults.append(Fault(at, self._misfit(name, drafts)))
         most = self.operation.max_inputs if self.operation else None
@@ -165,10 +170,10 @@ class _Draft:
         makes = drafts[name].operation_name
         if self.operation and self.operation.reads is Kind.PIXELS:
             return (
-                f"{name!r} makes a finished file ({makes}) and {self.operation_name} needs pixels; "
-                f"read what {name!r} reads instead"
+                f"{_shown(name)} makes a finished file ({makes}) and {self.operation_name} needs pixels; "
+                f"read what {_shown(name)} reads instead"
             )
-        return f"{name!r} makes pixels ({makes}) and {self.operation_name} needs a file; encode them first"
+        return f"{_shown(name)} makes pixels ({makes}) and {self.operation_name} needs a file; encode them first"
 
 
 def _bind(drafts: list[_Draft], source: Source) -> Plan:
@@ -202,16 +207,23 @@ def _load(at: str, text: str) -> object:
     """Return the JSON value of `text`; a name that stands twice in an object would lose a step, so it is refused."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise _invalid([Fault(at, f"the name {twice[0]!r} stands twice in one object")])
+        (name, count), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
+        if count > 1:
+            raise _invalid([Fault(at, f"the name {_shown(name)} stands twice in one object")])
         return dict(pairs)
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text, object_pairs_hook=unique)
+        json.dumps(value, ensure_ascii=False).encode()  # an escaped half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"{at.removeprefix('/')} is not JSON: {error}", (Fault(at, str(error)),)) from error
+    return value
+
+
+def _shown(name: object) -> str:
+    """Quote what a client wrote, cut to a length that a message can hold."""
+    text = repr(name)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
 
 
 def _remedy(item: Any, operation: AnyOperation) -> str:

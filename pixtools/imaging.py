@@ -142,9 +142,21 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
         frames = int(getattr(image, "n_frames", 1))
         _check(image.size, frames, limits)
         width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED:
+        if _orientation(image) in _TRANSPOSED:
             width, height = height, width
         return Header(MEDIA_TYPES[kind], width, height, frames)
+
+
+def exif(image: Image.Image) -> Image.Exif:
+    """Return the EXIF tags in front of the pixels; getexif() would decode a PNG to look for more behind them."""
+    return Image.Exif() if image.format == "PNG" and "exif" not in image.info else image.getexif()
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation that is still to be applied, without decoding anything."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns it as it loads, and its size is upright from the start
+    return int(exif(image).get(_EXIF_ORIENTATION, 1))
 
 
 def decode(data: bytes) -> Picture:
@@ -156,7 +168,7 @@ def decode(data: bytes) -> Picture:
         image.load()
         icc = image.info.get("icc_profile")
         # exif_transpose copies even when there is nothing to turn: 188 ms at 24 megapixels.
-        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        if _orientation(image) != 1:
             ImageOps.exif_transpose(image, in_place=True)
         return _normalise(image, icc)
 
@@ -183,7 +195,7 @@ def encode(picture: Picture, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
     try:
         picture.image.save(out, format=kind, icc_profile=picture.icc, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         width, height = picture.image.size
         raise UnencodableImage(
             f"{width} × {height} pixels cannot be written as {kind} ({error}). Make the picture smaller first.",
@@ -214,16 +226,14 @@ def _check(size: tuple[int, int], frames: int, limits: Limits) -> None:
 
 def _normalise(image: Image.Image, icc: bytes | None) -> Picture:
     """Return the pixels as L, LA, RGB or RGBA, with the profile only where it still describes them."""
-    transparent = image.has_transparency_data
-    if transparent and image.mode not in ("LA", "RGBA"):
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image, transparent)
+    if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")  # while `info` still holds the transparent colour
     image.info.clear()  # encoders write some of it unasked: comments, resolution, transparency of a palette
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return Picture(image, icc if _describes(icc, image.mode) else None)
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips 16 bits to white instead of scaling them.
-        scaled = (np.asarray(image, dtype=np.uint32) + 128) // 257
-        return Picture(Image.fromarray(scaled.astype(np.uint8)), None)
     if image.mode in ("I", "F"):
         grey = np.asarray(image, dtype=np.float64)
         # "I" is how Pillow opens 16-bit grey of some files; "F" is a TIFF in 0..1 or in any unit: span it.
@@ -233,6 +243,16 @@ def _normalise(image: Image.Image, icc: bytes | None) -> Picture:
         return Picture(_from_cmyk(image, icc), None)
     mode = "L" if image.mode == "1" else "RGB"
     return Picture(image.convert(mode), icc if _describes(icc, mode) else None)
+
+
+def _from_16_bit(image: Image.Image, transparent: int | None) -> Picture:
+    """Scale grey of 16 bits to 8: Pillow's own conversion clips it to white."""
+    grey = np.asarray(image, dtype=np.uint32)  # (H, W)
+    scaled = ((grey + 128) // 257).astype(np.uint8)
+    if transparent is None:
+        return Picture(Image.fromarray(scaled), None)
+    alpha = np.where(grey == transparent, 0, 255).astype(np.uint8)
+    return Picture(Image.fromarray(np.stack([scaled, alpha], axis=-1)), None)  # (H, W, 2): LA
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:

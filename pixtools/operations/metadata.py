@@ -13,7 +13,7 @@ from typing import Any
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from pixtools.imaging import HEAD_BYTES, MEDIA_TYPES, decoding, sniff
+from pixtools.imaging import HEAD_BYTES, MEDIA_TYPES, decoding, exif, sniff
 from pixtools.operations.base import Inspector, Params
 
 _MAX_TEXT = 2_000  # a longer value is a maker's blob, not something to read
@@ -27,7 +27,7 @@ class Metadata(Params):
 def run(data: bytes, params: Metadata) -> dict[str, Any]:  # noqa: ARG001
     kind = sniff(data[:HEAD_BYTES])
     with decoding(), Image.open(io.BytesIO(data), formats=[kind]) as image:
-        exif = image.getexif()
+        tags = exif(image)
         facts: dict[str, Any] = {
             "media_type": MEDIA_TYPES[kind],
             "width": image.width,
@@ -37,13 +37,13 @@ def run(data: bytes, params: Metadata) -> dict[str, Any]:  # noqa: ARG001
             "bytes": len(data),
             "icc_profile": _profile_name(image.info.get("icc_profile")),
         }
-        tags = _named(exif, ExifTags.TAGS) | _named(exif.get_ifd(ExifTags.IFD.Exif), ExifTags.TAGS)
-        make, model = str(tags.get("make", "")), str(tags.get("model", ""))
+        named = _named(tags, ExifTags.TAGS) | _named(tags.get_ifd(ExifTags.IFD.Exif), ExifTags.TAGS)
+        make, model = str(named.get("make", "")), str(named.get("model", ""))
         # Many makers repeat themselves: "Canon", "Canon EOS 40D".
         camera = model if model.startswith(make) else f"{make} {model}"
         facts["camera"] = camera.strip() or None
-        facts["exif"] = tags
-        facts["gps"] = _gps(exif.get_ifd(ExifTags.IFD.GPSInfo))
+        facts["exif"] = named
+        facts["gps"] = _gps(tags.get_ifd(ExifTags.IFD.GPSInfo))
     return facts
 
 

@@ -1,0 +1,165 @@
+"""Small pictures for tests, made on the spot: each shows one thing that cameras, editors or attackers send."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import IFDRational
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LATITUDE, LONGITUDE, ALTITUDE = -33.8599722, 151.2111111, 58.5
+"""Where `exif` says that a picture was taken."""
+
+
+def photo(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
+    """Return uint8 (H, W, 3): a soft scene whose four corners differ, so that no turn or mirror looks like another."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))  # (H, W)
+    bands = (0.2 + 0.6 * x, 0.5 + 0.3 * np.sin(5 * x + 3 * y), 0.8 - 0.6 * y)
+    scene = np.stack(bands, axis=-1) * 255 + np.random.default_rng(7).normal(0, 3, (height, width, 3))
+    array = scene.clip(0, 255).astype(np.uint8)
+    block = max(1, min(width, height) // 4)
+    array[:block, :block] = (220, 30, 30)
+    array[:block, -block:] = (30, 200, 30)
+    array[-block:, :block] = (30, 30, 220)
+    array[-block:, -block:] = (250, 250, 250)
+    return array
+
+
+def distance(one: Any, other: Any) -> float:
+    """Return the mean difference of two pictures of one shape, 0 to 255: lossy codecs stay under 6 on `photo`."""
+    a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    assert a.shape == b.shape
+    return float(np.abs(a - b).mean())
+
+
+def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  # noqa: PLR0911 (one for each way)
+    """Return the pixels as a camera stores them that says how to turn them, by Exif's own definition of its tag."""
+    match orientation:
+        case 2:
+            return upright[:, ::-1]
+        case 3:
+            return upright[::-1, ::-1]
+        case 4:
+            return upright[::-1]
+        case 5:
+            return upright.transpose(1, 0, 2)
+        case 6:
+            return np.rot90(upright, 1)
+        case 7:
+            return np.rot90(upright, 2).transpose(1, 0, 2)
+        case 8:
+            return np.rot90(upright, -1)
+        case _:
+            return upright
+
+
+def exif(orientation: int | None = None) -> Image.Exif:
+    """Return the tags of a camera that knows where it is."""
+    tags = Image.Exif()
+    tags[0x010F], tags[0x0110] = "PixCam", "PixCam One"
+    if orientation is not None:
+        tags[0x0112] = orientation
+    tags.get_ifd(0x8769).update(
+        {0x829A: IFDRational(1, 250), 0x829D: IFDRational(28, 10), 0x8827: 200, 0x9003: "2026:02:03 04:05:06"},
+    )
+    place = tags.get_ifd(0x8825)
+    place[1], place[2] = "S", (IFDRational(33), IFDRational(51), IFDRational(359, 10))
+    place[3], place[4] = "E", (IFDRational(151), IFDRational(12), IFDRational(40))
+    place[5], place[6] = b"\0", IFDRational(117, 2)
+    read = Image.Exif()
+    read.load(tags.tobytes())  # as from a file: a TIFF takes no other
+    return read
+
+
+def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: Any) -> bytes:
+    """Return the file that Pillow makes of a picture."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    """Return what Pillow reads from a file, loaded."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def camera_jpeg(width: int = 96, height: int = 64, orientation: int = 1) -> bytes:
+    """Return a photo as cameras send it: turned, with a place, a comment, XMP and the profile of a wide gamut."""
+    return saved(
+        stored(photo(width, height), orientation), "JPEG",
+        quality=92, exif=exif(orientation), comment=b"secret comment", xmp=b"<x:xmpmeta>secret xmp</x:xmpmeta>",
+        icc_profile=wide_gamut_profile(),
+    )  # fmt: skip
+
+
+def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
+    """Return an RGB profile with the primaries of Display P3, made from the sRGB profile of lcms."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {
+        b"rXYZ": (0.51512, 0.2412, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.1571, 0.06657, 0.78407),
+    }
+    for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12):
+        tag, offset, _ = struct.unpack(">4sII", profile[at : at + 12])
+        if tag in primaries:
+            struct.pack_into(">3i", profile, offset + 8, *(round(value * 65536) for value in primaries[tag]))
+        if tag == b"desc":
+            # "sRGB built-in" in UTF-16: 13 units of room.
+            units = description[:13].ljust(13).encode("utf-16-be", "surrogatepass")
+            profile[offset + 28 : offset + 54] = units
+    return bytes(profile)
+
+
+def png(
+    width: int, height: int, *, depth: int, colour: int, rows: bytes, extra: tuple[tuple[bytes, bytes], ...] = (),
+) -> bytes:  # fmt: skip
+    """Return a PNG of raw `rows`, each with its filter byte: for what Pillow reads and does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def grey_ramp_16_bit(extra: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+    """Return a PNG of one row of 256 greys: 0, 257, 514 .. 65535 of 16 bits."""
+    row = (np.arange(256, dtype=np.uint32) * 257).astype(">u2").tobytes()
+    return png(256, 1, depth=16, colour=0, rows=b"\0" + row, extra=extra)
+
+
+def bomb(side: int = 50_000) -> bytes:
+    """Return a PNG of some 10 kB that says it holds side × side pixels."""
+    return png(side, side, depth=8, colour=2, rows=bytes(9_000_000))
+
+
+def animation(frames: int) -> bytes:
+    """Return a GIF of one pixel that blinks."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
+    descriptor = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
+    black, white = descriptor + b"\x02\x02\x44\x01\x00", descriptor + b"\x02\x02\x4c\x01\x00"
+    return head + (black + white) * (frames // 2) + black * (frames % 2) + b";"
+
+
+def truncated_jpeg() -> bytes:
+    """Return the first half of a photo: its header is sound and its pixels end in the middle."""
+    whole = camera_jpeg(400, 300)
+    return whole[: len(whole) // 2]
+
+
+def container(major: bytes, *brands: bytes) -> bytes:
+    """Return the head of an ISO base media file of these brands, such as AVIF or HEIC."""
+    body = major + bytes(4) + b"".join(brands)
+    return struct.pack(">I4s", 8 + len(body), b"ftyp") + body + struct.pack(">I4s", 40, b"meta") + bytes(32)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,0 +1,286 @@
+"""Whatever a file holds, decoding gives upright 8-bit pixels in L, LA, RGB or RGBA, or says that it is corrupt."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from images import (
+    animation,
+    camera_jpeg,
+    container,
+    distance,
+    exif,
+    grey_ramp_16_bit,
+    photo,
+    png,
+    saved,
+    stored,
+    truncated_jpeg,
+    wide_gamut_profile,
+)
+from PIL import Image, ImageCms
+
+from pixtools.errors import CorruptImage, ImageTooLarge, UnsupportedType
+from pixtools.imaging import MEDIA_TYPES, Picture, decode
+
+LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
+LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "AVIF": {"quality": 90, "subsampling": "4:4:4", "speed": 10}}
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_lossless_pixels_come_out_upright_and_exact(kind, orientation):
+    upright = photo()
+    data = saved(stored(upright, orientation), kind, exif=exif(orientation), **LOSSLESS[kind])
+
+    assert np.array_equal(decode(data).image, upright)
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_lossy_pixels_come_out_upright(kind, orientation):
+    upright = photo()
+    data = saved(stored(upright, orientation), kind, exif=exif(orientation), **LOSSY[kind])
+
+    assert distance(decode(data).image, upright) < 6
+    assert distance(decode(data).image, upright[:, ::-1]) > 20
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+    upright = photo()
+
+    assert np.array_equal(decode(saved(upright, "PNG", exif=exif(orientation))).image, upright)
+
+
+def test_only_the_first_frame_is_decoded():
+    assert np.asarray(decode(animation(3)).image.convert("RGB")).tolist() == [[[0, 0, 0]]]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_the_four_modes_of_a_picture_pass_unchanged(mode):
+    original = Image.fromarray(photo()).convert(mode)
+    if "A" in mode:
+        original.putalpha(Image.linear_gradient("L").resize(original.size))
+
+    picture = decode(saved(original, "PNG"))
+
+    assert picture.image.mode == mode
+    assert np.array_equal(picture.image, original)
+
+
+def test_a_bilevel_image_becomes_grey():
+    original = Image.fromarray(photo()).convert("1")
+
+    picture = decode(saved(original, "PNG"))
+
+    assert picture.image.mode == "L"
+    assert np.array_equal(np.asarray(picture.image) > 127, np.asarray(original))
+
+
+def test_a_palette_becomes_its_colours():
+    original = Image.fromarray(photo()).quantize(16)
+
+    picture = decode(saved(original, "PNG"))
+
+    assert picture.image.mode == "RGB"
+    assert np.array_equal(picture.image, original.convert("RGB"))
+
+
+def test_the_transparent_colour_of_a_palette_becomes_alpha():
+    original = Image.new("P", (2, 1))
+    original.putpalette([200, 0, 0, 0, 200, 0])
+    original.putpixel((1, 0), 1)
+
+    picture = decode(saved(original, "PNG", transparency=1))
+
+    assert picture.image.mode == "RGBA"
+    assert np.asarray(picture.image).tolist() == [[[200, 0, 0, 255], [0, 200, 0, 0]]]
+
+
+def test_the_transparent_colour_of_an_rgb_png_becomes_alpha():
+    shade = (b"tRNS", bytes([0, 1, 0, 2, 0, 3]))
+    data = png(2, 1, depth=8, colour=2, rows=bytes([0, 9, 8, 7, 1, 2, 3]), extra=(shade,))
+
+    assert np.asarray(decode(data).image).tolist() == [[[9, 8, 7, 255], [1, 2, 3, 0]]]
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped():
+    picture = decode(grey_ramp_16_bit())
+
+    assert picture.image.mode == "L"
+    assert np.asarray(picture.image).tolist() == [list(range(256))]
+
+
+def test_16_bit_grey_with_a_transparent_shade_is_scaled_and_not_clipped():
+    data = grey_ramp_16_bit(extra=((b"tRNS", struct.pack(">H", 257 * 100)),))
+
+    pixels = np.asarray(decode(data).image.convert("RGBA"))[0]
+
+    assert pixels[:, 0].tolist() == list(range(256))
+    assert pixels[100, 3] == 0
+    assert pixels[101, 3] == 255
+
+
+def test_16_bit_rgb_keeps_its_upper_8_bits():
+    rows = b"\0" + struct.pack(">6H", 0x1234, 0x8000, 0xFFFF, 0, 257, 65535)
+
+    picture = decode(png(2, 1, depth=16, colour=2, rows=rows))
+
+    assert np.asarray(picture.image).tolist() == [[[18, 128, 255], [0, 1, 255]]]
+
+
+def test_32_bit_grey_of_a_tiff_spans_black_to_white():
+    ramp = np.array([[0, 32768, 65535]], dtype=np.int32)
+
+    assert np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")).image).tolist() == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize("top", [1.0, 1000.0])
+def test_float_grey_of_a_tiff_spans_black_to_white(top):
+    ramp = np.array([[0, 0.5, 1]], dtype=np.float32) * top
+
+    assert np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")).image).tolist() == [[0, 128, 255]]
+
+
+def test_float_grey_that_is_no_number_is_a_picture_all_the_same():
+    wild = np.array([[np.nan, np.inf, -np.inf, -5, 0.5]], dtype=np.float32)
+
+    assert decode(saved(Image.fromarray(wild), "TIFF")).image.size == (5, 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_becomes_the_rgb_that_it_prints(kind):
+    original = Image.fromarray(photo())
+
+    picture = decode(saved(original.convert("CMYK"), kind, quality=95))
+
+    assert picture.image.mode == "RGB"
+    assert distance(picture.image, original) < 6
+
+
+def test_cmyk_with_a_profile_that_is_none_becomes_rgb():
+    original = Image.fromarray(photo())
+
+    picture = decode(saved(original.convert("CMYK"), "JPEG", quality=95, icc_profile=b"no profile" * 20))
+
+    assert distance(picture.image, original) < 6
+    assert picture.icc is None
+
+
+def test_the_ycbcr_of_a_tiff_becomes_rgb():
+    original = Image.fromarray(photo())
+
+    picture = decode(saved(original.convert("YCbCr"), "TIFF"))
+
+    assert picture.image.mode == "RGB"
+    assert distance(picture.image, original) < 3
+
+
+def test_the_lab_of_a_tiff_becomes_rgb():
+    original = Image.fromarray(photo())
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+
+    picture = decode(saved(ImageCms.profileToProfile(original, srgb, lab, outputMode="LAB"), "TIFF"))
+
+    assert picture.image.mode == "RGB"
+    assert distance(picture.image, original) < 3
+
+
+def test_the_profile_of_rgb_pixels_is_kept():
+    assert decode(camera_jpeg()).icc == wide_gamut_profile()
+
+
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_the_profile_follows_pixels_into_the_colour_space_that_it_describes(mode):
+    data = saved(Image.fromarray(photo()).convert(mode), "PNG", icc_profile=wide_gamut_profile())
+
+    assert decode(data).icc == (wide_gamut_profile() if mode == "P" else None)
+
+
+def test_an_rgb_profile_on_grey_pixels_is_dropped():
+    data = saved(Image.fromarray(photo()).convert("L"), "PNG", icc_profile=wide_gamut_profile())
+
+    assert decode(data).icc is None
+
+
+def test_a_profile_that_is_none_is_dropped():
+    assert decode(saved(photo(), "JPEG", icc_profile=b"no profile")).icc is None
+
+
+def test_nothing_but_pixels_is_left_of_what_the_file_said():
+    assert decode(camera_jpeg()).image.info == {}
+
+
+def test_a_truncated_jpeg_is_corrupt():
+    with pytest.raises(CorruptImage, match="truncated"):
+        decode(truncated_jpeg())
+
+
+@pytest.mark.parametrize("kind", MEDIA_TYPES)
+def test_a_file_cut_in_half_is_corrupt(kind):
+    whole = saved(photo(300, 200), kind)
+
+    with pytest.raises(CorruptImage):
+        decode(whole[: len(whole) // 2])
+
+
+def test_a_broken_checksum_is_corrupt():
+    data = bytearray(saved(photo(), "PNG"))
+    data[data.index(b"IDAT") - 20 + 60] ^= 0xFF
+
+    with pytest.raises(CorruptImage):
+        decode(bytes(data))
+
+
+def test_the_head_of_an_avif_alone_is_corrupt():
+    with pytest.raises(CorruptImage):
+        decode(container(b"avif", b"mif1"))
+
+
+def test_an_unsupported_type_is_said_to_be_one():
+    with pytest.raises(UnsupportedType):
+        decode(b"%PDF-1.7")
+
+
+def test_a_corrupt_image_does_not_tell_where_it_lay_in_memory():
+    with pytest.raises(CorruptImage) as caught:
+        decode(b"\x89PNG\r\n\x1a\n" + b"garbage" * 10)
+
+    assert "0x" not in caught.value.detail
+
+
+WHOLE = {kind: saved(photo(40, 30), kind) for kind in MEDIA_TYPES}
+
+
+@given(
+    kind=st.sampled_from(sorted(MEDIA_TYPES)),
+    damage=st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 255)), min_size=1, max_size=20),
+)
+def test_damaged_bytes_give_a_picture_or_a_named_error(kind, damage):
+    data = bytearray(WHOLE[kind])
+    for at, value in damage:
+        data[16 + at % (len(data) - 16)] = value
+
+    try:
+        picture = decode(bytes(data))
+    except (CorruptImage, UnsupportedType, ImageTooLarge):
+        return
+    assert picture.image.mode in ("L", "LA", "RGB", "RGBA")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_a_picture_survives_the_way_through_an_array(mode):
+    picture = Picture(Image.fromarray(photo()).convert(mode), wide_gamut_profile())
+
+    array = picture.to_array()
+    back = Picture.from_array(array, picture.icc)
+
+    assert array.dtype == np.uint8
+    assert array.shape == (64, 96, len(mode))
+    assert (back.image.mode, back.icc) == (mode, picture.icc)
+    assert np.array_equal(back.image, picture.image)

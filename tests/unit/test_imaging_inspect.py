@@ -1,0 +1,187 @@
+"""What is known of an upload before a pixel is decoded: its real type, its size, its frames."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from images import animation, bomb, camera_jpeg, container, exif, opened, photo, saved, stored
+
+from pixtools.errors import CorruptImage, ImageTooLarge, UnsupportedType
+from pixtools.imaging import HEAD_BYTES, MEDIA_TYPES, Limits, inspect, sniff
+
+LIMITS = Limits(pixels=50_000_000, side=16_384, frames=100)
+
+
+def looked_at(data: bytes, limits: Limits = LIMITS):
+    return inspect(io.BytesIO(data), limits)
+
+
+@pytest.mark.parametrize("kind", MEDIA_TYPES)
+def test_each_supported_format_is_known_by_its_first_bytes(kind):
+    assert sniff(saved(photo(), kind)[:HEAD_BYTES]) == kind
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        container(b"avif", b"mif1", b"miaf"),
+        container(b"mif1", b"avif", b"mif1"),
+        container(b"avis", b"msf1", b"avif"),
+    ],
+)
+def test_avif_is_known_by_any_of_its_brands(head):
+    assert sniff(head[:HEAD_BYTES]) == "AVIF"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', id="SVG"),
+        pytest.param(b"<svg onload=alert(1)>", id="SVG without a prologue"),
+        pytest.param(b"%PDF-1.7\n", id="PDF"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n", id="EPS"),
+        pytest.param(b"MZ\x90\x00\x03", id="EXE"),
+        pytest.param(b"\x7fELF\x02\x01", id="ELF"),
+        pytest.param(b"PK\x03\x04", id="ZIP"),
+        pytest.param(container(b"heic", b"heic"), id="HEIC"),
+        pytest.param(container(b"heic", b"mif1", b"heic"), id="HEIC that shares a brand with AVIF"),
+        pytest.param(container(b"mif1", b"mif1", b"heic"), id="HEIC named by that brand"),
+        pytest.param(container(b"isom", b"mp41"), id="MP4"),
+        pytest.param(b"RIFF\x10\0\0\0WAVEfmt ", id="WAV"),
+        pytest.param(b"\x89PNG\r\n", id="half a signature"),
+        pytest.param(b"<html>GIF89a</html>", id="a signature that is not at the start"),
+    ],
+)
+def test_anything_else_is_refused_as_unsupported(head):
+    with pytest.raises(UnsupportedType, match="JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP"):
+        sniff(head[:HEAD_BYTES])
+
+
+def test_avif_brands_that_follow_its_brand_box_do_not_make_a_heic_an_avif():
+    head = container(b"heic", b"mif1")
+    with pytest.raises(UnsupportedType):
+        sniff(head + b"avif" * 4)
+
+
+@pytest.mark.parametrize("kind", MEDIA_TYPES)
+def test_the_header_tells_type_and_size(kind):
+    header = looked_at(saved(photo(96, 64), kind))
+
+    assert (header.media_type, header.width, header.height, header.frames) == (MEDIA_TYPES[kind], 96, 64, 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_header_tells_the_upright_size(kind, orientation):
+    header = looked_at(saved(stored(photo(96, 64), orientation), kind, exif=exif(orientation)))
+
+    assert (header.width, header.height) == (96, 64)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+    header = looked_at(saved(photo(96, 64), "JPEG", exif=exif(orientation)))
+
+    assert (header.width, header.height) == (96, 64)
+
+
+def test_the_file_is_read_from_its_start_wherever_it_was_left():
+    file = io.BytesIO(camera_jpeg())
+    file.seek(100)
+
+    assert inspect(file, LIMITS).media_type == "image/jpeg"
+
+
+def test_a_bomb_is_refused_by_its_header_in_no_time():
+    data = bomb(50_000)
+    assert len(data) < 12_000
+
+    started = time.process_time()
+    with pytest.raises(ImageTooLarge, match=r"50000 × 50000 .* 16,384"):
+        looked_at(data)
+    assert time.process_time() - started < 0.1
+
+
+def test_a_bomb_within_the_side_limit_is_refused_by_its_pixels():
+    with pytest.raises(ImageTooLarge, match="50 megapixels"):
+        looked_at(bomb(16_000))
+
+
+@pytest.mark.parametrize(("size", "fits"), [((100, 50), True), ((101, 10), False), ((10, 101), False)])
+def test_the_side_limit_includes_its_value(size, fits):
+    limits = Limits(pixels=10_000, side=100, frames=1)
+    data = saved(photo(*size), "PNG")
+
+    if fits:
+        assert looked_at(data, limits).width == 100
+    else:
+        with pytest.raises(ImageTooLarge, match="at most 100 pixels"):
+            looked_at(data, limits)
+
+
+@pytest.mark.parametrize(("pixels", "fits"), [(96 * 64, True), (96 * 64 - 1, False)])
+def test_the_pixel_limit_includes_its_value(pixels, fits):
+    data, limits = saved(photo(96, 64), "PNG"), Limits(pixels, side=100, frames=1)
+
+    if fits:
+        assert looked_at(data, limits).width == 96
+    else:
+        with pytest.raises(ImageTooLarge, match="megapixels"):
+            looked_at(data, limits)
+
+
+def test_frames_are_counted():
+    assert looked_at(animation(100)).frames == 100
+
+
+def test_one_frame_too_many_is_refused():
+    with pytest.raises(ImageTooLarge, match="101 frames: at most 100"):
+        looked_at(animation(101))
+
+
+def test_ten_thousand_frames_are_refused_within_seconds():
+    started = time.process_time()
+    with pytest.raises(ImageTooLarge, match="10,000 frames"):
+        looked_at(animation(10_000))
+    assert time.process_time() - started < 5
+
+
+def test_the_pixels_of_all_frames_count():
+    frames = [opened(saved(photo(96, 64)[:, :, ::turn], "GIF")) for turn in (1, -1)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+    assert looked_at(data, Limits(2 * 96 * 64, side=100, frames=2)).frames == 2
+    with pytest.raises(ImageTooLarge, match="2 frames"):
+        looked_at(data, Limits(2 * 96 * 64 - 1, side=100, frames=2))
+
+
+@pytest.mark.parametrize("kind", MEDIA_TYPES)
+def test_a_signature_without_an_image_behind_it_is_corrupt(kind):
+    with pytest.raises(CorruptImage):
+        looked_at(saved(photo(), kind)[:20])
+
+
+@pytest.mark.parametrize("kind", MEDIA_TYPES)
+def test_a_signature_before_garbage_is_corrupt(kind):
+    with pytest.raises((CorruptImage, ImageTooLarge)):
+        looked_at(saved(photo(), kind)[:16] + b"\xa5" * 5_000)
+
+
+def test_no_pixel_of_a_truncated_image_is_needed_to_inspect_it():
+    whole = saved(photo(400, 300), "PNG")
+
+    assert looked_at(whole[: len(whole) // 2]).width == 400
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises((CorruptImage, ImageTooLarge)):
+        looked_at(saved(photo(), "PNG").replace(b"\0\0\0\x60\0\0\0\x40", bytes(8)))
+
+
+def test_camera_tags_that_are_garbage_do_not_hide_the_picture():
+    header = looked_at(saved(photo(96, 64), "JPEG", exif=b"Exif\0\0garbage and more garbage"))
+
+    assert (header.width, header.height) == (96, 64)

@@ -1,0 +1,251 @@
+"""Each operation: what its parameters accept, and that its file is what it says it is."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import zipfile
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from images import distance, opened, photo
+from PIL import Image
+from pydantic import ValidationError
+
+from pixtools.imaging import Picture
+from pixtools.operations import OPERATIONS
+from pixtools.operations.base import Box, Encoder, Entry
+
+ENCODERS = {name: operation for name, operation in OPERATIONS.items() if isinstance(operation, Encoder)}
+
+
+def encoded(name: str, picture: Picture, **params: object) -> bytes:
+    operation = OPERATIONS[name]
+    return operation.run(picture, operation.params(**params))
+
+
+def picture(mode: str = "RGB") -> Picture:
+    image = Image.fromarray(photo()).convert(mode.removesuffix("A") if mode == "LA" else mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return Picture(image, None)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_makes_a_file_of_its_media_type_and_the_pictures_size(name, mode):
+    image = opened(encoded(name, picture(mode)))
+
+    assert Image.MIME[image.format] == OPERATIONS[name].media_type
+    assert image.size == (96, 64)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_keeps_the_scene(name):
+    assert distance(opened(encoded(name, picture())), photo()) < 6
+
+
+@pytest.mark.parametrize("name", ["png", "webp", "avif"])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_is_kept_where_the_format_has_it(name, mode):
+    alpha = opened(encoded(name, picture(mode))).convert("RGBA").getchannel("A")
+
+    assert distance(alpha, picture(mode).image.getchannel("A")) < 2
+
+
+def test_transparency_becomes_white_in_a_jpg():
+    clear = Picture(Image.new("RGBA", (16, 16), (200, 0, 0, 0)), None)
+
+    assert distance(opened(encoded("jpg", clear)), np.full((16, 16, 3), 255)) < 2
+
+
+def test_a_png_keeps_every_pixel():
+    assert np.array_equal(opened(encoded("png", picture("RGBA"))), picture("RGBA").image)
+
+
+def test_a_lossless_webp_keeps_every_pixel():
+    assert np.array_equal(opened(encoded("webp", picture(), lossless=True)), photo())
+
+
+@pytest.mark.parametrize("name", ["jpg", "webp", "avif"])
+def test_a_lower_quality_gives_a_smaller_and_poorer_file(name):
+    low, high = encoded(name, picture(), quality=10), encoded(name, picture(), quality=90)
+
+    assert len(low) < len(high)
+    assert distance(opened(low), photo()) > distance(opened(high), photo())
+
+
+def test_a_slower_avif_is_no_larger():
+    assert len(encoded("avif", picture(), speed=4)) <= len(encoded("avif", picture(), speed=10))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_same_picture_gives_the_same_bytes(name):
+    assert encoded(name, picture()) == encoded(name, picture())
+
+
+def test_resize_fits_the_picture_inside_its_box():
+    operation = OPERATIONS["resize"]
+
+    assert operation.run(picture(), operation.params(width=48)).image.size == (48, 32)
+
+
+def test_resize_never_enlarges():
+    operation = OPERATIONS["resize"]
+
+    assert operation.run(picture(), operation.params(width=4_000, height=4_000)).image.size == (96, 64)
+
+
+def test_the_catalogue_has_these_operations_by_their_names():
+    assert {"jpg", "png", "webp", "avif", "resize", "metadata", "zip"} <= OPERATIONS.keys()
+    assert all(name == operation.name for name, operation in OPERATIONS.items())
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_travels_between_processes_by_its_name(name):
+    sent = pickle.dumps(OPERATIONS[name])
+
+    assert pickle.loads(sent) is OPERATIONS[name]
+    assert len(sent) < 100
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_parameter_has_a_title_and_a_description_for_its_form(name):
+    for field in OPERATIONS[name].params.model_json_schema().get("properties", {}).values():
+        assert field["title"]
+        assert field["description"]
+
+
+REFUSED = {
+    "jpg": [
+        {"quality": "85"},
+        {"quality": 85.0},
+        {"quality": True},
+        {"quality": math.nan},
+        {"quality": math.inf},
+        {"quality": None},
+        {"quality": [85]},
+        {"quality": 0},
+        {"quality": 96},
+        {"quality": 10**400},
+        {"Quality": 85},
+        {"qualty": 85},
+        {"resize": {}},
+        {"resize": {"width": None}},
+        {"resize": {"width": 0}},
+        {"resize": {"width": 16_385}},
+        {"resize": {"width": "100"}},
+        {"resize": {"width": 100.0}},
+        {"resize": {"width": 100, "depth": 3}},
+        {"resize": 100},
+        {"resize": "100x100"},
+    ],
+    "png": [{"quality": 80}, {"resize": {"height": -1}}],
+    "webp": [{"quality": 101}, {"lossless": 1}, {"lossless": "true"}, {"lossless": None}],
+    "avif": [{"speed": 11}, {"speed": -1}, {"speed": 9.0}, {"quality": 0}],
+    "resize": [
+        {},
+        {"width": None, "height": None},
+        {"width": 0},
+        {"width": 10, "keep": 1},
+        {"width": 10, "quality": 1},
+    ],
+    "metadata": [{"gps": True}],
+    "zip": [{"level": 9}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [pytest.param(name, params, id=f"{name} {str(params)[:40]}") for name, many in REFUSED.items() for params in many],
+)
+def test_parameters_that_do_not_fit_are_refused_and_never_adjusted(name, params):
+    with pytest.raises(ValidationError):
+        OPERATIONS[name].params.model_validate(params)
+
+
+ACCEPTED = {
+    "jpg": [{}, {"quality": 1}, {"quality": 95, "resize": {"width": 1}}],
+    "png": [{}, {"resize": {"width": 16_384, "height": 16_384}}],
+    "webp": [{}, {"quality": 100, "lossless": True}],
+    "avif": [{}, {"quality": 1, "speed": 0}, {"resize": {"height": 5}}],
+    "resize": [{"width": 5}, {"height": 5}, {"width": 5, "height": 6, "keep": True}],
+    "metadata": [{}],
+    "zip": [{}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [(name, params) for name, many in ACCEPTED.items() for params in many], ids=str
+)
+def test_parameters_as_they_are_recorded_are_those_that_were_given(name, params):
+    model = OPERATIONS[name].params.model_validate(params)
+
+    assert model.given() == params
+    assert OPERATIONS[name].params.model_validate(model.given()) == model
+
+
+def test_defaults_that_are_given_are_not_recorded():
+    params = OPERATIONS["webp"].params.model_validate(
+        {"quality": 80, "lossless": False, "resize": {"width": 9, "height": None}},
+    )
+
+    assert params.given() == {"resize": {"width": 9}}
+
+
+def test_parameters_cannot_be_changed():
+    params = Box(width=10)
+
+    with pytest.raises(ValidationError, match="frozen"):
+        params.width = 20
+
+
+def bundled(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    operation = OPERATIONS["zip"]
+    operation.run(
+        [Entry(name, lambda data=data: io.BytesIO(data)) for name, data in files.items()], out, operation.params()
+    )
+    return out.getvalue()
+
+
+FILES = {"b.webp": b"second", "a.json": b"{}", "größe.png": bytes(100_000)}
+
+
+def test_a_zip_holds_its_entries_by_name_in_the_order_given():
+    with zipfile.ZipFile(io.BytesIO(bundled(FILES))) as bundle:
+        assert bundle.testzip() is None
+        assert {name: bundle.read(name) for name in bundle.namelist()} == FILES
+        assert bundle.namelist() == list(FILES)
+
+
+def test_the_same_entries_give_the_same_zip():
+    assert bundled(FILES) == bundled(dict(FILES))
+
+
+def test_entries_of_a_zip_are_plain_files_without_a_date():
+    with zipfile.ZipFile(io.BytesIO(bundled(FILES))) as bundle:
+        for info in bundle.infolist():
+            assert info.date_time == (1980, 1, 1, 0, 0, 0)
+            assert info.external_attr >> 16 == 0o644
+            assert info.compress_type == zipfile.ZIP_STORED
+
+
+def test_a_zip_opens_one_entry_at_a_time():
+    opened_now = 0
+    most = 0
+
+    @contextmanager
+    def counted():
+        nonlocal opened_now, most
+        opened_now += 1
+        most = max(most, opened_now)
+        yield io.BytesIO(b"data")
+        opened_now -= 1
+
+    operation = OPERATIONS["zip"]
+    operation.run((Entry(f"{number}", counted) for number in range(5)), io.BytesIO(), operation.params())
+
+    assert (opened_now, most) == (0, 1)

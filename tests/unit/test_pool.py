@@ -1,0 +1,333 @@
+"""The pool of converters, with converters that start when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from actors.pool import ConverterPool
+
+pytestmark = pytest.mark.anyio
+
+
+class Converter:
+    """What the pool sees of an actor: something that is ready later, if it starts at all."""
+
+    def __init__(self, number: int, starts: asyncio.Event, *, fails: bool) -> None:
+        self.number = number
+        self._starts = starts
+        self._fails = fails
+
+    @property
+    def ready(self) -> Converter:
+        return self
+
+    async def remote(self) -> None:
+        await self._starts.wait()
+        if self._fails:
+            raise ConnectionError("the node is gone")
+
+    def __repr__(self) -> str:
+        return f"converter {self.number}"
+
+
+class Cluster:
+    """Where converters come from, and where they end."""
+
+    def __init__(self) -> None:
+        self.starts = asyncio.Event()
+        self.starts.set()
+        self.failures_left = 0
+        self.created: list[Converter] = []
+        self.ended: list[Converter] = []
+
+    def create(self) -> Converter:
+        self.failures_left -= 1
+        self.created.append(Converter(len(self.created), self.starts, fails=self.failures_left >= 0))
+        return self.created[-1]
+
+    def pool(self, minimum: int, maximum: int, idle_s: float = 60) -> ConverterPool:
+        return ConverterPool(self.create, self.ended.append, minimum=minimum, maximum=maximum, idle_s=idle_s)
+
+
+async def settle() -> None:
+    """Let everything run that can run without time passing."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def take(pool: ConverterPool, patience: float = 5) -> Converter:
+    async with asyncio.timeout(patience):
+        return await pool.acquire()
+
+
+async def take_each(pool: ConverterPool, times: int) -> list[Converter]:
+    """Acquire converters one after the other."""
+    taken = []
+    for _ in range(times):
+        taken.append(await take(pool))
+        await settle()
+    return taken
+
+
+def acquire(pool: ConverterPool, times: int) -> list[asyncio.Task[Converter]]:
+    return [asyncio.create_task(pool.acquire()) for _ in range(times)]
+
+
+async def test_the_minimum_is_started_before_anybody_asks():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=2, maximum=5)
+    await settle()
+
+    assert (pool.size, pool.idle) == (2, 2)
+
+
+async def test_without_a_minimum_nothing_starts_until_somebody_asks():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=0, maximum=5)
+    await settle()
+    assert cluster.created == []
+
+    assert await take(pool) is cluster.created[0]
+    assert (pool.size, pool.idle) == (1, 0)
+
+
+async def test_it_grows_with_those_who_wait_up_to_the_maximum():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=3)
+
+    callers = acquire(pool, 5)
+    await settle()
+
+    assert pool.size == len(cluster.created) == 3
+    assert [caller.done() for caller in callers] == [True, True, True, False, False]
+    assert len({caller.result() for caller in callers[:3]}) == 3
+    for caller in callers[3:]:
+        caller.cancel()
+
+
+async def test_no_more_are_started_than_there_are_callers_for():
+    cluster = Cluster()
+    cluster.starts.clear()
+    pool = cluster.pool(minimum=0, maximum=10)
+
+    callers = acquire(pool, 2)
+    await settle()
+    assert (pool.size, pool.idle) == (2, 0)
+
+    cluster.starts.set()
+    await asyncio.gather(*callers)
+    assert len(cluster.created) == 2
+
+
+async def test_a_caller_right_behind_another_gets_a_converter_of_its_own():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=0, maximum=2)
+
+    first = await take(pool)
+    second = await take(pool, patience=0.5)  # in the very turn of the loop that served the first
+
+    assert {first, second} == set(cluster.created)
+
+
+async def test_who_waits_longest_is_served_first():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=1)
+    held = await take(pool)
+    first, second = acquire(pool, 2)
+    await settle()
+
+    pool.release(held)
+    await settle()
+
+    assert first.done()
+    assert first.result() is held
+    assert not second.done()
+    second.cancel()
+
+
+async def test_the_converter_used_last_is_used_again():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=3, maximum=3)
+    one, two = await take_each(pool, 2)
+
+    pool.release(one)
+    pool.release(two)
+
+    assert await take(pool) is two
+    assert await take(pool) is one
+
+
+async def test_converters_that_stood_idle_for_too_long_are_let_go_down_to_the_minimum():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=4, idle_s=0.05)
+    held = await take_each(pool, 4)
+    for converter in held:
+        pool.release(converter)
+
+    pool.shrink()
+    assert pool.size == 4  # not idle for long enough
+
+    await asyncio.sleep(0.1)
+    pool.shrink()
+
+    assert (pool.size, pool.idle) == (1, 1)
+    assert cluster.ended == held[:3]  # the longest idle go first
+    assert await take(pool) is held[3]
+
+
+async def test_a_converter_that_was_used_meanwhile_stays():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=0, maximum=2, idle_s=0.2)
+    one, two = await take_each(pool, 2)
+    pool.release(one)
+    pool.release(two)
+    await asyncio.sleep(0.15)
+    assert await take(pool) is two
+    pool.release(two)
+    await asyncio.sleep(0.1)
+
+    pool.shrink()
+
+    assert cluster.ended == [one]
+
+
+async def test_a_busy_converter_is_never_let_go():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=0, maximum=2, idle_s=0)
+    held = await take(pool)
+    await asyncio.sleep(0.01)
+
+    pool.shrink()
+
+    assert cluster.ended == []
+    pool.release(held)
+
+
+async def test_a_discarded_converter_is_ended_and_another_takes_its_place_for_those_who_wait():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=0, maximum=1)
+    dead = await take(pool)
+    (caller,) = acquire(pool, 1)
+    await settle()
+    assert not caller.done()
+
+    pool.discard(dead)
+
+    assert await caller is cluster.created[1]
+    assert cluster.ended == [dead]
+    assert pool.size == 1
+
+
+async def test_a_discarded_converter_is_replaced_up_to_the_minimum_though_nobody_waits():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=2)
+
+    pool.discard(await take(pool))
+    await settle()
+
+    assert (pool.size, pool.idle) == (1, 1)
+
+
+async def test_a_converter_that_did_not_start_is_ended_and_started_again():
+    cluster = Cluster()
+    cluster.failures_left = 1
+    pool = cluster.pool(minimum=1, maximum=1)
+
+    started = time.monotonic()
+    converter = await take(pool)
+
+    assert converter is cluster.created[1]
+    assert cluster.ended == [cluster.created[0]]
+    assert pool.size == 1
+    assert time.monotonic() - started > 0.5  # it pauses, so that a broken node is not hammered
+
+
+async def test_a_caller_that_gives_up_while_it_waits_costs_no_converter():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=1)
+    held = await take(pool)
+    gone, patient = acquire(pool, 2)
+    await settle()
+
+    gone.cancel()
+    await settle()
+    pool.release(held)
+
+    assert await patient is held
+    pool.release(held)
+    assert (pool.size, pool.idle) == (1, 1)
+
+
+async def test_a_caller_that_gives_up_just_as_it_is_served_hands_its_converter_on():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=1)
+    held = await take(pool)
+    gone, patient = acquire(pool, 2)
+    await settle()
+
+    pool.release(held)  # `gone` has its converter now, and has not run since
+    gone.cancel()
+
+    assert await asyncio.wait_for(patient, 5) is held
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_nothing_is_started_for_a_caller_that_gave_up():
+    cluster = Cluster()
+    cluster.starts.clear()
+    pool = cluster.pool(minimum=0, maximum=2)
+    (gone,) = acquire(pool, 1)
+    await settle()
+    gone.cancel()
+    await settle()
+
+    (patient,) = acquire(pool, 1)
+    await settle()
+    cluster.starts.set()
+
+    assert await asyncio.wait_for(patient, 5) is cluster.created[0]
+    assert len(cluster.created) == 1
+
+
+async def test_a_converter_that_starts_after_its_caller_gave_up_stands_idle():
+    cluster = Cluster()
+    cluster.starts.clear()
+    pool = cluster.pool(minimum=0, maximum=1)
+    (gone,) = acquire(pool, 1)
+    await settle()
+
+    gone.cancel()
+    cluster.starts.set()
+    await settle()
+
+    assert (pool.size, pool.idle) == (1, 1)
+
+
+async def test_many_callers_at_once_all_get_their_turn():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=3)
+    now = most = 0
+
+    async def work() -> None:
+        nonlocal now, most
+        converter = await take(pool)
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        if converter.number % 2:
+            pool.discard(converter)
+        else:
+            pool.release(converter)
+
+    await asyncio.wait_for(asyncio.gather(*(work() for _ in range(60))), 10)
+
+    assert most == 3
+    assert pool.size <= 3
+    assert sorted(converter.number for converter in cluster.ended) == [
+        converter.number for converter in cluster.created if converter.number % 2
+    ]

@@ -1,0 +1,183 @@
+"""How the steps of a job are shared among converters."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plans import documents, plan
+
+from dag.plan import SOURCE, Plan
+from dag.segments import Segment, segments
+from pixtools.operations.base import Bundler, Kind
+
+THREE = {
+    "web": {"op": "webp", "input": "source"},
+    "small": {"op": "avif", "input": "source"},
+    "exif": {"op": "metadata", "input": "source"},
+    "same": {"op": "png", "input": "source"},
+}
+
+
+def shared(document: dict, ways: int, megapixels: float, work: set[str] | None = None) -> tuple[Segment, ...]:
+    made = plan(document)
+    return segments(made, frozenset(made.by_name if work is None else work), ways, megapixels)
+
+
+def test_with_one_converter_all_is_one_segment_that_decodes_for_itself():
+    (only,) = shared(THREE, ways=1, megapixels=50)
+
+    assert only.names == ("web", "small", "exif", "same")
+    assert (only.exports, only.imports, only.bundles) == (False, False, False)
+
+
+def test_a_large_picture_is_split_among_idle_converters_and_the_first_hands_its_pixels_on():
+    first, second = shared(THREE, ways=2, megapixels=24)
+
+    assert (first.exports, first.imports) == (True, False)
+    assert (second.exports, second.imports) == (False, True)
+    assert sorted(first.names + second.names) == sorted(THREE)
+
+
+def test_there_are_no_more_segments_than_converters_or_branches():
+    assert len(shared(THREE, ways=3, megapixels=50)) == 3
+    assert len(shared(THREE, ways=9, megapixels=50)) == 3
+
+
+def test_a_small_picture_is_never_split():
+    assert len(shared(THREE, ways=9, megapixels=0.4)) == 1
+
+
+def test_facts_are_read_by_the_segment_that_has_the_file():
+    first, *others = shared(THREE, ways=9, megapixels=50)
+
+    assert "exif" in first.names
+    assert not any("exif" in other.names for other in others)
+
+
+def test_the_dearest_branches_go_apart():
+    two = {
+        "a": {"op": "jpg", "input": "source"},
+        "b": {"op": "png", "input": "source"},
+        "c": {"op": "webp", "input": "source"},
+    }
+
+    first, second = shared(two, ways=2, megapixels=24)
+
+    assert {"b", "c"} not in (set(first.names), set(second.names))
+
+
+def test_a_jpg_is_not_worth_a_converter_of_its_own():
+    assert len(shared({"a": {"op": "png", "input": "source"}, "b": {"op": "jpg", "input": "source"}}, 9, 24)) == 1
+
+
+def test_steps_that_share_the_pixels_of_a_transform_stay_together():
+    document = {"t": {"op": "resize", "input": "source", "width": 9}} | {
+        name: step | {"input": "t"} for name, step in THREE.items() if name != "exif"
+    }
+
+    (only,) = shared(document, ways=9, megapixels=50)
+
+    assert only.names == ("t", "web", "small", "same")
+
+
+def test_a_bundle_is_a_segment_of_its_own_after_the_others():
+    document = THREE | {"all": {"op": "zip", "input": ["web", "exif"]}}
+
+    *others, last = shared(document, ways=1, megapixels=1)
+
+    assert (last.names, last.bundles) == (("all",), True)
+    assert not any(other.bundles for other in others)
+
+
+@pytest.mark.parametrize("read", ["source", ["source"]])
+def test_a_bundle_of_the_source_alone_bundles_too(read):
+    (only,) = shared({"all": {"op": "zip", "input": read}}, ways=1, megapixels=1)
+
+    assert only.bundles
+
+
+def test_facts_about_another_steps_file_are_read_from_storage():
+    document = {"web": {"op": "webp", "input": "source"}, "facts": {"op": "metadata", "input": "web"}}
+
+    _, last = shared(document, ways=1, megapixels=1)
+
+    assert (last.names, last.bundles) == (("facts",), True)
+
+
+def test_only_the_work_is_shared():
+    (only,) = shared(THREE, ways=9, megapixels=50, work={"small"})
+
+    assert only.names == ("small",)
+    assert not only.exports
+
+
+def test_without_work_there_are_no_segments():
+    assert shared(THREE, ways=9, megapixels=50, work=set()) == ()
+
+
+def test_when_only_a_bundle_is_left_nothing_is_decoded():
+    (only,) = shared(THREE | {"all": {"op": "zip", "input": ["web"]}}, ways=9, megapixels=50, work={"all"})
+
+    assert only.bundles
+
+
+@st.composite
+def shared_plans(draw: st.DrawFn) -> tuple[Plan, frozenset[str], int, tuple[Segment, ...]]:
+    made = plan(draw(documents()))
+    done = draw(st.sets(st.sampled_from([step.name for step in made.steps])))
+    work = made.work(frozenset(done), frozenset())
+    ways, megapixels = draw(st.integers(1, 6)), draw(st.floats(0.01, 50))
+    return made, work, ways, segments(made, work, ways, megapixels)
+
+
+@given(drawn=shared_plans())
+def test_every_step_of_the_work_is_in_exactly_one_segment(drawn):
+    _, work, _, made = drawn
+
+    assert sorted(name for segment in made for name in segment.names) == sorted(work)
+
+
+@given(drawn=shared_plans())
+def test_pixels_never_leave_a_segment_but_those_of_the_source(drawn):
+    _, _, ways, made = drawn
+    decoding = [segment for segment in made if not segment.bundles]
+
+    assert len(decoding) <= ways
+    for segment in decoding:
+        at_hand = {SOURCE}
+        for step in segment.steps:
+            assert at_hand.issuperset(step.inputs)
+            assert step.operation.reads is Kind.PIXELS or not segment.imports
+            at_hand.add(step.name)
+
+
+@given(drawn=shared_plans())
+def test_the_first_segment_exports_if_and_only_if_others_import(drawn):
+    _, _, _, made = drawn
+    decoding = [segment for segment in made if not segment.bundles]
+
+    assert [segment.exports for segment in decoding] == [len(decoding) > 1, *[False] * len(decoding[1:])][
+        : len(decoding)
+    ]
+    assert [segment.imports for segment in decoding] == [at > 0 for at in range(len(decoding))]
+
+
+@given(drawn=shared_plans())
+def test_a_segment_that_exports_has_pixels_to_export(drawn):
+    _, _, _, made = drawn
+
+    for segment in made:
+        if segment.exports:
+            assert any(step.operation.reads is Kind.PIXELS for step in segment.steps)
+
+
+@given(drawn=shared_plans())
+def test_what_reads_artifacts_waits_alone_for_them(drawn):
+    _, _, _, made = drawn
+
+    for segment in made:
+        for step in segment.steps:
+            reads_artifacts = step.operation.reads is Kind.FILE and step.inputs != (SOURCE,)
+            assert segment.bundles == (reads_artifacts or isinstance(step.operation, Bundler))
+            assert not segment.bundles or len(segment.steps) == 1

@@ -1,0 +1,45 @@
+"""The service's settings: what does not fit together is refused when they are read."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from pixtools.job_store import engine
+from pixtools.settings import Settings
+
+URLS = {"database_url": "postgresql://user:secret@db/x", "redis_url": "redis://:secret@cache/0"}
+
+
+def test_two_renewals_may_fail_before_a_lease_ends():
+    assert Settings(**URLS, beat=timedelta(seconds=10), lease=timedelta(seconds=30)).beat == timedelta(seconds=10)
+
+    with pytest.raises(ValidationError, match="PIXTOOLS_BEAT must be at most a third of PIXTOOLS_LEASE"):
+        Settings(**URLS, beat=timedelta(seconds=11), lease=timedelta(seconds=30))
+
+
+def test_settings_do_not_show_their_secrets():
+    settings = Settings(**URLS, s3_access_key_id="secret-id", s3_secret_access_key="secret-key")
+
+    assert "secret" not in repr(settings).replace("s3_secret_access_key", "")
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings(**URLS).max_steps = 1
+
+
+@pytest.mark.parametrize(
+    "name", ["max_upload_bytes", "max_pixels", "max_side", "max_frames", "max_steps", "max_attempts"]
+)
+def test_a_limit_of_zero_is_refused(name):
+    with pytest.raises(ValidationError, match=name):
+        Settings(**URLS, **{name: 0})
+
+
+@pytest.mark.parametrize("url", ["mysql://db/x", "sqlite:///x", "db", ""])
+def test_only_postgres_is_a_database(url):
+    with pytest.raises(ValueError, match="PIXTOOLS_DATABASE_URL must begin with postgresql://"):
+        engine(url, pool_size=1)

@@ -1,0 +1,467 @@
+"""Steps as somebody wrote them become a plan, or an answer that names every mistake."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from plans import SHA, documents, plan
+
+from dag.plan import SOURCE, Plan, Source
+from dag.specification import parse, parse_short
+from pixtools.errors import BadRequest, InvalidPlan, PixToolsError
+from pixtools.operations import OPERATIONS
+
+DESIGN = {
+    "clean": {"op": "resize", "input": "source", "width": 2000},
+    "web": {"op": "webp", "input": "clean", "quality": 80, "resize": {"width": 1280}},
+    "small": {"op": "avif", "input": "clean", "resize": {"width": 320}},
+    "exif": {"op": "metadata", "input": "source"},
+    "all": {"op": "zip", "input": ["web", "small", "exif"]},
+}
+"""The graph of the design, with a transform in the denoiser's place."""
+
+
+def parsed(text: str, max_steps: int = 50) -> Plan:
+    return parse(text, Source("IMG_1.jpg", SHA), max_steps)
+
+
+def short(operations: str, params: str | None = None) -> Plan:
+    return parse_short(operations, params, Source("IMG_1.jpg", SHA), 50)
+
+
+def faults_of(call: Any, *args: Any) -> dict[str, str]:
+    with pytest.raises(InvalidPlan) as caught:
+        call(*args)
+    faults = caught.value.faults
+    assert caught.value.detail.startswith(f"{len(faults)} mistake")
+    found: dict[str, str] = {}
+    for fault in faults:
+        found[fault.pointer] = "; ".join(filter(None, [found.get(fault.pointer), fault.detail]))
+    return found
+
+
+def test_the_graph_of_the_design_is_a_plan():
+    made = parsed(json.dumps(DESIGN))
+
+    assert [step.name for step in made.steps] == ["clean", "exif", "web", "small", "all"]
+    assert {step.name: step.inputs for step in made.steps} == {
+        "clean": ("source",),
+        "web": ("clean",),
+        "small": ("clean",),
+        "exif": ("source",),
+        "all": ("web", "small", "exif"),
+    }
+    assert made.by_name["web"].operation is OPERATIONS["webp"]
+    assert made.by_name["web"].params.given() == {"resize": {"width": 1280}}
+    assert made.readers == {
+        "source": ("clean", "exif"),
+        "clean": ("web", "small"),
+        "web": ("all",),
+        "small": ("all",),
+        "exif": ("all",),
+        "all": (),
+    }
+    assert made.by_name["all"].file_name == "IMG_1-all.zip"
+    assert [step.name for step in made.steps if step.leaves_file] == ["exif", "web", "small", "all"]
+
+
+def test_the_order_in_which_steps_are_written_does_not_matter():
+    backwards = dict(reversed(DESIGN.items()))
+
+    made = parsed(json.dumps(backwards))
+
+    assert {step.name: step.key for step in made.steps} == {step.name: step.key for step in plan(DESIGN).steps}
+
+
+@pytest.mark.parametrize(
+    ("document", "leaves"),
+    [
+        ({"a": {"op": "resize", "input": "source", "width": 9}}, {"a"}),
+        ({"a": {"op": "resize", "input": "source", "width": 9}, "b": {"op": "png", "input": "a"}}, {"b"}),
+        (
+            {"a": {"op": "resize", "input": "source", "width": 9, "keep": True}, "b": {"op": "png", "input": "a"}},
+            {"a", "b"},
+        ),
+        ({"a": {"op": "resize", "input": "source", "width": 9}, "z": {"op": "zip", "input": "a"}}, {"a", "z"}),
+    ],
+)
+def test_pixels_become_a_file_when_nobody_reads_them_or_a_bundle_does_or_they_are_kept(document, leaves):
+    assert {step.name for step in plan(document).steps if step.leaves_file} == leaves
+
+
+MISTAKES = [
+    pytest.param([], {"/steps": "object"}, id="a list"),
+    pytest.param(None, {"/steps": "object"}, id="null"),
+    pytest.param("webp", {"/steps": "object"}, id="text"),
+    pytest.param({}, {"/steps": "at least one"}, id="no step"),
+    pytest.param({"a": None}, {"/steps/a": "object"}, id="a step that is null"),
+    pytest.param({"a": ["png"]}, {"/steps/a": "object"}, id="a step that is a list"),
+    pytest.param({"a": {}}, {"/steps/a/op": "missing", "/steps/a/input": "missing"}, id="an empty step"),
+    pytest.param({"a": {"input": "source"}}, {"/steps/a/op": "missing; use one of jpg, png"}, id="no op"),
+    pytest.param({"a": {"op": "gif", "input": "source"}}, {"/steps/a/op": "'gif' is no operation"}, id="unknown op"),
+    pytest.param({"a": {"op": 7, "input": "source"}}, {"/steps/a/op": "7 is no operation"}, id="op of a number"),
+    pytest.param({"a": {"op": ["png"], "input": "source"}}, {"/steps/a/op": "no operation"}, id="op of a list"),
+    pytest.param({"a": {"op": "png"}}, {"/steps/a/input": "missing"}, id="no input"),
+    pytest.param({"a": {"op": "png", "input": None}}, {"/steps/a/input": "must be"}, id="null input"),
+    pytest.param({"a": {"op": "png", "input": []}}, {"/steps/a/input": "must be"}, id="empty input"),
+    pytest.param({"a": {"op": "zip", "input": ["source", 1]}}, {"/steps/a/input": "must be"}, id="input of a number"),
+    pytest.param(
+        {"a": {"op": "png", "input": "b"}}, {"/steps/a/input": "no step 'b'; use one of source"}, id="unknown input"
+    ),
+    pytest.param(
+        {"a": {"op": "zip", "input": ["source", "b"]}},
+        {"/steps/a/input/1": "no step 'b'"},
+        id="one unknown input of two",
+    ),
+    pytest.param(
+        {"a": {"op": "zip", "input": ["source", "source"]}}, {"/steps/a/input/1": "stands twice"}, id="an input twice"
+    ),
+    pytest.param(
+        {"b": {"op": "resize", "input": "source", "width": 9}, "a": {"op": "png", "input": ["source", "b"]}},
+        {"/steps/a/input": "2 inputs are too many; png reads 1"},
+        id="too many inputs",
+    ),
+    pytest.param(
+        {"a": {"op": "resize", "input": "a", "width": 9}}, {"/steps/a/input": "a → a"}, id="a step that reads itself"
+    ),
+    pytest.param(
+        {"a": {"op": "resize", "input": "b", "width": 9}, "b": {"op": "resize", "input": "a", "width": 9}},
+        {"/steps/a/input": "is a cycle: a → b → a"},
+        id="a cycle of two",
+    ),
+    pytest.param(
+        {
+            "x": {"op": "png", "input": "c"},
+            "a": {"op": "resize", "input": "c", "width": 9},
+            "b": {"op": "resize", "input": "a", "width": 9},
+            "c": {"op": "resize", "input": "b", "width": 9},
+        },
+        {"/steps/c/input": "is a cycle: c → a → b → c"},
+        id="a cycle that somebody outside reads",
+    ),
+    pytest.param(
+        {
+            "a": {"op": "resize", "input": "a", "width": 9},
+            "b": {"op": "resize", "input": "c", "width": 9},
+            "c": {"op": "resize", "input": "b", "width": 9},
+        },
+        {"/steps/a/input": "cycle: a → a", "/steps/b/input": "cycle"},
+        id="two cycles",
+    ),
+    pytest.param(
+        {"a": {"op": "png", "input": "source"}, "b": {"op": "webp", "input": "a"}},
+        {"/steps/b/input": "'a' makes a finished file (png) and webp needs pixels; read what 'a' reads instead"},
+        id="pixels wanted of a file",
+    ),
+    pytest.param(
+        {"a": {"op": "resize", "input": "source", "width": 9}, "b": {"op": "metadata", "input": "a"}},
+        {"/steps/b/input": "'a' makes pixels (resize) and metadata needs a file; encode them first"},
+        id="a file wanted of pixels",
+    ),
+    pytest.param({"": {"op": "png", "input": "source"}}, {"/steps/": "no name"}, id="a step without a name"),
+    pytest.param({"a b": {"op": "png", "input": "source"}}, {"/steps/a b": "no name"}, id="a name with a space"),
+    pytest.param({"a\n": {"op": "png", "input": "source"}}, {"/steps/a\n": "no name"}, id="a name with a line break"),
+    pytest.param(
+        {"-a": {"op": "png", "input": "source"}}, {"/steps/-a": "no name"}, id="a name that starts like an option"
+    ),
+    pytest.param({"é": {"op": "png", "input": "source"}}, {"/steps/é": "no name"}, id="a name that is not ASCII"),
+    pytest.param({"a" * 65: {"op": "png", "input": "source"}}, {f"/steps/{'a' * 65}": "64"}, id="a name of 65 letters"),
+    pytest.param({"a/b~c": {"op": "png", "input": "source"}}, {"/steps/a~1b~0c": "no name"}, id="a name to escape"),
+    pytest.param(
+        {"a": {"op": "png", "input": "source", "x/y~z": 1}},
+        {"/steps/a/x~1y~0z": "no parameter"},
+        id="a field to escape",
+    ),
+    pytest.param(
+        {"a": {"op": "webp", "input": "source", "quality": "80"}},
+        {"/steps/a/quality": "input should be a valid integer"},
+        id="text for a number",
+    ),
+    pytest.param(
+        {"a": {"op": "webp", "input": "source", "quality": 80.5}}, {"/steps/a/quality": "integer"}, id="half a step"
+    ),
+    pytest.param(
+        {"a": {"op": "webp", "input": "source", "resize": {"width": 0}}},
+        {"/steps/a/resize/width": "greater than or equal to 1"},
+        id="a nested value out of range",
+    ),
+    pytest.param(
+        {"a": {"op": "webp", "input": "source", "resize": {}}},
+        {"/steps/a/resize": "give a width, a height or both"},
+        id="a box without a side",
+    ),
+    pytest.param(
+        {"a": {"op": "resize", "input": "source"}}, {"/steps/a": "give a width, a height or both"}, id="no size"
+    ),
+    pytest.param(
+        {"a": {"op": "webp", "input": "source", "qualty": 1}},
+        {"/steps/a/qualty": "is no parameter of webp; it has resize, quality, lossless"},
+        id="an unknown field",
+    ),
+    pytest.param(
+        {
+            "a": {"op": "webp", "input": "nothing", "quality": 0, "x": 1},
+            "b": {"op": "gif"},
+            "c": 7,
+            "d": {"op": "png", "input": "source"},
+        },
+        {
+            "/steps/a/input": "no step 'nothing'",
+            "/steps/a/quality": "1",
+            "/steps/a/x": "no parameter",
+            "/steps/b/op": "'gif'",
+            "/steps/b/input": "missing",
+            "/steps/c": "object",
+        },
+        id="every mistake at once",
+    ),
+]
+
+
+@pytest.mark.parametrize(("document", "faults"), MISTAKES)
+def test_every_mistake_is_named_where_it_stands(document, faults):
+    found = faults_of(parsed, json.dumps(document))
+
+    assert found.keys() == faults.keys()
+    for pointer, words in faults.items():
+        assert words in found[pointer]
+
+
+def test_no_step_may_be_called_source():
+    found = faults_of(parsed, json.dumps({"source": {"op": "png", "input": "source"}}))
+
+    assert "not `source`" in found["/steps/source"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_what_is_no_number_is_refused(number):
+    text = '{"a": {"op": "webp", "input": "source", "quality": NUMBER}}'.replace("NUMBER", number)
+
+    assert faults_of(parsed, text).keys() == {"/steps/a/quality"}
+
+
+def test_as_many_steps_as_are_allowed_and_no_more():
+    steps = {f"s{number}": {"op": "png", "input": "source"} for number in range(4)}
+
+    assert len(parsed(json.dumps(steps), max_steps=4).steps) == 4
+    assert faults_of(parsed, json.dumps(steps), 3) == {"/steps": "4 steps are more than the 3 accepted"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": {"op": "png", "input": "source"}, "a": {"op": "jpg", "input": "source"}}',
+        '{"a": {"op": "png", "op": "jpg", "input": "source"}}',
+        '{"a": {"op": "png", "input": "source", "resize": {"width": 1, "width": 2}}}',
+    ],
+)
+def test_a_name_that_stands_twice_is_refused_wherever_it_stands(text):
+    assert "stands twice" in faults_of(parsed, text)["/steps"]
+
+
+MALFORMED = ["", "{", "{'a': 1}", '{"a": }', "steps", '{"a": 1}}', "[" * 100_000, '"\x00"', "1" * 5_000]
+
+
+@pytest.mark.parametrize("text", MALFORMED, ids=lambda text: text[:10])
+def test_what_is_not_json_cannot_be_read(text):
+    with pytest.raises(BadRequest) as caught:
+        parsed(text)
+
+    assert [fault.pointer for fault in caught.value.faults] == ["/steps"]
+    assert "steps is not JSON" in caught.value.detail
+
+
+def test_the_short_form_is_each_operation_once_on_the_source():
+    made = short('["webp", "metadata"]', '{"webp": {"quality": 70}}')
+
+    assert [(step.name, step.operation.name, step.inputs) for step in made.steps] == [
+        ("webp", "webp", ("source",)),
+        ("metadata", "metadata", ("source",)),
+    ]
+    assert made.by_name["webp"].params.given() == {"quality": 70}
+
+
+def test_the_short_form_needs_no_parameters():
+    assert [step.name for step in short('["png"]').steps] == ["png"]
+
+
+def test_the_short_form_gives_the_keys_of_the_same_steps_in_full():
+    full = plan({"any": {"op": "webp", "input": "source", "quality": 70}})
+
+    assert short('["webp"]', '{"webp": {"quality": 70}}').steps[0].key == full.steps[0].key
+
+
+@pytest.mark.parametrize(
+    ("operations", "params", "faults"),
+    [
+        pytest.param('"webp"', None, {"/operations": "must be a list"}, id="text"),
+        pytest.param('{"webp": {}}', None, {"/operations": "must be a list"}, id="an object"),
+        pytest.param('["webp", 1]', None, {"/operations": "must be a list"}, id="a number in the list"),
+        pytest.param("[]", None, {"/operations": "at least one"}, id="none"),
+        pytest.param('["webp", "gif"]', None, {"/operations/1": "'gif' is no operation"}, id="unknown"),
+        pytest.param('["webp", "png", "webp"]', None, {"/operations/2": "'webp' stands twice"}, id="twice"),
+        pytest.param('["source"]', None, {"/operations/0": ""}, id="source"),
+        pytest.param('["png"]', "[]", {"/operation_params": "must be an object"}, id="a list of parameters"),
+        pytest.param('["png"]', '{"png": 3}', {"/operation_params": "must be an object"}, id="a number of parameters"),
+        pytest.param('["png"]', '{"avif": {}}', {"/operation_params/avif": "not among"}, id="parameters of another"),
+        pytest.param(
+            '["webp"]', '{"webp": {"quality": 0}}', {"/operation_params/webp/quality": "1"}, id="out of range"
+        ),
+        pytest.param(
+            '["webp"]',
+            '{"webp": {"resize": {"width": "1"}}}',
+            {"/operation_params/webp/resize/width": "integer"},
+            id="nested",
+        ),
+        pytest.param(
+            '["webp"]', '{"webp": {"input": "source"}}', {"/operation_params/webp/input": "not a parameter"}, id="input"
+        ),
+        pytest.param('["webp"]', '{"webp": {"op": "png"}}', {"/operation_params/webp/op": "not a parameter"}, id="op"),
+        pytest.param('["webp"]', '{"webp": {"a/b": 1}}', {"/operation_params/webp/a~1b": "no parameter"}, id="escaped"),
+        pytest.param(
+            '["gif", "webp"]',
+            '{"webp": {"quality": 0, "x": 1}}',
+            {
+                "/operations/0": "'gif'",
+                "/operation_params/webp/quality": "1",
+                "/operation_params/webp/x": "no parameter",
+            },
+            id="every mistake at once",
+        ),
+    ],
+)
+def test_mistakes_in_the_short_form_are_named_in_its_own_terms(operations, params, faults):
+    found = faults_of(short, operations, params)
+
+    assert found.keys() == faults.keys()
+    for pointer, words in faults.items():
+        assert words in found[pointer]
+
+
+@pytest.mark.parametrize("operations", ['"webp"', '{"webp": {}}', '["webp", 1]', "null"])
+def test_operations_that_are_no_list_are_one_mistake(operations):
+    assert faults_of(short, operations) == {"/operations": 'must be a list of operations, such as ["webp", "avif"]'}
+
+
+def test_a_size_that_the_short_form_lacks_is_missed_in_its_parameters():
+    assert faults_of(short, '["resize"]', None).keys() <= {"/operation_params/resize", "/operations/0"}
+
+
+@pytest.mark.parametrize(
+    ("operations", "params", "field"), [("[", None, "operations"), ('["png"]', "{", "operation_params")]
+)
+def test_a_short_form_that_is_not_json_cannot_be_read(operations, params, field):
+    with pytest.raises(BadRequest, match=f"{field} is not JSON") as caught:
+        short(operations, params)
+
+    assert [fault.pointer for fault in caught.value.faults] == [f"/{field}"]
+
+
+TEXT = st.text(st.characters(), max_size=8)  # half surrogate pairs and NUL among them, as JSON allows
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(["a", "b", "c", SOURCE]) | TEXT
+STEPS = st.dictionaries(
+    NAMES,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "op": st.sampled_from(sorted(OPERATIONS)) | VALUES,
+            "input": NAMES | st.lists(NAMES, max_size=4) | VALUES,
+            "quality": st.integers(-1, 102) | VALUES,
+            "width": st.integers(-1, 20_000) | VALUES,
+            "resize": st.fixed_dictionaries({}, optional={"width": VALUES, "height": st.integers(), "x": VALUES})
+            | VALUES,
+            "keep": VALUES,
+            "a/b~c": VALUES,
+        },
+    )
+    | VALUES,
+    max_size=5,
+)
+
+
+def check_answer(call: Any, *args: Any) -> None:
+    """Let `call` make a plan, or an error that can be sent: in UTF-8, with a fault for each mistake."""
+    try:
+        assert isinstance(call(*args), Plan)
+    except (InvalidPlan, BadRequest) as refused:
+        problem = refused.problem()
+        json.dumps(problem, ensure_ascii=False).encode()
+        assert problem["errors"]
+        assert all(fault["pointer"].startswith("/") and fault["detail"] for fault in problem["errors"])
+
+
+@given(document=VALUES | STEPS)
+@example(document={"\ud800": {"op": "png", "input": "source"}})
+@example(document={"a": {"op": "\ud800", "input": "source"}})
+@example(document={"a": {"op": "png", "input": "source", "\ud800": 1}})
+@example(document={"a": {"op": "png", "input": "\ud800"}})
+def test_any_json_makes_a_plan_or_an_answer_that_can_be_sent(document):
+    check_answer(parsed, json.dumps(document))
+
+
+@given(text=st.text(st.characters(), max_size=40) | st.text('{}[]":,ab1.e-\\u ', max_size=40))
+def test_any_text_makes_a_plan_or_an_answer_that_can_be_sent(text):
+    check_answer(parsed, text)
+
+
+@given(
+    operations=st.lists(st.sampled_from(sorted(OPERATIONS)) | TEXT, max_size=4) | VALUES,
+    params=st.none() | VALUES | st.dictionaries(st.sampled_from(sorted(OPERATIONS)), VALUES, max_size=3),
+)
+def test_any_short_form_makes_a_plan_or_an_answer_that_can_be_sent(operations, params):
+    check_answer(short, json.dumps(operations), None if params is None else json.dumps(params))
+
+
+@given(document=documents())
+def test_every_step_comes_after_all_that_it_reads(document):
+    made = plan(document)
+
+    assert sorted(step.name for step in made.steps) == sorted(document)
+    seen = {SOURCE}
+    for step in made.steps:
+        assert seen.issuperset(step.inputs)
+        seen.add(step.name)
+
+
+def chain(length: int) -> dict[str, Any]:
+    """Steps in the order that is worst to sort: each reads the one written after it."""
+    steps = {f"s{number}": {"op": "resize", "input": f"s{number + 1}", "width": 9} for number in range(length - 1)}
+    return steps | {f"s{length - 1}": {"op": "resize", "input": "source", "width": 9}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(json.dumps(chain(4_000)), id="a long chain"),
+        pytest.param(json.dumps({f"s{n}": {"op": "png", "input": "x"} for n in range(4_000)}), id="unknown inputs"),
+        pytest.param(json.dumps({"a": {"op": "zip", "input": ["a"] * 60_000}}), id="one input over and over"),
+        pytest.param(json.dumps({f"s{n}": 1 for n in range(10_000)}), id="many names"),
+    ],
+)
+def test_a_large_document_is_refused_at_once(text):
+    assert len(text) < 400_000  # a form may hold twice that
+
+    started = time.process_time()
+    with pytest.raises(PixToolsError) as caught:
+        parsed(text)
+
+    assert time.process_time() - started < 1
+    assert len(json.dumps(caught.value.problem())) < 2_000_000
+
+
+def test_a_large_short_form_is_refused_at_once():
+    started = time.process_time()
+    with pytest.raises(InvalidPlan):
+        short(json.dumps(["webp"] * 40_000))
+
+    assert time.process_time() - started < 1
