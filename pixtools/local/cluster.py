@@ -1,0 +1,71 @@
+"""A Ray cluster as `pixtools up` meets it: by its dashboard's REST API, be it ours or not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from pixtools.local.errors import LocalError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    dashboard_url: str
+    token: str | None = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.dashboard_url).hostname or ""
+
+    @property
+    def is_here(self) -> bool:
+        return self.host in {"127.0.0.1", "localhost", "::1"}
+
+    def answers(self) -> bool:
+        try:
+            return self._call("GET", "/api/version").is_success
+        except httpx.TransportError:
+            return False
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """Make `config` what Serve is to run; it does not run yet when this returns."""
+        try:
+            response = self._call("PUT", "/api/serve/applications/", json=config)
+        except httpx.TransportError as error:
+            raise LocalError(f"Ray's dashboard at {self.dashboard_url} does not answer: {error}") from error
+        if not response.is_success:
+            raise LocalError(f"Ray Serve refuses the deployment (status {response.status_code}): {response.text}")
+
+    def applications(self) -> dict[str, dict[str, Any]]:
+        """Return Serve's account of each application by its name; none while the dashboard is busy."""
+        try:
+            response = self._call("GET", "/api/serve/applications/")
+        except httpx.TransportError:
+            return {}
+        found: dict[str, dict[str, Any]] = response.json()["applications"] if response.is_success else {}
+        return found
+
+    def _call(self, method: str, path: str, json: dict[str, Any] | None = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.request(method, self.dashboard_url + path, json=json, headers=headers, timeout=30, trust_env=False)
+
+
+def at(ray_address: str, dashboard_port: int) -> Cluster:
+    """Return the cluster at a `RAY_ADDRESS`: its dashboard is that, or at `dashboard_port` of its host."""
+    if ray_address.startswith(("http://", "https://")):
+        return Cluster(ray_address.rstrip("/"), _token())
+    host = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}").hostname
+    return Cluster(f"http://{host}:{dashboard_port}", _token())
+
+
+def _token() -> str | None:
+    """Look where Ray itself looks for the token of a cluster."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return path.read_text().strip() if path.exists() else None

@@ -1,0 +1,52 @@
+"""What `pixtools up` reads from the environment: where its parts lie and which of them are yours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 (compared with, never bound to by default)
+
+
+class LocalSettings(BaseSettings):
+    """`PIXTOOLS_<NAME>` sets each, save `RAY_ADDRESS`. A part whose URL is given is used and not started."""
+
+    model_config = SettingsConfigDict(env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True, validate_by_name=True)
+
+    home: Path = Path(".pixtools")
+    host: str = "127.0.0.1"  # of what a browser meets: the page and the pictures in S3
+    port: int = Field(8000, ge=1, le=65535)
+    dashboard_port: int = Field(8265, ge=1, le=65535)
+    ray_client_port: int = Field(10001, ge=1, le=65535)
+    s3_port: int = Field(9000, ge=1, le=65535)
+    s3_bucket: str = "pixtools"
+
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    s3_endpoint_url: str | None = None
+    s3_public_url: str | None = None
+    ray_address: str | None = Field(None, validation_alias="RAY_ADDRESS")
+
+    @property
+    def reachable_host(self) -> str:
+        """The address by which this machine itself reaches what listens on `host`."""
+        return "127.0.0.1" if self.host == _EVERY_INTERFACE else self.host
+
+    @property
+    def page_url(self) -> str:
+        return f"http://{self.reachable_host}:{self.port}"
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports = Counter((self.port, self.dashboard_port, self.ray_client_port, self.s3_port))
+        port, uses = ports.most_common(1)[0]
+        if uses > 1:
+            raise ValueError(
+                f"port {port} is asked for twice: PIXTOOLS_PORT, PIXTOOLS_DASHBOARD_PORT, "
+                "PIXTOOLS_RAY_CLIENT_PORT and PIXTOOLS_S3_PORT must differ"
+            )
+        return self

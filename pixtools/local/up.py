@@ -1,0 +1,133 @@
+"""The whole service on one machine: `pixtools up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+
+from pixtools import migrate
+from pixtools.local import deployment, guard, ports, processes, ray, stores, target
+from pixtools.local.errors import LocalError
+from pixtools.local.home import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from typing import Never
+
+    from pixtools.local.server import Server
+    from pixtools.local.settings import LocalSettings
+    from pixtools.local.target import Target
+
+
+def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
+    """Run the service until a signal or the end of `parent`; return the exit code.
+
+    Raises LocalError as long as nothing has been started.
+    """
+    if parent is not None:
+        processes.end_with_parent(signal.SIGTERM, parent)
+    serve_config = deployment.read(config)
+    home = Home(settings.home)
+    with home.locked(settings.page_url):
+        processes.end_leftovers(home.path, ray.folder(home))
+        ports.check(settings)
+        return guard.run(lambda: _run(home, settings, serve_config), parent)
+
+
+def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> int:
+    code = 0
+    with ExitStack() as stack:  # stops what was started, the last one first
+        try:
+            _watch(_start(home, settings, serve_config, stack))
+        except guard.Stop:
+            _say("\nStopping.")
+        except LocalError as error:
+            folders = " and ".join(str(folder) for folder in (home.logs, ray.logs(home)) if folder.exists())
+            _say(f"\n{error}\n\nStopping; the logs are in {folders}.")
+            code = 1
+    if code == 0:
+        ray.forget(home)
+    _say("PixTools has stopped.")
+    return code
+
+
+def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], stack: ExitStack) -> list[Server]:
+    """Start every part; return the servers among them once the service answers."""
+    began = time.monotonic()
+
+    def ready(part: str) -> None:
+        _say(f"  {part:<10}  ready after {time.monotonic() - began:4.1f} s")
+
+    _say(f"Starting PixTools in {home.path}\n")
+    servers = stores.start(home, settings, stack)
+    env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
+    for server in servers:
+        env |= server.env
+    # A head boots while the stores get ready: only its actors need them.
+    if settings.ray_address is None:
+        place = target.own(home, settings, serve_config, env)
+    else:
+        place = target.foreign(settings.ray_address, settings, serve_config, env)
+    if place.head is not None:
+        stack.callback(place.head.stop)
+    for server in servers:
+        server.wait()
+        ready(server.name)
+    _migrate(env["PIXTOOLS_DATABASE_URL"])
+    ready("migrations")
+    if place.head is not None:
+        servers.append(place.head)
+        place.head.wait()
+        ready("ray")
+    place.cluster.deploy(place.serve_config)
+    deployment.wait_until_ready(place.cluster, place.page_url, lambda: _check(servers))
+    ready("service")
+    _say(_summary(home, settings, place))
+    return servers
+
+
+def _migrate(database_url: str) -> None:
+    try:
+        migrate.upgrade(database_url)
+    except (SQLAlchemyError, CommandError) as error:
+        raise LocalError(f"The database cannot be brought up to date: {error}") from error
+
+
+def _watch(servers: Iterable[Server]) -> Never:
+    """Wait for a signal; raise LocalError when a server ends by itself."""
+    while True:
+        _check(servers)
+        time.sleep(0.5)
+
+
+def _check(servers: Iterable[Server]) -> None:
+    for server in servers:
+        server.process.check()
+
+
+def _summary(home: Home, settings: LocalSettings, place: Target) -> str:
+    lines = [
+        ("page", place.page_url),
+        ("API", f"{place.page_url}/docs"),
+        ("dashboard", place.cluster.dashboard_url),
+        ("data", str(home.path)),
+        ("logs", str(home.logs)),
+    ]
+    if place.head is not None:
+        lines.insert(3, ("its token", f"in {home.secret_path('ray-token')}"))
+        lines.append(("", str(ray.logs(home))))
+    if settings.reachable_host != settings.host and settings.s3_public_url is None:
+        lines.append(("note", "set PIXTOOLS_S3_PUBLIC_URL for browsers on other machines to see pictures"))
+    return "\n".join(["", *(f"  {name:<10}  {text}" for name, text in lines), "", "Ctrl-C stops it."])
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # a closed terminal must not keep us from stopping the servers
+        print(text, flush=True)  # noqa: T201 (what a user reads)
