@@ -9,16 +9,9 @@ import zlib
 
 import httpx
 import pytest
-from api import Api
 from PIL import Image
 
 WEBP = json.dumps({"web": {"op": "webp", "input": "source"}})
-
-
-@pytest.fixture(scope="module")
-def api(stack):
-    with Api(stack.base_url) as client:
-        yield client
 
 
 def png(width: int, height: int) -> bytes:

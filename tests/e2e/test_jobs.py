@@ -12,7 +12,6 @@ import zipfile
 
 import httpx
 import numpy as np
-import pytest
 from api import Api
 from PIL import Image
 
@@ -23,12 +22,6 @@ GRAPH = {
     "png": {"op": "png", "input": "source"},
     "all": {"op": "zip", "input": ["web", "small", "exif"]},
 }
-
-
-@pytest.fixture(scope="module")
-def api(stack):
-    with Api(stack.base_url) as client:
-        yield client
 
 
 def sideways_photo(width: int, height: int, seed: int = 0) -> bytes:

@@ -10,7 +10,6 @@ import numpy as np
 import psutil
 import psycopg
 import pytest
-from api import Api
 from PIL import Image
 
 JOBS = 20
@@ -46,24 +45,26 @@ def busiest(stack, title: str) -> psutil.Process:
 
 @pytest.mark.parametrize(
     ("victim", "seed"),
-    [pytest.param("ray::Converter.run", 100, id="a converter"), pytest.param("ray::Dispatcher", 200, id="the dispatcher")],
+    [
+        pytest.param("ray::Converter.run", 100, id="a converter"),
+        pytest.param("ray::Dispatcher", 200, id="the dispatcher"),
+    ],
 )
-def test_twenty_jobs_survive_the_death_of(stack, victim, seed):
-    with Api(stack.base_url) as api:
-        jobs = [api.submit(f"{seed + n}.jpg", photo(seed + n), STEPS) for n in range(JOBS)]
-        while sum(api.read(job)["state"] == "succeeded" for job in jobs) < 3:
-            time.sleep(0.1)
-        busiest(stack, victim).kill()
-        killed = time.monotonic()
-        ended = [api.wait(job, patience=180) for job in jobs]
-        assert [job["state"] for job in ended] == ["succeeded"] * JOBS
-        for job in ended:
-            for name, step in job["steps"].items():
-                assert (step["state"], step["error"]) == ("succeeded", None)
-                api.download(job, name)
-        versions = [job["finished_at"] for job in ended]
-        time.sleep(2)
-        assert [api.read(job)["finished_at"] for job in jobs] == versions, "a job ended twice"
+def test_twenty_jobs_survive_the_death_of(stack, api, victim, seed):
+    jobs = [api.submit(f"{seed + n}.jpg", photo(seed + n), STEPS) for n in range(JOBS)]
+    while sum(api.read(job)["state"] == "succeeded" for job in jobs) < 3:
+        time.sleep(0.1)
+    busiest(stack, victim).kill()
+    killed = time.monotonic()
+    ended = [api.wait(job, patience=180) for job in jobs]
+    assert [job["state"] for job in ended] == ["succeeded"] * JOBS
+    for job in ended:
+        for name, step in job["steps"].items():
+            assert (step["state"], step["error"]) == ("succeeded", None)
+            api.download(job, name)
+    versions = [job["finished_at"] for job in ended]
+    time.sleep(2)
+    assert [api.read(job)["finished_at"] for job in jobs] == versions, "a job ended twice"
     attempts = collections.Counter(attempt for job in ended for attempt in _attempts(stack, job))
     print(f"killed {victim}: attempts {dict(attempts)}, all done {time.monotonic() - killed:.1f} s later")
     assert max(attempts) == 2, "nothing was running when it was killed"
@@ -77,4 +78,6 @@ def _attempts(stack, job) -> list[int]:
 
 def _dead_letters(stack, ids: list[str]) -> int:
     with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as connection:
-        return connection.execute("SELECT count(*) FROM dead_letter WHERE job_id = ANY(%s::uuid[])", [ids]).fetchone()[0]
+        return connection.execute("SELECT count(*) FROM dead_letter WHERE job_id = ANY(%s::uuid[])", [ids]).fetchone()[
+            0
+        ]

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,23 +15,10 @@ from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 from pixtools.settings import Settings
 
-# Read when Ray is imported, which test modules do: a driver on loopback, and the token of the head to come.
-TOKEN = secrets.token_hex(32)
-os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-
 
 @pytest.fixture(scope="session")
-def folder():
-    # Short and open: Ray's socket paths are limited, and Postgres under root runs as nobody.
-    path = Path(tempfile.mkdtemp(prefix="pt-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def settings(folder):
-    with stores.running(Home(folder / "home")) as env:
+def settings(open_folder):
+    with stores.running(Home(open_folder / "home")) as env:
         values = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()}
         settings = Settings(**values)
         migrate.upgrade(settings.database_url.get_secret_value())
@@ -48,10 +31,10 @@ def blobs(settings):
 
 
 @pytest.fixture(scope="session")
-def cluster(folder):
+def cluster(open_folder):
     """A head as `pixtools up` starts it, with this process as a driver."""
-    home = Home(folder / "head")
-    home.secret_path("ray-token").write_text(TOKEN)
+    home = Home(open_folder / "head")
+    home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])
     head = local_ray.start(home, free_port(), free_port(), dict(os.environ))
     try:
         head.wait()

@@ -1,0 +1,271 @@
+"""`pixtools up`: what it starts, what it refuses, and that nothing outlives it.
+
+The application is a small one: what is tested is how a service is started and ended.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+import grpc
+import httpx
+import psutil
+import psycopg
+import pytest
+import redis
+import yaml
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service import Stack
+
+APP = """
+from ray import serve
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Ready:
+    async def __call__(self, request):
+        return "ready"
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Broken:
+    def __init__(self):
+        raise RuntimeError("no such model")
+
+ready = Ready.bind()
+broken = Broken.bind()
+"""
+PIXTOOLS = Path(sys.executable).with_name("pixtools")
+
+
+@pytest.fixture(scope="module")
+def app_folder(open_folder: Path) -> Path:
+    folder = open_folder / "app"
+    folder.mkdir()
+    (folder / "small_app.py").write_text(APP)
+    for name in ("ready", "broken"):
+        application = {"name": "pixtools", "route_prefix": "/", "import_path": f"small_app:{name}"}
+        config = {"http_options": {"host": "0.0.0.0"}, "applications": [application]}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture
+def small(new_stack: Callable[..., Stack], app_folder: Path) -> Stack:
+    """A stack, not running yet, whose Ray finds the small application."""
+    return new_stack(extra_env={"PYTHONPATH": str(app_folder)})
+
+
+@pytest.fixture
+def ready(app_folder: Path) -> Path:
+    return app_folder / "ready.yaml"
+
+
+@pytest.fixture
+def running(small: Stack, ready: Path) -> Stack:
+    small.launch("--config", ready)
+    small.wait_until_ready()
+    return small
+
+
+def worker_of(guard: int) -> psutil.Process:
+    """The process that the launcher forks: it starts the servers."""
+    (worker,) = psutil.Process(guard).children()
+    return worker
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def assert_nothing_left(stack: Stack) -> None:
+    stack.wait_until_gone()
+    assert [port for port in stack.ports if is_open(port)] == []
+
+
+def test_a_running_service_keeps_to_itself(running: Stack, ready: Path) -> None:
+    """It listens on loopback alone, shows no secret, wants a token, and refuses a second launcher."""
+    family = psutil.Process(running.process.pid).children(recursive=True)
+    listening = {c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert {port for _, port in listening} >= set(running.ports)
+    beyond = [port for ip, port in listening if ip not in {"127.0.0.1", "::ffff:127.0.0.1"}]
+    # Ray gives each replica a port on every interface, and no setting for it: that one wants the token too.
+    assert len(beyond) == 1
+    with grpc.insecure_channel(f"127.0.0.1:{beyond[0]}") as channel, pytest.raises(grpc.RpcError) as refusal:
+        channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
+    assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    secrets = [path.read_text() for path in (running.home / "secrets").iterdir()]
+    commands = "\n".join(" ".join(process.cmdline()) for process in family)
+    assert [secret for secret in secrets if secret in commands or secret in running.output] == []
+    assert {path.stat().st_mode & 0o777 for path in (running.home / "secrets").iterdir()} == {0o600}
+
+    assert httpx.get(f"{running.dashboard_url}/api/version").status_code == 401
+    answer = httpx.get(f"{running.dashboard_url}/api/version", headers={"Authorization": f"Bearer {running.token}"})
+    assert answer.status_code == 200
+
+    second = subprocess.run(
+        [PIXTOOLS, "up", "--config", ready],
+        check=False,
+        env=running.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert second.returncode == 1
+    assert f"already running (pid {running.process.pid}, page at {running.base_url})" in second.stderr
+
+    assert running.stop() == 0
+    assert running.output.endswith("PixTools has stopped.\n")
+    assert_nothing_left(running)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_launcher(running: Stack, signum: signal.Signals) -> None:
+    running.process.send_signal(signum)
+    assert running.process.wait(60) == (0 if signum is signal.SIGTERM else -signum)
+    assert_nothing_left(running)
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, 128 + signal.SIGKILL)]
+)
+def test_nothing_outlives_the_worker(running: Stack, signum: signal.Signals, code: int) -> None:
+    worker_of(running.process.pid).send_signal(signum)
+    assert running.process.wait(60) == code
+    assert_nothing_left(running)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_make(small: Stack, ready: Path, app_folder: Path, signum: signal.Signals) -> None:
+    """Even if make alone gets the signal: a terminal's Ctrl-C goes to all of its group."""
+    makefile = app_folder / "Makefile"
+    makefile.write_text(f"run:\n\t@exec {PIXTOOLS} up --config {ready} --parent $$PPID\n")
+    small.run("make", "-f", makefile)
+    small.wait_until_ready()
+    small.process.send_signal(signum)
+    assert small.process.wait(60) == -signum
+    assert_nothing_left(small)
+
+
+def test_it_outlives_the_shell_that_put_it_in_the_background(small: Stack, ready: Path) -> None:
+    small.run("/bin/sh", "-c", f"nohup {PIXTOOLS} up --config {ready} & echo $! > {small.home}.pid; sleep 1")
+    assert small.process.wait(60) == 0
+    guard = psutil.Process(int(Path(f"{small.home}.pid").read_text()))
+    deadline = time.monotonic() + 120
+    while "Ctrl-C stops it." not in small.output:
+        assert guard.is_running(), small.output
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    guard.terminate()
+    assert_nothing_left(small)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(running: Stack) -> None:
+    running.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(5) in {0, 130}
+    assert_nothing_left(running)
+
+
+def test_data_outlive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
+    write(running.env)
+    assert running.stop() == 0
+
+    running.launch("--config", ready)
+    running.wait_until_ready()
+    assert_written(running.env)
+    for process in running.processes():  # everything at once, as in a power cut
+        process.kill()
+    running.process.wait(60)
+
+    running.launch("--config", ready)
+    running.wait_until_ready()
+    assert_written(running.env)
+    # Both launchers at once: nobody is left to clean up but the kernel, and the next start.
+    worker = worker_of(running.process.pid)
+    running.process.kill()
+    worker.kill()
+    running.process.wait(60)
+
+    running.launch("--config", ready)
+    running.wait_until_ready()
+    assert_written(running.env)
+    assert running.stop() == 0
+    assert_nothing_left(running)
+
+
+def test_taken_ports_are_named_before_anything_starts(small: Stack, ready: Path) -> None:
+    with socket.create_server(("127.0.0.1", small.port)), socket.create_server(("127.0.0.1", small.s3_port)):
+        small.launch("--config", ready)
+        assert small.process.wait(60) == 1
+    assert f"127.0.0.1:{small.port} for the page and the API" in small.output
+    assert "another with PIXTOOLS_PORT" in small.output
+    assert f"127.0.0.1:{small.s3_port} for pictures" in small.output
+    assert "another with PIXTOOLS_S3_PORT" in small.output
+    assert "PIXTOOLS_DASHBOARD_PORT" not in small.output
+    assert not (small.home / "postgres").exists()
+
+
+def test_a_server_that_ends_by_itself_ends_the_service_and_is_named(running: Stack) -> None:
+    (rclone,) = [process for process in running.processes() if process.name() == "rclone"]
+    rclone.kill()
+    assert running.process.wait(60) == 1
+    assert "s3 ended by itself (code -9)" in running.output
+    assert_nothing_left(running)
+
+
+def test_an_application_that_cannot_be_deployed_says_why(small: Stack, app_folder: Path) -> None:
+    small.launch("--config", app_folder / "broken.yaml")
+    assert small.process.wait(120) == 1
+    assert "no such model" in small.output
+    assert_nothing_left(small)
+
+
+def test_wrong_settings_are_explained_without_a_traceback(small: Stack, ready: Path) -> None:
+    small.extra_env["PIXTOOLS_HOST"] = ""
+    small.dashboard_port = small.port
+    small.launch("--config", ready)
+    assert small.process.wait(60) == 1
+    assert "asked for twice" in small.output
+    assert "Traceback" not in small.output
+
+
+def write(env: dict[str, str]) -> None:
+    with psycopg.connect(env["PIXTOOLS_DATABASE_URL"]) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 'in postgres' AS what")
+    with redis.Redis.from_url(env["PIXTOOLS_REDIS_URL"]) as client:
+        client.set("kept", "in redis")
+        client.waitaof(1, 0, 5000)
+    bucket(env).put_object(Key="kept", Body=b"in s3")
+
+
+def assert_written(env: dict[str, str]) -> None:
+    with psycopg.connect(env["PIXTOOLS_DATABASE_URL"]) as connection:
+        assert connection.execute("SELECT what FROM kept").fetchall() == [("in postgres",)]
+    with redis.Redis.from_url(env["PIXTOOLS_REDIS_URL"]) as client:
+        assert client.get("kept") == b"in redis"
+    assert bucket(env).Object("kept").get()["Body"].read() == b"in s3"
+
+
+def bucket(env: dict[str, str]):
+    s3 = boto3.resource(
+        "s3",
+        endpoint_url=env["PIXTOOLS_S3_ENDPOINT_URL"],
+        aws_access_key_id=env["PIXTOOLS_S3_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["PIXTOOLS_S3_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+        config=Config(request_checksum_calculation="when_required", response_checksum_validation="when_required"),
+    )
+    return s3.Bucket(env["PIXTOOLS_S3_BUCKET"])

@@ -1,0 +1,118 @@
+"""The whole service, started by `pixtools up` as a user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from pixtools.local import processes, ray
+from pixtools.local.home import Home
+from pixtools.local.ports import free_port
+
+PIXTOOLS = Path(sys.executable).with_name("pixtools")
+
+
+@dataclass
+class Stack:
+    """`pixtools up` on a home and ports of its own."""
+
+    home: Path
+    port: int = field(default_factory=free_port)
+    dashboard_port: int = field(default_factory=free_port)
+    ray_client_port: int = field(default_factory=free_port)
+    s3_port: int = field(default_factory=free_port)
+    extra_env: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def dashboard_url(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def token(self) -> str:
+        return (self.home / "secrets" / "ray-token").read_text()
+
+    @property
+    def ports(self) -> list[int]:
+        return [self.port, self.dashboard_port, self.ray_client_port, self.s3_port]
+
+    @property
+    def output(self) -> str:
+        return self.home.with_suffix(".out").read_text()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `pixtools up` is started with."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIXTOOLS_", "RAY_"))}
+        return {
+            **inherited,
+            **self.extra_env,
+            "PIXTOOLS_HOME": str(self.home),
+            "PIXTOOLS_PORT": str(self.port),
+            "PIXTOOLS_DASHBOARD_PORT": str(self.dashboard_port),
+            "PIXTOOLS_RAY_CLIENT_PORT": str(self.ray_client_port),
+            "PIXTOOLS_S3_PORT": str(self.s3_port),
+        }
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The PIXTOOLS_* variables of the running service, read from its Ray head."""
+        environments = (process.environ() for process in self.processes())
+        head = next(env for env in environments if "RAY_AUTH_TOKEN_PATH" in env)
+        return {name: value for name, value in head.items() if name.startswith("PIXTOOLS_")}
+
+    def launch(self, *arguments: str | Path) -> None:
+        """Start `pixtools up` without waiting for it."""
+        self.run(PIXTOOLS, "up", *arguments)
+
+    def run(self, *command: str | Path) -> None:
+        """Start `command`, which is to start the service."""
+        with self.home.with_suffix(".out").open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self, patience: float = 180) -> None:
+        deadline = time.monotonic() + patience
+        while "Ctrl-C stops it." not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.1)
+
+    def wait_until_gone(self, patience: float = 30) -> None:
+        """Wait until no process of this service is left, by whichever way they were started."""
+        deadline = time.monotonic() + patience
+        while left := self.processes():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; return its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process below the launcher, and every one that has lost it."""
+        family = []
+        with suppress(psutil.NoSuchProcess):
+            launcher = psutil.Process(self.process.pid)
+            family = [launcher, *launcher.children(recursive=True)]
+        lost = processes.belonging_to(self.home, ray.folder(Home(self.home)))
+        return [p for p in {*family, *lost} if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
