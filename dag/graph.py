@@ -139,7 +139,8 @@ class Graph:
                     self._pixels.set_result(await anext(stream))  # the ref alone
                 continue
             if isinstance(item, Done):
-                self._blobs[item.step].set_result(item.stored.blob_key if item.stored else None)
+                if not self._blobs[item.step].done():  # else it ran for its pixels, and its file is there
+                    self._blobs[item.step].set_result(item.stored.blob_key if item.stored else None)
             elif call.segment.exports and call.is_decoding and not self._pixels.done():
                 self._pixels.set_result(item.error)
             call.take(item)

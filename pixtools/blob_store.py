@@ -45,10 +45,12 @@ class BlobStore:
         """Open an object for reading as a stream."""
         with _answering(key):
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
-            try:
-                yield body
-            finally:
-                body.close()
+        try:
+            yield body
+        except BotoCoreError as error:  # the stream broke; other errors are the reader's own
+            raise StorageDown(type(error).__name__) from error
+        finally:
+            body.close()
 
     def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
         """Return a URL that downloads the object as `name` without credentials, and when it ends.

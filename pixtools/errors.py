@@ -46,7 +46,7 @@ class PixToolsError(Exception):
             "title": self.title(),
             "status": self.status,
             "code": self.code,
-            "detail": self.detail or self.title(),
+            "detail": _storable(self.detail) or self.title(),
             "errors": [asdict(fault) for fault in self.faults],
         }
 
@@ -169,6 +169,11 @@ class LeaseLost(PixToolsError):
     """Another attempt owns the job now; what this one did is discarded."""
 
     code = "lease_lost"
+
+
+def _storable(text: str) -> str:
+    """Return text without NULs and halves of surrogate pairs, which libraries put into messages and JSON refuses."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def pointer(*parts: str | int) -> str:

@@ -544,9 +544,8 @@ def _bury(
     ).all()
     gone = {name}
     for reader, inputs in rows:
-        if gone.intersection(inputs):
+        if gone.intersection(inputs) and _move_step(session, (job_id, reader), StepState.SKIPPED):
             gone.add(reader)
-            _move_step(session, (job_id, reader), StepState.SKIPPED)
 
 
 def _backoff(tries: int) -> timedelta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -42,6 +43,15 @@ class Problem(BaseModel):
     errors: list[FaultAnswer]
 
 
+class Kind(BaseModel):
+    """What the `type` of a problem leads to."""
+
+    code: str
+    title: str
+    status: int
+    retryable: bool
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document the problems of a route for OpenAPI."""
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
@@ -53,11 +63,25 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unknown)
+    app.add_api_route("/problems/{code}", _explain, tags=["service"], summary="Explain the type of a problem")
 
 
 def respond(error: PixToolsError) -> JSONResponse:
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     return JSONResponse(error.problem(), error.status, headers, MEDIA_TYPE)
+
+
+def _explain(code: str) -> Kind:
+    for kind in _below(PixToolsError):
+        if kind.code == code:
+            return Kind(code=code, title=kind.title(), status=kind.status, retryable=kind.retryable)
+    raise NotFound(f"There is no problem {code}.")
+
+
+def _below(kind: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _below(narrower)
 
 
 async def _named(_: Request, error: Exception) -> JSONResponse:

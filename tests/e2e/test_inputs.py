@@ -160,6 +160,13 @@ def test_addresses_and_methods_that_do_not_exist_are_problems(api):
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
 
 
+def test_the_type_of_a_problem_leads_to_what_it_means(api):
+    problem = api.post("empty.png", b"", steps=WEBP).json()
+    meaning = api.http.get(problem["type"]).json()
+    assert meaning == {"code": "empty_upload", "title": problem["title"], "status": 400, "retryable": False}
+    assert api.http.get("/problems/nothing").status_code == 404
+
+
 def test_an_idempotency_key_that_is_no_key_is_refused(api):
     headers = {"Idempotency-Key": "k" * 256}
     answer = api.http.post("/api/jobs", files={"file": ("a.png", small())}, data={"steps": WEBP}, headers=headers)

@@ -116,6 +116,14 @@ def test_16_bit_grey_is_scaled_and_not_clipped():
     assert np.asarray(picture.image).tolist() == [list(range(256))]
 
 
+def test_16_bit_grey_is_rounded_to_the_nearest_of_8_bits():
+    row = np.array([0, 128, 129, 385, 386, 65406, 65407], dtype=">u2").tobytes()
+
+    picture = decode(png(7, 1, depth=16, colour=0, rows=b"\0" + row))
+
+    assert np.asarray(picture.image).tolist() == [[0, 0, 1, 1, 2, 254, 255]]
+
+
 def test_16_bit_grey_with_a_transparent_shade_is_scaled_and_not_clipped():
     data = grey_ramp_16_bit(extra=((b"tRNS", struct.pack(">H", 257 * 100)),))
 

@@ -142,11 +142,11 @@ def test_one_frame_too_many_is_refused():
         looked_at(animation(101))
 
 
-def test_ten_thousand_frames_are_refused_within_seconds():
+def test_ten_thousand_frames_are_refused_in_no_time():
     started = time.process_time()
     with pytest.raises(ImageTooLarge, match="10,000 frames"):
         looked_at(animation(10_000))
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 1
 
 
 def test_the_pixels_of_all_frames_count():

@@ -118,7 +118,7 @@ async def test_no_more_are_started_than_there_are_callers_for():
     assert (pool.size, pool.idle) == (2, 0)
 
     cluster.starts.set()
-    await asyncio.gather(*callers)
+    await asyncio.wait_for(asyncio.gather(*callers), 5)
     assert len(cluster.created) == 2
 
 
@@ -216,7 +216,7 @@ async def test_a_discarded_converter_is_ended_and_another_takes_its_place_for_th
 
     pool.discard(dead)
 
-    assert await caller is cluster.created[1]
+    assert await asyncio.wait_for(caller, 5) is cluster.created[1]
     assert cluster.ended == [dead]
     assert pool.size == 1
 
@@ -256,7 +256,7 @@ async def test_a_caller_that_gives_up_while_it_waits_costs_no_converter():
     await settle()
     pool.release(held)
 
-    assert await patient is held
+    assert await asyncio.wait_for(patient, 5) is held
     pool.release(held)
     assert (pool.size, pool.idle) == (1, 1)
 

@@ -1,0 +1,78 @@
+"""The real stores, started once for all tests that need them: Postgres, Redis and S3, each on a port of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from pixtools import migrate
+from pixtools.job_store import JobStore
+from pixtools.local import stores
+from pixtools.local.home import Home
+from pixtools.local.ports import free_port
+from pixtools.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def settings() -> Iterator[Settings]:
+    """Settings of a service whose stores run and whose database is up to date."""
+    # Not pytest's own folder, which nobody may enter: as root, Postgres keeps its data where it is told.
+    home = Path(tempfile.mkdtemp(prefix="pixtools-stores-"))
+    home.chmod(0o711)
+    try:
+        with stores.running(Home(home)) as env:
+            made = Settings(**{name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()})
+            migrate.upgrade(made.database_url.get_secret_value())
+            yield made
+    finally:
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def connection(settings: Settings) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def database(connection: psycopg.Connection) -> psycopg.Connection:
+    """The database without a record, to look into and to move time in."""
+    connection.execute("DELETE FROM job")
+    connection.execute("DELETE FROM artifact")
+    return connection
+
+
+@pytest.fixture
+def store(settings: Settings, database: psycopg.Connection) -> Iterator[JobStore]:  # noqa: ARG001 (empties it)
+    store = JobStore(settings)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def fresh_url(connection: psycopg.Connection) -> Iterator[str]:
+    """The URL of a new database, without a table and without statistics."""
+    name, info = f"fresh_{uuid.uuid4().hex}", connection.info
+    connection.execute(f"CREATE DATABASE {name}")
+    yield f"postgresql://{info.user}:{info.password}@{info.host}:{info.port}/{name}"
+    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def nowhere(settings: Settings) -> Settings:
+    """Settings of a service none of whose stores can be reached."""
+    port = free_port()
+    return settings.model_copy(
+        update={
+            "database_url": SecretStr(f"postgresql://pixtools:secret@127.0.0.1:{port}/pixtools"),
+            "redis_url": SecretStr(f"redis://127.0.0.1:{port}/0"),
+            "s3_endpoint_url": f"http://127.0.0.1:{port}",
+        },
+    )

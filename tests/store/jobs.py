@@ -1,0 +1,102 @@
+"""Jobs for tests of the job store, and the ways to make time pass for them."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import psycopg
+
+from pixtools.job_store import Accepted, Claim, Idempotency, JobStore, JobView, NewJob, NewStep, Scope
+from pixtools.outcomes import Began, Done, Stored
+from pixtools.states import JobState, StepState
+
+ANN, BOB = "ann", "bob"
+
+ONE = {"a": ("source",)}
+CHAIN = {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a", "b"), "other": ("source",)}
+"""Two steps that read one, a bundle of both, and one that reads none of them."""
+
+
+def new_job(steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN, keys: str = "") -> NewJob:
+    """Return a job whose step keys are its own, or those of all jobs that are given the same `keys`."""
+    unique = keys or uuid.uuid4().hex
+    return NewJob(
+        owner=owner,
+        source_key="sources/x",
+        source_name="x.jpg",
+        source_media_type="image/jpeg",
+        source_width=4,
+        source_height=3,
+        source_bytes=5,
+        source_sha256="ab" * 32,
+        steps=tuple(
+            NewStep(name, "png", inputs, {"n": 1}, f"{name}-{unique}") for name, inputs in (steps or ONE).items()
+        ),
+    )
+
+
+def render(view: JobView) -> bytes:
+    return f"job {view.job.id}".encode()
+
+
+def submit(store: JobStore, new: NewJob | None = None, request: Idempotency | None = None) -> Accepted:
+    return store.submit(new or new_job(), request, render)
+
+
+def asked(key: str = "k", *, owner: str = ANN, route: str = "POST /api/jobs", content: str = "same") -> Idempotency:
+    return Idempotency(Scope(owner, route, key), content)
+
+
+def claim(store: JobStore, dispatcher: str = "d0") -> Claim:
+    (claimed,) = store.claim(dispatcher, 1)
+    return claimed
+
+
+def submitted(store: JobStore, new: NewJob | None = None) -> Claim:
+    """Submit a job and claim it."""
+    job_id = submit(store, new).job_id
+    claimed = claim(store)
+    assert claimed.id == job_id
+    return claimed
+
+
+def stored(claimed: Claim, step: str, blob: str = "blob") -> Stored:
+    (key,) = (row.key for row in claimed.view.steps if row.name == step)
+    return Stored(key, blob, "image/png", 9, "cd" * 32, 4, 3, {"fact": step})
+
+
+def finish(store: JobStore, claimed: Claim, *steps: str, settle: bool = False) -> JobState:
+    """Record that steps ran and left their artifacts."""
+    outcomes = [outcome for step in steps for outcome in (Began(step), Done(step, stored(claimed, step), 7))]
+    return store.record(claimed.id, claimed.attempt, outcomes, settle=settle)
+
+
+def states(store: JobStore, job_id: uuid.UUID, owner: str = ANN) -> dict[str, StepState]:
+    return {step.name: StepState(step.state) for step in store.get(owner, job_id).steps}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, as far as the database knows: it passes for one record at a time."""
+
+    database: psycopg.Connection
+
+    def end_backoff(self, job_id: uuid.UUID) -> None:
+        self._change("UPDATE job SET available_at = now() WHERE id = %s", job_id)
+
+    def end_lease(self, job_id: uuid.UUID) -> None:
+        self._change("UPDATE job SET lease_until = now() - interval '1 second' WHERE id = %s", job_id)
+
+    def end_answer(self, key: str) -> None:
+        self._change("UPDATE idempotency SET expires_at = now() - interval '1 second' WHERE key = %s", key)
+
+    def delay(self, job_id: uuid.UUID) -> float:
+        """Return how many seconds a queued job has still to wait."""
+        (row,) = self.database.execute(
+            "SELECT extract(epoch FROM available_at - now())::float FROM job WHERE id = %s", [job_id]
+        ).fetchall()
+        return row[0]
+
+    def _change(self, statement: str, key: object) -> None:
+        assert self.database.execute(statement, [key]).rowcount == 1

@@ -1,0 +1,223 @@
+"""Object storage as the service uses it: every store that it may meet passes the same tests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import boto3
+import httpx
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
+
+from pixtools.blob_store import BlobStore
+from pixtools.errors import NotFound, StorageDown
+from pixtools.local.ports import free_port
+from pixtools.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def moto(settings: Settings) -> Iterator[Settings]:
+    """Settings of a service that keeps its pictures in moto, which answers as AWS does."""
+    server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    there = settings.model_copy(
+        update={
+            "s3_endpoint_url": endpoint,
+            "s3_access_key_id": SecretStr("key"),
+            "s3_secret_access_key": SecretStr("secret"),
+        },
+    )
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret"
+    )
+    client.create_bucket(Bucket=there.s3_bucket)
+    client.close()
+    yield there
+    server.stop()
+
+
+@pytest.fixture(params=["rclone", "moto"])
+def blobs(request: pytest.FixtureRequest) -> BlobStore:
+    return BlobStore(request.getfixturevalue("settings" if request.param == "rclone" else "moto"))
+
+
+@pytest.fixture
+def rclone(settings: Settings) -> BlobStore:
+    return BlobStore(settings)
+
+
+def download(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False)
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_store_that_is_there_answers(blobs):
+    blobs.ping()
+
+
+@pytest.mark.parametrize("data", [b"", b"data", bytes(range(256)) * 1_000], ids=["empty", "short", "binary"])
+def test_what_is_put_can_be_got(blobs, data):
+    blobs.put("some/key", data, "image/png")
+
+    assert blobs.get("some/key") == data
+
+
+def test_a_file_can_be_put(blobs):
+    blobs.put("some/file", io.BytesIO(b"from a file"), "image/png")
+
+    assert blobs.get("some/file") == b"from a file"
+
+
+def test_an_object_can_be_read_piece_by_piece(blobs):
+    blobs.put("some/key", b"0123456789", "image/png")
+
+    with blobs.open("some/key") as body:
+        assert [body.read(4), body.read(4), body.read(4), body.read(4)] == [b"0123", b"4567", b"89", b""]
+
+
+def test_a_large_file_arrives_whole(blobs):
+    data = np.random.default_rng(1).bytes(20_000_000)
+
+    blobs.put("some/large", io.BytesIO(data), "image/tiff")
+
+    digest = hashlib.sha256()
+    with blobs.open("some/large") as body:
+        while chunk := body.read(1 << 20):
+            digest.update(chunk)
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_the_same_key_can_be_put_again(blobs):
+    for _ in range(2):
+        blobs.put("some/again", b"the same", "image/png")
+
+    assert blobs.get("some/again") == b"the same"
+
+
+@pytest.mark.parametrize("key", ["some/missing", "nowhere", "some"])
+def test_a_key_that_is_not_there_is_not_found(blobs, key):
+    blobs.put("some/key", b"data", "image/png")
+
+    with pytest.raises(NotFound, match=key):
+        blobs.get(key)
+
+
+def test_many_at_once_do_not_get_in_each_others_way(blobs):
+    def put_and_get(number: int) -> bool:
+        data = f"object {number}".encode() * 1_000
+        blobs.put(f"many/{number}", data, "image/png")
+        return blobs.get(f"many/{number}") == data
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(put_and_get, range(48)))
+
+
+def test_an_error_of_the_caller_is_not_taken_for_one_of_the_store(blobs):
+    blobs.put("some/key", b"data", "image/png")
+
+    with pytest.raises(FileNotFoundError), blobs.open("some/key"):
+        raise FileNotFoundError("a file of ours")
+
+
+@pytest.mark.parametrize("name", ["IMG_1-web.webp", "größe 日本.webp", 'a "b"; c.webp', "it's 100%.webp"])
+def test_a_url_downloads_the_object_under_its_name_and_type_without_credentials(blobs, name):
+    blobs.put("some/picture", b"pixels", "application/octet-stream")
+
+    url, _ = blobs.url("some/picture", name, "image/webp", NOW)
+    answer = download(url)
+
+    assert (answer.status_code, answer.content) == (200, b"pixels")
+    assert answer.headers["content-type"] == "image/webp"
+    kind, _, extended = answer.headers["content-disposition"].partition("; filename*=UTF-8''")
+    assert kind.startswith('attachment; filename="')
+    assert unquote(extended) == name
+
+
+def test_a_url_says_when_it_ends(blobs, settings):
+    url, ends = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+
+    assert ends == NOW + settings.url_ttl
+    assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [str(int(settings.url_ttl.total_seconds()))]
+
+
+def test_a_url_is_made_for_the_address_that_a_browser_reaches(settings):
+    blobs = BlobStore(settings.model_copy(update={"s3_public_url": "https://pictures.example:8443"}))
+
+    url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+
+    assert urlsplit(url).netloc == "pictures.example:8443"
+
+
+def test_no_object_is_had_without_a_signature(rclone, settings):
+    rclone.put("some/picture", b"pixels", "image/webp")
+
+    answer = download(f"{settings.s3_endpoint_url}/{settings.s3_bucket}/some/picture")
+
+    assert answer.status_code in (400, 403)
+    assert b"pixels" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("some/picture", "some/secret", id="another object"),
+        pytest.param("image%2Fwebp", "text%2Fhtml", id="another type"),
+        pytest.param("x.webp", "x.html", id="another name"),
+        pytest.param("X-Amz-Expires=900", "X-Amz-Expires=90000", id="a longer life"),
+    ],
+)
+def test_a_url_that_was_tampered_with_is_refused(rclone, old, new):
+    rclone.put("some/picture", b"pixels", "image/webp")
+    rclone.put("some/secret", b"secret", "image/webp")
+    url, _ = rclone.url("some/picture", "x.webp", "image/webp", NOW)
+    assert old in url
+    assert download(url).status_code == 200
+
+    answer = download(url.replace(old, new))
+
+    assert answer.status_code == 403
+
+
+def test_a_url_whose_time_is_over_is_refused(settings):
+    blobs = BlobStore(settings.model_copy(update={"url_ttl": timedelta(seconds=-1)}))
+    blobs.put("some/picture", b"pixels", "image/webp")
+    url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+
+    assert download(url).status_code in (400, 403)
+
+
+def test_a_store_that_cannot_be_reached_is_down(nowhere):
+    blobs = BlobStore(nowhere)
+
+    for call in (
+        blobs.ping,
+        lambda: blobs.get("some/key"),
+        lambda: blobs.put("some/key", b"data", "image/png"),
+        lambda: blobs.put("some/key", io.BytesIO(b"data"), "image/png"),
+    ):
+        with pytest.raises(StorageDown):
+            call()
+
+
+def test_a_store_that_refuses_us_is_down(settings):
+    blobs = BlobStore(settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")}))
+
+    for call in (blobs.ping, lambda: blobs.get("some/key"), lambda: blobs.put("some/key", b"data", "image/png")):
+        with pytest.raises(StorageDown):
+            call()
+
+
+def test_a_url_can_be_made_while_the_store_is_away(nowhere):
+    url, _ = BlobStore(nowhere).url("some/picture", "x.webp", "image/webp", NOW)
+
+    assert url.startswith(nowhere.s3_endpoint_url)

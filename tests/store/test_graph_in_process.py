@@ -1,0 +1,119 @@
+"""A graph that is bound to converters in this very process: what Ray would carry passes from hand to hand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from images import camera_jpeg
+
+from actors.converter import Converter
+from dag.graph import Graph
+from dag.plan import Plan, Source
+from dag.segments import Order
+from dag.specification import build
+from pixtools.blob_store import BlobStore
+from pixtools.outcomes import Done, Failed, Outcome
+
+pytestmark = pytest.mark.anyio
+
+
+class Here:
+    """Converters of this process behind the calls that a graph makes of Ray's, and the pool that lends them."""
+
+    def __init__(self, converter: Converter, idle: int) -> None:
+        self._converter = converter
+        self.idle = idle
+        self.run = self
+
+    async def acquire(self) -> Here:
+        return self
+
+    def release(self, converter: Any) -> None: ...
+    def discard(self, converter: Any) -> None: ...
+
+    def options(self, **_: object) -> Here:
+        return self
+
+    async def remote(self, order: Order, *pixels: asyncio.Future[Any]) -> AsyncIterator[asyncio.Future[Any]]:
+        for item in self._converter.run(order, *[await ref for ref in pixels]):
+            ref: asyncio.Future[Any] = asyncio.Future()
+            ref.set_result(item)
+            yield ref
+            await asyncio.sleep(0)
+
+
+Runner = Callable[..., Any]
+
+
+@pytest.fixture
+def run(settings) -> Runner:
+    """Run the work that is left of a document, with the artifacts that it has already; return what came of it."""
+    blobs, owner, source = BlobStore(settings), uuid.uuid4().hex, camera_jpeg()
+    sha256 = hashlib.sha256(source).hexdigest()
+    blobs.put(f"sources/{sha256}", source, "image/jpeg")
+
+    async def run(
+        document: dict[str, Any], *, done: dict[str, str] | None = None, idle: int = 1
+    ) -> dict[str, Done | Failed]:
+        plan: Plan = build(document, Source("IMG_1.jpg", sha256), 50)
+        reported: list[Outcome] = []
+        graph = Graph(
+            plan,
+            owner=owner,
+            source_key=f"sources/{sha256}",
+            megapixels=24,
+            converters=Here(Converter(settings), idle),
+            deadline_s=10,
+            report=reported.append,
+        )
+        async with asyncio.timeout(20):
+            await graph.run(plan.work(frozenset(done or {}), frozenset()), done or {})
+        return {item.step: item for item in reported if isinstance(item, (Done, Failed))}
+
+    return run
+
+
+KEPT = {
+    "t": {"op": "resize", "input": "source", "width": 48, "keep": True},
+    "a": {"op": "png", "input": "t"},
+    "z": {"op": "zip", "input": ["t", "a"]},
+}
+
+
+@pytest.mark.parametrize("idle", [1, 4])
+async def test_every_step_is_reported_done(run, idle):
+    document = KEPT | {"b": {"op": "png", "input": "source"}, "c": {"op": "webp", "input": "source"}}
+
+    outcomes = await run(document, idle=idle)
+
+    assert outcomes.keys() == document.keys()
+    assert {type(outcome) for outcome in outcomes.values()} == {Done}
+
+
+async def test_a_transform_whose_file_is_there_runs_again_for_those_who_need_its_pixels(run):
+    first = await run(KEPT)
+
+    again = await run(KEPT, done={"t": first["t"].stored.blob_key})
+
+    assert {type(outcome) for outcome in again.values()} == {Done}
+    assert {"a", "z"} <= again.keys()
+    assert again["z"].stored.sha256 == first["z"].stored.sha256
+
+
+async def test_a_bundle_of_what_is_there_already_is_made_alone(run):
+    first = await run(KEPT)
+
+    again = await run(KEPT, done={name: first[name].stored.blob_key for name in ("t", "a")})
+
+    assert again.keys() == {"z"}
+
+
+async def test_a_bundle_of_the_source_alone_holds_the_source(run):
+    outcomes = await run({"z": {"op": "zip", "input": "source"}})
+
+    assert outcomes["z"].stored.bytes > 2_000

@@ -1,0 +1,329 @@
+"""What comes of steps: how each outcome moves them, when they are tried again, and how their job ends."""
+
+from __future__ import annotations
+
+import pytest
+from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, render, states, stored, submit, submitted
+
+from pixtools.errors import CorruptImage, Fault, StorageDown
+from pixtools.job_store import Claim, JobStore
+from pixtools.outcomes import Began, Cached, Crashed, Done, Failed, Outcome
+from pixtools.states import JobState, StepState
+
+WAITING, RUNNING, SUCCEEDED = StepState.WAITING, StepState.RUNNING, StepState.SUCCEEDED
+FAILED, SKIPPED, CACHED = StepState.FAILED, StepState.SKIPPED, StepState.CACHED
+
+CORRUPT = CorruptImage("It is damaged.", (Fault("/file", "ends too soon"),))
+
+
+@pytest.fixture
+def clock(database) -> Clock:
+    return Clock(database)
+
+
+def step_of(store: JobStore, claimed: Claim, name: str = "a"):
+    (step,) = (step for step in store.get(ANN, claimed.id).steps if step.name == name)
+    return step
+
+
+def record(store: JobStore, claimed: Claim, *outcomes: Outcome, settle: bool = False) -> JobState:
+    return store.record(claimed.id, claimed.attempt, outcomes, settle=settle)
+
+
+def letters(clock: Clock) -> list[tuple]:
+    query = "SELECT step, attempt, error->>'code', owner FROM dead_letter ORDER BY id"
+    return clock.database.execute(query).fetchall()
+
+
+def test_a_step_that_began_is_running(store):
+    claimed = submitted(store)
+
+    assert record(store, claimed, Began("a")) is JobState.RUNNING
+
+    step = step_of(store, claimed)
+    assert (step.state, step.attempt) == (RUNNING, 1)
+    assert step.started_at is not None
+
+
+def test_a_step_that_is_done_has_its_artifact(store):
+    claimed = submitted(store)
+
+    record(store, claimed, Began("a"), Done("a", stored(claimed, "a"), 42))
+
+    step = step_of(store, claimed)
+    assert (step.state, step.run_ms, step.error) == (SUCCEEDED, 42, None)
+    assert step.artifact_id == store.get(ANN, claimed.id).artifacts["a"].id
+
+
+def test_pixels_that_passed_on_leave_no_artifact(store):
+    claimed = submitted(store)
+
+    record(store, claimed, Began("a"), Done("a", None, 5))
+
+    step = step_of(store, claimed)
+    assert (step.state, step.artifact_id) == (SUCCEEDED, None)
+
+
+def test_a_cached_step_never_ran_and_has_the_artifact_that_was_there(store):
+    first = submitted(store, new_job(keys="same"))
+    finish(store, first, "a", settle=True)
+    claimed = submitted(store, new_job(keys="same"))
+    (artifact,) = claimed.reusable.values()
+
+    assert record(store, claimed, Cached("a", artifact.id), settle=True) is JobState.SUCCEEDED
+
+    step = step_of(store, claimed)
+    assert (step.state, step.started_at, step.run_ms) == (CACHED, None, None)
+    assert store.get(ANN, claimed.id).artifacts["a"].id == artifact.id
+
+
+def test_a_step_whose_pixels_nobody_needs_is_cached_without_an_artifact(store):
+    claimed = submitted(store)
+
+    assert record(store, claimed, Cached("a", None), settle=True) is JobState.SUCCEEDED
+    assert states(store, claimed.id) == {"a": CACHED}
+
+
+def test_outcomes_of_one_call_count_in_their_order(store):
+    claimed = submitted(store, new_job(CHAIN))
+
+    record(store, claimed, Began("t"), Done("t", None, 1), Began("a"), Done("a", stored(claimed, "a"), 1), Began("b"))
+
+    assert states(store, claimed.id) == {"t": SUCCEEDED, "a": SUCCEEDED, "b": RUNNING, "z": WAITING, "other": WAITING}
+
+
+def test_a_step_that_ended_does_not_move_again(store):
+    claimed = submitted(store, new_job(CHAIN))
+    finish(store, claimed, "other")
+    before = step_of(store, claimed, "other")
+
+    record(store, claimed, Began("other"))
+    record(store, claimed, Cached("other", None))
+    record(store, claimed, Failed("other", CORRUPT))
+
+    after = step_of(store, claimed, "other")
+    assert (after.state, after.artifact_id, after.error) == (SUCCEEDED, before.artifact_id, None)
+
+
+def test_bad_input_is_not_tried_again_but_buried(store, clock):
+    claimed = submitted(store)
+
+    assert record(store, claimed, Began("a"), Failed("a", CORRUPT, 3), settle=True) is JobState.FAILED
+
+    step = step_of(store, claimed)
+    assert (step.state, step.run_ms, step.error) == (FAILED, 3, CORRUPT.problem())
+    assert letters(clock) == [("a", 1, "corrupt_image", ANN)]
+
+
+def test_a_step_can_fail_before_it_began(store, clock):
+    claimed = submitted(store)
+
+    assert record(store, claimed, Failed("a", CORRUPT), settle=True) is JobState.FAILED
+    assert len(letters(clock)) == 1
+
+
+def test_what_reads_a_failed_step_is_skipped_and_the_rest_goes_on(store, clock):
+    claimed = submitted(store, new_job(CHAIN))
+
+    record(store, claimed, Began("t"), Failed("t", CORRUPT))
+
+    assert states(store, claimed.id) == {"t": FAILED, "a": SKIPPED, "b": SKIPPED, "z": SKIPPED, "other": WAITING}
+    assert [step for step, *_ in letters(clock)] == ["t"]
+    assert finish(store, claimed, "other", settle=True) is JobState.PARTIAL
+
+
+def test_one_failed_input_is_enough_to_skip_a_bundle(store):
+    claimed = submitted(store, new_job(CHAIN))
+    finish(store, claimed, "t", "a")
+
+    record(store, claimed, Began("b"), Failed("b", CORRUPT))
+
+    assert states(store, claimed.id) == {"t": SUCCEEDED, "a": SUCCEEDED, "b": FAILED, "z": SKIPPED, "other": WAITING}
+
+
+def test_a_reader_that_has_its_result_from_the_cache_does_not_fall_with_its_input(store):
+    steps = {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a",)}
+    finish(store, submitted(store, new_job({"a": ("source",)}, keys="same")), "a", settle=True)
+    claimed = submitted(store, new_job(steps, keys="same"))
+    (artifact,) = claimed.reusable.values()
+
+    record(store, claimed, Cached("a", artifact.id), Began("t"), Failed("t", CORRUPT))
+
+    assert states(store, claimed.id) == {"t": FAILED, "a": CACHED, "b": SKIPPED, "z": WAITING}
+
+
+def test_all_steps_done_is_success(store):
+    claimed = submitted(store, new_job(CHAIN))
+
+    assert finish(store, claimed, *CHAIN, settle=True) is JobState.SUCCEEDED
+
+    job = store.get(ANN, claimed.id).job
+    assert (job.state, job.lease_until) == (JobState.SUCCEEDED, None)
+    assert job.finished_at is not None
+
+
+def test_a_failure_that_may_pass_puts_the_step_and_its_job_back(store, clock):
+    claimed = submitted(store)
+
+    state = record(store, claimed, Began("a"), Failed("a", StorageDown("S3 is away."), 9), settle=True)
+
+    view = store.get(ANN, claimed.id)
+    assert state is JobState.QUEUED
+    assert (view.job.state, view.job.crashes, view.job.finished_at) == (JobState.QUEUED, 0, None)
+    assert (view.steps[0].state, view.steps[0].failures) == (WAITING, 1)
+    assert view.steps[0].error["code"] == "storage_down"
+    assert letters(clock) == []
+    assert 0 <= clock.delay(claimed.id) <= 2
+
+
+def test_the_delay_grows_with_the_failures_up_to_its_cap(store, clock):
+    claimed = submitted(store)
+    delays = []
+    for failures in (3, 30):
+        clock.database.execute("UPDATE step SET failures = %s", [failures])
+        clock.database.execute("UPDATE job SET state = 'running'")
+        record(store, claimed, settle=True)
+        delays.append(clock.delay(claimed.id))
+
+    assert delays[0] <= 8
+    assert delays[1] <= 300
+
+
+def test_retries_do_not_come_back_all_at_once(store, clock):
+    ids = [submit(store).job_id for _ in range(20)]
+    clock.database.execute("UPDATE step SET failures = 20")
+    for claimed in store.claim("d0", 20):
+        record(store, claimed, settle=True)
+
+    delays = [clock.delay(job_id) for job_id in ids]
+
+    assert max(delays) - min(delays) > 60
+
+
+def test_a_step_is_tried_as_often_as_the_settings_say_and_then_buried(store, clock, settings):
+    job_id = submit(store, new_job(CHAIN)).job_id
+    for attempt in range(1, settings.max_attempts + 1):
+        claimed = claim(store)
+        assert claimed.attempt == attempt
+        if attempt == 1:
+            finish(store, claimed, "other")
+        state = record(store, claimed, Began("t"), Failed("t", StorageDown()), settle=True)
+        assert (state is JobState.QUEUED) == (attempt < settings.max_attempts)
+        clock.end_backoff(job_id)
+
+    assert state is JobState.PARTIAL
+    assert states(store, job_id) == {"t": FAILED, "a": SKIPPED, "b": SKIPPED, "z": SKIPPED, "other": SUCCEEDED}
+    assert letters(clock) == [("t", settings.max_attempts, "storage_down", ANN)]
+
+
+def test_a_step_that_succeeds_at_last_forgets_its_error(store, clock):
+    claimed = submitted(store)
+    record(store, claimed, Began("a"), Failed("a", StorageDown()), settle=True)
+    clock.end_backoff(claimed.id)
+
+    assert finish(store, claim(store), "a", settle=True) is JobState.SUCCEEDED
+    step = step_of(store, claimed)
+    assert (step.error, step.attempt, step.failures) == (None, 2, 1)
+
+
+def test_a_converter_that_dies_under_a_step_is_a_crash_and_no_failure(store, clock):
+    claimed = submitted(store)
+
+    assert record(store, claimed, Began("a"), Crashed("a"), settle=True) is JobState.QUEUED
+
+    step = step_of(store, claimed)
+    assert (step.state, step.crashes, step.failures) == (WAITING, 1, 0)
+    assert store.get(ANN, claimed.id).job.crashes == 0
+    assert clock.delay(claimed.id) <= 0  # a new converter is all it needs
+
+
+def test_a_step_that_kills_its_converter_too_often_is_buried(store, clock, settings):
+    job_id = submit(store).job_id
+    for _ in range(settings.max_crashes):
+        state = record(store, claim(store), Began("a"), Crashed("a"), settle=True)
+
+    assert state is JobState.FAILED
+    assert states(store, job_id) == {"a": FAILED}
+    assert letters(clock) == [("a", settings.max_crashes, "converter_crashed", ANN)]
+    error = store.get(ANN, job_id).steps[0].error
+    assert error["detail"].startswith(str(settings.max_crashes))
+
+
+def test_steps_at_work_when_their_attempt_is_settled_wait_again(store):
+    claimed = submitted(store, new_job(CHAIN))
+    finish(store, claimed, "t")
+
+    assert record(store, claimed, Began("a"), settle=True) is JobState.QUEUED
+
+    assert states(store, claimed.id) == {"t": SUCCEEDED, "a": WAITING, "b": WAITING, "z": WAITING, "other": WAITING}
+
+
+def test_an_error_may_say_anything(store):
+    claimed = submitted(store)
+    odd = CorruptImage("half a pair \ud800, a NUL \0 and a \u202e")
+
+    assert record(store, claimed, Failed("a", odd), settle=True) is JobState.FAILED
+    assert step_of(store, claimed).error["code"] == "corrupt_image"
+
+
+def test_artifacts_are_shared_by_step_key_and_the_first_stays(store):
+    first = submitted(store, new_job(keys="same"))
+    second = submitted(store, new_job(keys="same"))
+
+    record(store, first, Began("a"), Done("a", stored(first, "a", blob="first"), 1), settle=True)
+    record(store, second, Began("a"), Done("a", stored(second, "a", blob="second"), 1), settle=True)
+
+    artifacts = [store.get(ANN, claimed.id).artifacts["a"] for claimed in (first, second)]
+    assert artifacts[0].id == artifacts[1].id
+    assert artifacts[1].blob_key == "first"
+
+
+def test_work_that_was_done_before_can_be_reused_by_the_same_owner_alone(store):
+    finish(store, submitted(store, new_job(keys="same")), "a", settle=True)
+
+    mine = submitted(store, new_job(keys="same"))
+    submit(store, new_job(keys="same", owner=BOB))
+    theirs = claim(store)
+
+    assert [artifact.blob_key for artifact in mine.reusable.values()] == ["blob"]
+    assert theirs.reusable == {}
+
+
+def test_two_owners_have_an_artifact_each_of_the_same_work(store, database):
+    for owner in (ANN, BOB):
+        submit(store, new_job(keys="same", owner=owner))
+        finish(store, claim(store), "a", settle=True)
+
+    assert database.execute("SELECT count(*), count(DISTINCT step_key) FROM artifact").fetchone() == (2, 1)
+
+
+def test_only_unfinished_steps_are_offered_what_can_be_reused(store, clock):
+    claimed = submitted(store, new_job(CHAIN))
+    finish(store, claimed, "t", "other")
+    record(store, claimed, settle=True)
+    clock.end_backoff(claimed.id)
+
+    assert claim(store).reusable == {}
+
+
+def test_different_work_is_not_reused(store):
+    finish(store, submitted(store, new_job(keys="same")), "a", settle=True)
+
+    assert submitted(store, new_job(keys="other")).reusable == {}
+
+
+def test_a_settled_job_is_not_claimed_again(store):
+    finish(store, submitted(store), "a", settle=True)
+
+    assert store.claim("d0", 10) == []
+
+
+def test_jobs_of_two_owners_do_not_touch_each_other(store, clock):
+    store.submit(new_job(CHAIN, owner=BOB), None, render)
+    theirs = claim(store)
+    mine = submitted(store, new_job(CHAIN))
+
+    record(store, mine, Began("t"), Failed("t", CORRUPT), settle=False)
+
+    assert set(states(store, theirs.id, BOB).values()) == {WAITING}
+    assert [owner for *_, owner in letters(clock)] == [ANN]

@@ -1,0 +1,250 @@
+"""The queue: who holds a job, for how long, and that a lost lease writes nothing."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, states, stored, submit, submitted
+from pydantic import SecretStr
+
+from pixtools import migrate
+from pixtools.errors import LeaseLost, StorageDown
+from pixtools.job_store import JobStore
+from pixtools.outcomes import Began, Done, Failed
+from pixtools.states import JobState, StepState
+
+
+@pytest.fixture
+def clock(database) -> Clock:
+    return Clock(database)
+
+
+def test_an_empty_queue_gives_nothing(store):
+    assert store.claim("d0", 10) == []
+
+
+def test_a_claim_starts_the_first_attempt_under_a_lease(store, settings):
+    submit(store, new_job(CHAIN))
+
+    claimed = claim(store, "d7")
+
+    job = claimed.view.job
+    assert (job.state, job.attempt, job.dispatcher, claimed.attempt) == (JobState.RUNNING, 1, "d7", 1)
+    assert abs((job.lease_until - datetime.now(UTC)) - settings.lease).total_seconds() < 10
+    assert [step.name for step in claimed.view.steps] == list(CHAIN)
+    assert store.claim("d8", 10) == []
+
+
+def test_the_oldest_jobs_are_claimed_first(store):
+    ids = [submit(store, new_job(owner=owner)).job_id for owner in (ANN, BOB, ANN, BOB)]
+
+    assert {claimed.id for claimed in store.claim("d0", 3)} == set(ids[:3])
+    assert {claimed.id for claimed in store.claim("d0", 3)} == {ids[3]}
+
+
+# With all of them off, Postgres joins by nested loops and runs a subquery anew for each row.
+PLANNING = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize", "indexscan", "bitmapscan")
+
+
+@pytest.mark.parametrize("off", [(), PLANNING], ids=["as Postgres plans it", "by nested loops"])
+def test_no_more_are_claimed_than_were_asked_for_however_the_query_is_planned(settings, fresh_url, off):
+    migrate.upgrade(fresh_url)
+    with psycopg.connect(fresh_url, autocommit=True) as database:
+        for method in off:
+            database.execute(f"ALTER DATABASE {database.info.dbname} SET enable_{method} = off")
+    store = JobStore(settings.model_copy(update={"database_url": SecretStr(fresh_url)}))
+    for _ in range(5):
+        submit(store)
+
+    claimed = store.claim("d0", 3)
+    store.close()
+
+    assert len(claimed) == 3
+
+
+def test_a_job_that_another_transaction_holds_is_passed_over_without_waiting(store, settings):
+    first, second = submit(store).job_id, submit(store).job_id
+
+    with psycopg.connect(settings.database_url.get_secret_value()) as other:
+        other.execute("SELECT FROM job WHERE id = %s FOR UPDATE", [first])
+        assert [claimed.id for claimed in store.claim("d0", 10)] == [second]
+
+    assert [claimed.id for claimed in store.claim("d0", 10)] == [first]
+
+
+def test_many_claimers_at_once_never_share_a_job(store):
+    ids = {submit(store).job_id for _ in range(60)}
+    ready = threading.Barrier(8)
+
+    def claim_all(number: int) -> list[uuid.UUID]:
+        ready.wait(10)
+        mine: list[uuid.UUID] = []
+        while claims := store.claim(f"d{number}", 3):
+            mine += [claimed.id for claimed in claims]
+        return mine
+
+    with ThreadPoolExecutor(8) as threads:
+        taken = [job_id for mine in threads.map(claim_all, range(8)) for job_id in mine]
+
+    # One that finds all it looked at locked may stop early; whatever is left is claimed by the next.
+    taken += [claimed.id for claimed in store.claim("last", 60)]
+    assert len(taken) == len(set(taken))
+    assert set(taken) == ids
+    assert {store.get(ANN, job_id).job.attempt for job_id in ids} == {1}
+
+
+def test_a_job_that_backs_off_is_not_claimed_before_its_time(store, clock):
+    claimed = submitted(store)
+    store.record(claimed.id, claimed.attempt, [Began("a"), Failed("a", StorageDown())], settle=True)
+    clock.database.execute("UPDATE job SET available_at = now() + interval '1 minute'")
+    assert store.claim("d0", 10) == []
+
+    clock.end_backoff(claimed.id)
+
+    assert claim(store).attempt == 2
+
+
+def test_the_first_start_of_a_job_is_kept_over_its_attempts(store, clock):
+    claimed = submitted(store)
+    clock.end_lease(claimed.id)
+    store.rescue()
+    clock.end_backoff(claimed.id)
+
+    assert claim(store).view.job.started_at == claimed.view.job.started_at
+
+
+def test_a_lease_that_is_renewed_is_longer(store, clock):
+    claimed = submitted(store)
+    clock.end_lease(claimed.id)
+
+    assert store.renew([(claimed.id, 1)]) == {claimed.id}
+
+    assert store.rescue() == []
+
+
+def test_only_leases_that_still_hold_are_renewed(store, clock):
+    held, lost, ended = (submitted(store) for _ in range(3))
+    clock.end_lease(lost.id)
+    store.rescue()
+    finish(store, ended, "a", settle=True)
+    unknown = uuid.uuid4()
+
+    kept = store.renew([(held.id, 1), (lost.id, 1), (ended.id, 1), (unknown, 1)])
+
+    assert kept == {held.id}
+    assert store.renew([(held.id, 2)]) == set()
+    assert store.renew([]) == set()
+
+
+def test_a_lease_taken_over_is_not_renewed_by_the_older_attempt(store, clock):
+    old, new = taken_over(store, clock)
+
+    assert store.renew([(old.id, old.attempt)]) == set()
+    assert store.renew([(new.id, new.attempt)]) == {new.id}
+
+
+def taken_over(store: JobStore, clock: Clock):
+    """Return the claim of a dispatcher that lost its lease, and of the one that has the job now."""
+    old = submitted(store)
+    clock.end_lease(old.id)
+    assert store.rescue() == [old.id]
+    clock.end_backoff(old.id)
+    return old, claim(store, "d1")
+
+
+@pytest.mark.parametrize("settle", [False, True])
+def test_a_lost_lease_leaves_the_newer_attempt_alone(store, clock, settle):
+    old, new = taken_over(store, clock)
+    store.record(new.id, new.attempt, [Began("a")])
+    before = everything(clock.database)
+
+    with pytest.raises(LeaseLost, match=str(old.id)):
+        store.record(old.id, old.attempt, [Done("a", stored(old, "a"), 1)], settle=settle)
+
+    assert everything(clock.database) == before
+    assert finish(store, new, "a", settle=True) is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("settle", [False, True])
+def test_a_rescued_job_is_not_written_by_the_attempt_that_lost_it(store, clock, settle):
+    claimed = submitted(store)
+    clock.end_lease(claimed.id)
+    store.rescue()
+    before = everything(clock.database)
+
+    with pytest.raises(LeaseLost):
+        finish(store, claimed, "a", settle=settle)
+
+    assert everything(clock.database) == before
+
+
+def test_a_job_that_ended_is_not_written_again(store, clock):
+    claimed = submitted(store)
+    finish(store, claimed, "a", settle=True)
+    before = everything(clock.database)
+
+    with pytest.raises(LeaseLost):
+        store.record(claimed.id, claimed.attempt, [Failed("a", StorageDown())], settle=True)
+
+    assert everything(clock.database) == before
+
+
+def test_a_job_that_never_was_has_no_lease(store):
+    with pytest.raises(LeaseLost):
+        store.record(uuid.uuid4(), 1, [])
+
+
+def test_a_lease_that_ran_out_but_was_not_taken_still_counts(store, clock):
+    claimed = submitted(store)
+    clock.end_lease(claimed.id)
+
+    assert finish(store, claimed, "a", settle=True) is JobState.SUCCEEDED
+
+
+def test_of_a_rescue_and_a_settlement_at_once_one_wins_whole(store, clock):
+    for _ in range(10):
+        claimed = submitted(store)
+        clock.end_lease(claimed.id)
+        ready = threading.Barrier(2)
+
+        def settle(claimed=claimed, ready=ready) -> bool:
+            ready.wait(10)
+            try:
+                finish(store, claimed, "a", settle=True)
+            except LeaseLost:
+                return False
+            return True
+
+        def rescue(ready=ready) -> list[uuid.UUID]:
+            ready.wait(10)
+            return store.rescue()
+
+        with ThreadPoolExecutor(2) as threads:
+            settling, rescuing = threads.submit(settle), threads.submit(rescue)
+            settled, rescued = settling.result(), rescuing.result()
+
+        assert settled is (rescued == [])
+        job = store.get(ANN, claimed.id).job
+        if settled:
+            assert (job.state, job.crashes, states(store, job.id)) == (
+                JobState.SUCCEEDED,
+                0,
+                {"a": StepState.SUCCEEDED},
+            )
+        else:
+            assert (job.state, job.crashes, states(store, job.id)) == (JobState.QUEUED, 1, {"a": StepState.WAITING})
+        clock.database.execute("DELETE FROM job")
+
+
+def everything(database: psycopg.Connection) -> list[tuple]:
+    """Return all that is recorded, to compare with later."""
+    return [
+        row
+        for table in ("job", "step", "artifact", "dead_letter")
+        for row in database.execute(f"SELECT {table}::text FROM {table} ORDER BY 1").fetchall()
+    ]
