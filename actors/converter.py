@@ -18,9 +18,9 @@ from pixtools import logs
 from pixtools.blob_store import BlobStore
 from pixtools.errors import PixToolsError
 from pixtools.imaging import Picture, decode
-from pixtools.operations.base import Bundler, Encoder, Entry, Inspector, Kind, Transform
+from pixtools.operations.base import Bundler, Encoder, Entry, Inspector, Transform
 from pixtools.operations.png import lossless
-from pixtools.outcomes import Done, Failed, Stored
+from pixtools.outcomes import Began, Done, Failed, Stored
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,11 @@ _IN_MEMORY_BYTES = 8 << 20  # a bundle larger than this is written to disk first
 class Converter:
     """Owns a connection to object storage. One call at a time: each may need a picture's whole memory."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, share: Callable[[Any], Any]) -> None:
+        """`share` puts pixels where other converters can reach them, and returns a reference."""
         logs.to_stderr()
         self._blobs = BlobStore(settings)
+        self._share = share
 
     def ready(self) -> None:
         """Return once the process is up."""
@@ -42,32 +44,36 @@ class Converter:
         """Make the steps of an order and yield what came of each, in order.
 
         `pixels` are those of the source when another converter decoded them: uint8 (H, W, C) and the profile.
-        Before the first step that needs pixels comes a Decoded, and then, if the order exports them, the
-        pixels themselves. Steps that read a failed one are passed over.
+        A Began says that the order has arrived, a Decoded comes before the first step that needs pixels, and
+        steps that read a failed one are passed over.
         """
+        steps = order.segment.steps
+        yield Began(steps[0].name)
         table = _Table(self._blobs, order)
         if pixels:
             table.pictures[SOURCE] = Picture.from_array(*pixels[0])
         lost: set[str] = set()
-        for step in order.segment.steps:
+        for at, step in enumerate(steps):
             if step.name in lost or lost.intersection(step.inputs):
                 lost.add(step.name)
                 continue
-            if step.operation.reads is Kind.PIXELS and SOURCE not in table.pictures:
-                error = _attempt(step, table.decode)
-                if isinstance(error, Failed):
-                    readers = [other for other in order.segment.steps if _reads_source_pixels(other)]
-                    yield from (Failed(reader.name, error.error, error.run_ms) for reader in readers)
-                    lost.update(reader.name for reader in readers)
+            if step.reads_source_pixels and SOURCE not in table.pictures:
+                failure = _attempt(step, table.decode)
+                if isinstance(failure, Failed):
+                    readers = [other.name for other in steps if other.reads_source_pixels]
+                    yield from (Failed(reader, failure.error, failure.run_ms) for reader in readers)
+                    lost.update(readers)
                     continue
-                yield Decoded()
-                if order.segment.exports:
-                    source = table.pictures[SOURCE]
-                    yield source.to_array(), source.icc
+                yield Decoded(self._export(table) if order.segment.exports else None)
             outcome = _attempt(step, partial(table.make, step))
             yield outcome
             if isinstance(outcome, Failed):
                 lost.add(step.name)
+            table.keep_only({name for later in steps[at + 1 :] for name in later.inputs})
+
+    def _export(self, table: _Table) -> Any:
+        source = table.pictures[SOURCE]
+        return self._share((source.to_array(), source.icc))
 
 
 class _Table:
@@ -88,6 +94,10 @@ class _Table:
 
     def decode(self) -> None:
         self.pictures[SOURCE] = decode(self.file())
+
+    def keep_only(self, names: set[str]) -> None:
+        """Forget the pictures that no later step reads: each may take 200 MB."""
+        self.pictures = {name: picture for name, picture in self.pictures.items() if name in names}
 
     def make(self, step: Step) -> Stored | None:
         operation, params = step.operation, step.params
@@ -133,10 +143,6 @@ class _Table:
         return Stored(
             step.key, key, step.operation.media_type, size, digest.hexdigest(), width, height, result,
         )  # fmt: skip
-
-
-def _reads_source_pixels(step: Step) -> bool:
-    return step.inputs == (SOURCE,) and step.operation.reads is Kind.PIXELS
 
 
 def _attempt(step: Step, make: Callable[[], Stored | None]) -> Done | Failed:

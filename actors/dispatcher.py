@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+import ray
+
 from actors.ledger import Ledger
 from actors.pool import ConverterPool
 from dag.graph import Graph
@@ -32,14 +34,14 @@ class Dispatcher:
 
     def __init__(
         self,
-        name: str,
         settings: Settings,
         maximum: int,
         create: Callable[[], Any],
         destroy: Callable[[Any], None],
     ) -> None:
         logs.to_stderr()
-        self._name = name
+        # Ray keeps it over restarts and gives it to no other actor of any cluster.
+        self._name = ray.get_runtime_context().get_actor_id()
         self._settings = settings
         self._store = JobStore(settings)
         self._hints = Hints(settings)
@@ -81,7 +83,8 @@ class Dispatcher:
         """Claim as many jobs as there is room for; without any, wait for a hint, a free place or the next poll."""
         if not self._recovered:
             # Ray restarted this actor, so nobody runs what it held before: no need to wait for the leases.
-            await asyncio.to_thread(self._store.rescue, self._name)
+            while await asyncio.to_thread(self._store.rescue, self._name):
+                pass  # it takes some at a time
             self._recovered = True
         self._wake.clear()
         room = self._pool.maximum * _CLAIMED_PER_CONVERTER - len(self._jobs)
@@ -107,11 +110,19 @@ class Dispatcher:
         held = dict(self._jobs)
         if not held:
             return
-        kept = await asyncio.to_thread(self._store.renew, list(held))
+        kept = await self._renew(list(held))
         for (job_id, attempt), task in held.items():
-            if job_id not in kept and not task.done():
+            if (job_id, attempt) not in kept and not task.done():
                 log.warning("lease lost: job=%s attempt=%d", job_id, attempt)
                 task.cancel()
+
+    async def _renew(self, held: list[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
+        while True:
+            try:
+                return await asyncio.to_thread(self._store.renew, held)
+            except DatabaseDown as error:
+                log.warning("database down: dispatcher=%s error=%s", self._name, error)
+                await asyncio.sleep(1)  # not until the next beat: the leases are running out
 
     async def _run(self, claim: Claim) -> None:
         try:
@@ -126,9 +137,9 @@ class Dispatcher:
         job, steps = claim.view.job, claim.view.steps
         done = {step.name for step in steps if step.state in STEP_DONE}
         ended = {step.name for step in steps if step.state in STEP_ENDED}
-        ledger = Ledger(self._store, self._hints, claim, open_steps=frozenset(step.name for step in steps) - ended)
+        ledger = Ledger(self._store, self._hints, claim)
         try:
-            plan = _plan(claim)
+            plan = ledger.plan = _plan(claim)
         except InvalidPlan as error:  # it was valid for the version that accepted it
             for name in sorted(ledger.open_steps):
                 ledger.report(Failed(name, error))

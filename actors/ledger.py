@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
+from dag.plan import Plan
 from pixtools.errors import DatabaseDown
 from pixtools.hints import MOVED, Hints
 from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Began, Outcome
+from pixtools.outcomes import Began, Cached, Crashed, Failed, Outcome
+from pixtools.states import STEP_ENDED
 
 log = logging.getLogger(__name__)
 
@@ -18,21 +21,33 @@ _PAUSE_S = 1.0  # while the database is away
 class Ledger:
     """Collects outcomes and writes them; the last ones settle the attempt in their own transaction."""
 
-    def __init__(self, store: JobStore, hints: Hints, claim: Claim, open_steps: frozenset[str]) -> None:
+    def __init__(self, store: JobStore, hints: Hints, claim: Claim) -> None:
         self._store = store
         self._hints = hints
         self._claim = claim
-        self.open_steps = open_steps
-        self._unreported = set(open_steps)
+        self.open_steps = frozenset(step.name for step in claim.view.steps if step.state not in STEP_ENDED)
+        self.plan: Plan | None = None  # once it is known
+        self._unreported = set(self.open_steps)
         self._pending: list[Outcome] = []
         self._news = asyncio.Event()
         self._closed = False
 
     def report(self, outcome: Outcome) -> None:
-        """Take note of an outcome; of a step that ended in an earlier attempt and only ran again, none is taken."""
-        if outcome.step not in self.open_steps:
-            return
+        """Take note of an outcome.
+
+        A step that has its result and ran again only for its pixels keeps its state: what goes wrong with it
+        is charged to the open steps that need those pixels, or the attempt would be repeated for ever.
+        """
+        if outcome.step in self.open_steps:
+            self._note(outcome)
+        elif self.plan is not None and isinstance(outcome, Failed | Crashed):
+            for name in sorted(self.plan.waiting_for(outcome.step, self.open_steps)):
+                self._note(replace(outcome, step=name))
+
+    def _note(self, outcome: Outcome) -> None:
         self._pending.append(outcome)
+        if isinstance(outcome, Cached):
+            self.open_steps -= {outcome.step}
         if not isinstance(outcome, Began):
             self._unreported.discard(outcome.step)
         self._news.set()

@@ -100,12 +100,14 @@ class ConverterPool:
 
     async def _start(self) -> None:
         while True:
-            converter = self._create()
+            converter = None
             try:
+                converter = self._create()
                 await converter.ready.remote()
             except Exception:
                 log.exception("converter did not start")
-                self._destroy(converter)
+                if converter is not None:
+                    self._destroy(converter)
                 await asyncio.sleep(_PAUSE_S)
             else:
                 self._starting -= 1

@@ -24,15 +24,14 @@ class Sweeper:
         self._hints = Hints(settings)
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
-    def ready(self) -> None:
-        """Return once the process is up."""
-
     async def _run(self) -> None:
         while True:
             try:
                 await self._sweep()
             except DatabaseDown as error:
+                # When it is back, those who hold jobs renew their leases first.
                 log.warning("database down: %s", error)
+                await asyncio.sleep(self._settings.beat.total_seconds())
             except Exception:
                 log.exception("sweep failed")
             await asyncio.sleep(self._settings.sweep.total_seconds())

@@ -17,10 +17,11 @@ from ray.exceptions import RayError, RayTaskError
 from dag.plan import SOURCE, Plan
 from dag.segments import Decoded, Order, Segment, segments
 from pixtools.errors import PixToolsError, StepTimedOut
-from pixtools.operations.base import Kind
 from pixtools.outcomes import Began, Crashed, Done, Failed, Outcome
 
 log = logging.getLogger(__name__)
+
+_TRIES = 3  # of one order, at converters that turn out to have died while they stood idle
 
 
 class Converters(Protocol):
@@ -105,45 +106,58 @@ class Graph:
             await self._call(segment, (), pixels)
 
     async def _call(self, segment: Segment, entries: tuple[tuple[str, str], ...] = (), *pixels: Any) -> None:
-        converter = await self._converters.acquire()
-        call = _Call(segment, self._report, decoded=segment.bundles or segment.imports)
         order = Order(segment, self._owner, self._source_key, entries)
+        for _ in range(_TRIES):
+            if await self._try(_Call(segment, self._report), order, pixels):
+                return
+        log.warning("no converter took the order: steps=%s", ",".join(segment.names))
+
+    async def _try(self, call: _Call, order: Order, pixels: tuple[Any, ...]) -> bool:
+        """Let a converter carry out the order; say whether one began to."""
+        converter = await self._converters.acquire()
         try:
             await self._stream(call, converter.run.options(num_returns="streaming").remote(order, *pixels))
-        except (RayTaskError, StopAsyncIteration):
+        except (RayTaskError, StopAsyncIteration) as error:
+            self._converters.release(converter)
+            if isinstance(getattr(error, "cause", None), RayError):
+                # The pixels were lost with their maker before the call could begin; that one is blamed for it.
+                return True
             # A converter reports what goes wrong with a step; that it raised, or fell silent, is a fault of ours.
             log.exception("converter call failed")
-            for step in call.left:
-                self._report(Failed(step.name, PixToolsError()))
-            self._converters.release(converter)
+            call.give_up(PixToolsError())
         except RayError:
+            self._converters.discard(converter)
             call.end(Crashed)
-            self._converters.discard(converter)
         except TimeoutError:
-            call.end(lambda step: Failed(step, StepTimedOut(f"It had {self._deadline_s:g} seconds.")))
             self._converters.discard(converter)
+            call.end(lambda step: Failed(step, StepTimedOut(f"It had {self._deadline_s:g} seconds.")))
         except BaseException:
             # Cancelled in the middle: nobody wants what the converter is making.
             self._converters.discard(converter)
             raise
         else:
             self._converters.release(converter)
+        return call.began
 
     async def _stream(self, call: _Call, stream: Any) -> None:
         while call.left:
             async with asyncio.timeout(self._deadline_s):
                 item = await (await anext(stream))
-            if isinstance(item, Decoded):
-                call.decoded = True
-                if call.segment.exports:
-                    self._pixels.set_result(await anext(stream))  # the ref alone
-                continue
-            if isinstance(item, Done):
-                if not self._blobs[item.step].done():  # else it ran for its pixels, and its file is there
-                    self._blobs[item.step].set_result(item.stored.blob_key if item.stored else None)
-            elif call.segment.exports and call.is_decoding and not self._pixels.done():
-                self._pixels.set_result(item.error)
-            call.take(item)
+            match item:
+                case Began():
+                    call.begin()
+                case Decoded(pixels=pixels):
+                    call.decoded = True
+                    if call.segment.exports:
+                        self._pixels.set_result(pixels)
+                case Done(step=step, stored=stored):
+                    if not self._blobs[step].done():  # else it ran for its pixels, and its file is there
+                        self._blobs[step].set_result(stored.blob_key if stored else None)
+                    call.take(item)
+                case Failed(error=error):
+                    if call.segment.exports and call.is_decoding and not self._pixels.done():
+                        self._pixels.set_result(error)
+                    call.take(item)
 
     def _file_name(self, name: str) -> str:
         return self._plan.source.name if name == SOURCE else self._plan.by_name[name].file_name
@@ -152,16 +166,20 @@ class Graph:
 class _Call:
     """Where a converter is in its segment: it makes the steps in order, so the first one left is at work."""
 
-    def __init__(self, segment: Segment, report: Callable[[Outcome], None], *, decoded: bool) -> None:
+    def __init__(self, segment: Segment, report: Callable[[Outcome], None]) -> None:
         self.segment = segment
         self.left = list(segment.steps)
-        self.decoded = decoded
+        self.began = False
+        self.decoded = segment.bundles or segment.imports
         self._report = report
-        report(Began(self.left[0].name))
 
     @property
     def is_decoding(self) -> bool:
-        return not self.decoded and self.left[0].operation.reads is Kind.PIXELS
+        return not self.decoded and self.left[0].reads_pixels
+
+    def begin(self) -> None:
+        self.began = True
+        self._report(Began(self.left[0].name))
 
     def take(self, outcome: Done | Failed) -> None:
         self._report(outcome)
@@ -175,9 +193,16 @@ class _Call:
             self._report(Began(self.left[0].name))
 
     def end(self, outcome: Callable[[str], Outcome]) -> None:
-        """Report the end of a call on the step at work, or on all that wanted the pixels being decoded."""
-        blamed = self.left[:1]
-        if self.is_decoding:
-            blamed = [step for step in self.left if step.inputs == (SOURCE,) and step.operation.reads is Kind.PIXELS]
-        for step in blamed:
-            self._report(outcome(step.name))
+        """Report the end of a call on the step at work, or on all that wanted the pixels being decoded.
+
+        A converter that was dead before it began says nothing about the steps.
+        """
+        if self.began:
+            blamed = [step for step in self.left if step.reads_source_pixels] if self.is_decoding else self.left[:1]
+            for step in blamed:
+                self._report(outcome(step.name))
+
+    def give_up(self, error: PixToolsError) -> None:
+        self.began = True
+        for step in self.left:
+            self._report(Failed(step.name, error))

@@ -40,8 +40,16 @@ class Step:
     key: str
 
     @property
-    def pixels(self) -> bool:
+    def makes_pixels(self) -> bool:
         return self.operation.makes is Kind.PIXELS
+
+    @property
+    def reads_pixels(self) -> bool:
+        return self.operation.reads is Kind.PIXELS
+
+    @property
+    def reads_source_pixels(self) -> bool:
+        return self.reads_pixels and self.inputs == (SOURCE,)
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,19 @@ class Plan:
         return {step.name: step for step in self.steps}
 
     @cached_property
-    def readers(self) -> dict[str, tuple[str, ...]]:
-        """The steps that read each step, and those that read the source."""
-        names = [SOURCE, *self.by_name]
-        return {name: tuple(step.name for step in self.steps if name in step.inputs) for name in names}
+    def pixel_readers(self) -> dict[str, tuple[str, ...]]:
+        """The steps that need the pixels of each step; a bundle of it needs only its file."""
+        return {
+            step.name: tuple(other.name for other in self.steps if other.reads_pixels and step.name in other.inputs)
+            for step in self.steps
+        }
 
-    def _pixel_readers(self, step: Step) -> list[str]:
-        names = self.readers[step.name] if step.pixels else ()
-        return [name for name in names if self.by_name[name].operation.reads is Kind.PIXELS]
+    def waiting_for(self, name: str, open_steps: frozenset[str]) -> frozenset[str]:
+        """Return those of `open_steps` that cannot go on without the pixels of a step, nearest first to need them."""
+        found: set[str] = set()
+        for reader in self.pixel_readers[name]:
+            found |= {reader} if reader in open_steps else self.waiting_for(reader, open_steps)
+        return frozenset(found)
 
     def work(self, done: frozenset[str], held: frozenset[str]) -> frozenset[str]:
         """Return the steps to run when those in `done` have their result and those in `held` will get none.
@@ -78,7 +91,7 @@ class Plan:
         needed: set[str] = set()
         for step in reversed(self.steps):
             wanted = step.leaves_file and step.name not in done and step.name not in blocked
-            if wanted or needed.intersection(self._pixel_readers(step)):
+            if wanted or needed.intersection(self.pixel_readers[step.name]):
                 needed.add(step.name)
         return frozenset(needed)
 
@@ -115,7 +128,7 @@ def step_key(operation: AnyOperation, params: Params, input_keys: list[str], ent
 
     `entries` are the file names that a bundle writes into its result, empty for all else.
     """
-    identity = [operation.name, operation.version, CODECS, params.given(), input_keys, entries]
+    identity = [operation.name, operation.version, CODECS, params.identity(), input_keys, entries]
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -7,6 +7,7 @@ picture is large, the work is split: the first segment decodes and hands its pix
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dag.plan import SOURCE, Plan, Step
 from pixtools.operations.base import Bundler, Encoder, Kind, Transform
@@ -44,7 +45,12 @@ class Order:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A converter's word that it has the pixels; what goes wrong after it is a step's own doing."""
+    """A converter's word that it has the pixels; what goes wrong after it is a step's own doing.
+
+    `pixels` refers to them in shared memory where the segment exports them.
+    """
+
+    pixels: Any = None
 
 
 def segments(plan: Plan, work: frozenset[str], ways: int, megapixels: float) -> tuple[Segment, ...]:

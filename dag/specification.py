@@ -15,6 +15,7 @@ from pixtools.operations.base import AnyOperation, Kind, Params
 
 _OWN_FIELDS = ("op", "input")
 _LONGEST_QUOTE = 80
+_MOST_FAULTS = 100  # more would be no help to anybody, and a megabyte of nonsense would get ten as its answer
 
 
 def parse(text: str, source: Source, max_steps: int) -> Plan:
@@ -245,4 +246,6 @@ def _in_short_form(fault: Fault, names: list[str]) -> Fault:
 
 
 def _invalid(faults: list[Fault]) -> InvalidPlan:
-    return InvalidPlan(f"{len(faults)} mistake{'s' if len(faults) > 1 else ''} in the steps.", tuple(faults))
+    count = f"{len(faults)} mistake{'s' if len(faults) > 1 else ''} in the steps"
+    more = f", the first {_MOST_FAULTS} of them here" if len(faults) > _MOST_FAULTS else ""
+    return InvalidPlan(f"{count}{more}.", tuple(faults[:_MOST_FAULTS]))

@@ -12,12 +12,18 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pixtools.errors import NotFound, StorageDown
+from pixtools.errors import NotFound, StorageDown, StorageRefused
 from pixtools.settings import Settings
+
+_OUTAGES = (429, 500, 502, 503, 504)
 
 
 class BlobStore:
-    """Objects in one bucket. Raises NotFound for a key that is not there, StorageDown for all other trouble."""
+    """Objects in one bucket.
+
+    Raises NotFound for a key that is not there, StorageRefused where the store says no, StorageDown where it
+    does not answer or asks to be left alone.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._bucket = settings.s3_bucket
@@ -86,10 +92,10 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(
             signature_version="s3v4",
-            connect_timeout=5,
-            read_timeout=30,
+            connect_timeout=3,
+            read_timeout=20,
             max_pool_connections=16,
-            retries={"mode": "standard", "max_attempts": 3},
+            retries={"mode": "standard", "max_attempts": 2},  # in all well below a step's deadline
             # With a bucket in the host name an endpoint on loopback would have no address.
             s3={"addressing_style": "path" if endpoint else "auto"},
             # The default checksums break ranged and large downloads from stores that do not send them.
@@ -106,6 +112,7 @@ def _answering(key: str) -> Iterator[None]:
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
             raise NotFound(f"There is no object {key}.") from error
-        raise StorageDown(f"{error.operation_name}: {error.response.get('Error', {}).get('Code')}") from error
+        kind = StorageDown if error.response["ResponseMetadata"]["HTTPStatusCode"] in _OUTAGES else StorageRefused
+        raise kind(f"{error.operation_name}: {error.response['Error'].get('Code')}") from error
     except (BotoCoreError, OSError) as error:
         raise StorageDown(type(error).__name__) from error

@@ -25,6 +25,7 @@ class PixToolsError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    outage: ClassVar[bool] = False  # it ends by itself: tries that met it are not counted against the step
     retry_after_s: ClassVar[int | None] = None
 
     def __init__(self, detail: str = "", faults: tuple[Fault, ...] = ()) -> None:
@@ -132,13 +133,25 @@ class KeyInUse(PixToolsError):
 class DatabaseDown(PixToolsError):
     """The database did not answer; the same call may succeed later."""
 
-    status, code, retryable, retry_after_s = 503, "database_down", True, 5
+    status, code, retryable, outage, retry_after_s = 503, "database_down", True, True, 5
 
 
 class StorageDown(PixToolsError):
     """Object storage did not answer; the same call may succeed later."""
 
-    status, code, retryable, retry_after_s = 503, "storage_down", True, 5
+    status, code, retryable, outage, retry_after_s = 503, "storage_down", True, True, 5
+
+
+class StorageRefused(PixToolsError):
+    """Object storage refused the call: its credentials, bucket or clock are not as they should be."""
+
+    status, code, retryable, retry_after_s = 500, "storage_refused", True, 60
+
+
+class TooManyStreams(PixToolsError):
+    """More jobs are being followed than this process can serve."""
+
+    status, code, retryable, retry_after_s = 503, "too_many_streams", True, 5
 
 
 class NotReady(PixToolsError):

@@ -272,16 +272,16 @@ class JobStore:
             jobs = session.scalars(statement).all()
             return [Claim(view, _reusable(session, view)) for view in _views(session, jobs)]
 
-    def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[uuid.UUID]:
+    def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
         """Extend the leases on jobs held at these attempts; those not returned are lost."""
         statement = (
             update(Job)
             .where(tuple_(col(Job.id), col(Job.attempt)).in_(list(held)), col(Job.state) == JobState.RUNNING)
             .values(lease_until=func.now() + self._lease)
-            .returning(col(Job.id))
+            .returning(col(Job.id), col(Job.attempt))
         )
         with self._transaction() as session:
-            return set(session.scalars(statement).all())
+            return {(job_id, attempt) for job_id, attempt in session.execute(statement)}
 
     def record(
         self,
@@ -299,7 +299,7 @@ class JobStore:
             owner = session.scalar(
                 update(Job)
                 .where(col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.state) == JobState.RUNNING)
-                .values(version=Job.version + 1)
+                .values(version=Job.version + 1, lease_until=func.now() + self._lease)
                 .returning(col(Job.owner)),
             )
             if owner is None:
@@ -330,7 +330,7 @@ class JobStore:
                 )  # fmt: skip
             case Failed(error=error, run_ms=run_ms):
                 failures = _count(session, step, Step.failures)
-                again = error.retryable and failures < self._max_attempts
+                again = error.retryable and (error.outage or failures < self._max_attempts)
                 self._end_try(session, owner, step, attempt, error, again=again, run_ms=run_ms)
             case Crashed():
                 crashes = _count(session, step, Step.crashes)
@@ -349,16 +349,15 @@ class JobStore:
             _bury(session, owner, step, attempt, error, run_ms)
 
     def _settle(self, session: Session, job_id: uuid.UUID) -> JobState:
-        rows = session.execute(
-            select(col(Step.state), col(Step.failures)).where(col(Step.job_id) == job_id),
-        ).all()
-        if all(state in STEP_ENDED for state, _ in rows):
-            state = settled([StepState(state) for state, _ in rows])
+        steps = session.scalars(select(Step).where(col(Step.job_id) == job_id)).all()
+        waiting = [step for step in steps if step.state not in STEP_ENDED]
+        if not waiting:
+            state = _end_state(steps)
             _move_job(session, job_id, state, finished_at=func.now(), lease_until=None)
             return state
-        failures = max(failures for state, failures in rows if state not in STEP_ENDED)
+        tries = max(1, *(step.failures + step.crashes for step in waiting))
         _put_back(session, job_id)
-        _move_job(session, job_id, JobState.QUEUED, available_at=func.now() + _backoff(failures), lease_until=None)
+        _move_job(session, job_id, JobState.QUEUED, available_at=func.now() + _backoff(tries), lease_until=None)
         return JobState.QUEUED
 
     # The sweeper
@@ -402,9 +401,8 @@ class JobStore:
         ).all()
         for name in names:
             _bury(session, owner, (job_id, name), attempt, error, None)
-        states = session.scalars(select(col(Step.state)).where(col(Step.job_id) == job_id)).all()
-        state = settled([StepState(state) for state in states])
-        _move_job(session, job_id, state, finished_at=func.now(), **changes)
+        steps = session.scalars(select(Step).where(col(Step.job_id) == job_id)).all()
+        _move_job(session, job_id, _end_state(steps), finished_at=func.now(), **changes)
 
     def forget_answers(self) -> int:
         """Delete the answers whose time to be replayed is over; return how many."""
@@ -435,7 +433,12 @@ def engine(url: str, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 5, "options": "-c statement_timeout=15s -c lock_timeout=15s"},
+        connect_args={
+            "connect_timeout": 5,
+            "options": "-c statement_timeout=15s -c lock_timeout=15s",
+            "tcp_user_timeout": 15_000,  # a server that is cut off cannot time out its statements
+            "keepalives_idle": 10,
+        },
     )
 
 
@@ -487,6 +490,11 @@ def _insert_artifact(session: Session, owner: str, stored: Stored) -> uuid.UUID:
         col(Artifact.owner) == owner, col(Artifact.step_key) == stored.step_key,
     )  # fmt: skip
     return session.scalars(query).one()
+
+
+def _end_state(steps: Sequence[Step]) -> JobState:
+    results = sum(step.artifact_id is not None for step in steps)
+    return settled([StepState(step.state) for step in steps], results)
 
 
 def _may_become(state: JobState) -> ColumnElement[bool]:
@@ -549,6 +557,6 @@ def _bury(
 
 
 def _backoff(tries: int) -> timedelta:
-    """Return a delay with full jitter: anything up to 2^tries seconds, at most five minutes; none at 0."""
-    most = min(2.0**tries, _RETRY_CAP_S) if tries else 0.0
+    """Return a delay with full jitter: anything up to 2^tries seconds, at most five minutes."""
+    most = min(2.0 ** min(tries, 16), _RETRY_CAP_S)
     return timedelta(seconds=random.uniform(0, most))  # noqa: S311 (jitter, not a secret)

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
 
     dispatchers: int = Field(1, ge=1)
     min_converters: int = Field(1, ge=0)
-    max_converters: int | None = Field(None, ge=1)  # for each dispatcher; None: the cluster's CPUs at launch
+    max_converters: int | None = Field(None, ge=1)  # of each dispatcher; None: its share of the CPUs
     converter_idle: timedelta = timedelta(minutes=1)
 
     @model_validator(mode="after")

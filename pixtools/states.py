@@ -13,7 +13,7 @@ class JobState(StrEnum):
     QUEUED = "queued"  # accepted by ingress, or put back by a retry or by the sweeper
     RUNNING = "running"  # claimed by a dispatcher, whose lease is renewed until the job settles
     SUCCEEDED = "succeeded"  # the dispatcher settled it: every step has its result
-    PARTIAL = "partial"  # the dispatcher settled it: some steps failed or were skipped
+    PARTIAL = "partial"  # the dispatcher settled it: some steps have a result, others failed or were skipped
     FAILED = "failed"  # the dispatcher settled it, or the sweeper gave it up: no step has a result
     CANCELLED = "cancelled"  # its owner cancelled it before it settled
     EXPIRED = "expired"  # past its retention: the record stays, the artifacts are gone
@@ -67,9 +67,8 @@ def origins(moves: dict[State, frozenset[State]], to: State) -> list[State]:
     return [state for state, following in moves.items() if to in following]
 
 
-def settled(steps: list[StepState]) -> JobState:
-    """Return the state of a job all of whose steps have ended."""
-    done = sum(state in STEP_DONE for state in steps)
-    if done == len(steps):
+def settled(steps: list[StepState], results: int) -> JobState:
+    """Return the state of a job all of whose steps have ended, `results` of them with an artifact."""
+    if all(state in STEP_DONE for state in steps):
         return JobState.SUCCEEDED
-    return JobState.PARTIAL if done else JobState.FAILED
+    return JobState.PARTIAL if results else JobState.FAILED

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from ray import serve as ray_serve
-from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from actors import fleet
 from pixtools import logs
@@ -37,7 +37,7 @@ STATIC = Path(__file__).parent.parent / "static"
 _THREADS_ON_THE_DATABASE = 10
 
 
-def create() -> FastAPI:
+def create() -> ASGIApp:
     """Build the application from the environment."""
     logs.to_stderr()
     settings = Settings()
@@ -64,13 +64,13 @@ def create() -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(SecurityHeaders, images_from=_origin(settings))],
     )
     problems.install(app)
     app.include_router(routes.jobs(Intake(settings, store, blobs, answers, hints), store, blobs, feed))
-    app.include_router(routes.service(catalog(settings), Health(store, blobs, answers, settings.dispatchers)))
+    app.include_router(routes.service(catalog(settings), Health(store, blobs, answers, settings)))
     _serve_pages(app)
-    return app
+    # Around everything: the answers to unexpected errors come from outside an application's own middleware.
+    return SecurityHeaders(app, images_from=_origin(settings))
 
 
 def _serve_pages(app: FastAPI) -> None:

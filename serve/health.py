@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from ray.exceptions import RayError
 from starlette.concurrency import run_in_threadpool
 
 from actors import fleet
@@ -17,6 +16,7 @@ from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore
 from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
 from pixtools.job_store import JobStore
+from pixtools.settings import Settings
 
 _PATIENCE_S = 5.0
 
@@ -41,7 +41,7 @@ class Health:
     store: JobStore
     blobs: BlobStore
     answers: AnswerCache
-    dispatchers: int
+    settings: Settings
 
     async def require_ready(self) -> Readiness:
         """Return the state of the parts; raises NotReady if one is down that jobs cannot do without."""
@@ -53,9 +53,7 @@ class Health:
         return parts
 
     async def report(self) -> HealthAnswer:
-        parts, backlog, *dispatchers = await asyncio.gather(
-            self._parts(), self._backlog(), *(_facts(number) for number in range(self.dispatchers))
-        )
+        parts, backlog, dispatchers = await asyncio.gather(self._parts(), self._backlog(), fleet.facts(self.settings))
         return HealthAnswer(version=version("pixtools"), parts=parts, backlog=backlog, dispatchers=dispatchers)
 
     async def _parts(self) -> Readiness:
@@ -79,13 +77,6 @@ async def _answers(ping: Awaitable[None]) -> bool:
     except (PixToolsError, TimeoutError):
         return False
     return True
-
-
-async def _facts(number: int) -> dict[str, Any] | None:
-    try:
-        return await asyncio.wait_for(fleet.facts(number), _PATIENCE_S)
-    except (RayError, ValueError, TimeoutError):
-        return None
 
 
 def _state(*, up: bool) -> State:

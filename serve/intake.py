@@ -7,8 +7,11 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+import anyio
+import anyio.to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -23,6 +26,7 @@ from pixtools.settings import Settings
 from serve.uploads import Upload, receive
 from serve.views import job_answer
 
+_UPLOADS_AT_ONCE = 16
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -33,23 +37,28 @@ class Intake:
     blobs: BlobStore
     answers: AnswerCache
     hints: Hints
+    # Threads of their own: uploads to a store that hangs must not take those of every other request.
+    _uploads: anyio.CapacityLimiter = field(default_factory=partial(anyio.CapacityLimiter, _UPLOADS_AT_ONCE))
 
     async def accept(self, owner: str, request: Request) -> Accepted:
         """Store the job that `request` asks for, or replay the answer that it got before."""
         key = request.headers.get("idempotency-key")
         if key is None:
             async with receive(request, self.settings) as upload:
-                return await self._submit(owner, upload, self._plan(upload), None)
+                return await self._submit(owner, upload, await run_in_threadpool(self._plan, upload), None)
         if not _KEY.fullmatch(key):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
         scope = Scope(owner, f"{request.method} {request.url.path}", key)
         async with self._reserved(scope) as known, receive(request, self.settings) as upload:
-            plan = self._plan(upload)
+            plan = await run_in_threadpool(self._plan, upload)
             identity = Idempotency(scope, _fingerprint(upload, plan))
             if known is None:
-                accepted = await run_in_threadpool(self.store.replay, identity)
-                accepted = accepted or await self._submit(owner, upload, plan, identity)
-                await self.answers.keep(identity, accepted)
+                replayed = await run_in_threadpool(self.store.replay, identity)
+                if replayed is not None:
+                    return replayed
+                accepted = await self._submit(owner, upload, plan, identity)
+                if not accepted.replayed:  # else the day it is kept for began earlier
+                    await self.answers.keep(identity, accepted)
                 return accepted
             fingerprint, answer = known
             identity.require_match(fingerprint)
@@ -80,7 +89,8 @@ class Intake:
     async def _submit(self, owner: str, upload: Upload, plan: Plan, identity: Idempotency | None) -> Accepted:
         new = _new_job(owner, upload, plan)
         # Durable before it is referenced; under its content's hash, so that the same picture is stored once.
-        await run_in_threadpool(self.blobs.put, new.source_key, upload.file, upload.header.media_type)
+        put = partial(self.blobs.put, new.source_key, upload.file, upload.header.media_type)
+        await anyio.to_thread.run_sync(put, limiter=self._uploads)
         accepted = await run_in_threadpool(self.store.submit, new, identity, self._render)
         if not accepted.replayed:
             await self.hints.publish(QUEUED)
@@ -107,7 +117,7 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
 
 
 def _fingerprint(upload: Upload, plan: Plan) -> str:
-    """Return a digest of what the request asks for: never of its raw body, whose boundaries change."""
-    steps = [[step.name, step.operation.name, step.inputs, step.params.given()] for step in plan.steps]
+    """Return a digest of what the request asks for: never of its raw body, whose boundaries and order change."""
+    steps = {step.name: [step.operation.name, step.inputs, step.params.given()] for step in plan.steps}
     canonical = json.dumps([upload.name, upload.sha256, steps], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

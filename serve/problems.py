@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from pixtools.errors import (
@@ -62,6 +63,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PixToolsError, _named)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _unknown)
     app.add_api_route("/problems/{code}", _explain, tags=["service"], summary="Explain the type of a problem")
 
@@ -106,7 +108,10 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-async def _unknown(_: Request, error: Exception) -> JSONResponse:
-    # The log has the whole story; the answer says nothing of our insides.
-    log.error("unexpected error", exc_info=error)
+async def _left(_: Request, __: Exception) -> JSONResponse:
+    return respond(BadRequest("The request ended before all of it had come."))  # nobody reads it
+
+
+async def _unknown(_: Request, __: Exception) -> JSONResponse:
+    # The server logs the error, which is raised again behind this answer; the answer says nothing of our insides.
     return respond(PixToolsError("The error was logged. Try again, or report it if it stays."))

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable
 
 from starlette.concurrency import run_in_threadpool
 
-from pixtools.errors import DatabaseDown
+from pixtools.errors import DatabaseDown, TooManyStreams
 from pixtools.hints import MOVED, Hints
 from pixtools.job_store import JobStore
 from pixtools.states import JOB_ENDED
 from serve.views import JobAnswer
 
+_MOST_STREAMS = 100  # half the places that serve_config.yaml gives to requests: the others stay free
 _SILENCE_S = 15.0  # proxies cut streams that say nothing for longer
 
 
@@ -32,6 +33,11 @@ class ProgressFeed:
         async for job_id in self._hints.listen(MOVED):
             for moved in self._watchers.get(job_id, ()):
                 moved.set()
+
+    def require_place(self) -> None:
+        """Raise TooManyStreams if one more would leave no room for other requests."""
+        if sum(map(len, self._watchers.values())) >= _MOST_STREAMS:
+            raise TooManyStreams("Read the job itself from time to time, or follow it again in a while.")
 
     async def events(
         self,

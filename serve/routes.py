@@ -106,6 +106,7 @@ def jobs(intake: Intake, store: JobStore, blobs: BlobStore, feed: ProgressFeed) 
         view = await run_in_threadpool(store.get, _OWNER, job_id)
         if view.job.state in JOB_ENDED and view.job.version <= last_event_id:
             return Response(status_code=204)  # tells an EventSource not to come back
+        feed.require_place()
         read = partial(_versioned, store, blobs, job_id)
         stream = feed.events(_OWNER, job_id, last_event_id, read)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})

@@ -105,6 +105,7 @@ def camera_jpeg(width: int = 96, height: int = 64, orientation: int = 1) -> byte
 def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
     """Return an RGB profile with the primaries of Display P3, made from the sRGB profile of lcms."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    struct.pack_into(">6H", profile, 24, 2026, 1, 1, 0, 0, 0)  # when it was made, or no two would be the same
     primaries = {
         b"rXYZ": (0.51512, 0.2412, -0.00105),
         b"gXYZ": (0.29198, 0.69225, 0.04189),

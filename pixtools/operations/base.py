@@ -26,8 +26,12 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def given(self) -> dict[str, Any]:
-        """Return what differs from the defaults, as plain data: the canonical form for keys and records."""
+        """Return what differs from the defaults, as plain data: the form that is stored and shown."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what of it decides the result, for step keys."""
+        return self.given()
 
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
@@ -59,6 +63,9 @@ class TransformParams(Params):
         title="Keep",
         description="leave a lossless PNG even where other steps use the pixels",
     )
+
+    def identity(self) -> dict[str, Any]:
+        return {name: value for name, value in self.given().items() if name != "keep"}
 
 
 P = TypeVar("P", bound=Params)

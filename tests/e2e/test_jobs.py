@@ -101,6 +101,15 @@ def test_a_resize_that_others_read_passes_on_pixels_and_one_that_is_kept_leaves_
     assert Image.open(io.BytesIO(api.download(job, "web"))).size == (50, 34)
 
 
+def test_a_kept_resize_from_the_cache_still_gives_its_pixels_to_others(api):
+    photo = sideways_photo(300, 200, seed=10)
+    half = {"op": "resize", "input": "source", "width": 100, "keep": True}
+    assert api.wait(api.submit("a.jpg", photo, {"half": half}))["state"] == "succeeded"
+    job = api.wait(api.submit("a.jpg", photo, {"half": half, "small": {"op": "avif", "input": "half"}}), patience=20)
+    assert {name: step["state"] for name, step in job["steps"].items()} == {"half": "cached", "small": "succeeded"}
+    assert Image.open(io.BytesIO(api.download(job, "small"))).size == (100, 67)
+
+
 def test_the_short_form_runs_each_operation_once(api):
     answer = api.post(
         "a.jpg",

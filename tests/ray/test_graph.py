@@ -53,7 +53,7 @@ class Run:
         self.outcomes = []
         blobs.put(self.source_key, data, "image/jpeg")
 
-    async def go(self, *, meanwhile=None) -> dict:
+    async def go(self, *, before=None, meanwhile=None) -> dict:
         import ray  # noqa: PLC0415
 
         pool = ConverterPool(
@@ -65,6 +65,8 @@ class Run:
         )
         while pool.idle < self.converters:
             await asyncio.sleep(0.05)
+        if before:
+            await before(pool)
         graph = Graph(
             self.plan,
             owner="test",
@@ -145,12 +147,40 @@ def test_a_step_past_its_deadline_is_ended_with_its_converter(settings, blobs):
     assert time.monotonic() - started < 60
 
 
-def test_launching_the_fleet_again_changes_nothing(settings, cluster):
+def test_a_converter_that_died_while_it_stood_idle_is_blamed_on_nobody(settings, blobs):
+    run = Run(settings, blobs, photo(640, 480, 6), STEPS, converters=2)
+
+    async def kill_both(pool) -> None:
+        import ray  # noqa: PLC0415
+
+        converters = [await pool.acquire() for _ in range(pool.idle)]
+        for converter in converters:
+            ray.kill(converter)
+            pool.release(converter)
+
+    outcomes = asyncio.run(run.go(before=kill_both))
+    assert outcomes.keys() == STEPS.keys()
+    assert all(isinstance(outcome, Done) for outcome in outcomes.values())
+
+
+def test_the_fleet_is_launched_once_and_replaced_when_its_settings_change(settings, cluster):
     fleet.launch(settings)
-    first = asyncio.run(fleet.facts(0))
+    first = fleet_names(cluster)
     fleet.launch(settings)
-    actors = [a for a in cluster.util.list_named_actors(all_namespaces=True) if a["namespace"] == fleet.NAMESPACE]
-    assert sorted(actor["name"] for actor in actors) == ["dispatcher-0", "sweeper"]
-    assert first["jobs"] == 0
-    for actor in actors:
-        cluster.kill(cluster.get_actor(actor["name"], namespace=fleet.NAMESPACE))
+    assert fleet_names(cluster) == first
+    assert [facts["jobs"] for facts in asyncio.run(fleet.facts(settings))] == [0]
+
+    fleet.launch(settings.model_copy(update={"max_attempts": 7}))
+    deadline = time.monotonic() + 30
+    while fleet_names(cluster) & first:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert len(fleet_names(cluster)) == 2
+    assert asyncio.run(fleet.facts(settings)) == [None]
+    for name in fleet_names(cluster):
+        cluster.kill(cluster.get_actor(name, namespace=fleet.NAMESPACE))
+
+
+def fleet_names(cluster) -> set[str]:
+    actors = cluster.util.list_named_actors(all_namespaces=True)
+    return {actor["name"] for actor in actors if actor["namespace"] == fleet.NAMESPACE}

@@ -18,6 +18,10 @@ CHAIN = {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a", "b"), "other": (
 """Two steps that read one, a bundle of both, and one that reads none of them."""
 
 
+OPS = {"t": "resize", "u": "resize", "z": "zip"}
+"""What steps of these names do; all others encode."""
+
+
 def new_job(steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN, keys: str = "") -> NewJob:
     """Return a job whose step keys are its own, or those of all jobs that are given the same `keys`."""
     unique = keys or uuid.uuid4().hex
@@ -31,7 +35,8 @@ def new_job(steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN
         source_bytes=5,
         source_sha256="ab" * 32,
         steps=tuple(
-            NewStep(name, "png", inputs, {"n": 1}, f"{name}-{unique}") for name, inputs in (steps or ONE).items()
+            NewStep(name, OPS.get(name, "png"), inputs, {"n": 1}, f"{name}-{unique}")
+            for name, inputs in (steps or ONE).items()
         ),
     )
 

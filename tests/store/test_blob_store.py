@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
 from pixtools.blob_store import BlobStore
-from pixtools.errors import NotFound, StorageDown
+from pixtools.errors import NotFound, StorageDown, StorageRefused
 from pixtools.local.ports import free_port
 from pixtools.settings import Settings
 
@@ -209,11 +209,11 @@ def test_a_store_that_cannot_be_reached_is_down(nowhere):
             call()
 
 
-def test_a_store_that_refuses_us_is_down(settings):
+def test_a_store_that_refuses_us_says_so(settings):
     blobs = BlobStore(settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")}))
 
     for call in (blobs.ping, lambda: blobs.get("some/key"), lambda: blobs.put("some/key", b"data", "image/png")):
-        with pytest.raises(StorageDown):
+        with pytest.raises(StorageRefused):
             call()
 
 

@@ -19,8 +19,8 @@ from dag.plan import Plan, Source
 from dag.segments import Decoded, Order, segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
-from pixtools.errors import CorruptImage, NotFound, StorageDown, UnencodableImage, UnsupportedType
-from pixtools.outcomes import Done, Failed, Stored
+from pixtools.errors import CorruptImage, NotFound, StorageDown, StorageRefused, UnencodableImage, UnsupportedType
+from pixtools.outcomes import Began, Done, Failed, Stored
 
 
 class Bench:
@@ -28,7 +28,7 @@ class Bench:
 
     def __init__(self, settings, source: bytes) -> None:
         self.blobs = BlobStore(settings)
-        self.converter = Converter(settings)
+        self.converter = Converter(settings, share=lambda pixels: pixels)
         self.owner = uuid.uuid4().hex
         self.sha256 = hashlib.sha256(source).hexdigest()
         self.source_key = f"sources/{self.owner}/{self.sha256}"
@@ -44,14 +44,17 @@ class Bench:
         for segment in segments(plan, frozenset(plan.by_name), ways, megapixels):
             if not segment.bundles:
                 order = Order(segment, self.owner, self.source_key)
-                made.append(list(self.converter.run(order, *(pixels if segment.imports else []))))
-                pixels = pixels or [item for item in made[-1] if isinstance(item, tuple)]
+                began, *items = self.converter.run(order, *(pixels if segment.imports else []))
+                assert began == Began(segment.names[0])
+                made.append(items)
+                pixels = pixels or [item.pixels for item in items if isinstance(item, Decoded)]
         return made
 
     def bundle(self, document: dict[str, Any], step: str, *entries: tuple[str, str]) -> list[Any]:
         plan = self.plan(document)
         (segment,) = segments(plan, frozenset([step]), 1, 0.1)
-        return list(self.converter.run(Order(segment, self.owner, self.source_key, entries)))
+        _, *items = self.converter.run(Order(segment, self.owner, self.source_key, entries))
+        return items
 
     def artifact(self, outcome: Done) -> bytes:
         """Return what the outcome says is in storage, having seen that it is."""
@@ -170,7 +173,7 @@ def test_an_order_that_exports_hands_on_its_pixels_right_after_it_decoded_them(b
     first, _ = work.run(LARGE, ways=2, megapixels=24)
 
     assert isinstance(first[0], Decoded)
-    array, icc = first[1]
+    array, icc = first[0].pixels
     assert np.array_equal(array, photo())
     assert icc == wide_gamut_profile()
 
@@ -259,7 +262,7 @@ def test_a_source_that_is_gone_is_not_found(bench):
 
 def test_storage_that_is_away_fails_steps_in_a_way_that_may_pass(bench, nowhere):
     work = bench(camera_jpeg())
-    work.converter = Converter(nowhere)
+    work.converter = Converter(nowhere, share=lambda pixels: pixels)
 
     (items,) = work.run({"a": ALL["a"]})
 
@@ -271,12 +274,13 @@ def test_storage_that_refuses_what_was_made_fails_the_step_and_what_reads_it(ben
     work = bench(saved(photo(), "PNG"))
     document = {"t": SMALL["t"] | {"keep": True}, "a": SMALL["a"]}
     (segment,) = segments(work.plan(document), frozenset(document), 1, 0.1)
-    refused = Converter(settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")}))
+    wrong = settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
+    refused = Converter(wrong, share=lambda pixels: pixels)
 
     order = Order(segment, work.owner, work.source_key)
     items = list(refused.run(order, (photo(), None)))
 
-    assert failed(items) == {"t": StorageDown}
+    assert failed(items) == {"t": StorageRefused}
     assert done(items) == {}
 
 

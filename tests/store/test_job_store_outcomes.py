@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, render, states, stored, submit, submitted
 
-from pixtools.errors import CorruptImage, Fault, StorageDown
+from pixtools.errors import CorruptImage, Fault, StorageDown, StorageRefused
 from pixtools.job_store import Claim, JobStore
 from pixtools.outcomes import Began, Cached, Crashed, Done, Failed, Outcome
 from pixtools.states import JobState, StepState
@@ -141,13 +141,19 @@ def test_one_failed_input_is_enough_to_skip_a_bundle(store):
     assert states(store, claimed.id) == {"t": SUCCEEDED, "a": SUCCEEDED, "b": FAILED, "z": SKIPPED, "other": WAITING}
 
 
-def test_a_reader_that_has_its_result_from_the_cache_does_not_fall_with_its_input(store):
-    steps = {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a",)}
-    finish(store, submitted(store, new_job({"a": ("source",)}, keys="same")), "a", settle=True)
+def cached(store: JobStore, steps: dict[str, tuple[str, ...]], *names: str) -> Claim:
+    """Submit a job some of whose steps have their results from another one."""
+    finish(store, submitted(store, new_job(dict.fromkeys(names, ("source",)), keys="same")), *names, settle=True)
     claimed = submitted(store, new_job(steps, keys="same"))
-    (artifact,) = claimed.reusable.values()
+    artifacts = {step.name: claimed.reusable[step.key].id for step in claimed.view.steps if step.name in names}
+    record(store, claimed, *(Cached(name, artifact) for name, artifact in artifacts.items()))
+    return claimed
 
-    record(store, claimed, Cached("a", artifact.id), Began("t"), Failed("t", CORRUPT))
+
+def test_a_reader_that_has_its_result_from_the_cache_does_not_fall_with_its_input(store):
+    claimed = cached(store, {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a",)}, "a")
+
+    record(store, claimed, Began("t"), Failed("t", CORRUPT))
 
     assert states(store, claimed.id) == {"t": FAILED, "a": CACHED, "b": SKIPPED, "z": WAITING}
 
@@ -207,13 +213,22 @@ def test_a_step_is_tried_as_often_as_the_settings_say_and_then_buried(store, clo
         assert claimed.attempt == attempt
         if attempt == 1:
             finish(store, claimed, "other")
-        state = record(store, claimed, Began("t"), Failed("t", StorageDown()), settle=True)
+        state = record(store, claimed, Began("t"), Failed("t", StorageRefused()), settle=True)
         assert (state is JobState.QUEUED) == (attempt < settings.max_attempts)
         clock.end_backoff(job_id)
 
     assert state is JobState.PARTIAL
     assert states(store, job_id) == {"t": FAILED, "a": SKIPPED, "b": SKIPPED, "z": SKIPPED, "other": SUCCEEDED}
-    assert letters(clock) == [("t", settings.max_attempts, "storage_down", ANN)]
+    assert letters(clock) == [("t", settings.max_attempts, "storage_refused", ANN)]
+
+
+def test_an_outage_of_a_store_costs_a_step_no_attempt(store, clock, settings):
+    job_id = submit(store).job_id
+    for _ in range(settings.max_attempts + 3):
+        state = record(store, claim(store), Began("a"), Failed("a", StorageDown()), settle=True)
+        assert state is JobState.QUEUED
+        clock.end_backoff(job_id)
+    assert letters(clock) == []
 
 
 def test_a_step_that_succeeds_at_last_forgets_its_error(store, clock):
@@ -234,13 +249,14 @@ def test_a_converter_that_dies_under_a_step_is_a_crash_and_no_failure(store, clo
     step = step_of(store, claimed)
     assert (step.state, step.crashes, step.failures) == (WAITING, 1, 0)
     assert store.get(ANN, claimed.id).job.crashes == 0
-    assert clock.delay(claimed.id) <= 0  # a new converter is all it needs
+    assert clock.delay(claimed.id) <= 2
 
 
 def test_a_step_that_kills_its_converter_too_often_is_buried(store, clock, settings):
     job_id = submit(store).job_id
     for _ in range(settings.max_crashes):
         state = record(store, claim(store), Began("a"), Crashed("a"), settle=True)
+        clock.end_backoff(job_id)
 
     assert state is JobState.FAILED
     assert states(store, job_id) == {"a": FAILED}

@@ -122,7 +122,7 @@ def test_a_lease_that_is_renewed_is_longer(store, clock):
     claimed = submitted(store)
     clock.end_lease(claimed.id)
 
-    assert store.renew([(claimed.id, 1)]) == {claimed.id}
+    assert store.renew([(claimed.id, 1)]) == {(claimed.id, 1)}
 
     assert store.rescue() == []
 
@@ -136,7 +136,7 @@ def test_only_leases_that_still_hold_are_renewed(store, clock):
 
     kept = store.renew([(held.id, 1), (lost.id, 1), (ended.id, 1), (unknown, 1)])
 
-    assert kept == {held.id}
+    assert kept == {(held.id, 1)}
     assert store.renew([(held.id, 2)]) == set()
     assert store.renew([]) == set()
 
@@ -145,7 +145,7 @@ def test_a_lease_taken_over_is_not_renewed_by_the_older_attempt(store, clock):
     old, new = taken_over(store, clock)
 
     assert store.renew([(old.id, old.attempt)]) == set()
-    assert store.renew([(new.id, new.attempt)]) == {new.id}
+    assert store.renew([(new.id, new.attempt)]) == {(new.id, new.attempt)}
 
 
 def taken_over(store: JobStore, clock: Clock):

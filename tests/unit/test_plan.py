@@ -148,8 +148,12 @@ def test_a_bundle_reads_the_file_that_a_transform_left_and_not_its_pixels():
 @st.composite
 def plans_under_way(draw: st.DrawFn) -> tuple[Plan, frozenset[str], frozenset[str]]:
     made = plan(draw(documents()))
-    states = {step.name: draw(st.sampled_from(["open", "done", "held"])) for step in made.steps}
-    return made, *(frozenset(name for name, state in states.items() if state == wanted) for wanted in ("done", "held"))
+    done, held = set(), set()
+    for step in made.steps:
+        # What was made of pixels stays when they are lost, and no more can be made of it.
+        lost = step.inputs[0] in held and step.operation.reads is Kind.PIXELS
+        (draw(st.sampled_from([done, held, set()])) if not lost else held).add(step.name)
+    return made, frozenset(done), frozenset(held)
 
 
 @given(under_way=plans_under_way())
@@ -163,7 +167,7 @@ def test_work_is_all_that_can_be_finished_and_the_pixels_for_it_and_nothing_else
                 source = made.by_name[name]
                 reads_pixels = step.operation.reads is Kind.PIXELS
                 assert name in work or (name in done and source.leaves_file and not reads_pixels)
-            readers = [made.by_name[name] for name in work.intersection(made.readers[step.name])]
+            readers = [made.by_name[name] for name in work.intersection(made.pixel_readers[step.name])]
             assert step.name not in held
             assert (step.leaves_file and step.name not in done) or any(
                 reader.operation.reads is Kind.PIXELS for reader in readers

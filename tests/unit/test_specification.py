@@ -58,14 +58,7 @@ def test_the_graph_of_the_design_is_a_plan():
     }
     assert made.by_name["web"].operation is OPERATIONS["webp"]
     assert made.by_name["web"].params.given() == {"resize": {"width": 1280}}
-    assert made.readers == {
-        "source": ("clean", "exif"),
-        "clean": ("web", "small"),
-        "web": ("all",),
-        "small": ("all",),
-        "exif": ("all",),
-        "all": (),
-    }
+    assert made.pixel_readers["clean"] == ("web", "small")
     assert made.by_name["all"].file_name == "IMG_1-all.zip"
     assert [step.name for step in made.steps if step.leaves_file] == ["exif", "web", "small", "all"]
 

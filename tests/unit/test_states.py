@@ -78,19 +78,20 @@ OK, CACHED, BAD, SKIPPED = StepState.SUCCEEDED, StepState.CACHED, StepState.FAIL
 
 
 @pytest.mark.parametrize(
-    ("steps", "job"),
+    ("steps", "results", "job"),
     [
-        ([OK], JobState.SUCCEEDED),
-        ([OK, CACHED], JobState.SUCCEEDED),
-        ([CACHED], JobState.SUCCEEDED),
-        ([OK, BAD], JobState.PARTIAL),
-        ([CACHED, SKIPPED, BAD], JobState.PARTIAL),
-        ([BAD], JobState.FAILED),
-        ([BAD, SKIPPED], JobState.FAILED),
+        ([OK], 1, JobState.SUCCEEDED),
+        ([OK, CACHED], 1, JobState.SUCCEEDED),
+        ([CACHED], 1, JobState.SUCCEEDED),
+        ([OK, BAD], 1, JobState.PARTIAL),
+        ([CACHED, SKIPPED, BAD], 1, JobState.PARTIAL),
+        ([OK, BAD], 0, JobState.FAILED),
+        ([BAD], 0, JobState.FAILED),
+        ([BAD, SKIPPED], 0, JobState.FAILED),
     ],
 )
-def test_a_job_is_settled_by_its_steps(steps, job):
-    assert settled(steps) is job
+def test_a_job_is_settled_by_its_steps_and_what_they_left(steps, results, job):
+    assert settled(steps, results) is job
 
 
 def test_done_steps_are_ended_steps():
