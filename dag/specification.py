@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from dag.plan import NAME, SOURCE, Plan, Source, Step, file_name, order, step_key
 from pixtools.errors import BadRequest, Fault, InvalidPlan, pointer
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import AnyOperation, Kind, Params
+from pixtools.operations.base import AnyOperation, Inspector, Kind, Params
 
 _OWN_FIELDS = ("op", "input")
 _LONGEST_QUOTE = 80
@@ -72,6 +73,13 @@ def build(document: object, source: Source, max_steps: int) -> Plan:
     drafts = {name: _Draft(name, spec, faults) for name, spec in document.items()}
     for draft in drafts.values():
         draft.check_inputs(drafts, max_steps, faults)
+    faults += [
+        Fault(
+            pointer("steps", name), f"differs from {_shown(other)} in case alone; name one of them otherwise"
+        )
+        for name, other in itertools.combinations(drafts, 2)
+        if name.lower() == other.lower()
+    ]
     known = {name: tuple(read for read in draft.inputs if read in drafts) for name, draft in drafts.items()}
     ordered, cycles = order(known)
     faults += [
@@ -164,6 +172,8 @@ class _Draft:
             return True  # the source is pixels and a file; what is unknown is a fault already
         if self.operation.reads is Kind.PIXELS:
             return made_by.makes is Kind.PIXELS
+        if isinstance(self.operation, Inspector):
+            return made_by.makes is Kind.FILE and made_by.media_type.startswith("image/")
         # A bundle takes anything: a step of pixels leaves its lossless file for it.
         return made_by.makes is Kind.FILE or self.operation.max_inputs is None
 
@@ -174,7 +184,7 @@ class _Draft:
                 f"{_shown(name)} makes a finished file ({makes}) and {self.operation_name} needs pixels; "
                 f"read what {_shown(name)} reads instead"
             )
-        return f"{_shown(name)} makes pixels ({makes}) and {self.operation_name} needs a file; encode them first"
+        return f"{_shown(name)} ({makes}) makes no image file and {self.operation_name} needs one; encode it first"
 
 
 def _bind(drafts: list[_Draft], source: Source) -> Plan:

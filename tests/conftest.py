@@ -17,8 +17,10 @@ import pytest
 from api import Api
 from service import Stack
 
-from pixtools.local import ray
+from pixtools import migrate
+from pixtools.local import ray, stores
 from pixtools.local.home import Home
+from pixtools.settings import Settings
 
 # The machine is shared: how long one example takes says nothing.
 hypothesis.settings.register_profile("pixtools", deadline=None)
@@ -45,6 +47,15 @@ def open_folder() -> Iterator[Path]:
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def settings(open_folder: Path) -> Iterator[Settings]:
+    """Settings of a service whose stores run, each on a port of its own, and whose database is up to date."""
+    with stores.running(Home(open_folder / "stores")) as env:
+        made = Settings(**{name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()})
+        migrate.upgrade(made.database_url.get_secret_value())
+        yield made
 
 
 @pytest.fixture

@@ -7,22 +7,10 @@ import time
 
 import pytest
 
-from pixtools import migrate
 from pixtools.blob_store import BlobStore
 from pixtools.local import ray as local_ray
-from pixtools.local import stores
 from pixtools.local.home import Home
 from pixtools.local.ports import free_port
-from pixtools.settings import Settings
-
-
-@pytest.fixture(scope="session")
-def settings(open_folder):
-    with stores.running(Home(open_folder / "home")) as env:
-        values = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()}
-        settings = Settings(**values)
-        migrate.upgrade(settings.database_url.get_secret_value())
-        yield settings
 
 
 @pytest.fixture(scope="session")

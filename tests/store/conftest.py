@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 from pydantic import SecretStr
 
-from pixtools import migrate
 from pixtools.job_store import JobStore
-from pixtools.local import stores
-from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 from pixtools.settings import Settings
-
-
-@pytest.fixture(scope="session")
-def settings() -> Iterator[Settings]:
-    """Settings of a service whose stores run and whose database is up to date."""
-    # Not pytest's own folder, which nobody may enter: as root, Postgres keeps its data where it is told.
-    home = Path(tempfile.mkdtemp(prefix="pixtools-stores-"))
-    home.chmod(0o711)
-    try:
-        with stores.running(Home(home)) as env:
-            made = Settings(**{name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()})
-            migrate.upgrade(made.database_url.get_secret_value())
-            yield made
-    finally:
-        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

@@ -19,18 +19,19 @@ def plan(document: dict[str, Any], name: str = "IMG_1.jpg", sha256: str = SHA) -
 @st.composite
 def documents(draw: st.DrawFn, most: int = 10) -> dict[str, dict[str, Any]]:
     """Draw steps that make a plan, in any order and wired in any way."""
-    pixels, files = [SOURCE], [SOURCE]
+    pixels, pictures, others = [SOURCE], [SOURCE], []
     steps: dict[str, dict[str, Any]] = {}
     for number in range(draw(st.integers(1, most))):
         name = f"s{number}"
         op = draw(st.sampled_from(["resize", "jpg", "png", "avif", "metadata", "zip"]))
         if op == "zip":
-            readable = sorted({*pixels, *files})
+            readable = sorted({*pixels, *pictures, *others})
             read = draw(st.lists(st.sampled_from(readable), min_size=1, unique=True))
         else:
-            read = draw(st.sampled_from(files if op == "metadata" else pixels))
+            read = draw(st.sampled_from(pictures if op == "metadata" else pixels))
         steps[name] = {"op": op, "input": read}
         if op == "resize":
             steps[name] |= {"width": draw(st.integers(1, 3)), "keep": draw(st.booleans())}
-        (pixels if op == "resize" else files).append(name)
+        made = pixels if op == "resize" else others if op in ("metadata", "zip") else pictures
+        made.append(name)
     return {name: steps[name] for name in draw(st.permutations(list(steps)))}

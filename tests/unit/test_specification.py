@@ -153,7 +153,7 @@ MISTAKES = [
     ),
     pytest.param(
         {"a": {"op": "resize", "input": "source", "width": 9}, "b": {"op": "metadata", "input": "a"}},
-        {"/steps/b/input": "'a' makes pixels (resize) and metadata needs a file; encode them first"},
+        {"/steps/b/input": "'a' (resize) makes no image file and metadata needs one; encode it first"},
         id="a file wanted of pixels",
     ),
     pytest.param({"": {"op": "png", "input": "source"}}, {"/steps/": "no name"}, id="a step without a name"),
@@ -458,3 +458,14 @@ def test_a_large_short_form_is_refused_at_once():
         short(json.dumps(["webp"] * 40_000))
 
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("op", ["metadata", "zip"])
+def test_metadata_reads_images_alone(op):
+    with pytest.raises(InvalidPlan, match="makes no image file"):
+        plan({"a": {"op": op, "input": "source"}, "b": {"op": "metadata", "input": "a"}})
+
+
+def test_names_that_differ_in_case_alone_are_refused():
+    with pytest.raises(InvalidPlan, match="differs from 'WEB' in case alone"):
+        plan({"web": {"op": "webp", "input": "source"}, "WEB": {"op": "jpg", "input": "source"}})
