@@ -74,9 +74,7 @@ def build(document: object, source: Source, max_steps: int) -> Plan:
     for draft in drafts.values():
         draft.check_inputs(drafts, max_steps, faults)
     faults += [
-        Fault(
-            pointer("steps", name), f"differs from {_shown(other)} in case alone; name one of them otherwise"
-        )
+        Fault(pointer("steps", name), f"differs from {_shown(other)} in case alone; name one of them otherwise")
         for name, other in itertools.combinations(drafts, 2)
         if name.lower() == other.lower()
     ]
