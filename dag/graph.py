@@ -130,7 +130,7 @@ class Graph:
             call.end(Crashed)
         except TimeoutError:
             self._converters.discard(converter)
-            call.end(lambda step: Failed(step, StepTimedOut(f"It had {self._deadline_s:g} seconds.")))
+            call.end(lambda step: Failed(step, StepTimedOut(_too_slow(self._deadline_s))))
         except BaseException:
             # Cancelled in the middle: nobody wants what the converter is making.
             self._converters.discard(converter)
@@ -161,6 +161,10 @@ class Graph:
 
     def _file_name(self, name: str) -> str:
         return self._plan.source.name if name == SOURCE else self._plan.by_name[name].file_name
+
+
+def _too_slow(deadline_s: float) -> str:
+    return f"It was not done after {deadline_s:g} seconds. Make the picture smaller, or ask for less effort."
 
 
 class _Call:

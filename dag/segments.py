@@ -55,19 +55,14 @@ class Decoded:
 
 def segments(plan: Plan, work: frozenset[str], ways: int, megapixels: float) -> tuple[Segment, ...]:
     """Share the steps of `work` among at most `ways` converters; bundles follow in segments of their own."""
-    rooted = _branches(plan, work)
-    split = _share(rooted, ways, megapixels)
-    made = [
-        Segment(
-            tuple(step for step in plan.steps if step.name in names),
-            exports=len(split) > 1 and not at,
-            imports=at > 0,
-        )
-        for at, names in enumerate(split)
-    ]
+    shares = _share(_branches(plan, work), ways, megapixels)
+    bundles = [step for step in plan.steps if step.name in work and reads_artifacts(step)]
     return (
-        *made,
-        *(Segment((step,), bundles=True) for step in plan.steps if step.name in work and reads_artifacts(step)),
+        *(
+            Segment(tuple(steps), exports=len(shares) > 1 and at == 0, imports=at > 0)
+            for at, steps in enumerate(shares)
+        ),
+        *(Segment((step,), bundles=True) for step in bundles),
     )
 
 
@@ -89,30 +84,32 @@ def _branches(plan: Plan, work: frozenset[str]) -> list[list[Step]]:
     return list(branches.values())
 
 
-def _share(branches: list[list[Step]], ways: int, megapixels: float) -> list[set[str]]:
-    """Divide branches by longest processing time first; the first share, which decodes, gets all that reads files."""
-    if not branches:
-        return []
-    costs = {branch[0].name: megapixels * sum(map(_cost, branch)) for branch in branches}
-    bins: list[tuple[float, set[str]]] = [(0.0, set())]
-    for branch in sorted(branches, key=lambda branch: -costs[branch[0].name]):
-        names, cost = {step.name for step in branch}, costs[branch[0].name]
-        lightest = min(range(len(bins)), key=lambda at: bins[at][0])
-        movable = cost >= _WORTH_SPLITTING_MS and bins[lightest][0] >= _WORTH_SPLITTING_MS
-        if movable and len(bins) < ways:
-            bins.append((cost, names))
+def _share(branches: list[list[Step]], ways: int, megapixels: float) -> list[list[Step]]:
+    """Divide branches by longest processing time first; the first share, which decodes, gets all that reads files.
+
+    Each share begins with its cheapest branch: a result that takes milliseconds does not wait for one of seconds.
+    """
+    weighed = sorted(((megapixels * sum(map(_cost, branch)), branch) for branch in branches), key=lambda pair: -pair[0])
+    shares: list[list[tuple[float, list[Step]]]] = []
+    for cost, branch in weighed:
+        lightest = min(shares, key=_total, default=None)
+        if lightest is None or (len(shares) < ways and min(cost, _total(lightest)) >= _WORTH_SPLITTING_MS):
+            shares.append([(cost, branch)])
         else:
-            at = lightest if cost else 0
-            bins[at] = (bins[at][0] + cost, bins[at][1] | names)
-    return [names for _, names in bins]
+            (lightest if cost else shares[0]).append((cost, branch))
+    return [[step for _, branch in sorted(share, key=lambda pair: pair[0]) for step in branch] for share in shares]
+
+
+def _total(share: list[tuple[float, list[Step]]]) -> float:
+    return sum(cost for cost, _ in share)
 
 
 def _cost(step: Step) -> float:
     """Return milliseconds a megapixel of the source; a resize inside an encoder is taken to leave a quarter."""
     match step.operation:
-        case Encoder(ms_per_megapixel=ms):
-            return ms / 4 if getattr(step.params, "resize", None) else ms
-        case Transform(ms_per_megapixel=ms):
-            return ms
+        case Encoder(cost=cost):
+            return float(cost(step.params)) / (4 if getattr(step.params, "resize", None) else 1)
+        case Transform(cost=cost):
+            return float(cost(step.params))
         case _:
             return 0.0

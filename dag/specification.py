@@ -15,7 +15,13 @@ from pixtools.operations import OPERATIONS
 from pixtools.operations.base import AnyOperation, Inspector, Kind, Params
 
 _OWN_FIELDS = ("op", "input")
+_BUNDLERS = frozenset(name for name, operation in OPERATIONS.items() if operation.max_inputs is None)
 _LONGEST_QUOTE = 80
+_EXAMPLES = {
+    "/steps": 'write for instance {"web": {"op": "webp", "input": "source"}}',
+    "/operations": 'write for instance ["webp", "avif"]',
+    "/operation_params": 'write for instance {"webp": {"quality": 80}}',
+}
 _MOST_FAULTS = 100  # more would be no help to anybody, and a megabyte of nonsense would get ten as its answer
 
 
@@ -25,7 +31,7 @@ def parse(text: str, source: Source, max_steps: int) -> Plan:
 
 
 def parse_short(operations: str, operation_params: str | None, source: Source, max_steps: int) -> Plan:
-    """Return the plan of the short form: each operation once, on the source."""
+    """Return the plan of the short form: each operation once, on the source; a bundle takes what the others make."""
     names = _load("/operations", operations)
     params = _load("/operation_params", operation_params) if operation_params is not None else {}
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -50,7 +56,11 @@ def parse_short(operations: str, operation_params: str | None, source: Source, m
         for field in _OWN_FIELDS
         if field in fields
     ]
-    steps = {name: params.get(name, {}) | {"op": name, "input": SOURCE} for name in names}
+    files = [name for name in names if name not in _BUNDLERS]
+    steps = {
+        name: params.get(name, {}) | {"op": name, "input": (files or SOURCE) if name in _BUNDLERS else SOURCE}
+        for name in names
+    }
     try:
         plan = build(steps, source, max_steps)
     except InvalidPlan as error:
@@ -225,7 +235,7 @@ def _load(at: str, text: str) -> object:
         value = json.loads(text, object_pairs_hook=unique)
         json.dumps(value, ensure_ascii=False).encode()  # an escaped half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
-        raise BadRequest(f"{at.removeprefix('/')} is not JSON: {error}", (Fault(at, str(error)),)) from error
+        raise BadRequest(f"{at[1:]} is not JSON.", (Fault(at, f"is not JSON ({error}); {_EXAMPLES[at]}"),)) from error
     return value
 
 

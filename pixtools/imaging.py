@@ -44,6 +44,8 @@ HEAD_BYTES = 64
 """How much of a file `sniff` wants to see."""
 
 _EXIF_ORIENTATION = 0x0112
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"}
+
 # What turns a picture upright, by its EXIF orientation (Exif 2.32, 4.6.5.A).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -128,6 +130,8 @@ def sniff(head: bytes) -> str:  # noqa: PLR0911 (one line for each format)
         return "TIFF"
     if head.startswith(b"BM"):
         return "BMP"
+    if head[4:8] == b"ftyp" and _HEIF_BRANDS & _brands(head):
+        raise UnsupportedType("HEIC pictures are not supported. Export it as JPEG and send that.")
     known = ", ".join(name.replace("WEBP", "WebP") for name in MEDIA_TYPES)
     raise UnsupportedType(f"The file's first bytes are not those of a supported image. Send one of: {known}.")
 
@@ -151,15 +155,19 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
         # Counting walks the whole file, which is worth it only once the size of one frame is known to be fair.
         frames = _count_frames(image, limits.frames)
         _check(image.size, frames, limits)
-        width, height = image.size
-        if _orientation(image) in _TRANSPOSED:
-            width, height = height, width
+        width, height = upright_size(image)
         return Header(MEDIA_TYPES[kind], width, height, frames)
 
 
 def exif(image: Image.Image) -> Image.Exif:
     """Return the EXIF tags in front of the pixels; getexif() would decode a PNG to look for more behind them."""
     return Image.Exif() if image.format == "PNG" and "exif" not in image.info else image.getexif()
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height as they will be when the picture has been turned."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in _TRANSPOSED else (width, height)
 
 
 def _count_frames(image: Image.Image, most: int) -> int:
@@ -310,10 +318,14 @@ def decoding() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and the like; only errors count here
             yield
-    except _DECODER_ERRORS as error:
-        # Pillow's own message for an unreadable header holds a memory address and nothing else.
-        cause = "its header is damaged" if isinstance(error, UnidentifiedImageError) else str(error)
+    except UnidentifiedImageError as error:
+        # Its own message holds a memory address and nothing else.
         raise CorruptImage(
-            f"The file could not be decoded ({cause or type(error).__name__}). "
+            "The header of the file is damaged, or of a variant of its format that is not supported (as some AVIF "
+            "with transparency are). Open it in an editor and export it anew."
+        ) from error
+    except _DECODER_ERRORS as error:
+        raise CorruptImage(
+            f"The file could not be decoded ({str(error) or type(error).__name__}). "
             "Check that it opens in a viewer and send it again.",
         ) from error

@@ -381,6 +381,20 @@ class JobStore:
                 self._rescue_one(session, job_id, owner, attempt, crashes + 1)
         return [row.id for row in rows]
 
+    def hand_back(self) -> list[uuid.UUID]:
+        """Return every running job to the queue and blame nobody: for when all dispatchers ended in good order."""
+        statement = (
+            update(Job)
+            .where(col(Job.state) == JobState.RUNNING)
+            .values(state=JobState.QUEUED, lease_until=None, available_at=func.now(), version=Job.version + 1)
+            .returning(col(Job.id))
+        )
+        with self._transaction() as session:
+            job_ids = list(session.scalars(statement))
+            for job_id in job_ids:
+                _put_back(session, job_id)
+        return job_ids
+
     def _rescue_one(
         self,
         session: Session,

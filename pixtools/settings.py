@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     idempotency_ttl: timedelta = timedelta(hours=24)
 
     dispatchers: int = Field(1, ge=1)
-    min_converters: int = Field(1, ge=0)
+    min_converters: int = Field(2, ge=0)  # two, so that the first large picture is shared already
     max_converters: int | None = Field(None, ge=1)  # of each dispatcher; None: its share of the CPUs
     converter_idle: timedelta = timedelta(minutes=1)
 

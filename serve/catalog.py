@@ -18,6 +18,7 @@ class LimitsAnswer(BaseModel):
     side: int
     frames: int
     steps: int
+    step_seconds: float  # what takes longer is ended
 
 
 class InputAnswer(BaseModel):
@@ -58,6 +59,7 @@ def catalog(settings: Settings) -> Catalog:
             side=settings.max_side,
             frames=settings.max_frames,
             steps=settings.max_steps,
+            step_seconds=settings.step_deadline.total_seconds(),
         ),
         media_types=list(MEDIA_TYPES.values()),
         operations=[_operation(operation) for operation in OPERATIONS.values()],

@@ -81,9 +81,10 @@ def _parts(form: FormData) -> tuple[UploadFile, dict[str, str]]:
     if faults:
         raise InvalidRequest("Correct the fields that are named.", tuple(faults))
     if not files:
-        raise BadRequest("The image is missing: send it as the part `file`, with a file name.")
+        missing = Fault("/file", "is missing; send the image as a file, with a file name")
+        raise BadRequest("The image is missing.", (missing,))
     if not {"steps", "operations"} & fields.keys():
-        raise BadRequest("The work is missing: send `steps` or `operations`.")
+        raise BadRequest("The work is missing.", (Fault("/steps", "is missing; send `steps` or `operations`"),))
     return files[0], fields
 
 

@@ -6,15 +6,19 @@ import os
 import signal
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pixtools import migrate
+from pixtools.errors import DatabaseDown
+from pixtools.job_store import JobStore
 from pixtools.local import deployment, guard, ports, processes, ray, stores, target
 from pixtools.local.errors import LocalError
 from pixtools.local.home import Home
+from pixtools.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,11 +45,34 @@ def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
         return guard.run(lambda: _run(home, settings, serve_config), parent)
 
 
+@dataclass(frozen=True)
+class _Service:
+    servers: list[Server]
+    head: Server | None
+    env: dict[str, str]
+    owns_jobs: bool  # nobody else runs jobs from this database
+
+    def hand_back(self) -> None:
+        """End the dispatchers and put what they ran back in the queue: a stop is no crash to be counted."""
+        if self.head is not None and self.owns_jobs:
+            self.head.stop()
+            urls = {name: self.env[f"PIXTOOLS_{name.upper()}"] for name in ("database_url", "redis_url")}
+            store = JobStore(Settings.model_validate(urls))
+            with suppress(DatabaseDown):
+                store.hand_back()
+            store.close()
+
+
 def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> int:
     code = 0
     with ExitStack() as stack:  # stops what was started, the last one first
         try:
-            _watch(_start(home, settings, serve_config, stack))
+            service = _start(home, settings, serve_config, stack)
+            try:
+                _watch(service.servers)
+            except guard.Stop:
+                service.hand_back()
+                raise
         except guard.Stop:
             _say("\nStopping.")
         except LocalError as error:
@@ -58,8 +85,8 @@ def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> i
     return code
 
 
-def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], stack: ExitStack) -> list[Server]:
-    """Start every part; return the servers among them once the service answers."""
+def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], stack: ExitStack) -> _Service:
+    """Start every part; return once the service answers."""
     began = time.monotonic()
 
     def ready(part: str) -> None:
@@ -90,7 +117,7 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     deployment.wait_until_ready(place.cluster, place.page_url, lambda: _check(servers))
     ready("service")
     _say(_summary(home, settings, place))
-    return servers
+    return _Service(servers, place.head, env, owns_jobs=settings.database_url is None)
 
 
 def _migrate(database_url: str) -> None:

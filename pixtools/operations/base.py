@@ -40,6 +40,8 @@ Side = Annotated[int, Field(ge=1, le=16_384)]
 class Box(Params):
     """A size to fit inside, in pixels: the shape is kept and nothing is enlarged."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["width"]}, {"required": ["height"]}]})
+
     width: Side | None = Field(None, title="Width", description="at most this many pixels wide")
     height: Side | None = Field(None, title="Height", description="at most this many pixels high")
 
@@ -109,7 +111,7 @@ class Encoder(Operation[E]):
     """Pixels to a file; they have been resized when `run` gets them."""
 
     run: Callable[[Picture, E], bytes]
-    ms_per_megapixel: float  # measured on one core; only ratios matter, to share steps between converters
+    cost: Callable[[E], float]  # about milliseconds a megapixel on one core; only the ratios matter
     reads: Kind = Kind.PIXELS
     makes: Kind = Kind.FILE
 
@@ -119,7 +121,7 @@ class Transform(Operation[P]):
     """Pixels to pixels; what it leaves, where it leaves a file at all, is a lossless PNG."""
 
     run: Callable[[Picture, P], Picture]
-    ms_per_megapixel: float
+    cost: Callable[[P], float]  # as an encoder's
     reads: Kind = Kind.PIXELS
     makes: Kind = Kind.PIXELS
     media_type: str = "image/png"

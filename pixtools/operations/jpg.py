@@ -21,7 +21,7 @@ JPG = Encoder(
     version=1,
     params=Jpg,
     run=run,
-    ms_per_megapixel=2.5,
+    cost=lambda _: 2.5,
     media_type="image/jpeg",
     extension="jpg",
 )

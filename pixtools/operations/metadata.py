@@ -1,4 +1,4 @@
-"""What a file says of itself: container, dimensions, EXIF with its sub-IFDs, GPS in degrees, the ICC profile.
+"""What a file says of itself: container, upright dimensions, EXIF with its sub-IFDs, GPS in degrees, the ICC profile.
 
 Tag names are those of Exif 2.32 as Pillow has them, in snake case; rationals become floats, GPS decimal degrees.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from pixtools.imaging import HEAD_BYTES, MEDIA_TYPES, decoding, exif, sniff
+from pixtools.imaging import HEAD_BYTES, MEDIA_TYPES, decoding, exif, sniff, upright_size
 from pixtools.operations.base import Inspector, Params
 
 _MAX_TEXT = 2_000  # a longer value is a maker's blob, not something to read
@@ -30,8 +30,8 @@ def run(data: bytes, params: Metadata) -> dict[str, Any]:  # noqa: ARG001
         tags = exif(image)
         facts: dict[str, Any] = {
             "media_type": MEDIA_TYPES[kind],
-            "width": image.width,
-            "height": image.height,
+            "width": upright_size(image)[0],
+            "height": upright_size(image)[1],
             "mode": image.mode,
             "frames": int(getattr(image, "n_frames", 1)),
             "bytes": len(data),

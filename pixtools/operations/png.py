@@ -26,7 +26,7 @@ PNG = Encoder(
     version=1,
     params=Png,
     run=run,
-    ms_per_megapixel=80,
+    cost=lambda _: 80,
     media_type="image/png",
     extension="png",
 )

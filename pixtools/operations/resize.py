@@ -19,5 +19,5 @@ RESIZE = Transform(
     version=1,
     params=Resize,
     run=run,
-    ms_per_megapixel=8,
+    cost=lambda _: 8,
 )

@@ -26,7 +26,7 @@ WEBP = Encoder(
     version=1,
     params=Webp,
     run=run,
-    ms_per_megapixel=75,
+    cost=lambda params: 60 if params.lossless else 75,
     media_type="image/webp",
     extension="webp",
 )

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from jobs import ANN, CHAIN, Clock, claim, finish, new_job, states, submit, submitted
 
+from pixtools.errors import LeaseLost
 from pixtools.job_store import Claim, JobStore
 from pixtools.outcomes import Began
 from pixtools.states import JobState, StepState
@@ -128,3 +129,17 @@ def test_a_job_that_is_given_up_keeps_what_it_has(store, clock, settings):
     done, failed, skipped = StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED
     assert states(store, job_id) == {"t": done, "a": done, "b": failed, "z": skipped, "other": failed}
     assert store.get(ANN, job_id).artifacts.keys() == {"t", "a"}
+
+
+def test_a_job_handed_back_in_good_order_goes_on_at_once_and_nobody_is_blamed(store, settings):
+    job_id = submit(store, new_job(CHAIN)).job_id
+    for _ in range(settings.max_crashes + 1):
+        claimed = claim(store)
+        store.record(job_id, claimed.attempt, [Began("t")])
+        assert store.hand_back() == [job_id]
+
+    view = store.get(ANN, job_id)
+    assert (view.job.state, view.job.crashes, view.job.lease_until) == (JobState.QUEUED, 0, None)
+    assert {step.state for step in view.steps} == {StepState.WAITING}
+    with pytest.raises(LeaseLost):
+        store.record(job_id, claimed.attempt, [Began("t")])

@@ -27,7 +27,7 @@ def shared(document: dict, ways: int, megapixels: float, work: set[str] | None =
 def test_with_one_converter_all_is_one_segment_that_decodes_for_itself():
     (only,) = shared(THREE, ways=1, megapixels=50)
 
-    assert only.names == ("web", "small", "exif", "same")
+    assert only.names == ("exif", "small", "web", "same")  # what takes least comes first
     assert (only.exports, only.imports, only.bundles) == (False, False, False)
 
 
@@ -181,3 +181,17 @@ def test_what_reads_artifacts_waits_alone_for_them(drawn):
             reads_artifacts = step.operation.reads is Kind.FILE and step.inputs != (SOURCE,)
             assert segment.bundles == (reads_artifacts or isinstance(step.operation, Bundler))
             assert not segment.bundles or len(segment.steps) == 1
+
+
+def test_effort_counts_so_a_slow_encoder_comes_last_or_goes_to_another_converter():
+    document = {
+        "slow": {"op": "avif", "input": "source", "speed": 2},
+        "web": {"op": "webp", "input": "source"},
+        "png": {"op": "png", "input": "source"},
+    }
+
+    (only,) = shared(document, ways=1, megapixels=20)
+    alone, others = shared(document, ways=2, megapixels=20)
+
+    assert only.names == ("web", "png", "slow")
+    assert (alone.names, others.names) == (("slow",), ("web", "png"))

@@ -469,3 +469,8 @@ def test_metadata_reads_images_alone(op):
 def test_names_that_differ_in_case_alone_are_refused():
     with pytest.raises(InvalidPlan, match="differs from 'WEB' in case alone"):
         plan({"web": {"op": "webp", "input": "source"}, "WEB": {"op": "jpg", "input": "source"}})
+
+
+def test_a_zip_in_the_short_form_bundles_what_the_others_make():
+    assert short('["zip", "webp", "metadata"]').by_name["zip"].inputs == ("webp", "metadata")
+    assert short('["zip"]').by_name["zip"].inputs == ("source",)
