@@ -1,10 +1,10 @@
 // The page's only way to the network. Every request takes an AbortSignal; every refusal becomes a Problem.
 
-/** The service answered no: an RFC 9457 body. */
+/** The service answered no: an RFC 9457 body. It is `final` where the service itself says that asking again is no use. */
 export class Problem extends Error {
-  constructor(status, body, retryAfter) {
+  constructor(status, body, { retryAfter, final }) {
     super(body.detail || body.title);
-    Object.assign(this, { status, title: body.title, detail: body.detail, errors: body.errors ?? [], retryAfter });
+    Object.assign(this, { status, title: body.title, detail: body.detail, errors: body.errors ?? [], retryAfter, final });
   }
 }
 
@@ -34,7 +34,7 @@ export function createJob({ file, steps, key, signal, onProgress }) {
     request.addEventListener("load", () => {
       const body = parse(request.responseText);
       if (request.status < 300 && body) resolve(body);
-      else reject(problemOf(request.status, body, request.getResponseHeader("Retry-After")));
+      else reject(problemOf(request.status, body, (name) => request.getResponseHeader(name)));
     });
     request.addEventListener("error", () => reject(new Unreachable()));
     request.addEventListener("abort", () => reject(signal.reason));
@@ -43,12 +43,12 @@ export function createJob({ file, steps, key, signal, onProgress }) {
   });
 }
 
-/** Server-sent events of a job. `onBreak` hears each loss of the stream and whether the browser reconnects by itself. */
+/** Server-sent events of a job. `onBreak` hears each loss of the stream. */
 export function listen(id, { signal, onJob, onBreak }) {
   const events = new EventSource(`/api/jobs/${encodeURIComponent(id)}/events`);
   signal.addEventListener("abort", () => events.close(), { once: true });
   events.addEventListener("job", (event) => onJob(JSON.parse(event.data)));
-  events.addEventListener("error", () => onBreak(events.readyState === EventSource.CONNECTING));
+  events.addEventListener("error", () => onBreak());
 }
 
 async function get(path, signal) {
@@ -60,7 +60,7 @@ async function get(path, signal) {
   }
   const body = parse(await response.text());
   if (response.ok && body) return body;
-  throw problemOf(response.status, body, response.headers.get("Retry-After"));
+  throw problemOf(response.status, body, (name) => response.headers.get(name));
 }
 
 function parse(text) {
@@ -71,7 +71,12 @@ function parse(text) {
   }
 }
 
-function problemOf(status, body, retryAfter) {
+// While the service starts, its port answers 404 in plain text: only its own problem+json says that something is not there.
+function problemOf(status, body, header) {
+  const own = header("Content-Type")?.startsWith("application/problem+json") && body !== null;
   const known = body ?? { title: "The service gave no usable answer", detail: `It answered with HTTP status ${status}. Try again in a moment.` };
-  return new Problem(status, known, Number(retryAfter) || null);
+  return new Problem(status, known, {
+    retryAfter: Number(header("Retry-After")) || null,
+    final: own && status >= 400 && status < 500,
+  });
 }

@@ -3,6 +3,8 @@
 // A step is {key, op, name, input, params}. Inputs are held by key and not by name, so renaming breaks nothing.
 // `input` is "source" or a key; for an operation of many inputs a list of keys, or null while it takes all it can.
 
+import { missing } from "/static/schema.js";
+
 export const SOURCE = "source";
 
 export class Draft {
@@ -22,14 +24,18 @@ export class Draft {
     return (this.operation(step).input.max ?? Infinity) > 1;
   }
 
-  /** A new step goes above the bundles at the end, so that they can take it. */
+  /**
+   * A new step goes above the bundles at the end, so that they can take it. One that reads pixels reads the last step
+   * that makes some: whoever resizes first wants the rest to be small.
+   */
   add(op, { name = op, input, params = {} } = {}) {
     const step = { key: `step-${this.#next++}`, op, name: this.#unique(name), params };
     const many = this.takesMany(step);
-    step.input = input === undefined ? (many ? null : SOURCE) : input;
+    step.input = input ?? (many ? null : SOURCE);
     let at = this.steps.length;
     while (!many && at > 0 && this.steps[at - 1].input === null) at--;
     this.steps.splice(at, 0, step);
+    if (input === undefined && this.operation(step).input.kind === "pixels") step.input = this.candidates(step).at(-1)?.key ?? SOURCE;
     return step;
   }
 
@@ -82,7 +88,10 @@ export class Draft {
   obstacle() {
     if (this.steps.length === 0) return "add at least one step";
     const empty = this.steps.find((step) => this.takesMany(step) && this.taken(step).length === 0);
-    return empty ? `give ${empty.name} a step to bundle` : null;
+    if (empty) return `give ${empty.name} a step to bundle`;
+    const lacks = (step) => missing(this.operation(step).parameters, step.params);
+    const lacking = this.steps.find(lacks);
+    return lacking ? `give step ${lacking.name} ${lacks(lacking)}` : null;
   }
 
   /** The `steps` of POST /api/jobs. */
@@ -110,6 +119,13 @@ export class Draft {
       keys.set(name, this.add(step.op, { name, input, params: step.params }).key);
     }
     return unknown;
+  }
+
+  /** Take back steps as `steps` held them on an earlier visit, unless this service lacks one of their operations. */
+  restore(steps) {
+    if (!steps.every(({ op }) => this.#operations.has(op))) return;
+    this.steps = steps;
+    this.#next = 1 + Math.max(-1, ...steps.map(({ key }) => Number(key.split("-")[1])));
   }
 
   #unique(wanted) {

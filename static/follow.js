@@ -1,53 +1,68 @@
-// A job as it happens: server-sent events, or a look every two seconds where the stream keeps failing.
+// A job as it happens: server-sent events, or a look every two seconds where the stream brings nothing.
 
 import { getJob, listen } from "/static/api.js";
 import { ended } from "/static/words.js";
 
-const BREAKS_BEFORE_POLLING = 3;
-const POLL_MS = 2000;
+const PAUSE_MS = 2000;
+const BARREN_STREAMS_BEFORE_POLLING = 3;
 
-/** Call `onJob` with each state of the job until it has ended or `signal` aborts. Rejects where the job cannot be had. */
-export async function follow(id, { signal, onJob }) {
-  const first = await getJob(id, signal);
-  onJob(first);
-  if (ended(first)) return;
-  if (!(await stream(id, { signal, onJob })) && !signal.aborted) await poll(id, { signal, onJob });
+/**
+ * Call `onJob` with each state of the job until it has ended or `signal` aborts; `onLine` hears false when the service
+ * stops answering and true when it does again. Rejects only where the service itself says that the job cannot be had.
+ */
+export async function follow(id, { signal, onJob, onLine }) {
+  let barren = 0; // streams in a row that brought no event: something between us and the service holds them back
+  for (;;) {
+    const job = await look(id, { signal, onLine });
+    onJob(job);
+    if (ended(job)) return;
+    if (barren < BARREN_STREAMS_BEFORE_POLLING) {
+      const outcome = await stream(id, { signal, onJob });
+      if (outcome === "ended") return;
+      barren = outcome === "barren" ? barren + 1 : 0;
+    }
+    await pause(PAUSE_MS, signal);
+  }
 }
 
-/** Resolves to true when the job has ended, to false when the stream is given up. */
+/** The job as it is now, however long the service stays away. */
+async function look(id, { signal, onLine }) {
+  for (;;) {
+    try {
+      const job = await getJob(id, signal);
+      onLine(true);
+      return job;
+    } catch (error) {
+      if (signal.aborted || error.final) throw error;
+      onLine(false);
+      await pause(PAUSE_MS, signal);
+    }
+  }
+}
+
+/** Resolves to "ended" when the job has, else to "broken" after some events or "barren" after none. */
 function stream(id, { signal, onJob }) {
   return new Promise((resolve) => {
     const closing = new AbortController();
-    const close = (outcome) => { closing.abort(); resolve(outcome); };
-    let breaks = 0;
-    signal.addEventListener("abort", () => close(false), { once: true });
+    let outcome = "barren";
+    const close = () => { closing.abort(); resolve(outcome); };
+    signal.addEventListener("abort", close, { once: true });
     listen(id, {
       signal: closing.signal,
       onJob: (job) => {
         if (signal.aborted) return;
-        breaks = 0;
+        outcome = ended(job) ? "ended" : "broken";
         onJob(job);
-        if (ended(job)) close(true); // else EventSource would connect again when the server ends the stream
+        if (ended(job)) close(); // else EventSource would connect again when the server ends the stream
       },
-      onBreak: (reconnects) => { if (!reconnects || ++breaks >= BREAKS_BEFORE_POLLING) close(false); },
+      onBreak: close, // the next look tells whether the service is still there
     });
   });
 }
 
-async function poll(id, { signal, onJob }) {
-  for (;;) {
-    await pause(POLL_MS, signal);
-    const job = await getJob(id, signal).catch((error) => {
-      if (signal.aborted || error.status) throw error;
-      return null; // out of reach for now; the job goes on without us
-    });
-    if (job) onJob(job);
-    if (job && ended(job)) return;
-  }
-}
-
 function pause(ms, signal) {
   return new Promise((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
     const timer = setTimeout(resolve, ms);
     signal.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
   });

@@ -4,10 +4,11 @@ import { getJob } from "/static/api.js";
 import { announce } from "/static/announce.js";
 import { el, fill, icon } from "/static/element.js";
 import { follow } from "/static/follow.js";
+import { showProgress, tally } from "/static/job-progress.js";
 import { showSteps } from "/static/job-steps.js";
 import { describe } from "/static/problem.js";
 import { showResults } from "/static/results.js";
-import { bytes, dimensions, ended, format, jobState, moment, plural } from "/static/words.js";
+import { bytes, dimensions, ended, format, jobState, moment } from "/static/words.js";
 
 const at = (id) => document.getElementById(id);
 
@@ -27,14 +28,16 @@ export async function watchJob(id, { signal, titles, onJob, onMove }) {
     render(job, titles, renew);
     tell(job, last);
     onJob(job);
-    if (last && job.state !== last.state) onMove(job);
+    if (job.state !== last?.state) onMove(job); // the first look too: a quick job may have ended since the list was read
     last = job;
   };
   at("job-problem").hidden = true;
+  at("job-lost").hidden = true;
   if (at("job").dataset.job !== id) clear(id);
   try {
-    await follow(id, { signal, onJob: show });
+    await follow(id, { signal, onJob: show, onLine: showLine });
   } catch (error) {
+    at("job-lost").hidden = true;
     if (!signal.aborted) showTrouble(error);
   }
 }
@@ -49,7 +52,6 @@ function clear(id) {
 }
 
 function render(job, titles, renew) {
-  const { done, total } = job.progress;
   at("job-body").hidden = false;
   at("job-results").hidden = false;
   at("job-title").textContent = job.source.name;
@@ -57,12 +59,11 @@ function render(job, titles, renew) {
   at("job-source").textContent = [format(job.source.media_type), dimensions(job.source), bytes(job.source.bytes)].filter(Boolean).join(" · ");
   at("job-state").className = `state badge is-${job.state}`;
   fill(at("job-state"), icon(job.state), jobState(job.state));
-  at("job-bar").max = total;
-  at("job-bar").value = done;
-  at("job-done").textContent = `${done} of ${plural(total, "step")} done`;
+  showProgress(at("job-bar"), at("job-done"), job);
   at("job-kept").textContent = keptUntil(job);
+  const told = Object.values(job.steps).some((step) => step.error); // where it went wrong, the step itself says what
   fill(at("job-error"), job.error && [el("strong", {}, job.error.title), ` ${job.error.detail ?? ""}`]);
-  at("job-error").hidden = !job.error;
+  at("job-error").hidden = !job.error || told;
   at("job-again").hidden = !ended(job);
   showSteps(at("job-steps"), job, titles);
   at("results-none").hidden = showResults(at("results"), job, renew) > 0;
@@ -75,10 +76,15 @@ function keptUntil({ state, expires_at: expires }) {
 }
 
 function tell(job, last) {
-  const { done, total } = job.progress;
-  if (last?.state === job.state && last.progress.done === done) return;
+  if (last?.state === job.state && last.progress.done === job.progress.done) return;
   const failed = Object.entries(job.steps).filter(([, step]) => step.state === "failed").map(([name]) => name);
-  announce(`Job ${jobState(job.state)}, ${done} of ${plural(total, "step")} done${failed.length ? `, failed: ${failed.join(", ")}` : ""}`);
+  announce(`Job ${jobState(job.state)}, ${tally(job)}${failed.length ? `: ${failed.join(", ")}` : ""}`);
+}
+
+function showLine(on) {
+  if (at("job-lost").hidden === on) return;
+  at("job-lost").hidden = on;
+  announce(on ? "The connection is back." : at("job-lost").textContent);
 }
 
 function showTrouble(error) {

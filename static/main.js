@@ -3,6 +3,7 @@
 import { getOperations } from "/static/api.js";
 import { builder } from "/static/builder.js";
 import { Draft } from "/static/draft.js";
+import { draftStore } from "/static/draft-store.js";
 import { acceptFiles } from "/static/drop.js";
 import { el, fill } from "/static/element.js";
 import { jobHistory } from "/static/history.js";
@@ -30,10 +31,15 @@ function wire({ operations, limits, media_types: mediaTypes }) {
   const titles = new Map(operations.map(({ op, title }) => [op, title]));
   const history = jobHistory({ signal: leaving.signal });
   const draft = new Draft(operations);
+  draftStore.restore(draft);
   let start = { refresh: () => {} }; // until photo and steps exist for it to look at
   const photo = photoPicker({ limits, mediaTypes, onChange: () => start.refresh() });
-  const steps = builder({ draft, operations, onChange: () => start.refresh() });
-  start = submission({ draft, photo, builder: steps, onAccepted: (job) => { location.hash = `#/jobs/${job.id}`; history.refresh(); } });
+  const steps = builder({ draft, operations, onChange: () => { start.refresh(); draftStore.save(draft); } });
+  start = submission({ draft, photo, builder: steps, onAccepted: (job) => {
+    draftStore.clear();
+    location.hash = `#/jobs/${job.id}`;
+    history.refresh();
+  } });
   let viewing = new AbortController();
   let shown = null;
 

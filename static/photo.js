@@ -2,7 +2,7 @@
 
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
-import { bytes, dimensions, format, list } from "/static/words.js";
+import { bytes, dimensions, either, format, list } from "/static/words.js";
 
 /** {file, fault} as the photo stands; `onChange` hears each new one. */
 export function photoPicker({ limits, mediaTypes, onChange }) {
@@ -15,6 +15,7 @@ export function photoPicker({ limits, mediaTypes, onChange }) {
   input.addEventListener("change", () => { take([...input.files]); input.value = ""; }); // so the same file can be picked again
   document.getElementById("photo-replace").addEventListener("click", () => input.click());
   document.getElementById("photo-remove").addEventListener("click", () => { take([]); input.focus(); });
+  input.accept = mediaTypes.join(); // an iPhone then gives its HEIC photos as JPEG
   document.getElementById("photo-limits").textContent =
     `${list(mediaTypes.map(format))}, up to ${bytes(limits.upload_bytes)} and ${limits.pixels / 1e6} megapixels. Or paste one.`;
 
@@ -28,18 +29,19 @@ export function photoPicker({ limits, mediaTypes, onChange }) {
     chosen.hidden = !file;
     if (file) show(file, files.length);
     onChange();
-    if (file) await measure(file);
+    if (file && !self.fault) await measure(file);
   }
 
   function show(file, count) {
     document.getElementById("photo-name").textContent = file.name;
     tell(file, {});
     fill(document.getElementById("photo-picture"));
+    document.getElementById("photo-picture").hidden = Boolean(self.fault);
     note(self.fault ?? (count > 1 ? `You gave ${count} files. A job has one photo, so the first was taken.` : null));
     announce(self.fault ?? `${file.name} chosen`);
   }
 
-  // A photo that this browser cannot show (HEIC, TIFF) may still be one that the service reads.
+  // A photo that this browser cannot show (TIFF) may still be one that the service reads.
   async function measure(file) {
     const picture = el("img", { src: preview, alt: `Preview of ${file.name}` });
     const holder = document.getElementById("photo-picture");
@@ -71,12 +73,14 @@ export function photoPicker({ limits, mediaTypes, onChange }) {
   }
 
   function faultOf(file) {
+    const type = /\.hei[cf]$/i.test(file.name) ? "image/heic" : file.type;
+    if (/^image\/hei[cf]/.test(type) && !mediaTypes.includes(type)) return "HEIC pictures are not supported yet: export it as JPEG and choose that.";
     if (file.size === 0) return `${file.name} is empty. Choose another file.`;
     if (file.size > limits.upload_bytes) {
       return `${file.name} has ${bytes(file.size)}; the limit is ${bytes(limits.upload_bytes)}. Save it at a lower quality or a smaller size and choose it again.`;
     }
-    if (file.type && !mediaTypes.includes(file.type)) {
-      return `${file.name} is of type ${file.type}. Choose a picture: ${list(mediaTypes.map(format))}.`;
+    if (type && !mediaTypes.includes(type)) {
+      return `${file.name} is not a picture that can be read. Choose a ${either(mediaTypes.map(format))}.`;
     }
     return null;
   }

@@ -1,5 +1,7 @@
 // JSON Schema as Pydantic writes it, reduced to what a form needs.
 
+import { either, list } from "/static/words.js";
+
 /** Follow $ref and unwrap `anyOf [X, null]`; `optional` says that null was allowed. */
 export function resolve(schema, defs = {}) {
   let found = schema;
@@ -13,6 +15,7 @@ export function resolve(schema, defs = {}) {
       found = { ...allOf[0], ...own };
     } else if (found.anyOf) {
       const { anyOf, ...own } = found;
+      if (anyOf.every(isDemand)) return { ...found, optional };
       const some = anyOf.filter((choice) => choice.type !== "null");
       optional ||= some.length < anyOf.length;
       if (some.length !== 1) return { ...own, optional };
@@ -22,6 +25,23 @@ export function resolve(schema, defs = {}) {
     }
   }
 }
+
+/** What `values` lack of what the schema demands, in words ("a width or a height"), or null. */
+export function missing(schema, values, defs = schema.$defs) {
+  const known = resolve(schema, defs);
+  const properties = Object.fromEntries(Object.entries(known.properties ?? {}).map(([name, one]) => [name, resolve(one, defs)]));
+  const absent = ({ required = [] }) => required.filter((name) => values[name] === undefined && !("const" in (properties[name] ?? {})));
+  const worded = (names) => list(names.map((name) => article(label(name, properties[name] ?? {}).toLowerCase())));
+  if (absent(known).length) return worded(absent(known));
+  const choices = (known.anyOf ?? []).filter(isDemand).map(absent);
+  if (choices.length && choices.every((names) => names.length)) return either(choices.map(worded));
+  const groups = Object.keys(properties).filter((name) => kind(properties[name]) === "group" && values[name] !== undefined);
+  return groups.map((name) => missing(properties[name], values[name], defs)).find(Boolean) ?? null;
+}
+
+const isDemand = (schema) => Object.keys(schema).join() === "required";
+
+const article = (noun) => `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
 
 /** Which control shows this schema. What a form cannot show well is written as JSON. */
 export function kind(schema) {

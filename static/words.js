@@ -53,6 +53,8 @@ export function moment(iso) {
   return then.toLocaleString(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" });
 }
 
-export const list = (words) => new Intl.ListFormat("en", { type: "conjunction" }).format(words);
+export const list = (words) => new Intl.ListFormat("en-GB", { type: "conjunction" }).format(words);
+
+export const either = (words) => new Intl.ListFormat("en-GB", { type: "disjunction" }).format(words);
 
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

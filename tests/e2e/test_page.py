@@ -125,19 +125,44 @@ def test_a_graph_with_sizes_and_a_bundle_can_be_built_by_hand(page):
 
 def test_a_step_that_cannot_run_is_marked_where_it_stands_and_nothing_is_lost(page):
     page.get_by_label("Choose a photo").set_input_files(photo(3))
-    add(page, "WebP", "Resize")
+    add(page, "WebP", "PNG")
     step(page, "webp").get_by_label("Name").fill("web")
+    step(page, "png").get_by_label("Name").fill("a slash/")
     start(page)
 
-    expect(step(page, "resize")).to_contain_text(re.compile("width", re.IGNORECASE))
-    expect(step(page, "resize").locator(".field-error:visible")).to_have_count(1)
+    expect(step(page, "a slash/").locator(".field-error:visible")).to_have_count(1)
     expect(step(page, "web").locator(".field-error:visible")).to_have_count(0)
     expect(page.locator("#photo-name")).to_have_text("photo-3.jpg")
 
-    step(page, "resize").get_by_label("Width").fill("200")
+    step(page, "a slash/").get_by_label("Name").fill("png")
     start(page)
     wait_until_succeeded(page)
-    expect(result(page, "resize")).to_contain_text("200 × 150")
+    expect(result(page, "png")).to_contain_text("640 × 480")
+
+
+def test_a_resize_without_a_size_says_what_is_missing(page):
+    page.get_by_label("Choose a photo").set_input_files(photo(5))
+    add(page, "Resize")
+    expect(page.locator("#start-reason")).to_have_text("To start, give step resize a width or a height.")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+
+    step(page, "resize").get_by_label("Height").fill("200")
+    expect(page.locator("#start-reason")).to_have_text("Ready.")
+
+
+def test_an_encoder_added_after_a_resize_reads_it(page):
+    add(page, "Resize", "WebP", "Metadata")
+    for name, read in (("webp", "resize"), ("metadata", "source (your photo)")):
+        expect(step(page, name).get_by_label("Input").locator("option:checked")).to_have_text(read)
+
+    page.reload()
+    expect(step(page, "webp").get_by_label("Input").locator("option:checked")).to_have_text("resize")
+
+
+def test_a_heic_photo_is_refused_when_picked(page):
+    page.get_by_label("Choose a photo").set_input_files({"name": "IMG_1.HEIC", "mimeType": "", "buffer": b"ftypheic"})
+    expect(page.locator("#photo-note")).to_contain_text("export it as JPEG")
+    expect(page.get_by_text("This browser cannot show it")).to_have_count(0)
 
 
 def test_a_text_file_named_png_is_refused_beside_the_start_button(page):
