@@ -8,7 +8,7 @@ from pixtools.operations.base import EncodeParams, Encoder
 
 class Avif(EncodeParams):
     quality: int = Field(65, ge=1, le=100, title="Quality", description="higher is better and larger")
-    speed: int = Field(9, ge=0, le=10, title="Speed", description="from 0, slow and small, to 10, fast")
+    speed: int = Field(9, ge=0, le=10, title="Speed", description="higher is faster and larger")
 
 
 def run(picture: Picture, params: Avif) -> bytes:
