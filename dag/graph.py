@@ -110,7 +110,8 @@ class Graph:
         for _ in range(_TRIES):
             if await self._try(_Call(segment, self._report), order, pixels):
                 return
-        log.warning("no converter took the order: steps=%s", ",".join(segment.names))
+        # Bad luck once; but what kills converters before they can say a word must not be tried for ever.
+        self._report(Crashed(segment.names[0]))
 
     async def _try(self, call: _Call, order: Order, pixels: tuple[Any, ...]) -> bool:
         """Let a converter carry out the order; say whether one began to."""
