@@ -8,11 +8,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
-import psutil
 import pytest
 from api import Api
 from service import Stack
@@ -70,9 +68,7 @@ def new_stack(open_folder: Path) -> Iterator[Callable[..., Stack]]:
     yield make
     for stack in made:
         if stack.process is not None:
-            for process in stack.processes():
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            stack.kill()
             stack.process.wait(60)
             ray.forget(Home(stack.home))  # a service that was killed leaves its folder
 

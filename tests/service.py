@@ -117,4 +117,17 @@ class Stack:
             launcher = psutil.Process(self.process.pid)
             family = [launcher, *launcher.children(recursive=True)]
         lost = processes.belonging_to(self.home, ray.folder(Home(self.home)))
-        return [p for p in {*family, *lost} if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in {*family, *lost} if _lives(process)]
+
+    def kill(self) -> None:
+        """End everything at once, as a power cut does."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # another's death took it along
+                process.kill()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -186,8 +186,7 @@ def test_data_outlive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
     running.launch("--config", ready)
     running.wait_until_ready()
     assert_written(running.env)
-    for process in running.processes():  # everything at once, as in a power cut
-        process.kill()
+    running.kill()
     running.process.wait(60)
 
     running.launch("--config", ready)
