@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pixtools.local.cluster import Cluster
 
 
+_TO_SAY_WHY = 2  # Serve may report that a deployment failed before it reports why
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return the Serve configuration at `path`."""
     try:
@@ -48,7 +51,7 @@ def page_url(config: dict[str, Any], host: str) -> str:
 def wait_until_ready(cluster: Cluster, page: str, check: Callable[[], None], patience: float = 300) -> None:
     """Return when every application runs and the service is ready; `check` raises if a server has ended."""
     deadline = time.monotonic() + patience
-    while not (_all_run(applications := cluster.applications()) and _is_ready(page)):
+    while not (_all_run(applications := cluster.applications(), cluster.applications) and _is_ready(page)):
         check()
         if time.monotonic() > deadline:
             states = ", ".join(f"{name} is {app['status']}" for name, app in applications.items())
@@ -56,9 +59,11 @@ def wait_until_ready(cluster: Cluster, page: str, check: Callable[[], None], pat
         time.sleep(0.2)
 
 
-def _all_run(applications: dict[str, dict[str, Any]]) -> bool:
+def _all_run(applications: dict[str, dict[str, Any]], again: Callable[[], dict[str, dict[str, Any]]]) -> bool:
     for name, application in applications.items():
         if application["status"] in {"DEPLOY_FAILED", "UNHEALTHY"}:
+            time.sleep(_TO_SAY_WHY)
+            application = again().get(name, application)  # noqa: PLW2901
             messages = [part["message"] for part in application["deployments"].values()]
             raise LocalError(
                 "\n".join([f"The application {name} could not be deployed:", application["message"], *messages])
