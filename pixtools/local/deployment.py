@@ -51,24 +51,32 @@ def page_url(config: dict[str, Any], host: str) -> str:
 def wait_until_ready(cluster: Cluster, page: str, check: Callable[[], None], patience: float = 300) -> None:
     """Return when every application runs and the service is ready; `check` raises if a server has ended."""
     deadline = time.monotonic() + patience
-    while not (_all_run(applications := cluster.applications(), cluster.applications) and _is_ready(page)):
+    while not (_all_run(cluster) and _is_ready(page)):
         check()
         if time.monotonic() > deadline:
-            states = ", ".join(f"{name} is {app['status']}" for name, app in applications.items())
+            states = ", ".join(f"{name} is {app['status']}" for name, app in cluster.applications().items())
             raise LocalError(f"The service was not ready within {patience:.0f} s: {states or 'not deployed'}")
         time.sleep(0.2)
 
 
-def _all_run(applications: dict[str, dict[str, Any]], again: Callable[[], dict[str, dict[str, Any]]]) -> bool:
+def _all_run(cluster: Cluster) -> bool:
+    applications = cluster.applications()
+    if any(_failed(application) for application in applications.values()):
+        time.sleep(_TO_SAY_WHY)
+        raise LocalError("\n".join(_reasons(cluster.applications())))
+    return bool(applications) and all(application["status"] == "RUNNING" for application in applications.values())
+
+
+def _failed(application: dict[str, Any]) -> bool:
+    return application["status"] in {"DEPLOY_FAILED", "UNHEALTHY"}
+
+
+def _reasons(applications: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["The service could not be deployed:"]
     for name, application in applications.items():
-        if application["status"] in {"DEPLOY_FAILED", "UNHEALTHY"}:
-            time.sleep(_TO_SAY_WHY)
-            application = again().get(name, application)  # noqa: PLW2901
-            messages = [part["message"] for part in application["deployments"].values()]
-            raise LocalError(
-                "\n".join([f"The application {name} could not be deployed:", application["message"], *messages])
-            )
-    return bool(applications) and all(app["status"] == "RUNNING" for app in applications.values())
+        messages = [part["message"] for part in application["deployments"].values()]
+        lines += [f"{name} is {application['status']}: {application['message']}", *messages]
+    return lines
 
 
 def _is_ready(page: str) -> bool:
