@@ -11,9 +11,9 @@ import uuid
 import zipfile
 
 import httpx
-import numpy as np
 from api import Api
 from PIL import Image
+from sideways import is_upright, sideways_photo
 
 GRAPH = {
     "web": {"op": "webp", "input": "source", "quality": 80, "resize": {"width": 1280}},
@@ -22,28 +22,6 @@ GRAPH = {
     "png": {"op": "png", "input": "source"},
     "all": {"op": "zip", "input": ["web", "small", "exif"]},
 }
-
-
-def sideways_photo(width: int, height: int, seed: int = 0) -> bytes:
-    """A photo of width × height when upright, stored on its side: red at the top left, blue at the bottom right."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    red, blue = 255 * (1 - (x / width + y / height) / 2), 255 * (x / width + y / height) / 2
-    pixels = np.stack([red, 60 + 40 * np.sin(x / 37 + y / 53), blue], axis=-1) + rng.normal(0, 3, (height, width, 1))
-    upright = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise
-    exif[0x010F], exif[0x0110] = "PixTools", "Test Camera"
-    exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 30.0, 0.0), 3: "E", 4: (8.0, 15.0, 0.0)})
-    out = io.BytesIO()
-    upright.transpose(Image.Transpose.ROTATE_90).save(out, "JPEG", quality=90, exif=exif)
-    return out.getvalue()
-
-
-def is_upright(image: Image.Image) -> bool:
-    small = np.asarray(image.convert("RGB").resize((16, 16)), dtype=int)
-    (red, _, blue), (red_end, _, blue_end) = small[0, 0], small[-1, -1]
-    return red > blue + 100 and blue_end > red_end + 100 and dict(image.getexif()) == {}
 
 
 def test_a_12_megapixel_photo_on_its_side_becomes_upright_results_and_a_zip(api):

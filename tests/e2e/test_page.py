@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
+from sideways import is_upright, sideways_photo
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 A_JOB_MS = 60_000  # the first job of a cold cluster starts its converters
@@ -102,8 +103,9 @@ def test_a_photo_becomes_webp_avif_and_metadata_by_five_clicks(page):
     assert page.faults == []
 
 
-def test_a_graph_with_sizes_and_a_bundle_can_be_built_by_hand(page):
-    page.get_by_label("Choose a photo").set_input_files(photo(2, 1600, 1200))
+def test_a_graph_of_a_12_megapixel_photo_on_its_side_can_be_built_by_hand(page):
+    data = sideways_photo(3000, 4000, seed=2)
+    page.get_by_label("Choose a photo").set_input_files({"name": "IMG_1.jpg", "mimeType": "image/jpeg", "buffer": data})
     add(page, "ZIP", "WebP", "AVIF", "Metadata", "PNG")  # the bundle follows what is added after it
     step(page, "webp").get_by_label("Width").fill("1280")
     step(page, "avif").get_by_label("Width").fill("320")
@@ -115,11 +117,13 @@ def test_a_graph_with_sizes_and_a_bundle_can_be_built_by_hand(page):
     start(page)
     wait_until_succeeded(page)
 
-    expect(result(page, "web")).to_contain_text("1280 × 960")
-    expect(result(page, "small")).to_contain_text("320 × 240")
-    expect(result(page, "png")).to_contain_text("1600 × 1200")
+    for name, size in (("web", (1280, 1707)), ("small", (320, 427)), ("png", (3000, 4000))):
+        expect(result(page, name)).to_contain_text(f"{size[0]} × {size[1]}")
+        picture = Image.open(io.BytesIO(download(page, name)))
+        assert picture.size == size
+        assert is_upright(picture)
     with zipfile.ZipFile(io.BytesIO(download(page, "all"))) as bundle:
-        assert sorted(name.rsplit(".", 1)[1] for name in bundle.namelist()) == ["avif", "json", "webp"]
+        assert sorted(bundle.namelist()) == ["IMG_1-exif.json", "IMG_1-small.avif", "IMG_1-web.webp"]
     assert page.faults == []
 
 
