@@ -13,15 +13,13 @@ import secrets
 import uuid
 from typing import Any
 
-import redis
-import redis.asyncio
-
+from pixtools import redis_client
 from pixtools.job_store import Accepted, Idempotency, Scope
+from pixtools.redis_client import UNANSWERED
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT_S = 1.0
 _RESERVED_S = 60  # outlives an upload of usual length; a request that takes longer loses only this courtesy
 _DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 
@@ -29,40 +27,39 @@ _DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.ca
 class AnswerCache:
     def __init__(self, settings: Settings) -> None:
         self._ttl = settings.idempotency_ttl
-        options: dict[str, Any] = {
-            "socket_connect_timeout": _TIMEOUT_S,
-            "socket_timeout": _TIMEOUT_S,
-            "decode_responses": True,
-        }
-        self._redis = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value(), **options)
+        self._redis = redis_client.connect(settings)
 
     async def ping(self) -> bool:
         try:
-            return bool(await self._redis.ping())
-        except (redis.RedisError, OSError):
+            async with redis_client.patience():
+                return bool(await self._redis.ping())
+        except UNANSWERED:
             return False
 
     async def reserve(self, scope: Scope) -> str | None:
         """Take the key for the length of a request and return our token, or None if another request has it."""
         token = secrets.token_hex(8)
         try:
-            return token if await self._redis.set(_name(scope), token, nx=True, ex=_RESERVED_S) else None
-        except (redis.RedisError, OSError) as error:
+            async with redis_client.patience():
+                return token if await self._redis.set(_name(scope), token, nx=True, ex=_RESERVED_S) else None
+        except UNANSWERED as error:
             log.warning("no reservation: %s", error)
             return token
 
     async def release(self, scope: Scope, token: str) -> None:
         """Free a key that was reserved by `token` and came to nothing."""
         try:
-            await self._redis.eval(_DELETE_IF_OURS, 1, _name(scope), token)
-        except (redis.RedisError, OSError) as error:
+            async with redis_client.patience():
+                await self._redis.eval(_DELETE_IF_OURS, 1, _name(scope), token)
+        except UNANSWERED as error:
             log.warning("reservation left to expire: %s", error)
 
     async def answer(self, scope: Scope) -> tuple[str, Accepted] | None:
         """Return the fingerprint and the answer of a key that was served before, if it is still known."""
         try:
-            text: Any = await self._redis.get(_name(scope))
-        except (redis.RedisError, OSError):
+            async with redis_client.patience():
+                text: Any = await self._redis.get(_name(scope))
+        except UNANSWERED:
             return None
         if text is None or not text.startswith("{"):
             return None
@@ -73,8 +70,9 @@ class AnswerCache:
         body = base64.b64encode(accepted.body).decode()
         row = {"fingerprint": request.fingerprint, "job_id": str(accepted.job_id), "body": body}
         try:
-            await self._redis.set(_name(request.scope), json.dumps(row), ex=self._ttl)
-        except (redis.RedisError, OSError) as error:
+            async with redis_client.patience():
+                await self._redis.set(_name(request.scope), json.dumps(row), ex=self._ttl)
+        except UNANSWERED as error:
             log.warning("answer not cached: %s", error)
 
     async def close(self) -> None:

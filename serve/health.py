@@ -73,7 +73,8 @@ class Health:
 
 async def _answers(ping: Awaitable[None]) -> bool:
     try:
-        await asyncio.wait_for(ping, _PATIENCE_S)
+        async with asyncio.timeout(_PATIENCE_S):
+            await ping
     except (PixToolsError, TimeoutError):
         return False
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from pixtools.settings import Settings
 # The machine is shared: how long one example takes says nothing.
 hypothesis.settings.register_profile("pixtools", deadline=None)
 hypothesis.settings.load_profile("pixtools")
+
+# Whoever runs the tests in the background has SIGINT ignored, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read when Ray is imported, which test modules do: a driver on loopback, and the token of the head to come.
 os.environ |= {
@@ -77,7 +81,7 @@ def new_stack(open_folder: Path) -> Iterator[Callable[..., Stack]]:
 def stack(open_folder: Path) -> Iterator[Stack]:
     """The service, running for the whole session."""
     running = Stack(open_folder / "stack")
-    running.launch()
+    running.launch("--parent", str(os.getpid()))  # should the tests be killed, it must not stay
     try:
         running.wait_until_ready()
         yield running

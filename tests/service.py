@@ -87,8 +87,6 @@ class Stack:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # Whoever runs the tests in the background has SIGINT ignored, and so would all that they start.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             )
 
     def wait_until_ready(self, patience: float = 180) -> None:

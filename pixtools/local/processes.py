@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -80,14 +81,17 @@ def start(
 
     In a session of its own, so that a terminal's Ctrl-C reaches us alone and we choose the order of the end.
     """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise LocalError("setpriv is not installed, which ties servers to us: install the package util-linux")
     if log.exists():
         log.replace(log.with_suffix(".old"))  # the last run's may tell why it ended
-    parent = os.getpid()
     with log.open("wb") as output, tempfile.TemporaryFile("w+") as stdin:
         stdin.write(given)
         stdin.seek(0)
         popen = subprocess.Popen(  # noqa: S603 (our own commands, no shell)
-            command,
+            # Not by a preexec_fn: it runs with one thread left, and may wait for ever for a lock of another.
+            [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG"), *command],
             cwd="/",  # a server started as nobody may not enter ours
             env={**env, _MARK: str(home)},
             stdin=stdin,
@@ -97,8 +101,6 @@ def start(
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=[] if account else None,
-            # It runs after the change of user, which would clear it; we have no threads at this point.
-            preexec_fn=lambda: end_with_parent(stop_signal, parent),  # noqa: PLW1509
         )
     return Process(name, log, stop_signal, popen)
 

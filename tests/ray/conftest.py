@@ -1,4 +1,4 @@
-"""One small Ray cluster and the real stores, for the whole session."""
+"""One small Ray cluster and the real stores."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def blobs(settings):
     return BlobStore(settings)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(open_folder):
-    """A head as `pixtools up` starts it, with this process as a driver."""
+    """A head as `pixtools up` starts it, with this process as a driver: no longer than needed, for a driver
+    aborts when its cluster is gone.
+    """
     home = Home(open_folder / "head")
     home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])
     head = local_ray.start(home, free_port(), free_port(), dict(os.environ))

@@ -119,3 +119,21 @@ async def test_without_redis_nobody_hears_and_nothing_fails(nowhere, caplog):
     listener.task.cancel()
     await asyncio.gather(listener.task, return_exceptions=True)
     await hints.close()
+
+
+async def test_a_cancellation_is_never_swallowed(hints):
+    """Whenever it comes: as the answer does, the client library's own time limit would swallow it."""
+
+    async def publish() -> None:
+        while True:
+            await hints.publish("channel")
+
+    for moment in range(200):
+        task = asyncio.create_task(publish())
+        for _ in range(moment % 40):
+            await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        done, _ = await asyncio.wait([task], timeout=1)
+        assert done

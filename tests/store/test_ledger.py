@@ -60,7 +60,7 @@ async def write(ledger: Ledger, *outcomes: Outcome) -> None:
     for outcome in outcomes:
         ledger.report(outcome)
     ledger.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await ledger.write()
 
 
@@ -74,7 +74,7 @@ async def test_the_attempt_is_settled_when_every_step_is_reported(store, hints):
         assert not writing.done()
         book.report(Done(step, stored(claimed, step), 5))
 
-    await asyncio.wait_for(writing, 10)
+    await asyncio.wait_for(writing, 60)
 
     assert store.get(ANN, claimed.id).job.state == JobState.SUCCEEDED
 
@@ -85,7 +85,7 @@ async def test_progress_can_be_seen_before_the_end(store, hints):
     writing = asyncio.create_task(book.write())
 
     book.report(Began("t"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while states(store, claimed.id)["t"] is WAITING:
             await asyncio.sleep(0.01)
 
@@ -174,7 +174,7 @@ async def test_whoever_follows_a_job_is_told_of_its_end(store, hints, settings):
             heard.append(message)  # noqa: PERF401 (it never ends)
 
     listening = asyncio.create_task(listen())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "ready" not in heard:
             await hints.publish("pixtools:moved", "ready")
             await asyncio.sleep(0.02)
