@@ -43,7 +43,7 @@ class Dispatcher:
         # Ray keeps it over restarts and gives it to no other actor of any cluster.
         self._name = ray.get_runtime_context().get_actor_id()
         self._settings = settings
-        self._store = JobStore(settings)
+        self._store = JobStore(settings, name=self._name)
         self._hints = Hints(settings)
         self._pool = ConverterPool(
             create,

@@ -115,9 +115,10 @@ class Claim:
 
 
 class JobStore:
-    def __init__(self, settings: Settings, pool_size: int = 5) -> None:
+    def __init__(self, settings: Settings, pool_size: int = 5, name: str = "pixtools") -> None:
+        """`name` is what Postgres calls our connections."""
         url = settings.database_url.get_secret_value()
-        self._engine = engine(url, pool_size)
+        self._engine = engine(url, pool_size, name)
         self._lease = settings.lease
         self._max_attempts = settings.max_attempts
         self._max_crashes = settings.max_crashes
@@ -437,7 +438,7 @@ class JobStore:
             raise
 
 
-def engine(url: str, pool_size: int) -> Engine:
+def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ValueError("PIXTOOLS_DATABASE_URL must begin with postgresql://")
@@ -448,6 +449,7 @@ def engine(url: str, pool_size: int) -> Engine:
         pool_timeout=10,
         pool_pre_ping=True,
         connect_args={
+            "application_name": name,
             "connect_timeout": 5,
             "options": "-c statement_timeout=15s -c lock_timeout=15s",
             "tcp_user_timeout": 15_000,  # a server that is cut off cannot time out its statements
