@@ -14,9 +14,9 @@ from typing import IO, Any, assert_never
 
 from dag.plan import SOURCE, Step
 from dag.segments import Decoded, Order
-from pixtools import logs
-from pixtools.blob_store import BlobStore
-from pixtools.errors import PixToolsError
+from pixtools import logs, memory
+from pixtools.blob_store import BlobStore, artifact_key
+from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, is_full
 from pixtools.imaging import Picture, decode
 from pixtools.operations.base import Bundler, Encoder, Entry, Inspector, Transform
 from pixtools.operations.png import lossless
@@ -25,6 +25,9 @@ from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_TOO_MUCH = (
+    "Make the picture smaller; or raise PIXTOOLS_CONVERTER_MEMORY_BYTES where the service runs, and redrive the step."
+)
 _IN_MEMORY_BYTES = 8 << 20  # a bundle larger than this is written to disk first
 
 
@@ -36,9 +39,11 @@ class Converter:
         logs.to_stderr()
         self._blobs = BlobStore(settings)
         self._share = share
+        self._memory_bytes = settings.converter_memory_bytes
 
     def ready(self) -> None:
-        """Return once the process is up."""
+        """Return once the process is up, with its memory limited: a picture may cost a converter, never a machine."""
+        memory.limit(self._memory_bytes)
 
     def run(self, order: Order, *pixels: Any) -> Iterator[Any]:
         """Make the steps of an order and yield what came of each, in order.
@@ -130,8 +135,8 @@ class _Table:
         picture: Picture | None = None,
         result: dict[str, Any] | None = None,
     ) -> Stored:
-        """Put a finished file in object storage under its step's key, before anything refers to it."""
-        key = f"artifacts/{self._order.owner}/{step.key}.{step.operation.extension}"
+        """Put a finished file in object storage, before anything refers to it."""
+        key = artifact_key(self._order.owner, step.key, step.operation.extension)
         digest, size = hashlib.sha256(), 0
         file.seek(0)
         while chunk := file.read(1 << 20):
@@ -152,6 +157,13 @@ def _attempt(step: Step, make: Callable[[], Stored | None]) -> Done | Failed:
         stored = make()
     except PixToolsError as error:
         return Failed(step.name, error, _since(started))
+    except MemoryError:
+        log.warning("out of memory: step=%s op=%s", step.name, step.operation.name)
+        return Failed(step.name, OutOfMemory(_TOO_MUCH), _since(started))
+    except OSError as error:
+        log.exception("step failed: step=%s op=%s", step.name, step.operation.name)
+        kind = DiskFull("A converter's node is full.") if is_full(error) else PixToolsError()
+        return Failed(step.name, kind, _since(started))
     except Exception:
         log.exception("step failed unexpectedly: step=%s op=%s", step.name, step.operation.name)
         return Failed(step.name, PixToolsError(), _since(started))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -17,14 +17,17 @@ from dag.graph import Graph
 from dag.plan import Plan, Source
 from dag.specification import build
 from pixtools import logs
+from pixtools.database import Database
 from pixtools.errors import DatabaseDown, InvalidPlan, LeaseLost
-from pixtools.hints import QUEUED, Hints
+from pixtools.hints import CANCELLED, MOVED, QUEUED, Hints
 from pixtools.job_store import Claim, JobStore
 from pixtools.outcomes import Cached, Failed
 from pixtools.settings import Settings
 from pixtools.states import STEP_DONE, STEP_ENDED
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _CLAIMED_PER_CONVERTER = 2  # one at work and one at hand, so that no converter waits for the database
 
@@ -43,7 +46,8 @@ class Dispatcher:
         # Ray keeps it over restarts and gives it to no other actor of any cluster.
         self._name = ray.get_runtime_context().get_actor_id()
         self._settings = settings
-        self._store = JobStore(settings, name=self._name)
+        self._destroy = destroy
+        self._store = JobStore(Database(settings, name=self._name), settings)
         self._hints = Hints(settings)
         self._pool = ConverterPool(
             create,
@@ -53,16 +57,56 @@ class Dispatcher:
             idle_s=settings.converter_idle.total_seconds(),
         )
         self._wake = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._jobs: dict[tuple[uuid.UUID, int], asyncio.Task[None]] = {}
         self._loops = [
             asyncio.create_task(loop)
-            for loop in (self._forever(self._dispatch), self._forever(self._beat), self._hear())
+            for loop in (
+                self._forever(self._dispatch),
+                self._forever(self._beat),
+                self._hear(),
+                self._hear_cancellations(),
+            )
         ]
         self._recovered = False
+        self._retiring: asyncio.Task[None] | None = None
 
     def facts(self) -> dict[str, Any]:
         """What the health page shows of this dispatcher."""
-        return {"jobs": len(self._jobs), "converters": self._pool.size, "idle_converters": self._pool.idle}
+        return {
+            "jobs": len(self._jobs),
+            "converters": self._pool.size,
+            "idle_converters": self._pool.idle,
+            "retiring": self._retiring is not None,
+        }
+
+    async def retire(self, patience_s: float) -> None:
+        """Claim nothing more, and end when the jobs at hand have; those that take longer are handed back.
+
+        Returns at once. Other versions of the code call this too, so its name and arguments stay.
+        """
+        if self._retiring is None:
+            self._retiring = asyncio.create_task(self._retire(patience_s))
+
+    async def _retire(self, patience_s: float) -> None:
+        async with self._claiming:  # what is being claimed at this moment is known afterwards
+            log.info("retiring: dispatcher=%s jobs=%d", self._name, len(self._jobs))
+        self._pool.retire()
+        if self._jobs:
+            await asyncio.wait(self._jobs.values(), timeout=patience_s)
+        left = list(self._jobs.values())
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        # For as long as the database takes: else the leases run out, and the jobs are blamed for it.
+        await self._until_the_database_answers(self._hand_back)
+        self._destroy(ray.get_runtime_context().current_actor)
+
+    async def _hand_back(self) -> None:
+        for job_id in await asyncio.to_thread(self._store.hand_back, self._name):
+            log.info("handed back: job=%s", job_id)
+            await self._hints.publish(MOVED, str(job_id))
+        await self._hints.publish(QUEUED)
 
     async def _forever(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
@@ -79,6 +123,14 @@ class Dispatcher:
         async for _ in self._hints.listen(QUEUED):
             self._wake.set()
 
+    async def _hear_cancellations(self) -> None:
+        """Stop cancelled jobs at once; should the word be lost, the next renewal tells."""
+        async for message in self._hints.listen(CANCELLED):
+            for (job_id, attempt), task in self._jobs.items():
+                if str(job_id) == message:
+                    log.info("cancelled: job=%s attempt=%d", job_id, attempt)
+                    task.cancel()
+
     async def _dispatch(self) -> None:
         """Claim as many jobs as there is room for; without any, wait for a hint, a free place or the next poll."""
         if not self._recovered:
@@ -87,12 +139,13 @@ class Dispatcher:
                 pass  # it takes some at a time
             self._recovered = True
         self._wake.clear()
-        room = self._pool.maximum * _CLAIMED_PER_CONVERTER - len(self._jobs)
-        claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
-        for claim in claims:
-            held = (claim.id, claim.attempt)
-            task = self._jobs[held] = asyncio.create_task(self._run(claim))
-            task.add_done_callback(partial(self._leave, held))
+        async with self._claiming:
+            room = self._pool.maximum * _CLAIMED_PER_CONVERTER - len(self._jobs) if self._retiring is None else 0
+            claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
+            for claim in claims:
+                held = (claim.id, claim.attempt)
+                task = self._jobs[held] = asyncio.create_task(self._run(claim))
+                task.add_done_callback(partial(self._leave, held))
         if not claims:
             try:
                 async with asyncio.timeout(self._settings.poll.total_seconds()):
@@ -105,21 +158,21 @@ class Dispatcher:
         self._wake.set()
 
     async def _beat(self) -> None:
-        """Renew the leases; what was lost meanwhile is stopped."""
+        """Renew the leases; what was lost or cancelled meanwhile is stopped."""
         await asyncio.sleep(self._settings.beat.total_seconds())
         held = dict(self._jobs)
         if not held:
             return
-        kept = await self._renew(list(held))
+        kept = await self._until_the_database_answers(lambda: asyncio.to_thread(self._store.renew, list(held)))
         for (job_id, attempt), task in held.items():
             if (job_id, attempt) not in kept and not task.done():
                 log.warning("lease lost: job=%s attempt=%d", job_id, attempt)
                 task.cancel()
 
-    async def _renew(self, held: list[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
+    async def _until_the_database_answers(self, call: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                return await asyncio.to_thread(self._store.renew, held)
+                return await call()
             except DatabaseDown as error:
                 log.warning("database down: dispatcher=%s error=%s", self._name, error)
                 await asyncio.sleep(1)  # not until the next beat: the leases are running out

@@ -1,9 +1,13 @@
-"""Puts the actors on the cluster, each with its name and its options: the one place where they are created."""
+"""Puts the actors on the cluster, each with its name and its options: the one place that creates and finds them."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import time
+import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -11,15 +15,22 @@ from typing import Any
 
 import ray
 from pydantic import SecretStr
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.converter import Converter
+from actors.dead_letter_queue import DeadLetterQueue
 from actors.dispatcher import Dispatcher
 from actors.sweeper import Sweeper
+from pixtools.dead_letter_store import Selection
+from pixtools.errors import QueueDown
 from pixtools.settings import Settings
 
+log = logging.getLogger(__name__)
+
 NAMESPACE = "pixtools"
+_DISPATCHER, _SWEEPER, _QUEUE = "dispatcher-", "sweeper-", "dead-letters"
 _PATIENCE_S = 5.0
+_TO_MAKE_WAY_S = 120.0  # a busy machine takes its time to start an actor
 
 # Coordinators wait for others most of the time. Asking for CPUs, they would wait for converters to give theirs up.
 _COORDINATOR = {
@@ -32,33 +43,74 @@ _COORDINATOR = {
 
 
 def launch(settings: Settings) -> None:
-    """Create the dispatchers and the sweeper that are not there yet; Ray restarts them when they die.
+    """Create the actors that are not there yet; Ray restarts them when they die.
 
-    Those of another version or other settings are ended: a detached actor would run the old code for ever. The
-    sweeper puts back what they held.
+    Those of another version or other settings are replaced, for a detached actor would run the old code for ever:
+    dispatchers finish what they have at hand or hand it back, the others hold nothing that is not written.
     """
     cpus = int(ray.cluster_resources().get("CPU", 1))
     maximum = settings.max_converters or max(1, cpus // settings.dispatchers)
-    dispatchers, sweeper = _names(settings)
-    _end_all_but({*dispatchers, sweeper})
-    for name in dispatchers:
+    build = _build(settings)
+    sweeper = f"{_SWEEPER}{build}"
+    for name in _running(_DISPATCHER, _SWEEPER) - {*_dispatchers(settings), sweeper}:
+        _replace(name, settings.drain.total_seconds())
+    for name in _dispatchers(settings):
         ray.remote(Dispatcher).options(name=name, **_COORDINATOR).remote(
             settings, maximum, partial(create_converter, settings), ray.kill,
         )  # fmt: skip
     ray.remote(Sweeper).options(name=sweeper, **_COORDINATOR).remote(settings)
+    _launch_queue(settings, build)
 
 
-def _names(settings: Settings) -> tuple[list[str], str]:
+def drain(patience_s: float) -> list[str]:
+    """Let every dispatcher finish or hand back what it has at hand; return those that have not ended even then."""
+    names = _running(_DISPATCHER)
+    for name in names:
+        _replace(name, patience_s)
+    deadline = time.monotonic() + patience_s + _PATIENCE_S
+    while (left := names & _running(_DISPATCHER)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return sorted(left)
+
+
+def _launch_queue(settings: Settings, build: str) -> None:
+    """Start the dead-letter queue under a name that does not change, so that scripts find it."""
+    deadline = time.monotonic() + _TO_MAKE_WAY_S
+    while True:
+        queue = ray.remote(DeadLetterQueue).options(name=_QUEUE, **_COORDINATOR).remote(settings, build)
+        try:
+            if ray.get(queue.build.remote(), timeout=_TO_MAKE_WAY_S / 4) == build:
+                return
+            ray.kill(queue)
+        except RayError as error:  # another replica was quicker to end the old one
+            log.info("the dead-letter queue is not up yet: %s", error)
+        if time.monotonic() > deadline:
+            raise RuntimeError("The dead-letter queue of an older version does not make way.")
+        time.sleep(0.2)
+
+
+def _build(settings: Settings) -> str:
     secrets_too = [value.get_secret_value() if isinstance(value, SecretStr) else str(value) for _, value in settings]
-    build = hashlib.sha256("\0".join([version("pixtools"), *secrets_too]).encode()).hexdigest()[:8]
-    return [f"dispatcher-{number}-{build}" for number in range(settings.dispatchers)], f"sweeper-{build}"
+    return hashlib.sha256("\0".join([version("pixtools"), *secrets_too]).encode()).hexdigest()[:8]
 
 
-def _end_all_but(names: set[str]) -> None:
-    for actor in ray.util.list_named_actors(all_namespaces=True):
-        if actor["namespace"] == NAMESPACE and actor["name"] not in names:
-            with suppress(ValueError):  # gone meanwhile
-                ray.kill(ray.get_actor(actor["name"], namespace=NAMESPACE))
+def _dispatchers(settings: Settings) -> list[str]:
+    return [f"{_DISPATCHER}{number}-{_build(settings)}" for number in range(settings.dispatchers)]
+
+
+def _running(*prefixes: str) -> set[str]:
+    """Return the names of our actors of these kinds, whichever version started them."""
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return {actor["name"] for actor in found if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefixes)}
+
+
+def _replace(name: str, patience_s: float) -> None:
+    with suppress(ValueError):  # gone meanwhile
+        actor = ray.get_actor(name, namespace=NAMESPACE)
+        if name.startswith(_DISPATCHER):
+            actor.retire.remote(patience_s)
+        else:
+            ray.kill(actor)
 
 
 def create_converter(settings: Settings) -> Any:
@@ -70,7 +122,7 @@ def create_converter(settings: Settings) -> Any:
 
 async def facts(settings: Settings) -> list[dict[str, Any] | None]:
     """Ask the dispatchers for their facts; None for one that does not answer."""
-    return list(await asyncio.gather(*map(_facts, _names(settings)[0])))
+    return list(await asyncio.gather(*map(_facts, _dispatchers(settings))))
 
 
 async def _facts(name: str) -> dict[str, Any] | None:
@@ -81,3 +133,30 @@ async def _facts(name: str) -> dict[str, Any] | None:
     except (RayError, ValueError, TimeoutError):
         return None
     return answer
+
+
+async def redrive(owner: str, selection: Selection) -> int:
+    """Ask the dead-letter queue to redrive; raises QueueDown, and what its store raises."""
+    return await _ask_queue(lambda queue: queue.redrive.remote(owner, selection))
+
+
+async def retry(owner: str, job_id: uuid.UUID) -> int:
+    """Ask the dead-letter queue to redrive all of a job at once; raises QueueDown."""
+    return await _ask_queue(lambda queue: queue.retry.remote(owner, job_id))
+
+
+async def discard(owner: str, selection: Selection) -> int:
+    """Ask the dead-letter queue to discard; raises QueueDown, and what its store raises."""
+    return await _ask_queue(lambda queue: queue.discard.remote(owner, selection))
+
+
+async def _ask_queue(call: Callable[[Any], Any]) -> int:
+    try:
+        async with asyncio.timeout(_PATIENCE_S * 2):  # long enough for a restart
+            queue = await asyncio.to_thread(ray.get_actor, _QUEUE, namespace=NAMESPACE)
+            number: int = await call(queue)
+    except RayTaskError as error:
+        raise error.cause from error
+    except (RayError, ValueError, TimeoutError) as error:
+        raise QueueDown("Ask again in a moment.") from error
+    return number

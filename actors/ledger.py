@@ -29,6 +29,7 @@ class Ledger:
         self.plan: Plan | None = None  # once it is known
         self._unreported = set(self.open_steps)
         self._pending: list[Outcome] = []
+        self._batch = 0
         self._news = asyncio.Event()
         self._closed = False
 
@@ -69,11 +70,17 @@ class Ledger:
             await self._hints.publish(MOVED, str(self._claim.id))
 
     async def _record(self, outcomes: list[Outcome], *, settle: bool) -> None:
+        self._batch += 1
         while True:
             try:
                 state = await asyncio.to_thread(
-                    self._store.record, self._claim.id, self._claim.attempt, outcomes, settle=settle,
-                )  # fmt: skip
+                    self._store.record,
+                    self._claim.id,
+                    self._claim.attempt,
+                    outcomes,
+                    batch=self._batch,
+                    settle=settle,
+                )
             except DatabaseDown as error:
                 # Finished work is kept and recorded when the database is back, if the lease still holds then.
                 log.warning("database down: job=%s error=%s", self._claim.id, error)

@@ -74,6 +74,8 @@ class ConverterPool:
                 turn.set_result(converter)
                 return
         self._idle.append((converter, time.monotonic()))
+        if self._idle_s == 0:
+            self.shrink()
 
     def discard(self, converter: Any) -> None:
         """End a converter that is dead, or busy with what nobody waits for; another takes its place."""
@@ -81,10 +83,15 @@ class ConverterPool:
         self._size -= 1
         self._fill()
 
+    def retire(self) -> None:
+        """Keep no converter longer than somebody needs it: those of the next dispatcher wait for their CPUs."""
+        self._minimum, self._idle_s = 0, 0.0
+        self.shrink()
+
     def shrink(self) -> None:
         """Let go of converters that stood idle for too long, so that their nodes can leave."""
         long_ago = time.monotonic() - self._idle_s
-        while self._size > self._minimum and self._idle and self._idle[0][1] < long_ago:
+        while self._size > self._minimum and self._idle and self._idle[0][1] <= long_ago:
             converter, _ = self._idle.popleft()
             self._destroy(converter)
             self._size -= 1

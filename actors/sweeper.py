@@ -1,14 +1,23 @@
-"""The sweeper: it puts back jobs whose dispatcher died, and forgets answers whose time is over."""
+"""The sweeper: it puts back jobs whose dispatcher died, and cleans up what is past its time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+
+from ray.util.metrics import Counter
 
 from pixtools import logs
-from pixtools.errors import DatabaseDown
+from pixtools.blob_store import BlobStore
+from pixtools.database import Database
+from pixtools.errors import DatabaseDown, PixToolsError
 from pixtools.hints import MOVED, QUEUED, Hints
 from pixtools.job_store import JobStore
+from pixtools.reconciler import Reconciler
+from pixtools.retention_store import RetentionStore
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -19,22 +28,39 @@ class Sweeper:
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr()
-        self._settings = settings
-        self._store = JobStore(settings, pool_size=1)
+        self._beat = settings.beat
+        database = Database(settings, pool_size=2, name="sweeper")
+        self._store = JobStore(database, settings)
+        self._reconciler = Reconciler(settings, RetentionStore(database), BlobStore(settings))
         self._hints = Hints(settings)
-        self._loop = asyncio.get_running_loop().create_task(self._run())
+        self._rescued = Counter("pixtools_rescued_total", "Jobs whose dispatcher was lost.")
+        self._lost = Counter("pixtools_artifacts_lost_total", "Artifacts whose file was found missing.")
+        self._orphans = Counter("pixtools_orphans_total", "Files deleted because nothing referred to them.")
+        self._loops = [
+            asyncio.create_task(self._each(settings.sweep, self._sweep)),
+            # Soon after the start, for not every service runs for hours.
+            asyncio.create_task(self._each(settings.reconcile, self._reconcile, first=settings.beat)),
+        ]
 
-    async def _run(self) -> None:
+    async def _each(
+        self,
+        interval: timedelta,
+        turn: Callable[[], Coroutine[Any, Any, None]],
+        first: timedelta | None = None,
+    ) -> None:
+        await asyncio.sleep((first or interval).total_seconds())
         while True:
             try:
-                await self._sweep()
+                await turn()
             except DatabaseDown as error:
                 # When it is back, those who hold jobs renew their leases first.
                 log.warning("database down: %s", error)
-                await asyncio.sleep(self._settings.beat.total_seconds())
+                await asyncio.sleep(self._beat.total_seconds())
+            except PixToolsError as error:
+                log.warning("sweep ended early: code=%s error=%s", error.code, error)
             except Exception:
                 log.exception("sweep failed")
-            await asyncio.sleep(self._settings.sweep.total_seconds())
+            await asyncio.sleep(interval.total_seconds())
 
     async def _sweep(self) -> None:
         rescued = await asyncio.to_thread(self._store.rescue)
@@ -42,5 +68,13 @@ class Sweeper:
             log.warning("rescued: job=%s", job_id)
             await self._hints.publish(MOVED, str(job_id))
         if rescued:
+            self._rescued.inc(len(rescued))
             await self._hints.publish(QUEUED)
         await asyncio.to_thread(self._store.forget_answers)
+
+    async def _reconcile(self) -> None:
+        done = await asyncio.to_thread(self._reconciler.run)
+        if done.lost:
+            self._lost.inc(done.lost)
+        if done.orphans:
+            self._orphans.inc(done.orphans)

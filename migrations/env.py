@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import text
 
-from pixtools.job_store import engine
+from pixtools.database import engine
 from pixtools.records import Job
 
 _LOCK = 7_105_921  # any number, the same for all who migrate

@@ -5,6 +5,7 @@ All of it may vanish, or be out of reach, at any time: then every key looks free
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -20,8 +21,12 @@ from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_RESERVED_S = 60  # outlives an upload of usual length; a request that takes longer loses only this courtesy
+_RESERVED_S = 10  # so long a key stays taken when whoever was accepting it has died
 _DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+
+_EXTEND_IF_OURS = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1], ARGV[2]) else return 0 end"
+)
 
 
 class AnswerCache:
@@ -45,6 +50,16 @@ class AnswerCache:
         except UNANSWERED as error:
             log.warning("no reservation: %s", error)
             return token
+
+    async def hold(self, scope: Scope, token: str) -> None:
+        """Keep a key reserved, until this is cancelled."""
+        while True:
+            await asyncio.sleep(_RESERVED_S / 3)
+            try:
+                async with redis_client.patience():
+                    await self._redis.eval(_EXTEND_IF_OURS, 1, _name(scope), token, _RESERVED_S)
+            except UNANSWERED as error:
+                log.warning("reservation not held: %s", error)
 
     async def release(self, scope: Scope, token: str) -> None:
         """Free a key that was reserved by `token` and came to nothing."""

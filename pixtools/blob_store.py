@@ -1,9 +1,15 @@
-"""All S3, by the few calls that AWS, MinIO and rclone understand alike: keys are written once and never changed."""
+"""All S3, by the few calls that AWS, MinIO and rclone understand alike.
+
+Each key is used once, by one job or one try of a step: an object never changes, and one to which nothing refers can
+be deleted without asking who else may be about to use it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, Any
 from urllib.parse import quote
@@ -12,16 +18,35 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pixtools.errors import NotFound, StorageDown, StorageRefused
+from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
 from pixtools.settings import Settings
 
+SOURCES, ARTIFACTS = "sources/", "artifacts/"
+"""Where in the bucket the two kinds of objects lie."""
+
 _OUTAGES = (429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class Blob:
+    key: str
+    modified_at: datetime
+
+
+def source_key(owner: str, sha256: str, job_id: uuid.UUID) -> str:
+    # Not below the hash: that is an object of version 0001, and where objects are files it cannot be a folder too.
+    return f"{SOURCES}{owner}/{sha256}-{job_id}"
+
+
+def artifact_key(owner: str, step_key: str, extension: str) -> str:
+    """Return a key for what one try of a step leaves."""
+    return f"{ARTIFACTS}{owner}/{step_key}/{uuid.uuid4().hex}.{extension}"
 
 
 class BlobStore:
     """Objects in one bucket.
 
-    Raises NotFound for a key that is not there, StorageRefused where the store says no, StorageDown where it
+    Raises ObjectMissing for a key that is not there, StorageRefused where the store says no, StorageDown where it
     does not answer or asks to be left alone.
     """
 
@@ -58,6 +83,30 @@ class BlobStore:
         finally:
             body.close()
 
+    def exists(self, key: str) -> bool:
+        try:
+            with _answering(key):
+                self._s3.head_object(Bucket=self._bucket, Key=key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def pages(self, prefix: str) -> Iterator[list[Blob]]:
+        """Yield the objects below a prefix, some at a time, in the order of their keys' bytes."""
+        pages = iter(self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+        while True:
+            with _answering(prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield [Blob(found["Key"], found["LastModified"]) for found in page.get("Contents", [])]
+
+    def delete(self, keys: Collection[str]) -> None:
+        """Delete objects; those that are not there are no error."""
+        for key in keys:
+            with _answering(key):
+                self._s3.delete_object(Bucket=self._bucket, Key=key)
+
     def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
         """Return a URL that downloads the object as `name` without credentials, and when it ends.
 
@@ -93,9 +142,9 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
         config=Config(
             signature_version="s3v4",
             connect_timeout=3,
-            read_timeout=20,
+            read_timeout=15,
             max_pool_connections=16,
-            retries={"mode": "standard", "max_attempts": 2},  # in all well below a step's deadline
+            retries={"mode": "standard", "total_max_attempts": 2},  # in all well below a step's deadline
             # With a bucket in the host name an endpoint on loopback would have no address.
             s3={"addressing_style": "path" if endpoint else "auto"},
             # The default checksums break ranged and large downloads from stores that do not send them.
@@ -111,7 +160,7 @@ def _answering(key: str) -> Iterator[None]:
         yield
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
-            raise NotFound(f"There is no object {key}.") from error
+            raise ObjectMissing(f"There is no object {key}.") from error
         kind = StorageDown if error.response["ResponseMetadata"]["HTTPStatusCode"] in _OUTAGES else StorageRefused
         raise kind(f"{error.operation_name}: {error.response['Error'].get('Code')}") from error
     except (BotoCoreError, OSError) as error:

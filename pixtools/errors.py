@@ -7,6 +7,7 @@ pickling between Ray's processes.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -130,6 +131,24 @@ class KeyInUse(PixToolsError):
     status, code, retryable, retry_after_s = 409, "idempotency_key_in_use", True, 1
 
 
+class JobEnded(PixToolsError):
+    """The job has ended already."""
+
+    status, code = 409, "job_ended"
+
+
+class NothingToRetry(PixToolsError):
+    """No step of this job failed, or nobody may run it again."""
+
+    status, code = 409, "nothing_to_retry"
+
+
+class LetterClosed(PixToolsError):
+    """The dead letter was redriven or discarded already."""
+
+    status, code = 409, "dead_letter_closed"
+
+
 class DatabaseDown(PixToolsError):
     """The database did not answer; the same call may succeed later."""
 
@@ -146,6 +165,30 @@ class StorageRefused(PixToolsError):
     """Object storage refused the call: its credentials, bucket or clock are not as they should be."""
 
     status, code, retryable, retry_after_s = 500, "storage_refused", True, 60
+
+
+class ObjectMissing(PixToolsError):
+    """A file that the step reads is not in object storage."""
+
+    status, code, retryable, retry_after_s = 500, "object_missing", True, 5
+
+
+class ArtifactLost(PixToolsError):
+    """The file of this step was lost from object storage."""
+
+    status, code = 410, "artifact_lost"
+
+
+class QueueDown(PixToolsError):
+    """The dead-letter queue did not answer; the same call may succeed later."""
+
+    status, code, retryable, retry_after_s = 503, "dead_letter_queue_down", True, 5
+
+
+class DiskFull(PixToolsError):
+    """The service has no room left on its disk."""
+
+    status, code, retryable, retry_after_s = 503, "disk_full", True, 60
 
 
 class TooManyStreams(PixToolsError):
@@ -166,6 +209,12 @@ class StepTimedOut(PixToolsError):
     status, code = 504, "step_timed_out"
 
 
+class OutOfMemory(PixToolsError):
+    """The step needs more memory than a converter may take."""
+
+    status, code = 422, "out_of_memory"
+
+
 class ConverterCrashed(PixToolsError):
     """The process that ran the step died, each time it was tried."""
 
@@ -182,6 +231,11 @@ class LeaseLost(PixToolsError):
     """Another attempt owns the job now; what this one did is discarded."""
 
     code = "lease_lost"
+
+
+def is_full(error: OSError) -> bool:
+    """Say whether a disk had no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _storable(text: str) -> str:

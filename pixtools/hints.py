@@ -13,6 +13,7 @@ from pixtools.settings import Settings
 log = logging.getLogger(__name__)
 
 QUEUED = "pixtools:queued"  # a job waits for a dispatcher
+CANCELLED = "pixtools:cancelled"  # whoever runs a job is to stop; the message is its id
 MOVED = "pixtools:moved"  # a job has a new version; the message is its id
 
 _PAUSE_S = 1.0

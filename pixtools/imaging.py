@@ -224,12 +224,13 @@ def encode(picture: Picture, kind: str, **options: Any) -> bytes:
     """Encode a picture in Pillow's format `kind`.
 
     Nothing but the pixels and their colour profile is written: EXIF, GPS and XMP stay behind.
-    Raises UnencodableImage when the format's own limits (WebP: 16,383 pixels a side) forbid it.
+    Raises UnencodableImage when the format's own limits (WebP: 16,383 pixels a side) forbid it, and MemoryError.
     """
     out = io.BytesIO()
     try:
         picture.image.save(out, format=kind, icc_profile=picture.icc, **options)
     except (OSError, ValueError, RuntimeError) as error:
+        _forward_out_of_memory(error)
         width, height = picture.image.size
         raise UnencodableImage(
             f"{width} × {height} pixels cannot be written as {kind} ({error}). Make the picture smaller first.",
@@ -325,7 +326,14 @@ def decoding() -> Iterator[None]:
             "with transparency are). Open it in an editor and export it anew."
         ) from error
     except _DECODER_ERRORS as error:
+        _forward_out_of_memory(error)
         raise CorruptImage(
             f"The file could not be decoded ({str(error) or type(error).__name__}). "
             "Check that it opens in a viewer and send it again.",
         ) from error
+
+
+def _forward_out_of_memory(error: Exception) -> None:
+    """Raise MemoryError if that is what a codec says in its own way."""
+    if "out of memory" in str(error).lower():
+        raise MemoryError(str(error)) from error

@@ -1,40 +1,53 @@
-"""All SQL. Every move of a job or step is a guarded update here, fenced by the job's attempt.
+"""All SQL of jobs. Every move of a job or step is a guarded update, fenced by the job's attempt.
 
 Each public method is one transaction. A database that does not answer raises DatabaseDown.
 """
 
 from __future__ import annotations
 
-import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, assert_never
 
-from sqlalchemy import ColumnElement, Engine, create_engine, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session, col
 from uuid6 import uuid7
 
+from pixtools.database import Database
 from pixtools.errors import (
     ConverterCrashed,
-    DatabaseDown,
     DispatcherLost,
+    JobEnded,
     KeyReused,
     LeaseLost,
     NotFound,
     PixToolsError,
 )
+from pixtools.moves import (
+    StepId,
+    backoff,
+    bury,
+    count,
+    crash_tries,
+    discard_letters,
+    end_job,
+    end_state,
+    jitter,
+    job_may_become,
+    move_step,
+    note,
+    requeue,
+    retry_step,
+    steps_of,
+)
 from pixtools.outcomes import Began, Cached, Crashed, Done, Failed, Outcome, Stored
 from pixtools.records import Answer, Artifact, DeadLetter, Job, Step
 from pixtools.settings import Settings
-from pixtools.states import JOB_MOVES, STEP_ENDED, STEP_MOVES, JobState, StepState, origins, settled
+from pixtools.states import STEP_ENDED, Happening, JobState, StepState
 
-_RETRY_CAP_S = 300.0
 _SWEEP_BATCH = 100
 
 
@@ -58,6 +71,7 @@ class NewJob:
     source_bytes: int
     source_sha256: str
     steps: tuple[NewStep, ...]  # in running order
+    id: uuid.UUID = field(default_factory=uuid7)  # UUIDv7, for jobs are listed by it
 
 
 @dataclass(frozen=True)
@@ -115,23 +129,15 @@ class Claim:
 
 
 class JobStore:
-    def __init__(self, settings: Settings, pool_size: int = 5, name: str = "pixtools") -> None:
-        """`name` is what Postgres calls our connections."""
-        url = settings.database_url.get_secret_value()
-        self._engine = engine(url, pool_size, name)
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._transaction = database.transaction
         self._lease = settings.lease
         self._max_attempts = settings.max_attempts
         self._max_crashes = settings.max_crashes
         self._idempotency_ttl = settings.idempotency_ttl
-
-    def close(self) -> None:
-        self._engine.dispose()
+        self._retention = settings.job_retention
 
     # Readers
-
-    def ping(self) -> None:
-        with self._transaction() as session:
-            session.execute(select(1))
 
     def backlog(self) -> dict[str, int]:
         """Return how many jobs are queued and running, over all owners."""
@@ -213,7 +219,7 @@ class JobStore:
         Of requests with one key, however many at once, one is accepted: the unique key decides.
         """
         with self._transaction() as session:
-            view = _insert_job(session, new)
+            view = _insert_job(session, new, self._retention)
             body = render(view)
             if request is None or self._remember(session, request, view.job.id, body):
                 return Accepted(body, view.job.id, replayed=False)
@@ -243,6 +249,25 @@ class JobStore:
         )
         return session.execute(statement).first() is not None
 
+    # Owners
+
+    def cancel(self, owner: str, job_id: uuid.UUID) -> JobView:
+        """End a job before it settles; what it has made so far stays. Raises JobEnded if it ended otherwise."""
+        with self._transaction() as session:
+            wanted = select(Job).where(col(Job.id) == job_id, col(Job.owner) == owner)
+            # Not its key: whoever discards a letter that we are to discard adds a row that refers to the job.
+            job = session.scalars(wanted.with_for_update(key_share=True)).one_or_none()
+            if job is None:
+                raise NotFound(f"There is no job {job_id}.")
+            if job.state not in (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED):
+                raise JobEnded(f"Job {job_id} is {job.state}; only a job that is queued or running can be cancelled.")
+            if job.state != JobState.CANCELLED:
+                for step in steps_of(session, job_id):
+                    move_step(session, (job_id, step.name), StepState.CANCELLED)
+                discard_letters(session, [col(DeadLetter.job_id) == job_id])
+                end_job(session, job_id, JobState.CANCELLED, self._retention)
+        return self.get(owner, job_id)
+
     # Dispatchers
 
     def claim(self, dispatcher: str, limit: int) -> list[Claim]:
@@ -258,10 +283,11 @@ class JobStore:
         )
         statement = (
             update(Job)
-            .where(col(Job.id) == queued.c.id, _may_become(JobState.RUNNING))
+            .where(col(Job.id) == queued.c.id, job_may_become(JobState.RUNNING))
             .values(
                 state=JobState.RUNNING,
                 attempt=Job.attempt + 1,
+                written=0,
                 dispatcher=dispatcher,
                 lease_until=func.now() + self._lease,
                 started_at=func.coalesce(Job.started_at, func.now()),
@@ -290,21 +316,32 @@ class JobStore:
         attempt: int,
         outcomes: Sequence[Outcome],
         *,
+        batch: int | None = None,
         settle: bool = False,
     ) -> JobState:
         """Write what came of steps and return the job's state; raises LeaseLost if `attempt` is not current.
 
         With `settle` the attempt is over: the job ends, or goes back to the queue if steps are to be tried again.
+        An attempt numbers its batches from 1: one that was written although its commit went unheard is not written
+        again.
         """
+        current = [col(Job.id) == job_id, col(Job.attempt) == attempt]
+        changes: dict[str, Any] = {"version": Job.version + 1, "lease_until": func.now() + self._lease}
+        new = list[ColumnElement[bool]]()
+        if batch is not None:
+            changes["written"], new = batch, [col(Job.written) < batch]
         with self._transaction() as session:
             owner = session.scalar(
                 update(Job)
-                .where(col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.state) == JobState.RUNNING)
-                .values(version=Job.version + 1, lease_until=func.now() + self._lease)
+                .where(*current, *new, col(Job.state) == JobState.RUNNING)
+                .values(changes)
                 .returning(col(Job.owner)),
             )
             if owner is None:
-                raise LeaseLost(f"job {job_id}, attempt {attempt}")
+                written = session.scalar(select(col(Job.state)).where(*current, *(~clause for clause in new)))
+                if batch is None or written is None or written == JobState.CANCELLED:
+                    raise LeaseLost(f"job {job_id}, attempt {attempt}")
+                return JobState(written)
             for outcome in outcomes:
                 self._apply(session, owner, job_id, attempt, outcome)
             return self._settle(session, job_id) if settle else JobState.RUNNING
@@ -321,45 +358,51 @@ class JobStore:
         match outcome:
             case Began():
                 started = func.coalesce(Step.started_at, func.now())
-                _move_step(session, step, StepState.RUNNING, attempt=attempt, started_at=started)
+                move_step(session, step, StepState.RUNNING, attempt=attempt, started_at=started)
             case Cached(artifact_id=artifact_id):
-                _move_step(session, step, StepState.CACHED, attempt=attempt, artifact_id=artifact_id, error=None)
+                # Else it went since the job was claimed: the step waits, and the next attempt makes it anew.
+                if artifact_id is None or _still_there(session, artifact_id):
+                    move_step(session, step, StepState.CACHED, attempt=attempt, artifact_id=artifact_id, error=None)
             case Done(stored=stored, run_ms=run_ms):
                 artifact_id = _insert_artifact(session, owner, stored) if stored else None
-                _move_step(
+                if not move_step(
                     session, step, StepState.SUCCEEDED, artifact_id=artifact_id, run_ms=run_ms, error=None,
-                )  # fmt: skip
+                ):  # fmt: skip
+                    raise RuntimeError(f"step {outcome.step} of job {job_id} is done without having begun")
             case Failed(error=error, run_ms=run_ms):
-                failures = _count(session, step, Step.failures)
-                again = error.retryable and (error.outage or failures < self._max_attempts)
-                self._end_try(session, owner, step, attempt, error, again=again, run_ms=run_ms)
+                failures = 0 if error.outage else count(session, step, Step.failures)
+                again = error.retryable and failures < self._max_attempts
+                note(session, step, attempt, Happening.FAILED, error)
+                _end_try(session, owner, step, attempt, error, again=again, run_ms=run_ms)
             case Crashed():
-                crashes = _count(session, step, Step.crashes)
+                crashes = count(session, step, Step.crashes)
                 error = ConverterCrashed(f"{crashes} converters died while they ran this step.")
-                self._end_try(session, owner, step, attempt, error, again=crashes < self._max_crashes, run_ms=None)
+                note(session, step, attempt, Happening.CRASHED)
+                _end_try(session, owner, step, attempt, error, again=crashes < self._max_crashes)
             case _:
                 assert_never(outcome)
 
-    def _end_try(
-        self, session: Session, owner: str, step: tuple[uuid.UUID, str], attempt: int, error: PixToolsError,
-        *, again: bool, run_ms: int | None,
-    ) -> None:  # fmt: skip
-        if again:
-            _move_step(session, step, StepState.WAITING, error=error.problem(), run_ms=run_ms)
-        else:
-            _bury(session, owner, step, attempt, error, run_ms)
-
     def _settle(self, session: Session, job_id: uuid.UUID) -> JobState:
-        steps = session.scalars(select(Step).where(col(Step.job_id) == job_id)).all()
-        waiting = [step for step in steps if step.state not in STEP_ENDED]
-        if not waiting:
-            state = _end_state(steps)
-            _move_job(session, job_id, state, finished_at=func.now(), lease_until=None)
+        steps = steps_of(session, job_id)
+        state = end_state(steps)
+        if state is not None:
+            end_job(session, job_id, state, self._retention)
             return state
-        tries = max(1, *(step.failures + step.crashes for step in waiting))
-        _put_back(session, job_id)
-        _move_job(session, job_id, JobState.QUEUED, available_at=func.now() + _backoff(tries), lease_until=None)
+        requeue(session, job_id, backoff(steps))
         return JobState.QUEUED
+
+    def hand_back(self, dispatcher: str | None = None) -> list[uuid.UUID]:
+        """Return the running jobs of a dispatcher that ends in good order to the queue, and blame nobody.
+
+        Without a name those of all dispatchers, once all have ended.
+        """
+        theirs = [] if dispatcher is None else [col(Job.dispatcher) == dispatcher]
+        held = select(col(Job.id)).where(col(Job.state) == JobState.RUNNING, *theirs).with_for_update()
+        with self._transaction() as session:
+            job_ids = list(session.scalars(held))
+            for job_id in job_ids:
+                requeue(session, job_id, timedelta())
+        return job_ids
 
     # The sweeper
 
@@ -382,20 +425,6 @@ class JobStore:
                 self._rescue_one(session, job_id, owner, attempt, crashes + 1)
         return [row.id for row in rows]
 
-    def hand_back(self) -> list[uuid.UUID]:
-        """Return every running job to the queue and blame nobody: for when all dispatchers ended in good order."""
-        statement = (
-            update(Job)
-            .where(col(Job.state) == JobState.RUNNING)
-            .values(state=JobState.QUEUED, lease_until=None, available_at=func.now(), version=Job.version + 1)
-            .returning(col(Job.id))
-        )
-        with self._transaction() as session:
-            job_ids = list(session.scalars(statement))
-            for job_id in job_ids:
-                _put_back(session, job_id)
-        return job_ids
-
     def _rescue_one(
         self,
         session: Session,
@@ -404,20 +433,20 @@ class JobStore:
         attempt: int,
         crashes: int,
     ) -> None:
-        changes: dict[str, Any] = {"crashes": crashes, "lease_until": None, "version": Job.version + 1}
+        steps = steps_of(session, job_id)
+        for step in steps:
+            if step.state == StepState.RUNNING:
+                note(session, (job_id, step.name), attempt, Happening.LOST)
         if crashes < self._max_crashes:
-            _put_back(session, job_id)
-            _move_job(session, job_id, JobState.QUEUED, available_at=func.now() + _backoff(crashes), **changes)
+            requeue(session, job_id, jitter(crash_tries(crashes)), crashes=crashes)
             return
         error = DispatcherLost(f"{crashes} dispatchers died while they ran this job.")
         # In running order, so that what reads a buried step is skipped before its own turn comes.
-        names = session.scalars(
-            select(col(Step.name)).where(col(Step.job_id) == job_id).order_by(col(Step.position)),
-        ).all()
-        for name in names:
-            _bury(session, owner, (job_id, name), attempt, error, None)
-        steps = session.scalars(select(Step).where(col(Step.job_id) == job_id)).all()
-        _move_job(session, job_id, _end_state(steps), finished_at=func.now(), **changes)
+        for step in steps:
+            bury(session, owner, (job_id, step.name), attempt, error)
+        state = end_state(steps_of(session, job_id))
+        assert state is not None  # noqa: S101 (all that was open is buried)
+        end_job(session, job_id, state, self._retention, crashes=crashes)
 
     def forget_answers(self) -> int:
         """Delete the answers whose time to be replayed is over; return how many."""
@@ -425,42 +454,11 @@ class JobStore:
             statement = delete(Answer).where(col(Answer.expires_at) < func.now()).returning(col(Answer.key))
             return len(session.execute(statement).all())
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Session]:
-        try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except (OperationalError, PoolTimeout) as error:
-            raise DatabaseDown(type(error).__name__) from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseDown(type(error).__name__) from error
-            raise
 
-
-def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise ValueError("PIXTOOLS_DATABASE_URL must begin with postgresql://")
-    return create_engine(
-        f"postgresql+psycopg://{rest}",
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=10,
-        pool_pre_ping=True,
-        connect_args={
-            "application_name": name,
-            "connect_timeout": 5,
-            "options": "-c statement_timeout=15s -c lock_timeout=15s",
-            "tcp_user_timeout": 15_000,  # a server that is cut off cannot time out its statements
-            "keepalives_idle": 10,
-        },
-    )
-
-
-def _insert_job(session: Session, new: NewJob) -> JobView:
+def _insert_job(session: Session, new: NewJob, retention: timedelta) -> JobView:
     facts = {name: value for name, value in vars(new).items() if name != "steps"}
-    job = session.scalars(insert(Job).values(id=uuid7(), state=JobState.QUEUED, **facts).returning(Job)).one()
+    facts |= {"state": JobState.QUEUED, "expires_at": func.now() + retention}
+    job = session.scalars(insert(Job).values(**facts).returning(Job)).one()
     rows = [
         Step(
             job_id=job.id, name=step.name, position=position, op=step.op, inputs=list(step.inputs),
@@ -494,85 +492,35 @@ def _views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
 
 def _reusable(session: Session, view: JobView) -> dict[str, Artifact]:
     keys = [step.key for step in view.steps if step.state not in STEP_ENDED]
-    query = select(Artifact).where(col(Artifact.owner) == view.job.owner, col(Artifact.step_key).in_(keys))
+    query = select(Artifact).where(
+        col(Artifact.owner) == view.job.owner, col(Artifact.step_key).in_(keys), col(Artifact.lost_at).is_(None),
+    )  # fmt: skip
     return {artifact.step_key: artifact for artifact in session.scalars(query)}
 
 
+def _still_there(session: Session, artifact_id: uuid.UUID) -> bool:
+    """Say whether an artifact may be referred to; if so, it stays until this transaction has ended."""
+    query = select(col(Artifact.id)).where(col(Artifact.id) == artifact_id, col(Artifact.lost_at).is_(None))
+    return session.scalar(query.with_for_update(read=True, key_share=True)) is not None
+
+
 def _insert_artifact(session: Session, owner: str, stored: Stored) -> uuid.UUID:
-    """Return the id of the artifact of this step key: the first to be recorded stays."""
+    """Return the id of the artifact of this step key: the first to be recorded stays, unless its file was lost."""
     row = {"id": uuid7(), "owner": owner, **vars(stored)}
     session.execute(upsert(Artifact).values(row).on_conflict_do_nothing(constraint="artifact_step_key"))
-    query = select(col(Artifact.id)).where(
-        col(Artifact.owner) == owner, col(Artifact.step_key) == stored.step_key,
-    )  # fmt: skip
-    return session.scalars(query).one()
+    this = [col(Artifact.owner) == owner, col(Artifact.step_key) == stored.step_key]
+    artifact_id, lost_at = session.execute(select(col(Artifact.id), col(Artifact.lost_at)).where(*this)).one()
+    if lost_at is not None:
+        session.execute(update(Artifact).where(*this).values(**vars(stored), created_at=func.now(), lost_at=None))
+    found: uuid.UUID = artifact_id
+    return found
 
 
-def _end_state(steps: Sequence[Step]) -> JobState:
-    results = sum(step.artifact_id is not None for step in steps)
-    return settled([StepState(step.state) for step in steps], results)
-
-
-def _may_become(state: JobState) -> ColumnElement[bool]:
-    return col(Job.state).in_(origins(JOB_MOVES, state))
-
-
-def _move_job(session: Session, job_id: uuid.UUID, to: JobState, **values: Any) -> None:
-    """Move a job that this transaction has locked."""
-    statement = update(Job).where(col(Job.id) == job_id, _may_become(to)).values(state=to, **values)
-    if session.execute(statement.returning(col(Job.id))).first() is None:
-        raise RuntimeError(f"job {job_id} may not become {to}")
-
-
-def _move_step(session: Session, step: tuple[uuid.UUID, str], to: StepState, **values: Any) -> bool:
-    """Move a step whose job this transaction has locked; say whether it could."""
-    from_states = [*origins(STEP_MOVES, to), *([to] if to is StepState.WAITING else [])]
-    statement = (
-        update(Step)
-        .where(tuple_(col(Step.job_id), col(Step.name)) == step, col(Step.state).in_(from_states))
-        .values(state=to, **values)
-        .returning(col(Step.name))
-    )
-    return session.execute(statement).first() is not None
-
-
-def _put_back(session: Session, job_id: uuid.UUID) -> None:
-    """Return the steps that were at work to those that wait, as their job returns to the queue."""
-    statement = update(Step).where(col(Step.job_id) == job_id, col(Step.state) == StepState.RUNNING)
-    session.execute(statement.values(state=StepState.WAITING))
-
-
-def _count(session: Session, step: tuple[uuid.UUID, str], counter: Any) -> int:
-    """Add one to a counter of the step and return it."""
-    statement = (
-        update(Step)
-        .where(tuple_(col(Step.job_id), col(Step.name)) == step)
-        .values({counter: counter + 1})
-        .returning(counter)
-    )
-    return int(session.scalars(statement).one())
-
-
-def _bury(
-    session: Session, owner: str, step: tuple[uuid.UUID, str], attempt: int, error: PixToolsError,
-    run_ms: int | None,
+def _end_try(
+    session: Session, owner: str, step: StepId, attempt: int, error: PixToolsError,
+    *, again: bool, run_ms: int | None = None,
 ) -> None:  # fmt: skip
-    """Fail a step for good: it becomes a dead letter, and what reads it is skipped."""
-    job_id, name = step
-    if not _move_step(session, step, StepState.FAILED, error=error.problem(), run_ms=run_ms):
-        return
-    letter = {"id": uuid7(), "owner": owner, "job_id": job_id, "step": name, "attempt": attempt}
-    session.execute(upsert(DeadLetter).values(**letter, error=error.problem()).on_conflict_do_nothing())
-    rows = session.execute(
-        select(col(Step.name), col(Step.inputs)).where(col(Step.job_id) == job_id).order_by(col(Step.position)),
-    ).all()
-    gone = {name}
-    for reader, inputs in rows:
-        if gone.intersection(inputs) and _move_step(session, (job_id, reader), StepState.SKIPPED):
-            gone.add(reader)
-
-
-def _backoff(tries: int) -> timedelta:
-    """Return a delay with full jitter: anything up to 2^tries seconds, at most five minutes."""
-    most = min(2.0 ** min(tries, 16), _RETRY_CAP_S)
-    return timedelta(seconds=random.uniform(0, most))  # noqa: S311 (jitter, not a secret)
+    if again:
+        retry_step(session, step, error=error.problem(), run_ms=run_ms)
+    else:
+        bury(session, owner, step, attempt, error, run_ms)

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     LargeBinary,
     UniqueConstraint,
@@ -21,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field, SQLModel
 
-from pixtools.states import JobState, StepState
+from pixtools.states import Happening, JobState, LetterState, StepState
 
 
 def _time(*, nullable: bool = False, now: bool = False) -> Any:
@@ -30,9 +31,12 @@ def _time(*, nullable: bool = False, now: bool = False) -> Any:
     return Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=nullable, server_default=default))
 
 
-def _one_of(column: str, states: type[JobState | StepState]) -> CheckConstraint:
+def _one_of(column: str, states: type[JobState | StepState | LetterState | Happening]) -> CheckConstraint:
     values = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({values})", name=f"known_{column}")
+
+
+_KEY: Any = TEXT(collation="C")  # keys compare by their bytes, as in a blob store
 
 
 class Job(SQLModel, table=True):
@@ -44,6 +48,8 @@ class Job(SQLModel, table=True):
         Index("job_leases", "lease_until", postgresql_where=text("state = 'running'")),
         Index("job_history", "owner", text("id DESC")),
         Index("job_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
+        Index("job_expiry", "expires_at"),
+        Index("job_source", "source_key"),
     )
 
     id: uuid.UUID = Field(primary_key=True)  # UUIDv7: in order of creation
@@ -52,6 +58,7 @@ class Job(SQLModel, table=True):
     state: str = Field(sa_type=TEXT)
     version: int = 1  # counts the changes that a reader can see; the id of server-sent events
     attempt: int = 0
+    written: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # batches of outcomes, of this attempt
     crashes: int = 0  # leases that ran out under it
     dispatcher: str | None = Field(default=None, sa_type=TEXT)
     available_at: datetime = _time(now=True)
@@ -61,7 +68,7 @@ class Job(SQLModel, table=True):
     finished_at: datetime | None = _time(nullable=True)
     expires_at: datetime | None = _time(nullable=True)  # NULL: kept
 
-    source_key: str = Field(sa_type=TEXT)
+    source_key: str = Field(sa_type=_KEY)
     source_name: str = Field(sa_type=TEXT)
     source_media_type: str = Field(sa_type=TEXT)
     source_width: int
@@ -73,12 +80,15 @@ class Job(SQLModel, table=True):
 class Artifact(SQLModel, table=True):
     """What a step left in object storage; jobs of the same owner share it by its step key."""
 
-    __table_args__ = (UniqueConstraint("owner", "step_key", name="artifact_step_key"),)
+    __table_args__ = (
+        UniqueConstraint("owner", "step_key", name="artifact_step_key"),
+        Index("artifact_blob", "blob_key"),
+    )
 
     id: uuid.UUID = Field(primary_key=True)
     owner: str = Field(sa_type=TEXT)
     step_key: str = Field(sa_type=TEXT)
-    blob_key: str = Field(sa_type=TEXT)
+    blob_key: str = Field(sa_type=_KEY)
     media_type: str = Field(sa_type=TEXT)
     width: int | None = None
     height: int | None = None
@@ -86,6 +96,7 @@ class Artifact(SQLModel, table=True):
     sha256: str = Field(sa_type=TEXT)
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     created_at: datetime = _time(now=True)
+    lost_at: datetime | None = _time(nullable=True)  # since when its file is known to be missing
 
 
 class Step(SQLModel, table=True):
@@ -113,13 +124,21 @@ class Step(SQLModel, table=True):
     run_ms: int | None = None
 
 
+_OPEN = "state IN ('waiting', 'redriving')"
+
+
 class DeadLetter(SQLModel, table=True):
     """A step out of attempts."""
 
     __tablename__ = "dead_letter"
     __table_args__ = (
-        UniqueConstraint("job_id", "step", "attempt", name="dead_letter_once"),
+        _one_of("state", LetterState),
+        # One decision is open about a step at a time.
+        Index("dead_letter_open", "job_id", "step", unique=True, postgresql_where=text(_OPEN)),
         Index("dead_letter_history", "owner", text("id DESC")),
+        Index("dead_letter_redriving", "moved_at", postgresql_where=text("state = 'redriving'")),
+        Index("dead_letter_new", "id", postgresql_where=text("noted_at IS NULL")),
+        Index("dead_letter_expiry", "created_at"),
     )
 
     id: uuid.UUID = Field(primary_key=True)
@@ -127,7 +146,30 @@ class DeadLetter(SQLModel, table=True):
     job_id: uuid.UUID = Field(foreign_key="job.id", ondelete="CASCADE")
     step: str = Field(sa_type=TEXT)
     attempt: int
+    state: str = Field(
+        default=LetterState.WAITING, sa_column=Column(TEXT, nullable=False, server_default=LetterState.WAITING)
+    )
     error: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    created_at: datetime = _time(now=True)
+    moved_at: datetime = _time(now=True)
+    noted_at: datetime | None = _time(nullable=True)  # when the dead-letter queue took note of it
+
+
+class StepEvent(SQLModel, table=True):
+    """What befell a step, its successes apart."""
+
+    __tablename__ = "step_event"
+    __table_args__ = (
+        _one_of("what", Happening),
+        Index("step_history", "job_id", "step", "id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    job_id: uuid.UUID = Field(foreign_key="job.id", ondelete="CASCADE")
+    step: str = Field(sa_type=TEXT)
+    attempt: int
+    what: str = Field(sa_type=TEXT)
+    error: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     created_at: datetime = _time(now=True)
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+def _seconds(value: object) -> object:
+    """Read a plain number in the environment as seconds; pydantic itself reads such text as a broken ISO 8601."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+
+
 class Settings(BaseSettings):
-    """What a running service needs to know. `PIXTOOLS_<NAME>` sets each; `timedelta`s are in seconds."""
+    """What a running service needs to know. `PIXTOOLS_<NAME>` sets each; durations are in seconds or as `P7D`."""
 
     model_config = SettingsConfigDict(env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True)
 
@@ -23,7 +32,7 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_access_key_id: SecretStr | None = None  # None: boto3's own chain of credentials
     s3_secret_access_key: SecretStr | None = None
-    url_ttl: timedelta = timedelta(minutes=15)
+    url_ttl: Duration = timedelta(minutes=15)
 
     max_upload_bytes: int = Field(25_000_000, ge=1)
     max_pixels: int = Field(50_000_000, ge=1)  # over all frames
@@ -31,19 +40,28 @@ class Settings(BaseSettings):
     max_frames: int = Field(100, ge=1)
     max_steps: int = Field(50, ge=1)
 
-    lease: timedelta = timedelta(seconds=30)
-    beat: timedelta = timedelta(seconds=10)
-    poll: timedelta = timedelta(seconds=1)
-    sweep: timedelta = timedelta(seconds=5)
-    step_deadline: timedelta = timedelta(minutes=2)
+    lease: Duration = timedelta(seconds=30)
+    beat: Duration = timedelta(seconds=10)
+    poll: Duration = timedelta(seconds=1)
+    sweep: Duration = timedelta(seconds=5)
+    step_deadline: Duration = timedelta(minutes=2)
     max_attempts: int = Field(5, ge=1)  # tries of a step that failed for a reason that may pass
     max_crashes: int = Field(3, ge=1)  # crashes under a step, or rescues of a job, before it is given up
-    idempotency_ttl: timedelta = timedelta(hours=24)
+    drain: Duration = timedelta(seconds=20)  # how long running jobs may go on when their dispatcher is to end
+    idempotency_ttl: Duration = timedelta(hours=24)
+
+    job_retention: Duration = timedelta(days=7)  # how long results are kept after a job's end
+    record_retention: Duration = timedelta(days=90)  # how long it is remembered after that
+    dead_letter_retention: Duration = timedelta(days=30)
+    orphan_age: Duration = timedelta(days=1)  # a file to which nothing refers goes when it is older
+    reconcile: Duration = timedelta(hours=1)
+    redrives_per_s: float = Field(10.0, gt=0)
 
     dispatchers: int = Field(1, ge=1)
     min_converters: int = Field(2, ge=0)  # two, so that the first large picture is shared already
     max_converters: int | None = Field(None, ge=1)  # of each dispatcher; None: its share of the CPUs
-    converter_idle: timedelta = timedelta(minutes=1)
+    converter_idle: Duration = timedelta(minutes=1)
+    converter_memory_bytes: int = Field(3_000_000_000, ge=1)  # beyond what an idle one takes
 
     @model_validator(mode="after")
     def _renewals_fit_the_lease(self) -> Self:

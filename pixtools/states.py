@@ -1,4 +1,4 @@
-"""The states of jobs and steps, and every move that is allowed between them.
+"""The states of jobs, steps and dead letters, and every move that is allowed between them.
 
 The job store derives the guards of its updates from these tables; nothing else decides what may follow what.
 """
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 
 class JobState(StrEnum):
-    QUEUED = "queued"  # accepted by ingress, or put back by a retry or by the sweeper
+    QUEUED = "queued"  # accepted by ingress, or put back by a retry, by the sweeper or by a redrive
     RUNNING = "running"  # claimed by a dispatcher, whose lease is renewed until the job settles
     SUCCEEDED = "succeeded"  # the dispatcher settled it: every step has its result
     PARTIAL = "partial"  # the dispatcher settled it: some steps have a result, others failed or were skipped
@@ -24,12 +24,30 @@ class StepState(StrEnum):
     RUNNING = "running"  # a converter is at it
     SUCCEEDED = "succeeded"  # its result is stored
     CACHED = "cached"  # the same work had been done before: nothing ran
-    FAILED = "failed"  # out of attempts, or not worth another; a dead letter tells the story
+    FAILED = "failed"  # out of attempts, or not worth another; it has a dead letter
     SKIPPED = "skipped"  # a step that it reads failed
     CANCELLED = "cancelled"  # its job was cancelled
 
 
-State = TypeVar("State", JobState, StepState)
+class LetterState(StrEnum):
+    WAITING = "waiting"  # a step was given up; somebody is to decide
+    REDRIVING = "redriving"  # asked for; its turn comes at a bounded rate
+    REDRIVEN = "redriven"  # the step is back in the queue; should it be given up again, that is another letter
+    DISCARDED = "discarded"  # the failure was accepted
+
+
+class Happening(StrEnum):
+    """What the history of a step tells, its successes apart."""
+
+    FAILED = "failed"  # a try failed
+    CRASHED = "crashed"  # a converter died under it
+    LOST = "lost"  # its dispatcher died
+    BURIED = "buried"  # it was given up and became a dead letter
+    REDRIVEN = "redriven"
+    DISCARDED = "discarded"
+
+
+State = TypeVar("State", JobState, StepState, LetterState)
 
 JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
@@ -37,8 +55,8 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
         {JobState.QUEUED, JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED},
     ),
     JobState.SUCCEEDED: frozenset({JobState.EXPIRED}),
-    JobState.PARTIAL: frozenset({JobState.EXPIRED}),
-    JobState.FAILED: frozenset({JobState.EXPIRED}),
+    JobState.PARTIAL: frozenset({JobState.QUEUED, JobState.EXPIRED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.EXPIRED}),
     JobState.CANCELLED: frozenset({JobState.EXPIRED}),
     JobState.EXPIRED: frozenset(),
 }
@@ -52,13 +70,22 @@ STEP_MOVES: dict[StepState, frozenset[StepState]] = {
     ),
     StepState.SUCCEEDED: frozenset(),
     StepState.CACHED: frozenset(),
-    StepState.FAILED: frozenset(),
-    StepState.SKIPPED: frozenset(),
+    StepState.FAILED: frozenset({StepState.WAITING}),
+    StepState.SKIPPED: frozenset({StepState.WAITING}),
     StepState.CANCELLED: frozenset(),
 }
 
+LETTER_MOVES: dict[LetterState, frozenset[LetterState]] = {
+    LetterState.WAITING: frozenset({LetterState.REDRIVING, LetterState.DISCARDED}),
+    LetterState.REDRIVING: frozenset({LetterState.REDRIVEN, LetterState.DISCARDED}),
+    LetterState.REDRIVEN: frozenset(),
+    LetterState.DISCARDED: frozenset(),
+}
+
+LETTER_OPEN = frozenset({LetterState.WAITING, LetterState.REDRIVING})
 JOB_ENDED = frozenset(state for state in JobState if state not in (JobState.QUEUED, JobState.RUNNING))
 STEP_DONE = frozenset({StepState.SUCCEEDED, StepState.CACHED})
+STEP_WITHOUT_RESULT = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED})
 STEP_ENDED = frozenset(state for state in StepState if state not in (StepState.WAITING, StepState.RUNNING))
 
 

@@ -23,11 +23,14 @@ from actors import fleet
 from pixtools import logs
 from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore
+from pixtools.database import Database
+from pixtools.dead_letter_store import DeadLetterStore
 from pixtools.hints import Hints
 from pixtools.job_store import JobStore
 from pixtools.settings import Settings
 from serve import problems, routes
 from serve.catalog import catalog
+from serve.dead_letters import DeadLetters
 from serve.headers import SecurityHeaders
 from serve.health import Health
 from serve.intake import Intake
@@ -41,7 +44,8 @@ def create() -> ASGIApp:
     """Build the application from the environment."""
     logs.to_stderr()
     settings = Settings()
-    store = JobStore(settings, pool_size=_THREADS_ON_THE_DATABASE)
+    database = Database(settings, pool_size=_THREADS_ON_THE_DATABASE, name="ingress")
+    store = JobStore(database, settings)
     blobs = BlobStore(settings)
     answers = AnswerCache(settings)
     hints = Hints(settings)
@@ -55,7 +59,7 @@ def create() -> ASGIApp:
         listening.cancel()
         await hints.close()
         await answers.close()
-        store.close()
+        database.close()
 
     app = FastAPI(
         title="PixTools",
@@ -66,8 +70,10 @@ def create() -> ASGIApp:
         redoc_url=None,
     )
     problems.install(app)
-    app.include_router(routes.jobs(Intake(settings, store, blobs, answers, hints), store, blobs, feed))
-    app.include_router(routes.service(catalog(settings), Health(store, blobs, answers, settings)))
+    letters = DeadLetters(settings, DeadLetterStore(database))
+    app.include_router(routes.jobs(Intake(settings, store, blobs, answers, hints), store, blobs, feed, hints, letters))
+    app.include_router(routes.dead_letters(letters))
+    app.include_router(routes.service(catalog(settings), Health(database, store, blobs, answers, settings)))
     _serve_pages(app)
     # Around everything: the answers to unexpected errors come from outside an application's own middleware.
     return SecurityHeaders(app, images_from=_origin(settings))

@@ -12,6 +12,7 @@ from pixtools import migrate as migrations
 from pixtools.local import up as local
 from pixtools.local.errors import LocalError
 from pixtools.local.settings import LocalSettings
+from serve.letters_cli import dead_letters
 
 _CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
 
@@ -44,6 +45,24 @@ def migrate() -> None:
     if url is None:
         raise click.ClickException("Set PIXTOOLS_DATABASE_URL; `pixtools up` migrates a database of its own.")
     migrations.upgrade(url.get_secret_value())
+
+
+@main.command()
+@click.option("--patience", type=float, default=20, show_default=True, help="Seconds that running jobs have to end.")
+def drain(patience: float) -> None:
+    """Let running jobs end and hand the others back, before the cluster at RAY_ADDRESS is stopped."""
+    import ray  # noqa: PLC0415 (takes a second, which the other commands need not pay)
+
+    from actors import fleet  # noqa: PLC0415
+
+    ray.init(address="auto", log_to_driver=False)
+    left = fleet.drain(patience)
+    ray.shutdown()
+    if left:
+        raise click.ClickException(f"Still there after {patience:g} s: {', '.join(left)}.")
+
+
+main.add_command(dead_letters)
 
 
 def _settings() -> LocalSettings:

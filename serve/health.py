@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from actors import fleet
 from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore
+from pixtools.database import Database
 from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
 from pixtools.job_store import JobStore
 from pixtools.settings import Settings
@@ -38,6 +39,7 @@ class HealthAnswer(BaseModel):
 
 @dataclass(frozen=True)
 class Health:
+    database: Database
     store: JobStore
     blobs: BlobStore
     answers: AnswerCache
@@ -58,7 +60,7 @@ class Health:
 
     async def _parts(self) -> Readiness:
         database, storage, redis = await asyncio.gather(
-            _answers(run_in_threadpool(self.store.ping)),
+            _answers(run_in_threadpool(self.database.ping)),
             _answers(run_in_threadpool(self.blobs.ping)),
             self.answers.ping(),
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,12 +15,13 @@ import anyio
 import anyio.to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from uuid6 import uuid7
 
 from dag.plan import Plan, Source
 from dag.specification import parse, parse_short
 from pixtools.answer_cache import AnswerCache
-from pixtools.blob_store import BlobStore
-from pixtools.errors import BadRequest, KeyInUse
+from pixtools.blob_store import BlobStore, source_key
+from pixtools.errors import BadRequest, KeyInUse, PixToolsError
 from pixtools.hints import QUEUED, Hints
 from pixtools.job_store import Accepted, Idempotency, JobStore, JobView, NewJob, NewStep, Scope
 from pixtools.settings import Settings
@@ -74,9 +76,11 @@ class Intake:
                 raise KeyInUse("Wait a second and send the same request again: it will get the same answer.")
             yield known
             return
+        holding = asyncio.create_task(self.answers.hold(scope, token))
         try:
             yield None
         finally:
+            holding.cancel()
             await self.answers.release(scope, token)
 
     def _plan(self, upload: Upload) -> Plan:
@@ -88,22 +92,31 @@ class Intake:
 
     async def _submit(self, owner: str, upload: Upload, plan: Plan, identity: Idempotency | None) -> Accepted:
         new = _new_job(owner, upload, plan)
-        # Durable before it is referenced; under its content's hash, so that the same picture is stored once.
+        # Durable before it is referenced.
         put = partial(self.blobs.put, new.source_key, upload.file, upload.header.media_type)
         await anyio.to_thread.run_sync(put, limiter=self._uploads)
         accepted = await run_in_threadpool(self.store.submit, new, identity, self._render)
-        if not accepted.replayed:
+        if accepted.replayed:
+            await run_in_threadpool(self._forget, new.source_key)
+        else:
             await self.hints.publish(QUEUED)
         return accepted
+
+    def _forget(self, source_key: str) -> None:
+        """Delete a source that no job came to use."""
+        with suppress(PixToolsError):  # then the sweeper does it
+            self.blobs.delete([source_key])
 
     def _render(self, view: JobView) -> bytes:
         return job_answer(view, self.blobs).model_dump_json().encode()
 
 
 def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
+    job_id = uuid7()
     return NewJob(
+        id=job_id,
         owner=owner,
-        source_key=f"sources/{owner}/{upload.sha256}",
+        source_key=source_key(owner, upload.sha256, job_id),
         source_name=upload.name,
         source_media_type=upload.header.media_type,
         source_width=upload.header.width,

@@ -13,9 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from pixtools.blob_store import BlobStore
+from pixtools.dead_letter_store import Selection
+from pixtools.hints import CANCELLED, MOVED, Hints
 from pixtools.job_store import JobStore
-from pixtools.states import JOB_ENDED, JobState
+from pixtools.states import JOB_ENDED, JobState, LetterState
 from serve.catalog import Catalog
+from serve.dead_letters import DeadLetters, LetterList, NumberAnswer, SelectionForm
 from serve.health import Health, HealthAnswer, Readiness
 from serve.intake import Intake
 from serve.problems import responses
@@ -56,7 +59,14 @@ _UPLOAD = {
 }
 
 
-def jobs(intake: Intake, store: JobStore, blobs: BlobStore, feed: ProgressFeed) -> APIRouter:
+def jobs(
+    intake: Intake,
+    store: JobStore,
+    blobs: BlobStore,
+    feed: ProgressFeed,
+    hints: Hints,
+    letters: DeadLetters,
+) -> APIRouter:
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
     @router.post(
@@ -96,6 +106,30 @@ def jobs(intake: Intake, store: JobStore, blobs: BlobStore, feed: ProgressFeed) 
     def read(job_id: uuid.UUID) -> Response:
         return _json(job_answer(store.get(_OWNER, job_id), blobs))
 
+    @router.post(
+        "/{job_id}/cancel",
+        response_model=JobAnswer,
+        responses=responses(404, 409, 422, 503),
+        summary="Cancel a job that has not ended; what it has made stays",
+    )
+    async def cancel(job_id: uuid.UUID) -> Response:
+        view = await run_in_threadpool(store.cancel, _OWNER, job_id)
+        await hints.publish(CANCELLED, str(job_id))
+        await hints.publish(MOVED, str(job_id))
+        return _json(job_answer(view, blobs))
+
+    @router.post(
+        "/{job_id}/retry",
+        status_code=202,
+        response_model=JobAnswer,
+        responses=responses(404, 409, 422, 503),
+        summary="Run again what failed in a job, and what was skipped for it",
+    )
+    async def retry(job_id: uuid.UUID) -> Response:
+        await run_in_threadpool(store.get, _OWNER, job_id)
+        await letters.retry(_OWNER, job_id)
+        return _json(job_answer(await run_in_threadpool(store.get, _OWNER, job_id), blobs), 202)
+
     @router.get(
         "/{job_id}/events",
         response_class=StreamingResponse,
@@ -114,14 +148,64 @@ def jobs(intake: Intake, store: JobStore, blobs: BlobStore, feed: ProgressFeed) 
     return router
 
 
-def _json(answer: BaseModel) -> Response:
+def _json(answer: BaseModel, status: int = 200) -> Response:
     """Serialize an answer that is one already: FastAPI would validate it again, at twice the cost of the rest."""
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
 def _versioned(store: JobStore, blobs: BlobStore, job_id: uuid.UUID) -> tuple[int, JobAnswer]:
     view = store.get(_OWNER, job_id)
     return view.job.version, job_answer(view, blobs)
+
+
+def dead_letters(letters: DeadLetters) -> APIRouter:
+    router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
+
+    @router.get("", response_model=LetterList, responses=responses(422, 503), summary="List steps out of attempts")
+    def page(
+        state: Annotated[LetterState | None, Query(description="without it, those that are open")] = None,
+        job: uuid.UUID | None = None,
+        op: str | None = None,
+        code: Annotated[str | None, Query(description="of the error")] = None,
+        cursor: uuid.UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> Response:
+        selection = Selection(job=job, op=op, code=code)
+        return _json(letters.page(_OWNER, selection, state=state, before=cursor, limit=limit))
+
+    @router.post(
+        "/redrive",
+        status_code=202,
+        responses=responses(422, 503),
+        summary="Run again the steps of all dead letters selected, at a bounded rate",
+    )
+    async def redrive_all(form: SelectionForm) -> NumberAnswer:
+        return await letters.redrive(_OWNER, form.selection())
+
+    @router.post("/discard", responses=responses(422, 503), summary="Discard all dead letters selected")
+    async def discard_all(form: SelectionForm) -> NumberAnswer:
+        return await letters.discard(_OWNER, form.selection())
+
+    @router.post(
+        "/{letter_id}/redrive",
+        status_code=202,
+        responses=responses(404, 409, 422, 503),
+        summary="Run a step out of attempts again",
+    )
+    async def redrive(letter_id: uuid.UUID) -> NumberAnswer:
+        return await letters.redrive(_OWNER, Selection(id=letter_id))
+
+    @router.delete(
+        "/{letter_id}",
+        status_code=204,
+        responses=responses(404, 409, 422, 503),
+        summary="Discard a dead letter",
+    )
+    async def discard(letter_id: uuid.UUID) -> Response:
+        await letters.discard(_OWNER, Selection(id=letter_id))
+        return Response(status_code=204)
+
+    return router
 
 
 def service(catalog: Catalog, health: Health) -> APIRouter:

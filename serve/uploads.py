@@ -14,7 +14,16 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from pixtools.errors import BadRequest, EmptyUpload, Fault, InvalidRequest, UploadTooLarge, pointer
+from pixtools.errors import (
+    BadRequest,
+    DiskFull,
+    EmptyUpload,
+    Fault,
+    InvalidRequest,
+    UploadTooLarge,
+    is_full,
+    pointer,
+)
 from pixtools.imaging import Header, Limits, inspect
 from pixtools.settings import Settings
 
@@ -44,12 +53,20 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise BadRequest("Send multipart/form-data with the image as its part `file`.")
     capped = Request(request.scope, _capped(request.receive, most, settings))
-    async with capped.form(max_part_size=_FORM_BYTES) as form:
+    try:
+        form = await capped.form(max_part_size=_FORM_BYTES)
+    except OSError as error:
+        if is_full(error):
+            raise DiskFull("Send it again in a while.") from error
+        raise
+    try:
         file, fields = _parts(form)
         if file.size is not None and file.size > settings.max_upload_bytes:
             raise _too_large(settings)
         sha256, header = await run_in_threadpool(_examine, file.file, settings)
         yield Upload(file.file, safe_name(file.filename), file.size or 0, sha256, header, fields)
+    finally:
+        await form.close()
 
 
 def safe_name(name: str | None) -> str:

@@ -10,11 +10,14 @@ from pydantic import BaseModel, PlainSerializer
 
 from dag.plan import Source, file_name
 from pixtools.blob_store import BlobStore
+from pixtools.errors import ArtifactLost
 from pixtools.job_store import JobView
 from pixtools.operations import OPERATIONS
 from pixtools.records import Artifact, Job, Step
 from pixtools.states import STEP_ENDED, JobState, StepState
 from serve.problems import Problem
+
+_LOST = ArtifactLost("Submit the image again to have it made anew.").problem()
 
 Time = Annotated[datetime, PlainSerializer(lambda time: time.astimezone(UTC).isoformat().replace("+00:00", "Z"))]
 
@@ -103,6 +106,7 @@ def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
 
 
 def _step(job: Job, step: Step, artifact: Artifact | None, blobs: BlobStore, now: datetime) -> StepAnswer:
+    lost = artifact is not None and artifact.lost_at is not None
     waited = step.started_at - job.created_at if step.started_at else None
     return StepAnswer(
         op=step.op,
@@ -113,8 +117,8 @@ def _step(job: Job, step: Step, artifact: Artifact | None, blobs: BlobStore, now
         attempt=step.attempt,
         queued_ms=round(waited.total_seconds() * 1000) if waited is not None else None,
         run_ms=step.run_ms,
-        error=Problem.model_validate(step.error) if step.error else None,
-        artifact=_artifact(job, step, artifact, blobs, now) if artifact else None,
+        error=Problem.model_validate(step.error or _LOST) if step.error or lost else None,
+        artifact=_artifact(job, step, artifact, blobs, now) if artifact and not lost else None,
         result=artifact.result if artifact else None,
     )
 

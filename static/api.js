@@ -13,12 +13,24 @@ export class Unreachable extends Error {}
 
 export const getOperations = (signal) => get("/api/operations", signal);
 
-export const getJob = (id, signal) => get(`/api/jobs/${encodeURIComponent(id)}`, signal);
+export const getJob = (id, signal) => get(jobPath(id), signal);
 
-export function getJobs({ cursor = null, limit = 20, signal }) {
-  const query = new URLSearchParams({ limit, ...(cursor && { cursor }) });
-  return get(`/api/jobs?${query}`, signal);
-}
+export const cancelJob = (id, signal) => send("POST", `${jobPath(id)}/cancel`, { signal });
+
+export const retryJob = (id, signal) => send("POST", `${jobPath(id)}/retry`, { signal });
+
+/** A page of jobs or of dead letters, newest first: `limit` of them, those after the one that `cursor` names. */
+export const getJobs = (query, signal) => get(`/api/jobs?${parameters(query)}`, signal);
+
+export const getDeadLetters = (query, signal) => get(`/api/dead-letters?${parameters(query)}`, signal);
+
+export const redriveLetter = (id, signal) => send("POST", `/api/dead-letters/${encodeURIComponent(id)}/redrive`, { signal });
+
+export const discardLetter = (id, signal) => send("DELETE", `/api/dead-letters/${encodeURIComponent(id)}`, { signal });
+
+export const redriveAll = (signal) => send("POST", "/api/dead-letters/redrive", { signal, body: {} });
+
+export const discardAll = (signal) => send("POST", "/api/dead-letters/discard", { signal, body: {} });
 
 /** Upload `file` with its steps and resolve to the accepted job. XMLHttpRequest, for fetch tells no upload progress. */
 export function createJob({ file, steps, key, signal, onProgress }) {
@@ -45,22 +57,31 @@ export function createJob({ file, steps, key, signal, onProgress }) {
 
 /** Server-sent events of a job. `onBreak` hears each loss of the stream. */
 export function listen(id, { signal, onJob, onBreak }) {
-  const events = new EventSource(`/api/jobs/${encodeURIComponent(id)}/events`);
+  const events = new EventSource(`${jobPath(id)}/events`);
   signal.addEventListener("abort", () => events.close(), { once: true });
   events.addEventListener("job", (event) => onJob(JSON.parse(event.data)));
   events.addEventListener("error", () => onBreak());
 }
 
-async function get(path, signal) {
+const jobPath = (id) => `/api/jobs/${encodeURIComponent(id)}`;
+
+const parameters = (query) => new URLSearchParams(Object.entries(query).filter(([, value]) => value !== null));
+
+const get = (path, signal) => send("GET", path, { signal });
+
+async function send(method, path, { signal, body = null }) {
+  const headers = { Accept: "application/json", ...(body && { "Content-Type": "application/json" }) };
   let response;
+  let text;
   try {
-    response = await fetch(path, { signal, headers: { Accept: "application/json" } });
+    response = await fetch(path, { method, signal, headers, body: body && JSON.stringify(body) });
+    text = await response.text();
   } catch (error) {
     throw signal.aborted ? signal.reason : new Unreachable(error.message);
   }
-  const body = parse(await response.text());
-  if (response.ok && body) return body;
-  throw problemOf(response.status, body, (name) => response.headers.get(name));
+  const answer = parse(text);
+  if (response.ok && (answer || response.status === 204)) return answer;
+  throw problemOf(response.status, answer, (name) => response.headers.get(name));
 }
 
 function parse(text) {

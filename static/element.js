@@ -44,8 +44,10 @@ export function keep(parent, items, { key, signature, create, refresh = () => {}
     refresh(child, item);
     return child;
   });
-  const same = children.length === parent.children.length && children.every((child, i) => child === parent.children[i]);
-  if (!same) parent.replaceChildren(...children);
+  // A child that stays is never taken out, for that would take its focus.
+  const staying = new Set(children);
+  for (const child of old.values()) if (!staying.has(child)) child.remove();
+  children.forEach((child, i) => { if (child !== parent.children[i]) parent.insertBefore(child, parent.children[i] ?? null); });
 }
 
 function present(children) {

@@ -1,37 +1,40 @@
 // A job as it happens: server-sent events, or a look every two seconds where the stream brings nothing.
 
-import { getJob, listen } from "/static/api.js";
+import { getDeadLetters, getJob, listen } from "/static/api.js";
 import { ended } from "/static/words.js";
 
 const PAUSE_MS = 2000;
+const SOON_MS = 500;
 const BARREN_STREAMS_BEFORE_POLLING = 3;
 
 /**
- * Call `onJob` with each state of the job until it has ended or `signal` aborts; `onLine` hears false when the service
+ * Call `onJob` with each state of the job until it has ended for good or `signal` aborts; `onLine` hears false when the service
  * stops answering and true when it does again. Rejects only where the service itself says that the job cannot be had.
  */
 export async function follow(id, { signal, onJob, onLine }) {
   let barren = 0; // streams in a row that brought no event: something between us and the service holds them back
   for (;;) {
-    const job = await look(id, { signal, onLine });
+    const { job, redriving } = await look(id, { signal, onLine });
     onJob(job);
-    if (ended(job)) return;
-    if (barren < BARREN_STREAMS_BEFORE_POLLING) {
+    if (ended(job) && !redriving) return;
+    if (!ended(job) && barren < BARREN_STREAMS_BEFORE_POLLING) {
       const outcome = await stream(id, { signal, onJob });
-      if (outcome === "ended") return;
+      if (outcome === "ended") continue; // unless a step of it was redriven
       barren = outcome === "barren" ? barren + 1 : 0;
     }
-    await pause(PAUSE_MS, signal);
+    await pause(ended(job) ? SOON_MS : PAUSE_MS, signal);
   }
 }
 
-/** The job as it is now, however long the service stays away. */
+/** The job as it is now, and whether something in it is about to run again; however long the service stays away. */
 async function look(id, { signal, onLine }) {
   for (;;) {
     try {
+      // In this order: a step that is redriven between the two shows in the job.
+      const letters = await getDeadLetters({ job: id, state: "redriving", limit: 1 }, signal);
       const job = await getJob(id, signal);
       onLine(true);
-      return job;
+      return { job, redriving: letters.dead_letters.length > 0 };
     } catch (error) {
       if (signal.aborted || error.final) throw error;
       onLine(false);

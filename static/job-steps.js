@@ -13,7 +13,8 @@ export function showSteps(parent, job, titles) {
 
 function item(name, step, titles) {
   const inputs = list(step.input);
-  return el("li", { class: `job-step is-${step.state}` },
+  const lost = step.error?.code === "artifact_lost"; // it succeeded, and there is nothing left of it
+  return el("li", { class: `job-step is-${step.state}${lost ? " is-lost" : ""}` },
     el("span", { class: "state" }, icon(step.state), stepState(step.state)),
     el("span", { class: "job-step-what" },
       el("strong", {}, name), el("span", { class: "quiet" }, ` ${titles.get(step.op) ?? step.op} of ${inputs}`)),

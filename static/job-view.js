@@ -2,44 +2,72 @@
 
 import { getJob } from "/static/api.js";
 import { announce } from "/static/announce.js";
-import { el, fill, icon } from "/static/element.js";
+import { fill, icon } from "/static/element.js";
 import { follow } from "/static/follow.js";
+import { jobActions } from "/static/job-actions.js";
 import { showProgress, tally } from "/static/job-progress.js";
 import { showSteps } from "/static/job-steps.js";
-import { describe } from "/static/problem.js";
+import { showProblem } from "/static/problem.js";
 import { showResults } from "/static/results.js";
 import { bytes, dimensions, ended, format, jobState, moment } from "/static/words.js";
 
 const at = (id) => document.getElementById(id);
 
-/** Show the job `id` until `signal` aborts. `onJob` hears each look at it, `onMove` each change of its state. */
-export async function watchJob(id, { signal, titles, onJob, onMove }) {
+/**
+ * Show the job `id` until `signal` aborts. `onJob` hears each look at it, `onMove` each change of its state. Answers
+ * `watch`, which follows a job that has ended once more: for when a step of it is to run again.
+ */
+export function watchJob(id, { signal, titles, onJob, onMove }) {
   let last = null;
-  const renew = async () => {
+  let wanted = false;
+  let following = false;
+  const actions = jobActions(id, { signal, onJob: show, onRetry: watch });
+
+  async function watch() {
+    wanted = true;
+    if (following) return;
+    following = true;
+    at("job-problem").hidden = true;
+    at("job-lost").hidden = true;
+    try {
+      while (wanted) { // it may be asked for while the last look is under way
+        wanted = false;
+        await follow(id, { signal, onJob: show, onLine: showLine });
+      }
+    } catch (error) {
+      if (!signal.aborted) fail(error);
+    }
+    following = false;
+  }
+
+  function show(job) {
+    render(job, titles, renew);
+    actions.show(job);
+    tell(job, last);
+    onJob(job);
+    // The first look too, for a quick job may have ended since the list was read; and each end, for a retry may be as quick.
+    if (job.state !== last?.state || job.finished_at !== last.finished_at) onMove(job);
+    last = job;
+  }
+
+  async function renew() {
     try {
       show(await getJob(id, signal));
       return true;
     } catch (error) {
-      if (!signal.aborted) showTrouble(error);
+      if (!signal.aborted) fail(error);
       return false;
     }
-  };
-  const show = (job) => {
-    render(job, titles, renew);
-    tell(job, last);
-    onJob(job);
-    if (job.state !== last?.state) onMove(job); // the first look too: a quick job may have ended since the list was read
-    last = job;
-  };
-  at("job-problem").hidden = true;
-  at("job-lost").hidden = true;
-  if (at("job").dataset.job !== id) clear(id);
-  try {
-    await follow(id, { signal, onJob: show, onLine: showLine });
-  } catch (error) {
-    at("job-lost").hidden = true;
-    if (!signal.aborted) showTrouble(error);
   }
+
+  function fail(error) {
+    at("job-lost").hidden = true;
+    showProblem(at("job-problem"), error, () => { at("job-title").focus(); watch(); });
+  }
+
+  if (at("job").dataset.job !== id) clear(id);
+  watch();
+  return watch;
 }
 
 function clear(id) {
@@ -47,6 +75,7 @@ function clear(id) {
   at("job-title").textContent = "Job";
   at("job-body").hidden = true;
   at("job-results").hidden = true;
+  for (const tool of ["job-cancel", "job-retry", "job-again"]) at(tool).hidden = true;
   fill(at("job-steps"));
   fill(at("results"));
 }
@@ -60,23 +89,23 @@ function render(job, titles, renew) {
   at("job-state").className = `state badge is-${job.state}`;
   fill(at("job-state"), icon(job.state), jobState(job.state));
   showProgress(at("job-bar"), at("job-done"), job);
-  at("job-kept").textContent = keptUntil(job);
-  const told = Object.values(job.steps).some((step) => step.error); // where it went wrong, the step itself says what
-  fill(at("job-error"), job.error && [el("strong", {}, job.error.title), ` ${job.error.detail ?? ""}`]);
-  at("job-error").hidden = !job.error || told;
   at("job-again").hidden = !ended(job);
   showSteps(at("job-steps"), job, titles);
-  at("results-none").hidden = showResults(at("results"), job, renew) > 0;
-  at("results-none").textContent = ended(job) ? "This job left no results." : "Results appear here as each step ends.";
+  const made = showResults(at("results"), job, renew);
+  at("results-none").hidden = made > 0;
+  at("results-none").textContent = ended(job) ? "This job has no results." : "Results appear here as each step ends.";
+  at("job-kept").textContent = whatIsKept(job, made);
 }
 
-function keptUntil({ state, expires_at: expires }) {
-  if (state === "expired") return "Its results have been deleted.";
-  return expires ? `Results are kept until ${moment(expires)}.` : "";
+function whatIsKept({ state, expires_at: expires }, made) {
+  if (state === "expired") return "This job has expired: its results have been deleted, and only this record is left.";
+  const kept = made > 0 && expires ? `kept until ${moment(expires)}.` : null;
+  if (state === "cancelled") return `This job was cancelled: steps that had not ended were stopped. ${kept ? `What was made before is ${kept}` : "Nothing had been made before."}`;
+  return kept ? `Results are ${kept}` : "";
 }
 
 function tell(job, last) {
-  if (last?.state === job.state && last.progress.done === job.progress.done) return;
+  if (last?.state === job.state && last.finished_at === job.finished_at && last.progress.done === job.progress.done) return;
   const failed = Object.entries(job.steps).filter(([, step]) => step.state === "failed").map(([name]) => name);
   announce(`Job ${jobState(job.state)}, ${tally(job)}${failed.length ? `: ${failed.join(", ")}` : ""}`);
 }
@@ -85,11 +114,4 @@ function showLine(on) {
   if (at("job-lost").hidden === on) return;
   at("job-lost").hidden = on;
   announce(on ? "The connection is back." : at("job-lost").textContent);
-}
-
-function showTrouble(error) {
-  const { title, detail, wait } = describe(error);
-  fill(at("job-problem"), el("h3", {}, title), detail && el("p", {}, detail), wait && el("p", {}, wait),
-    el("button", { type: "button", class: "button", on: { click: () => window.dispatchEvent(new HashChangeEvent("hashchange")) } }, "Try again"));
-  at("job-problem").hidden = false;
 }

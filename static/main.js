@@ -2,6 +2,7 @@
 
 import { getOperations } from "/static/api.js";
 import { builder } from "/static/builder.js";
+import { deadLetters } from "/static/dead-letters.js";
 import { Draft } from "/static/draft.js";
 import { draftStore } from "/static/draft-store.js";
 import { acceptFiles } from "/static/drop.js";
@@ -40,8 +41,15 @@ function wire({ operations, limits, media_types: mediaTypes }) {
     location.hash = `#/jobs/${job.id}`;
     history.refresh();
   } });
+  const letters = deadLetters({ signal: leaving.signal, titles, onRedrive: () => watch(), onLook: history.refresh });
   let viewing = new AbortController();
+  let watch = () => {}; // until a job is shown
   let shown = null;
+
+  function refresh() {
+    history.refresh();
+    letters.refresh();
+  }
 
   function route({ first = false } = {}) {
     const id = location.hash.match(/^#\/jobs\/([^/]+)$/)?.[1] ?? null;
@@ -54,7 +62,8 @@ function wire({ operations, limits, media_types: mediaTypes }) {
       window.scrollTo(0, 0);
       document.getElementById(id ? "job-title" : "build-title").focus({ preventScroll: true });
     }
-    if (id) watchJob(id, { signal: viewing.signal, titles, onJob: (job) => { shown = job; }, onMove: history.refresh });
+    watch = () => {};
+    if (id) watch = watchJob(id, { signal: viewing.signal, titles, onJob: (job) => { shown = job; }, onMove: refresh });
   }
 
   document.getElementById("job-again").addEventListener("click", () => {
@@ -69,7 +78,7 @@ function wire({ operations, limits, media_types: mediaTypes }) {
   window.addEventListener("hashchange", () => route());
   document.getElementById("recent").hidden = false;
   start.refresh();
-  history.refresh();
+  refresh();
   route({ first: true });
 }
 

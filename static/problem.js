@@ -26,6 +26,15 @@ export function showRefusal(box, error, builder) {
   (placed[0] ?? box).focus();
 }
 
+/** Show `error` in `box`, which is an alert; with a button where something may be tried `again`. */
+export function showProblem(box, error, again = null) {
+  const { title, detail, wait } = describe(error);
+  const retry = () => { box.hidden = true; again(); };
+  fill(box, el("h3", {}, title), detail && el("p", {}, detail), wait && el("p", {}, wait),
+    again && el("button", { type: "button", class: "button", on: { click: retry } }, "Try again"));
+  box.hidden = false;
+}
+
 /** Any error of api.js as {title, detail, errors, wait}. */
 export function describe(error) {
   if (error instanceof Problem) {

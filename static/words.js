@@ -18,11 +18,18 @@ const STEP_STATES = {
   skipped: "skipped", cancelled: "cancelled",
 };
 
+const HAPPENINGS = {
+  failed: "failed", crashed: "its converter died", lost: "its dispatcher died", buried: "became a dead letter",
+  redriven: "redriven", discarded: "discarded",
+};
+
 export const ended = (job) => ENDED.has(job.state);
 
 export const jobState = (state) => JOB_STATES[state] ?? state;
 
 export const stepState = (state) => STEP_STATES[state] ?? state;
+
+export const happening = (what) => HAPPENINGS[what] ?? what;
 
 export const format = (mediaType) => FORMATS[mediaType] ?? (mediaType ?? "file").split("/").pop().toUpperCase();
 
@@ -58,3 +65,5 @@ export const list = (words) => new Intl.ListFormat("en-GB", { type: "conjunction
 export const either = (words) => new Intl.ListFormat("en-GB", { type: "disjunction" }).format(words);
 
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+export const tries = (count) => (count === 0 ? "never tried" : count === 1 ? "tried once" : `tried ${count} times`);

@@ -49,6 +49,10 @@ class Stack:
         return [self.port, self.dashboard_port, self.ray_client_port, self.s3_port]
 
     @property
+    def ray_folder(self) -> Path:
+        return ray.folder(Home(self.home))
+
+    @property
     def output(self) -> str:
         return self.home.with_suffix(".out").read_text()
 
@@ -114,7 +118,7 @@ class Stack:
         with suppress(psutil.NoSuchProcess):
             launcher = psutil.Process(self.process.pid)
             family = [launcher, *launcher.children(recursive=True)]
-        lost = processes.belonging_to(self.home, ray.folder(Home(self.home)))
+        lost = processes.belonging_to(self.home, self.ray_folder)
         return [process for process in {*family, *lost} if _lives(process)]
 
     def kill(self) -> None:

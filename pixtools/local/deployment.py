@@ -48,14 +48,14 @@ def page_url(config: dict[str, Any], host: str) -> str:
     return f"http://{host}:{config.get('http_options', {}).get('port', 8000)}"
 
 
-def wait_until_ready(cluster: Cluster, page: str, check: Callable[[], None], patience: float = 300) -> None:
-    """Return when every application runs and the service is ready; `check` raises if a server has ended."""
+def wait_until_running(cluster: Cluster, check: Callable[[], None], patience: float = 300) -> None:
+    """Return when every application runs; `check` raises if a server has ended."""
     deadline = time.monotonic() + patience
-    while not (_all_run(cluster) and _is_ready(page)):
+    while not _all_run(cluster):
         check()
         if time.monotonic() > deadline:
             states = ", ".join(f"{name} is {app['status']}" for name, app in cluster.applications().items())
-            raise LocalError(f"The service was not ready within {patience:.0f} s: {states or 'not deployed'}")
+            raise LocalError(f"The service did not run within {patience:.0f} s: {states or 'not deployed'}")
         time.sleep(0.2)
 
 
@@ -79,8 +79,14 @@ def _reasons(applications: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _is_ready(page: str) -> bool:
+def missing(page: str) -> str | None:
+    """Return what keeps the service from accepting jobs, if anything does."""
     try:
-        return httpx.get(f"{page}/api/readyz", timeout=10, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
+        answer = httpx.get(f"{page}/api/readyz", timeout=30, trust_env=False)
+    except httpx.TransportError as error:
+        return f"the page: {error or type(error).__name__}"
+    if answer.is_success:
+        return None
+    if "problem" in answer.headers.get("content-type", ""):
+        return str(answer.json()["detail"])
+    return f"the page: status {answer.status_code}"

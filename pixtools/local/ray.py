@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 # Ray puts sockets some 65 characters below its folder, and the kernel allows 107 in all.
 _LONGEST_TEMP = 40
+
+_TO_CONNECT = 30.0
 
 
 def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, str]) -> Server:
@@ -52,6 +57,26 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
     )
     cluster = Cluster(f"http://127.0.0.1:{dashboard_port}", token)
     return Server(cluster.dashboard_url, {}, process, cluster.answers)
+
+
+def drain(home: Home, patience: float) -> None:
+    """Have the dispatchers on the head of `home` finish or hand back their jobs; give up soon after `patience`."""
+    process = processes.start(
+        "drain",
+        [Path(sys.executable).with_name("pixtools"), "drain", "--patience", str(patience)],
+        home=home.path,
+        log=home.logs / "drain.log",
+        env={
+            **{name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"},
+            "RAY_ADDRESS": (folder(home) / "ray_current_cluster").read_text(),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(home.secret_path("ray-token")),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        },
+    )
+    with suppress(subprocess.TimeoutExpired):
+        process.popen.wait(patience + _TO_CONNECT)
+    process.stop()
 
 
 def forget(home: Home) -> None:

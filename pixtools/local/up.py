@@ -10,24 +10,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alembic.util import CommandError
-from sqlalchemy.exc import SQLAlchemyError
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from pixtools import migrate
+from pixtools.database import Database
 from pixtools.errors import DatabaseDown
 from pixtools.job_store import JobStore
 from pixtools.local import deployment, guard, ports, processes, ray, stores, target
 from pixtools.local.errors import LocalError
 from pixtools.local.home import Home
 from pixtools.settings import Settings
+from pixtools.states import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import Never
 
     from pixtools.local.server import Server
     from pixtools.local.settings import LocalSettings
     from pixtools.local.target import Target
+
+
+# What Postgres says while it cannot be reached (nothing), and while it starts; anything else does not end by itself.
+_STARTING = (None, "57P03")
 
 
 def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
@@ -52,15 +59,23 @@ class _Service:
     env: dict[str, str]
     owns_jobs: bool  # nobody else runs jobs from this database
 
-    def hand_back(self) -> None:
-        """End the dispatchers and put what they ran back in the queue: a stop is no crash to be counted."""
-        if self.head is not None and self.owns_jobs:
-            self.head.stop()
-            urls = {name: self.env[f"PIXTOOLS_{name.upper()}"] for name in ("database_url", "redis_url")}
-            store = JobStore(Settings.model_validate(urls))
+    def drain(self, home: Home) -> None:
+        """Let jobs come to their end, and put back in the queue what takes too long: a stop is no crash of theirs."""
+        if self.head is None:
+            return
+        urls = [SecretStr(self.env[name]) for name in ("PIXTOOLS_DATABASE_URL", "PIXTOOLS_REDIS_URL")]
+        settings = Settings(database_url=urls[0], redis_url=urls[1])
+        database = Database(settings, pool_size=1)
+        store = JobStore(database, settings)
+        with suppress(DatabaseDown):
+            if store.backlog()[JobState.RUNNING]:
+                _say(f"Running jobs have {settings.drain.total_seconds():.0f} s to end; Ctrl-C again ends them now.")
+                ray.drain(home, settings.drain.total_seconds())
+        self.head.stop()
+        if self.owns_jobs:  # also those of a dispatcher that did not answer
             with suppress(DatabaseDown):
                 store.hand_back()
-            store.close()
+        database.close()
 
 
 def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> int:
@@ -71,9 +86,9 @@ def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> i
             try:
                 _watch(service.servers)
             except guard.Stop:
-                service.hand_back()
-                raise
-        except guard.Stop:
+                _say("\nStopping.")
+                service.drain(home)
+        except guard.Stop:  # before all had started
             _say("\nStopping.")
         except LocalError as error:
             folders = " and ".join(str(folder) for folder in (home.logs, ray.logs(home)) if folder.exists())
@@ -107,24 +122,45 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     for server in servers:
         server.wait()
         ready(server.name)
-    _migrate(env["PIXTOOLS_DATABASE_URL"])
+    _migrate(env["PIXTOOLS_DATABASE_URL"], servers)
     ready("migrations")
     if place.head is not None:
         servers.append(place.head)
         place.head.wait()
         ready("ray")
     place.cluster.deploy(place.serve_config)
-    deployment.wait_until_ready(place.cluster, place.page_url, lambda: _check(servers))
+    deployment.wait_until_running(place.cluster, lambda: _check(servers))
+    _wait_for(lambda: deployment.missing(place.page_url), servers)
     ready("service")
     _say(_summary(home, settings, place))
     return _Service(servers, place.head, env, owns_jobs=settings.database_url is None)
 
 
-def _migrate(database_url: str) -> None:
+def _migrate(database_url: str, servers: list[Server]) -> None:
+    def missing() -> str | None:
+        try:
+            migrate.upgrade(database_url)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) in _STARTING:
+                return f"the database: {str(error.orig).strip().splitlines()[0]}"
+            raise
+        return None
+
     try:
-        migrate.upgrade(database_url)
+        _wait_for(missing, servers)
     except (SQLAlchemyError, CommandError) as error:
         raise LocalError(f"The database cannot be brought up to date: {error}") from error
+
+
+def _wait_for(missing: Callable[[], str | None], servers: list[Server]) -> None:
+    """Wait until nothing is missing, and say what is; raise LocalError when a server of ours ends by itself."""
+    told = None
+    while (what := missing()) is not None:
+        if what != told:
+            _say(f"  waiting: {what}")
+            told = what
+        _check(servers)
+        time.sleep(0.2)
 
 
 def _watch(servers: Iterable[Server]) -> Never:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -54,6 +55,12 @@ def photo(seed: int, width: int = 640, height: int = 480) -> dict:
     return {"name": f"photo-{seed}.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()}
 
 
+def cut(seed: int) -> dict:
+    """The first half of a photo, under a name of its own: its header is sound, and it cannot be decoded."""
+    whole = photo(seed)
+    return whole | {"name": f"cut-{seed}.jpg", "buffer": whole["buffer"][: len(whole["buffer"]) // 2]}
+
+
 def add(page, *titles):
     for title in titles:
         page.get_by_role("button", name=f"Add {title}", exact=True).click()
@@ -67,13 +74,35 @@ def start(page):
     page.get_by_role("button", name="Start", exact=True).click()
 
 
+def wait_until(page, state):
+    expect(page.locator("#job-state")).to_have_text(state, timeout=A_JOB_MS)
+
+
 def wait_until_succeeded(page):
-    expect(page.locator("#job-state")).to_have_text("succeeded", timeout=A_JOB_MS)
+    wait_until(page, "succeeded")
 
 
 def result(page, name):
     heading = page.get_by_role("heading", name=name, exact=True)
     return page.get_by_role("list").get_by_role("listitem").filter(has=heading)
+
+
+def letters(page, file):
+    """The dead letters of one file: the service is shared, and other tests leave theirs."""
+    return page.locator("#letters > li").filter(has=page.get_by_role("link", name=file, exact=True))
+
+
+def press(page, name):
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def assert_fits_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    small = page.locator("main :is(button, a, summary):visible").evaluate_all(
+        "nodes => nodes.filter(node => node.getBoundingClientRect().height < 44).map(node => node.textContent)"
+    )
+    assert small == []
 
 
 def download(page, name) -> bytes:
@@ -197,11 +226,102 @@ def test_a_job_is_still_there_after_a_reload_and_lends_its_steps_to_the_next(pag
     assert page.faults == []
 
 
-def test_nothing_sticks_out_on_a_phone(page):
-    page.set_viewport_size({"width": 390, "height": 844})
-    add(page, "WebP", "AVIF", "Metadata", "PNG", "ZIP")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    small = page.locator("main button:visible, main a:visible").evaluate_all(
-        "nodes => nodes.filter(node => node.getBoundingClientRect().height < 44).map(node => node.textContent)"
+def test_a_running_job_is_cancelled_and_keeps_what_it_made(page):
+    data = sideways_photo(3000, 4000, seed=6)
+    page.get_by_label("Choose a photo").set_input_files({"name": "slow.jpg", "mimeType": "image/jpeg", "buffer": data})
+    add(page, "Metadata", "AVIF")
+    step(page, "avif").get_by_label("Speed", exact=True).fill("0")  # minutes of work
+    start(page)
+    expect(page.locator("#job-done")).to_have_text("1 of 2 steps done", timeout=A_JOB_MS)
+    press(page, "Cancel")
+    wait_until(page, "cancelled")
+
+    expect(page.locator("#job-title")).to_be_focused()  # the button that had the focus is gone
+    expect(page.get_by_role("button", name=re.compile("^(Cancel|Retry)$"))).to_have_count(0)
+    expect(page.locator("#job-kept")).to_contain_text("This job was cancelled")
+    expect(page.locator("#job-steps")).to_contain_text("cancelled")
+    expect(page.locator("#history li").filter(has_text="slow.jpg")).to_contain_text("cancelled")
+    assert json.loads(download(page, "metadata"))["width"] == 3000
+    assert page.faults == []
+
+
+def test_a_step_given_up_is_a_dead_letter_to_redrive_or_to_discard(page):
+    page.get_by_label("Choose a photo").set_input_files(cut(7))
+    add(page, "WebP")
+    start(page)
+    wait_until(page, "failed")
+    letter = letters(page, "cut-7.jpg")
+    expect(letter).to_contain_text("The image is damaged or incomplete and cannot be decoded")
+    expect(letter).to_contain_text("Check that it opens in a viewer")
+    expect(letter).to_contain_text("tried once")
+    assert page.faults == []
+
+    letter.get_by_role("button", name="Redrive webp of cut-7.jpg").press("Enter")
+    expect(letter).to_contain_text("tried 2 times", timeout=A_JOB_MS)
+    expect(page.locator("#job-steps")).to_contain_text("attempt 2")  # the page follows the job again
+    expect(page.locator("h2:focus")).to_have_count(1)  # the button that had the focus is gone
+    letter.get_by_text("History").click()
+    expect(letter.locator("details li strong")).to_have_text(
+        ["failed", "became a dead letter", "redriven", "failed", "became a dead letter"],
     )
-    assert small == []
+    assert_fits_a_phone(page)
+
+    letter.get_by_role("button", name="Discard webp of cut-7.jpg").click()
+    expect(letter).to_have_count(0)
+    press(page, "Retry")
+    expect(page.locator("#job-problem")).to_contain_text("nobody may run it again")
+
+
+def test_a_job_that_failed_is_retried_and_followed_to_its_end(page):
+    page.get_by_label("Choose a photo").set_input_files(cut(8))
+    add(page, "Metadata", "WebP", "PNG", "ZIP")
+    start(page)
+    wait_until(page, "partly succeeded")
+    expect(letters(page, "cut-8.jpg")).to_have_count(2)
+    press(page, "Retry")
+
+    steps = page.locator("#job-steps > li")
+    for name in ("webp", "png"):
+        failed = steps.filter(has=page.get_by_text(name, exact=True)).filter(has_text=re.compile("failed.*attempt"))
+        expect(failed).to_have_count(1, timeout=A_JOB_MS)
+    wait_until(page, "partly succeeded")
+    expect(letters(page, "cut-8.jpg").filter(has_text="tried 2 times")).to_have_count(2)
+    expect(result(page, "metadata")).to_be_visible()
+    assert page.faults == []
+
+
+def test_all_dead_letters_are_redriven_and_discarded_at_once(page, api):
+    image = cut(9)
+    steps = {f"web{quality}": {"op": "webp", "input": "source", "quality": quality} for quality in range(1, 26)}
+    api.wait(api.submit(image["name"], image["buffer"], steps))
+    page.reload()
+    mine = letters(page, "cut-9.jpg")
+    expect(mine).to_have_count(20)  # a page
+    press(page, "More dead letters")
+    expect(mine).to_have_count(25)
+
+    press(page, "Discard all")
+    question = page.get_by_role("dialog", name="Discard all dead letters?")
+    expect(question.get_by_role("button", name="Keep them")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(question).to_be_hidden()
+    expect(page.get_by_role("button", name="Discard all", exact=True)).to_be_focused()
+    expect(mine).to_have_count(25)
+
+    press(page, "Discard all")
+    question.get_by_role("button", name="Discard all").click()
+    expect(page.get_by_role("heading", name="Dead letters")).to_be_hidden()
+    expect(page.get_by_role("heading", name="Recent jobs")).to_be_focused()
+
+    for image in (cut(10), cut(11)):
+        api.wait(api.submit(image["name"], image["buffer"], {"webp": {"op": "webp", "input": "source"}}))
+    page.reload()
+    press(page, "Redrive all")
+    for name in ("cut-10.jpg", "cut-11.jpg"):
+        expect(letters(page, name)).to_contain_text("tried 2 times", timeout=A_JOB_MS)
+    assert page.faults == []
+
+
+def test_nothing_sticks_out_on_a_phone(page):
+    add(page, "WebP", "AVIF", "Metadata", "PNG", "ZIP")
+    assert_fits_a_phone(page)

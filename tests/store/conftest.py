@@ -7,10 +7,14 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from jobs import Clock
 from pydantic import SecretStr
 
+from pixtools.database import Database
+from pixtools.dead_letter_store import DeadLetterStore
 from pixtools.job_store import JobStore
 from pixtools.local.ports import free_port
+from pixtools.retention_store import RetentionStore
 from pixtools.settings import Settings
 
 
@@ -29,10 +33,30 @@ def database(connection: psycopg.Connection) -> psycopg.Connection:
 
 
 @pytest.fixture
-def store(settings: Settings, database: psycopg.Connection) -> Iterator[JobStore]:  # noqa: ARG001 (empties it)
-    store = JobStore(settings)
-    yield store
-    store.close()
+def pool(settings: Settings, database: psycopg.Connection) -> Iterator[Database]:  # noqa: ARG001 (empties it)
+    pool = Database(settings)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def store(settings: Settings, pool: Database) -> JobStore:
+    return JobStore(pool, settings)
+
+
+@pytest.fixture
+def letters(pool: Database) -> DeadLetterStore:
+    return DeadLetterStore(pool)
+
+
+@pytest.fixture
+def kept(pool: Database) -> RetentionStore:
+    return RetentionStore(pool)
+
+
+@pytest.fixture
+def clock(database: psycopg.Connection) -> Clock:
+    return Clock(database)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import psycopg
 
+from pixtools.errors import CorruptImage
 from pixtools.job_store import Accepted, Claim, Idempotency, JobStore, JobView, NewJob, NewStep, Scope
-from pixtools.outcomes import Began, Done, Stored
+from pixtools.outcomes import Began, Done, Failed, Outcome, Stored
 from pixtools.states import JobState, StepState
 
 ANN, BOB = "ann", "bob"
@@ -77,8 +78,35 @@ def finish(store: JobStore, claimed: Claim, *steps: str, settle: bool = False) -
     return store.record(claimed.id, claimed.attempt, outcomes, settle=settle)
 
 
+def record(
+    store: JobStore, claimed: Claim, *outcomes: Outcome, batch: int | None = None, settle: bool = False,
+) -> JobState:  # fmt: skip
+    return store.record(claimed.id, claimed.attempt, outcomes, batch=batch, settle=settle)
+
+
+def fail(store: JobStore, claimed: Claim, *steps: str, settle: bool = False) -> JobState:
+    """Record that steps failed for a reason that never passes."""
+    outcomes = [outcome for step in steps for outcome in (Began(step), Failed(step, CorruptImage()))]
+    return record(store, claimed, *outcomes, settle=settle)
+
+
 def states(store: JobStore, job_id: uuid.UUID, owner: str = ANN) -> dict[str, StepState]:
     return {step.name: StepState(step.state) for step in store.get(owner, job_id).steps}
+
+
+def everything(database: psycopg.Connection) -> list[tuple]:
+    """Return all that is recorded, to compare with later."""
+    return [
+        row
+        for table in ("job", "step", "artifact", "dead_letter", "step_event")
+        for row in database.execute(f"SELECT {table}::text FROM {table} ORDER BY 1").fetchall()
+    ]
+
+
+def history(database: psycopg.Connection, step: str = "a") -> list[tuple[int, str, str | None]]:
+    """Return what befell the steps of a name: attempt, what, and the code of its error."""
+    query = "SELECT attempt, what, error->>'code' FROM step_event WHERE step = %s ORDER BY id"
+    return database.execute(query, [step]).fetchall()
 
 
 @dataclass(frozen=True)
@@ -92,6 +120,9 @@ class Clock:
 
     def end_lease(self, job_id: uuid.UUID) -> None:
         self._change("UPDATE job SET lease_until = now() - interval '1 second' WHERE id = %s", job_id)
+
+    def end_retention(self, job_id: uuid.UUID) -> None:
+        self._change("UPDATE job SET expires_at = now() - interval '1 second' WHERE id = %s", job_id)
 
     def end_answer(self, key: str) -> None:
         self._change("UPDATE idempotency SET expires_at = now() - interval '1 second' WHERE key = %s", key)

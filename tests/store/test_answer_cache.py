@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 import redis
 
+from pixtools import answer_cache
 from pixtools.answer_cache import AnswerCache
 from pixtools.job_store import Accepted, Idempotency, Scope
 
@@ -112,12 +114,25 @@ async def test_what_is_kept_ends_by_itself(cache, scope, valkey, settings):
     valkey.flushdb()
     await cache.reserve(scope)
     (name,) = valkey.keys()
-    assert 0 < valkey.ttl(name) <= 60
+    assert 0 < valkey.ttl(name) <= 10
 
     await cache.keep(Idempotency(scope, "fingerprint"), ANSWER)
 
     assert valkey.keys() == [name]
     assert 60 < valkey.ttl(name) <= settings.idempotency_ttl.total_seconds()
+
+
+async def test_a_reservation_lasts_as_long_as_it_is_held_and_little_longer(cache, scope, monkeypatch):
+    monkeypatch.setattr(answer_cache, "_RESERVED_S", 1)
+    token = await cache.reserve(scope)
+    holding = asyncio.create_task(cache.hold(scope, token))
+    await asyncio.sleep(2.5)
+    assert await cache.reserve(scope) is None
+
+    holding.cancel()  # as its holder dies
+    async with asyncio.timeout(60):
+        while await cache.reserve(scope) is None:
+            await asyncio.sleep(0.1)
 
 
 async def test_keys_and_owners_are_not_readable_in_redis(cache, valkey):

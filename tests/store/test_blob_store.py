@@ -13,11 +13,12 @@ import boto3
 import httpx
 import numpy as np
 import pytest
+import uuid6
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
-from pixtools.blob_store import BlobStore
-from pixtools.errors import NotFound, StorageDown, StorageRefused
+from pixtools.blob_store import BlobStore, artifact_key, source_key
+from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
 from pixtools.local.ports import free_port
 from pixtools.settings import Settings
 
@@ -105,11 +106,71 @@ def test_the_same_key_can_be_put_again(blobs):
 
 
 @pytest.mark.parametrize("key", ["some/missing", "nowhere", "some"])
-def test_a_key_that_is_not_there_is_not_found(blobs, key):
+def test_a_key_that_is_not_there_is_missing(blobs, key):
     blobs.put("some/key", b"data", "image/png")
 
-    with pytest.raises(NotFound, match=key):
+    with pytest.raises(ObjectMissing, match=key):
         blobs.get(key)
+
+
+def test_what_is_there_exists(blobs):
+    blobs.put("some/key", b"", "image/png")
+
+    assert blobs.exists("some/key")
+    for key in ("some/missing", "some", "some/ke", "nowhere"):
+        assert not blobs.exists(key)
+
+
+def test_what_is_deleted_is_gone_and_may_be_deleted_again(blobs):
+    for key in ("gone/1", "gone/2", "gone/3"):
+        blobs.put(key, b"data", "image/png")
+
+    blobs.delete(["gone/1", "gone/3", "gone/never was"])
+    blobs.delete(["gone/1"])
+    blobs.delete([])
+
+    assert [blobs.exists(f"gone/{number}") for number in (1, 2, 3)] == [False, True, False]
+    with pytest.raises(ObjectMissing):
+        blobs.get("gone/1")
+
+
+def test_objects_are_listed_below_a_prefix_in_the_order_of_their_bytes(blobs):
+    keys = [f"list/{name}" for name in ("a/2", "a/10", "a-b/1", "a.png", "B/1", "b/c/d", "ä/1", "a b/1", "z")]
+    for key in [*keys, "listed", "other/1"]:
+        blobs.put(key, b"data", "image/png")
+    started = datetime.now(UTC)
+
+    found = [blob for page in blobs.pages("list/") for blob in page]
+
+    assert [blob.key for blob in found] == sorted(keys, key=str.encode)
+    assert all(abs(blob.modified_at - started) < timedelta(minutes=1) for blob in found)
+
+
+def test_a_prefix_below_which_there_is_nothing_has_no_objects(blobs):
+    assert [blob for page in blobs.pages("nothing/here/") for blob in page] == []
+
+
+def test_more_objects_than_a_page_are_listed_page_by_page(blobs):
+    keys = [f"paged/{number % 7}/{number:04}" for number in range(1_050)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda key: blobs.put(key, b"", "image/png"), keys))
+
+    pages = list(blobs.pages("paged/"))
+
+    assert [blob.key for page in pages for blob in page] == sorted(keys)
+    assert all(len(page) <= 1_000 for page in pages)
+
+
+def test_each_job_and_each_try_has_a_key_of_its_own(blobs):
+    one, other = uuid6.uuid7(), uuid6.uuid7()
+    sources = {source_key("ann", "ab" * 32, job) for job in (one, other, one)}
+    artifacts = {artifact_key("ann", "key", "png") for _ in range(3)}
+
+    assert (len(sources), len(artifacts)) == (2, 3)
+    blobs.put(f"sources/ann/{'ab' * 32}", b"from version 0001", "image/png")  # the same picture, long ago
+    for key in sources | artifacts:
+        blobs.put(key, b"data", "image/png")
+        assert blobs.get(key) == b"data"
 
 
 def test_many_at_once_do_not_get_in_each_others_way(blobs):
@@ -204,6 +265,9 @@ def test_a_store_that_cannot_be_reached_is_down(nowhere):
         lambda: blobs.get("some/key"),
         lambda: blobs.put("some/key", b"data", "image/png"),
         lambda: blobs.put("some/key", io.BytesIO(b"data"), "image/png"),
+        lambda: blobs.exists("some/key"),
+        lambda: blobs.delete(["some/key"]),
+        lambda: list(blobs.pages("some/")),
     ):
         with pytest.raises(StorageDown):
             call()
@@ -212,7 +276,13 @@ def test_a_store_that_cannot_be_reached_is_down(nowhere):
 def test_a_store_that_refuses_us_says_so(settings):
     blobs = BlobStore(settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")}))
 
-    for call in (blobs.ping, lambda: blobs.get("some/key"), lambda: blobs.put("some/key", b"data", "image/png")):
+    for call in (
+        blobs.ping,
+        lambda: blobs.get("some/key"),
+        lambda: blobs.put("some/key", b"data", "image/png"),
+        lambda: blobs.exists("some/key"),
+        lambda: list(blobs.pages("some/")),
+    ):
         with pytest.raises(StorageRefused):
             call()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import uuid
 import zipfile
 from typing import Any
@@ -19,7 +20,7 @@ from dag.plan import Plan, Source
 from dag.segments import Decoded, Order, segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
-from pixtools.errors import CorruptImage, NotFound, StorageDown, StorageRefused, UnencodableImage, UnsupportedType
+from pixtools.errors import CorruptImage, ObjectMissing, StorageDown, StorageRefused, UnencodableImage, UnsupportedType
 from pixtools.outcomes import Began, Done, Failed, Stored
 
 
@@ -102,14 +103,17 @@ def test_one_order_leaves_every_artifact_in_storage_before_it_is_reported(bench)
         assert item.run_ms >= 0
 
 
-def test_an_artifact_lies_under_its_step_key_and_its_owner(bench):
+def test_each_try_leaves_its_artifact_under_a_key_of_its_own_below_owner_and_step_key(bench):
     work = bench(camera_jpeg())
     key = work.plan(ALL).by_name["d"].key
 
-    (items,) = work.run(ALL)
+    made = [done(work.run(ALL)[0])["d"] for _ in range(2)]
 
-    assert done(items)["d"].step_key == key
-    assert done(items)["d"].blob_key == f"artifacts/{work.owner}/{key}.png"
+    assert {one.step_key for one in made} == {key}
+    for one in made:
+        assert re.fullmatch(f"artifacts/{work.owner}/{key}/[0-9a-f]{{32}}\\.png", one.blob_key)
+    assert len({one.blob_key for one in made}) == 2
+    assert len({one.sha256 for one in made}) == 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -254,13 +258,14 @@ def test_a_source_that_is_no_image_is_said_to_be_unsupported(bench):
     assert failed(items) == {"a": UnsupportedType, "facts": UnsupportedType}
 
 
-def test_a_source_that_is_gone_is_not_found(bench):
+def test_a_source_that_is_gone_fails_its_readers_in_a_way_that_may_pass(bench):
     work = bench(camera_jpeg())
     work.source_key = "sources/gone"
 
     (items,) = work.run({"a": ALL["a"], "facts": ALL["facts"]})
 
-    assert failed(items) == {"a": NotFound, "facts": NotFound}
+    assert failed(items) == {"a": ObjectMissing, "facts": ObjectMissing}
+    assert all(item.error.retryable and not item.error.outage for item in items)
 
 
 def test_storage_that_is_away_fails_steps_in_a_way_that_may_pass(bench, nowhere):
@@ -314,7 +319,8 @@ def test_a_bundle_made_twice_is_the_same_file(bench):
 
     one, other = (work.bundle(BUNDLE, "all", ("IMG_1.jpg", work.source_key))[0].stored for _ in range(2))
 
-    assert (one.sha256, one.blob_key) == (other.sha256, other.blob_key)
+    assert (one.sha256, one.step_key) == (other.sha256, other.step_key)
+    assert one.blob_key != other.blob_key
 
 
 def test_a_bundle_whose_entry_is_gone_fails(bench):
@@ -322,7 +328,7 @@ def test_a_bundle_whose_entry_is_gone_fails(bench):
 
     items = work.bundle(BUNDLE, "all", ("x.webp", "artifacts/gone"))
 
-    assert failed(items) == {"all": NotFound}
+    assert failed(items) == {"all": ObjectMissing}
 
 
 def test_a_bundle_larger_than_memory_allows_is_written_whole(bench):

@@ -7,15 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from jobs import ANN, BOB, Clock, asked, finish, new_job, submit
+from jobs import ANN, BOB, asked, finish, new_job, submit
 
 from pixtools.errors import KeyReused
 from pixtools.job_store import Idempotency, JobStore
-
-
-@pytest.fixture
-def clock(database) -> Clock:
-    return Clock(database)
 
 
 def jobs(database: psycopg.Connection) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, render, states, stored, submit, submitted
+from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, record, render, states, stored, submit, submitted
 
-from pixtools.errors import CorruptImage, Fault, StorageDown, StorageRefused
+from pixtools.errors import CorruptImage, DatabaseDown, Fault, StorageDown, StorageRefused
 from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Began, Cached, Crashed, Done, Failed, Outcome
+from pixtools.outcomes import Began, Cached, Crashed, Done, Failed
 from pixtools.states import JobState, StepState
 
 WAITING, RUNNING, SUCCEEDED = StepState.WAITING, StepState.RUNNING, StepState.SUCCEEDED
@@ -16,18 +16,9 @@ FAILED, SKIPPED, CACHED = StepState.FAILED, StepState.SKIPPED, StepState.CACHED
 CORRUPT = CorruptImage("It is damaged.", (Fault("/file", "ends too soon"),))
 
 
-@pytest.fixture
-def clock(database) -> Clock:
-    return Clock(database)
-
-
 def step_of(store: JobStore, claimed: Claim, name: str = "a"):
     (step,) = (step for step in store.get(ANN, claimed.id).steps if step.name == name)
     return step
-
-
-def record(store: JobStore, claimed: Claim, *outcomes: Outcome, settle: bool = False) -> JobState:
-    return store.record(claimed.id, claimed.attempt, outcomes, settle=settle)
 
 
 def letters(clock: Clock) -> list[tuple]:
@@ -171,15 +162,27 @@ def test_all_steps_done_is_success(store):
 def test_a_failure_that_may_pass_puts_the_step_and_its_job_back(store, clock):
     claimed = submitted(store)
 
-    state = record(store, claimed, Began("a"), Failed("a", StorageDown("S3 is away."), 9), settle=True)
+    state = record(store, claimed, Began("a"), Failed("a", StorageRefused("The clock is wrong."), 9), settle=True)
 
     view = store.get(ANN, claimed.id)
     assert state is JobState.QUEUED
     assert (view.job.state, view.job.crashes, view.job.finished_at) == (JobState.QUEUED, 0, None)
     assert (view.steps[0].state, view.steps[0].failures) == (WAITING, 1)
-    assert view.steps[0].error["code"] == "storage_down"
+    assert view.steps[0].error["code"] == "storage_refused"
     assert letters(clock) == []
     assert clock.delay(claimed.id) <= 2
+
+
+def test_what_is_away_is_asked_again_within_seconds_however_often_it_was_in_vain(store, clock):
+    job_id = submit(store).job_id
+    delays = []
+    for _ in range(12):
+        record(store, claim(store), Began("a"), Failed("a", StorageDown()), settle=True)
+        delays.append(clock.delay(job_id))
+        clock.end_backoff(job_id)
+
+    assert max(delays) <= 8
+    assert max(delays) - min(delays) > 0.1  # not all jobs at once
 
 
 def test_the_delay_grows_with_the_failures_up_to_its_cap(store, clock):
@@ -229,11 +232,25 @@ def test_an_outage_of_a_store_costs_a_step_no_attempt(store, clock, settings):
         assert state is JobState.QUEUED
         clock.end_backoff(job_id)
     assert letters(clock) == []
+    assert store.get(ANN, job_id).steps[0].failures == 0
+
+
+@pytest.mark.parametrize("error", [StorageDown, DatabaseDown])
+def test_an_outage_hides_no_failure_that_counts(store, clock, settings, error):
+    job_id = submit(store).job_id
+    for _ in range(settings.max_attempts):
+        record(store, claim(store), Began("a"), Failed("a", error()), settle=True)
+        clock.end_backoff(job_id)
+        state = record(store, claim(store), Began("a"), Failed("a", StorageRefused()), settle=True)
+        clock.end_backoff(job_id)
+
+    assert state is JobState.FAILED
+    assert letters(clock) == [("a", 2 * settings.max_attempts, "storage_refused", ANN)]
 
 
 def test_a_step_that_succeeds_at_last_forgets_its_error(store, clock):
     claimed = submitted(store)
-    record(store, claimed, Began("a"), Failed("a", StorageDown()), settle=True)
+    record(store, claimed, Began("a"), Failed("a", StorageRefused()), settle=True)
     clock.end_backoff(claimed.id)
 
     assert finish(store, claim(store), "a", settle=True) is JobState.SUCCEEDED
@@ -249,7 +266,18 @@ def test_a_converter_that_dies_under_a_step_is_a_crash_and_no_failure(store, clo
     step = step_of(store, claimed)
     assert (step.state, step.crashes, step.failures) == (WAITING, 1, 0)
     assert store.get(ANN, claimed.id).job.crashes == 0
-    assert clock.delay(claimed.id) <= 2
+    assert clock.delay(claimed.id) <= 0  # the first may be anybody's fault
+
+
+def test_a_step_that_killed_a_converter_before_waits_for_its_next_try(store, clock):
+    ids = [submit(store).job_id for _ in range(20)]
+    clock.database.execute("UPDATE step SET crashes = 1")
+    for claimed in store.claim("d0", 20):
+        record(store, claimed, Began("a"), Crashed("a"), settle=True)
+
+    delays = [clock.delay(job_id) for job_id in ids]
+
+    assert 0 < max(delays) <= 2
 
 
 def test_a_step_that_kills_its_converter_too_often_is_buried(store, clock, settings):

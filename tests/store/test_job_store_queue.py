@@ -9,19 +9,15 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, states, stored, submit, submitted
+from jobs import ANN, BOB, CHAIN, Clock, claim, everything, finish, new_job, states, stored, submit, submitted
 from pydantic import SecretStr
 
 from pixtools import migrate
+from pixtools.database import Database
 from pixtools.errors import LeaseLost, StorageDown
 from pixtools.job_store import JobStore
 from pixtools.outcomes import Began, Done, Failed
 from pixtools.states import JobState, StepState
-
-
-@pytest.fixture
-def clock(database) -> Clock:
-    return Clock(database)
 
 
 def test_an_empty_queue_gives_nothing(store):
@@ -57,12 +53,14 @@ def test_no_more_are_claimed_than_were_asked_for_however_the_query_is_planned(se
     with psycopg.connect(fresh_url, autocommit=True) as database:
         for method in off:
             database.execute(f"ALTER DATABASE {database.info.dbname} SET enable_{method} = off")
-    store = JobStore(settings.model_copy(update={"database_url": SecretStr(fresh_url)}))
+    settings = settings.model_copy(update={"database_url": SecretStr(fresh_url)})
+    pool = Database(settings)
+    store = JobStore(pool, settings)
     for _ in range(5):
         submit(store)
 
     claimed = store.claim("d0", 3)
-    store.close()
+    pool.close()
 
     assert len(claimed) == 3
 
@@ -239,12 +237,3 @@ def test_of_a_rescue_and_a_settlement_at_once_one_wins_whole(store, clock):
         else:
             assert (job.state, job.crashes, states(store, job.id)) == (JobState.QUEUED, 1, {"a": StepState.WAITING})
         clock.database.execute("DELETE FROM job")
-
-
-def everything(database: psycopg.Connection) -> list[tuple]:
-    """Return all that is recorded, to compare with later."""
-    return [
-        row
-        for table in ("job", "step", "artifact", "dead_letter")
-        for row in database.execute(f"SELECT {table}::text FROM {table} ORDER BY 1").fetchall()
-    ]

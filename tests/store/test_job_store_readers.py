@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from jobs import ANN, BOB, CHAIN, asked, claim, finish, new_job, submit, submitted
 
+from pixtools.database import Database
 from pixtools.errors import DatabaseDown, NotFound
 from pixtools.job_store import JobStore, JobView
 from pixtools.outcomes import Began
@@ -187,10 +188,11 @@ def count(database: psycopg.Connection, table: str) -> int:
 
 
 def test_a_database_that_cannot_be_reached_is_down(nowhere):
-    store = JobStore(nowhere)
+    database = Database(nowhere)
+    store = JobStore(database, nowhere)
 
     for call in (
-        store.ping,
+        database.ping,
         store.backlog,
         store.rescue,
         store.forget_answers,
@@ -203,15 +205,15 @@ def test_a_database_that_cannot_be_reached_is_down(nowhere):
     ):
         with pytest.raises(DatabaseDown):
             call()
-    store.close()
+    database.close()
 
 
-def test_connections_that_were_cut_while_they_stood_idle_are_not_noticed(store, database):
-    store.ping()
+def test_connections_that_were_cut_while_they_stood_idle_are_not_noticed(pool, database):
+    pool.ping()
 
     cut(database)
 
-    store.ping()
+    pool.ping()
 
 
 def test_a_connection_that_is_cut_before_the_commit_stores_nothing_and_says_so(store, database):

@@ -13,11 +13,6 @@ from pixtools.outcomes import Began
 from pixtools.states import JobState, StepState
 
 
-@pytest.fixture
-def clock(database) -> Clock:
-    return Clock(database)
-
-
 def test_a_lease_that_holds_is_left_alone(store):
     claimed = submitted(store)
 
@@ -25,7 +20,7 @@ def test_a_lease_that_holds_is_left_alone(store):
     assert store.get(ANN, claimed.id).job.state == JobState.RUNNING
 
 
-def test_a_lease_that_ran_out_puts_the_job_back_with_a_delay(store, clock):
+def test_a_lease_that_ran_out_for_the_first_time_puts_the_job_back_at_once(store, clock):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t")
     store.record(claimed.id, 1, [Began("a")])
@@ -37,9 +32,18 @@ def test_a_lease_that_ran_out_puts_the_job_back_with_a_delay(store, clock):
     job = store.get(ANN, claimed.id).job
     assert (job.state, job.crashes, job.lease_until) == (JobState.QUEUED, 1, None)
     assert job.version > version
-    assert clock.delay(claimed.id) <= 2
+    assert clock.delay(claimed.id) <= 0
     kept = {"t": StepState.SUCCEEDED, "a": StepState.WAITING, "b": StepState.WAITING}
     assert states(store, claimed.id).items() >= kept.items()
+
+
+def test_a_job_whose_dispatchers_die_again_waits_for_its_next_try(store, clock):
+    ids = [submit(store).job_id for _ in range(20)]
+    clock.database.execute("UPDATE job SET crashes = 1")
+    store.claim("d0", 20)
+    store.rescue("d0")
+
+    assert 0 < max(clock.delay(job_id) for job_id in ids) <= 2
 
 
 def test_a_rescue_costs_a_step_no_try(store, clock):

@@ -11,7 +11,7 @@ from jobs import ANN, CHAIN, Clock, claim, finish, new_job, states, stored, subm
 from actors.ledger import Ledger
 from dag.plan import Source
 from dag.specification import build
-from pixtools.errors import CorruptImage, LeaseLost, StorageDown
+from pixtools.errors import CorruptImage, LeaseLost, StorageRefused
 from pixtools.hints import Hints
 from pixtools.job_store import Claim, JobStore
 from pixtools.outcomes import Began, Cached, Crashed, Done, Failed, Outcome
@@ -35,11 +35,6 @@ BEHIND = build(
     Source("x.jpg", "ab"),
     50,
 )
-
-
-@pytest.fixture
-def clock(database) -> Clock:
-    return Clock(database)
 
 
 @pytest.fixture
@@ -147,7 +142,7 @@ async def test_a_transform_that_fails_when_it_runs_again_fails_those_who_need_it
 async def test_a_failure_that_may_pass_counts_though_the_step_had_run_before(store, hints, clock):
     claimed = again(store, clock)
 
-    await write(ledger(store, hints, claimed), Began("t"), Failed("t", StorageDown()))
+    await write(ledger(store, hints, claimed), Began("t"), Failed("t", StorageRefused()))
 
     view = store.get(ANN, claimed.id)
     assert view.job.state == JobState.QUEUED

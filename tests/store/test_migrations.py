@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import psycopg
+import pytest
+import uuid6
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from jobs import claim, fail, finish, new_job, submit
+from pydantic import SecretStr
 
 from pixtools import migrate
-from pixtools.job_store import engine
+from pixtools.database import Database, engine
+from pixtools.dead_letter_store import DeadLetterStore, Selection
+from pixtools.errors import CorruptImage
+from pixtools.job_store import JobStore
+from pixtools.outcomes import Began, Failed
 from pixtools.records import Job
+from pixtools.settings import Settings
+from pixtools.states import JobState, LetterState
 
 
 def tables(url: str) -> set[str]:
@@ -25,14 +41,17 @@ def test_the_tables_are_those_of_the_records(fresh_url):
     assert tables(fresh_url) == {"alembic_version", *Job.metadata.tables}
 
 
-def test_models_and_migrations_agree(settings):
-    database = engine(settings.database_url.get_secret_value(), pool_size=1)
+def differences(url: str) -> list[Any]:
+    database = engine(url, pool_size=1)
     with database.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        differences = compare_metadata(context, Job.metadata)
+        found = compare_metadata(context, Job.metadata)
     database.dispose()
+    return found
 
-    assert differences == []
+
+def test_models_and_migrations_agree(settings):
+    assert differences(settings.database_url.get_secret_value()) == []
 
 
 def test_upgrading_twice_is_harmless(fresh_url):
@@ -54,9 +73,9 @@ upgrade(sys.stdin.readline().strip())
 
 
 def test_upgrades_at_once_end_well(fresh_url):
-    command = [sys.executable, "-c", UPGRADE]
     pipe = subprocess.PIPE
-    upgrades = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
+    program = [sys.executable, "-c", UPGRADE]
+    upgrades = [subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
     for upgrade in upgrades:
         upgrade.stdout.readline()  # it waits for the word
 
@@ -67,3 +86,117 @@ def test_upgrades_at_once_end_well(fresh_url):
 
     assert [upgrade.returncode for upgrade in upgrades] == [0] * 4, errors
     assert "job" in tables(fresh_url)
+
+
+def move(url: str, revision: str) -> None:
+    """Bring a database to a revision, up or down."""
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    config.attributes["database_url"] = url
+    with psycopg.connect(url) as connection:
+        there = connection.execute("SELECT to_regclass('alembic_version')").fetchone()[0]
+        now = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0] if there else ""
+    (command.downgrade if revision == "base" or revision < now else command.upgrade)(config, revision)
+
+
+def insert_as_0001_did(url: str, *names: str) -> uuid.UUID:
+    """Insert a job with these steps by the columns that revision 0001 has, as its code did."""
+    job_id = uuid6.uuid7()
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO job (id, owner, state, version, attempt, crashes, source_key, source_name, source_media_type,"
+            " source_width, source_height, source_bytes, source_sha256)"
+            " VALUES (%s, 'ann', 'queued', 1, 0, 0, 'sources/ann/x', 'x.jpg', 'image/jpeg', 4, 3, 5, 'ab')",
+            [job_id],
+        )
+        for position, name in enumerate(names):
+            connection.execute(
+                "INSERT INTO step (job_id, name, position, op, inputs, params, key, state, attempt, failures, crashes)"
+                " VALUES (%s, %s, %s, 'png', '{source}', '{}', %s, 'waiting', 0, 0, 0)",
+                [job_id, name, position, f"{name}-{job_id}"],
+            )
+    return job_id
+
+
+@contextmanager
+def stores(settings: Settings, url: str) -> Iterator[tuple[JobStore, DeadLetterStore]]:
+    database = Database(settings.model_copy(update={"database_url": SecretStr(url)}))
+    yield JobStore(database, settings), DeadLetterStore(database)
+    database.close()
+
+
+@pytest.mark.parametrize("first", ["0001", "0002"], ids=["before the upgrade", "after it, by code that still runs"])
+def test_a_job_that_version_0001_wrote_goes_its_whole_way(settings, fresh_url, first):
+    move(fresh_url, first)
+    job_id = insert_as_0001_did(fresh_url, "a", "b")
+    migrate.upgrade(fresh_url)
+
+    with stores(settings, fresh_url) as (store, letters):
+        claimed = claim(store)
+        assert (claimed.id, claimed.attempt, claimed.view.job.written) == (job_id, 1, 0)
+        outcomes = Began("b"), Failed("b", CorruptImage())
+        store.record(job_id, 1, outcomes, batch=1)
+        assert finish(store, claimed, "a", settle=True) is JobState.PARTIAL
+        (view,) = letters.page("ann", Selection(job=job_id), states=list(LetterState), before=None, limit=10)
+        assert (view.letter.step, view.letter.state, len(view.history)) == ("b", LetterState.WAITING, 2)
+        (letter,) = letters.ask_redrive("ann", Selection(op="png"))
+        assert letters.redrive(letter).job_id == job_id
+        assert finish(store, claim(store), "b", settle=True) is JobState.SUCCEEDED
+        assert store.get("ann", job_id).job.expires_at is not None
+
+
+def bury_as_0001_did(url: str, job_id: uuid.UUID) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE step SET state = 'failed', error = '{\"code\": \"corrupt_image\"}'")
+        connection.execute("UPDATE job SET state = 'failed', attempt = 1, finished_at = now()")
+        connection.execute(
+            "INSERT INTO dead_letter (id, owner, job_id, step, attempt, error)"
+            " VALUES (%s, 'ann', %s, 'a', 1, '{\"code\": \"corrupt_image\"}') ON CONFLICT DO NOTHING",
+            [uuid6.uuid7(), job_id],
+        )
+
+
+@pytest.mark.parametrize("first", ["0001", "0002"], ids=["before the upgrade", "after it, by code that still runs"])
+def test_a_letter_that_version_0001_wrote_waits_for_a_decision(settings, fresh_url, first):
+    move(fresh_url, first)
+    job_id = insert_as_0001_did(fresh_url, "a")
+    bury_as_0001_did(fresh_url, job_id)
+    migrate.upgrade(fresh_url)
+
+    with stores(settings, fresh_url) as (store, letters):
+        (view,) = letters.page("ann", Selection(), states=[LetterState.WAITING], before=None, limit=10)
+        assert (view.letter.job_id, view.history) == (job_id, ())
+        assert letters.note_new() == {"corrupt_image": 1}
+        (letter,) = letters.ask_redrive("ann", Selection(code="corrupt_image"))
+        assert letters.redrive(letter).job_id == job_id
+        assert finish(store, claim(store), "a", settle=True) is JobState.SUCCEEDED
+
+
+def test_the_way_down_and_up_again_keeps_the_records(settings, fresh_url):
+    migrate.upgrade(fresh_url)
+    with stores(settings, fresh_url) as (store, letters):
+        ended, waiting = submit(store, new_job()).job_id, submit(store, new_job()).job_id
+        claimed = claim(store)
+        fail(store, claimed, "a", settle=True)
+        before = store.get("ann", ended)
+
+    move(fresh_url, "0001")
+    assert "step_event" not in tables(fresh_url)
+    old = insert_as_0001_did(fresh_url, "a")
+    migrate.upgrade(fresh_url)
+
+    with stores(settings, fresh_url) as (store, letters):
+        after = store.get("ann", ended)
+        assert after.job.model_dump(exclude={"written"}) == before.job.model_dump(exclude={"written"})
+        assert [step.model_dump() for step in after.steps] == [step.model_dump() for step in before.steps]
+        assert len(letters.ask_redrive("ann", Selection(job=ended))) == 1
+        assert {claimed.id for claimed in store.claim("d0", 10)} == {waiting, old}
+
+
+def test_models_and_migrations_agree_after_the_way_down_and_up(fresh_url):
+    migrate.upgrade(fresh_url)
+    move(fresh_url, "base")
+    assert tables(fresh_url) == {"alembic_version"}
+    migrate.upgrade(fresh_url)
+
+    assert differences(fresh_url) == []

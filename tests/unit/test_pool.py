@@ -331,3 +331,70 @@ async def test_many_callers_at_once_all_get_their_turn():
     assert sorted(converter.number for converter in cluster.ended) == [
         converter.number for converter in cluster.created if converter.number % 2
     ]
+
+
+async def test_a_pool_that_retires_lets_go_of_all_that_stand_idle():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=2, maximum=4)
+    held = await take(pool)
+    await settle()
+    assert (pool.size, pool.idle) == (2, 1)
+
+    pool.retire()
+
+    assert (pool.size, pool.idle) == (1, 0)
+    assert held not in cluster.ended
+
+
+async def test_a_retired_pool_lets_go_of_each_converter_as_it_is_released():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=2, maximum=2)
+    held = await take_each(pool, 2)
+    pool.retire()
+
+    for converter in held:
+        pool.release(converter)
+
+    assert cluster.ended == held
+    assert (pool.size, pool.idle) == (0, 0)
+
+
+async def test_a_retired_pool_still_serves_those_who_work_to_their_end():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=1)
+    held = await take(pool)
+    (caller,) = acquire(pool, 1)
+    await settle()
+    pool.retire()
+
+    pool.release(held)
+
+    assert await asyncio.wait_for(caller, 5) is held
+    pool.release(held)
+    assert await take(pool) is cluster.created[1]  # somebody still needs one: it is started for them
+
+
+async def test_a_retired_pool_replaces_no_converter_that_nobody_waits_for():
+    cluster = Cluster()
+    pool = cluster.pool(minimum=1, maximum=2)
+    held = await take(pool)
+    pool.retire()
+
+    pool.discard(held)
+    await settle()
+
+    assert (pool.size, len(cluster.created)) == (0, 1)
+
+
+async def test_a_converter_that_starts_after_its_pool_retired_is_let_go():
+    cluster = Cluster()
+    cluster.starts.clear()
+    pool = cluster.pool(minimum=1, maximum=2)
+    await settle()
+    pool.retire()
+
+    cluster.starts.set()
+    await settle()
+
+    assert cluster.ended == cluster.created
+    assert pool.size == 0

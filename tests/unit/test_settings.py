@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from pixtools.job_store import engine
+from pixtools.database import engine
 from pixtools.settings import Settings
 
 URLS = {"database_url": "postgresql://user:secret@db/x", "redis_url": "redis://:secret@cache/0"}
@@ -43,3 +43,13 @@ def test_a_limit_of_zero_is_refused(name):
 def test_only_postgres_is_a_database(url):
     with pytest.raises(ValueError, match="PIXTOOLS_DATABASE_URL must begin with postgresql://"):
         engine(url, pool_size=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [("30", timedelta(seconds=30)), ("0.5", timedelta(seconds=0.5)), ("P7D", timedelta(days=7))],
+)
+def test_a_duration_in_the_environment_is_in_seconds_or_as_iso_8601_has_it(monkeypatch, text, duration):
+    monkeypatch.setenv("PIXTOOLS_DRAIN", text)
+
+    assert Settings(**URLS).drain == duration

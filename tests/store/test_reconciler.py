@@ -1,0 +1,309 @@
+"""The reconciler on real stores: it deletes what is past its time, and finds what is missing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import boto3
+import pytest
+from jobs import ANN, claim, fail, new_job, record, states, stored, submit, submitted
+
+from pixtools.blob_store import ARTIFACTS, SOURCES, BlobStore
+from pixtools.database import Database
+from pixtools.errors import DatabaseDown, StorageDown
+from pixtools.job_store import Claim, JobStore
+from pixtools.outcomes import Began, Cached, Done
+from pixtools.reconciler import Reconciled, Reconciler
+from pixtools.retention_store import RetentionStore
+from pixtools.settings import Settings
+from pixtools.states import JobState, StepState
+
+NOTHING = Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=0, found=0)
+
+
+@pytest.fixture
+def bucket(settings: Settings) -> Settings:
+    """Settings of a service with a bucket of its own, where a file without a reference is an orphan at once."""
+    name = f"reconciled-{uuid.uuid4().hex}"
+    there = settings.model_copy(update={"s3_bucket": name, "orphan_age": timedelta()})
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=there.s3_endpoint_url,
+        region_name=there.s3_region,
+        aws_access_key_id=there.s3_access_key_id.get_secret_value(),
+        aws_secret_access_key=there.s3_secret_access_key.get_secret_value(),
+    )
+    s3.create_bucket(Bucket=name)
+    s3.close()
+    return there
+
+
+@pytest.fixture
+def blobs(bucket: Settings) -> BlobStore:
+    return BlobStore(bucket)
+
+
+@pytest.fixture
+def run(bucket: Settings, kept: RetentionStore, blobs: BlobStore) -> Callable[[], Reconciled]:
+    return Reconciler(bucket, kept, blobs).run
+
+
+def accept(store: JobStore, blobs: BlobStore, keys: str = "") -> None:
+    """Submit a job whose source is in storage."""
+    blobs.put("sources/x", b"source", "image/jpeg")
+    submit(store, new_job(keys=keys))
+
+
+def make(store: JobStore, blobs: BlobStore, claimed: Claim, blob: str) -> JobState:
+    """Put what the one step of a job makes in storage and record it."""
+    blobs.put(blob, b"artifact", "image/png")
+    return record(store, claimed, Began("a"), Done("a", stored(claimed, "a", blob), 1), settle=True)
+
+
+def done(store: JobStore, blobs: BlobStore, blob: str, keys: str = "") -> Claim:
+    accept(store, blobs, keys)
+    claimed = claim(store)
+    make(store, blobs, claimed, blob)
+    return claimed
+
+
+def objects(blobs: BlobStore) -> list[str]:
+    return [blob.key for prefix in (SOURCES, ARTIFACTS) for page in blobs.pages(prefix) for blob in page]
+
+
+def test_without_anything_there_is_nothing_to_do(run):
+    assert run() == NOTHING
+
+
+def test_what_is_referred_to_stays(store, blobs, run):
+    done(store, blobs, "artifacts/1")
+
+    assert run() == NOTHING
+
+    assert objects(blobs) == ["sources/x", "artifacts/1"]
+
+
+def test_what_nothing_refers_to_goes(store, blobs, run):
+    done(store, blobs, "artifacts/5")
+    for key in ("artifacts/4", "artifacts/6", "artifacts/deep/er/5", "sources/w", "sources/y"):
+        blobs.put(key, b"orphan", "image/png")
+    blobs.put("elsewhere/1", b"not ours to judge", "image/png")
+
+    assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=5, lost=0, found=0)
+
+    assert objects(blobs) == ["sources/x", "artifacts/5"]
+    assert blobs.exists("elsewhere/1")
+    assert run() == NOTHING
+
+
+def test_what_is_young_may_still_be_on_its_way_into_a_record(blobs, bucket, kept):
+    for key in ("sources/x", "artifacts/1"):
+        blobs.put(key, b"new", "image/png")
+    patient = Reconciler(bucket.model_copy(update={"orphan_age": timedelta(minutes=5)}), kept, blobs)
+
+    assert patient.run() == NOTHING
+
+    assert objects(blobs) == ["sources/x", "artifacts/1"]
+
+
+def test_a_job_past_its_retention_takes_its_files_with_it(store, blobs, run, clock):
+    old, _ = done(store, blobs, "artifacts/1"), done(store, blobs, "artifacts/2")
+    clock.database.execute("UPDATE job SET source_key = 'sources/old' WHERE id = %s", [old.id])
+    blobs.put("sources/old", b"source", "image/jpeg")
+    clock.end_retention(old.id)
+
+    assert run() == Reconciled(expired=1, forgotten=0, dropped=1, orphans=0, lost=0, found=0)
+
+    assert objects(blobs) == ["sources/x", "artifacts/2"]
+    assert store.get(ANN, old.id).job.state == JobState.EXPIRED
+    assert run() == NOTHING
+
+
+def test_a_source_that_jobs_share_stays_until_the_last_of_them_expires(store, blobs, run, clock):
+    """The first version of the code named a source by its content alone."""
+    old, new = done(store, blobs, "artifacts/1"), done(store, blobs, "artifacts/2")
+    clock.end_retention(old.id)
+    run()
+    assert blobs.exists("sources/x")
+
+    clock.end_retention(new.id)
+    run()
+    assert objects(blobs) == []
+
+
+def test_a_job_with_an_open_letter_keeps_its_source(store, blobs, run, clock):
+    accept(store, blobs)
+    claimed = claim(store)
+    fail(store, claimed, "a", settle=True)
+    clock.end_retention(claimed.id)
+
+    assert run() == NOTHING
+
+    assert objects(blobs) == ["sources/x"]
+
+
+def test_an_artifact_shared_with_a_job_that_is_kept_stays(store, blobs, run, clock):
+    old = done(store, blobs, "artifacts/1", keys="same")
+    accept(store, blobs, keys="same")
+    new = claim(store)
+    record(store, new, Cached("a", store.get(ANN, old.id).artifacts["a"].id), settle=True)
+    clock.end_retention(old.id)
+
+    assert run().dropped == 0
+
+    assert blobs.exists("artifacts/1")
+
+
+def test_jobs_that_expired_long_ago_are_forgotten(store, blobs, run, clock):
+    done(store, blobs, "artifacts/1")
+    clock.database.execute("UPDATE job SET expires_at = now() - interval '91 days'")
+
+    assert run() == Reconciled(expired=1, forgotten=1, dropped=1, orphans=0, lost=0, found=0)
+
+    assert objects(blobs) == []
+
+
+def test_what_a_run_let_go_of_before_it_died_is_deleted_by_the_next(store, blobs, run, clock, kept):
+    claimed = done(store, blobs, "artifacts/1")
+    clock.end_retention(claimed.id)
+    kept.expire_jobs()
+    kept.drop_artifacts()  # and nobody deleted the files
+
+    assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=2, lost=0, found=0)
+
+    assert objects(blobs) == []
+
+
+# What is missing
+
+
+def test_an_object_that_is_gone_is_found_lost_once_and_never_reused(store, blobs, run):
+    for blob in ("artifacts/1", "artifacts/2", "artifacts/3"):
+        done(store, blobs, blob, keys=blob)
+    blobs.delete(["artifacts/2", "artifacts/3"])
+
+    assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=2, found=0)
+    assert run() == NOTHING
+
+    reusable = [len(submitted(store, new_job(keys=f"artifacts/{number}")).reusable) for number in (1, 2, 3)]
+    assert reusable == [1, 0, 0]
+
+
+def test_a_bucket_that_was_emptied_loses_everything_that_was_in_it(store, blobs, run):
+    done(store, blobs, "artifacts/1")
+    blobs.delete(["artifacts/1", "sources/x"])
+
+    assert run().lost == 1
+
+
+def test_what_was_lost_is_healed_by_the_next_job_that_makes_it(store, blobs, run):
+    first = done(store, blobs, "artifacts/1", keys="same")
+    blobs.delete(["artifacts/1"])
+    run()
+
+    done(store, blobs, "artifacts/2", keys="same")
+
+    artifact = store.get(ANN, first.id).artifacts["a"]
+    assert (artifact.blob_key, artifact.lost_at) == ("artifacts/2", None)
+    assert blobs.get(artifact.blob_key) == b"artifact"
+    assert run() == NOTHING
+
+
+def test_what_reappears_is_found_again(store, blobs, run):
+    claimed = done(store, blobs, "artifacts/1", keys="same")
+    blobs.delete(["artifacts/1"])
+    run()
+    blobs.put("artifacts/1", b"artifact", "image/png")  # from a backup
+
+    assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=0, found=1)
+    assert run() == NOTHING
+
+    assert store.get(ANN, claimed.id).artifacts["a"].lost_at is None
+    assert len(submitted(store, new_job(keys="same")).reusable) == 1
+
+
+def test_what_comes_into_storage_while_it_is_listed_is_not_lost(store, blobs, kept, bucket):
+    done(store, blobs, "artifacts/1")
+
+    class Late(BlobStore):
+        """Lists what was there before the last artifact came."""
+
+        def pages(self, prefix: str):
+            for page in super().pages(prefix):
+                yield [blob for blob in page if blob.key != "artifacts/1"]
+
+    assert Reconciler(bucket, kept, Late(bucket)).run() == NOTHING
+
+
+# Outages
+
+
+def test_a_run_without_storage_says_so_and_the_next_completes_it(store, blobs, run, clock, kept, nowhere):
+    claimed = done(store, blobs, "artifacts/1")
+    clock.end_retention(claimed.id)
+
+    with pytest.raises(StorageDown):
+        Reconciler(nowhere, kept, BlobStore(nowhere)).run()
+    assert objects(blobs) == ["sources/x", "artifacts/1"]
+
+    run()
+    assert objects(blobs) == []
+    assert run() == NOTHING
+
+
+def test_storage_that_goes_away_between_two_calls_loses_no_artifact(store, blobs, kept, bucket):
+    done(store, blobs, "artifacts/1")
+    done(store, blobs, "artifacts/2")
+    blobs.delete(["artifacts/2"])
+
+    class Failing(BlobStore):
+        def exists(self, key: str) -> bool:
+            raise StorageDown(key)
+
+    with pytest.raises(StorageDown):
+        Reconciler(bucket, kept, Failing(bucket)).run()
+    assert kept.artifacts_between("", None) == {"artifacts/1": False, "artifacts/2": False}
+
+
+def test_a_run_without_a_database_says_so_and_deletes_nothing(store, blobs, bucket, nowhere):
+    done(store, blobs, "artifacts/1")
+    database = Database(nowhere)
+
+    with pytest.raises(DatabaseDown):
+        Reconciler(bucket, RetentionStore(database), blobs).run()
+
+    database.close()
+    assert objects(blobs) == ["sources/x", "artifacts/1"]
+
+
+# Size
+
+
+def test_more_objects_than_a_page_are_all_seen_in_order(store, blobs, run, database):
+    def key(number: int) -> str:
+        return f"artifacts/{ANN}/{number:05}/{number}.png"
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: blobs.put(key(number), b"", "image/png"), range(1_100)))
+    for number in (0, 500, 999, 1_000, 1_099):
+        claimed = submitted(store)
+        record(store, claimed, Began("a"), Done("a", stored(claimed, "a", key(number)), 1), settle=True)
+    claimed = submitted(store)
+    record(store, claimed, Began("a"), Done("a", stored(claimed, "a", "artifacts/zoe/1.png"), 1), settle=True)
+    assert states(store, claimed.id) == {"a": StepState.SUCCEEDED}
+
+    pages = list(blobs.pages(ARTIFACTS))
+    assert sum(map(len, pages)) == 1_100
+    assert len(pages) > 1
+    listed = [blob.key for page in pages for blob in page]
+    assert listed == sorted(listed, key=str.encode)
+
+    assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=1_095, lost=1, found=0)
+
+    assert objects(blobs) == [key(number) for number in (0, 500, 999, 1_000, 1_099)]
+    assert database.execute("SELECT blob_key FROM artifact WHERE lost_at IS NOT NULL").fetchall() == [
+        ("artifacts/zoe/1.png",)
+    ]
