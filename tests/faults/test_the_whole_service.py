@@ -41,7 +41,7 @@ def start_again(stack, audit) -> None:
 
 
 def test_everything_is_killed_at_once(mortal, audit):
-    with Workload(mortal, audit, jobs=30, clients=6, pause=0.5) as work:
+    with Workload(mortal, audit, jobs=40, clients=3, pause=0.7) as work:
         work.wait_until(("succeeded",), 3)
         mortal.kill()
         mortal.process.wait(60)
