@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from audit import Audit
 from conftest import running
-from victims import DISPATCHER, dispatcher_called, find, frozen
+from victims import DISPATCHER, SWEEPER, dispatcher_called, find, frozen
 from workload import Workload, one_avif
 
 pytestmark = pytest.mark.slow
@@ -88,6 +88,17 @@ def report_of_long_steps(stack, audit, title):
 
 def test_what_a_zombie_reports_changes_nothing(hasty, hasty_audit):
     assert report_of_a_zombie(hasty, hasty_audit, "a zombie").clean
+
+
+def test_the_sweeper_dies_while_leases_run_out(hasty, hasty_audit):
+    with Workload(hasty, hasty_audit, jobs=4, steps=one_avif(speed=3)) as work:
+        name, _ = work.wait_for_work()
+        with frozen(dispatcher_called(hasty, hasty_audit, name)):
+            for _ in range(3):
+                find(hasty, SWEEPER)[0].kill()
+                time.sleep(1)
+            hasty_audit.wait(TAKEN_OVER, [work.prefix, name])
+        assert work.finish("a zombie, the sweeper killed 3 times meanwhile").clean
 
 
 def test_a_killed_dispatchers_jobs_are_rescued(hasty, hasty_audit):

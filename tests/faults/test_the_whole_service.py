@@ -52,7 +52,7 @@ def test_everything_is_killed_at_once(mortal, audit):
 
 
 def test_the_raylet_is_killed_and_clients_do_not_come_back(mortal, audit):
-    with Workload(mortal, audit, jobs=200, clients=8) as work:
+    with Workload(mortal, audit, jobs=200, clients=4, pause=0.3) as work:
         work.wait_until(("succeeded",), 3)
         raylet(mortal).kill()
         work.give_up()
