@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from audit import Audit
 from conftest import running
-from victims import DISPATCHER, SWEEPER, dispatcher_called, find, frozen
+from victims import SWEEPER, dispatcher_called, find, frozen
 from workload import Workload, one_avif
 
 pytestmark = pytest.mark.slow
@@ -75,8 +75,8 @@ def report_of_a_zombie(stack, audit, title):
 
 def report_of_a_killed_dispatcher(stack, audit, title, patience):
     with Workload(stack, audit, jobs=6, steps=one_avif(speed=4)) as work:
-        work.wait_until(("running",), 2)
-        find(stack, DISPATCHER)[0].kill()
+        name, _ = work.wait_for_work()
+        dispatcher_called(stack, audit, name).kill()
         return work.finish(title, patience=patience)
 
 
