@@ -15,7 +15,7 @@ from pixtools.local import postgres, redis, s3
 from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 
-_S3_DISK = "size=256m"
+_S3_DISK = "size=600m"  # twice what all tests together put on it
 
 
 class Servers:
@@ -93,10 +93,9 @@ class Servers:
     def full_disk(self) -> Iterator[None]:
         """Leave no room on the disk of S3."""
         ballast = self.home.path / "s3" / "ballast"
-        with ballast.open("wb") as file, suppress(OSError):
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
             while True:
-                file.write(bytes(1 << 16))
-                file.flush()
+                file.write(bytes(1 << 20))
         assert os.statvfs(self._disk).f_bavail == 0
         try:
             yield
