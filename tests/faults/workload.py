@@ -155,7 +155,7 @@ class Workload:
         """Send one more request, and return its first answer."""
         name = f"{self.prefix}-once-{len(self._attempted)}.jpg"
         self._attempted.append(name)
-        with httpx.Client(base_url=self.stack.base_url, timeout=60) as http:
+        with httpx.Client(base_url=self.stack.base_url, timeout=180) as http:
             answer = self.send(http, name)
         if answer.status_code == 202:
             self.acknowledged[name] = answer.json()["id"]
