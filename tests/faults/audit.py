@@ -59,10 +59,10 @@ ENDED = ("succeeded", "partial", "failed", "cancelled", "expired")
 
 _ENDED_TWICE = """
     SELECT job, 'ended ' || count(*) || ' times' FROM faults.job_move
-    WHERE became = ANY(%(ended)s) GROUP BY job HAVING count(*) > 1
+    WHERE became = ANY(%(ended)s) AND became <> 'expired' GROUP BY job HAVING count(*) > 1
     UNION ALL
     SELECT job, 'moved from ' || was || ' to ' || coalesce(became, 'nothing') FROM faults.job_move
-    WHERE was = ANY(%(ended)s)
+    WHERE was = ANY(%(ended)s) AND became IS DISTINCT FROM 'expired'
 """
 
 # Who holds a job may move it; anybody may rescue one whose lease ran out, which counts a crash; and a stop in good

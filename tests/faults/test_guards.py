@@ -1,6 +1,7 @@
 """The guards of the protocol, each of which is taken away in turn: then the check must say that jobs were hurt.
 
-The leases are short, so that a dispatcher which is frozen for seconds comes back as a zombie.
+Each scenario runs with all of them first. The leases are short, so that a dispatcher which is frozen for seconds
+comes back as a zombie.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 from audit import Audit
-from conftest import running
+from stacks import running
 from victims import SWEEPER, dispatcher_called, find, frozen
 from workload import Workload, one_avif
 
@@ -86,6 +88,16 @@ def report_of_long_steps(stack, audit, title):
         return work.finish(title)
 
 
+def report_of_requests_sent_twice(stack, audit, title):
+    """Send all requests again, after Redis has forgotten the first answers."""
+    with Workload(stack, audit, jobs=4) as work:
+        work.join()
+        with redis.Redis.from_url(stack.env["PIXTOOLS_REDIS_URL"]) as client:
+            client.flushall()
+        work.send_all_again()
+        return work.finish(title)
+
+
 def test_what_a_zombie_reports_changes_nothing(hasty, hasty_audit):
     assert report_of_a_zombie(hasty, hasty_audit, "a zombie").clean
 
@@ -109,10 +121,29 @@ def test_a_step_may_take_longer_than_the_lease(hasty, hasty_audit):
     assert report_of_long_steps(hasty, hasty_audit, "long steps").clean
 
 
+def test_a_request_sent_again_has_one_job(hasty, hasty_audit):
+    assert report_of_requests_sent_twice(hasty, hasty_audit, "requests sent twice").clean
+
+
 def test_without_the_fence_a_zombie_ends_the_job_of_another(hasty, hasty_audit, guards):
     with without("fence", guards, hasty, hasty_audit):
         report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no fence")
     assert report.duplicated > 0
+
+
+def test_without_the_key_in_postgres_a_request_sent_again_is_another_job(hasty, hasty_audit, guards):
+    with without("key", guards, hasty, hasty_audit):
+        report = report_of_requests_sent_twice(hasty, hasty_audit, "requests sent twice, no key")
+    assert report.duplicated == 4
+
+
+def test_an_artifact_that_is_gone_from_s3_is_a_loss(hasty, hasty_audit):
+    with Workload(hasty, hasty_audit, jobs=2, steps=one_avif(speed=8)) as work:
+        _, key = work.wait_for_work()
+        work.wait_until(("succeeded",), 2)
+        next((hasty.home / "s3").glob(f"*/artifacts/*/{key}.avif")).unlink()
+        report = work.finish("an artifact gone")
+    assert report.lost == 1
 
 
 def test_without_rescue_a_killed_dispatchers_jobs_are_lost(hasty, hasty_audit, guards):

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 import redis
 from audit import Audit
-from conftest import running
 from nemesis import every
 from servers import Servers, wait_for
+from stacks import running
 from victims import dispatcher_called, frozen
 from workload import Workload, one_avif
 

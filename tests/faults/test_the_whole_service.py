@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from audit import Audit
-from conftest import running
+from stacks import running
 from victims import raylet
 from workload import Workload, one_avif
 

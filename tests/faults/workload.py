@@ -138,12 +138,19 @@ class Workload:
         """
         return self.audit.wait(statement, [f"^{self.prefix}-"])[0]
 
+    def send_all_again(self) -> None:
+        """Send each request once more that was acknowledged, as a client that lost the answer does."""
+        with httpx.Client(base_url=self.stack.base_url, timeout=30) as http:
+            for name in self.acknowledged:
+                assert self.send(http, name).status_code == 202
+
     def finish(self, title: str, *, patience: float = 180, stopped: bool = False, verify: bool = True) -> Report:
         """Wait until all is done, or for as long as `patience`; check it, and print the report."""
         self.join()
         deadline = time.monotonic() + patience
         while self.count(*ENDED) < len(self.jobs()) and time.monotonic() < deadline:
             time.sleep(0.2)
+        time.sleep(1)  # a zombie may still have something to say
         report = self._check(stopped=stopped, verify=verify)
         print(f"\n{title}: {report} answers={dict(self.answers)} attempts={self._attempts()}")
         for problem in report.problems:

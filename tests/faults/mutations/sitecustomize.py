@@ -29,7 +29,7 @@ class _Mutate(MetaPathFinder):
 
 
 def _mutate(store):
-    record, renew, rescue = store.record, store.renew, store.rescue
+    record, renew, rescue, submit, replay = store.record, store.renew, store.rescue, store.submit, store.replay
 
     def record_whatever_the_attempt(self, job_id, attempt, outcomes, *, settle=False):
         if _is_missing("fence"):
@@ -42,7 +42,14 @@ def _mutate(store):
     def rescue_nobody(self, dispatcher=None):
         return [] if _is_missing("rescue") else rescue(self, dispatcher)
 
+    def submit_without_a_key(self, new, request, render):
+        return submit(self, new, None if _is_missing("key") else request, render)
+
+    def replay_nothing(self, request):
+        return None if _is_missing("key") else replay(self, request)
+
     store.record, store.renew, store.rescue = record_whatever_the_attempt, renew_nothing, rescue_nobody
+    store.submit, store.replay = submit_without_a_key, replay_nothing
 
 
 def _is_missing(guard):
