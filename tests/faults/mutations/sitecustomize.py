@@ -31,19 +31,20 @@ class _Mutate(MetaPathFinder):
 def _mutate(store):
     record, renew, rescue, submit, replay = store.record, store.renew, store.rescue, store.submit, store.replay
 
-    def record_whatever_the_attempt(self, job_id, attempt, outcomes, *, settle=False):
+    def record_whatever_the_attempt(self, job_id, attempt, *what, **how):
         if _is_missing("fence"):
             attempt = self.get("public", job_id).job.attempt
-        return record(self, job_id, attempt, outcomes, settle=settle)
+            how.pop("batch", None)
+        return record(self, job_id, attempt, *what, **how)
 
-    def renew_nothing(self, held):
-        return set(held) if _is_missing("renewal") else renew(self, held)
+    def renew_nothing(self, held, *rest, **how):
+        return set(held) if _is_missing("renewal") else renew(self, held, *rest, **how)
 
-    def rescue_nobody(self, dispatcher=None):
-        return [] if _is_missing("rescue") else rescue(self, dispatcher)
+    def rescue_nobody(self, *whose, **how):
+        return [] if _is_missing("rescue") else rescue(self, *whose, **how)
 
-    def submit_without_a_key(self, new, request, render):
-        return submit(self, new, None if _is_missing("key") else request, render)
+    def submit_without_a_key(self, new, request, *rest, **how):
+        return submit(self, new, None if _is_missing("key") else request, *rest, **how)
 
     def replay_nothing(self, request):
         return None if _is_missing("key") else replay(self, request)
