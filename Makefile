@@ -25,7 +25,7 @@ test: .venv/.dev
 
 # With what `make test` leaves out because it takes long. -s: each test says what it counted.
 faults: .venv/.dev
-	@$(BIN)/pytest tests/faults -m '' -s
+	@$(BIN)/pytest tests/faults -m '' -s --durations=10
 
 check: .venv/.dev
 	@$(BIN)/ruff check .
