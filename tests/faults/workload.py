@@ -206,7 +206,9 @@ class Workload:
                 if answer.status_code == 202:
                     self.acknowledged[name] = answer.json()["id"]
                     return
-                if answer.status_code < 500 and answer.status_code != 409:
+                # Serve's own proxy says 404, and not by a problem, until the application is there.
+                starting = answer.status_code == 404 and "problem" not in answer.headers["content-type"]
+                if answer.status_code < 500 and answer.status_code != 409 and not starting:
                     self.refused.append(answer.text)
                     return
                 pause = min(5.0, float(answer.headers.get("retry-after", pause)))
