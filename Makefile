@@ -5,12 +5,13 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test check lock chromium
+.PHONY: help run test faults check lock chromium
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run    set everything up and run the service until Ctrl-C"
 	@echo "make test   run every test that this machine can run"
+	@echo "make faults hurt a running service in every way that it is to survive: 25 minutes"
 	@echo "make check  lint, type-check and hold the import contracts"
 	@echo "make lock   write constraints.txt anew from pyproject.toml"
 
@@ -21,6 +22,10 @@ run: .venv/.local
 test: .venv/.dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(MAKE) --no-print-directory chromium
 	@$(BIN)/pytest
+
+# With what `make test` leaves out because it takes long. -s: each test says what it counted.
+faults: .venv/.dev
+	@$(BIN)/pytest tests/faults -m '' -s --durations=10
 
 check: .venv/.dev
 	@$(BIN)/ruff check .

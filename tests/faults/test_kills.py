@@ -2,82 +2,67 @@
 
 from __future__ import annotations
 
-import collections
-import io
-import time
-
-import numpy as np
-import psutil
+import httpx
 import psycopg
 import pytest
-from PIL import Image
+from victims import CONVERTER, DISPATCHER, INGRESS, SWEEPER, find
+from workload import Workload
 
-JOBS = 20
-# About a second of one core for each: slow enough to be killed in the middle.
-STEPS = {
-    "web": {"op": "webp", "input": "source"},
-    "small": {"op": "avif", "input": "source", "speed": 6},
-    "all": {"op": "zip", "input": ["web", "small"]},
-}
-
-
-def photo(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    out = io.BytesIO()
-    noise = Image.fromarray(rng.integers(0, 255, (150, 200, 3), dtype=np.uint8))
-    noise.resize((1600, 1200), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
-    return out.getvalue()
-
-
-def busiest(stack, title: str) -> psutil.Process:
-    """The process of an actor, by the title that Ray gives it while it works."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        for process in stack.processes():
-            try:
-                if "".join(process.cmdline()).startswith(title):
-                    return process
-            except psutil.NoSuchProcess:
-                continue
-        time.sleep(0.05)
-    raise AssertionError(f"no process {title}")
+WAITING_INSIDE = """
+    SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'idempotency'::regclass
+    HAVING count(*) > 2  -- one may be the sweeper
+"""
 
 
 @pytest.mark.parametrize(
-    ("victim", "seed"),
+    "victim",
     [
-        pytest.param("ray::Converter.run", 100, id="a converter"),
-        pytest.param("ray::Dispatcher", 200, id="the dispatcher"),
+        pytest.param(CONVERTER, id="a converter"),
+        pytest.param(DISPATCHER, id="the dispatcher"),
+        pytest.param(SWEEPER, id="the sweeper"),
     ],
 )
-def test_twenty_jobs_survive_the_death_of(stack, api, victim, seed):
-    jobs = [api.submit(f"{seed + n}.jpg", photo(seed + n), STEPS) for n in range(JOBS)]
-    while sum(api.read(job)["state"] == "succeeded" for job in jobs) < 3:
-        time.sleep(0.1)
-    busiest(stack, victim).kill()
-    killed = time.monotonic()
-    ended = [api.wait(job, patience=180) for job in jobs]
-    assert [job["state"] for job in ended] == ["succeeded"] * JOBS
-    for job in ended:
-        for name, step in job["steps"].items():
-            assert (step["state"], step["error"]) == ("succeeded", None)
-            api.download(job, name)
-    versions = [job["finished_at"] for job in ended]
-    time.sleep(2)
-    assert [api.read(job)["finished_at"] for job in jobs] == versions, "a job ended twice"
-    attempts = collections.Counter(attempt for job in ended for attempt in _attempts(stack, job))
-    print(f"killed {victim}: attempts {dict(attempts)}, all done {time.monotonic() - killed:.1f} s later")
-    assert max(attempts) == 2, "nothing was running when it was killed"
-    assert _dead_letters(stack, [job["id"] for job in jobs]) == 0
+def test_all_jobs_survive_the_death_of(stack, audit, victim):
+    with Workload(stack, audit, jobs=12) as work:
+        work.wait_until(("succeeded",), 2)
+        killed = find(stack, victim)[0]
+        killed.kill()
+        report = work.finish(f"killed {victim}")
+    assert report.clean
+    assert killed not in find(stack, victim.removesuffix(".run")), "nobody took its place"
+    if victim != SWEEPER:
+        assert max(job.attempt for job in work.jobs()) == 2, "nothing was running when it was killed"
 
 
-def _attempts(stack, job) -> list[int]:
-    with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as connection:
-        return [row[0] for row in connection.execute("SELECT attempt FROM job WHERE id = %s", [job["id"]])]
+@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for a minute
+def test_a_client_whose_ingress_dies_before_the_commit_sends_again_and_has_one_job(stack, audit):
+    with psycopg.connect(audit.url) as other:
+        other.execute("LOCK TABLE idempotency IN SHARE MODE")  # jobs can be inserted, their keys cannot
+        with Workload(stack, audit, jobs=6) as work:
+            audit.wait(WAITING_INSIDE, patience=30)
+            assert work.jobs() == []
+            find(stack, INGRESS)[0].kill()
+            other.rollback()
+            report = work.finish("killed the ingress before the commit")
+    assert report.clean
+    assert sum(work.answers.values()) > 6, "no request was under way when it was killed"
 
 
-def _dead_letters(stack, ids: list[str]) -> int:
-    with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as connection:
-        return connection.execute("SELECT count(*) FROM dead_letter WHERE job_id = ANY(%s::uuid[])", [ids]).fetchone()[
-            0
-        ]
+@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for a minute
+def test_a_client_whose_ingress_dies_after_the_commit_gets_the_answer_of_its_job(stack, audit):
+    with psycopg.connect(audit.url, autocommit=True) as other, Workload(stack, audit, jobs=30, clients=8) as work:
+        other.execute("LISTEN faults")
+        replica = find(stack, INGRESS)[0]
+        accepted = 0
+        for notice in other.notifies(timeout=60):
+            accepted += notice.payload.startswith(work.prefix) and notice.payload.endswith("queued")
+            if accepted == 10:
+                replica.kill()
+                break
+        report = work.finish("killed the ingress after a commit")
+        assert report.clean
+        with httpx.Client(base_url=stack.base_url, timeout=30) as http:
+            for name, job_id in work.acknowledged.items():
+                answer = work.send(http, name)
+                assert (answer.status_code, answer.json()["id"]) == (202, job_id)
+                assert answer.headers["idempotency-replayed"] == "true"

@@ -1,0 +1,26 @@
+"""Services of one test module's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service import Stack
+
+from pixtools.local import ray
+from pixtools.local.home import Home
+
+
+@contextmanager
+def running(home, **env: str) -> Iterator[Stack]:
+    """Start a service on `home` and end it in the end, whatever became of it."""
+    stack = Stack(home, extra_env=env)
+    stack.launch("--parent", str(os.getpid()))
+    try:
+        stack.wait_until_ready()
+        yield stack
+    finally:
+        stack.kill()
+        stack.process.wait(60)
+        ray.forget(Home(home))

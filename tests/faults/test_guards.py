@@ -1,0 +1,158 @@
+"""The guards of the protocol, each of which is taken away in turn: then the check must say that jobs were hurt.
+
+Each scenario runs with all of them first. The leases are short, so that a dispatcher which is frozen for seconds
+comes back as a zombie.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from audit import Audit
+from stacks import running
+from victims import SWEEPER, dispatcher_called, find, frozen
+from workload import Workload, one_avif
+
+pytestmark = pytest.mark.slow
+
+TAKEN_OVER = """
+    SELECT 1 FROM faults.step_move AS moved JOIN job ON job.id = moved.job
+    WHERE source_name ~ %s AND moved.became = 'running' AND moved.attempt > 1 AND moved.by <> %s
+"""
+
+
+@pytest.fixture(scope="module")
+def guards(open_folder):
+    """The file that says which guard is missing."""
+    path = open_folder / "missing-guard"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture(scope="module")
+def hasty(open_folder, guards):
+    """A service of two dispatchers whose leases are short."""
+    env = {"LEASE": "PT3S", "BEAT": "PT1S", "SWEEP": "PT1S", "DISPATCHERS": "2"}
+    with running(
+        open_folder / "hasty",
+        PYTHONPATH=str(Path(__file__).with_name("mutations")),
+        FAULTS_MUTATION=str(guards),
+        **{f"PIXTOOLS_{name}": value for name, value in env.items()},
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def hasty_audit(hasty):
+    with Audit(hasty.env["PIXTOOLS_DATABASE_URL"]) as audit:
+        yield audit
+
+
+@contextmanager
+def without(guard, guards, stack, audit):
+    """Take a guard away; give it back, and let the service get over it."""
+    guards.write_text(guard)
+    yield
+    guards.write_text("")
+    deadline = time.monotonic() + 120
+    while audit.query("SELECT 1 FROM job WHERE state IN ('queued', 'running')"):
+        assert time.monotonic() < deadline, "the service did not get over it"
+        time.sleep(0.5)
+    assert stack.process.poll() is None
+
+
+def report_of_a_zombie(stack, audit, title):
+    """Freeze a dispatcher at work; it comes back when another has taken its jobs over and is at work on them."""
+    with Workload(stack, audit, jobs=4, steps=one_avif(speed=3)) as work:
+        name, _ = work.wait_for_work()
+        with frozen(dispatcher_called(stack, audit, name)):
+            audit.wait(TAKEN_OVER, [work.prefix, name])
+            time.sleep(1)
+        return work.finish(title)
+
+
+def report_of_a_killed_dispatcher(stack, audit, title, patience):
+    with Workload(stack, audit, jobs=6, steps=one_avif(speed=4)) as work:
+        name, _ = work.wait_for_work()
+        dispatcher_called(stack, audit, name).kill()
+        return work.finish(title, patience=patience)
+
+
+def report_of_long_steps(stack, audit, title):
+    """Let steps run for longer than a lease that nobody renews."""
+    with Workload(stack, audit, jobs=2, steps=one_avif(speed=2)) as work:
+        return work.finish(title)
+
+
+def report_of_requests_sent_twice(stack, audit, title):
+    """Send all requests again, after Redis has forgotten the first answers."""
+    with Workload(stack, audit, jobs=4) as work:
+        work.join()
+        with redis.Redis.from_url(stack.env["PIXTOOLS_REDIS_URL"]) as client:
+            client.flushall()
+        work.send_all_again()
+        return work.finish(title)
+
+
+def test_what_a_zombie_reports_changes_nothing(hasty, hasty_audit):
+    assert report_of_a_zombie(hasty, hasty_audit, "a zombie").clean
+
+
+def test_the_sweeper_dies_while_leases_run_out(hasty, hasty_audit):
+    with Workload(hasty, hasty_audit, jobs=4, steps=one_avif(speed=3)) as work:
+        name, _ = work.wait_for_work()
+        with frozen(dispatcher_called(hasty, hasty_audit, name)):
+            for _ in range(3):
+                find(hasty, SWEEPER)[0].kill()
+                time.sleep(1)
+            hasty_audit.wait(TAKEN_OVER, [work.prefix, name])
+        assert work.finish("a zombie, the sweeper killed 3 times meanwhile").clean
+
+
+def test_a_killed_dispatchers_jobs_are_rescued(hasty, hasty_audit):
+    assert report_of_a_killed_dispatcher(hasty, hasty_audit, "a dispatcher killed", 120).clean
+
+
+def test_a_step_may_take_longer_than_the_lease(hasty, hasty_audit):
+    assert report_of_long_steps(hasty, hasty_audit, "long steps").clean
+
+
+def test_a_request_sent_again_has_one_job(hasty, hasty_audit):
+    assert report_of_requests_sent_twice(hasty, hasty_audit, "requests sent twice").clean
+
+
+def test_without_the_fence_a_zombie_ends_the_job_of_another(hasty, hasty_audit, guards):
+    with without("fence", guards, hasty, hasty_audit):
+        report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no fence")
+    assert report.duplicated > 0
+
+
+def test_without_the_key_in_postgres_a_request_sent_again_is_another_job(hasty, hasty_audit, guards):
+    with without("key", guards, hasty, hasty_audit):
+        report = report_of_requests_sent_twice(hasty, hasty_audit, "requests sent twice, no key")
+    assert report.duplicated == 4
+
+
+def test_an_artifact_that_is_gone_from_s3_is_a_loss(hasty, hasty_audit):
+    with Workload(hasty, hasty_audit, jobs=2, steps=one_avif(speed=8)) as work:
+        _, key = work.wait_for_work()
+        work.wait_until(("succeeded",), 2)
+        next((hasty.home / "s3").glob(f"*/artifacts/*/{key}.avif")).unlink()
+        report = work.finish("an artifact gone")
+    assert report.lost == 1
+
+
+def test_without_rescue_a_killed_dispatchers_jobs_are_lost(hasty, hasty_audit, guards):
+    with without("rescue", guards, hasty, hasty_audit):
+        report = report_of_a_killed_dispatcher(hasty, hasty_audit, "a dispatcher killed, no rescue", 25)
+    assert report.lost > 0
+
+
+def test_without_renewal_a_long_step_is_taken_from_who_runs_it_until_the_job_is_lost(hasty, hasty_audit, guards):
+    with without("renewal", guards, hasty, hasty_audit):
+        report = report_of_long_steps(hasty, hasty_audit, "long steps, no renewal")
+    assert report.lost > 0

@@ -1,0 +1,53 @@
+"""A storm of clients with one key: one job, even while what Redis knew of the key is forgotten."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+
+import httpx
+import pytest
+import redis
+from nemesis import every
+from workload import photo, titled
+
+pytestmark = pytest.mark.slow
+
+CLIENTS, KEYS = 100, 20
+SMALL = photo(160, 120)
+
+
+def test_a_hundred_clients_with_one_key_have_one_job_though_redis_is_flushed(stack, audit):
+    prefix = f"w{secrets.token_hex(4)}"
+    starts = [threading.Barrier(CLIENTS) for _ in range(KEYS)]
+    answers: list[dict[str, int]] = [{} for _ in range(KEYS)]
+    began = time.monotonic()
+
+    def client() -> None:
+        with httpx.Client(base_url=stack.base_url, timeout=120) as http:
+            for number, start in enumerate(starts):
+                name = f"{prefix}-{number}.jpg"
+                request = {
+                    "files": {"file": (name, titled(SMALL, name))},
+                    "data": {"operations": '["webp"]'},
+                    "headers": {"Idempotency-Key": name},
+                }
+                start.wait(120)
+                while (answer := http.post("/api/jobs", **request)).status_code == 409:
+                    time.sleep(float(answer.headers["retry-after"]))
+                assert answer.status_code == 202, answer.text
+                job = answer.json()["id"]
+                answers[number][job] = answers[number].get(job, 0) + 1
+
+    with redis.Redis.from_url(stack.env["PIXTOOLS_REDIS_URL"]) as store, every(0.1, store.flushall):
+        threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    rows = audit.query("SELECT count(*) FROM job WHERE source_name ~ %s", [f"^{prefix}-"])[0][0]
+    print(f"\none key, {CLIENTS} clients x {KEYS} keys: {rows} jobs after {time.monotonic() - began:.0f} s")
+    assert rows == KEYS
+    assert [sum(jobs.values()) for jobs in answers] == [CLIENTS] * KEYS
+    assert [len(jobs) for jobs in answers] == [1] * KEYS

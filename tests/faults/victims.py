@@ -1,0 +1,62 @@
+"""The service's processes, found by the titles that Ray gives them, or by what they hold in Postgres."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+CONVERTER = "ray::Converter.run"  # one at work
+DISPATCHER = "ray::Dispatcher"
+SWEEPER = "ray::Sweeper"
+INGRESS = "ray::ServeReplica:pixtools:ingress"
+
+
+def find(stack, title: str, patience: float = 30) -> list[psutil.Process]:
+    """Return the processes of this title, once there are any."""
+    deadline = time.monotonic() + patience
+    while not (found := [process for process in _family(stack) if _title(process).startswith(title)]):
+        assert time.monotonic() < deadline, f"no process {title}"
+        time.sleep(0.02)
+    return found
+
+
+def raylet(stack) -> psutil.Process:
+    (found,) = (process for process in _family(stack) if _title(process).split(" ")[0].endswith("/raylet"))
+    return found
+
+
+def dispatcher_called(stack, audit, name: str) -> psutil.Process:
+    """Return the dispatcher whose connections Postgres knows by this name, as it knows their ports."""
+    ports = {
+        row[0] for row in audit.query("SELECT client_port FROM pg_stat_activity WHERE application_name = %s", [name])
+    }
+    for process in find(stack, DISPATCHER):
+        with suppress(psutil.NoSuchProcess):
+            if ports.intersection(connection.laddr.port for connection in process.net_connections("tcp")):
+                return process
+    raise AssertionError(f"no dispatcher {name}")
+
+
+@contextmanager
+def frozen(process: psutil.Process) -> Iterator[None]:
+    """Stop a process as SIGSTOP does, and let it go on in the end."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+def _family(stack) -> list[psutil.Process]:
+    return psutil.Process(stack.process.pid).children(recursive=True)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
