@@ -5,13 +5,14 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test faults check lock chromium
+.PHONY: help run test faults examples check lock chromium
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run    set everything up and run the service until Ctrl-C"
 	@echo "make test   run every test that this machine can run"
 	@echo "make faults hurt a running service in every way that it is to survive: 25 minutes"
+	@echo "make examples  2,000 random histories of jobs against a model: 15 minutes"
 	@echo "make check  lint, type-check and hold the import contracts"
 	@echo "make lock   write constraints.txt anew from pyproject.toml"
 
@@ -26,6 +27,10 @@ test: .venv/.dev
 # With what `make test` leaves out because it takes long. -s: each test says what it counted.
 faults: .venv/.dev
 	@$(BIN)/pytest tests/faults -m '' -s --durations=10
+
+# The job store against a model of it, at the length at which rare orders of events come up.
+examples: .venv/.dev
+	@PIXTOOLS_EXAMPLES=2000 $(BIN)/pytest tests/store/test_job_store_machine.py
 
 check: .venv/.dev
 	@$(BIN)/ruff check .

@@ -34,7 +34,7 @@ def test_all_jobs_survive_the_death_of(stack, audit, victim):
         assert max(job.attempt for job in work.jobs()) == 2, "nothing was running when it was killed"
 
 
-@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for a minute
+@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for ten seconds
 def test_a_client_whose_ingress_dies_before_the_commit_sends_again_and_has_one_job(stack, audit):
     with psycopg.connect(audit.url) as other:
         other.execute("LOCK TABLE idempotency IN SHARE MODE")  # jobs can be inserted, their keys cannot
@@ -48,7 +48,7 @@ def test_a_client_whose_ingress_dies_before_the_commit_sends_again_and_has_one_j
     assert sum(work.answers.values()) > 6, "no request was under way when it was killed"
 
 
-@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for a minute
+@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for ten seconds
 def test_a_client_whose_ingress_dies_after_the_commit_gets_the_answer_of_its_job(stack, audit):
     with psycopg.connect(audit.url, autocommit=True) as other, Workload(stack, audit, jobs=30, clients=8) as work:
         other.execute("LISTEN faults")

@@ -1,0 +1,65 @@
+"""A deployment with other settings while jobs run: the old dispatcher ends its work or hands it over, then itself."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+import pytest
+import yaml
+from api import Api
+from stacks import running
+from victims import DISPATCHER, find
+from workload import one_avif, photo
+
+from pixtools.local import deployment
+from pixtools.local.cluster import Cluster
+from serve.cli import _CONFIG as SERVE_CONFIG
+
+pytestmark = pytest.mark.slow
+
+QUICK = {"web": {"op": "webp", "input": "source", "resize": {"width": 64}}}
+
+
+def redeploy(stack, **env: str) -> None:
+    config = yaml.safe_load(SERVE_CONFIG.read_text())
+    config = deployment.listening_on(config, "127.0.0.1", stack.port)
+    Cluster(stack.dashboard_url, stack.token).deploy(deployment.with_environment(config, env))
+
+
+def at_work(api: Api, job: dict) -> None:
+    deadline = time.monotonic() + 60
+    while "running" not in {step["state"] for step in api.read(job)["steps"].values()}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_for_another_dispatcher(stack, old: int) -> None:
+    """Wait until the old one has ended, and the new one is there."""
+    deadline = time.monotonic() + 120
+    while len(found := find(stack, DISPATCHER)) != 1 or found[0].pid == old:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
+def test_work_at_hand_is_finished_or_handed_over_and_nobody_is_blamed(open_folder):
+    with running(open_folder / "redeploy") as stack, Api(stack.base_url) as api:
+        (old,) = find(stack, DISPATCHER)
+        short = api.submit("short.jpg", photo(3000, 2000), one_avif(5))
+        at_work(api, short)
+        redeploy(stack, PIXTOOLS_POLL="2", PIXTOOLS_DRAIN="60")
+        wait_for_another_dispatcher(stack, old.pid)
+        finished = api.wait(short)
+        assert (finished["state"], finished["steps"]["only"]["attempt"]) == ("succeeded", 1)
+
+        (old,) = find(stack, DISPATCHER)
+        long = api.submit("long.jpg", photo(3000, 2200), one_avif(1))
+        at_work(api, long)
+        redeploy(stack, PIXTOOLS_POLL="1", PIXTOOLS_DRAIN="3")
+        wait_for_another_dispatcher(stack, old.pid)
+        assert api.wait(api.submit("quick.jpg", photo(320, 240), QUICK))["state"] == "succeeded"
+        handed_over = api.wait(long, patience=240)
+        assert (handed_over["state"], handed_over["steps"]["only"]["attempt"]) == ("succeeded", 2)
+        with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as database:
+            assert database.execute("SELECT DISTINCT crashes FROM job").fetchall() == [(0,)]
+        print(f"\nfinished_in_attempt=1 handed_over_in_attempt={handed_over['steps']['only']['attempt']}")
