@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 from victims import DISPATCHER, find
 from workload import Workload, one_avif
@@ -13,8 +15,11 @@ def test_the_dispatcher_dies_between_the_put_and_the_commit(stack, audit):
         other.execute("SELECT FROM job WHERE source_name ~ %s FOR UPDATE", [work.prefix])
         audit.wait("SELECT 1 FROM pg_locks WHERE NOT granted AND pid IN "
                    "(SELECT pid FROM pg_stat_activity WHERE application_name = %s)", [dispatcher])  # fmt: skip
-        while not list((stack.home / "s3").glob(f"*/artifacts/*/{key}.avif")):
-            assert work.count("running") == 1
+        deadline = time.monotonic() + 120
+        while not list((stack.home / "s3").glob(f"*/artifacts/*/{key}/*.avif")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert work.count("running") == 1
         find(stack, DISPATCHER)[0].kill()
         other.rollback()
         report = work.finish("killed the dispatcher between the put and the commit")

@@ -16,7 +16,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from jobs import claim, fail, finish, new_job, submit
+from jobs import claim, fail, finish, new_job, submit, submitted
 from pydantic import SecretStr
 
 from pixtools import migrate
@@ -191,6 +191,21 @@ def test_the_way_down_and_up_again_keeps_the_records(settings, fresh_url):
         assert [step.model_dump() for step in after.steps] == [step.model_dump() for step in before.steps]
         assert len(letters.ask_redrive("ann", Selection(job=ended))) == 1
         assert {claimed.id for claimed in store.claim("d0", 10)} == {waiting, old}
+
+
+def test_the_way_down_keeps_the_last_letter_of_an_attempt_that_has_more(settings, fresh_url):
+    migrate.upgrade(fresh_url)
+    with stores(settings, fresh_url) as (store, letters):
+        claimed = submitted(store)
+        fail(store, claimed, "a")
+        letters.retry("ann", claimed.id)
+        fail(store, claimed, "a", settle=True)
+        last, _ = letters.page("ann", Selection(), states=list(LetterState), before=None, limit=10)
+
+    move(fresh_url, "0001")
+
+    with psycopg.connect(fresh_url) as connection:
+        assert connection.execute("SELECT id FROM dead_letter").fetchall() == [(last.letter.id,)]
 
 
 def test_models_and_migrations_agree_after_the_way_down_and_up(fresh_url):
