@@ -162,7 +162,11 @@ def _attempt(step: Step, make: Callable[[], Stored | None]) -> Done | Failed:
         return Failed(step.name, OutOfMemory(_TOO_MUCH), _since(started))
     except OSError as error:
         log.exception("step failed: step=%s op=%s", step.name, step.operation.name)
-        kind = DiskFull("A converter's node is full.") if is_full(error) else PixToolsError()
+        kind = (
+            DiskFull("Make room in the temporary folder of the converters' node, and redrive the step.")
+            if is_full(error)
+            else PixToolsError()
+        )
         return Failed(step.name, kind, _since(started))
     except Exception:
         log.exception("step failed unexpectedly: step=%s op=%s", step.name, step.operation.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import deque
+from contextlib import suppress
 
 from ray.util.metrics import Counter, Gauge
 
@@ -28,7 +28,6 @@ class DeadLetterQueue:
         self._build = build
         self._store = DeadLetterStore(Database(settings, pool_size=2, name="dead-letter-queue"))
         self._hints = Hints(settings)
-        self._due: deque[uuid.UUID] | None = None  # until the rows are read
         self._wake = asyncio.Event()
         self._letters = Gauge("pixtools_dead_letters", "Dead letters by state.", ("state",))
         self._came = Counter("pixtools_dead_letters_total", "Steps given up, by the code of the error.", ("code",))
@@ -47,8 +46,6 @@ class DeadLetterQueue:
     async def redrive(self, owner: str, selection: Selection) -> int:
         """Have the waiting letters selected redriven, each in its turn; return how many. Errors as the store's."""
         letters = await asyncio.to_thread(self._store.ask_redrive, owner, selection)
-        if self._due is not None:
-            self._due.extend(letters)
         self._wake.set()
         return len(letters)
 
@@ -64,24 +61,28 @@ class DeadLetterQueue:
         return number
 
     async def _redrive_for_ever(self) -> None:
+        """Redrive what was asked for, at our rate; what is to be done is read from the rows alone."""
         while True:
             try:
-                if self._due is None:
-                    self._due = deque(await asyncio.to_thread(self._store.redriving))
-                if self._due:
-                    done = await self._announce(await asyncio.to_thread(self._store.redrive, self._due[0]))
-                    self._due.popleft()
+                due = await asyncio.to_thread(self._store.redriving)
+                for letter in due:
+                    done = await self._announce(await asyncio.to_thread(self._store.redrive, letter))
                     await asyncio.sleep(done / self._settings.redrives_per_s)
-                else:
-                    await self._wake.wait()
-                    self._wake.clear()
+                if not due:
+                    await self._wait()
             except DatabaseDown as error:
                 log.warning("database down: %s", error)
                 await asyncio.sleep(1)
             except Exception:
                 log.exception("redrive failed")
-                self._due = None
                 await asyncio.sleep(10)
+
+    async def _wait(self) -> None:
+        """Return when a redrive is asked for, or in a while: it may have been asked for without our hearing of it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.sweep.total_seconds()):
+                await self._wake.wait()
+        self._wake.clear()
 
     async def _announce(self, redriven: Redriven | None) -> int:
         """Tell dispatchers and readers what was put back to work; return how many letters it was."""

@@ -15,10 +15,11 @@ from actors.ledger import Ledger
 from actors.pool import ConverterPool
 from dag.graph import Graph
 from dag.plan import Plan, Source
+from dag.segments import reads_artifacts
 from dag.specification import build
 from pixtools import logs
 from pixtools.database import Database
-from pixtools.errors import DatabaseDown, InvalidPlan, LeaseLost
+from pixtools.errors import ArtifactLost, DatabaseDown, InvalidPlan, LeaseLost
 from pixtools.hints import CANCELLED, MOVED, QUEUED, Hints
 from pixtools.job_store import Claim, JobStore
 from pixtools.outcomes import Cached, Failed
@@ -69,6 +70,7 @@ class Dispatcher:
             )
         ]
         self._recovered = False
+        self._in_doubt = False
         self._retiring: asyncio.Task[None] | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -98,15 +100,19 @@ class Dispatcher:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        # For as long as the database takes: else the leases run out, and the jobs are blamed for it.
-        await self._until_the_database_answers(self._hand_back)
-        self._destroy(ray.get_runtime_context().current_actor)
+        try:
+            # For as long as the database takes: else the leases run out, and the jobs are blamed for it.
+            await self._until_the_database_answers(self._hand_back)
+        finally:
+            self._destroy(ray.get_runtime_context().current_actor)
 
     async def _hand_back(self) -> None:
-        for job_id in await asyncio.to_thread(self._store.hand_back, self._name):
+        """Put back what is ours by the database and not at hand."""
+        at_hand = [job_id for job_id, _ in self._jobs]
+        for job_id in await asyncio.to_thread(self._store.hand_back, self._name, at_hand):
             log.info("handed back: job=%s", job_id)
             await self._hints.publish(MOVED, str(job_id))
-        await self._hints.publish(QUEUED)
+            await self._hints.publish(QUEUED)
 
     async def _forever(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
@@ -139,9 +145,14 @@ class Dispatcher:
                 pass  # it takes some at a time
             self._recovered = True
         self._wake.clear()
+        if self._in_doubt:
+            await self._hand_back()
+            self._in_doubt = False
         async with self._claiming:
             room = self._pool.maximum * _CLAIMED_PER_CONVERTER - len(self._jobs) if self._retiring is None else 0
+            self._in_doubt = True  # should the database fall silent now: it may have given us jobs
             claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
+            self._in_doubt = False
             for claim in claims:
                 held = (claim.id, claim.attempt)
                 task = self._jobs[held] = asyncio.create_task(self._run(claim))
@@ -188,8 +199,8 @@ class Dispatcher:
 
     async def _attempt(self, claim: Claim) -> None:
         job, steps = claim.view.job, claim.view.steps
-        done = {step.name for step in steps if step.state in STEP_DONE}
         ended = {step.name for step in steps if step.state in STEP_ENDED}
+        done = {step.name for step in steps if step.state in STEP_DONE}
         ledger = Ledger(self._store, self._hints, claim)
         try:
             plan = ledger.plan = _plan(claim)
@@ -199,14 +210,22 @@ class Dispatcher:
             ledger.close()
             await ledger.write()
             return
-        blobs = {name: artifact.blob_key for name, artifact in claim.view.artifacts.items()}
+        artifacts = claim.view.artifacts.items()
+        lost = {name for name, artifact in artifacts if artifact.lost_at is not None}
+        blobs = {name: artifact.blob_key for name, artifact in artifacts if name not in lost}
         for step in plan.steps:
             if step.name not in ended and step.leaves_file and (artifact := claim.reusable.get(step.key)):
                 ledger.report(Cached(step.name, artifact.id))
                 blobs[step.name] = artifact.blob_key
                 done.add(step.name)
-        work = plan.work(frozenset(done), held=frozenset(ended - done))
-        for name in ledger.open_steps - work - done:
+        stuck = {
+            step.name for step in plan.steps
+            if step.name in ledger.open_steps and reads_artifacts(step) and lost.intersection(step.inputs)
+        }  # fmt: skip
+        for name in stuck:
+            ledger.report(Failed(name, ArtifactLost("Submit the image again to have what it reads made anew.")))
+        work = plan.work(frozenset(done), held=frozenset(ended - done | stuck))
+        for name in ledger.open_steps - work - done - stuck:
             ledger.report(Cached(name, None))  # nobody needs its pixels any more
         graph = Graph(
             plan,

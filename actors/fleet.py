@@ -9,8 +9,9 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from importlib.metadata import version
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -45,36 +46,51 @@ _COORDINATOR = {
 def launch(settings: Settings) -> None:
     """Create the actors that are not there yet; Ray restarts them when they die.
 
-    Those of another version or other settings are replaced, for a detached actor would run the old code for ever:
+    Those of other code or other settings are replaced, for a detached actor would run the old code for ever:
     dispatchers finish what they have at hand or hand it back, the others hold nothing that is not written.
     """
+    sweeper = f"{_SWEEPER}{_build(settings)}"
+    for name in _running(_SWEEPER) - {sweeper}:
+        _end(name)
+    tend(settings)
+    ray.remote(Sweeper).options(name=sweeper, **_COORDINATOR).remote(settings, partial(tend, settings))
+    _launch_queue(settings)
+
+
+def tend(settings: Settings) -> None:
+    """See to it that our dispatchers are there and that all others retire; the sweeper does so again and again."""
     cpus = int(ray.cluster_resources().get("CPU", 1))
     maximum = settings.max_converters or max(1, cpus // settings.dispatchers)
-    build = _build(settings)
-    sweeper = f"{_SWEEPER}{build}"
-    for name in _running(_DISPATCHER, _SWEEPER) - {*_dispatchers(settings), sweeper}:
-        _replace(name, settings.drain.total_seconds())
-    for name in _dispatchers(settings):
-        ray.remote(Dispatcher).options(name=name, **_COORDINATOR).remote(
-            settings, maximum, partial(create_converter, settings), ray.kill,
-        )  # fmt: skip
-    ray.remote(Sweeper).options(name=sweeper, **_COORDINATOR).remote(settings)
-    _launch_queue(settings, build)
+    prefixes = _dispatchers(settings)
+    for name in sorted(_running(_DISPATCHER)):
+        if not name.startswith(prefixes):
+            _retire(name, settings.drain.total_seconds())
+    for prefix in prefixes:
+        there = _running(prefix)
+        if all(_is_retiring(name) for name in there):
+            # A name of its own, for one that retires keeps its name until it has ended.
+            name = next(name for number in count(1) if (name := f"{prefix}{number}") not in there)
+            ray.remote(Dispatcher).options(name=name, **_COORDINATOR).remote(
+                settings, maximum, partial(create_converter, settings), ray.kill,
+            )  # fmt: skip
 
 
 def drain(patience_s: float) -> list[str]:
     """Let every dispatcher finish or hand back what it has at hand; return those that have not ended even then."""
+    for name in _running(_SWEEPER):  # it would start new ones
+        _end(name)
     names = _running(_DISPATCHER)
     for name in names:
-        _replace(name, patience_s)
+        _retire(name, patience_s)
     deadline = time.monotonic() + patience_s + _PATIENCE_S
     while (left := names & _running(_DISPATCHER)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return sorted(left)
 
 
-def _launch_queue(settings: Settings, build: str) -> None:
+def _launch_queue(settings: Settings) -> None:
     """Start the dead-letter queue under a name that does not change, so that scripts find it."""
+    build = _build(settings)
     deadline = time.monotonic() + _TO_MAKE_WAY_S
     while True:
         queue = ray.remote(DeadLetterQueue).options(name=_QUEUE, **_COORDINATOR).remote(settings, build)
@@ -90,12 +106,21 @@ def _launch_queue(settings: Settings, build: str) -> None:
 
 
 def _build(settings: Settings) -> str:
+    """Return a digest of the code and the settings that an actor started here would run with."""
     secrets_too = [value.get_secret_value() if isinstance(value, SecretStr) else str(value) for _, value in settings]
-    return hashlib.sha256("\0".join([version("pixtools"), *secrets_too]).encode()).hexdigest()[:8]
+    return hashlib.sha256("\0".join([_code(), *secrets_too]).encode()).hexdigest()[:8]
 
 
-def _dispatchers(settings: Settings) -> list[str]:
-    return [f"{_DISPATCHER}{number}-{_build(settings)}" for number in range(settings.dispatchers)]
+@cache
+def _code() -> str:
+    root = Path(__file__).parent.parent
+    files = sorted(path for package in ("actors", "dag", "pixtools") for path in (root / package).rglob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _dispatchers(settings: Settings) -> tuple[str, ...]:
+    """Return what the names of our dispatchers begin with; a number follows."""
+    return tuple(f"{_DISPATCHER}{number}-{_build(settings)}-" for number in range(settings.dispatchers))
 
 
 def _running(*prefixes: str) -> set[str]:
@@ -104,13 +129,29 @@ def _running(*prefixes: str) -> set[str]:
     return {actor["name"] for actor in found if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefixes)}
 
 
-def _replace(name: str, patience_s: float) -> None:
-    with suppress(ValueError):  # gone meanwhile
-        actor = ray.get_actor(name, namespace=NAMESPACE)
-        if name.startswith(_DISPATCHER):
-            actor.retire.remote(patience_s)
-        else:
-            ray.kill(actor)
+def _is_retiring(name: str) -> bool:
+    """Ask a dispatcher; one that does not answer in time is busy or starts anew, and stays."""
+    try:
+        dispatcher = ray.get_actor(name, namespace=NAMESPACE)
+        return bool(ray.get(dispatcher.facts.remote(), timeout=_PATIENCE_S)["retiring"])
+    except ValueError:  # gone meanwhile
+        return True
+    except RayError:
+        return False
+
+
+def _retire(name: str, patience_s: float) -> None:
+    with suppress(ValueError):
+        dispatcher = ray.get_actor(name, namespace=NAMESPACE)
+        if hasattr(dispatcher, "retire"):
+            dispatcher.retire.remote(patience_s)
+        else:  # of version 0001 of the records, which knew no better; the sweeper puts back what it held
+            ray.kill(dispatcher)
+
+
+def _end(name: str) -> None:
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
 
 def create_converter(settings: Settings) -> Any:
@@ -122,7 +163,8 @@ def create_converter(settings: Settings) -> Any:
 
 async def facts(settings: Settings) -> list[dict[str, Any] | None]:
     """Ask the dispatchers for their facts; None for one that does not answer."""
-    return list(await asyncio.gather(*map(_facts, _dispatchers(settings))))
+    names = await asyncio.to_thread(_running, *_dispatchers(settings))
+    return list(await asyncio.gather(*map(_facts, sorted(names))))
 
 
 async def _facts(name: str) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -22,14 +23,18 @@ from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_MINUTE = timedelta(minutes=1)
+
 
 class Sweeper:
     """One for the cluster is enough; two do no harm, since every rescue locks its job."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tend: Callable[[], None]) -> None:
+        """`tend` sees to it that the dispatchers are there."""
         logs.to_stderr()
         self._beat = settings.beat
-        database = Database(settings, pool_size=2, name="sweeper")
+        self._tend = tend
+        self._database = database = Database(settings, pool_size=2, name="sweeper")
         self._store = JobStore(database, settings)
         self._reconciler = Reconciler(settings, RetentionStore(database), BlobStore(settings))
         self._hints = Hints(settings)
@@ -38,6 +43,7 @@ class Sweeper:
         self._orphans = Counter("pixtools_orphans_total", "Files deleted because nothing referred to them.")
         self._loops = [
             asyncio.create_task(self._each(settings.sweep, self._sweep)),
+            asyncio.create_task(self._each(_MINUTE, lambda: asyncio.to_thread(self._tend))),
             # Soon after the start, for not every service runs for hours.
             asyncio.create_task(self._each(settings.reconcile, self._reconcile, first=settings.beat)),
         ]
@@ -53,14 +59,24 @@ class Sweeper:
             try:
                 await turn()
             except DatabaseDown as error:
-                # When it is back, those who hold jobs renew their leases first.
                 log.warning("database down: %s", error)
-                await asyncio.sleep(self._beat.total_seconds())
+                await self._wait_for_the_database()
             except PixToolsError as error:
                 log.warning("sweep ended early: code=%s error=%s", error.code, error)
+                await asyncio.sleep(min(interval, _MINUTE).total_seconds())
+                continue
             except Exception:
                 log.exception("sweep failed")
             await asyncio.sleep(interval.total_seconds())
+
+    async def _wait_for_the_database(self) -> None:
+        """Return when it has been back for a beat: those who hold jobs are to renew their leases first."""
+        while True:
+            await asyncio.sleep(1)
+            with suppress(DatabaseDown):
+                await asyncio.to_thread(self._database.ping)
+                break
+        await asyncio.sleep(self._beat.total_seconds())
 
     async def _sweep(self) -> None:
         rescued = await asyncio.to_thread(self._store.rescue)

@@ -14,6 +14,7 @@ database = engine(context.config.attributes["database_url"], pool_size=1)
 with database.connect() as connection:
     context.configure(connection=connection, target_metadata=Job.metadata)
     with context.begin_transaction():
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes its time
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()
 database.dispose()

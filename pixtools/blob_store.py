@@ -24,6 +24,9 @@ from pixtools.settings import Settings
 SOURCES, ARTIFACTS = "sources/", "artifacts/"
 """Where in the bucket the two kinds of objects lie."""
 
+DATABASE = "database"
+"""The object that says to which database the bucket belongs."""
+
 _OUTAGES = (429, 500, 502, 503, 504)
 
 
@@ -160,8 +163,9 @@ def _answering(key: str) -> Iterator[None]:
         yield
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
-            raise ObjectMissing(f"There is no object {key}.") from error
+            raise ObjectMissing(f"There is no object {key}. Submit the image again if it stays so.") from error
         kind = StorageDown if error.response["ResponseMetadata"]["HTTPStatusCode"] in _OUTAGES else StorageRefused
-        raise kind(f"{error.operation_name}: {error.response['Error'].get('Code')}") from error
+        remedy = "" if kind is StorageDown else ". Look at PIXTOOLS_S3_* where the service runs, and its clock"
+        raise kind(f"{error.operation_name}: {error.response['Error'].get('Code')}{remedy}") from error
     except (BotoCoreError, OSError) as error:
         raise StorageDown(type(error).__name__) from error

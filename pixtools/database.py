@@ -25,7 +25,8 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Commit on leaving, unless an exception leaves; raises DatabaseDown where the database does not answer.
+        """Commit on leaving, unless an exception leaves; raises DatabaseDown where the database does not answer, or
+        gave a statement up for want of time or to end a deadlock.
 
         After a DatabaseDown nobody knows whether the commit went through: what follows must bear both.
         """

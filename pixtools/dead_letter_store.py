@@ -122,7 +122,9 @@ class DeadLetterStore:
         if state is None:
             raise NotFound(f"There is no dead letter {selection.id}.")
         if state not in LETTER_OPEN:
-            raise LetterClosed(f"It is {state}. Should its step fail again, that is a new dead letter.")
+            raise LetterClosed(
+                f"Dead letter {selection.id} is {state}. Should its step be given up again, that is a new one."
+            )
 
     # The dead-letter queue
 
@@ -186,10 +188,13 @@ class DeadLetterStore:
         return {state: found.get(state, 0) for state in LetterState}
 
     def forget(self, retention: timedelta) -> int:
-        """Delete the letters that are older than `retention`; return how many."""
+        """Delete the letters that are older than `retention`, save those to be redriven; return how many."""
         statement = (
             delete(DeadLetter)
-            .where(col(DeadLetter.created_at) < func.now() - retention)
+            .where(
+                col(DeadLetter.created_at) < func.now() - retention,
+                col(DeadLetter.state) != LetterState.REDRIVING,
+            )
             .returning(col(DeadLetter.id))
         )  # fmt: skip
         with self._transaction() as session:

@@ -6,7 +6,7 @@ Each public method is one transaction. A database that does not answer raises Da
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, assert_never
@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlmodel import Session, col
 from uuid6 import uuid7
 
+from pixtools.backoff import backoff, crash_tries, jitter
 from pixtools.database import Database
 from pixtools.errors import (
     ConverterCrashed,
@@ -28,14 +29,11 @@ from pixtools.errors import (
 )
 from pixtools.moves import (
     StepId,
-    backoff,
     bury,
     count,
-    crash_tries,
     discard_letters,
     end_job,
     end_state,
-    jitter,
     job_may_become,
     move_step,
     note,
@@ -372,7 +370,8 @@ class JobStore:
             case Failed(error=error, run_ms=run_ms):
                 failures = 0 if error.outage else count(session, step, Step.failures)
                 again = error.retryable and failures < self._max_attempts
-                note(session, step, attempt, Happening.FAILED, error)
+                if not error.outage or _is_news(session, step, error):
+                    note(session, step, attempt, Happening.FAILED, error)
                 _end_try(session, owner, step, attempt, error, again=again, run_ms=run_ms)
             case Crashed():
                 crashes = count(session, step, Step.crashes)
@@ -391,13 +390,15 @@ class JobStore:
         requeue(session, job_id, backoff(steps))
         return JobState.QUEUED
 
-    def hand_back(self, dispatcher: str | None = None) -> list[uuid.UUID]:
-        """Return the running jobs of a dispatcher that ends in good order to the queue, and blame nobody.
+    def hand_back(self, dispatcher: str | None = None, at_hand: Collection[uuid.UUID] = ()) -> list[uuid.UUID]:
+        """Return the running jobs of a dispatcher to the queue, save those `at_hand`, and blame nobody.
 
-        Without a name those of all dispatchers, once all have ended.
+        Without a name those of all dispatchers, once all have ended in good order.
         """
         theirs = [] if dispatcher is None else [col(Job.dispatcher) == dispatcher]
-        held = select(col(Job.id)).where(col(Job.state) == JobState.RUNNING, *theirs).with_for_update()
+        held = select(col(Job.id)).where(
+            col(Job.state) == JobState.RUNNING, col(Job.id).not_in(at_hand), *theirs,
+        ).with_for_update()  # fmt: skip
         with self._transaction() as session:
             job_ids = list(session.scalars(held))
             for job_id in job_ids:
@@ -507,13 +508,23 @@ def _still_there(session: Session, artifact_id: uuid.UUID) -> bool:
 def _insert_artifact(session: Session, owner: str, stored: Stored) -> uuid.UUID:
     """Return the id of the artifact of this step key: the first to be recorded stays, unless its file was lost."""
     row = {"id": uuid7(), "owner": owner, **vars(stored)}
-    session.execute(upsert(Artifact).values(row).on_conflict_do_nothing(constraint="artifact_step_key"))
     this = [col(Artifact.owner) == owner, col(Artifact.step_key) == stored.step_key]
-    artifact_id, lost_at = session.execute(select(col(Artifact.id), col(Artifact.lost_at)).where(*this)).one()
-    if lost_at is not None:
+    # Locked, or it could be dropped before a step refers to it; gone already, it is inserted.
+    found = select(col(Artifact.id), col(Artifact.lost_at)).where(*this).with_for_update(read=True, key_share=True)
+    while True:
+        session.execute(upsert(Artifact).values(row).on_conflict_do_nothing(constraint="artifact_step_key"))
+        if (there := session.execute(found).one_or_none()) is not None:
+            break
+    artifact_id: uuid.UUID = there[0]
+    if there[1] is not None:
         session.execute(update(Artifact).where(*this).values(**vars(stored), created_at=func.now(), lost_at=None))
-    found: uuid.UUID = artifact_id
-    return found
+    return artifact_id
+
+
+def _is_news(session: Session, step: StepId, error: PixToolsError) -> bool:
+    """Say whether the step met something else last time: an outage goes into its history once."""
+    last = select(col(Step.error)).where(tuple_(col(Step.job_id), col(Step.name)) == step)
+    return (session.scalar(last) or {}).get("code") != error.code
 
 
 def _end_try(

@@ -12,7 +12,10 @@ def limit(extra_bytes: int) -> None:
     RLIMIT_DATA, which counts what a process may write and shares with nobody: pixels in Ray's shared memory are not
     in it. Python and the codecs meet it as an allocation that fails, hence as a MemoryError.
     """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = _own_bytes() + extra_bytes
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 

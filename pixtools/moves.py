@@ -1,11 +1,10 @@
-"""How jobs, steps and dead letters move: guarded updates inside a transaction that has locked the job.
+"""How jobs, steps and dead letters move: guarded updates. Jobs and steps move where the job is locked.
 
 The guards come from the tables in states.py, so no caller can move a record where it may not go.
 """
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,9 +30,6 @@ from pixtools.states import (
     origins,
     settled,
 )
-
-_RETRY_CAP_S = 300.0
-_AFTER_AN_OUTAGE = 3  # it may end any moment: the delay stays below 2^3 seconds
 
 StepId = tuple[uuid.UUID, str]
 
@@ -142,9 +138,12 @@ def move_letters(
     session: Session, to: LetterState, wanted: Sequence[ColumnElement[bool]],
 ) -> Sequence[DeadLetter]:  # fmt: skip
     """Move the dead letters that are `wanted` and may become `to`; return them."""
+    movable = col(DeadLetter.state).in_(origins(LETTER_MOVES, to))
+    # In one order, so that two who want some of the same never wait for each other.
+    locked = select(col(DeadLetter.id)).where(*wanted, movable).order_by(col(DeadLetter.id)).with_for_update()
     statement = (
         update(DeadLetter)
-        .where(*wanted, col(DeadLetter.state).in_(origins(LETTER_MOVES, to)))
+        .where(col(DeadLetter.id).in_(session.scalars(locked).all()))
         .values(state=to, moved_at=func.now())
         .returning(DeadLetter)
     )
@@ -177,26 +176,6 @@ def end_state(steps: Sequence[Step]) -> JobState | None:
         return None
     results = sum(step.artifact_id is not None for step in steps)
     return settled([StepState(step.state) for step in steps], results)
-
-
-def backoff(steps: Sequence[Step]) -> timedelta:
-    """Return how long a job waits for its next attempt, by what its steps have met so far."""
-    waiting = [step for step in steps if step.state not in STEP_ENDED]
-    tries = max((step.failures + crash_tries(step.crashes) for step in waiting), default=0)
-    if tries == 0 and any(step.error is not None and step.crashes == 0 for step in waiting):
-        tries = _AFTER_AN_OUTAGE
-    return jitter(tries)
-
-
-def crash_tries(crashes: int) -> int:
-    """Count crashes as tries to wait for: the first may be anybody's fault, and the next try need not wait."""
-    return max(0, crashes - 1)
-
-
-def jitter(tries: int) -> timedelta:
-    """Return a delay with full jitter: anything up to 2^tries seconds, at most five minutes; none before a try."""
-    most = min(2.0 ** min(tries, 16), _RETRY_CAP_S) if tries else 0.0
-    return timedelta(seconds=random.uniform(0, most))  # noqa: S311 (jitter, not a secret)
 
 
 def _graph(session: Session, job_id: uuid.UUID) -> list[tuple[str, list[str], str]]:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain
 
-from pixtools.blob_store import ARTIFACTS, SOURCES, Blob, BlobStore
+from pixtools.blob_store import ARTIFACTS, DATABASE, SOURCES, Blob, BlobStore
+from pixtools.errors import ObjectMissing
 from pixtools.retention_store import RetentionStore
 from pixtools.settings import Settings
 
@@ -44,6 +45,30 @@ class Reconciler:
         forgotten = 0
         while number := self._store.forget_jobs(self._settings.record_retention):
             forgotten += number
+        orphans = lost = found = 0
+        if self._bucket_is_ours():
+            orphans, lost, found = self._walk()
+        done = Reconciled(expired, forgotten, dropped, orphans, lost, found)
+        log.info("reconciled: %s", " ".join(f"{name}={number}" for name, number in asdict(done).items()))
+        return done
+
+    def _bucket_is_ours(self) -> bool:
+        """Say whether the bucket belongs to this database: to another one, all its files would be orphans."""
+        ours = str(self._store.database_id()).encode()
+        try:
+            theirs = self._blobs.get(DATABASE)
+        except ObjectMissing:
+            self._blobs.put(DATABASE, ours, "text/plain")
+            return True
+        if theirs != ours:
+            log.error(
+                "this bucket belongs to another database: nothing in it is compared or deleted. "
+                "If that database is gone for good, delete the object %s", DATABASE,
+            )  # fmt: skip
+        return theirs == ours
+
+    def _walk(self) -> tuple[int, int, int]:
+        """Go through the bucket; return how many orphans went, and how many artifacts are newly lost and found."""
         too_young = self._store.now() - self._settings.orphan_age
         orphans = sum(self._sweep(page, too_young) for page in self._blobs.pages(SOURCES))
         lost = found = 0
@@ -53,9 +78,7 @@ class Reconciler:
             orphans += self._sweep(page or [], too_young)
             newly_lost, newly_found = self._compare(page or [], self._store.artifacts_between(after, upto))
             lost, found, after = lost + newly_lost, found + newly_found, upto or after
-        done = Reconciled(expired, forgotten, dropped, orphans, lost, found)
-        log.info("reconciled: %s", " ".join(f"{name}={number}" for name, number in asdict(done).items()))
-        return done
+        return orphans, lost, found
 
     def _free(self, step: Callable[[], list[str]]) -> int:
         """Repeat a step that lets go of some objects at a time until none is left."""

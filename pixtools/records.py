@@ -1,4 +1,4 @@
-"""The tables. Their columns are facts; what may happen to them is in states.py and the job store."""
+"""The tables. Their columns are facts; what may happen to them is in states.py, moves.py and the stores."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Job(SQLModel, table=True):
     version: int = 1  # counts the changes that a reader can see; the id of server-sent events
     attempt: int = 0
     written: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # batches of outcomes, of this attempt
-    crashes: int = 0  # leases that ran out under it
+    crashes: int = 0  # dispatchers that died under it
     dispatcher: str | None = Field(default=None, sa_type=TEXT)
     available_at: datetime = _time(now=True)
     lease_until: datetime | None = _time(nullable=True)
@@ -136,6 +136,7 @@ class DeadLetter(SQLModel, table=True):
         # One decision is open about a step at a time.
         Index("dead_letter_open", "job_id", "step", unique=True, postgresql_where=text(_OPEN)),
         Index("dead_letter_history", "owner", text("id DESC")),
+        Index("dead_letter_job", "job_id"),
         Index("dead_letter_redriving", "moved_at", postgresql_where=text("state = 'redriving'")),
         Index("dead_letter_new", "id", postgresql_where=text("noted_at IS NULL")),
         Index("dead_letter_expiry", "created_at"),
@@ -173,11 +174,17 @@ class StepEvent(SQLModel, table=True):
     created_at: datetime = _time(now=True)
 
 
+class Installation(SQLModel, table=True):
+    """One row: what tells this database from every other."""
+
+    id: uuid.UUID = Field(primary_key=True, sa_column_kwargs={"server_default": text("gen_random_uuid()")})
+
+
 class Answer(SQLModel, table=True):
     """What the first request with an idempotency key was answered, stored in its job's own transaction."""
 
     __tablename__ = "idempotency"
-    __table_args__ = (Index("idempotency_expiry", "expires_at"),)
+    __table_args__ = (Index("idempotency_expiry", "expires_at"), Index("idempotency_job", "job_id"))
 
     owner: str = Field(primary_key=True, sa_type=TEXT)
     route: str = Field(primary_key=True, sa_type=TEXT)

@@ -5,6 +5,7 @@ Each public method is one transaction. A database that does not answer raises Da
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
@@ -13,7 +14,7 @@ from sqlmodel import Session, col
 
 from pixtools.database import Database
 from pixtools.moves import move_job, no_open_letter
-from pixtools.records import Artifact, Job, Step
+from pixtools.records import Artifact, Installation, Job, Step
 from pixtools.states import JOB_MOVES, JobState, origins
 
 _AT_ONCE = 500
@@ -27,6 +28,12 @@ class RetentionStore:
         with self._transaction() as session:
             now: datetime = session.execute(select(func.now())).scalar_one()
             return now
+
+    def database_id(self) -> uuid.UUID:
+        """Return what tells this database from every other."""
+        with self._transaction() as session:
+            found: uuid.UUID = session.scalars(select(col(Installation.id))).one()
+            return found
 
     def expire_jobs(self) -> list[str]:
         """Expire some jobs whose results were kept long enough; return the keys of their sources.
@@ -93,15 +100,18 @@ class RetentionStore:
         self._mark(blob_key, lost=False)
 
     def _mark(self, blob_key: str, *, lost: bool) -> None:
-        readers = select(col(Step.job_id)).join(Artifact, col(Artifact.id) == col(Step.artifact_id))
+        readers = (
+            select(col(Step.job_id))
+            .join(Artifact, col(Artifact.id) == col(Step.artifact_id))
+            .where(col(Artifact.blob_key) == blob_key)
+        )
         with self._transaction() as session:
-            session.execute(
-                update(Artifact)
-                .where(col(Artifact.blob_key) == blob_key)
-                .values(lost_at=func.now() if lost else None),
-            )  # fmt: skip
-            jobs = readers.where(col(Artifact.blob_key) == blob_key)
+            # Jobs before the artifact, as everybody who touches both.
+            locked = select(col(Job.id)).where(col(Job.id).in_(readers)).order_by(col(Job.id))
+            jobs = session.scalars(locked.with_for_update(key_share=True)).all()
             session.execute(update(Job).where(col(Job.id).in_(jobs)).values(version=Job.version + 1))
+            found_at = func.now() if lost else None
+            session.execute(update(Artifact).where(col(Artifact.blob_key) == blob_key).values(lost_at=found_at))
 
 
 def _referenced(session: Session, blob_keys: Collection[str]) -> set[str]:

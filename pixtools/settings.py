@@ -15,7 +15,7 @@ def _seconds(value: object) -> object:
     return float(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) else value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())]
 
 
 class Settings(BaseSettings):
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     job_retention: Duration = timedelta(days=7)  # how long results are kept after a job's end
     record_retention: Duration = timedelta(days=90)  # how long it is remembered after that
     dead_letter_retention: Duration = timedelta(days=30)
-    orphan_age: Duration = timedelta(days=1)  # a file to which nothing refers goes when it is older
+    orphan_age: Duration = Field(timedelta(days=1), ge=timedelta(hours=1))  # of a file to which nothing refers, to go
     reconcile: Duration = timedelta(hours=1)
     redrives_per_s: float = Field(10.0, gt=0)
 

@@ -1,6 +1,6 @@
 """The states of jobs, steps and dead letters, and every move that is allowed between them.
 
-The job store derives the guards of its updates from these tables; nothing else decides what may follow what.
+moves.py derives the guards of all updates from these tables; nothing else decides what may follow what.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TypeVar
 
 
 class JobState(StrEnum):
-    QUEUED = "queued"  # accepted by ingress, or put back by a retry, by the sweeper or by a redrive
+    QUEUED = "queued"  # accepted by ingress, or put back by a retry, a rescue, a hand-over or a redrive
     RUNNING = "running"  # claimed by a dispatcher, whose lease is renewed until the job settles
     SUCCEEDED = "succeeded"  # the dispatcher settled it: every step has its result
-    PARTIAL = "partial"  # the dispatcher settled it: some steps have a result, others failed or were skipped
+    PARTIAL = "partial"  # as FAILED, but some steps have a result
     FAILED = "failed"  # the dispatcher settled it, or the sweeper gave it up: no step has a result
     CANCELLED = "cancelled"  # its owner cancelled it before it settled
     EXPIRED = "expired"  # past its retention: the record stays, the artifacts are gone

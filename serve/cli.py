@@ -48,14 +48,24 @@ def migrate() -> None:
 
 
 @main.command()
-@click.option("--patience", type=float, default=20, show_default=True, help="Seconds that running jobs have to end.")
+@click.option(
+    "--patience",
+    type=float,
+    envvar="PIXTOOLS_DRAIN",
+    default=20,
+    show_default=True,
+    help="Seconds that running jobs have to end; PIXTOOLS_DRAIN sets it too.",
+)
 def drain(patience: float) -> None:
     """Let running jobs end and hand the others back, before the cluster at RAY_ADDRESS is stopped."""
     import ray  # noqa: PLC0415 (takes a second, which the other commands need not pay)
 
     from actors import fleet  # noqa: PLC0415
 
-    ray.init(address="auto", log_to_driver=False)
+    try:
+        ray.init(address="auto", log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise click.ClickException(f"There is no Ray cluster at RAY_ADDRESS, or it refuses us: {error}") from error
     left = fleet.drain(patience)
     ray.shutdown()
     if left:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actors import fleet
 from pixtools.dead_letter_store import DeadLetterStore, LetterView, Selection
-from pixtools.errors import NothingToRetry
+from pixtools.operations import OPERATIONS
 from pixtools.settings import Settings
 from pixtools.states import LETTER_OPEN, Happening, LetterState
 from serve.problems import Problem
@@ -50,13 +51,29 @@ class LetterList(BaseModel):
 
 
 class SelectionForm(BaseModel):
-    """Which dead letters are meant: those that meet all that is given; an empty one means all that are open."""
+    """Which dead letters are meant: those that meet all that is given, or `all` that are open."""
 
     model_config = ConfigDict(extra="forbid")
 
     job: uuid.UUID | None = Field(None, description="of this job")
     op: str | None = Field(None, description="whose step has this operation")
     code: str | None = Field(None, description="with this error, such as `corrupt_image`")
+    all: Literal[True] | None = Field(None, description="every one, whatever it is")
+
+    @field_validator("op")
+    @classmethod
+    def _is_known(cls, op: str | None) -> str | None:
+        if op is not None and op not in OPERATIONS:
+            raise ValueError(f"is no operation; use one of {', '.join(OPERATIONS)}")
+        return op
+
+    @model_validator(mode="after")
+    def _selects(self) -> Self:
+        # A script whose variable is empty must not decide about everything.
+        narrowed = any(value is not None for value in (self.job, self.op, self.code))
+        if narrowed == bool(self.all):
+            raise ValueError("say which are meant: by job, op and code, or all: true")
+        return self
 
     def selection(self) -> Selection:
         return Selection(job=self.job, op=self.op, code=self.code)
@@ -94,10 +111,9 @@ class DeadLetters:
     async def discard(self, owner: str, selection: Selection) -> NumberAnswer:
         return NumberAnswer(dead_letters=await fleet.discard(owner, selection))
 
-    async def retry(self, owner: str, job_id: uuid.UUID) -> None:
-        """Redrive all that was given up in a job; raises NothingToRetry where nothing was."""
-        if not await fleet.retry(owner, job_id):
-            raise NothingToRetry("None of its steps waits for a decision. Submit the image again to run them anew.")
+    async def retry(self, owner: str, job_id: uuid.UUID) -> int:
+        """Redrive at once all that was given up in a job; return how many steps it was."""
+        return await fleet.retry(owner, job_id)
 
 
 def _answer(view: LetterView, kept: timedelta) -> LetterAnswer:

@@ -60,10 +60,11 @@ def list_(api: httpx.Client, /, *, as_json: bool, **wanted: str | None) -> None:
 @click.pass_obj
 def redrive(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **wanted: str | None) -> None:
     """Run steps again: by the ids of their dead letters, or all that are selected."""
-    if ids:
+    form = _form(ids, wanted, every=every)
+    if form is None:
         number = sum(_ask(api, "POST", f"/{letter}/redrive").json()["dead_letters"] for letter in ids)
     else:
-        number = _ask(api, "POST", "/redrive", _form(wanted, every=every)).json()["dead_letters"]
+        number = _ask(api, "POST", "/redrive", form).json()["dead_letters"]
     click.echo(f"To be redriven: {number}.")
 
 
@@ -74,18 +75,22 @@ def redrive(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **wanted
 @click.pass_obj
 def discard(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **wanted: str | None) -> None:
     """Accept failures: by the ids of their dead letters, or all that are selected."""
-    if ids:
+    form = _form(ids, wanted, every=every)
+    if form is None:
         number = sum(_ask(api, "DELETE", f"/{letter}").is_success for letter in ids)
     else:
-        number = _ask(api, "POST", "/discard", _form(wanted, every=every)).json()["dead_letters"]
+        number = _ask(api, "POST", "/discard", form).json()["dead_letters"]
     click.echo(f"Discarded: {number}.")
 
 
-def _form(wanted: dict[str, str | None], *, every: bool) -> dict[str, str]:
-    form = {name: value for name, value in wanted.items() if value}
-    if not form and not every:
-        raise click.UsageError("Say which: ids, --job, --op, --code, or --all.")
-    return form
+def _form(ids: tuple[str, ...], wanted: dict[str, str | None], *, every: bool) -> dict[str, Any] | None:
+    """Return the selection that is asked for; None where the ids say it all."""
+    form: dict[str, Any] = {name: value for name, value in wanted.items() if value}
+    if sum(map(bool, (ids, form, every))) != 1:
+        raise click.UsageError("Say which: ids, or --job, --op and --code, or --all.")
+    if ids:
+        return None
+    return form or {"all": True}
 
 
 def _pages(api: httpx.Client, query: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -101,7 +106,7 @@ def _ask(
     api: httpx.Client,
     method: str,
     path: str,
-    form: dict[str, str] | None = None,
+    form: dict[str, Any] | None = None,
     query: dict[str, str] | None = None,
 ) -> httpx.Response:
     try:
@@ -119,7 +124,7 @@ def _problem(answer: httpx.Response) -> str:
         return "; ".join(
             [problem["detail"], *(f"{fault['pointer']}: {fault['detail']}" for fault in problem["errors"])]
         )
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return f"{answer.url} answered {answer.status_code}."
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from pixtools.blob_store import BlobStore
 from pixtools.dead_letter_store import Selection
+from pixtools.errors import NothingToRetry
 from pixtools.hints import CANCELLED, MOVED, Hints
 from pixtools.job_store import JobStore
 from pixtools.states import JOB_ENDED, JobState, LetterState
@@ -127,8 +128,11 @@ def jobs(
     )
     async def retry(job_id: uuid.UUID) -> Response:
         await run_in_threadpool(store.get, _OWNER, job_id)
-        await letters.retry(_OWNER, job_id)
-        return _json(job_answer(await run_in_threadpool(store.get, _OWNER, job_id), blobs), 202)
+        redriven = await letters.retry(_OWNER, job_id)
+        view = await run_in_threadpool(store.get, _OWNER, job_id)
+        if not redriven and view.job.state in JOB_ENDED:  # else an earlier retry, whose answer was lost, did it
+            raise NothingToRetry("No step of it waits for a decision. Submit the image again to run them anew.")
+        return _json(job_answer(view, blobs), 202)
 
     @router.get(
         "/{job_id}/events",

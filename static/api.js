@@ -28,9 +28,9 @@ export const redriveLetter = (id, signal) => send("POST", `/api/dead-letters/${e
 
 export const discardLetter = (id, signal) => send("DELETE", `/api/dead-letters/${encodeURIComponent(id)}`, { signal });
 
-export const redriveAll = (signal) => send("POST", "/api/dead-letters/redrive", { signal, body: {} });
+export const redriveAll = (signal) => send("POST", "/api/dead-letters/redrive", { signal, body: { all: true } });
 
-export const discardAll = (signal) => send("POST", "/api/dead-letters/discard", { signal, body: {} });
+export const discardAll = (signal) => send("POST", "/api/dead-letters/discard", { signal, body: { all: true } });
 
 /** Upload `file` with its steps and resolve to the accepted job. XMLHttpRequest, for fetch tells no upload progress. */
 export function createJob({ file, steps, key, signal, onProgress }) {

@@ -42,6 +42,19 @@ def upgrade() -> None:
     op.create_index("dead_letter_new", "dead_letter", ["id"], postgresql_where=sa.text("noted_at IS NULL"))
     op.create_index("dead_letter_expiry", "dead_letter", ["created_at"])
 
+    op.create_index("dead_letter_job", "dead_letter", ["job_id"])
+    op.create_index("idempotency_job", "idempotency", ["job_id"])
+
+    op.create_table(
+        "installation",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.execute("INSERT INTO installation DEFAULT VALUES")
+    op.execute(
+        "UPDATE job SET expires_at = coalesce(finished_at, created_at) + interval '7 days' WHERE expires_at IS NULL"
+    )
+
     op.create_table(
         "step_event",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -62,7 +75,15 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("step_event")
-    for index in ("dead_letter_expiry", "dead_letter_new", "dead_letter_redriving", "dead_letter_open"):
+    op.drop_table("installation")
+    op.drop_index("idempotency_job", table_name="idempotency")
+    for index in (
+        "dead_letter_job",
+        "dead_letter_expiry",
+        "dead_letter_new",
+        "dead_letter_redriving",
+        "dead_letter_open",
+    ):
         op.drop_index(index, table_name="dead_letter")
     op.execute(
         "DELETE FROM dead_letter WHERE id NOT IN (SELECT DISTINCT ON (job_id, step, attempt) id FROM dead_letter"

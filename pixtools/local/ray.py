@@ -61,6 +61,9 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
 
 def drain(home: Home, patience: float) -> None:
     """Have the dispatchers on the head of `home` finish or hand back their jobs; give up soon after `patience`."""
+    address = folder(home) / "ray_current_cluster"
+    if not address.exists():  # somebody cleaned up where it lies: then the jobs are handed back as they are
+        return
     process = processes.start(
         "drain",
         [Path(sys.executable).with_name("pixtools"), "drain", "--patience", str(patience)],
@@ -68,7 +71,7 @@ def drain(home: Home, patience: float) -> None:
         log=home.logs / "drain.log",
         env={
             **{name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"},
-            "RAY_ADDRESS": (folder(home) / "ray_current_cluster").read_text(),
+            "RAY_ADDRESS": address.read_text(),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(home.secret_path("ray-token")),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

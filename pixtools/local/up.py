@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alembic.util import CommandError
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from pixtools import migrate
@@ -24,7 +24,7 @@ from pixtools.settings import Settings
 from pixtools.states import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Never
 
@@ -57,25 +57,33 @@ class _Service:
     servers: list[Server]
     head: Server | None
     env: dict[str, str]
-    owns_jobs: bool  # nobody else runs jobs from this database
 
     def drain(self, home: Home) -> None:
-        """Let jobs come to their end, and put back in the queue what takes too long: a stop is no crash of theirs."""
+        """Let running jobs come to their end before the dispatchers are ended."""
         if self.head is None:
             return
-        urls = [SecretStr(self.env[name]) for name in ("PIXTOOLS_DATABASE_URL", "PIXTOOLS_REDIS_URL")]
-        settings = Settings(database_url=urls[0], redis_url=urls[1])
-        database = Database(settings, pool_size=1)
-        store = JobStore(database, settings)
-        with suppress(DatabaseDown):
+        with suppress(DatabaseDown), _job_store(self.env) as (store, settings):
             if store.backlog()[JobState.RUNNING]:
                 _say(f"Running jobs have {settings.drain.total_seconds():.0f} s to end; Ctrl-C again ends them now.")
                 ray.drain(home, settings.drain.total_seconds())
-        self.head.stop()
-        if self.owns_jobs:  # also those of a dispatcher that did not answer
-            with suppress(DatabaseDown):
-                store.hand_back()
+
+
+@contextmanager
+def _job_store(env: Mapping[str, str]) -> Iterator[tuple[JobStore, Settings]]:
+    urls = [SecretStr(env[name]) for name in ("PIXTOOLS_DATABASE_URL", "PIXTOOLS_REDIS_URL")]
+    settings = Settings(database_url=urls[0], redis_url=urls[1])
+    database = Database(settings, pool_size=1)
+    try:
+        yield JobStore(database, settings), settings
+    finally:
         database.close()
+
+
+def _hand_back(env: Mapping[str, str]) -> None:
+    """Put back in the queue what was running when the last dispatcher ended: a stop is no crash to be counted."""
+    # Without a database there is nothing to put back, nor before it is migrated or with settings that are refused.
+    with suppress(DatabaseDown, SQLAlchemyError, ValidationError), _job_store(env) as (store, _):
+        store.hand_back()
 
 
 def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> int:
@@ -118,6 +126,8 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     else:
         place = target.foreign(settings.ray_address, settings, serve_config, env)
     if place.head is not None:
+        if settings.database_url is None:  # then nobody else runs jobs from it
+            stack.callback(_hand_back, env)
         stack.callback(place.head.stop)
     for server in servers:
         server.wait()
@@ -133,7 +143,7 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     _wait_for(lambda: deployment.missing(place.page_url), servers)
     ready("service")
     _say(_summary(home, settings, place))
-    return _Service(servers, place.head, env, owns_jobs=settings.database_url is None)
+    return _Service(servers, place.head, env)
 
 
 def _migrate(database_url: str, servers: list[Server]) -> None:

@@ -108,6 +108,14 @@ def test_a_selection_with_a_mistake_selects_nothing(api, failed):
     assert len(letters(api, job=failed["id"])) == 1
 
 
+@pytest.mark.parametrize("selection", [{}, {"job": None}, {"job": str(uuid.uuid4()), "all": True}, {"op": "wepb"}])
+def test_a_selection_that_may_not_be_meant_is_refused(api, failed, selection):
+    for decision in ("redrive", "discard"):
+        answer = api.http.post(f"/api/dead-letters/{decision}", json=selection)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert len(letters(api, job=failed["id"])) == 1
+
+
 def pixtools(api, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [PIXTOOLS, "dead-letters", "--url", str(api.http.base_url), *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
@@ -128,6 +136,7 @@ def test_the_command_line_lists_redrives_and_discards(api, failed):
     assert pixtools(api, "discard", "--job", job, "--code", "corrupt_image").stdout == "Discarded: 1.\n"
     assert pixtools(api, "list", "--job", job).stdout == "There are none.\n"
     assert "Say which" in pixtools(api, "discard").stderr
+    assert "Say which" in pixtools(api, "discard", letter["id"], "--all").stderr
 
 
 def test_they_are_counted(api, stack, failed):

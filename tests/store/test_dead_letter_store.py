@@ -480,15 +480,22 @@ def test_each_new_letter_is_noted_once_by_the_code_of_its_error(store, letters):
 
 def test_letters_past_their_retention_are_forgotten_and_their_jobs_stay(store, letters, database):
     old, new = buried(store), buried(store)
-    letters.ask_redrive(ANN, Selection(job=old.id))
     database.execute("UPDATE dead_letter SET created_at = now() - interval '31 days' WHERE job_id = %s", [old.id])
 
     assert letters.forget(timedelta(days=30)) == 1
     assert letters.forget(timedelta(days=30)) == 0
 
     assert [view.letter.job_id for view in page(letters)] == [new.id]
-    assert letters.redriving() == []
     assert states(store, old.id) == {"a": FAILED}
+
+
+def test_a_letter_whose_redrive_was_acknowledged_is_not_forgotten(store, letters, database):
+    buried(store)
+    asked = letters.ask_redrive(ANN, Selection())
+    database.execute("UPDATE dead_letter SET created_at = now() - interval '31 days'")
+
+    assert letters.forget(timedelta(days=30)) == 0
+    assert letters.redriving() == asked
 
 
 def test_a_database_that_cannot_be_reached_is_down(nowhere):

@@ -122,3 +122,16 @@ def test_a_batch_that_ends_the_job_tells_all_of_it(store, database):
 
     assert state is JobState.FAILED
     assert len(history(database)) == 2
+
+
+def test_an_outage_is_told_once_however_often_it_is_met(store, clock):
+    job_id = submit(store).job_id
+    for error in (StorageDown(), StorageDown(), StorageDown(), StorageRefused(), StorageDown()):
+        record(store, claim(store), Began("a"), Failed("a", error), settle=True)
+        clock.end_backoff(job_id)
+
+    assert history(clock.database) == [
+        (1, "failed", "storage_down"),
+        (4, "failed", "storage_refused"),
+        (5, "failed", "storage_down"),
+    ]

@@ -205,17 +205,18 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.in_state(JobState.QUEUED))
     @rule(dispatcher=st.sampled_from(["d0", "d1"]), limit=st.integers(1, 3), fault=faults)
     def claim(self, dispatcher, limit, fault):
-        self.stores.eye.execute("UPDATE job SET available_at = now() WHERE state = 'queued'")
+        # In the order in which they came: who comes first must not depend on anything but the history.
+        self.stores.eye.execute("UPDATE job SET available_at = created_at WHERE state = 'queued'")
         queued = self.model.in_state(JobState.QUEUED)
         happened, claims = self.call(fault, lambda: self.stores.jobs.claim(dispatcher, limit))
         if not happened:
             return
         rows = self.stores.eye.execute("SELECT id FROM job WHERE state = 'running'").fetchall()
         taken = [job for job in queued if (job.id,) in rows]
-        assert len(taken) == min(limit, len(queued))
+        assert taken == queued[:limit]
         for job in taken:
             job.claim(dispatcher)
-        for claimed in claims or []:
+        for claimed in sorted(claims or [], key=lambda claimed: claimed.id):  # Postgres returns them as it found them
             job = self.model.jobs[claimed.id]
             assert (job in taken, claimed.attempt) == (True, job.attempt)
             reusable = {key: artifact.id for key, artifact in claimed.reusable.items()}
@@ -669,9 +670,8 @@ def stores(settings: Settings, fresh_url: str) -> Iterator[Stores]:
     migrate.upgrade(fresh_url)
     with psycopg.connect(fresh_url, autocommit=True) as eye:
         eye.execute(f"ALTER DATABASE {eye.info.dbname} SET synchronous_commit = off")  # it is not to outlive the test
-    settings = settings.model_copy(
-        update={"database_url": SecretStr(fresh_url), "max_attempts": MAX_ATTEMPTS, "max_crashes": MAX_CRASHES},
-    )
+    facts = {"max_attempts": MAX_ATTEMPTS, "max_crashes": MAX_CRASHES, "lease": timedelta(hours=1)}
+    settings = settings.model_copy(update={"database_url": SecretStr(fresh_url), **facts})
     database = Unreliable(settings, pool_size=1)
     with psycopg.connect(fresh_url, autocommit=True) as eye:
         for table, moves in (("job", JOB_MOVES), ("step", STEP_MOVES), ("dead_letter", LETTER_MOVES)):

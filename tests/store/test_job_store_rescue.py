@@ -147,3 +147,10 @@ def test_a_job_handed_back_in_good_order_goes_on_at_once_and_nobody_is_blamed(st
     assert {step.state for step in view.steps} == {StepState.WAITING}
     with pytest.raises(LeaseLost):
         store.record(job_id, claimed.attempt, [Began("t")])
+
+
+def test_jobs_that_are_at_hand_are_not_handed_back(store):
+    kept, other = submitted(store), submitted(store)
+
+    assert store.hand_back("d0", [kept.id]) == [other.id]
+    assert store.renew([(kept.id, 1), (other.id, 1)]) == {(kept.id, 1)}

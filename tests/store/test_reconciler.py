@@ -11,7 +11,7 @@ import boto3
 import pytest
 from jobs import ANN, claim, fail, new_job, record, states, stored, submit, submitted
 
-from pixtools.blob_store import ARTIFACTS, SOURCES, BlobStore
+from pixtools.blob_store import ARTIFACTS, DATABASE, SOURCES, BlobStore
 from pixtools.database import Database
 from pixtools.errors import DatabaseDown, StorageDown
 from pixtools.job_store import Claim, JobStore
@@ -307,3 +307,21 @@ def test_more_objects_than_a_page_are_all_seen_in_order(store, blobs, run, datab
     assert database.execute("SELECT blob_key FROM artifact WHERE lost_at IS NOT NULL").fetchall() == [
         ("artifacts/zoe/1.png",)
     ]
+
+
+def test_in_the_bucket_of_another_database_nothing_is_deleted_or_thought_lost(store, blobs, run, caplog):
+    blobs.put(DATABASE, str(uuid.uuid4()).encode(), "text/plain")
+    blobs.put(f"{SOURCES}theirs", b"a source", "image/jpeg")
+    claimed = submitted(store)
+    record(store, claimed, Began("a"), Done("a", stored(claimed, "a", f"{ARTIFACTS}nowhere"), 1), settle=True)
+
+    assert run() == NOTHING
+
+    assert blobs.exists(f"{SOURCES}theirs")
+    assert "belongs to another database" in caplog.text
+
+
+def test_a_bucket_is_of_the_first_database_that_sees_it(blobs, run, kept):
+    run()
+
+    assert blobs.get(DATABASE).decode() == str(kept.database_id())
