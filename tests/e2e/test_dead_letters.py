@@ -132,7 +132,7 @@ def test_the_command_line_lists_redrives_and_discards(api, failed):
     until(lambda: letters(api, job=job, state="waiting"))
     closed = pixtools(api, "redrive", letter["id"])
     assert (closed.returncode, closed.stdout) == (1, "")
-    assert "It is redriven." in closed.stderr
+    assert "is redriven." in closed.stderr
     assert pixtools(api, "discard", "--job", job, "--code", "corrupt_image").stdout == "Discarded: 1.\n"
     assert pixtools(api, "list", "--job", job).stdout == "There are none.\n"
     assert "Say which" in pixtools(api, "discard").stderr

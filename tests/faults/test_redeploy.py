@@ -60,6 +60,22 @@ def test_work_at_hand_is_finished_or_handed_over_and_nobody_is_blamed(open_folde
         assert api.wait(api.submit("quick.jpg", photo(320, 240), QUICK))["state"] == "succeeded"
         handed_over = api.wait(long, patience=240)
         assert (handed_over["state"], handed_over["steps"]["only"]["attempt"]) == ("succeeded", 2)
+        # Back to settings whose dispatcher is still retiring: somebody must be at work all the same.
+        slow = api.submit("slow.jpg", photo(3000, 2400), one_avif(1))
+        at_work(api, slow)
+        redeploy(stack, PIXTOOLS_POLL="2", PIXTOOLS_DRAIN="120")
+        while len(find(stack, DISPATCHER)) < 2:
+            time.sleep(0.1)
+        redeploy(stack, PIXTOOLS_POLL="1", PIXTOOLS_DRAIN="3")
+        while len(find(stack, DISPATCHER)) < 2 or api.http.get("/api/health").json()["dispatchers"] in ([], [None]):
+            time.sleep(0.1)
+        assert api.wait(api.submit("back.jpg", photo(320, 240), QUICK))["state"] == "succeeded"
+        api.http.post(f"/api/jobs/{slow['id']}/cancel").raise_for_status()
+        last = api.submit("last.jpg", photo(330, 240), QUICK)
+        time.sleep(5)  # the one that was retiring has nothing left to do, and ends
+        assert api.wait(last)["state"] == "succeeded"
+        assert api.wait(api.submit("after.jpg", photo(340, 240), QUICK))["state"] == "succeeded"
+
         with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as database:
             assert database.execute("SELECT DISTINCT crashes FROM job").fetchall() == [(0,)]
         print(f"\nfinished_in_attempt=1 handed_over_in_attempt={handed_over['steps']['only']['attempt']}")
