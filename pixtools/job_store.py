@@ -375,7 +375,7 @@ class JobStore:
                 _end_try(session, owner, step, attempt, error, again=again, run_ms=run_ms)
             case Crashed():
                 crashes = count(session, step, Step.crashes)
-                error = ConverterCrashed(f"{crashes} converters died while they ran this step.")
+                error = ConverterCrashed(f"Converters that died while they ran this step: {crashes}.")
                 note(session, step, attempt, Happening.CRASHED)
                 _end_try(session, owner, step, attempt, error, again=crashes < self._max_crashes)
             case _:
@@ -441,7 +441,7 @@ class JobStore:
         if crashes < self._max_crashes:
             requeue(session, job_id, jitter(crash_tries(crashes)), crashes=crashes)
             return
-        error = DispatcherLost(f"{crashes} dispatchers died while they ran this job.")
+        error = DispatcherLost(f"Dispatchers that died while they ran this job: {crashes}.")
         # In running order, so that what reads a buried step is skipped before its own turn comes.
         for step in steps:
             bury(session, owner, (job_id, step.name), attempt, error)

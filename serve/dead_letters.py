@@ -72,7 +72,7 @@ class SelectionForm(BaseModel):
         # A script whose variable is empty must not decide about everything.
         narrowed = any(value is not None for value in (self.job, self.op, self.code))
         if narrowed == bool(self.all):
-            raise ValueError("say which are meant: by job, op and code, or all: true")
+            raise ValueError("say which are meant: by some of job, op and code, or by all: true, not by both")
         return self
 
     def selection(self) -> Selection:

@@ -87,7 +87,7 @@ def _form(ids: tuple[str, ...], wanted: dict[str, str | None], *, every: bool) -
     """Return the selection that is asked for; None where the ids say it all."""
     form: dict[str, Any] = {name: value for name, value in wanted.items() if value}
     if sum(map(bool, (ids, form, every))) != 1:
-        raise click.UsageError("Say which: ids, or --job, --op and --code, or --all.")
+        raise click.UsageError("Say which: ids, or some of --job, --op and --code, or --all; one of the three.")
     if ids:
         return None
     return form or {"all": True}
@@ -112,7 +112,10 @@ def _ask(
     try:
         answer = api.request(method, _PATH + path, json=form, params=query)
     except httpx.TransportError as error:
-        raise click.ClickException(f"{api.base_url} does not answer: {error}") from error
+        raise click.ClickException(
+            f"{api.base_url} does not answer: {error}. Say where the service is: pixtools dead-letters --url http://… "
+            "or PIXTOOLS_URL."
+        ) from error
     if not answer.is_success:
         raise click.ClickException(_problem(answer))
     return answer

@@ -95,7 +95,7 @@ async def _named(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    faults = tuple(Fault(pointer(*item["loc"]), item["msg"]) for item in error.errors())
+    faults = tuple(Fault(pointer(*item["loc"]), item["msg"].removeprefix("Value error, ")) for item in error.errors())
     return respond(InvalidRequest("Correct the fields that are named.", faults))
 
 

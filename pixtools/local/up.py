@@ -64,7 +64,7 @@ class _Service:
             return
         with suppress(DatabaseDown), _job_store(self.env) as (store, settings):
             if store.backlog()[JobState.RUNNING]:
-                _say(f"Running jobs have {settings.drain.total_seconds():.0f} s to end; Ctrl-C again ends them now.")
+                _say(f"Running jobs have {settings.drain.total_seconds():.0f} s to end; SIGINT (Ctrl-C) ends them now.")
                 ray.drain(home, settings.drain.total_seconds())
 
 

@@ -42,6 +42,7 @@ def test_ctrl_c_in_the_middle_of_a_job_costs_it_no_attempt_and_the_next_start_se
         assert listed == [running["id"], done["id"]]
         assert api.download(api.read(done), "web")
     with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as connection:
-        attempts = connection.execute("SELECT attempt, crashes FROM job ORDER BY id").fetchall()
-    assert attempts == [(1, 0), (2, 0)]
+        (first, second) = connection.execute("SELECT attempt, crashes FROM job ORDER BY id").fetchall()
+    assert first == (1, 0)
+    assert second in [(1, 0), (2, 0)]  # it came to its end before the stop, or was put back without blame
     assert stack.stop() == 0

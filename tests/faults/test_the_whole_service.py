@@ -21,7 +21,7 @@ COUNTED = """
 
 @pytest.fixture(scope="module")
 def mortal(open_folder):
-    with running(open_folder / "mortal") as stack:
+    with running(open_folder / "mortal", PIXTOOLS_DRAIN="2") as stack:
         yield stack
 
 
