@@ -290,7 +290,7 @@ def test_a_step_that_kills_its_converter_too_often_is_buried(store, clock, setti
     assert states(store, job_id) == {"a": FAILED}
     assert letters(clock) == [("a", settings.max_crashes, "converter_crashed", ANN)]
     error = store.get(ANN, job_id).steps[0].error
-    assert error["detail"].startswith(str(settings.max_crashes))
+    assert error["detail"].endswith(f": {settings.max_crashes}.")
 
 
 def test_steps_at_work_when_their_attempt_is_settled_wait_again(store):
