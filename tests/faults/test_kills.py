@@ -23,7 +23,7 @@ WAITING_INSIDE = """
     ],
 )
 def test_all_jobs_survive_the_death_of(stack, audit, victim):
-    with Workload(stack, audit, jobs=12) as work:
+    with Workload(stack, audit, jobs=20) as work:
         work.wait_until(("succeeded",), 2)
         killed = find(stack, victim)[0]
         killed.kill()
