@@ -11,8 +11,8 @@ MAKEFLAGS += --no-builtin-rules
 help:
 	@echo "make run    set everything up and run the service until Ctrl-C"
 	@echo "make test   run every test that this machine can run"
-	@echo "make faults hurt a running service in every way that it is to survive: 25 minutes"
-	@echo "make examples  2,000 random histories of jobs against a model: 15 minutes"
+	@echo "make faults hurt a running service in the ways that it is to survive: some 40 minutes"
+	@echo "make examples  2,000 random histories of jobs against a model: some 10 minutes"
 	@echo "make check  lint, type-check and hold the import contracts"
 	@echo "make lock   write constraints.txt anew from pyproject.toml"
 

@@ -119,11 +119,11 @@ def bury(
             gone.add(reader)
 
 
-def unbury(session: Session, step: StepId) -> bool:
+def unbury(session: Session, step: StepId) -> None:
     """Let a step that was given up wait again, as if new, and what was skipped for its sake alone."""
     fresh = {"failures": 0, "crashes": 0, "error": None, "started_at": None, "run_ms": None}
     if not _move_step(session, step, [StepState.FAILED], StepState.WAITING, **fresh):
-        return False
+        return
     job_id, _ = step
     rows = _graph(session, job_id)
     states = {name: state for name, _, state in rows}
@@ -131,7 +131,6 @@ def unbury(session: Session, step: StepId) -> bool:
         if state == StepState.SKIPPED and not any(states.get(read) in STEP_WITHOUT_RESULT for read in inputs):
             _move_step(session, (job_id, name), [StepState.SKIPPED], StepState.WAITING)
             states[name] = StepState.WAITING
-    return True
 
 
 def move_letters(

@@ -16,12 +16,22 @@ _selection = [
     click.option("--op", help="Those whose step has this operation."),
     click.option("--code", help="Those with this error, such as corrupt_image."),
 ]
+_decision = [
+    click.argument("ids", nargs=-1),
+    *_selection,
+    click.option("--all", "every", is_flag=True, help="All that are open."),
+]
 
 
-def _selecting(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_selection):
-        command = option(command)
-    return command
+def _with(options: list[Callable[..., Any]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give several commands the same options."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.group("dead-letters")
@@ -39,7 +49,7 @@ def dead_letters(context: click.Context, url: str) -> None:
 
 
 @dead_letters.command("list")
-@_selecting
+@_with(_selection)
 @click.option("--state", help="waiting, redriving, redriven or discarded. Default: the first two.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with errors and histories in full.")
 @click.pass_obj
@@ -54,9 +64,7 @@ def list_(api: httpx.Client, /, *, as_json: bool, **wanted: str | None) -> None:
 
 
 @dead_letters.command()
-@click.argument("ids", nargs=-1)
-@_selecting
-@click.option("--all", "every", is_flag=True, help="All that are open.")
+@_with(_decision)
 @click.pass_obj
 def redrive(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **wanted: str | None) -> None:
     """Run steps again: by the ids of their dead letters, or all that are selected."""
@@ -69,9 +77,7 @@ def redrive(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **wanted
 
 
 @dead_letters.command()
-@click.argument("ids", nargs=-1)
-@_selecting
-@click.option("--all", "every", is_flag=True, help="All that are open.")
+@_with(_decision)
 @click.pass_obj
 def discard(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **wanted: str | None) -> None:
     """Accept failures: by the ids of their dead letters, or all that are selected."""
