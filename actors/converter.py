@@ -17,9 +17,10 @@ from dag.segments import Decoded, Order
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore, artifact_key
 from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, is_full
-from pixtools.imaging import Picture, decode
-from pixtools.operations.base import Bundler, Encoder, Entry, Inspector, Transform
-from pixtools.operations.png import lossless
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.picture import Picture, Size
+from pixtools.operations.base import Bundler, Composite, Encoded, Encoder, Entry, Inspector, Transform
+from pixtools.operations.png import PNG
 from pixtools.outcomes import Began, Done, Failed, Stored
 from pixtools.settings import Settings
 
@@ -48,7 +49,7 @@ class Converter:
     def run(self, order: Order, *pixels: Any) -> Iterator[Any]:
         """Make the steps of an order and yield what came of each, in order.
 
-        `pixels` are those of the source when another converter decoded them: uint8 (H, W, C) and the profile.
+        `pixels` are those of the source when another converter decoded them: see Picture.share.
         A Began says that the order has arrived, a Decoded comes before the first step that needs pixels, and
         steps that read a failed one are passed over.
         """
@@ -56,7 +57,7 @@ class Converter:
         yield Began(steps[0].name)
         table = _Table(self._blobs, order)
         if pixels:
-            table.pictures[SOURCE] = Picture.from_array(*pixels[0])
+            table.pictures[SOURCE] = Picture.shared(*pixels[0])
         lost: set[str] = set()
         for at, step in enumerate(steps):
             if step.name in lost or lost.intersection(step.inputs):
@@ -77,8 +78,7 @@ class Converter:
             table.keep_only({name for later in steps[at + 1 :] for name in later.inputs})
 
     def _export(self, table: _Table) -> Any:
-        source = table.pictures[SOURCE]
-        return self._share((source.to_array(), source.icc))
+        return self._share(table.pictures[SOURCE].share())
 
 
 class _Table:
@@ -94,7 +94,7 @@ class _Table:
         """Return the file that the segment reads: the source, or the artifact of the one step before it."""
         if self._data is None:
             entries = self._order.entries
-            self._data = self._blobs.get(entries[0][1] if entries else self._order.source_key)
+            self._data = self._blobs.get(entries[0][1] if entries else self._order.inputs.source_key)
         return self._data
 
     def decode(self) -> None:
@@ -108,14 +108,14 @@ class _Table:
         operation, params = step.operation, step.params
         match operation:
             case Encoder():
-                picture = self.pictures[step.inputs[0]]
-                if (box := getattr(params, "resize", None)) is not None:
-                    picture = box.apply(picture)
-                return self._put(step, io.BytesIO(operation.run(picture, params)), picture)
+                return self._put_encoded(
+                    step, operation.encode(self.pictures[step.inputs[0]], params, self._order.inputs.source_bytes)
+                )
             case Transform():
-                picture = operation.run(self.pictures[step.inputs[0]], params)
-                self.pictures[step.name] = picture
-                return self._put(step, io.BytesIO(lossless(picture)), picture) if step.leaves_file else None
+                return self._pass_on(step, operation.run(self.pictures[step.inputs[0]], params))
+            case Composite():
+                parts = {name: self._blobs.get(self._order.inputs.parts[name]) for name in operation.parts(params)}
+                return self._pass_on(step, operation.run(self.pictures[step.inputs[0]], params, parts))
             case Inspector():
                 result = operation.run(self.file(), params)
                 text = json.dumps(result, ensure_ascii=False, indent=2)
@@ -128,25 +128,34 @@ class _Table:
             case _:
                 assert_never(operation)
 
+    def _pass_on(self, step: Step, picture: Picture) -> Stored | None:
+        self.pictures[step.name] = picture
+        if not step.leaves_file:
+            return None
+        return self._put_encoded(step, PNG.encode(picture, PNG.params(), self._order.inputs.source_bytes))
+
+    def _put_encoded(self, step: Step, encoded: Encoded) -> Stored:
+        return self._put(step, io.BytesIO(encoded.data), encoded.picture.size, encoded.facts)
+
     def _put(
         self,
         step: Step,
         file: IO[bytes],
-        picture: Picture | None = None,
+        size: Size | None = None,
         result: dict[str, Any] | None = None,
     ) -> Stored:
         """Put a finished file in object storage, before anything refers to it."""
-        key = artifact_key(self._order.owner, step.key, step.operation.extension)
-        digest, size = hashlib.sha256(), 0
+        key = artifact_key(self._order.inputs.owner, step.key, step.operation.extension)
+        digest, length = hashlib.sha256(), 0
         file.seek(0)
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-            size += len(chunk)
+            length += len(chunk)
         file.seek(0)
         self._blobs.put(key, file, step.operation.media_type)
-        width, height = picture.image.size if picture else (None, None)
+        width, height = size or (None, None)
         return Stored(
-            step.key, key, step.operation.media_type, size, digest.hexdigest(), width, height, result,
+            step.key, key, step.operation.media_type, length, digest.hexdigest(), width, height, result,
         )  # fmt: skip
 
 

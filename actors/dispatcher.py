@@ -15,7 +15,7 @@ from actors.ledger import Ledger
 from actors.pool import ConverterPool
 from dag.graph import Graph
 from dag.plan import Plan, Source
-from dag.segments import reads_artifacts
+from dag.segments import Inputs, reads_artifacts
 from dag.specification import build
 from pixtools import logs
 from pixtools.database import Database
@@ -203,7 +203,7 @@ class Dispatcher:
         done = {step.name for step in steps if step.state in STEP_DONE}
         ledger = Ledger(self._store, self._hints, claim)
         try:
-            plan = ledger.plan = _plan(claim)
+            plan = ledger.plan = self._plan(claim)
         except InvalidPlan as error:  # it was valid for the version that accepted it
             # In running order, so that readers are skipped before their own turn comes.
             for name in (row.name for row in steps if row.name in ledger.open_steps):
@@ -230,9 +230,7 @@ class Dispatcher:
             ledger.report(Cached(name, None))  # nobody needs its pixels any more
         graph = Graph(
             plan,
-            owner=job.owner,
-            source_key=job.source_key,
-            megapixels=job.source_width * job.source_height / 1e6,
+            inputs=Inputs(job.owner, job.source_key, job.source_bytes),
             converters=self._pool,
             deadline_s=self._settings.step_deadline.total_seconds(),
             report=ledger.report,
@@ -242,8 +240,9 @@ class Dispatcher:
             await graph.run(work, blobs)
             ledger.close()
 
-
-def _plan(claim: Claim) -> Plan:
-    """Return the plan of stored steps: the same specification, checked by the same code."""
-    document = {step.name: {"op": step.op, "input": step.inputs, **step.params} for step in claim.view.steps}
-    return build(document, Source(claim.view.job.source_name, claim.view.job.source_sha256), len(document))
+    def _plan(self, claim: Claim) -> Plan:
+        """Return the plan of stored steps: the same specification, checked by the same code."""
+        job = claim.view.job
+        document = {step.name: {"op": step.op, "input": step.inputs, **step.params} for step in claim.view.steps}
+        source = Source(job.source_name, job.source_sha256, (job.source_width, job.source_height), job.source_frames)
+        return build(document, source, len(document), self._settings.image_limits())

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ray.exceptions import RayError, RayTaskError
 
 from dag.plan import SOURCE, Plan
-from dag.segments import Decoded, Order, Segment, segments
+from dag.segments import Decoded, Inputs, Order, Segment, segments
 from pixtools.errors import PixToolsError, StepTimedOut
 from pixtools.outcomes import Began, Crashed, Done, Failed, Outcome
 
@@ -44,17 +44,13 @@ class Graph:
         self,
         plan: Plan,
         *,
-        owner: str,
-        source_key: str,
-        megapixels: float,
+        inputs: Inputs,
         converters: Converters,
         deadline_s: float,
         report: Callable[[Outcome], None],
     ) -> None:
         self._plan = plan
-        self._owner = owner
-        self._source_key = source_key
-        self._megapixels = megapixels
+        self._inputs = inputs
         self._converters = converters
         self._deadline_s = deadline_s
         self._report = report
@@ -65,10 +61,10 @@ class Graph:
 
     async def run(self, work: frozenset[str], blobs: Mapping[str, str]) -> None:
         """Run `work`; `blobs` are the artifacts that exist already, as blob keys by step."""
-        for name, key in {SOURCE: self._source_key, **blobs}.items():
+        for name, key in {SOURCE: self._inputs.source_key, **blobs}.items():
             self._blobs[name].set_result(key)
         async with asyncio.TaskGroup() as group:
-            for segment in segments(self._plan, work, max(1, self._converters.idle), self._megapixels):
+            for segment in segments(self._plan, work, max(1, self._converters.idle)):
                 group.create_task(self._follow(segment))
 
     async def _follow(self, segment: Segment) -> None:
@@ -106,7 +102,7 @@ class Graph:
             await self._call(segment, (), pixels)
 
     async def _call(self, segment: Segment, entries: tuple[tuple[str, str], ...] = (), *pixels: Any) -> None:
-        order = Order(segment, self._owner, self._source_key, entries)
+        order = Order(segment, self._inputs, entries)
         for _ in range(_TRIES):
             if await self._try(_Call(segment, self._report), order, pixels):
                 return

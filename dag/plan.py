@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from pixtools.imaging import CODECS
+from pixtools.imaging.formats import CODECS
+from pixtools.imaging.picture import Size
 from pixtools.operations.base import AnyOperation, Kind, Params
 
 SOURCE = "source"
@@ -21,10 +23,9 @@ class Source:
 
     name: str
     sha256: str
-
-    @property
-    def stem(self) -> str:
-        return PurePosixPath(self.name).stem or "image"
+    size: Size
+    frames: int = 1
+    parts: Mapping[str, str] = field(default_factory=dict)  # further files of the request: their SHA-256 by name
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Step:
     leaves_file: bool
     file_name: str
     key: str
+    # Of the pixels that it reads, and of those that it makes or encodes; None for what has to do with none.
+    size_in: Size | None = None
+    size: Size | None = None
 
     @property
     def makes_pixels(self) -> bool:
@@ -123,18 +127,22 @@ def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
     return cycles
 
 
-def step_key(operation: AnyOperation, params: Params, input_keys: list[str], entries: list[str]) -> str:
+def step_key(
+    operation: AnyOperation, params: Params, input_keys: list[str], entries: list[str], parts: list[str],
+) -> str:  # fmt: skip
     """Return the digest that names a step's result: the same work has the same key.
 
-    `entries` are the file names that a bundle writes into its result, empty for all else.
+    `entries` are the file names that a bundle writes into its result, `parts` the digests of further files of the
+    request that take part in it; both are empty for all else.
     """
-    identity = [operation.name, operation.version, CODECS, params.identity(), input_keys, entries]
+    identity = [operation.name, operation.version, CODECS, params.identity(), input_keys, entries, parts]
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def file_name(source: Source, step: str, extension: str) -> str:
-    return f"{source.stem}-{step}.{extension}"
+def file_name(source: str, step: str, extension: str) -> str:
+    """Return the name under which a step's file is downloaded, after that of the source."""
+    return f"{PurePosixPath(source).stem or 'image'}-{step}.{extension}"
 
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -6,11 +6,13 @@ picture is large, the work is split: the first segment decodes and hands its pix
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dag.plan import SOURCE, Plan, Step
-from pixtools.operations.base import Bundler, Encoder, Kind, Transform
+from pixtools.imaging.picture import megapixels
+from pixtools.operations.base import Bundler, Encoder, Kind, PixelOperation
 
 # Handing pixels to another process costs about 2 ms a megapixel; below this there is nothing to win.
 _WORTH_SPLITTING_MS = 100.0
@@ -34,12 +36,21 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a job brought with it, in the blob store."""
+
+    owner: str
+    source_key: str
+    source_bytes: int
+    parts: Mapping[str, str] = field(default_factory=dict)  # keys of further files of the request, by name
+
+
+@dataclass(frozen=True)
 class Order:
     """What one converter call is asked to do."""
 
     segment: Segment
-    owner: str
-    source_key: str  # of the source in the blob store
+    inputs: Inputs
     entries: tuple[tuple[str, str], ...] = ()  # file name and blob key of what a bundle reads
 
 
@@ -53,9 +64,9 @@ class Decoded:
     pixels: Any = None
 
 
-def segments(plan: Plan, work: frozenset[str], ways: int, megapixels: float) -> tuple[Segment, ...]:
+def segments(plan: Plan, work: frozenset[str], ways: int) -> tuple[Segment, ...]:
     """Share the steps of `work` among at most `ways` converters; bundles follow in segments of their own."""
-    shares = _share(_branches(plan, work), ways, megapixels)
+    shares = _share(_branches(plan, work), ways)
     bundles = [step for step in plan.steps if step.name in work and reads_artifacts(step)]
     return (
         *(
@@ -84,12 +95,12 @@ def _branches(plan: Plan, work: frozenset[str]) -> list[list[Step]]:
     return list(branches.values())
 
 
-def _share(branches: list[list[Step]], ways: int, megapixels: float) -> list[list[Step]]:
+def _share(branches: list[list[Step]], ways: int) -> list[list[Step]]:
     """Divide branches by longest processing time first; the first share, which decodes, gets all that reads files.
 
     Each share begins with its cheapest branch: a result that takes milliseconds does not wait for one of seconds.
     """
-    weighed = sorted(((megapixels * sum(map(_cost, branch)), branch) for branch in branches), key=lambda pair: -pair[0])
+    weighed = sorted(((sum(map(_cost, branch)), branch) for branch in branches), key=lambda pair: -pair[0])
     shares: list[list[tuple[float, list[Step]]]] = []
     for cost, branch in weighed:
         lightest = min(shares, key=_total, default=None)
@@ -105,11 +116,11 @@ def _total(share: list[tuple[float, list[Step]]]) -> float:
 
 
 def _cost(step: Step) -> float:
-    """Return milliseconds a megapixel of the source; a resize inside an encoder is taken to leave a quarter."""
+    """Return about how many milliseconds the step takes; an encoder's own resize is no part of it."""
     match step.operation:
         case Encoder(cost=cost):
-            return float(cost(step.params)) / (4 if getattr(step.params, "resize", None) else 1)
-        case Transform(cost=cost):
-            return float(cost(step.params))
+            return float(cost(step.params)) * megapixels(step.size)
+        case PixelOperation(cost=cost):
+            return float(cost(step.params)) * max(megapixels(step.size_in), megapixels(step.size))
         case _:
             return 0.0

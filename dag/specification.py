@@ -10,9 +10,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from dag.plan import NAME, SOURCE, Plan, Source, Step, file_name, order, step_key
-from pixtools.errors import BadRequest, Fault, InvalidPlan, pointer
+from pixtools.errors import BadRequest, Fault, ImageTooLarge, InvalidPlan, pointer
+from pixtools.imaging.header import Limits, check_size
+from pixtools.imaging.picture import Size
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import AnyOperation, Inspector, Kind, Params
+from pixtools.operations.base import (
+    AnyOperation,
+    Composite,
+    EncodeParams,
+    Inspector,
+    Kind,
+    Misfit,
+    Params,
+    TransformParams,
+)
 
 _OWN_FIELDS = ("op", "input")
 _BUNDLERS = frozenset(name for name, operation in OPERATIONS.items() if operation.max_inputs is None)
@@ -25,12 +36,14 @@ _EXAMPLES = {
 _MOST_FAULTS = 100  # more would be no help to anybody, and a megabyte of nonsense would get ten as its answer
 
 
-def parse(text: str, source: Source, max_steps: int) -> Plan:
+def parse(text: str, source: Source, max_steps: int, limits: Limits) -> Plan:
     """Return the plan of a `steps` document, or raise InvalidPlan with a fault for each of its mistakes."""
-    return build(_load("/steps", text), source, max_steps)
+    return build(_load("/steps", text), source, max_steps, limits)
 
 
-def parse_short(operations: str, operation_params: str | None, source: Source, max_steps: int) -> Plan:
+def parse_short(
+    operations: str, operation_params: str | None, source: Source, max_steps: int, limits: Limits,
+) -> Plan:  # fmt: skip
     """Return the plan of the short form: each operation once, on the source; a bundle takes what the others make."""
     names = _load("/operations", operations)
     params = _load("/operation_params", operation_params) if operation_params is not None else {}
@@ -62,7 +75,7 @@ def parse_short(operations: str, operation_params: str | None, source: Source, m
         for name in names
     }
     try:
-        plan = build(steps, source, max_steps)
+        plan = build(steps, source, max_steps, limits)
     except InvalidPlan as error:
         faults += [_in_short_form(fault, names) for fault in error.faults]
     if faults:
@@ -70,8 +83,11 @@ def parse_short(operations: str, operation_params: str | None, source: Source, m
     return plan
 
 
-def build(document: object, source: Source, max_steps: int) -> Plan:
-    """Return the plan of a loaded `steps` document; raises InvalidPlan."""
+def build(document: object, source: Source, max_steps: int, limits: Limits) -> Plan:
+    """Return the plan of a loaded `steps` document; raises InvalidPlan.
+
+    No step may make a picture beyond `limits`, as the source is none.
+    """
     if not isinstance(document, dict):
         raise _invalid([Fault("/steps", "must be an object of named steps")])
     if not document:
@@ -95,7 +111,12 @@ def build(document: object, source: Source, max_steps: int) -> Plan:
     ]
     if faults:
         raise _invalid(faults)
-    return _bind([drafts[name] for name in ordered], source)
+    ready = [drafts[name] for name in ordered]
+    sizes = _sizes(ready, source, limits, faults)
+    faults += _part_faults(ready, source)
+    if faults:
+        raise _invalid(faults)
+    return _bind(ready, source, sizes)
 
 
 class _Draft:
@@ -195,7 +216,49 @@ class _Draft:
         return f"{_shown(name)} ({makes}) makes no image file and {self.operation_name} needs one; encode it first"
 
 
-def _bind(drafts: list[_Draft], source: Source) -> Plan:
+def _sizes(drafts: list[_Draft], source: Source, limits: Limits, faults: list[Fault]) -> dict[str, Size]:
+    """Return what size of picture each step makes or encodes; one that cannot is a fault, and has none."""
+    sizes = {SOURCE: source.size}
+    for draft in drafts:
+        params, read = draft.params, draft.inputs[0]
+        if not isinstance(params, EncodeParams | TransformParams) or read not in sizes:
+            continue
+        try:
+            size = params.size(sizes[read])
+            check_size(size, source.frames, limits)
+        except Misfit as misfit:
+            faults.append(Fault(pointer("steps", draft.name, misfit.field), str(misfit)))
+        except ImageTooLarge as error:
+            faults.append(Fault(pointer("steps", draft.name), f"would make too large a picture: {error.detail}"))
+        else:
+            sizes[draft.name] = size
+    return sizes
+
+
+def _part_faults(drafts: list[_Draft], source: Source) -> list[Fault]:
+    """Return what does not match between the parts of the request and the parameters that name them."""
+    faults = []
+    asked: set[str] = set()
+    for draft in drafts:
+        names = _parts(draft)
+        asked.update(names)
+        faults += [
+            Fault(
+                pointer("steps", draft.name),
+                f"there is no part {_shown(name)} in the request; send the file under this name",
+            )
+            for name in names
+            if name not in source.parts
+        ]
+    unused = [name for name in source.parts if name not in asked]
+    return [*faults, *(Fault(pointer(name), "is a file that no step names; leave it out") for name in unused)]
+
+
+def _parts(draft: _Draft) -> tuple[str, ...]:
+    return draft.operation.parts(draft.params) if isinstance(draft.operation, Composite) else ()
+
+
+def _bind(drafts: list[_Draft], source: Source, sizes: dict[str, Size]) -> Plan:
     """Return the plan of drafts without faults, in running order."""
     bundled = {
         name for draft in drafts if draft.operation and draft.operation.max_inputs is None for name in draft.inputs
@@ -208,8 +271,9 @@ def _bind(drafts: list[_Draft], source: Source) -> Plan:
         operation, params = draft.operation, draft.params
         assert operation is not None and params is not None  # noqa: S101, PT018 (a fault otherwise)
         entries = [names[name] for name in draft.inputs] if operation.max_inputs is None else []
-        keys[draft.name] = step_key(operation, params, [keys[name] for name in draft.inputs], entries)
-        names[draft.name] = file_name(source, draft.name, operation.extension)
+        parts = [source.parts[name] for name in _parts(draft)]
+        keys[draft.name] = step_key(operation, params, [keys[name] for name in draft.inputs], entries, parts)
+        names[draft.name] = file_name(source.name, draft.name, operation.extension)
         leaves_file = (
             operation.makes is Kind.FILE
             or draft.name not in read
@@ -218,6 +282,7 @@ def _bind(drafts: list[_Draft], source: Source) -> Plan:
         )
         steps[draft.name] = Step(
             draft.name, operation, params, draft.inputs, leaves_file, names[draft.name], keys[draft.name],
+            sizes[draft.inputs[0]] if draft.name in sizes else None, sizes.get(draft.name),
         )  # fmt: skip
     return Plan(source, tuple(steps.values()))
 

@@ -66,6 +66,7 @@ class NewJob:
     source_media_type: str
     source_width: int
     source_height: int
+    source_frames: int
     source_bytes: int
     source_sha256: str
     steps: tuple[NewStep, ...]  # in running order

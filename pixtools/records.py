@@ -73,6 +73,7 @@ class Job(SQLModel, table=True):
     source_media_type: str = Field(sa_type=TEXT)
     source_width: int
     source_height: int
+    source_frames: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
     source_bytes: int
     source_sha256: str = Field(sa_type=TEXT)
 

@@ -9,6 +9,8 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pixtools.imaging.header import Limits
+
 
 def _seconds(value: object) -> object:
     """Read a plain number in the environment as seconds; pydantic itself reads such text as a broken ISO 8601."""
@@ -69,3 +71,6 @@ class Settings(BaseSettings):
         if self.beat * 3 > self.lease:
             raise ValueError("PIXTOOLS_BEAT must be at most a third of PIXTOOLS_LEASE")
         return self
+
+    def image_limits(self) -> Limits:
+        return Limits(self.max_pixels, self.max_side, self.max_frames)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pixtools.imaging import MEDIA_TYPES
+from pixtools.imaging.formats import MEDIA_TYPES
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base import AnyOperation, Kind
 from pixtools.settings import Settings

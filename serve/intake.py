@@ -84,11 +84,12 @@ class Intake:
             await self.answers.release(scope, token)
 
     def _plan(self, upload: Upload) -> Plan:
-        source = Source(upload.name, upload.sha256)
-        fields, most = upload.fields, self.settings.max_steps
+        header = upload.header
+        source = Source(upload.name, upload.sha256, (header.width, header.height), header.frames)
+        fields, most, limits = upload.fields, self.settings.max_steps, self.settings.image_limits()
         if "steps" in fields:
-            return parse(fields["steps"], source, most)
-        return parse_short(fields["operations"], fields.get("operation_params"), source, most)
+            return parse(fields["steps"], source, most, limits)
+        return parse_short(fields["operations"], fields.get("operation_params"), source, most, limits)
 
     async def _submit(self, owner: str, upload: Upload, plan: Plan, identity: Idempotency | None) -> Accepted:
         new = _new_job(owner, upload, plan)
@@ -121,6 +122,7 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
         source_media_type=upload.header.media_type,
         source_width=upload.header.width,
         source_height=upload.header.height,
+        source_frames=upload.header.frames,
         source_bytes=upload.bytes,
         source_sha256=upload.sha256,
         steps=tuple(

@@ -24,7 +24,7 @@ from pixtools.errors import (
     is_full,
     pointer,
 )
-from pixtools.imaging import Header, Limits, inspect
+from pixtools.imaging.header import Header, inspect
 from pixtools.settings import Settings
 
 _FIELDS = ("steps", "operations", "operation_params")
@@ -123,7 +123,7 @@ def _examine(file: IO[bytes], settings: Settings) -> tuple[str, Header]:
         digest.update(chunk)
     if file.tell() == 0:
         raise EmptyUpload("The file has no bytes. Choose another one.")
-    header = inspect(file, Limits(settings.max_pixels, settings.max_side, settings.max_frames))
+    header = inspect(file, settings.image_limits())
     file.seek(0)
     return digest.hexdigest(), header
 

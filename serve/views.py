@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, PlainSerializer
 
-from dag.plan import Source, file_name
+from dag.plan import file_name
 from pixtools.blob_store import BlobStore
 from pixtools.errors import ArtifactLost
 from pixtools.job_store import JobView
@@ -124,8 +124,7 @@ def _step(job: Job, step: Step, artifact: Artifact | None, blobs: BlobStore, now
 
 
 def _artifact(job: Job, step: Step, artifact: Artifact, blobs: BlobStore, now: datetime) -> ArtifactAnswer:
-    source = Source(job.source_name, job.source_sha256)
-    name = file_name(source, step.name, OPERATIONS[step.op].extension)
+    name = file_name(job.source_name, step.name, OPERATIONS[step.op].extension)
     url, ends = blobs.url(artifact.blob_key, name, artifact.media_type, now)
     return ArtifactAnswer(
         url=url,

@@ -11,8 +11,12 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
+from pixtools.imaging.header import Limits
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+LIMITS = Limits(pixels=50_000_000, side=16_384, frames=100)
 
 LATITUDE, LONGITUDE, ALTITUDE = -33.8599722, 151.2111111, 58.5
 """Where `exif` says that a picture was taken."""

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from pixtools.operations.avif import AVIF
 from pixtools.operations.base import AnyOperation
+from pixtools.operations.blur import BLUR
+from pixtools.operations.crop import CROP
+from pixtools.operations.flip import FLIP
+from pixtools.operations.grayscale import GRAYSCALE
 from pixtools.operations.jpg import JPG
 from pixtools.operations.metadata import METADATA
 from pixtools.operations.png import PNG
 from pixtools.operations.resize import RESIZE
+from pixtools.operations.rotate import ROTATE
+from pixtools.operations.sharpen import SHARPEN
 from pixtools.operations.webp import WEBP
 from pixtools.operations.zip import ZIP
 
+# In the order in which the page offers them.
 OPERATIONS: dict[str, AnyOperation] = {
-    operation.name: operation for operation in (JPG, PNG, WEBP, AVIF, RESIZE, METADATA, ZIP)
-}
+    operation.name: operation
+    for operation in (
+        JPG, PNG, WEBP, AVIF, RESIZE, CROP, ROTATE, FLIP, BLUR, SHARPEN, GRAYSCALE, METADATA, ZIP,
+    )
+}  # fmt: skip
 
 
 def get(name: str) -> AnyOperation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,8 @@ from typing import IO, Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pixtools.imaging import Picture, fit_inside, resize
+from pixtools.imaging.geometry import Fit, Placement, place, put
+from pixtools.imaging.picture import Picture, Size
 
 
 class Kind(StrEnum):
@@ -34,29 +35,63 @@ class Params(BaseModel):
         return self.given()
 
 
+class Misfit(ValueError):
+    """Parameters that are sound by themselves do not suit the picture; `field` is the one to change."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 Side = Annotated[int, Field(ge=1, le=16_384)]
+Color = Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$", json_schema_extra={"format": "color"})]
 
 
-class Box(Params):
-    """A size to fit inside, in pixels: the shape is kept and nothing is enlarged."""
+class Resizing(Params):
+    """A size to resample to, in pixels."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["width"]}, {"required": ["height"]}]})
 
-    width: Side | None = Field(None, title="Width", description="at most this many pixels wide")
-    height: Side | None = Field(None, title="Height", description="at most this many pixels high")
+    width: Side | None = Field(None, title="Width", description="pixels")
+    height: Side | None = Field(None, title="Height", description="pixels")
+    fit: Fit = Field(
+        "inside",
+        title="Fit",
+        description="inside keeps the shape, contain adds margins, cover cuts off what goes beyond, fill stretches",
+    )
+    upscale: bool = Field(default=False, title="Upscale", description="enlarge what is smaller")
+    background: Color | None = Field(
+        None, title="Background", description="of the margins that contain adds; without one they are transparent"
+    )
 
     @model_validator(mode="after")
-    def _has_a_side(self) -> Box:
+    def _is_whole(self) -> Resizing:
         if self.width is None and self.height is None:
             raise ValueError("give a width, a height or both")
+        if self.fit != "inside" and None in (self.width, self.height):
+            raise ValueError(f"give a width and a height: {self.fit} needs both")
+        if self.background is not None and self.fit != "contain":
+            raise ValueError("background is for the margins of `contain`; leave it out")
         return self
 
+    def placement(self, size: Size) -> Placement:
+        return place(size, self.width, self.height, self.fit, upscale=self.upscale)
+
     def apply(self, picture: Picture) -> Picture:
-        return resize(picture, fit_inside(picture.image.size, self.width, self.height))
+        return put(picture, self.placement(picture.size), self.background)
 
 
 class EncodeParams(Params):
-    resize: Box | None = Field(None, title="Resize", description="fit inside this size first")
+    """What every encoder does to a picture before it writes it."""
+
+    resize: Resizing | None = Field(None, title="Resize", description="to this size first")
+
+    def size(self, size: Size) -> Size:
+        return self.resize.placement(size).canvas if self.resize else size
+
+    def prepare(self, picture: Picture) -> Picture:
+        """Return the picture as it is to be written."""
+        return self.resize.apply(picture) if self.resize else picture
 
 
 class TransformParams(Params):
@@ -68,6 +103,10 @@ class TransformParams(Params):
 
     def identity(self) -> dict[str, Any]:
         return {name: value for name, value in self.given().items() if name != "keep"}
+
+    def size(self, size: Size) -> Size:
+        """Return the size of what is made from a picture of `size`; raises Misfit."""
+        return size
 
 
 P = TypeVar("P", bound=Params)
@@ -103,29 +142,62 @@ class Operation(Generic[P]):
         return get, (self.name,)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A finished file, and the picture that went into it."""
+
+    data: bytes
+    picture: Picture
+    facts: dict[str, Any] | None = None  # how it came out, where that was not said beforehand
+
+
 E = TypeVar("E", bound=EncodeParams)
+T = TypeVar("T", bound=TransformParams)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder(Operation[E]):
-    """Pixels to a file; they have been resized when `run` gets them."""
+    """Pixels to a file."""
 
-    run: Callable[[Picture, E], bytes]
+    run: Callable[[Picture, E], bytes]  # of a picture that `prepare` has been over
     cost: Callable[[E], float]  # about milliseconds a megapixel on one core; only the ratios matter
     reads: Kind = Kind.PIXELS
     makes: Kind = Kind.FILE
 
+    def encode(self, picture: Picture, params: E, source_bytes: int) -> Encoded:  # noqa: ARG002
+        """Make the file; `source_bytes` is what the source takes, for parameters that compare with it."""
+        prepared = params.prepare(picture)
+        return Encoded(self.run(prepared, params), prepared)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Transform(Operation[P]):
+class PixelOperation(Operation[T]):
     """Pixels to pixels; what it leaves, where it leaves a file at all, is a lossless PNG."""
 
-    run: Callable[[Picture, P], Picture]
-    cost: Callable[[P], float]  # as an encoder's
+    cost: Callable[[T], float]  # as an encoder's
     reads: Kind = Kind.PIXELS
     makes: Kind = Kind.PIXELS
     media_type: str = "image/png"
     extension: str = "png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform(PixelOperation[T]):
+    """A change of pixels by themselves."""
+
+    run: Callable[[Picture, T], Picture]
+
+
+Parts = Mapping[str, bytes]
+"""Files that came beside the image, by the name of their part of the request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composite(PixelOperation[T]):
+    """A change of pixels that further files of the request take part in."""
+
+    run: Callable[[Picture, T, Parts], Picture]
+    parts: Callable[[T], tuple[str, ...]]  # the names of those that the parameters ask for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,4 +221,4 @@ class Bundler(Operation[P]):
     max_inputs: int | None = None
 
 
-AnyOperation = Encoder[Any] | Transform[Any] | Inspector[Any] | Bundler[Any]
+AnyOperation = Encoder[Any] | Transform[Any] | Composite[Any] | Inspector[Any] | Bundler[Any]

@@ -13,7 +13,9 @@ from typing import Any
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from pixtools.imaging import HEAD_BYTES, MEDIA_TYPES, decoding, exif, sniff, upright_size
+from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
+from pixtools.imaging.guard import decoding
+from pixtools.imaging.orientation import exif, upright_size
 from pixtools.operations.base import Inspector, Params
 
 _MAX_TEXT = 2_000  # a longer value is a maker's blob, not something to read

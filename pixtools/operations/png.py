@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from pixtools.imaging import Picture, encode
+from pixtools.imaging.encoding import encode
+from pixtools.imaging.picture import Picture
 from pixtools.operations.base import EncodeParams, Encoder
 
 _RUN_LENGTH = 3  # zlib's Z_RLE strategy

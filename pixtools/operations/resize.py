@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from pixtools.imaging import Picture
-from pixtools.operations.base import Box, Transform, TransformParams
+from pixtools.imaging.picture import Picture, Size
+from pixtools.operations.base import Resizing, Transform, TransformParams
 
 
-class Resize(Box, TransformParams):
-    pass
+class Resize(Resizing, TransformParams):
+    def size(self, size: Size) -> Size:
+        return self.placement(size).canvas
 
 
 def run(picture: Picture, params: Resize) -> Picture:
@@ -15,8 +16,8 @@ def run(picture: Picture, params: Resize) -> Picture:
 RESIZE = Transform(
     name="resize",
     title="Resize",
-    summary="Fits the picture inside a size, once for every step that reads it.",
-    version=1,
+    summary="Another size, made once for every step that reads it.",
+    version=2,
     params=Resize,
     run=run,
     cost=lambda _: 8,

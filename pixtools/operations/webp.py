@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pixtools.imaging import Picture, encode
+from pixtools.imaging.encoding import encode
+from pixtools.imaging.picture import Picture
 from pixtools.operations.base import EncodeParams, Encoder
 
 _METHOD = 4  # 0 fast .. 6 small; beyond 4, twice the time buys 4 %

@@ -10,13 +10,14 @@ import time
 import numpy as np
 import psutil
 import pytest
+from images import LIMITS
 from PIL import Image
 
 from actors import fleet
 from actors.pool import ConverterPool
 from dag.graph import Graph
 from dag.plan import Source
-from dag.segments import segments
+from dag.segments import Inputs, segments
 from dag.specification import build
 from pixtools.errors import CorruptImage, StepTimedOut
 from pixtools.outcomes import Began, Crashed, Done, Failed
@@ -47,8 +48,9 @@ class Run:
 
     def __init__(self, settings, blobs, data: bytes, steps: dict, *, converters: int, deadline_s: float = 120) -> None:
         self.settings, self.converters, self.deadline_s = settings, converters, deadline_s
-        self.source = Source("a.jpg", hashlib.sha256(data).hexdigest())
-        self.plan = build(steps, self.source, 50)
+        self.source = Source("a.jpg", hashlib.sha256(data).hexdigest(), (4000, 3000))
+        self.plan = build(steps, self.source, 50, LIMITS)
+        self.source_bytes = len(data)
         self.source_key = f"sources/test/{self.source.sha256}"
         self.outcomes = []
         blobs.put(self.source_key, data, "image/jpeg")
@@ -69,9 +71,7 @@ class Run:
             await before(pool)
         graph = Graph(
             self.plan,
-            owner="test",
-            source_key=self.source_key,
-            megapixels=12,
+            inputs=Inputs("test", self.source_key, self.source_bytes),
             converters=pool,
             deadline_s=self.deadline_s,
             report=self.outcomes.append,
@@ -89,7 +89,7 @@ def test_work_split_over_converters_makes_what_one_of_them_makes(settings, blobs
     data = photo(1600, 1200, 1)
     together = asyncio.run(Run(settings, blobs, data, STEPS, converters=1).go())
     run = Run(settings, blobs, data, STEPS, converters=2)
-    parts = segments(run.plan, frozenset(STEPS), 2, 12)
+    parts = segments(run.plan, frozenset(STEPS), 2)
     assert [(part.exports, part.imports) for part in parts if not part.bundles] == [(True, False), (False, True)]
     split = asyncio.run(run.go())
     assert split.keys() == together.keys() == STEPS.keys()

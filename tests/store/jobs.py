@@ -33,6 +33,7 @@ def new_job(steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN
         source_media_type="image/jpeg",
         source_width=4,
         source_height=3,
+        source_frames=1,
         source_bytes=5,
         source_sha256="ab" * 32,
         steps=tuple(

@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from images import camera_jpeg, distance, exif, opened, photo, saved, stored, truncated_jpeg, wide_gamut_profile
+from images import LIMITS, camera_jpeg, distance, exif, opened, photo, saved, stored, truncated_jpeg, wide_gamut_profile
 from pydantic import SecretStr
 
 from actors.converter import Converter
 from dag.plan import Plan, Source
-from dag.segments import Decoded, Order, segments
+from dag.segments import Decoded, Inputs, Order, Segment, segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.errors import CorruptImage, ObjectMissing, StorageDown, StorageRefused, UnencodableImage, UnsupportedType
+from pixtools.imaging.picture import Picture
 from pixtools.outcomes import Began, Done, Failed, Stored
+
+REST = Picture(())  # what is shared of a plain picture beside its pixels
 
 
 class Bench:
@@ -33,18 +36,22 @@ class Bench:
         self.owner = uuid.uuid4().hex
         self.sha256 = hashlib.sha256(source).hexdigest()
         self.source_key = f"sources/{self.owner}/{self.sha256}"
+        self.source_bytes = len(source)
         self.blobs.put(self.source_key, source, "image/jpeg")
 
-    def plan(self, document: dict[str, Any]) -> Plan:
-        return build(document, Source("IMG_1.jpg", self.sha256), 50)
+    def plan(self, document: dict[str, Any], megapixels: float = 0.1) -> Plan:
+        return build(document, Source("IMG_1.jpg", self.sha256, (round(megapixels * 100), 10_000)), 50, LIMITS)
+
+    def order(self, segment: Segment, *entries: tuple[str, str]) -> Order:
+        return Order(segment, Inputs(self.owner, self.source_key, self.source_bytes), entries)
 
     def run(self, document: dict[str, Any], ways: int = 1, megapixels: float = 0.1) -> list[list[Any]]:
         """Run all that needs no bundle, each segment after the other; return what each yielded."""
-        plan = self.plan(document)
+        plan = self.plan(document, megapixels)
         made, pixels = [], []
-        for segment in segments(plan, frozenset(plan.by_name), ways, megapixels):
+        for segment in segments(plan, frozenset(plan.by_name), ways):
             if not segment.bundles:
-                order = Order(segment, self.owner, self.source_key)
+                order = self.order(segment)
                 began, *items = self.converter.run(order, *(pixels if segment.imports else []))
                 assert began == Began(segment.names[0])
                 made.append(items)
@@ -53,8 +60,8 @@ class Bench:
 
     def bundle(self, document: dict[str, Any], step: str, *entries: tuple[str, str]) -> list[Any]:
         plan = self.plan(document)
-        (segment,) = segments(plan, frozenset([step]), 1, 0.1)
-        _, *items = self.converter.run(Order(segment, self.owner, self.source_key, entries))
+        (segment,) = segments(plan, frozenset([step]), 1)
+        _, *items = self.converter.run(self.order(segment, *entries))
         return items
 
     def artifact(self, outcome: Done) -> bytes:
@@ -180,9 +187,9 @@ def test_an_order_that_exports_hands_on_its_pixels_right_after_it_decoded_them(b
     first, _ = work.run(LARGE, ways=2, megapixels=24)
 
     assert isinstance(first[0], Decoded)
-    array, icc = first[0].pixels
-    assert np.array_equal(array, photo())
-    assert icc == wide_gamut_profile()
+    array, rest = first[0].pixels
+    assert np.array_equal(array, photo()[None])
+    assert rest.icc == wide_gamut_profile()
 
 
 def test_an_order_that_imports_makes_of_the_pixels_what_it_would_make_of_the_source(bench):
@@ -212,8 +219,8 @@ def test_pixels_cannot_be_written_where_they_came_from_shared_memory(bench):
     plan = work.plan(ALL)
     array = photo()
     array.setflags(write=False)
-    for segment in segments(plan, frozenset(["a", "b", "c", "d"]), 1, 0.1):
-        items = list(work.converter.run(Order(segment, work.owner, work.source_key), (array, None)))
+    for segment in segments(plan, frozenset(["a", "b", "c", "d"]), 1):
+        items = list(work.converter.run(work.order(segment), (array[None], REST)))
 
     assert failed(items) == {}
     assert len(done(items)) == 4
@@ -281,12 +288,12 @@ def test_storage_that_is_away_fails_steps_in_a_way_that_may_pass(bench, nowhere)
 def test_storage_that_refuses_what_was_made_fails_the_step_and_what_reads_it(bench, settings):
     work = bench(saved(photo(), "PNG"))
     document = {"t": SMALL["t"] | {"keep": True}, "a": SMALL["a"]}
-    (segment,) = segments(work.plan(document), frozenset(document), 1, 0.1)
+    (segment,) = segments(work.plan(document), frozenset(document), 1)
     wrong = settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
     refused = Converter(wrong, share=lambda pixels: pixels)
 
-    order = Order(segment, work.owner, work.source_key)
-    items = list(refused.run(order, (photo(), None)))
+    order = work.order(segment)
+    items = list(refused.run(order, (photo()[None], REST)))
 
     assert failed(items) == {"t": StorageRefused}
     assert done(items) == {}

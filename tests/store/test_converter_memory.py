@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from images import saved
+from images import LIMITS, saved
 
 from dag.plan import Source
-from dag.segments import Order, segments
+from dag.segments import Inputs, Order, segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.errors import OutOfMemory
@@ -47,12 +47,13 @@ def run(settings: Any, memory_bytes: int) -> list[Any]:
     owner, sha256 = uuid.uuid4().hex, hashlib.sha256(source).hexdigest()
     key = f"sources/{owner}/{sha256}"
     BlobStore(settings).put(key, source, "image/png")
-    plan = build(DOCUMENT, Source("IMG_1.png", sha256), 50)
-    (segment,) = segments(plan, frozenset(DOCUMENT), 1, 0.1)
+    plan = build(DOCUMENT, Source("IMG_1.png", sha256, (SIDE, SIDE)), 50, LIMITS)
+    (segment,) = segments(plan, frozenset(DOCUMENT), 1)
     limited = settings.model_copy(update={"converter_memory_bytes": memory_bytes})
+    order = Order(segment, Inputs(owner, key, len(source)))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        input=pickle.dumps((limited, Order(segment, owner, key))), capture_output=True, timeout=120, check=False,
+        input=pickle.dumps((limited, order)), capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     return pickle.loads(done.stdout)

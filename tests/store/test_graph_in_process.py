@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from images import camera_jpeg
+from images import LIMITS, camera_jpeg
 
 from actors.converter import Converter
 from dag.graph import Graph
 from dag.plan import Plan, Source
-from dag.segments import Order
+from dag.segments import Inputs, Order
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.outcomes import Done, Failed, Outcome
@@ -64,13 +64,11 @@ def run(settings) -> Runner:
     async def run(
         document: dict[str, Any], *, done: dict[str, str] | None = None, idle: int = 1
     ) -> dict[str, Done | Failed]:
-        plan: Plan = build(document, Source("IMG_1.jpg", sha256), 50)
+        plan: Plan = build(document, Source("IMG_1.jpg", sha256, (6000, 4000)), 50, LIMITS)
         reported: list[Outcome] = []
         graph = Graph(
             plan,
-            owner=owner,
-            source_key=f"sources/{sha256}",
-            megapixels=24,
+            inputs=Inputs(owner, f"sources/{sha256}", len(source)),
             converters=Here(Converter(settings, share), idle),
             deadline_s=10,
             report=reported.append,

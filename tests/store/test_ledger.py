@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from images import LIMITS
 from jobs import ANN, CHAIN, Clock, claim, finish, new_job, states, stored, submitted
 
 from actors.ledger import Ledger
@@ -21,9 +22,9 @@ pytestmark = pytest.mark.anyio
 
 WAITING, SUCCEEDED, FAILED = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED
 
-
+SOURCE = Source("x.jpg", "ab", (64, 48))
 AGAIN = build(
-    {"t": {"op": "resize", "input": "source", "width": 3}, "a": {"op": "png", "input": "t"}}, Source("x.jpg", "ab"), 50
+    {"t": {"op": "resize", "input": "source", "width": 3}, "a": {"op": "png", "input": "t"}}, SOURCE, 50, LIMITS
 )
 
 BEHIND = build(
@@ -32,8 +33,9 @@ BEHIND = build(
         "u": {"op": "resize", "input": "t", "width": 2, "keep": True},
         "a": {"op": "png", "input": "u"},
     },
-    Source("x.jpg", "ab"),
+    SOURCE,
     50,
+    LIMITS,
 )
 
 

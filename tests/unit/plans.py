@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from images import LIMITS
 
 from dag.plan import SOURCE, Plan, Source
 from dag.specification import build
+from pixtools.imaging.picture import Size
 
 SHA = "ab" * 32
 
 
-def plan(document: dict[str, Any], name: str = "IMG_1.jpg", sha256: str = SHA) -> Plan:
-    return build(document, Source(name, sha256), max_steps=50)
+def plan(
+    document: dict[str, Any], name: str = "IMG_1.jpg", sha256: str = SHA, size: Size = (4000, 3000),
+) -> Plan:  # fmt: skip
+    return build(document, Source(name, sha256, size), 50, LIMITS)
 
 
 @st.composite

@@ -25,7 +25,9 @@ from images import (
 from PIL import Image, ImageCms
 
 from pixtools.errors import CorruptImage, ImageTooLarge, UnsupportedType
-from pixtools.imaging import MEDIA_TYPES, Picture, decode
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.formats import MEDIA_TYPES
+from pixtools.imaging.picture import Picture
 
 LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "AVIF": {"quality": 90, "subsampling": "4:4:4", "speed": 10}}
@@ -283,12 +285,12 @@ def test_damaged_bytes_give_a_picture_or_a_named_error(kind, damage):
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_a_picture_survives_the_way_through_an_array(mode):
-    picture = Picture(Image.fromarray(photo()).convert(mode), wide_gamut_profile())
+    picture = Picture.still(Image.fromarray(photo()).convert(mode), wide_gamut_profile())
 
-    array = picture.to_array()
-    back = Picture.from_array(array, picture.icc)
+    array, rest = picture.share()
+    back = Picture.shared(array, rest)
 
     assert array.dtype == np.uint8
-    assert array.shape == (64, 96, len(mode))
-    assert (back.image.mode, back.icc) == (mode, picture.icc)
+    assert array.shape == (1, 64, 96, len(mode))
+    assert (back.mode, back.icc) == (mode, picture.icc)
     assert np.array_equal(back.image, picture.image)

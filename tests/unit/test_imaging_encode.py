@@ -6,82 +6,31 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from images import camera_jpeg, distance, exif, opened, photo, saved, wide_gamut_profile
 from PIL import Image, PngImagePlugin
 
 from pixtools.errors import UnencodableImage
-from pixtools.imaging import Picture, decode, encode, fit_inside, flatten, resize
+from pixtools.imaging.color import flatten
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.encoding import encode
+from pixtools.imaging.picture import Picture
 
 KINDS = ("JPEG", "PNG", "WEBP", "AVIF")
 SIDES = st.integers(1, 16_384)
 
 
-@given(size=st.tuples(SIDES, SIDES), box=st.tuples(SIDES, SIDES | st.none()), turned=st.booleans())
-def test_a_fitted_size_is_inside_the_box_not_enlarged_and_of_the_same_shape(size, box, turned):
-    width, height = reversed(box) if turned else box
-    fitted = fit_inside(size, width, height)
-
-    assert 1 <= fitted[0] <= min(size[0], width or size[0])
-    assert 1 <= fitted[1] <= min(size[1], height or size[1])
-    # Of the same shape to within the rounding of a pixel, unless one is the least that a side can have.
-    if 1 not in fitted:
-        assert abs(fitted[0] * size[1] - fitted[1] * size[0]) <= max(size) * 0.5 + min(size) * 0.5
-    assert fitted == size or fitted[0] == width or fitted[1] == height
-
-
-@pytest.mark.parametrize(
-    ("size", "width", "height", "fitted"),
-    [
-        ((4000, 3000), 1280, None, (1280, 960)),
-        ((4000, 3000), None, 300, (400, 300)),
-        ((4000, 3000), 100, 100, (100, 75)),
-        ((3000, 4000), 100, 100, (75, 100)),
-        ((200, 100), 400, 400, (200, 100)),
-        ((5000, 1), 100, None, (100, 1)),
-        ((3, 2), 1, 1, (1, 1)),
-    ],
-)
-def test_a_size_is_fitted_inside_its_box(size, width, height, fitted):
-    assert fit_inside(size, width, height) == fitted
-
-
-def test_a_resized_photo_is_the_same_scene():
-    small = resize(Picture(Image.fromarray(photo(384, 256)), b"icc"), (96, 64))
-
-    assert small.icc == b"icc"
-    assert distance(small.image, photo(96, 64)) < 6
-
-
-def test_a_picture_of_the_right_size_is_not_resampled():
-    picture = Picture(Image.fromarray(photo()), None)
-
-    assert resize(picture, (96, 64)) is picture
-
-
-def test_hidden_colours_do_not_bleed_into_what_is_seen_when_resized():
-    pixels = np.zeros((8, 8, 4), np.uint8)
-    pixels[:, :4] = (255, 0, 0, 0)  # an unseen red
-    pixels[:, 4:] = (0, 0, 255, 255)
-
-    small = np.asarray(resize(Picture(Image.fromarray(pixels), None), (3, 3)).image).astype(int)
-
-    seen = small[small[:, :, 3] > 0]
-    assert seen[:, 0].max() <= 1
-
-
 def test_transparency_becomes_white_and_hidden_colours_stay_hidden():
     pixels = np.array([[[10, 20, 30, 255], [200, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
 
-    flat = flatten(Picture(Image.fromarray(pixels), b"icc"))
+    flat = flatten(Picture.still(Image.fromarray(pixels), b"icc"))
 
     assert (flat.image.mode, flat.icc) == ("RGB", b"icc")
     assert np.asarray(flat.image).tolist() == [[[10, 20, 30], [255, 255, 255], [127, 127, 127]]]
 
 
 def test_transparent_grey_becomes_grey_on_white():
-    flat = flatten(Picture(Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8)), None))
+    flat = flatten(Picture.still(Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8)), None))
 
     assert flat.image.mode == "L"
     assert np.asarray(flat.image).tolist() == [[7, 255]]
@@ -89,7 +38,7 @@ def test_transparent_grey_becomes_grey_on_white():
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_an_opaque_picture_is_flat_already(mode):
-    picture = Picture(Image.fromarray(photo()).convert(mode), None)
+    picture = Picture.still(Image.fromarray(photo()).convert(mode), None)
 
     assert flatten(picture) is picture
 
@@ -103,7 +52,7 @@ def test_the_colour_profile_is_written(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_profile_is_invented(kind):
-    assert "icc_profile" not in opened(encode(Picture(Image.fromarray(photo()), None), kind)).info
+    assert "icc_profile" not in opened(encode(Picture.still(Image.fromarray(photo()), None), kind)).info
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,11 +112,11 @@ def assert_says_nothing(data: bytes):
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
 def test_a_lossy_file_is_the_same_scene(kind):
-    assert distance(opened(encode(Picture(Image.fromarray(photo()), None), kind, quality=90)), photo()) < 6
+    assert distance(opened(encode(Picture.still(Image.fromarray(photo()), None), kind, quality=90)), photo()) < 6
 
 
 def test_a_picture_too_wide_for_webp_is_unencodable_and_says_why():
-    wide = Picture(Image.new("RGB", (17_000, 1)), None)
+    wide = Picture.still(Image.new("RGB", (17_000, 1)), None)
 
     with pytest.raises(UnencodableImage, match=r"17000 × 1 pixels cannot be written as WEBP .*16383"):
         encode(wide, "WEBP")
@@ -175,12 +124,12 @@ def test_a_picture_too_wide_for_webp_is_unencodable_and_says_why():
 
 def test_a_picture_too_wide_for_jpeg_is_unencodable():
     with pytest.raises(UnencodableImage, match="65501 × 1"):
-        encode(Picture(Image.new("RGB", (65_501, 1)), None), "JPEG")
+        encode(Picture.still(Image.new("RGB", (65_501, 1)), None), "JPEG")
 
 
 def test_a_picture_too_wide_for_avif_is_unencodable():
     with pytest.raises(UnencodableImage, match="65537 × 1"):
-        encode(Picture(Image.new("RGB", (65_537, 1)), None), "AVIF")
+        encode(Picture.still(Image.new("RGB", (65_537, 1)), None), "AVIF")
 
 
 def test_the_same_picture_gives_the_same_bytes():
@@ -188,7 +137,7 @@ def test_the_same_picture_gives_the_same_bytes():
 
 
 def test_an_encoded_file_is_complete():
-    data = encode(Picture(Image.fromarray(photo()), None), "PNG")
+    data = encode(Picture.still(Image.fromarray(photo()), None), "PNG")
 
     Image.open(io.BytesIO(data)).verify()
     assert data.endswith(b"IEND\xaeB`\x82")

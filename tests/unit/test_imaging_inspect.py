@@ -6,12 +6,11 @@ import io
 import time
 
 import pytest
-from images import animation, bomb, camera_jpeg, container, exif, opened, photo, saved, stored
+from images import LIMITS, animation, bomb, camera_jpeg, container, exif, opened, photo, saved, stored
 
 from pixtools.errors import CorruptImage, ImageTooLarge, UnsupportedType
-from pixtools.imaging import HEAD_BYTES, MEDIA_TYPES, Limits, inspect, sniff
-
-LIMITS = Limits(pixels=50_000_000, side=16_384, frames=100)
+from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
+from pixtools.imaging.header import Limits, inspect
 
 
 def looked_at(data: bytes, limits: Limits = LIMITS):

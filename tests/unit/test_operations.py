@@ -14,9 +14,9 @@ from images import distance, opened, photo
 from PIL import Image
 from pydantic import ValidationError
 
-from pixtools.imaging import Picture
+from pixtools.imaging.picture import Picture
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Box, Encoder, Entry
+from pixtools.operations.base import Encoder, Entry, Resizing
 
 ENCODERS = {name: operation for name, operation in OPERATIONS.items() if isinstance(operation, Encoder)}
 
@@ -30,7 +30,7 @@ def picture(mode: str = "RGB") -> Picture:
     image = Image.fromarray(photo()).convert(mode.removesuffix("A") if mode == "LA" else mode)
     if mode in ("LA", "RGBA"):
         image.putalpha(Image.linear_gradient("L").resize(image.size))
-    return Picture(image, None)
+    return Picture.still(image, None)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -56,7 +56,7 @@ def test_transparency_is_kept_where_the_format_has_it(name, mode):
 
 
 def test_transparency_becomes_white_in_a_jpg():
-    clear = Picture(Image.new("RGBA", (16, 16), (200, 0, 0, 0)), None)
+    clear = Picture.still(Image.new("RGBA", (16, 16), (200, 0, 0, 0)), None)
 
     assert distance(opened(encoded("jpg", clear)), np.full((16, 16, 3), 255)) < 2
 
@@ -196,7 +196,7 @@ def test_defaults_that_are_given_are_not_recorded():
 
 
 def test_parameters_cannot_be_changed():
-    params = Box(width=10)
+    params = Resizing(width=10)
 
     with pytest.raises(ValidationError, match="frozen"):
         params.width = 20

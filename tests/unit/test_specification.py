@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from images import LIMITS
 from plans import SHA, documents, plan
 
 from dag.plan import SOURCE, Plan, Source
@@ -27,11 +28,11 @@ DESIGN = {
 
 
 def parsed(text: str, max_steps: int = 50) -> Plan:
-    return parse(text, Source("IMG_1.jpg", SHA), max_steps)
+    return parse(text, Source("IMG_1.jpg", SHA, (4000, 3000)), max_steps, LIMITS)
 
 
 def short(operations: str, params: str | None = None) -> Plan:
-    return parse_short(operations, params, Source("IMG_1.jpg", SHA), 50)
+    return parse_short(operations, params, Source("IMG_1.jpg", SHA, (4000, 3000)), 50, LIMITS)
 
 
 def faults_of(call: Any, *args: Any) -> dict[str, str]:
