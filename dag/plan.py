@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from pixtools.imaging.formats import CODECS
+from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.picture import Size
 from pixtools.operations.base import AnyOperation, Kind, Params
 

@@ -8,6 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
@@ -86,7 +87,10 @@ def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: Any) -
     """Return the file that Pillow makes of a picture."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     out = io.BytesIO()
-    image.save(out, kind, **options)
+    if kind == "HEIF":
+        pillow_heif.from_pillow(image).save(out, **options)  # the product does not write it
+    else:
+        image.save(out, kind, **options)
     return out.getvalue()
 
 

@@ -6,20 +6,45 @@ import io
 
 from PIL import Image
 
+from pixtools.imaging import apng, gif
+from pixtools.imaging.animation import animated
 from pixtools.imaging.color import normalise
 from pixtools.imaging.formats import HEAD_BYTES, sniff
 from pixtools.imaging.guard import decoding
+from pixtools.imaging.header import frame_count
 from pixtools.imaging.orientation import orientation, upright
 from pixtools.imaging.picture import Picture
 
 
 def decode(data: bytes) -> Picture:
-    """Decode the first frame of an image file, turned upright.
+    """Decode all frames of an image file, turned upright.
 
-    Raises UnsupportedType, or CorruptImage for anything that its decoder does not like, truncation included.
+    What `inspect` accepts is safe to decode. Raises UnsupportedType, or CorruptImage for anything that its decoder
+    does not like, truncation included.
     """
-    with decoding(), Image.open(io.BytesIO(data), formats=[sniff(data[:HEAD_BYTES])]) as image:
-        image.load()
-        turn = orientation(image)
-        picture = normalise(image, image.info.get("icc_profile"))
+    kind = sniff(data[:HEAD_BYTES])
+    with decoding():
+        if kind == "GIF":
+            return gif.read(data)  # which knows neither profile nor orientation
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            turn = orientation(image)  # before loading, as `inspect` asks: a PNG may have EXIF behind its pixels
+            picture = _frames(image, kind, data)
     return picture.map(lambda frame: upright(frame, turn))
+
+
+def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
+    icc = image.info.get("icc_profile")
+    if kind == "PNG" and getattr(image, "is_animated", False):
+        return apng.read(data, icc, image.info["loop"])
+    count, loops = frame_count(image, kind), int(image.info.get("loop", 0))
+    if count == 1:
+        image.load()
+        return normalise(image, icc)
+    frames, durations = [], []
+    for at in range(count):
+        image.seek(at)
+        image.load()
+        durations.append(image.info["duration"])
+        picture = normalise(image.copy(), icc)
+        frames.append(picture.image)
+    return animated(frames, durations, loops, picture.icc)

@@ -1,19 +1,14 @@
-"""The formats that are read, told apart by their first bytes, and the codecs that are loaded for them."""
+"""The formats that are read, told apart by their first bytes."""
 
 from __future__ import annotations
 
-import PIL
-from PIL import Image, features
+from PIL import Image
 
 from pixtools.errors import UnsupportedType
+from pixtools.imaging.codecs import HAS_HEIF
 
 # Our own limit is checked against the header, before any pixel is decoded, and is lower than Pillow's.
 Image.MAX_IMAGE_PIXELS = None
-
-CODECS = "pillow-" + "-".join(
-    [PIL.__version__, *(str(features.version(name)) for name in ("jpg", "zlib", "webp", "avif"))],
-)
-"""What encoded a file: part of every step key, so that a new codec is not answered from old artifacts."""
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -23,13 +18,15 @@ MEDIA_TYPES = {
     "GIF": "image/gif",
     "TIFF": "image/tiff",
     "BMP": "image/bmp",
-}
+} | ({"HEIF": "image/heic"} if HAS_HEIF else {})
 """Pillow's name of each format that is read, and its media type."""
+
+_SPELLING = {"WEBP": "WebP", "HEIF": "HEIC"}
 
 HEAD_BYTES = 64
 """How much of a file `sniff` wants to see."""
 
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 def sniff(head: bytes) -> str:  # noqa: PLR0911 (one line for each format)
@@ -52,8 +49,13 @@ def sniff(head: bytes) -> str:  # noqa: PLR0911 (one line for each format)
     if head.startswith(b"BM"):
         return "BMP"
     if head[4:8] == b"ftyp" and _HEIF_BRANDS & _brands(head):
-        raise UnsupportedType("HEIC pictures are not supported. Export it as JPEG and send that.")
-    known = ", ".join(name.replace("WEBP", "WebP") for name in MEDIA_TYPES)
+        if HAS_HEIF:
+            return "HEIF"
+        raise UnsupportedType(
+            "HEIC pictures are read where pillow-heif is installed (pip install 'pixtools[heic]'), which it is not "
+            "here. Export it as JPEG and send that."
+        )
+    known = ", ".join(_SPELLING.get(name, name) for name in MEDIA_TYPES)
     raise UnsupportedType(f"The file's first bytes are not those of a supported image. Send one of: {known}.")
 
 

@@ -8,6 +8,7 @@ from typing import IO
 from PIL import Image
 
 from pixtools.errors import ImageTooLarge
+from pixtools.imaging import gif
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
 from pixtools.imaging.guard import decoding
 from pixtools.imaging.orientation import upright_size
@@ -37,15 +38,39 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
     Raises UnsupportedType, CorruptImage or ImageTooLarge.
     """
     data.seek(0)
-    kind = sniff(data.read(HEAD_BYTES))
+    head = data.read(HEAD_BYTES)
+    kind = sniff(head)
     data.seek(0)
-    with decoding(), Image.open(data, formats=[kind]) as image:
-        check_size(image.size, 1, limits)
-        # Counting walks the whole file, which is worth it only once the size of one frame is known to be fair.
-        frames = _count_frames(image, limits.frames)
-        check_size(image.size, frames, limits)
-        width, height = upright_size(image)
-        return Header(MEDIA_TYPES[kind], width, height, frames)
+    with decoding():
+        if kind == "GIF":
+            return _inspect_gif(data.read(), limits)
+        if kind == "WEBP" and head[12:16] == b"VP8X":
+            # Opening one takes memory for its canvas, so hold that against the limits before.
+            check_size(
+                (1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")), 1, limits
+            )
+        with Image.open(data, formats=[kind]) as image:
+            frames = frame_count(image, kind)
+            check_size(image.size, frames, limits)
+            width, height = upright_size(image)
+            return Header(MEDIA_TYPES[kind], width, height, frames)
+
+
+def _inspect_gif(data: bytes, limits: Limits) -> Header:
+    found = gif.parse(data)
+    check_size(found.extent, len(found.frames), limits)
+    return Header(MEDIA_TYPES["GIF"], *found.size, len(found.frames))
+
+
+def frame_count(image: Image.Image, kind: str) -> int:
+    """Return the number of frames of an animation, as its header has it, and 1 for all else.
+
+    Pages of a TIFF and further pictures of a JPEG or HEIC are no animation: the first is the picture.
+    """
+    if kind not in ("PNG", "WEBP", "AVIF"):
+        return 1
+    # Pillow counts the default image of an animated PNG that is no part of the animation.
+    return int(getattr(image, "n_frames", 1)) - bool(image.info.get("default_image"))
 
 
 def check_size(size: Size, frames: int, limits: Limits) -> None:
@@ -58,17 +83,3 @@ def check_size(size: Size, frames: int, limits: Limits) -> None:
     if width * height * frames > limits.pixels:
         count = f"{width} × {height}" + (f" × {frames} frames" if frames > 1 else "")
         raise ImageTooLarge(f"{count} is more than {limits.pixels / 1e6:g} megapixels, the most accepted.")
-
-
-def _count_frames(image: Image.Image, most: int) -> int:
-    """Return the number of frames; of a TIFF, which is slow to count, no more than one above `most`."""
-    if image.format == "TIFF":
-        try:
-            image.seek(most)
-        except EOFError:
-            pass
-        else:
-            return most + 1
-        finally:
-            image.seek(0)
-    return int(getattr(image, "n_frames", 1))

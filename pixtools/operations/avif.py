@@ -4,10 +4,10 @@ from pydantic import Field
 
 from pixtools.imaging.encoding import encode
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import EncodeParams, Encoder
+from pixtools.operations.base import AnimatedParams, Encoder
 
 
-class Avif(EncodeParams):
+class Avif(AnimatedParams):
     quality: int = Field(65, ge=1, le=100, title="Quality", description="higher is better and larger")
     speed: int = Field(9, ge=0, le=10, title="Speed", description="higher is faster and larger")
 
@@ -25,7 +25,7 @@ AVIF = Encoder(
     name="avif",
     title="AVIF",
     summary="Small files for photos, with transparency; current browsers show it.",
-    version=1,
+    version=2,
     params=Avif,
     run=run,
     cost=lambda params: 50 * 2.2 ** (9 - params.speed),  # a little more than half with each speed

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import IO, Annotated, Any, Generic, TypeVar
+from typing import IO, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pixtools.imaging.color import to_srgb
 from pixtools.imaging.geometry import Fit, Placement, place, put
 from pixtools.imaging.picture import Picture, Size
 
@@ -85,13 +86,30 @@ class EncodeParams(Params):
     """What every encoder does to a picture before it writes it."""
 
     resize: Resizing | None = Field(None, title="Resize", description="to this size first")
+    color: Literal["keep", "srgb"] = Field(
+        "keep",
+        title="Colour",
+        description="keep writes the colour profile into the file; srgb converts to sRGB, which needs none",
+    )
 
     def size(self, size: Size) -> Size:
         return self.resize.placement(size).canvas if self.resize else size
 
     def prepare(self, picture: Picture) -> Picture:
         """Return the picture as it is to be written."""
-        return self.resize.apply(picture) if self.resize else picture
+        picture = self.resize.apply(picture) if self.resize else picture
+        return to_srgb(picture) if self.color == "srgb" else picture
+
+
+class AnimatedParams(EncodeParams):
+    """Of an encoder whose format can hold an animation."""
+
+    frames: Literal["all", "first"] = Field(
+        "all", title="Frames", description="all keeps an animation one; first makes a still of it"
+    )
+
+    def prepare(self, picture: Picture) -> Picture:
+        return super().prepare(picture if self.frames == "all" else picture.first())
 
 
 class TransformParams(Params):

@@ -11,6 +11,9 @@ from pixtools.operations.base import EncodeParams, Encoder
 class Jpg(EncodeParams):
     quality: int = Field(85, ge=1, le=95, title="Quality", description="higher is better and larger")
 
+    def prepare(self, picture: Picture) -> Picture:
+        return super().prepare(picture.first())  # a JPEG holds no animation
+
 
 def run(picture: Picture, params: Jpg) -> bytes:
     return encode(flatten(picture), "JPEG", quality=params.quality)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from pixtools.imaging.encoding import encode
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import EncodeParams, Encoder
+from pixtools.operations.base import AnimatedParams, Encoder
 
 _RUN_LENGTH = 3  # zlib's Z_RLE strategy
 
 
-class Png(EncodeParams):
+class Png(AnimatedParams):
     pass
 
 
@@ -24,7 +24,7 @@ PNG = Encoder(
     name="png",
     title="PNG",
     summary="Lossless, with transparency; large for photos.",
-    version=1,
+    version=2,
     params=Png,
     run=run,
     cost=lambda _: 80,

@@ -4,12 +4,12 @@ from pydantic import Field
 
 from pixtools.imaging.encoding import encode
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import EncodeParams, Encoder
+from pixtools.operations.base import AnimatedParams, Encoder
 
 _METHOD = 4  # 0 fast .. 6 small; beyond 4, twice the time buys 4 %
 
 
-class Webp(EncodeParams):
+class Webp(AnimatedParams):
     quality: int = Field(80, ge=1, le=100, title="Quality", description="higher is better and larger")
     lossless: bool = Field(default=False, title="Lossless", description="keep every pixel; quality is then unused")
 
@@ -24,7 +24,7 @@ WEBP = Encoder(
     name="webp",
     title="WebP",
     summary="Smaller than JPG at the same quality, with transparency; every browser shows it.",
-    version=1,
+    version=2,
     params=Webp,
     run=run,
     cost=lambda params: 60 if params.lossless else 75,

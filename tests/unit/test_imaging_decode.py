@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import (
-    animation,
     camera_jpeg,
     container,
     distance,
@@ -57,10 +56,6 @@ def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
     upright = photo()
 
     assert np.array_equal(decode(saved(upright, "PNG", exif=exif(orientation))).image, upright)
-
-
-def test_only_the_first_frame_is_decoded():
-    assert np.asarray(decode(animation(3)).image.convert("RGB")).tolist() == [[[0, 0, 0]]]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])

@@ -1,0 +1,82 @@
+"""Frames as animation files hold them, parts laid over each other, made into frames as they are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from PIL import Image
+
+from pixtools.imaging.picture import Picture, Size
+
+_LOOPS_FOR_EVER = 65_535  # more than WebP can count, and than anybody sees
+_TOO_SHORT_MS, _SHOWN_MS = 10, 100
+
+
+class After(Enum):
+    """What becomes of a layer once its time is over."""
+
+    STAYS = auto()
+    CLEARED = auto()  # its place turns transparent
+    RESTORED = auto()  # its place turns into what it was before
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A frame as its file holds it: part of the canvas."""
+
+    picture: Picture
+    left: int = 0
+    top: int = 0
+    over: bool = True  # blended with what is there, or else put in its place
+    after: After = After.STAYS
+    duration: int = 0  # milliseconds
+
+
+def animated(
+    frames: Sequence[Image.Image], durations: Sequence[float], loops: int, icc: bytes | None = None
+) -> Picture:
+    """Return frames of one size and mode as a picture; a single one is a still.
+
+    A duration of 10 ms or less is one of 100, as every browser shows it: old files say 0 and do not mean it.
+    """
+    if len(frames) == 1:
+        return Picture.still(frames[0], icc)
+    shown = tuple(_SHOWN_MS if round(each) <= _TOO_SHORT_MS else round(each) for each in durations)
+    return Picture(tuple(frames), icc, durations=shown, loops=0 if loops > _LOOPS_FOR_EVER else loops)
+
+
+def compose(size: Size, layers: Iterable[Layer], loops: int) -> Picture:
+    """Lay layers over each other on a transparent canvas, as browsers do: what lies outside of it is cut off."""
+    frames, durations, grey, alpha, icc = [], [], True, False, None
+    for layer, seen in _seen(size, layers):
+        frames.append(seen)
+        durations.append(layer.duration)
+        grey, icc = grey and layer.picture.mode in ("L", "LA"), layer.picture.icc
+        alpha = alpha or seen.getchannel("A").getextrema()[0] < 255  # type: ignore[operator]  # noqa: PLR2004
+    mode = ("L" if grey else "RGB") + ("A" if alpha else "")
+    picture = animated(frames, durations, loops, icc)
+    return picture if mode == "RGBA" else replace(picture, frames=tuple(frame.convert(mode) for frame in frames))
+
+
+def _seen(size: Size, layers: Iterable[Layer]) -> Iterator[tuple[Layer, Image.Image]]:
+    canvas = Image.new("RGBA", size)
+    for layer in layers:
+        image = layer.picture.image.convert("RGBA")
+        width, height = min(image.width, size[0] - layer.left), min(image.height, size[1] - layer.top)
+        if width <= 0 or height <= 0:
+            yield layer, canvas.copy()  # all of it is outside
+            continue
+        place = (layer.left, layer.top, layer.left + width, layer.top + height)
+        before = canvas.crop(place)
+        image = image.crop((0, 0, width, height))
+        canvas.paste(Image.alpha_composite(before, image) if layer.over else image, place)
+        yield layer, canvas.copy()
+        match layer.after:
+            case After.CLEARED:
+                canvas.paste((0, 0, 0, 0), place)
+            case After.RESTORED:
+                canvas.paste(before, place)
+            case After.STAYS:
+                pass

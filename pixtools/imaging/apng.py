@@ -1,0 +1,96 @@
+"""The frames of an animated PNG, each as a PNG of its own for the decoder.
+
+Pillow's own composition blends half-transparent pixels wrongly, clears to the first colour of a palette, and lays the
+animation over the default image.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+
+from PIL import Image
+
+from pixtools.imaging.animation import After, Layer, compose
+from pixtools.imaging.color import normalise
+from pixtools.imaging.picture import Picture, Size
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_AFTER = (After.STAYS, After.CLEARED, After.RESTORED)
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield type and content of each chunk up to IEND, wherever it stands. Raises SyntaxError on a broken checksum."""
+    at = len(_SIGNATURE)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        if data[at + 8 + length : at + 12 + length] != struct.pack(">I", zlib.crc32(kind + body)):
+            raise SyntaxError(f"broken or truncated chunk {kind!r}")
+        yield kind, body
+        if kind == b"IEND":
+            return
+        at += 12 + length
+    raise EOFError("the file ends too early")
+
+
+def read(data: bytes, icc: bytes | None, loops: int) -> Picture:
+    """Decode the frames of an animation as they are seen; a default image that is none of them is left out."""
+    size = struct.unpack_from(">II", data, 16)
+    return compose(size, (_layer(control, alone, size, icc) for control, alone in _frames(data)), loops)
+
+
+def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each frame's fcTL and its pixels as a PNG. Raises ValueError unless there are as many as acTL says."""
+    head, shared, control = b"", b"", b""
+    pixels: list[bytes] = []
+    total = frames = 0
+    for kind, body in _in_order(chunks(data)):
+        if kind in (b"fcTL", b"IEND") and control:
+            ihdr = _chunk(b"IHDR", control[4:12] + head[8:])
+            yield control, _SIGNATURE + ihdr + shared + _chunk(b"IDAT", b"".join(pixels)) + _chunk(b"IEND", b"")
+            pixels.clear()
+            frames += 1
+            if frames == total:
+                return
+        match kind:
+            case b"IHDR":
+                head = body
+            case b"acTL":
+                (total,) = struct.unpack_from(">I", body)
+            case b"PLTE" | b"tRNS":
+                shared += _chunk(kind, body)
+            case b"fcTL":
+                control = body
+            case b"IDAT" if control:  # or else it is the default image
+                pixels.append(body)
+            case b"fdAT":
+                pixels.append(body[4:])
+    raise ValueError(f"it has {frames} frames and says that it has {total}")
+
+
+def _in_order(found: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Pass chunks on. Raises ValueError where those of frames are not numbered one after the other."""
+    number = 0
+    for kind, body in found:
+        if kind in (b"fcTL", b"fdAT"):
+            if int.from_bytes(body[:4], "big") != number:
+                raise ValueError("the frames of the animation are out of order")
+            number += 1
+        yield kind, body
+
+
+def _layer(control: bytes, alone: bytes, size: Size, icc: bytes | None) -> Layer:
+    width, height, left, top, delay, per, after, over = struct.unpack_from(">4xIIIIHHBB", control)
+    if left + width > size[0] or top + height > size[1]:
+        raise ValueError("a frame reaches outside of the picture")
+    with Image.open(io.BytesIO(alone), formats=["PNG"]) as image:
+        image.load()
+        picture = normalise(image, icc)
+    return Layer(picture, left, top, over == 1, _AFTER[after], round(1000 * delay / (per or 100)))
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -1,0 +1,107 @@
+"""The blocks of a GIF: its frames, each as a GIF of its own for the decoder."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import Image
+
+from pixtools.imaging.animation import After, Layer, compose
+from pixtools.imaging.color import normalise
+from pixtools.imaging.picture import Picture, Size
+
+_IMAGE, _EXTENSION = 0x2C, 0x21
+_CONTROL, _APPLICATION = 0xF9, 0xFF
+_AFTER = {2: After.CLEARED, 3: After.RESTORED}
+
+
+@dataclass(frozen=True)
+class Frame:
+    left: int
+    top: int
+    size: Size
+    body: bytes  # flags, palette and pixels
+    control: bytes  # the four bytes of its control extension: flags, delay, transparent colour
+
+
+@dataclass(frozen=True)
+class Gif:
+    size: Size
+    palette: bytes  # flags, background, aspect and the colours that frames without their own have
+    frames: tuple[Frame, ...]
+    loops: int
+    broken: bool  # something stands where a block should begin
+
+    @property
+    def extent(self) -> Size:
+        """The sides of the largest frame and the canvas: frames may be larger than what is seen of them."""
+        sizes = [self.size, *(frame.size for frame in self.frames)]
+        return max(width for width, _ in sizes), max(height for _, height in sizes)
+
+
+def parse(data: bytes) -> Gif:
+    """Find the frames of a GIF without decoding them; a file that ends too early has those that it begins.
+
+    Raises EOFError where there is none.
+    """
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at = 13 + _palette_bytes(flags)
+    palette, control, loops, frames = data[10:at], bytes(4), 1, []
+    while at < len(data) and data[at] in (_IMAGE, _EXTENSION):  # all else ends the file, its trailer among it
+        if data[at] == _IMAGE:
+            if at + 10 > len(data):
+                break
+            left, top, *size, flags = struct.unpack_from("<HHHHB", data, at + 1)
+            end = _end_of_blocks(data, at + 11 + _palette_bytes(flags))
+            frames.append(Frame(left, top, (size[0], size[1]), data[at + 9 : end], control))
+            at, control = end, bytes(4)
+            continue
+        label, body = data[at + 1 : at + 2], data[at + 3 : at + 22]
+        if label == bytes([_CONTROL]) and len(body) >= 4:  # noqa: PLR2004
+            control = body[:4]
+        elif label == bytes([_APPLICATION]) and body.startswith((b"NETSCAPE2.0\3\1", b"ANIMEXTS1.0\3\1")):
+            again = int.from_bytes(body[13:15], "little")
+            loops = again + 1 if again else 0  # a GIF says how often it is shown again
+        at = _end_of_blocks(data, at + 2)
+    if not frames:
+        raise EOFError("there is no frame in it")
+    first = frames[0]
+    canvas = (max(width, first.left + first.size[0]), max(height, first.top + first.size[1]))
+    # Many files end with zeros, or without their trailer; what lies behind it is no part of the picture.
+    broken = data[at:].lstrip(b"\0")[:1] not in (b"", b";")
+    return Gif(canvas, palette, tuple(frames), loops, broken)
+
+
+def read(data: bytes) -> Picture:
+    """Decode all frames of a GIF as they are seen. Raises ValueError where they break off in the middle."""
+    gif = parse(data)
+    if gif.broken:
+        raise ValueError(f"something other than a frame follows frame {len(gif.frames)}")
+    return compose(gif.size, _layers(gif), gif.loops)
+
+
+def _layers(gif: Gif) -> Iterator[Layer]:
+    for frame in gif.frames:
+        head = b"GIF89a" + struct.pack("<HH", *frame.size) + gif.palette
+        control = b"!\xf9\4" + bytes([frame.control[0] & 1]) + frame.control[1:] + b"\0"  # transparency alone
+        alone = head + control + b"," + struct.pack("<HHHH", 0, 0, *frame.size) + frame.body + b";"
+        with Image.open(io.BytesIO(alone), formats=["GIF"]) as image:
+            image.load()
+            picture = normalise(image, None)
+        after = _AFTER.get(frame.control[0] >> 2 & 7, After.STAYS)
+        delay = int.from_bytes(frame.control[1:3], "little") * 10
+        yield Layer(picture, frame.left, frame.top, after=after, duration=delay)
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _end_of_blocks(data: bytes, at: int) -> int:
+    """Return where the chain of blocks that begins at `at` ends, each led by its length, the last being 0."""
+    while at < len(data) and data[at]:
+        at += data[at] + 1
+    return min(at + 1, len(data))

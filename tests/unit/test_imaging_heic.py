@@ -1,0 +1,116 @@
+"""HEIC is read where pillow-heif is installed, and refused with the remedy where it is not."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pillow_heif
+import pytest
+from images import LIMITS, container, distance, exif, photo, saved, stored, wide_gamut_profile
+from PIL import Image
+
+from pixtools.errors import CorruptImage
+from pixtools.imaging.codecs import CODECS
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
+from pixtools.imaging.header import inspect
+
+BEST = {"quality": 95, "chroma": 444}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(container(b"heic", b"heic"), id="by its main brand"),
+        pytest.param(container(b"heix", b"mif1", b"heix"), id="of 10 bits"),
+        pytest.param(container(b"heic", b"mif1", b"heic"), id="sharing a brand with AVIF"),
+        pytest.param(container(b"mif1", b"mif1", b"heic"), id="by that brand"),
+    ],
+)
+def test_heic_is_known_by_its_brands(head):
+    assert sniff(head[:HEAD_BYTES]) == "HEIF"
+
+
+def test_avif_brands_that_follow_its_brand_box_do_not_make_a_heic_an_avif():
+    assert sniff(container(b"heic", b"mif1") + b"avif" * 4) == "HEIF"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_comes_out_upright(orientation):
+    upright = photo()
+    data = saved(stored(upright, orientation), "HEIF", exif=exif(orientation).tobytes(), **BEST)
+
+    header = inspect(io.BytesIO(data), LIMITS)
+
+    assert (header.media_type, header.width, header.height, header.frames) == ("image/heic", 96, 64, 1)
+    assert distance(decode(data).image, upright) < 6
+
+
+def test_the_profile_of_a_heic_is_kept():
+    data = saved(photo(), "HEIF", icc_profile=wide_gamut_profile(), **BEST)
+
+    assert decode(data).icc == wide_gamut_profile()
+
+
+def test_transparency_of_a_heic_is_kept():
+    original = Image.fromarray(photo()).convert("RGBA")
+    original.putalpha(Image.linear_gradient("L").resize(original.size))
+
+    picture = decode(saved(original, "HEIF", **BEST))
+
+    assert picture.mode == "RGBA"
+    assert distance(picture.image.getchannel("A"), original.getchannel("A")) < 3
+
+
+def test_10_bits_of_a_heic_become_8():
+    ramp = np.repeat(np.linspace(0, 65535, 256)[None, :, None], 64, axis=0).repeat(3, axis=2).astype(np.uint16)
+
+    out = io.BytesIO()
+    pillow_heif.encode("RGB;16", (256, 64), ramp.tobytes(), out, **BEST)
+
+    picture = decode(out.getvalue())
+
+    assert picture.mode == "RGB"
+    assert distance(picture.image, ramp / 257) < 3
+
+
+def test_further_pictures_of_a_heic_are_no_animation():
+
+    both = pillow_heif.from_pillow(Image.fromarray(photo()))
+    both.add_from_pillow(Image.new("RGB", (20, 20)))
+    out = io.BytesIO()
+    both.save(out, **BEST)
+
+    assert inspect(io.BytesIO(out.getvalue()), LIMITS).frames == 1
+    assert decode(out.getvalue()).size == (96, 64)
+
+
+def test_a_heic_of_garbage_is_corrupt():
+    with pytest.raises(CorruptImage):
+        decode(container(b"heic", b"mif1") + b"\xa5" * 500)
+
+
+def test_its_version_is_part_of_every_step_key_and_its_type_is_listed():
+    assert "heif-1." in CODECS
+    assert "avif-plugin-1." in CODECS
+    assert MEDIA_TYPES["HEIF"] == "image/heic"
+
+
+def test_without_the_package_it_is_refused_with_the_remedy():
+    script = """
+import sys
+sys.modules["pillow_heif"] = None
+from pixtools.errors import UnsupportedType
+from pixtools.imaging.formats import MEDIA_TYPES, sniff
+assert "HEIF" not in MEDIA_TYPES
+try:
+    sniff(b"\\0\\0\\0\\x18ftypheic" + bytes(4) + b"mif1heic")
+except UnsupportedType as error:
+    print(error.detail)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert "pip install 'pixtools[heic]'" in done.stdout
