@@ -67,7 +67,7 @@ def without(guard, guards, stack, audit):
 
 def report_of_a_zombie(stack, audit, title):
     """Freeze a dispatcher at work; it comes back when another has taken its jobs over and is at work on them."""
-    with Workload(stack, audit, jobs=4, steps=one_avif(speed=3)) as work:
+    with Workload(stack, audit, jobs=4, steps=one_avif(speed=4)) as work:
         name, _ = work.wait_for_work()
         with frozen(dispatcher_called(stack, audit, name)):
             audit.wait(TAKEN_OVER, [work.prefix, name])
@@ -126,8 +126,11 @@ def test_a_request_sent_again_has_one_job(hasty, hasty_audit):
 
 
 def test_without_the_fence_a_zombie_ends_the_job_of_another(hasty, hasty_audit, guards):
-    with without("fence", guards, hasty, hasty_audit):
-        report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no fence")
+    for _ in range(3):  # it takes luck to come back when its own work is done and the other's is not
+        with without("fence", guards, hasty, hasty_audit):
+            report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no fence")
+        if report.duplicated:
+            break
     assert report.duplicated > 0
 
 
