@@ -83,6 +83,75 @@ def exif(orientation: int | None = None) -> Image.Exif:
     return read
 
 
+def private_exif(orientation: int = 6) -> bytes:
+    """Return the tags of a camera that tells all: "secret" marks what nobody should learn who was not told."""
+    tags = exif(orientation)
+    tags[0x013B], tags[0x8298], tags[0x010E] = "A. Painter", "(c) A. Painter", "A soft scene"
+    tags[0x013C], tags[0x9C9F] = "secret-host", "secret subject".encode("utf-16-le")
+    inner = tags.get_ifd(0x8769)
+    inner.update({0x8827: 200, 0xA434: "PixLens 35mm", 0x920A: IFDRational(35), 0x9011: "+09:00", 0xA405: 53})
+    inner.update({0xA002: 9_999, 0xA003: 9_998, 0xA001: 2, 0x9286: b"ASCII\0\0\0secret comment"})
+    inner.update({0xA420: "secret-image-id", 0xA430: "secret owner", 0xA431: "secret-body", 0xA435: "secret-lens"})
+    inner[0x927C] = b"PixMaker\0secret note" + bytes(40)
+    return with_thumbnail(tags.tobytes())
+
+
+def with_thumbnail(block: bytes) -> bytes:
+    """Return EXIF with a second directory that holds a JPEG, as all cameras write it."""
+    whole = bytearray(block.removeprefix(b"Exif\0\0"))
+    order = "<" if whole[:2] == b"II" else ">"
+    (first,) = struct.unpack_from(order + "I", whole, 4)
+    (entries,) = struct.unpack_from(order + "H", whole, first)
+    small = saved(photo(16, 16), "JPEG", comment=b"secret thumbnail")
+    struct.pack_into(order + "I", whole, first + 2 + 12 * entries, len(whole))
+    ends_at = len(whole) + 2 + 3 * 12 + 4
+    whole += struct.pack(order + "H", 3) + struct.pack(order + "HHIHH", 0x0103, 3, 1, 6, 0)
+    whole += struct.pack(order + "HHII", 0x0201, 4, 1, ends_at) + struct.pack(order + "HHII", 0x0202, 4, 1, len(small))
+    return b"Exif\0\0" + bytes(whole) + bytes(4) + small
+
+
+XMP = (
+    b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+    b' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/"'
+    b' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+    b' tiff:Orientation="6" photoshop:City="secret city" xmp:Rating="4">'
+    b'<dc:title><rdf:Alt><rdf:li xml:lang="de">Szene</rdf:li><rdf:li xml:lang="x-default">Scene</rdf:li></rdf:Alt>'
+    b"</dc:title><dc:subject><rdf:Bag><rdf:li>soft</rdf:li><rdf:li>bright</rdf:li></rdf:Bag></dc:subject>"
+    b'</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def iptc(**texts: bytes) -> bytes:
+    """Return datasets of IIM about a picture: a city, keywords, whatever else is given by its number."""
+    pairs = [(90, b"secret city"), (25, b"soft"), (25, "Grüße".encode("latin-1"))]
+    pairs += [(int(number.removeprefix("n")), text) for number, text in texts.items()]
+    return b"".join(struct.pack(">BBBH", 0x1C, 2, number, len(text)) + text for number, text in pairs)
+
+
+def telling(kind: str, orientation: int = 6) -> bytes:
+    """Return `photo` turned by its tags, with all that the container can say; "PNG behind": behind its pixels."""
+    pixels, block = stored(photo(), orientation), private_exif(orientation)
+    match kind:
+        case "JPEG":
+            block_of_iptc = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc())) + iptc() + bytes(len(iptc()) % 2)
+            resource = b"Photoshop 3.0\0" + block_of_iptc
+            segment = b"\xff\xed" + struct.pack(">H", 2 + len(resource)) + resource
+            return saved(pixels, "JPEG", quality=92, exif=block, xmp=XMP, extra=segment, comment=b"secret")
+        case "PNG" | "PNG behind":
+            blocks = _chunk(b"eXIf", block[6:]) + _chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP))
+            plain = saved(pixels, "PNG")
+            at = len(plain) - 12 if kind == "PNG behind" else 33  # before the end, or behind the header
+            return plain[:at] + blocks + plain[at:]
+        case "TIFF":
+            tags = Image.Exif()
+            tags.load(block)
+            tags[0x02BC], tags[0x83BB] = XMP, iptc()
+            return saved(pixels, "TIFF", exif=tags)
+        case _:
+            return saved(pixels, kind, exif=block, xmp=XMP, quality=92)
+
+
 def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: Any) -> bytes:
     """Return the file that Pillow makes of a picture."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))

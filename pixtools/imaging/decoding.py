@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from PIL import Image
 
-from pixtools.imaging import apng, gif
+from pixtools.imaging import apng, gif, notes
 from pixtools.imaging.animation import animated
 from pixtools.imaging.color import normalise
 from pixtools.imaging.formats import HEAD_BYTES, sniff
@@ -28,8 +29,9 @@ def decode(data: bytes) -> Picture:
             return gif.read(data)  # which knows neither profile nor orientation
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             turn = orientation(image)  # before loading, as `inspect` asks: a PNG may have EXIF behind its pixels
+            told = notes.read(image, data)
             picture = _frames(image, kind, data)
-    return picture.map(lambda frame: upright(frame, turn))
+    return replace(picture, notes=told).map(lambda frame: upright(frame, turn))
 
 
 def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:

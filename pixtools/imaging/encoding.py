@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from pixtools.imaging import notes
 from pixtools.imaging.guard import encoding
 from pixtools.imaging.picture import Picture
 
@@ -14,7 +15,7 @@ def encode(picture: Picture, kind: str, **options: Any) -> bytes:
 
     Of frames that look like the one before, PNG and WebP write none and show that one for longer: as seen, and in
     total time, an animation stays the same. AVIF, as Pillow writes it, has no number of loops and runs for ever.
-    Nothing but the pixels and their colour profile is written: EXIF, GPS and XMP stay behind.
+    Beside the pixels, their colour profile and the picture's notes are written, as far as the format has room.
     Raises UnencodableImage when the format's own limits (WebP: 16,383 pixels a side) forbid it, and MemoryError.
     """
     if picture.is_animated and kind != "JPEG":
@@ -26,5 +27,5 @@ def encode(picture: Picture, kind: str, **options: Any) -> bytes:
         }
     out = io.BytesIO()
     with encoding(kind, picture.size):
-        picture.image.save(out, format=kind, icc_profile=picture.icc, **options)
+        picture.image.save(out, format=kind, icc_profile=picture.icc, **notes.blocks(picture.notes, kind), **options)
     return out.getvalue()

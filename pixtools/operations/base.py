@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import IO, Annotated, Any, Generic, Literal, TypeVar
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pixtools.imaging.color import to_srgb
 from pixtools.imaging.geometry import Fit, Placement, place, put
+from pixtools.imaging.notes import Strip, kept
 from pixtools.imaging.picture import Picture, Size
 
 
@@ -91,6 +92,11 @@ class EncodeParams(Params):
         title="Colour",
         description="keep writes the colour profile into the file; srgb converts to sRGB, which needs none",
     )
+    strip: Strip = Field(
+        "gps",
+        title="Strip",
+        description="gps: leave out the place, serial numbers, XMP and IPTC; all: everything; none: nothing",
+    )
 
     def size(self, size: Size) -> Size:
         return self.resize.placement(size).canvas if self.resize else size
@@ -98,7 +104,8 @@ class EncodeParams(Params):
     def prepare(self, picture: Picture) -> Picture:
         """Return the picture as it is to be written."""
         picture = self.resize.apply(picture) if self.resize else picture
-        return to_srgb(picture) if self.color == "srgb" else picture
+        picture = to_srgb(picture) if self.color == "srgb" else picture
+        return replace(picture, notes=kept(picture.notes, self.strip, picture.size))
 
 
 class AnimatedParams(EncodeParams):

@@ -51,7 +51,7 @@ def test_camera_exposure_and_place_are_found_in_every_format_that_has_them(kind)
     assert found["exif"]["date_time_original"] == "2026:02:03 04:05:06"
     assert found["gps"]["latitude"] == pytest.approx(LATITUDE, abs=1e-7)
     assert found["gps"]["longitude"] == pytest.approx(LONGITUDE, abs=1e-7)
-    assert found["gps"]["altitude"] == ALTITUDE
+    assert found["gps"]["altitude_m"] == ALTITUDE
 
 
 def test_the_container_is_described():
@@ -111,7 +111,7 @@ def test_an_altitude_below_the_sea_is_negative():
     tags = exif()
     tags.get_ifd(0x8825)[5] = b"\x01"
 
-    assert facts(jpeg_with(tags))["gps"]["altitude"] == -ALTITUDE
+    assert facts(jpeg_with(tags))["gps"]["altitude_m"] == -ALTITUDE
 
 
 @pytest.mark.parametrize(
