@@ -32,11 +32,12 @@ export const redriveAll = (signal) => send("POST", "/api/dead-letters/redrive", 
 
 export const discardAll = (signal) => send("POST", "/api/dead-letters/discard", { signal, body: { all: true } });
 
-/** Upload `file` with its steps and resolve to the accepted job. XMLHttpRequest, for fetch tells no upload progress. */
-export function createJob({ file, steps, key, signal, onProgress }) {
+/** Upload `file` and `parts`, the files that steps name, and resolve to the job. XMLHttpRequest, for fetch tells no upload progress. */
+export function createJob({ file, parts, steps, key, signal, onProgress }) {
   const form = new FormData();
   form.append("steps", JSON.stringify(steps)); // before the file, so that bad steps can be refused before its bytes
   form.append("file", file, file.name);
+  for (const [name, part] of Object.entries(parts)) form.append(name, part, part.name);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", "/api/jobs");

@@ -2,6 +2,7 @@
 
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
+import { palette } from "/static/palette.js";
 import { stepCard } from "/static/step-card.js";
 import { suggestions } from "/static/suggestions.js";
 
@@ -9,12 +10,7 @@ export function builder({ draft, operations, onChange }) {
   const row = document.getElementById("steps");
   const empty = document.getElementById("no-steps");
   const cards = new Map();
-  const counts = new Map(operations.map(({ op }) => [op, el("span", { class: "count", hidden: true })]));
-
-  fill(document.getElementById("operations"), operations.map((operation) => el("button", {
-    type: "button", class: `operation makes-${operation.output.kind}`, title: operation.summary,
-    "aria-label": `Add ${operation.title}`, on: { click: () => add(operation) },
-  }, el("strong", {}, operation.title), counts.get(operation.op), el("span", { class: "operation-summary" }, operation.summary))));
+  const choices = palette(operations, add);
 
   fill(document.getElementById("suggestions"), suggestions(operations).map(({ title, steps }) => el("button", {
     type: "button", class: "button", on: { click: () => load(steps) },
@@ -62,10 +58,7 @@ export function builder({ draft, operations, onChange }) {
     const nodes = shown.map(({ node }) => node);
     if (nodes.length !== row.children.length || nodes.some((node, i) => node !== row.children[i])) row.replaceChildren(...nodes);
     shown.forEach((one) => one.refresh());
-    for (const [op, count] of counts) {
-      count.textContent = `× ${draft.steps.filter((step) => step.op === op).length}`;
-      count.hidden = !draft.steps.some((step) => step.op === op);
-    }
+    choices.count(draft.steps);
     empty.hidden = draft.steps.length > 0;
     onChange();
   }
@@ -76,5 +69,10 @@ export function builder({ draft, operations, onChange }) {
     clearProblems: () => cards.forEach((one) => one.clear()),
     /** The card of the step with this name, to show a refusal at. */
     named: (name) => [...cards.values()].find(({ step }) => step.name === name) ?? null,
+    /** The same for the parameter that names this part of the request. */
+    naming: (part) => {
+      const [step, parameter] = draft.naming(part) ?? [];
+      return step ? { fail: (_, detail) => cards.get(step.key).fail([parameter], detail) } : null;
+    },
   };
 }

@@ -1,21 +1,42 @@
-// The controls that a field may hold. Each is {control, extra, read(), write(value)}; an empty one reads to undefined.
+// The controls that a field may hold. Each is {control, extra, read(), write(value)}; an empty one reads to undefined, and to null
+// where the service would put a value of its own in the place of undefined.
 
 import { el } from "/static/element.js";
 
 export function number(schema, required) {
+  const whole = schema.type === "integer";
   const control = el("input", {
-    type: "number", inputmode: schema.type === "integer" ? "numeric" : "decimal", min: schema.minimum, max: schema.maximum,
-    step: schema.multipleOf ?? (schema.type === "integer" ? 1 : "any"),
+    type: "number", inputmode: whole ? "numeric" : "decimal", max: schema.maximum,
+    min: schema.minimum ?? schema.exclusiveMinimum, step: schema.multipleOf ?? (whole ? 1 : "any"),
     required: required && schema.default === undefined, placeholder: schema.default ?? "auto", value: schema.default ?? "",
   });
   const read = () => (control.value === "" ? undefined : Number(control.value));
   const slider = bounded(schema) && el("input", {
-    type: "range", min: schema.minimum, max: schema.maximum, step: schema.type === "integer" ? 1 : (schema.maximum - schema.minimum) / 100,
+    type: "range", min: schema.minimum, max: schema.maximum, step: whole ? 1 : stride(schema),
     "aria-label": `${schema.title ?? "Value"} slider`, value: schema.default, on: { input: () => { control.value = slider.value; } },
   });
   const follow = () => { if (slider) slider.value = control.value || schema.default; };
+  const write = (value) => { control.value = value ?? ""; follow(); };
   control.addEventListener("input", follow);
-  return { control, extra: slider ? [slider] : [], read, write: (value) => { control.value = value ?? ""; follow(); } };
+  if (!whole) control.addEventListener("keydown", (event) => {
+    const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const next = Number(control.value) + by * stride(schema);
+    write(Number(Math.min(Math.max(next, schema.minimum ?? -Infinity), schema.maximum ?? Infinity).toFixed(3)));
+    told(control);
+  });
+  return { control, extra: slider ? [slider] : [], read, write };
+}
+
+// The service takes any fraction, so the browser must not insist on a step; arrows and sliders go by one that suits the size of the value.
+function stride({ default: usual = 1, minimum = 0, maximum = Infinity }) {
+  return 10 ** (Math.floor(Math.log10(Math.min(usual || 1, (maximum - minimum) / 10))) - 1);
+}
+
+// What a listener has put into a control by itself: to be heard as if the user had.
+function told(control) {
+  control.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 // A slider over thousands of pixels cannot be aimed; over a hundred it is quicker than typing.
@@ -38,13 +59,53 @@ export function toggle(schema) {
 }
 
 export function choice(schema) {
-  const values = schema.enum ?? [true, false];
+  const values = (schema.enum ?? [true, false]).filter((value) => value !== null);
   const open = schema.optional || schema.default === undefined;
   const control = el("select", {}, open && el("option", { value: "" }, "auto"),
-    values.filter((value) => value !== null).map((value) => el("option", { value: JSON.stringify(value) }, worded(value))));
-  const write = (value) => { control.value = value === null || value === undefined ? "" : JSON.stringify(value); };
+    values.map((value) => el("option", { value: JSON.stringify(value) }, worded(value))));
+  const map = isPlaces(values) && places(values, (value) => { control.value = JSON.stringify(value); told(control); });
+  const follow = () => map && map.mark(control.value);
+  const write = (value) => { control.value = value === null || value === undefined ? "" : JSON.stringify(value); follow(); };
+  control.addEventListener("input", follow);
   write(schema.default);
-  return { control, read: () => (control.value ? JSON.parse(control.value) : undefined), write };
+  return { control, extra: map ? [map.node] : [], read: () => (control.value ? JSON.parse(control.value) : nothing(schema)), write };
+}
+
+const nothing = ({ optional, default: usual }) => (optional && usual !== undefined && usual !== null ? null : undefined);
+
+const isPlaces = (values) => values.includes("center") && values.every((value) => /^(top|bottom|left|right|center|-)+$/.test(value));
+
+/** Places in a picture, to point at; the list beside them holds the same for the keyboard and for screen readers. */
+function places(values, onPick) {
+  const line = (value, first, last) => (value.includes(first) ? 1 : value.includes(last) ? 3 : 2);
+  const spots = values.map((value) => el("span", { class: "place", title: value, on: { click: () => onPick(value) } }));
+  spots.forEach((spot, i) => { spot.style.gridArea = `${line(values[i], "top", "bottom")} / ${line(values[i], "left", "right")}`; });
+  const mark = (chosen) => spots.forEach((spot, i) => spot.classList.toggle("chosen", JSON.stringify(values[i]) === chosen));
+  return { node: el("span", { class: "places", "aria-hidden": "true" }, spots), mark };
+}
+
+/** Empty is no colour: the browser's own picker always holds one, so it stands beside the value and does not hold it. */
+export function color(schema, required) {
+  const control = el("input", {
+    type: "text", class: "color", pattern: schema.pattern, maxlength: 7, title: "# and six hexadecimal digits, such as #ff8800", spellcheck: "false", autocomplete: "off",
+    required: required && schema.default === undefined, placeholder: schema.default ?? (schema.optional ? "none" : "#rrggbb"),
+  });
+  const picker = el("input", {
+    type: "color", "aria-label": `${schema.title ?? "Colour"} picker`, on: { input: () => { control.value = picker.value; follow(); } },
+  });
+  const none = schema.optional && el("button", {
+    type: "button", class: "tool", on: { click: () => { write(null); told(control); control.focus(); } },
+  }, "None");
+  const follow = () => {
+    const known = /^#[0-9a-f]{6}$/i.test(control.value);
+    picker.classList.toggle("is-none", !known);
+    if (known) picker.value = control.value;
+    if (none) none.hidden = !control.value;
+  };
+  const write = (value) => { control.value = value ?? ""; follow(); };
+  control.addEventListener("input", follow);
+  write(schema.default);
+  return { control, extra: [picker, none], read: () => control.value.trim() || nothing(schema), write };
 }
 
 function worded(value) {

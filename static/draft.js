@@ -3,12 +3,14 @@
 // A step is {key, op, name, input, params}. Inputs are held by key and not by name, so renaming breaks nothing.
 // `input` is "source" or a key; for an operation of many inputs a list of keys, or null while it takes all it can.
 
-import { missing } from "/static/schema.js";
+import { PartFiles } from "/static/part-files.js";
+import { missing, partsIn } from "/static/schema.js";
 
 export const SOURCE = "source";
 
 export class Draft {
   steps = [];
+  files = new PartFiles(); // not among the steps, which outlive a reload
   #operations;
   #next = 0;
 
@@ -91,7 +93,24 @@ export class Draft {
     if (empty) return `give ${empty.name} a step to bundle`;
     const lacks = (step) => missing(this.operation(step).parameters, step.params);
     const lacking = this.steps.find(lacks);
-    return lacking ? `give step ${lacking.name} ${lacks(lacking)}` : null;
+    if (lacking) return `give step ${lacking.name} ${lacks(lacking)}`;
+    const lost = this.steps.find((step) => this.#partsOf(step).some((name) => !this.files.get(name)));
+    return lost ? `choose the file of step ${lost.name} again` : null;
+  }
+
+  /** The further files of the request, by the names that steps call them. */
+  parts() {
+    return Object.fromEntries(this.steps.flatMap((step) => this.#partsOf(step)).map((name) => [name, this.files.get(name)]));
+  }
+
+  /** Which step names this part of the request, and in which parameter: [step, parameter], or null. */
+  naming(part) {
+    const step = this.steps.find((one) => this.#partsOf(one).includes(part));
+    return step ? [step, partsIn(this.operation(step).parameters).find((field) => step.params[field] === part)] : null;
+  }
+
+  #partsOf(step) {
+    return partsIn(this.operation(step).parameters).map((field) => step.params[field]).filter(Boolean);
   }
 
   /** The `steps` of POST /api/jobs. */
@@ -118,6 +137,7 @@ export class Draft {
       const input = this.takesMany(step) ? read : (read[0] ?? SOURCE);
       keys.set(name, this.add(step.op, { name, input, params: step.params }).key);
     }
+    this.#missFiles();
     return unknown;
   }
 
@@ -126,6 +146,12 @@ export class Draft {
     if (!steps.every(({ op }) => this.#operations.has(op))) return;
     this.steps = steps;
     this.#next = 1 + Math.max(-1, ...steps.map(({ key }) => Number(key.split("-")[1])));
+    this.#missFiles();
+  }
+
+  /** The files that these steps name are not here; none that is chosen now may be taken for one of them. */
+  #missFiles() {
+    this.files = new PartFiles(this.steps.flatMap((step) => this.#partsOf(step)));
   }
 
   #unique(wanted) {

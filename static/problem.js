@@ -11,7 +11,7 @@ export function showRefusal(box, error, builder) {
   const placed = [];
   const others = errors.filter(({ pointer = "", detail: words }) => {
     const [, area, name, ...path] = pointer.split("/").map(unescape);
-    const card = area === "steps" && name !== undefined ? builder.named(name) : null;
+    const card = area === "steps" && name !== undefined ? builder.named(name) : builder.naming(area);
     if (card) placed.push(card.fail(path, words));
     return !card;
   });

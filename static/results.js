@@ -2,7 +2,7 @@
 
 import { el, icon, keep } from "/static/element.js";
 import { facts } from "/static/facts.js";
-import { bytes, change, dimensions, format } from "/static/words.js";
+import { bytes, change, dimensions, format, outcome } from "/static/words.js";
 
 /** `renew()` answers the job afresh, with URLs that have not expired. */
 export function showResults(parent, job, renew) {
@@ -22,12 +22,13 @@ export function showResults(parent, job, renew) {
 }
 
 function card(name, { artifact, result }, source, renew) {
-  return el("li", { class: result ? "result has-facts" : "result" },
-    artifact && picture(name, artifact),
+  const shown = artifact && picture(name, artifact);
+  return el("li", { class: shown ? "result" : "result has-facts" },
+    shown,
     el("div", { class: "result-body" },
       el("h3", {}, name),
       artifact && about(artifact, source),
-      result && facts(result),
+      result && (shown ? el("p", { class: "result-outcome" }, outcome(result)) : facts(result)),
       artifact && download(name, artifact, renew)));
 }
 

@@ -39,6 +39,11 @@ export function missing(schema, values, defs = schema.$defs) {
   return groups.map((name) => missing(properties[name], values[name], defs)).find(Boolean) ?? null;
 }
 
+/** The names of the parameters that name a further file of the request. */
+export function partsIn({ properties = {}, $defs }) {
+  return Object.keys(properties).filter((name) => kind(resolve(properties[name], $defs)) === "part");
+}
+
 const isDemand = (schema) => Object.keys(schema).join() === "required";
 
 const article = (noun) => `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
@@ -50,6 +55,7 @@ export function kind(schema) {
   if (schema.properties) return "group";
   if (schema.type === "boolean") return schema.optional ? "choice" : "switch";
   if (schema.type === "integer" || schema.type === "number") return "number";
+  if (schema.format === "color" || schema.format === "part") return schema.format;
   return schema.type === "string" ? "text" : "json";
 }
 
@@ -58,8 +64,9 @@ export function label(name, schema) {
 }
 
 /** The range is left out where nobody meets its end: the browser says so to whoever does. */
-export function hint({ minimum, maximum, description }) {
-  const range = maximum - minimum <= 1000 ? `${minimum} to ${maximum}` : null;
+export function hint({ minimum, exclusiveMinimum, maximum, description }) {
+  const from = minimum ?? exclusiveMinimum;
+  const range = maximum - from <= 1000 ? `${minimum === undefined ? `more than ${from}, up` : from} to ${maximum}` : null;
   return [range, description].filter(Boolean).join(", ");
 }
 

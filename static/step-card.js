@@ -7,7 +7,7 @@ import { fields } from "/static/field.js";
 /** {step, node, refresh(), fail(path, detail), clear()}; `on` hears change, move(by) and remove. */
 export function stepCard(draft, step, on) {
   const operation = draft.operation(step);
-  const form = fields(operation.parameters);
+  const form = fields(operation.parameters, { files: draft.files });
   form.write(step.params);
   step.params = form.read();
 
@@ -25,6 +25,7 @@ export function stepCard(draft, step, on) {
 
   const card = el("div", { class: "step-card", role: "group", "aria-describedby": error.id },
     el("div", { class: "step-head" }, number, el("h3", {}, operation.title), el("div", { class: "step-tools" }, up, down, remove)),
+    el("p", { class: "hint" }, operation.summary),
     el("div", { class: "step-wiring" },
       el("div", { class: "field" }, el("label", { for: name.id }, "Name"), name), input.node),
     form.nodes.length > 0 && parameters, error);

@@ -14,7 +14,7 @@ export function submission({ draft, photo, builder, onAccepted }) {
   const told = document.getElementById("upload-told");
   const box = document.getElementById("refusal");
   let sending = null; // the AbortController of the upload under way
-  let attempt = null; // {file, text, key}: the same file and steps go out again under the same key
+  let attempt = null; // {files, text, key}: the same files and steps go out again under the same key
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -39,17 +39,20 @@ export function submission({ draft, photo, builder, onAccepted }) {
 
   async function send() {
     const file = photo.file;
+    const parts = draft.parts();
+    const files = [file, ...Object.values(parts)];
     const steps = draft.specification();
     const text = JSON.stringify(steps);
-    if (attempt?.file !== file || attempt.text !== text) attempt = { file, text, key: freshKey() };
+    const again = attempt?.text === text && files.length === attempt.files.length && files.every((one, i) => one === attempt.files[i]);
+    if (!again) attempt = { files, text, key: freshKey() };
     sending = new AbortController();
     box.hidden = true;
     builder.clearProblems();
-    progress(0, file.size);
+    progress(0, files.reduce((sum, { size }) => sum + size, 0));
     refresh();
     announce("Uploading");
     try {
-      const job = await createJob({ file, steps, key: attempt.key, signal: sending.signal, onProgress: progress });
+      const job = await createJob({ file, parts, steps, key: attempt.key, signal: sending.signal, onProgress: progress });
       attempt = null;
       sending = null;
       onAccepted(job);

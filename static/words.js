@@ -48,6 +48,18 @@ export function change(before, after) {
   return after < before ? `${Math.min(percent, 99)} % smaller` : `${percent} % larger`;
 }
 
+const LOWERED = { max_bytes: "to stay within the bytes allowed", keep_smaller: "to be no larger than the source" };
+
+/** How an encoder came to its file, where it had a goal: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes". */
+export function outcome({ quality, lowered_for: cap, score, target, reached, encodes }) {
+  const missed = reached === false ? ` of the ${target} asked for` : "";
+  return [
+    quality !== undefined && `quality ${quality}${cap ? `, lowered ${LOWERED[cap] ?? `for ${cap}`}` : ""}`,
+    score !== undefined && `score ${score}${missed} (SSIMULACRA2)`,
+    encodes !== undefined && plural(encodes, "encode"),
+  ].filter(Boolean).join(" · ");
+}
+
 export function duration(ms) {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;

@@ -45,6 +45,9 @@ class Misfit(ValueError):
         self.field = field
 
 
+ADVANCED: dict[str, Any] = {"advanced": True}
+"""Marks, in the schema, a parameter that few change: forms fold it away."""
+
 Side = Annotated[int, Field(ge=1, le=16_384)]
 Color = Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$", json_schema_extra={"format": "color"})]
 
@@ -61,9 +64,14 @@ class Resizing(Params):
         title="Fit",
         description="inside keeps the shape, contain adds margins, cover cuts off what goes beyond, fill stretches",
     )
-    upscale: bool = Field(default=False, title="Upscale", description="enlarge what is smaller")
+    upscale: bool = Field(
+        default=False, title="Upscale", description="enlarge what is smaller", json_schema_extra=ADVANCED
+    )
     background: Color | None = Field(
-        None, title="Background", description="of the margins that contain adds; without one they are transparent"
+        None,
+        title="Background",
+        description="of the margins that contain adds; without one they are transparent",
+        json_schema_extra=ADVANCED,
     )
 
     @model_validator(mode="after")
@@ -124,6 +132,7 @@ class TransformParams(Params):
         default=False,
         title="Keep",
         description="leave a lossless PNG even where other steps use the pixels",
+        json_schema_extra=ADVANCED,
     )
 
     def identity(self) -> dict[str, Any]:

@@ -105,6 +105,11 @@ def assert_fits_a_phone(page):
     assert small == []
 
 
+def more(page, name):
+    """The folded part of a step's own parameters."""
+    return step(page, name).locator(".step-parameters > details")
+
+
 def download(page, name) -> bytes:
     with page.expect_download() as started:
         result(page, name).get_by_role("link", name=re.compile("^Download")).click()
@@ -181,6 +186,49 @@ def test_a_resize_without_a_size_says_what_is_missing(page):
 
     step(page, "resize").get_by_label("Height").fill("200")
     expect(page.locator("#start-reason")).to_have_text("Ready.")
+
+
+def test_a_choice_and_a_colour_of_the_form_are_in_the_result(page):
+    page.get_by_label("Choose a photo").set_input_files(photo(12))  # 640 x 480
+    add(page, "Resize", "PNG")
+    resize = step(page, "resize")
+    for side in ("Width", "Height"):
+        resize.get_by_label(side).fill("300")
+    resize.get_by_label("Fit").select_option("contain")
+    more(page, "resize").get_by_text("More").click()
+    resize.get_by_label("Background picker").fill("#00ff00")
+    expect(resize.get_by_label("Background", exact=True)).to_have_value("#00ff00")
+    start(page)
+    wait_until_succeeded(page)
+
+    picture = Image.open(io.BytesIO(download(page, "png"))).convert("RGB")
+    assert picture.size == (300, 300)
+    assert picture.getpixel((150, 5)) == (0, 255, 0)  # the margin above
+    assert picture.getpixel((150, 150)) != (0, 255, 0)
+    page.get_by_role("button", name="Same steps, another photo").click()
+    expect(resize.get_by_label("Background", exact=True)).to_have_value("#00ff00")  # unfolded, for it is not as usual
+    resize.get_by_role("button", name="None").click()
+    expect(resize.get_by_label("Background", exact=True)).to_have_value("")
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("by", ["the browser", "the service"])
+def test_an_error_at_a_folded_parameter_is_unfolded_and_focused(page, by):
+    page.get_by_label("Choose a photo").set_input_files(photo(13))
+    add(page, "Resize")
+    step(page, "resize").get_by_label("Width").fill("300")
+    expect(step(page, "resize").get_by_label("Background", exact=True)).to_be_hidden()
+    more(page, "resize").get_by_text("More").click()
+    step(page, "resize").get_by_label("Background", exact=True).fill("red")
+    more(page, "resize").get_by_text("More").click()
+    if by == "the service":
+        page.evaluate("document.getElementById('build').noValidate = true")
+    start(page)
+
+    expect(step(page, "resize").get_by_label("Background", exact=True)).to_be_visible()
+    expect(step(page, "resize").get_by_label("Background", exact=True)).to_be_focused()
+    if by == "the service":
+        expect(step(page, "resize").locator(".field-error:visible")).to_have_count(1)
 
 
 def test_an_encoder_added_after_a_resize_reads_it(page):
