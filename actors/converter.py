@@ -114,7 +114,8 @@ class _Table:
             case Transform():
                 return self._pass_on(step, operation.run(self.pictures[step.inputs[0]], params))
             case Composite():
-                parts = {name: self._blobs.get(self._order.inputs.parts[name]) for name in operation.parts(params)}
+                names = set(operation.parts(params).values())
+                parts = {name: self._blobs.get(self._order.inputs.parts[name]) for name in names}
                 return self._pass_on(step, operation.run(self.pictures[step.inputs[0]], params, parts))
             case Inspector():
                 result = operation.run(self.file(), params)

@@ -230,7 +230,9 @@ class Dispatcher:
             ledger.report(Cached(name, None))  # nobody needs its pixels any more
         graph = Graph(
             plan,
-            inputs=Inputs(job.owner, job.source_key, job.source_bytes),
+            inputs=Inputs(
+                job.owner, job.source_key, job.source_bytes, {part.name: part.blob_key for part in claim.view.parts}
+            ),
             converters=self._pool,
             deadline_s=self._settings.step_deadline.total_seconds(),
             report=ledger.report,
@@ -244,5 +246,7 @@ class Dispatcher:
         """Return the plan of stored steps: the same specification, checked by the same code."""
         job = claim.view.job
         document = {step.name: {"op": step.op, "input": step.inputs, **step.params} for step in claim.view.steps}
-        source = Source(job.source_name, job.source_sha256, (job.source_width, job.source_height), job.source_frames)
+        parts = {part.name: part.sha256 for part in claim.view.parts}
+        size = (job.source_width, job.source_height)
+        source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts)
         return build(document, source, len(document), self._settings.image_limits())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -99,6 +100,7 @@ def build(document: object, source: Source, max_steps: int, limits: Limits) -> P
     drafts = {name: _Draft(name, spec, faults) for name, spec in document.items()}
     for draft in drafts.values():
         draft.check_inputs(drafts, max_steps, faults)
+        draft.check_parts(source, faults)
     faults += [
         Fault(pointer("steps", name), f"differs from {_shown(other)} in case alone; name one of them otherwise")
         for name, other in itertools.combinations(drafts, 2)
@@ -113,7 +115,9 @@ def build(document: object, source: Source, max_steps: int, limits: Limits) -> P
         raise _invalid(faults)
     ready = [drafts[name] for name in ordered]
     sizes = _sizes(ready, source, limits, faults)
-    faults += _part_faults(ready, source)
+    asked = {part for draft in ready for part in draft.parts.values()}
+    unused = [name for name in source.parts if name not in asked]
+    faults += [Fault(pointer(name), "is a file that no step names; leave it out") for name in unused]
     if faults:
         raise _invalid(faults)
     return _bind(ready, source, sizes)
@@ -191,6 +195,23 @@ class _Draft:
         if most is not None and len(self.inputs) > most:
             faults.append(Fault(here, f"{len(self.inputs)} inputs are too many; {self.operation_name} reads {most}"))
 
+    def check_parts(self, source: Source, faults: list[Fault]) -> None:
+        missing = [(field, part) for field, part in self.parts.items() if part not in source.parts]
+        faults += [
+            Fault(
+                pointer("steps", self.name, field),
+                f"there is no part {_shown(part)} in the request; send the file under this name",
+            )
+            for field, part in missing
+        ]
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """The further files of the request that its parameters name, by the parameter."""
+        if not isinstance(self.operation, Composite) or self.params is None:
+            return {}
+        return self.operation.parts(self.params)
+
     @property
     def operation_name(self) -> str:
         return self.operation.name if self.operation else "?"
@@ -235,29 +256,6 @@ def _sizes(drafts: list[_Draft], source: Source, limits: Limits, faults: list[Fa
     return sizes
 
 
-def _part_faults(drafts: list[_Draft], source: Source) -> list[Fault]:
-    """Return what does not match between the parts of the request and the parameters that name them."""
-    faults = []
-    asked: set[str] = set()
-    for draft in drafts:
-        names = _parts(draft)
-        asked.update(names)
-        faults += [
-            Fault(
-                pointer("steps", draft.name),
-                f"there is no part {_shown(name)} in the request; send the file under this name",
-            )
-            for name in names
-            if name not in source.parts
-        ]
-    unused = [name for name in source.parts if name not in asked]
-    return [*faults, *(Fault(pointer(name), "is a file that no step names; leave it out") for name in unused)]
-
-
-def _parts(draft: _Draft) -> tuple[str, ...]:
-    return draft.operation.parts(draft.params) if isinstance(draft.operation, Composite) else ()
-
-
 def _bind(drafts: list[_Draft], source: Source, sizes: dict[str, Size]) -> Plan:
     """Return the plan of drafts without faults, in running order."""
     bundled = {
@@ -271,7 +269,7 @@ def _bind(drafts: list[_Draft], source: Source, sizes: dict[str, Size]) -> Plan:
         operation, params = draft.operation, draft.params
         assert operation is not None and params is not None  # noqa: S101, PT018 (a fault otherwise)
         entries = [names[name] for name in draft.inputs] if operation.max_inputs is None else []
-        parts = [source.parts[name] for name in _parts(draft)]
+        parts = [source.parts[name] for name in draft.parts.values()]
         keys[draft.name] = step_key(operation, params, [keys[name] for name in draft.inputs], entries, parts)
         names[draft.name] = file_name(source.name, draft.name, operation.extension)
         leaves_file = (
@@ -324,8 +322,10 @@ def _in_short_form(fault: Fault, names: list[str]) -> Fault:
             return Fault(pointer("operations", names.index(name)) if name in names else "/operations", fault.detail)
         case ["steps", name, *rest]:
             return Fault("/".join(["/operation_params", name, *rest]), fault.detail)
-        case _:
+        case ["steps"]:
             return Fault("/operations", fault.detail)
+        case _:
+            return fault  # of a further file
 
 
 def _invalid(faults: list[Fault]) -> InvalidPlan:

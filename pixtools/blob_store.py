@@ -41,6 +41,11 @@ def source_key(owner: str, sha256: str, job_id: uuid.UUID) -> str:
     return f"{SOURCES}{owner}/{sha256}-{job_id}"
 
 
+def part_key(owner: str, sha256: str, job_id: uuid.UUID, name: str) -> str:
+    """Return the key of a further file of a job's request, among the sources."""
+    return f"{source_key(owner, sha256, job_id)}-{name}"
+
+
 def artifact_key(owner: str, step_key: str, extension: str) -> str:
     """Return a key for what one try of a step leaves."""
     return f"{ARTIFACTS}{owner}/{step_key}/{uuid.uuid4().hex}.{extension}"

@@ -42,7 +42,7 @@ from pixtools.moves import (
     steps_of,
 )
 from pixtools.outcomes import Began, Cached, Crashed, Done, Failed, Outcome, Stored
-from pixtools.records import Answer, Artifact, DeadLetter, Job, Step
+from pixtools.records import Answer, Artifact, DeadLetter, Job, Part, Step
 from pixtools.settings import Settings
 from pixtools.states import STEP_ENDED, Happening, JobState, StepState
 
@@ -59,6 +59,15 @@ class NewStep:
 
 
 @dataclass(frozen=True)
+class NewPart:
+    name: str
+    blob_key: str
+    media_type: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class NewJob:
     owner: str
     source_key: str
@@ -70,6 +79,7 @@ class NewJob:
     source_bytes: int
     source_sha256: str
     steps: tuple[NewStep, ...]  # in running order
+    parts: tuple[NewPart, ...] = ()
     id: uuid.UUID = field(default_factory=uuid7)  # UUIDv7, for jobs are listed by it
 
 
@@ -97,11 +107,12 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as its readers see it: its steps in running order, and the artifacts they left by step name."""
+    """A job as its readers see it: its steps in running order, the artifacts they left by step name, its parts."""
 
     job: Job
     steps: tuple[Step, ...]
     artifacts: dict[str, Artifact]
+    parts: tuple[Part, ...] = ()  # by name
 
 
 @dataclass(frozen=True)
@@ -156,10 +167,11 @@ class JobStore:
                 .where(col(Job.id) == job_id, col(Job.owner) == owner)
                 .order_by(col(Step.position)),
             ).all()
+            parts = _parts(session, [job_id])
         if not rows:
             raise NotFound(f"There is no job {job_id}.")
         artifacts = {step.name: artifact for _, step, artifact in rows if artifact}
-        return JobView(rows[0][0], tuple(step for _, step, _ in rows), artifacts)
+        return JobView(rows[0][0], tuple(step for _, step, _ in rows), artifacts, tuple(parts))
 
     def version(self, owner: str, job_id: uuid.UUID) -> int:
         """Return the count of changes that a reader of the job could have seen."""
@@ -458,7 +470,7 @@ class JobStore:
 
 
 def _insert_job(session: Session, new: NewJob, retention: timedelta) -> JobView:
-    facts = {name: value for name, value in vars(new).items() if name != "steps"}
+    facts = {name: value for name, value in vars(new).items() if name not in ("steps", "parts")}
     facts |= {"state": JobState.QUEUED, "expires_at": func.now() + retention}
     job = session.scalars(insert(Job).values(**facts).returning(Job)).one()
     rows = [
@@ -469,17 +481,22 @@ def _insert_job(session: Session, new: NewJob, retention: timedelta) -> JobView:
         for position, step in enumerate(new.steps)
     ]  # fmt: skip
     session.execute(insert(Step), [row.model_dump(exclude_none=True) for row in rows])
-    return JobView(job, tuple(rows), {})
+    parts = [Part(job_id=job.id, **vars(part)) for part in sorted(new.parts, key=lambda part: part.name)]
+    if parts:
+        session.execute(insert(Part), [part.model_dump() for part in parts])
+    return JobView(job, tuple(rows), {}, tuple(parts))
 
 
 def _views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """Return jobs with their steps and artifacts, in the order given, by one query."""
+    """Return jobs with their steps, artifacts and parts, in the order given, by two queries."""
     if not jobs:
         return []
+    job_ids = [job.id for job in jobs]
+    parts = _parts(session, job_ids)
     rows = session.execute(
         select(Step, Artifact)
         .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
-        .where(col(Step.job_id).in_([job.id for job in jobs]))
+        .where(col(Step.job_id).in_(job_ids))
         .order_by(col(Step.job_id), col(Step.position)),
     ).all()
     return [
@@ -487,9 +504,15 @@ def _views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             job,
             tuple(step for step, _ in rows if step.job_id == job.id),
             {step.name: artifact for step, artifact in rows if step.job_id == job.id and artifact},
+            tuple(part for part in parts if part.job_id == job.id),
         )
         for job in jobs
     ]
+
+
+def _parts(session: Session, job_ids: Collection[uuid.UUID]) -> Sequence[Part]:
+    query = select(Part).where(col(Part.job_id).in_(job_ids)).order_by(col(Part.name).collate("C"))
+    return session.scalars(query).all()
 
 
 def _reusable(session: Session, view: JobView) -> dict[str, Artifact]:

@@ -41,7 +41,7 @@ class Reconciler:
         there has died since, or lost its lease. Only the youngest may still be on their way into a record.
         """
         expired = self._free(self._store.expire_jobs)
-        dropped = self._free(self._store.drop_artifacts)
+        dropped = self._free(lambda: [[key] for key in self._store.drop_artifacts()])
         forgotten = 0
         while number := self._store.forget_jobs(self._settings.record_retention):
             forgotten += number
@@ -80,11 +80,12 @@ class Reconciler:
             lost, found, after = lost + newly_lost, found + newly_found, upto or after
         return orphans, lost, found
 
-    def _free(self, step: Callable[[], list[str]]) -> int:
-        """Repeat a step that lets go of some objects at a time until none is left."""
+    def _free(self, step: Callable[[], list[list[str]]]) -> int:
+        """Repeat a step that lets go of some records at a time, each with its objects, until none is left."""
         freed = 0
         while keys := step():
-            self._blobs.delete(self._store.unreferenced(keys))  # version 0001 shared sources between jobs
+            # Version 0001 shared sources between jobs.
+            self._blobs.delete(self._store.unreferenced(list(chain.from_iterable(keys))))
             freed += len(keys)
         return freed
 

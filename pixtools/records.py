@@ -78,6 +78,19 @@ class Job(SQLModel, table=True):
     source_sha256: str = Field(sa_type=TEXT)
 
 
+class Part(SQLModel, table=True):
+    """A further file of a request, for the steps that name it."""
+
+    __table_args__ = (Index("part_blob", "blob_key"),)
+
+    job_id: uuid.UUID = Field(sa_column=Column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True))
+    name: str = Field(primary_key=True, sa_type=TEXT)
+    blob_key: str = Field(sa_type=_KEY)
+    media_type: str = Field(sa_type=TEXT)
+    bytes: int
+    sha256: str = Field(sa_type=TEXT)
+
+
 class Artifact(SQLModel, table=True):
     """What a step left in object storage; jobs of the same owner share it by its step key."""
 

@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from pixtools.database import Database
 from pixtools.moves import move_job, no_open_letter
-from pixtools.records import Artifact, Installation, Job, Step
+from pixtools.records import Artifact, Installation, Job, Part, Step
 from pixtools.states import JOB_MOVES, JobState, origins
 
 _AT_ONCE = 500
@@ -35,8 +35,8 @@ class RetentionStore:
             found: uuid.UUID = session.scalars(select(col(Installation.id))).one()
             return found
 
-    def expire_jobs(self) -> list[str]:
-        """Expire some jobs whose results were kept long enough; return the keys of their sources.
+    def expire_jobs(self) -> list[list[str]]:
+        """Expire some jobs whose results were kept long enough; return the keys of the source and parts of each.
 
         One with a dead letter that somebody may still redrive stays.
         """
@@ -55,7 +55,9 @@ class RetentionStore:
             for job_id, _ in rows:
                 move_job(session, job_id, JobState.EXPIRED)
                 session.execute(update(Step).where(col(Step.job_id) == job_id).values(artifact_id=None))
-            return [key for _, key in rows]
+            query = select(Part).where(col(Part.job_id).in_([job_id for job_id, _ in rows]))
+            parts = session.scalars(query).all() if rows else []
+            return [[key, *(part.blob_key for part in parts if part.job_id == job_id)] for job_id, key in rows]
 
     def drop_artifacts(self) -> list[str]:
         """Delete some artifacts that no step refers to any more; return the keys of their files.
@@ -80,7 +82,7 @@ class RetentionStore:
             return len(session.execute(statement).all())
 
     def unreferenced(self, blob_keys: Collection[str]) -> set[str]:
-        """Return those of `blob_keys` that neither an artifact nor a job that has not expired refers to."""
+        """Return those of `blob_keys` that no artifact and no job that has not expired refers to."""
         with self._transaction() as session:
             return set(blob_keys) - _referenced(session, blob_keys)
 
@@ -119,4 +121,7 @@ def _referenced(session: Session, blob_keys: Collection[str]) -> set[str]:
     sources = select(col(Job.source_key)).where(
         col(Job.source_key).in_(blob_keys), col(Job.state) != JobState.EXPIRED,
     )  # fmt: skip
-    return {*session.scalars(artifacts), *session.scalars(sources)}
+    parts = select(col(Part.blob_key)).join(Job, col(Job.id) == col(Part.job_id)).where(
+        col(Part.blob_key).in_(blob_keys), col(Job.state) != JobState.EXPIRED,
+    )  # fmt: skip
+    return {*session.scalars(artifacts), *session.scalars(sources), *session.scalars(parts)}

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     max_side: int = Field(16_384, ge=1)
     max_frames: int = Field(100, ge=1)
     max_steps: int = Field(50, ge=1)
+    max_parts: int = Field(5, ge=0)  # files beside the image, for the steps that name them
+    max_part_pixels: int = Field(16_000_000, ge=1)
 
     lease: Duration = timedelta(seconds=30)
     beat: Duration = timedelta(seconds=10)
@@ -74,3 +76,6 @@ class Settings(BaseSettings):
 
     def image_limits(self) -> Limits:
         return Limits(self.max_pixels, self.max_side, self.max_frames)
+
+    def part_limits(self) -> Limits:
+        return Limits(min(self.max_part_pixels, self.max_pixels), self.max_side, self.max_frames)

@@ -18,6 +18,8 @@ class LimitsAnswer(BaseModel):
     side: int
     frames: int
     steps: int
+    parts: int  # files beside the image
+    part_pixels: int
     step_seconds: float  # what takes longer is ended
 
 
@@ -59,6 +61,8 @@ def catalog(settings: Settings) -> Catalog:
             side=settings.max_side,
             frames=settings.max_frames,
             steps=settings.max_steps,
+            parts=settings.max_parts,
+            part_pixels=settings.part_limits().pixels,
             step_seconds=settings.step_deadline.total_seconds(),
         ),
         media_types=list(MEDIA_TYPES.values()),

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +20,12 @@ from uuid6 import uuid7
 from dag.plan import Plan, Source
 from dag.specification import parse, parse_short
 from pixtools.answer_cache import AnswerCache
-from pixtools.blob_store import BlobStore, source_key
+from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.errors import BadRequest, KeyInUse, PixToolsError
 from pixtools.hints import QUEUED, Hints
-from pixtools.job_store import Accepted, Idempotency, JobStore, JobView, NewJob, NewStep, Scope
+from pixtools.job_store import Accepted, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
 from pixtools.settings import Settings
-from serve.uploads import Upload, receive
+from serve.uploads import Upload, UploadedFile, receive
 from serve.views import job_answer
 
 _UPLOADS_AT_ONCE = 16
@@ -84,8 +84,9 @@ class Intake:
             await self.answers.release(scope, token)
 
     def _plan(self, upload: Upload) -> Plan:
-        header = upload.header
-        source = Source(upload.name, upload.sha256, (header.width, header.height), header.frames)
+        header = upload.image.header
+        parts = {name: part.sha256 for name, part in upload.parts.items()}
+        source = Source(upload.name, upload.image.sha256, (header.width, header.height), header.frames, parts)
         fields, most, limits = upload.fields, self.settings.max_steps, self.settings.image_limits()
         if "steps" in fields:
             return parse(fields["steps"], source, most, limits)
@@ -93,40 +94,48 @@ class Intake:
 
     async def _submit(self, owner: str, upload: Upload, plan: Plan, identity: Idempotency | None) -> Accepted:
         new = _new_job(owner, upload, plan)
+        files = {new.source_key: upload.image} | {part.blob_key: upload.parts[part.name] for part in new.parts}
         # Durable before it is referenced.
-        put = partial(self.blobs.put, new.source_key, upload.file, upload.header.media_type)
-        await anyio.to_thread.run_sync(put, limiter=self._uploads)
+        await anyio.to_thread.run_sync(self._put, files, limiter=self._uploads)
         accepted = await run_in_threadpool(self.store.submit, new, identity, self._render)
         if accepted.replayed:
-            await run_in_threadpool(self._forget, new.source_key)
+            await run_in_threadpool(self._forget, files)
         else:
             await self.hints.publish(QUEUED)
         return accepted
 
-    def _forget(self, source_key: str) -> None:
-        """Delete a source that no job came to use."""
+    def _put(self, files: Mapping[str, UploadedFile]) -> None:
+        for key, file in files.items():
+            self.blobs.put(key, file.data, file.header.media_type)
+
+    def _forget(self, keys: Collection[str]) -> None:
+        """Delete files that no job came to use."""
         with suppress(PixToolsError):  # then the sweeper does it
-            self.blobs.delete([source_key])
+            self.blobs.delete(keys)
 
     def _render(self, view: JobView) -> bytes:
         return job_answer(view, self.blobs).model_dump_json().encode()
 
 
 def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
-    job_id = uuid7()
+    job_id, image = uuid7(), upload.image
     return NewJob(
         id=job_id,
         owner=owner,
-        source_key=source_key(owner, upload.sha256, job_id),
+        source_key=source_key(owner, image.sha256, job_id),
         source_name=upload.name,
-        source_media_type=upload.header.media_type,
-        source_width=upload.header.width,
-        source_height=upload.header.height,
-        source_frames=upload.header.frames,
-        source_bytes=upload.bytes,
-        source_sha256=upload.sha256,
+        source_media_type=image.header.media_type,
+        source_width=image.header.width,
+        source_height=image.header.height,
+        source_frames=image.header.frames,
+        source_bytes=image.bytes,
+        source_sha256=image.sha256,
         steps=tuple(
             NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
+        ),
+        parts=tuple(
+            NewPart(name, part_key(owner, part.sha256, job_id, name), part.header.media_type, part.bytes, part.sha256)
+            for name, part in upload.parts.items()
         ),
     )
 
@@ -134,5 +143,8 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
 def _fingerprint(upload: Upload, plan: Plan) -> str:
     """Return a digest of what the request asks for: never of its raw body, whose boundaries and order change."""
     steps = {step.name: [step.operation.name, step.inputs, step.params.given()] for step in plan.steps}
-    canonical = json.dumps([upload.name, upload.sha256, steps], sort_keys=True, separators=(",", ":"))
+    content: list[object] = [upload.name, upload.image.sha256, steps]
+    if upload.parts:  # else as version 0002 of the code wrote it, whose answers are replayed as well
+        content.append({name: part.sha256 for name, part in upload.parts.items()})
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

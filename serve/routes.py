@@ -35,11 +35,18 @@ _UPLOAD = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
+                    # Named by whoever sends them.
+                    "additionalProperties": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "a further image, such as `logo`, for the steps whose parameters name it",
+                    },
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": "the image"},
                         "steps": {
                             "type": "string",
-                            "description": "JSON: named steps, each with `op`, `input` and the operation's parameters",
+                            "description": "JSON: named steps, each with `op`, `input` and the operation's parameters; "
+                            "one that takes a further image names the part of this form that it comes as",
                             "example": '{"web": {"op": "webp", "input": "source", "resize": {"width": 1280}}}',
                         },
                         "operations": {

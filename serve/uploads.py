@@ -14,17 +14,19 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from dag.plan import NAME
 from pixtools.errors import (
     BadRequest,
     DiskFull,
     EmptyUpload,
     Fault,
     InvalidRequest,
+    PixToolsError,
     UploadTooLarge,
     is_full,
     pointer,
 )
-from pixtools.imaging.header import Header, inspect
+from pixtools.imaging.header import Header, Limits, inspect
 from pixtools.settings import Settings
 
 _FIELDS = ("steps", "operations", "operation_params")
@@ -33,20 +35,35 @@ _MAX_NAME = 150
 
 
 @dataclass(frozen=True)
-class Upload:
-    """An image that passed every check short of decoding, and the fields that came with it."""
+class UploadedFile:
+    """An image file that passed every check short of decoding."""
 
-    file: IO[bytes]
-    name: str
+    data: IO[bytes]
     bytes: int
     sha256: str
     header: Header
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image, its file name, and what came with it: fields, and further images by the names of their parts."""
+
+    image: UploadedFile
+    name: str
+    parts: dict[str, UploadedFile]
+    fields: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Form:
+    file: UploadFile
+    parts: dict[str, UploadFile]
     fields: dict[str, str]
 
 
 @asynccontextmanager
 async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]:
-    """Read the request; its spooled file is gone on leaving. Raises the errors of its form, size and type."""
+    """Read the request; its spooled files are gone on leaving. Raises the errors of its form, size and type."""
     most = settings.max_upload_bytes + _FORM_BYTES
     if int(request.headers.get("content-length") or 0) > most:
         raise _too_large(settings)
@@ -60,11 +77,15 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]
             raise DiskFull("Send it again in a while.") from error
         raise
     try:
-        file, fields = _parts(form)
-        if file.size is not None and file.size > settings.max_upload_bytes:
+        read = _read(form, settings)
+        if sum(file.size or 0 for file in (read.file, *read.parts.values())) > settings.max_upload_bytes:
             raise _too_large(settings)
-        sha256, header = await run_in_threadpool(_examine, file.file, settings)
-        yield Upload(file.file, safe_name(file.filename), file.size or 0, sha256, header, fields)
+        image = await run_in_threadpool(_examine, read.file, settings.image_limits())
+        parts = {
+            name: await run_in_threadpool(_examine_part, name, file, settings.part_limits())
+            for name, file in read.parts.items()
+        }
+        yield Upload(image, safe_name(read.file.filename), parts, read.fields)
     finally:
         await form.close()
 
@@ -79,22 +100,26 @@ def safe_name(name: str | None) -> str:
     return (stem[: _MAX_NAME - len(ending) - 1] or "image") + dot + ending
 
 
-def _parts(form: FormData) -> tuple[UploadFile, dict[str, str]]:
+def _read(form: FormData, settings: Settings) -> _Form:
     files: list[UploadFile] = []
+    parts: dict[str, UploadFile] = {}
     fields: dict[str, str] = {}
     faults: list[Fault] = []
     for name, value in form.multi_items():
         if name == "file" and isinstance(value, UploadFile):
             files.append(value)
-        elif name == "file":
-            faults.append(Fault("/file", "came as text; send it as a file, with a file name"))
-        elif name not in _FIELDS or isinstance(value, UploadFile):
-            faults.append(Fault(pointer(name), f"is no field of this request; it has file, {', '.join(_FIELDS)}"))
-        elif name in fields:
+        elif name in fields or name in parts:
             faults.append(Fault(pointer(name), "stands twice"))
+        elif (wrong := _misfit(name, value)) is not None:
+            faults.append(Fault(pointer(name), wrong))
+        elif isinstance(value, UploadFile):
+            parts[name] = value
         else:
             fields[name] = value
     faults += _conflicts(len(files), fields)
+    if len(parts) > settings.max_parts:
+        too_many = f"{len(parts)} files beside the image are more than the {settings.max_parts} accepted"
+        faults += [Fault(pointer(name), too_many) for name in list(parts)[settings.max_parts :]]
     if faults:
         raise InvalidRequest("Correct the fields that are named.", tuple(faults))
     if not files:
@@ -102,7 +127,24 @@ def _parts(form: FormData) -> tuple[UploadFile, dict[str, str]]:
         raise BadRequest("The image is missing.", (missing,))
     if not {"steps", "operations"} & fields.keys():
         raise BadRequest("The work is missing.", (Fault("/steps", "is missing; send `steps` or `operations`"),))
-    return files[0], fields
+    return _Form(files[0], parts, fields)
+
+
+def _misfit(name: str, value: UploadFile | str) -> str | None:
+    """Say what is wrong with a field or a further file by itself."""
+    is_file = isinstance(value, UploadFile)
+    if name == "file":
+        return "came as text; send it as a file, with a file name"
+    if name in _FIELDS:
+        return "came as a file; send it as text" if is_file else None
+    if not is_file:
+        return (
+            f"is no field of this request; it has file, {', '.join(_FIELDS)}. "
+            "An image for a step is sent as a file, with a file name"
+        )
+    if not NAME.fullmatch(name):
+        return "is no name for a file that a step takes: use up to 64 letters, digits, - and _"
+    return None
 
 
 def _conflicts(files: int, fields: dict[str, str]) -> list[Fault]:
@@ -116,16 +158,25 @@ def _conflicts(files: int, fields: dict[str, str]) -> list[Fault]:
     return faults
 
 
-def _examine(file: IO[bytes], settings: Settings) -> tuple[str, Header]:
+def _examine(upload: UploadFile, limits: Limits) -> UploadedFile:
+    file = upload.file
     digest = hashlib.sha256()
     file.seek(0)
     while chunk := file.read(1 << 20):
         digest.update(chunk)
-    if file.tell() == 0:
+    size = file.tell()
+    if size == 0:
         raise EmptyUpload("The file has no bytes. Choose another one.")
-    header = inspect(file, settings.image_limits())
+    header = inspect(file, limits)
     file.seek(0)
-    return digest.hexdigest(), header
+    return UploadedFile(file, size, digest.hexdigest(), header)
+
+
+def _examine_part(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
+    try:
+        return _examine(upload, limits)
+    except PixToolsError as error:
+        raise type(error)(f"The image {name!r}: {error.detail}", (Fault(pointer(name), error.detail),)) from error
 
 
 def _capped(receive: Receive, most: int, settings: Settings) -> Receive:
@@ -144,4 +195,6 @@ def _capped(receive: Receive, most: int, settings: Settings) -> Receive:
 
 
 def _too_large(settings: Settings) -> UploadTooLarge:
-    return UploadTooLarge(f"At most {settings.max_upload_bytes / 1e6:g} MB are accepted. Send a smaller file.")
+    return UploadTooLarge(
+        f"At most {settings.max_upload_bytes / 1e6:g} MB are accepted, all files together. Send smaller ones."
+    )

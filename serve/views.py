@@ -58,6 +58,14 @@ class SourceAnswer(BaseModel):
     sha256: str
 
 
+class PartAnswer(BaseModel):
+    """A file that came beside the image."""
+
+    media_type: str
+    bytes: int
+    sha256: str
+
+
 class Progress(BaseModel):
     done: int
     total: int
@@ -71,6 +79,7 @@ class JobAnswer(BaseModel):
     finished_at: Time | None
     expires_at: Time | None
     source: SourceAnswer
+    parts: dict[str, PartAnswer]
     progress: Progress
     steps: dict[str, StepAnswer]
 
@@ -100,6 +109,10 @@ def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
             bytes=job.source_bytes,
             sha256=job.source_sha256,
         ),
+        parts={
+            part.name: PartAnswer(media_type=part.media_type, bytes=part.bytes, sha256=part.sha256)
+            for part in view.parts
+        },
         progress=Progress(done=sum(step.state in STEP_ENDED for step in view.steps), total=len(view.steps)),
         steps={step.name: _step(job, step, view.artifacts.get(step.name), blobs, now) for step in view.steps},
     )

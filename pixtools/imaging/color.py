@@ -78,6 +78,28 @@ def to_srgb(picture: Picture) -> Picture:
     return replace(picture.map(converted), icc=None)
 
 
+def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Return RGBA pixels in sRGB as RGBA by the profile of a picture that they are to join, RGB or grey.
+
+    Raises nothing: a profile that cannot be used is as good as none.
+    """
+    if icc is None:
+        return image
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(icc)), "RGB",
+            "L" if icc[16:20] == b"GRAY" else "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )  # fmt: skip
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    found = ImageCms.applyTransform(image.convert("RGB"), transform)
+    assert found is not None  # noqa: S101 (only in place it is)
+    found = found.convert("RGB")
+    found.putalpha(image.getchannel("A"))
+    return found
+
+
 def to_grey(picture: Picture) -> Picture:
     """Return the lightness of the picture (luma of ITU-R BT.601) as L or LA, without a profile."""
     picture = to_srgb(picture)

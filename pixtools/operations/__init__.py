@@ -14,6 +14,7 @@ from pixtools.operations.png import PNG
 from pixtools.operations.resize import RESIZE
 from pixtools.operations.rotate import ROTATE
 from pixtools.operations.sharpen import SHARPEN
+from pixtools.operations.watermark import WATERMARK
 from pixtools.operations.webp import WEBP
 from pixtools.operations.zip import ZIP
 
@@ -21,7 +22,7 @@ from pixtools.operations.zip import ZIP
 OPERATIONS: dict[str, AnyOperation] = {
     operation.name: operation
     for operation in (
-        JPG, PNG, WEBP, AVIF, RESIZE, CROP, ROTATE, FLIP, BLUR, SHARPEN, GRAYSCALE, METADATA, ZIP,
+        JPG, PNG, WEBP, AVIF, RESIZE, CROP, ROTATE, FLIP, BLUR, SHARPEN, GRAYSCALE, WATERMARK, METADATA, ZIP,
     )
 }  # fmt: skip
 

@@ -50,6 +50,9 @@ ADVANCED: dict[str, Any] = {"advanced": True}
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 Color = Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$", json_schema_extra={"format": "color"})]
+PartName = Annotated[
+    str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", json_schema_extra={"format": "part"})
+]  # of a further file of the request
 
 
 class Resizing(Params):
@@ -231,7 +234,7 @@ class Composite(PixelOperation[T]):
     """A change of pixels that further files of the request take part in."""
 
     run: Callable[[Picture, T, Parts], Picture]
-    parts: Callable[[T], tuple[str, ...]]  # the names of those that the parameters ask for
+    parts: Callable[[T], Mapping[str, str]]  # the names of those that the parameters ask for, by field
 
 
 @dataclass(frozen=True, kw_only=True)

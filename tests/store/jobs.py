@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from pixtools.errors import CorruptImage
-from pixtools.job_store import Accepted, Claim, Idempotency, JobStore, JobView, NewJob, NewStep, Scope
+from pixtools.job_store import Accepted, Claim, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
 from pixtools.outcomes import Began, Done, Failed, Outcome, Stored
 from pixtools.states import JobState, StepState
 
@@ -23,7 +23,9 @@ OPS = {"t": "resize", "u": "resize", "z": "zip"}
 """What steps of these names do; all others encode."""
 
 
-def new_job(steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN, keys: str = "") -> NewJob:
+def new_job(
+    steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN, keys: str = "", parts: tuple[str, ...] = (),
+) -> NewJob:  # fmt: skip
     """Return a job whose step keys are its own, or those of all jobs that are given the same `keys`."""
     unique = keys or uuid.uuid4().hex
     return NewJob(
@@ -40,6 +42,7 @@ def new_job(steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN
             NewStep(name, OPS.get(name, "png"), inputs, {"n": 1}, f"{name}-{unique}")
             for name, inputs in (steps or ONE).items()
         ),
+        parts=tuple(NewPart(name, f"sources/x-{name}", "image/png", 7, "ef" * 32) for name in parts),
     )
 
 
@@ -99,7 +102,7 @@ def everything(database: psycopg.Connection) -> list[tuple]:
     """Return all that is recorded, to compare with later."""
     return [
         row
-        for table in ("job", "step", "artifact", "dead_letter", "step_event")
+        for table in ("job", "part", "step", "artifact", "dead_letter", "step_event")
         for row in database.execute(f"SELECT {table}::text FROM {table} ORDER BY 1").fetchall()
     ]
 

@@ -118,6 +118,14 @@ def insert_as_0001_did(url: str, *names: str) -> uuid.UUID:
     return job_id
 
 
+def insert_as_0002_did(url: str) -> uuid.UUID:
+    """Insert a job of one step by the columns that revision 0002 has, as its code did."""
+    job_id = insert_as_0001_did(url, "a")
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE job SET written = 0, expires_at = now() + interval '7 days'")
+    return job_id
+
+
 @contextmanager
 def stores(settings: Settings, url: str) -> Iterator[tuple[JobStore, DeadLetterStore]]:
     database = Database(settings.model_copy(update={"database_url": SecretStr(url)}))
@@ -143,6 +151,37 @@ def test_a_job_that_version_0001_wrote_goes_its_whole_way(settings, fresh_url, f
         assert letters.redrive(letter).job_id == job_id
         assert finish(store, claim(store), "b", settle=True) is JobState.SUCCEEDED
         assert store.get("ann", job_id).job.expires_at is not None
+
+
+@pytest.mark.parametrize("first", ["0002", "0003"], ids=["before the upgrade", "after it, by code that still runs"])
+def test_a_job_that_version_0002_wrote_is_a_still_without_parts(settings, fresh_url, first):
+    move(fresh_url, first)
+    job_id = insert_as_0002_did(fresh_url)
+    migrate.upgrade(fresh_url)
+
+    with stores(settings, fresh_url) as (store, _):
+        claimed = claim(store)
+        assert (claimed.id, claimed.view.job.source_frames, claimed.view.parts) == (job_id, 1, ())
+        assert finish(store, claimed, "a", settle=True) is JobState.SUCCEEDED
+
+
+def test_the_way_down_to_0002_and_up_again_keeps_all_but_the_parts(settings, fresh_url):
+    migrate.upgrade(fresh_url)
+    with stores(settings, fresh_url) as (store, _):
+        with_part = submit(store, new_job(parts=("logo",))).job_id
+        before = store.get("ann", with_part)
+
+    move(fresh_url, "0002")
+    assert "part" not in tables(fresh_url)
+    old = insert_as_0002_did(fresh_url)
+    migrate.upgrade(fresh_url)
+
+    with stores(settings, fresh_url) as (store, _):
+        after = store.get("ann", with_part)
+        assert after.job.source_key == before.job.source_key
+        assert [step.model_dump() for step in after.steps] == [step.model_dump() for step in before.steps]
+        assert after.parts == ()
+        assert {claimed.id for claimed in store.claim("d0", 10)} == {with_part, old}
 
 
 def bury_as_0001_did(url: str, job_id: uuid.UUID) -> None:

@@ -34,7 +34,7 @@ def done(store: JobStore, keys: str = "", blob: str = "blob", owner: str = ANN) 
 def expired(store: JobStore, kept: RetentionStore, clock, **facts: str) -> Claim:
     claimed = done(store, **facts)
     clock.end_retention(claimed.id)
-    assert kept.expire_jobs() == ["sources/x"]
+    assert kept.expire_jobs() == [["sources/x"]]
     return claimed
 
 
@@ -55,7 +55,7 @@ def test_a_job_expires_when_its_results_were_kept_long_enough(store, kept, clock
     assert job.expires_at == job.finished_at + settings.job_retention
     clock.end_retention(claimed.id)
 
-    assert kept.expire_jobs() == ["sources/x"]
+    assert kept.expire_jobs() == [["sources/x"]]
     assert kept.expire_jobs() == []
 
     view = store.get(ANN, claimed.id)

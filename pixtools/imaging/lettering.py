@@ -1,0 +1,118 @@
+"""Lines of text as pictures, in FiraGO: Latin, Greek, Cyrillic, Georgian, Arabic, Hebrew, Devanagari and Thai."""
+
+from __future__ import annotations
+
+import io
+import math
+import unicodedata
+from functools import cache
+from typing import Literal
+
+import pymupdf_fonts
+from PIL import Image, ImageColor, ImageDraw, ImageFont, features
+
+from pixtools.imaging.picture import Size
+
+Align = Literal["left", "center", "right"]
+
+_OUTLINE = 0.06  # of the font's size
+_REFERENCE = 1000  # a size to take the font's proportions at
+_SAMPLE = 32  # a size to look at single letters at
+_LIGHT = 140  # of 255: brighter letters get a dark outline
+_RIGHT_TO_LEFT = ("R", "AL")
+
+
+def line_size(text: str, height: float, room: Size) -> float:
+    """Return the size of the font whose lines are `height` pixels high; a smaller one where text goes beyond `room`."""
+    size = height / _line_height()
+    while True:
+        width, depth = _extent(text, size)
+        if width <= room[0] and depth <= room[1]:
+            return size
+        size *= min(room[0] / width, room[1] / depth, 0.98)  # hinting rounds: one step may not be enough
+
+
+def line_height(size: float) -> float:
+    """Return how many pixels high a line in a font of `size` is."""
+    return size * _line_height()
+
+
+def letters(text: str, size: float, color: str, align: Align) -> Image.Image:
+    """Return RGBA: the text in `color` within a thin outline that tells it from any ground, cut to its ink."""
+    left, top, right, bottom = _box(text, size)
+    ink = ImageColor.getrgb(color)[:3]
+    edge = (0, 0, 0) if ImageColor.getcolor(color, "L") > _LIGHT else (255, 255, 255)  # type: ignore[operator]
+
+    def drawn(fill: tuple[int, ...], stroke: float) -> Image.Image:
+        # Coverage by itself, then colour: drawn on transparent pixels, edges would mix with the black below them.
+        cover = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(cover).text((-left, -top), text, 255, _font(size), align=align, stroke_width=stroke)
+        layer = Image.new("RGBA", cover.size, fill)
+        layer.putalpha(cover)
+        return layer
+
+    whole = Image.alpha_composite(drawn(edge, size * _OUTLINE), drawn(ink, 0))
+    return whole.crop(whole.getbbox())
+
+
+def unwritable(text: str) -> str | None:
+    """Say what keeps a text from being written, with the remedy; None where nothing does."""
+    for char in text:
+        if char != "\n" and unicodedata.category(char) in ("Cc", "Cs"):
+            return f"has the control character {_named(char)}; leave it out"
+    if (lacking := _lacking(text)) is not None:
+        return f"has {_named(lacking)}, which the font lacks; it has Latin, Greek, Cyrillic, Arabic, Hebrew and Thai"
+    if letters(text, _SAMPLE, "#ffffff", "left").getbbox() is None:
+        return "shows nothing; write some letters"
+    if not features.check("raqm") and any(map(_needs_shaping, text)):
+        # Without it Pillow would set letters apart and backwards.
+        return "needs FriBiDi to be set right; install it (libfribidi0) where the service runs"
+    return None
+
+
+def _lacking(text: str) -> str | None:
+    """Return the first character for which the font has nothing but its sign for what it lacks."""
+    font = _font(_SAMPLE, ImageFont.Layout.BASIC)
+    sign = bytes(font.getmask("\uffff"))  # no character, and never one
+    return next(
+        (char for char in dict.fromkeys(text) if not char.isspace() and bytes(font.getmask(char)) == sign), None
+    )
+
+
+def _needs_shaping(char: str) -> bool:
+    return unicodedata.bidirectional(char) in _RIGHT_TO_LEFT or unicodedata.category(char) in ("Mn", "Mc")
+
+
+def _named(char: str) -> str:
+    shown = f"{char!r}" if char.isprintable() else ""
+    return f"{shown} (U+{ord(char):04X} {unicodedata.name(char, '')}".strip() + ")"
+
+
+def _extent(text: str, size: float) -> Size:
+    left, top, right, bottom = _box(text, size)
+    return right - left, bottom - top
+
+
+def _box(text: str, size: float) -> tuple[int, int, int, int]:
+    """Return what the ink of a text covers, outline included, about the point where it is drawn."""
+    canvas = ImageDraw.Draw(Image.new("L", (1, 1)))
+    left, top, right, bottom = canvas.textbbox((0, 0), text, _font(size), stroke_width=size * _OUTLINE)
+    # One pixel more: of broken strokes Pillow says less than it draws.
+    return math.floor(left) - 1, math.floor(top) - 1, math.ceil(right) + 1, math.ceil(bottom) + 1
+
+
+@cache
+def _line_height() -> float:
+    """Return the height of a line over the size of the font."""
+    return sum(_font(_REFERENCE).getmetrics()) / _REFERENCE
+
+
+def _font(size: float, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
+    # One for each use: FreeType's faces are not for two threads.
+    return ImageFont.truetype(io.BytesIO(_file()), size, layout_engine=layout)
+
+
+@cache
+def _file() -> bytes:
+    found: bytes = pymupdf_fonts.myfont("figo")
+    return found

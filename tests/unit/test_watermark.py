@@ -1,0 +1,396 @@
+"""Watermarks: where they stand, how they mix with the picture, and which cannot be made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from images import LIMITS, animation, distance, opened, photo, saved, truncated_jpeg, wide_gamut_profile
+from PIL import Image, ImageCms
+from plans import SHA
+from pydantic import ValidationError
+
+from dag.plan import Plan, Source
+from dag.specification import build
+from pixtools.errors import CorruptImage, InvalidPlan, UnsupportedType
+from pixtools.imaging.picture import Picture
+from pixtools.imaging.stamp import Position
+from pixtools.operations import OPERATIONS
+from pixtools.operations.base import Misfit
+
+WATERMARK = OPERATIONS["watermark"]
+ANCHORS = [position for position in get_args(Position) if position != "tile"]
+RED = (255, 0, 0, 255)
+
+
+def ground(color: Any = "white", size: tuple[int, int] = (200, 100), mode: str = "RGB") -> Picture:
+    return Picture.still(Image.new(mode, size, color))
+
+
+def logo(size: tuple[int, int] = (40, 20), color: tuple[int, ...] = RED) -> bytes:
+    return saved(Image.new("RGBA", size, color), "PNG")
+
+
+def marked(picture: Picture, data: bytes | None = None, **params: Any) -> Picture:
+    """Return the picture with a text, or with the image in `data`."""
+    if data is not None:
+        params["image"] = "logo"
+    model = WATERMARK.params.model_validate(params)
+    model.size(picture.size)
+    return WATERMARK.run(picture, model, {"logo": data})
+
+
+def touched(before: Picture, after: Picture) -> tuple[int, int, int, int]:
+    """Return the box (left, top, right, bottom) of what changed."""
+    changed = (np.asarray(before.image.convert("RGBA")) != np.asarray(after.image.convert("RGBA"))).any(axis=-1)
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+@pytest.mark.parametrize("position", ANCHORS)
+def test_an_image_stands_where_it_is_told_to(position):
+    after = marked(ground(), logo(), position=position, scale=0.4, margin=0.1)
+
+    left = 10 if "left" in position else 150 if "right" in position else 80
+    top = 10 if "top" in position else 70 if "bottom" in position else 40
+    assert touched(ground(), after) == (left, top, left + 40, top + 20)
+
+
+@pytest.mark.parametrize("position", ANCHORS)
+def test_the_ink_of_a_text_keeps_the_margin_too(position):
+    box = touched(ground("gray"), marked(ground("gray"), text="gÅ", position=position, scale=0.3, margin=0.1))
+
+    left, top, right, bottom = box
+    assert ("left" in position) == (left == 10)
+    assert ("right" in position) == (right == 190)
+    assert ("top" in position) == (top == 10)
+    assert ("bottom" in position) == (bottom == 90)
+    if "left" not in position and "right" not in position:
+        assert abs(left + right - 200) <= 1
+
+
+def test_a_mark_is_opaque_as_far_as_it_is_told_to():
+    after = marked(ground("black"), logo(), position="center", scale=0.4, opacity=0.5)
+
+    assert after.image.getpixel((100, 50)) == (128, 0, 0)
+    assert marked(ground("black"), logo(), position="center", opacity=1).image.getpixel((100, 50)) == (255, 0, 0)
+
+
+def test_what_is_opaque_stays_opaque():
+    after = marked(ground(), logo(), position="center")
+
+    assert after.mode == "RGB"
+    assert marked(ground((0, 0, 0, 255), mode="RGBA"), logo()).image.getextrema()[3] == (255, 255)
+
+
+def test_on_a_transparent_picture_a_mark_keeps_its_own_colour():
+    """The colour that is hidden below, green, takes no part."""
+    after = marked(ground((0, 255, 0, 0), mode="RGBA"), logo(), position="center", scale=0.4, opacity=0.5)
+
+    assert after.image.getpixel((100, 50)) == (255, 0, 0, 128)
+    assert after.image.getpixel((1, 1)) == (0, 255, 0, 0)
+
+
+def test_half_transparent_pixels_mix_by_their_weights():
+    after = marked(ground((0, 0, 255, 128), mode="RGBA"), logo(), position="center", scale=0.4, opacity=0.5)
+
+    red, green, blue, alpha = after.image.getpixel((100, 50))
+    assert abs(alpha - 192) <= 1
+    assert abs(red - 170) <= 2
+    assert green == 0
+    assert abs(blue - 85) <= 2
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_a_grey_mark_leaves_a_grey_picture_grey(mode):
+    color = 40 if mode == "L" else (40, 255)
+    for after in (
+        marked(ground(color, mode=mode), text="grey"),
+        marked(ground(color, mode=mode), logo(color=(9,) * 4)),
+    ):
+        assert after.mode == mode
+
+
+@pytest.mark.parametrize(("mode", "becomes"), [("L", "RGB"), ("LA", "RGBA")])
+def test_a_coloured_mark_gives_a_grey_picture_colours(mode, becomes):
+    picture = ground(40 if mode == "L" else (40, 255), mode=mode)
+
+    for after in (marked(picture, logo(), opacity=1), marked(picture, text="red", color="#ff0000", opacity=1)):
+        assert after.mode == becomes
+        assert after.image.getpixel((0, 0))[:3] == (40, 40, 40)
+        assert np.asarray(after.image)[..., 0].max() == 255
+
+
+def test_every_frame_of_an_animation_is_marked():
+    frames = tuple(Image.new("RGB", (200, 100), color) for color in ("white", "black", "blue"))
+    after = marked(Picture(frames, durations=(10, 20, 30), loops=2), logo(), position="center", opacity=1)
+
+    assert (after.durations, after.loops) == ((10, 20, 30), 2)
+    assert [frame.getpixel((100, 50)) for frame in after.frames] == [(255, 0, 0)] * 3
+    assert [frame.getpixel((0, 0)) for frame in after.frames] == [(255, 255, 255), (0, 0, 0), (0, 0, 255)]
+
+
+def test_of_an_animated_mark_the_first_frame_is_taken():
+    assert marked(ground(), animation(3), opacity=1, position="center").image.getpixel((100, 50)) == (0, 0, 0)
+
+
+def test_the_picture_that_was_marked_is_left_as_it_was():
+    """Its pixels may be in memory that is shared with other converters, and cannot be written."""
+    array = photo()
+    array.setflags(write=False)
+    picture = Picture.still(Image.fromarray(array))
+
+    after = marked(picture, text="mine", scale=0.3)
+
+    assert np.array_equal(picture.image, photo())
+    assert distance(after.image, photo()) > 0.1
+
+
+def test_an_image_larger_than_the_picture_is_shrunk_to_fit_within_the_margins():
+    tall = marked(ground(), logo((100, 1000)), position="center", scale=1.0, margin=0.1)
+    wide = marked(ground(size=(100, 200)), logo((1000, 100)), position="center", scale=1.0, margin=0.1)
+
+    assert touched(ground(), tall) == (96, 10, 104, 90)
+    assert touched(ground(size=(100, 200)), wide) == (10, 96, 90, 104)
+
+
+def test_a_text_wider_than_the_picture_is_shrunk_to_fit_within_the_margins():
+    after = marked(ground("gray"), text="A text that is much too wide", scale=0.5, margin=0.05, position="center")
+
+    left, top, right, bottom = touched(ground("gray"), after)
+    assert 5 <= left <= 9
+    assert 191 <= right <= 195
+    assert bottom - top < 30
+
+
+def test_a_text_is_as_high_as_it_is_told_to_be():
+    def heights(scale: float) -> int:
+        _, top, _, bottom = touched(
+            ground("gray", (2000, 1000)), marked(ground("gray", (2000, 1000)), text="gÅ", scale=scale)
+        )
+        return bottom - top
+
+    assert 90 <= heights(0.1) <= 115  # lines of 100 pixels, filled from Å's ring to g's tail, and an outline
+    assert abs(heights(0.2) - 2 * heights(0.1)) <= 3
+
+
+def test_lines_stand_below_each_other():
+    def size(text: str) -> tuple[int, int]:
+        left, top, right, bottom = touched(ground("gray"), marked(ground("gray"), text=text, scale=0.2))
+        return right - left, bottom - top
+
+    assert size("one\ntwo")[1] > size("one two")[1] + 15
+    assert size("one\ntwo")[0] < size("one two")[0]
+
+
+@pytest.mark.parametrize("color", ["white", "black", "#808080", "#ff0000"])
+@pytest.mark.parametrize("text_color", ["#ffffff", "#000000", "#ff0000", "#808080"])
+def test_a_text_is_seen_on_any_ground(color, text_color):
+    after = np.asarray(marked(ground(color), text="seen", scale=0.4, color=text_color).image, dtype=int)
+
+    assert np.abs(after - np.asarray(ground(color).image, dtype=int)).max() > 70
+
+
+def test_the_edges_of_letters_mix_with_nothing_but_their_outline():
+    """On a transparent picture: no pixel is darker than the letters and their outline, white both."""
+    after = marked(ground((0, 0, 0, 0), mode="RGBA"), text="edge", color="#7f7f7f", scale=0.4, opacity=1)
+
+    pixels = np.asarray(after.image)
+    assert pixels[pixels[..., 3] > 0][:, 0].min() >= 126
+
+
+def test_arabic_is_joined_and_runs_from_right_to_left():
+    """Letters that are joined take less room than the same ones apart; the first one stands at the right."""
+    apart, joined = (
+        touched(ground("gray", (800, 100)), marked(ground("gray", (800, 100)), text=text, scale=0.6, position="left"))
+        for text in ("س ل ا م", "سلام")
+    )
+
+    assert joined[2] < apart[2] * 0.75
+    first_wide = marked(ground("gray", (800, 100)), text="سا", scale=0.6, position="left", opacity=1)
+    changed = np.asarray(first_wide.image)[..., 0] != 128
+    columns = np.flatnonzero(changed.any(axis=0))
+    left, right = np.array_split(changed[:, columns[0] : columns[-1] + 1], 2, axis=1)
+    assert right[60:].sum() > left[60:].sum()  # the bowl of the first letter, seen, hangs at the right
+
+
+def test_marks_are_laid_all_over_the_picture():
+    picture = ground(size=(400, 300))
+    after = np.asarray(marked(picture, logo(), position="tile", scale=0.1, opacity=1).image)
+
+    red = (after == (255, 0, 0)).all(axis=-1)
+    assert all(part.any() for row in np.array_split(red, 4) for part in np.array_split(row, 4, axis=1))
+    assert 0.15 < red.mean() < 0.5
+
+
+def test_marks_all_over_a_large_picture_take_no_time_for_each():
+    after = marked(ground(size=(3000, 2000)), logo((1, 1)), position="tile", scale=0.0005, opacity=1)
+
+    assert (np.asarray(after.image)[..., 1] == 0).sum() > 100_000
+
+
+def test_a_marks_colours_are_those_it_has_in_srgb_whatever_the_pictures_profile():
+    picture = replace(ground("black"), icc=wide_gamut_profile())
+    after = marked(picture, logo(), position="center", opacity=1)
+
+    assert after.icc == picture.icc
+    shown = ImageCms.profileToProfile(
+        after.image, ImageCms.ImageCmsProfile(__import__("io").BytesIO(after.icc)), ImageCms.createProfile("sRGB")
+    )
+    assert max(abs(one - other) for one, other in zip(shown.getpixel((100, 50)), RED[:3], strict=True)) <= 3
+    assert after.image.getpixel((100, 50)) != RED[:3]
+
+
+def test_a_profile_of_a_mark_is_heeded():
+    wide = saved(Image.new("RGB", (40, 20), (255, 0, 0)), "PNG", icc_profile=wide_gamut_profile())
+    plain = marked(ground("black"), saved(Image.new("RGB", (40, 20), (200, 60, 60)), "PNG"), position="center")
+    same = saved(Image.new("RGB", (40, 20), (200, 60, 60)), "PNG", icc_profile=wide_gamut_profile())
+
+    assert marked(ground("black"), wide, position="center", opacity=1).image.getpixel((100, 50)) == (255, 0, 0)
+    assert marked(ground("black"), same, position="center").image.getpixel((100, 50)) != plain.image.getpixel((100, 50))
+
+
+def test_a_profile_that_is_none_keeps_nobody_from_marking():
+    picture = replace(ground("black"), icc=b"no profile")
+
+    assert marked(picture, logo(), position="center", opacity=1).image.getpixel((100, 50)) == RED[:3]
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(truncated_jpeg(), CorruptImage), (b"\x89PNG\r\n\x1a\n" + bytes(50), CorruptImage), (b"%PDF", UnsupportedType)],
+)
+def test_a_damaged_mark_is_named(data, error):
+    with pytest.raises(error, match="The image 'logo': "):
+        marked(ground(), data)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({}, "give a text or an image"),
+        ({"text": "a", "image": "logo"}, "give a text or an image"),
+        ({"text": ""}, "at least 1 character"),
+        ({"text": "   \n"}, "shows nothing"),
+        ({"text": "a" * 201}, "at most 200 characters"),
+        ({"text": "a\tb"}, r"control character \(U\+0009\)"),
+        ({"text": "a\rb"}, "control character"),
+        ({"text": "写真"}, r"'写' \(U\+5199 CJK UNIFIED IDEOGRAPH-5199\), which the font lacks"),
+        ({"text": "hi 😀"}, "GRINNING FACE"),
+        ({"image": "../logo"}, "pattern"),
+        ({"image": "logo", "color": "#ff0000"}, "color is for text"),
+        ({"text": "a", "color": "red"}, "pattern"),
+        ({"text": "a", "opacity": 0}, "greater than 0"),
+        ({"text": "a", "opacity": 1.1}, "less than or equal to 1"),
+        ({"text": "a", "scale": 0}, "greater than 0"),
+        ({"text": "a", "scale": 2}, "less than or equal to 1"),
+        ({"text": "a", "margin": 0.5}, "less than or equal to 0.4"),
+        ({"text": "a", "position": "middle"}, "top-left"),
+    ],
+)
+def test_what_makes_no_mark_is_refused(params, words):
+    with pytest.raises(ValidationError, match=words):
+        WATERMARK.params.model_validate(params)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "© Ännchen Çelik–Łódź “2026” €",
+        "Ελληνικά",
+        "Кириллица",
+        "مرحبا",
+        "שלום",
+        "ภาษาไทย",
+        "ქართული",
+        "e\u0301",
+        "a\u00a0b",
+    ],
+)
+def test_these_scripts_can_be_written(text):
+    assert marked(ground("gray"), text=text).size == (200, 100)
+
+
+def test_a_text_too_low_to_be_read_is_refused_with_the_remedy():
+    params = WATERMARK.params(text="© Ann")
+    with pytest.raises(Misfit, match=r"lines too low to be read on 64 × 48 pixels; give 0\.13 or more") as caught:
+        params.size((64, 48))
+    assert caught.value.field == "scale"
+    assert WATERMARK.params(text="© Ann", scale=0.13).size((64, 48)) == (64, 48)
+    with pytest.raises(Misfit, match="leave the watermark out"):
+        params.size((4, 4))
+
+
+def test_a_text_too_long_to_be_read_is_refused_with_the_remedy():
+    with pytest.raises(Misfit, match="too long to be read on 200 × 100 pixels; shorten it") as caught:
+        WATERMARK.params(text="word " * 30, scale=0.1).size((200, 100))
+    assert caught.value.field == "text"
+
+
+def test_an_image_narrower_than_a_pixel_is_refused():
+    with pytest.raises(Misfit, match="narrower than a pixel") as caught:
+        WATERMARK.params(image="logo", scale=0.005).size((200, 100))
+    assert caught.value.field == "scale"
+
+
+def test_the_form_asks_for_a_file():
+    image = WATERMARK.params.model_json_schema()["properties"]["image"]
+
+    assert image["anyOf"][0]["format"] == "part"
+
+
+# In plans
+
+
+def planned(document: dict[str, Any], **parts: str) -> Plan:
+    return build(document, Source("IMG_1.jpg", SHA, (400, 300), parts=parts), 50, LIMITS)
+
+
+STEPS = {"w": {"op": "watermark", "input": "source", "image": "logo"}}
+
+
+def faults(document: dict[str, Any], **parts: str) -> dict[str, str]:
+    with pytest.raises(InvalidPlan) as caught:
+        planned(document, **parts)
+    return {fault.pointer: fault.detail for fault in caught.value.faults}
+
+
+def test_a_step_that_names_a_missing_part_says_in_which_field():
+    (found,) = faults(STEPS).items()
+
+    assert found == ("/steps/w/image", "there is no part 'logo' in the request; send the file under this name")
+
+
+def test_a_missing_part_is_named_beside_the_other_mistakes():
+    assert faults(STEPS | {"x": {"op": "png", "input": "y"}}).keys() == {"/steps/w/image", "/steps/x/input"}
+
+
+def test_a_part_that_no_step_names_is_refused():
+    assert faults(STEPS, logo="aa", other="bb") == {"/other": "is a file that no step names; leave it out"}
+
+
+def test_another_image_makes_another_result():
+    one, same, other = (planned(STEPS, logo=sha).by_name["w"].key for sha in ("aa", "aa", "bb"))
+
+    assert one == same != other
+
+
+def test_what_does_not_fit_a_small_picture_points_to_its_parameter():
+    document = {
+        "s": {"op": "resize", "input": "source", "width": 40},
+        "w": {"op": "watermark", "input": "s", "text": "© Ann"},
+    }
+    (found,) = faults(document)
+
+    assert found == "/steps/w/scale"
+
+
+def test_a_mark_of_a_photo_is_what_it_was():
+    """Seen through at 1, the mark is the image itself."""
+    image = photo(96, 64)
+    after = marked(ground(size=(960, 384)), saved(image, "PNG"), scale=0.25, opacity=1, position="top-left", margin=0)
+
+    assert np.array_equal(np.asarray(after.image)[:64, :96], image)
+    assert opened(saved(image, "PNG")).size == (96, 64)
