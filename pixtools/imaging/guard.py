@@ -25,6 +25,7 @@ _DECODER_ERRORS = (
     TypeError,
     RuntimeError,
     ZeroDivisionError,
+    AssertionError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )

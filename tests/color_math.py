@@ -1,0 +1,162 @@
+"""Colour by the book, in numpy: what pictures are held against, and none of it by the code under test.
+
+IEC 61966-2-1 (sRGB), SMPTE EG 432-1 (Display P3), Adobe RGB (1998); profiles by ICC.1:2001-04.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+D50 = np.array([0.9642, 1.0, 0.8249])
+
+
+@dataclass(frozen=True)
+class Space:
+    """A colour space of three lights: their XYZ under D50, and the curve from what is stored to how bright it is."""
+
+    lights: tuple[tuple[float, float, float], ...]
+    curve: tuple[float, ...]  # its values at even steps from 0 to 1; a single one is an exponent
+
+    def linear(self, stored: Floats) -> Floats:
+        """Return light, of any numbers between 0 and 1."""
+        if len(self.curve) == 1:
+            return stored ** self.curve[0]
+        return np.interp(stored, np.linspace(0, 1, len(self.curve)), self.curve)
+
+    def stored(self, linear: Floats) -> Floats:
+        if len(self.curve) == 1:
+            return linear ** (1 / self.curve[0])
+        return np.interp(linear, self.curve, np.linspace(0, 1, len(self.curve)))
+
+
+def _srgb_linear(stored: Floats) -> Floats:
+    return np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+
+
+_SRGB_CURVE = tuple(_srgb_linear(np.linspace(0, 1, 4096)).tolist())
+SRGB = Space(((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)), _SRGB_CURVE)
+DISPLAY_P3 = Space(
+    ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)), _SRGB_CURVE
+)
+ADOBE_RGB = Space(((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)), (563 / 256,))
+
+
+def moved(pixels: Floats, source: Space, target: Space) -> Floats:
+    """Return 0..1 (..., 3) of one space as another stores the same colours; those that it cannot show are clipped."""
+    xyz = source.linear(pixels) @ np.array(source.lights)  # rows are the lights
+    return target.stored((xyz @ np.linalg.inv(np.array(target.lights))).clip(0, 1))
+
+
+def moved_8_bit(pixels: Pixels, source: Space, target: Space) -> Pixels:
+    return (moved(pixels / 255, source, target) * 255).round().astype(np.uint8)
+
+
+def lab(srgb: Floats) -> Floats:
+    """Return CIE Lab under D50 of sRGB 0..1."""
+    ratio = SRGB.linear(srgb) @ np.array(SRGB.lights) / D50
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+INKS = np.array([(0.05, 0.62, 0.88), (0.85, 0.10, 0.50), (0.98, 0.90, 0.08), (0.0, 0.0, 0.0)])
+"""What sRGB the full inks C, M, Y and K look like on paper: not those that CMYK without a profile is taken to be."""
+
+
+def printed(cmyk: Floats) -> Floats:
+    """Return sRGB 0..1 (..., 3) of inks 0..1 (..., 4): each lets through what its colour does."""
+    return np.prod(1 - cmyk[..., :, None] * (1 - INKS), axis=-2)
+
+
+def inks(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return CMYK (H, W, 4), 255 for all of an ink, as the plainest of formulas does it."""
+    black = 255 - pixels.max(axis=-1, keepdims=True)
+    room = np.maximum(255 - black, 1).astype(float)
+    colors = (255 - black - pixels) / room * 255
+    return np.concatenate([colors.round().astype(np.uint8), black], axis=-1)
+
+
+# Profiles
+
+
+def rgb_profile(space: Space) -> bytes:
+    """Return a profile of matrix and curves."""
+    if len(space.curve) == 1:
+        curve = struct.pack(">4sIIH", b"curv", 0, 1, round(space.curve[0] * 256))
+    else:
+        entries = np.interp(np.linspace(0, 1, 1024), np.linspace(0, 1, len(space.curve)), space.curve)
+        curve = struct.pack(">4sII", b"curv", 0, 1024) + (entries * 65535).round().astype(">u2").tobytes()
+    colorants = {f"{name}XYZ".encode(): _xyz(light) for name, light in zip("rgb", space.lights, strict=True)}
+    return _profile(b"mntr", b"RGB ", b"XYZ ", colorants | {f"{name}TRC".encode(): curve for name in "rgb"})
+
+
+def cmyk_profile() -> bytes:
+    """Return a profile for `printed`: a table of 9 steps of each ink, in Lab of 16 bits."""
+    steps = 9
+    grid = np.array(list(itertools.product(np.linspace(0, 1, steps), repeat=4)))  # (9^4, 4), black the fastest
+    table = lab(printed(grid))
+    numbers = np.stack([table[:, 0] / 100 * 65280, (table[:, 1] + 128) * 256, (table[:, 2] + 128) * 256], axis=-1)
+    head = struct.pack(">4sI4B", b"mft2", 0, 4, 3, steps, 0) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    straight = struct.pack(">2H", 0, 65535)
+    lut = head + struct.pack(">2H", 2, 2) + straight * 4 + numbers.round().astype(">u2").tobytes() + straight * 3
+    return _profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut})
+
+
+def read_profile(profile: bytes) -> Space:
+    """Return the space that a profile of matrix and curves describes."""
+    assert profile[16:20] == b"RGB "
+    tags = {}
+    for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12):
+        name, offset, length = struct.unpack(">4sII", profile[at : at + 12])
+        tags[name] = profile[offset : offset + length]
+    lights = tuple(
+        tuple(number / 65536 for number in struct.unpack(">3i", tags[name][8:20]))
+        for name in (b"rXYZ", b"gXYZ", b"bXYZ")
+    )
+    return Space(lights, _read_curve(tags[b"rTRC"]))
+
+
+def _read_curve(tag: bytes) -> tuple[float, ...]:
+    if tag.startswith(b"para"):
+        assert tag[8:10] == b"\0\3", "only the curve that sRGB has is read"
+        gamma, a, b, c, d = (number / 65536 for number in struct.unpack(">5i", tag[12:32]))
+        steps = np.linspace(0, 1, 4096)
+        return tuple(np.where(steps >= d, (a * steps + b).clip(0) ** gamma, c * steps).tolist())
+    (count,) = struct.unpack(">I", tag[8:12])
+    numbers = struct.unpack(f">{count}H", tag[12 : 12 + 2 * count])
+    return (numbers[0] / 256,) if count == 1 else tuple(number / 65535 for number in numbers)
+
+
+def _fixed(*numbers: float) -> bytes:
+    return struct.pack(f">{len(numbers)}i", *(round(number * 65536) for number in numbers))
+
+
+def _xyz(numbers: tuple[float, ...]) -> bytes:
+    return b"XYZ \0\0\0\0" + _fixed(*numbers)
+
+
+def _profile(device: bytes, space: bytes, between: bytes, tags: dict[bytes, bytes]) -> bytes:
+    name = b"Of a test"
+    tags = {
+        b"desc": struct.pack(">4sII", b"desc", 0, len(name) + 1) + name + bytes(1 + 78),
+        b"cprt": b"text\0\0\0\0None\0",
+        b"wtpt": _xyz(tuple(D50)),
+        **tags,
+    }
+    offset, index, body = 128 + 4 + 12 * len(tags), b"", b""
+    for signature, data in tags.items():
+        index += struct.pack(">4sII", signature, offset + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = offset + len(body)
+    head = struct.pack(">IIHBB4s4s4s", size, 0, 0x0220, 0, 0, device, space, between).ljust(36, b"\0")
+    head = head[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp"
+    head = head.ljust(68, b"\0") + _fixed(*D50)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body

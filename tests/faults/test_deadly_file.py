@@ -1,0 +1,51 @@
+"""A file that kills its decoder, sent again and again among files that do not."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from api import Api
+from stacks import running
+from workload import photo, titled
+
+pytestmark = pytest.mark.slow
+
+DEADLY, GOOD = 5, 40
+STEPS = {"web": {"op": "webp", "input": "source"}, "facts": {"op": "metadata", "input": "source"}}
+SMALL = photo(320, 240)
+
+
+@pytest.fixture(scope="module")
+def infected(open_folder):
+    with running(open_folder / "infected", PYTHONPATH=str(Path(__file__).with_name("deadly"))) as stack:
+        yield stack
+
+
+def test_each_is_a_dead_letter_after_three_converters_and_harms_nobody(infected):
+    def one(title: str) -> dict:
+        with Api(infected.base_url) as api:
+            return api.wait(api.submit(f"{title}.jpg", titled(SMALL, title), STEPS), patience=300)
+
+    titles = [f"this file kills its decoder: {number}" for number in range(DEADLY)]
+    titles += [f"good {number}" for number in range(GOOD)]
+    with ThreadPoolExecutor(6) as clients:
+        jobs = dict(zip(titles, clients.map(one, titles), strict=True))
+
+    for title, job in jobs.items():
+        web = job["steps"]["web"]
+        if title.startswith("good"):
+            assert job["state"] == "succeeded", job
+        else:
+            assert (job["state"], web["state"], web["error"]["code"]) == ("partial", "failed", "converter_crashed"), job
+            assert job["steps"]["facts"]["state"] == "succeeded"  # the header alone kills nobody
+    with Api(infected.base_url) as api:
+        letters = api.http.get("/api/dead-letters").json()["dead_letters"]
+        assert sorted(letter["job"] for letter in letters) == sorted(jobs[title]["id"] for title in titles[:DEADLY])
+        assert {tuple(event["what"] for event in letter["history"]) for letter in letters} == {
+            ("crashed", "crashed", "crashed", "buried"),
+        }
+        after = api.wait(api.submit("after.jpg", titled(SMALL, "after"), STEPS))
+        assert after["state"] == "succeeded"
+        assert all(fact["converters"] >= 1 for fact in api.http.get("/api/health").json()["dispatchers"])

@@ -1,0 +1,53 @@
+"""Finished files as a viewer shows them: decoded by plain Pillow, their profile applied by the book."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from color_math import SRGB, Pixels, moved_8_bit, read_profile
+from PIL import Image, ImageSequence
+
+
+@dataclass(frozen=True)
+class Seen:
+    """`frames` are uint8 (H, W, 3), or (H, W, 4) with alpha, in sRGB."""
+
+    frames: tuple[Pixels, ...]
+    icc: bytes | None
+    durations: tuple[int, ...]
+    tags: dict[int, object]
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.frames[0].shape[-1] == 4
+
+
+def read_back(data: bytes) -> Seen:
+    with Image.open(io.BytesIO(data)) as image:
+        icc, tags = image.info.get("icc_profile"), dict(image.getexif())
+        frames, durations = [], []
+        for frame in ImageSequence.Iterator(image):
+            frame.load()
+            durations.append(int(frame.info.get("duration", 0)))
+            frames.append(_in_srgb(frame, icc))
+    return Seen(tuple(frames), icc, tuple(durations) if len(frames) > 1 else (), tags)
+
+
+def _in_srgb(frame: Image.Image, icc: bytes | None) -> Pixels:
+    pixels = np.asarray(frame.convert("RGBA"))
+    if pixels[..., 3].min() == 255:  # animations have alpha whether they use it or not
+        pixels = pixels[..., :3]
+    if icc is None or icc[16:20] != b"RGB ":
+        return pixels
+    colors = moved_8_bit(pixels[..., :3], read_profile(icc), SRGB)
+    return np.dstack([colors, pixels[..., 3]]) if pixels.shape[-1] == 4 else colors
+
+
+def composed(pixels: Pixels, ground: int) -> Pixels:
+    """Return (H, W, 3): what shows before a ground of one grey."""
+    if pixels.shape[-1] == 3:
+        return pixels
+    share = pixels[..., 3:] / 255
+    return (pixels[..., :3] * share + ground * (1 - share)).round().astype(np.uint8)

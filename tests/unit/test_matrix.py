@@ -1,0 +1,126 @@
+"""Every kind of file in, every format out: what comes out looks like what was sent.
+
+The truth is the specimen's own; the way back is plain Pillow and `color_math`. Neither has the code under test in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from likeness import likeness
+from read_back import Seen, composed, read_back
+from specimens import SPECIMENS, Specimen
+
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.picture import Picture
+from pixtools.operations import OPERATIONS
+
+OUTPUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "jpg": ("jpg", {}),
+    "png": ("png", {}),
+    "webp": ("webp", {}),
+    "webp lossless": ("webp", {"lossless": True}),
+    "avif": ("avif", {}),
+}
+LOSSLESS = {"png", "webp lossless"}
+MOST_SHIFT = 1.5
+WHITE, BLACK = 255, 0
+
+CELLS = [pytest.param(kind, output, id=f"{kind} to {output}") for kind in SPECIMENS for output in OUTPUTS]
+PROFILED = [kind for kind, make in SPECIMENS.items() if make().icc and "color" in OPERATIONS["jpg"].params.model_fields]
+
+
+def least_score(specimen: Specimen, output: str) -> float:
+    """Return the score that a picture has to reach: test_likeness says what would not."""
+    if output not in LOSSLESS:
+        return 52
+    return 65 if specimen.coarse else 85
+
+
+@cache
+def decoded(kind: str) -> Picture:
+    return decode(SPECIMENS[kind]().data)
+
+
+@cache
+def made(kind: str, output: str, color: str | None = None) -> bytes:
+    name, params = OUTPUTS[output]
+    operation = OPERATIONS[name]
+    params = params | ({"color": color} if color else {})
+    return operation.encode(decoded(kind), operation.params(**params), len(SPECIMENS[kind]().data)).data
+
+
+def seen(kind: str, output: str, color: str | None = None) -> Seen:
+    return read_back(made(kind, output, color))
+
+
+def assert_like(specimen: Specimen, output: str, found: Seen) -> None:
+    """Hold each frame against the truth, before white and, where it is transparent, before black."""
+    for shown, true in zip(found.frames, specimen.frames, strict=False):
+        grounds = (WHITE, BLACK) if found.has_alpha else (WHITE,)
+        for ground in grounds:
+            alike = likeness(composed(shown, ground), composed(true, ground))
+            assert alike.score >= least_score(specimen, output), str(alike)
+            assert alike.shift <= MOST_SHIFT, str(alike)
+
+
+@pytest.mark.parametrize(("kind", "output"), CELLS)
+def test_a_picture_comes_out_as_it_was(kind, output):
+    assert_like(SPECIMENS[kind](), output, seen(kind, output))
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("kind", PROFILED)
+def test_a_picture_in_srgb_shows_the_same_colors(kind, output):
+    found = seen(kind, output, "srgb")
+
+    assert found.icc != SPECIMENS[kind]().icc
+    assert_like(SPECIMENS[kind](), output, found)
+
+
+@pytest.mark.parametrize(("kind", "output"), CELLS)
+def test_transparency_is_kept_or_composed_on_white(kind, output):
+    specimen, found = SPECIMENS[kind](), seen(kind, output)
+
+    assert found.has_alpha == (specimen.has_alpha and output != "jpg")
+    if found.has_alpha:
+        off = np.abs(found.frames[0][..., 3].astype(int) - specimen.frames[0][..., 3])
+        assert off.mean() < (0.01 if output in LOSSLESS and not specimen.coarse else 2)
+
+
+@pytest.mark.parametrize(("kind", "output"), CELLS)
+def test_a_profile_goes_along_with_the_pixels_that_it_describes(kind, output):
+    assert seen(kind, output).icc == SPECIMENS[kind]().icc
+
+
+@pytest.mark.parametrize(("kind", "output"), CELLS)
+def test_a_picture_stands_upright_with_no_tag_that_turns_it(kind, output):
+    found = seen(kind, output)
+
+    assert found.tags.get(0x0112, 1) == 1
+    assert found.frames[0].shape[:2] == SPECIMENS[kind]().frames[0].shape[:2]
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool (Debian: libimage-exiftool-perl)")
+def test_no_picture_says_where_it_was_taken(tmp_path):
+    """By a reader that knows every place where a place can stand."""
+    located = [kind for kind in SPECIMENS if SPECIMENS[kind]().located]
+    for kind in located:
+        (tmp_path / f"source {kind}").write_bytes(SPECIMENS[kind]().data)
+        for output in OUTPUTS:
+            (tmp_path / f"result {kind} to {output}").write_bytes(made(kind, output))
+
+    answer = subprocess.run(
+        ["exiftool", "-json", "-a", "-u", "-ee", "-G1", "-gps*", "-geo*", "-location*", "-serial*", "-ext", "*", tmp_path],
+        capture_output=True, check=True,
+    )  # fmt: skip
+
+    places = {found.pop("SourceFile").rsplit("/", 1)[1]: found for found in json.loads(answer.stdout)}
+    assert len(places) == len(located) * (1 + len(OUTPUTS))
+    assert {name for name, tags in places.items() if tags} == {f"source {kind}" for kind in located}
