@@ -29,8 +29,6 @@ from color_math import (
 from images import exif, png, saved, stored
 from PIL import Image
 
-from pixtools.imaging.formats import MEDIA_TYPES
-
 WIDTH, HEIGHT = 192, 128
 DURATIONS = (100, 250, 400)
 
@@ -356,5 +354,4 @@ SPECIMENS: dict[str, Callable[[], Specimen]] = {
     name: cache(make)
     for group in (_jpegs, _pngs, _webps_and_avifs, _gifs, _tiffs_and_bmps, _heics)
     for name, make in group().items()
-    if group is not _heics or {"HEIC", "HEIF"} & MEDIA_TYPES.keys()
 }

@@ -14,7 +14,7 @@ Mutation = Callable[[bytearray, Random], None]
 
 # At which off-by-ones, signs, allocations and multiplications break.
 _EDGES = (0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1024, 4096, 32767, 32768, 65535, 65536)
-_SIGNATURES = {"JPEG": 3, "PNG": 16, "WEBP": 12, "AVIF": 16, "GIF": 6, "TIFF": 4, "BMP": 2, "HEIC": 16}
+_SIGNATURES = {"JPEG": 3, "PNG": 16, "WEBP": 12, "AVIF": 16, "GIF": 6, "TIFF": 4, "BMP": 2, "HEIF": 16}
 _LARGE = (2**24 - 1, 2**27, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 
 
@@ -198,7 +198,7 @@ def _tiff_entries(data: bytearray) -> Spans:
 
 
 _BLOCKS: dict[str, Callable[[bytearray], Spans]] = {
-    "PNG": _png_chunks, "JPEG": _jpeg_segments, "WEBP": _riff_chunks, "AVIF": _boxes, "HEIC": _boxes,
+    "PNG": _png_chunks, "JPEG": _jpeg_segments, "WEBP": _riff_chunks, "AVIF": _boxes, "HEIF": _boxes,
     "TIFF": _tiff_entries,
 }  # fmt: skip
 

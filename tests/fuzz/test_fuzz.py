@@ -52,7 +52,8 @@ def small_files() -> Iterator[tuple[str, bytes]]:
 
 def seeds(kind: str) -> list[bytes]:
     """Return valid files of a kind to start from."""
-    found = [make().data for name, make in SPECIMENS.items() if name.split()[0].upper() == kind]
+    named = "heic" if kind == "HEIF" else kind.lower()
+    found = [make().data for name, make in SPECIMENS.items() if name.split()[0] == named]
     found += [data for name, data in small_files() if name == kind]
     return [data for data in found if len(data) <= MOST_BYTES]
 
