@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms, ImageColor
+from PIL import Image, ImageChops, ImageCms, ImageColor
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from pixtools.imaging.picture import Picture
 
@@ -50,25 +52,16 @@ def to_rgb(picture: Picture) -> Picture:
 def to_srgb(picture: Picture) -> Picture:
     """Return the picture in sRGB, which needs no profile; one without a profile is in it already.
 
-    Raises nothing: a profile that cannot be used is as good as none.
+    Relative colorimetric with black point compensation: what sRGB has too stays as it is, what it has not is cut off.
     """
     if picture.icc is None:
         return picture
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.icc))
-        grey = not picture.mode.startswith("RGB")
-        alpha = picture.has_alpha
-        pixels = "L" if grey else "RGB"
-        transform = ImageCms.buildTransform(
-            profile, ImageCms.createProfile("sRGB"), pixels, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )  # fmt: skip
-    except (ImageCms.PyCMSError, OSError):
-        return replace(picture, icc=None)
+    grey, alpha = not picture.mode.startswith("RGB"), picture.has_alpha
+    pixels = "L" if grey else "RGB"
+    transform = _transform(picture.icc, pixels)
 
     def converted(frame: Image.Image) -> Image.Image:
-        found = ImageCms.applyTransform(frame.convert(pixels) if alpha else frame, transform)
-        assert found is not None  # noqa: S101 (only in place it is)
+        found = _applied(frame.convert(pixels) if alpha else frame, transform)
         if grey:
             found = found.convert("L")  # neutral, as grey profiles are
         if alpha:
@@ -93,10 +86,22 @@ def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         )  # fmt: skip
     except (ImageCms.PyCMSError, OSError):
         return image
-    found = ImageCms.applyTransform(image.convert("RGB"), transform)
-    assert found is not None  # noqa: S101 (only in place it is)
-    found = found.convert("RGB")
+    found = _applied(image.convert("RGB"), transform).convert("RGB")
     found.putalpha(image.getchannel("A"))
+    return found
+
+
+def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
+    """Return the way from pixels of `mode` to sRGB. Raises PyCMSError or OSError for a profile that has none."""
+    return ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), mode, "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )  # fmt: skip
+
+
+def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    found = ImageCms.applyTransform(image, transform)
+    assert found is not None  # noqa: S101 (only in place it is)
     return found
 
 
@@ -110,53 +115,73 @@ def to_grey(picture: Picture) -> Picture:
 
 
 def normalise(image: Image.Image, icc: bytes | None) -> Picture:
-    """Return the pixels as L, LA, RGB or RGBA, with the profile only where it still describes them."""
+    """Return the pixels as L, LA, RGB or RGBA, with the profile only where it still describes them.
+
+    CMYK and LAB become sRGB; so do grey pixels with a profile of RGB, and stay grey. A profile that cannot be used, or
+    is of another colour space than the pixels, is as good as none.
+    """
+    picture = Picture.still(_in_8_bit(image, icc))
+    space = _SPACES.get(icc[16:20]) if icc else None  # its colour space, ICC.1, 7.2.6
+    if icc is None or space is None or image.mode in ("CMYK", "LAB") or not _is_usable(icc, space):
+        return picture
+    if picture.mode.startswith(space):
+        return replace(picture, icc=icc)
+    if space == "RGB":
+        rgb = replace(picture, icc=icc).map(lambda frame: frame.convert("RGBA" if picture.has_alpha else "RGB"))
+        return to_srgb(rgb).map(lambda frame: frame.convert(picture.mode))
+    if space == "L" and _is_neutral(picture.image):  # Pillow opens grey with transparency as RGBA
+        return replace(picture, icc=icc).map(lambda frame: frame.convert("LA" if picture.has_alpha else "L"))
+    return picture
+
+
+def _is_neutral(image: Image.Image) -> bool:
+    red, green, blue = image.split()[:3]
+    return ImageChops.difference(red, green).getbbox() is None and ImageChops.difference(green, blue).getbbox() is None
+
+
+_SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
+
+
+@lru_cache(maxsize=8)
+def _is_usable(icc: bytes, mode: str) -> bool:
+    """Say whether a profile leads from pixels of `mode` to sRGB; to ask costs some 10 ms."""
+    try:
+        _transform(icc, mode)
+    except (ImageCms.PyCMSError, OSError):
+        return False
+    return True
+
+
+def _in_8_bit(image: Image.Image, icc: bytes | None) -> Image.Image:
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         return _from_16_bit(image, transparent)
     if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")  # while `info` still holds the transparent colour
+    adobe = "adobe" in image.info
     image.info.clear()  # encoders write some of it unasked: comments, resolution, transparency of a palette
     if image.mode in ("L", "LA", "RGB", "RGBA"):
-        return Picture.still(image, icc if _describes(icc, image.mode) else None)
+        return image
     if image.mode in ("I", "F"):
         grey = np.asarray(image, dtype=np.float64)
         # "I" is how Pillow opens 16-bit grey of some files; "F" is a TIFF in 0..1 or in any unit: span it.
         top = 65535.0 if image.mode == "I" and grey.max() <= 65535 else max(float(grey.max()), 1.0)  # noqa: PLR2004
-        return Picture.still(Image.fromarray((grey.clip(0, top) / top * 255).round().astype(np.uint8)), None)
+        return Image.fromarray((grey.clip(0, top) / top * 255).round().astype(np.uint8))
     if image.mode == "CMYK":
-        return Picture.still(_from_cmyk(image, icc), None)
-    mode = "L" if image.mode == "1" else "RGB"
-    return Picture.still(image.convert(mode), icc if _describes(icc, mode) else None)
+        if image.format in ("JPEG", "MPO") and not adobe:
+            image = ImageChops.invert(image)  # Pillow takes all for Adobe's, which are stored inverted
+        if icc and icc[16:20] == b"CMYK" and _is_usable(icc, "CMYK"):
+            return _applied(image, _transform(icc, "CMYK"))
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _from_16_bit(image: Image.Image, transparent: int | None) -> Picture:
+def _from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
     """Scale grey of 16 bits to 8: Pillow's own conversion clips it to white."""
     grey = np.asarray(image, dtype=np.uint32)  # (H, W)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+        grey = 65535 - grey  # 0 is white, which Pillow heeds only for 8 bits
     scaled = ((grey + 128) // 257).astype(np.uint8)
     if transparent is None:
-        return Picture.still(Image.fromarray(scaled), None)
+        return Image.fromarray(scaled)
     alpha = np.where(grey == transparent, 0, 255).astype(np.uint8)
-    return Picture.still(Image.fromarray(np.stack([scaled, alpha], axis=-1)), None)  # (H, W, 2): LA
-
-
-def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:
-    if icc:
-        try:
-            converted = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(icc)),
-                ImageCms.createProfile("sRGB"),
-                outputMode="RGB",
-            )
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a profile that is no profile: convert as if there were none
-        else:
-            if converted is not None:
-                return converted
-    return image.convert("RGB")
-
-
-def _describes(icc: bytes | None, mode: str) -> bool:
-    """Say whether the profile's colour space (bytes 16 to 20 of its header, ICC.1) is that of `mode`."""
-    return icc is not None and icc[16:20] == (b"GRAY" if mode in ("L", "LA") else b"RGB ")
+    return Image.fromarray(np.stack([scaled, alpha], axis=-1))  # (H, W, 2): LA

@@ -15,6 +15,7 @@ from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import frame_count
 from pixtools.imaging.orientation import orientation, upright
 from pixtools.imaging.picture import Picture
+from pixtools.imaging.profiles import profile
 
 
 def decode(data: bytes) -> Picture:
@@ -35,7 +36,7 @@ def decode(data: bytes) -> Picture:
 
 
 def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
-    icc = image.info.get("icc_profile")
+    icc = profile(image, kind, data)
     if kind == "PNG" and getattr(image, "is_animated", False):
         return apng.read(data, icc, image.info["loop"])
     count, loops = frame_count(image, kind), int(image.info.get("loop", 0))

@@ -13,7 +13,7 @@ from pixtools.errors import CorruptImage, UnencodableImage
 from pixtools.imaging.picture import Size
 
 # What Pillow was seen to raise on bytes that are not what their header says.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -44,7 +44,7 @@ def decoding() -> Iterator[None]:
             "The header of the file is damaged, or of a variant of its format that is not supported (as some AVIF "
             "with transparency are). Open it in an editor and export it anew."
         ) from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         _forward_out_of_memory(error)
         raise CorruptImage(
             f"The file could not be decoded ({str(error) or type(error).__name__}). "

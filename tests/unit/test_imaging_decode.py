@@ -21,7 +21,7 @@ from images import (
     truncated_jpeg,
     wide_gamut_profile,
 )
-from PIL import Image, ImageCms
+from PIL import Image
 
 from pixtools.errors import CorruptImage, ImageTooLarge, UnsupportedType
 from pixtools.imaging.decoding import decode
@@ -156,65 +156,6 @@ def test_float_grey_that_is_no_number_is_a_picture_all_the_same():
     wild = np.array([[np.nan, np.inf, -np.inf, -5, 0.5]], dtype=np.float32)
 
     assert decode(saved(Image.fromarray(wild), "TIFF")).image.size == (5, 1)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk_becomes_the_rgb_that_it_prints(kind):
-    original = Image.fromarray(photo())
-
-    picture = decode(saved(original.convert("CMYK"), kind, quality=95))
-
-    assert picture.image.mode == "RGB"
-    assert distance(picture.image, original) < 6
-
-
-def test_cmyk_with_a_profile_that_is_none_becomes_rgb():
-    original = Image.fromarray(photo())
-
-    picture = decode(saved(original.convert("CMYK"), "JPEG", quality=95, icc_profile=b"no profile" * 20))
-
-    assert distance(picture.image, original) < 6
-    assert picture.icc is None
-
-
-def test_the_ycbcr_of_a_tiff_becomes_rgb():
-    original = Image.fromarray(photo())
-
-    picture = decode(saved(original.convert("YCbCr"), "TIFF"))
-
-    assert picture.image.mode == "RGB"
-    assert distance(picture.image, original) < 3
-
-
-def test_the_lab_of_a_tiff_becomes_rgb():
-    original = Image.fromarray(photo())
-    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-
-    picture = decode(saved(ImageCms.profileToProfile(original, srgb, lab, outputMode="LAB"), "TIFF"))
-
-    assert picture.image.mode == "RGB"
-    assert distance(picture.image, original) < 3
-
-
-def test_the_profile_of_rgb_pixels_is_kept():
-    assert decode(camera_jpeg()).icc == wide_gamut_profile()
-
-
-@pytest.mark.parametrize("mode", ["P", "1"])
-def test_the_profile_follows_pixels_into_the_colour_space_that_it_describes(mode):
-    data = saved(Image.fromarray(photo()).convert(mode), "PNG", icc_profile=wide_gamut_profile())
-
-    assert decode(data).icc == (wide_gamut_profile() if mode == "P" else None)
-
-
-def test_an_rgb_profile_on_grey_pixels_is_dropped():
-    data = saved(Image.fromarray(photo()).convert("L"), "PNG", icc_profile=wide_gamut_profile())
-
-    assert decode(data).icc is None
-
-
-def test_a_profile_that_is_none_is_dropped():
-    assert decode(saved(photo(), "JPEG", icc_profile=b"no profile")).icc is None
 
 
 def test_nothing_but_pixels_is_left_of_what_the_file_said():

@@ -1,0 +1,415 @@
+"""Colours: what a file says of them is heeded, kept or converted, and nothing goes dull.
+
+What is expected is computed here, from the definitions of the colour spaces; neither lcms nor our code takes part.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from animations import Part, apng
+from images import (
+    ADOBE_RGB,
+    DISPLAY_P3,
+    SRGB,
+    as_srgb,
+    camera_jpeg,
+    cmyk_profile,
+    distance,
+    exif,
+    grey_profile,
+    grey_ramp_16_bit,
+    linear_to_srgb,
+    opened,
+    photo,
+    png,
+    saved,
+    wide_gamut_profile,
+)
+from PIL import Image, ImageCms
+
+from pixtools.imaging.color import to_grey, to_srgb
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.picture import Picture
+from pixtools.operations import get
+from pixtools.operations.base import Encoder
+
+SPACES = {"Display P3": (DISPLAY_P3, None), "Adobe RGB": (ADOBE_RGB, 563 / 256)}
+BEST = {
+    "jpg": {"quality": 95},
+    "png": {},
+    "webp": {"lossless": True},
+    "avif": {"quality": 95},
+}
+
+
+def colours(mode: str = "RGB") -> np.ndarray:
+    """Return (64, 64, C): sixteen colours that sRGB has, whatever their primaries here."""
+    rng = np.random.default_rng(3)
+    tiles = rng.integers(70, 190, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    if mode == "RGB":
+        return tiles
+    return np.dstack([tiles, np.linspace(0, 255, 64, dtype=np.uint8)[None, :].repeat(64, axis=0)])
+
+
+def encoded(name: str, picture: Picture, **params: object) -> Image.Image:
+    operation = get(name)
+    assert isinstance(operation, Encoder)
+    return opened(operation.encode(picture, operation.params(**BEST[name], **params), 0).data)
+
+
+@pytest.mark.parametrize("name", BEST)
+@pytest.mark.parametrize("space", SPACES)
+def test_wide_colours_are_kept_with_their_profile(space, name):
+    icc = wide_gamut_profile("x", *SPACES[space])
+    picture = decode(saved(colours(), "PNG", icc_profile=icc))
+
+    image = encoded(name, picture)
+
+    assert image.info["icc_profile"] == icc
+    assert distance(image, colours()) < 4
+
+
+@pytest.mark.parametrize("name", BEST)
+@pytest.mark.parametrize("space", SPACES)
+def test_wide_colours_are_converted_to_srgb(space, name):
+    picture = decode(saved(colours(), "PNG", icc_profile=wide_gamut_profile("x", *SPACES[space])))
+    expected = as_srgb(colours(), *SPACES[space])
+
+    image = encoded(name, picture, color="srgb")
+
+    assert "icc_profile" not in image.info
+    assert distance(image, expected) < (0.7 if name in ("png", "webp") else 4)
+    assert distance(image, colours()) > 6
+
+
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"])
+def test_every_kind_of_source_brings_its_profile(source):
+    best = {"WEBP": {"lossless": True}, "HEIF": {"quality": 95, "chroma": 444}, "AVIF": {"subsampling": "4:4:4"}}
+    data = saved(colours(), source, icc_profile=wide_gamut_profile(), **best.get(source, {}))
+
+    assert distance(to_srgb(decode(data)).image, as_srgb(colours(), DISPLAY_P3)) < 4
+
+
+def test_transparency_takes_no_part_in_a_conversion():
+    original = colours("RGBA")
+
+    picture = to_srgb(Picture.still(Image.fromarray(original), wide_gamut_profile()))
+
+    pixels = np.asarray(picture.image)
+    assert (picture.mode, picture.icc) == ("RGBA", None)
+    assert np.array_equal(pixels[..., 3], original[..., 3])
+    assert distance(pixels[..., :3], as_srgb(original[..., :3], DISPLAY_P3)) < 0.7
+
+
+def test_what_srgb_has_not_is_cut_off_and_what_it_has_stays():
+    pixels = np.array([[[0, 255, 0], [255, 255, 255], [0, 0, 0], [128, 128, 128]]], np.uint8)
+
+    found = np.asarray(to_srgb(Picture.still(Image.fromarray(pixels), wide_gamut_profile())).image)
+
+    assert np.abs(found.astype(int) - [[[0, 255, 0], [255, 255, 255], [0, 0, 0], [128, 128, 128]]]).max() <= 1
+
+
+def test_each_frame_is_converted():
+    frames = tuple(Image.fromarray(colours()[:, ::turn]) for turn in (1, -1))
+
+    picture = to_srgb(Picture(frames, wide_gamut_profile(), durations=(50, 50)))
+
+    assert distance(picture.frames[1], as_srgb(colours()[:, ::-1], DISPLAY_P3)) < 0.7
+    assert picture.durations == (50, 50)
+
+
+def test_an_animation_keeps_its_profile():
+    parts = [Part(colours()), Part(colours()[::-1])]
+    chunk = (b"iCCP", b"x\0\0" + zlib.compress(wide_gamut_profile()))
+
+    picture = decode(apng(parts, colour=2, shared=(chunk,)))
+
+    assert picture.icc == wide_gamut_profile()
+    assert len(picture.frames) == 2
+
+
+# Grey
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_the_profile_of_grey_is_kept_or_converted(mode):
+    original = Image.fromarray(photo()).convert(mode)
+    data = saved(original, "PNG", icc_profile=grey_profile(1.0))
+
+    picture = decode(data)
+
+    assert picture.icc == grey_profile(1.0)
+    converted = to_srgb(picture)
+    assert (converted.mode, converted.icc) == (mode, None)
+    expected = linear_to_srgb(np.asarray(original.getchannel(0), dtype=float) / 255)
+    assert distance(converted.image.getchannel(0), expected) < 0.7
+
+
+def test_the_profile_of_16_bit_grey_is_kept():
+    icc = grey_profile(1.0)
+    compressed = zlib.compress(icc)
+
+    assert decode(grey_ramp_16_bit(extra=((b"iCCP", b"x\0\0" + compressed),))).icc == icc
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_grey_with_a_profile_of_rgb_is_read_by_it_and_stays_grey(mode):
+    original = Image.fromarray(photo()).convert(mode)
+
+    picture = decode(saved(original, "PNG", icc_profile=wide_gamut_profile("x", DISPLAY_P3, 1.0)))
+
+    assert (picture.mode, picture.icc) == (mode, None)
+    expected = linear_to_srgb(np.asarray(original.getchannel(0), dtype=float) / 255)
+    assert distance(picture.image.getchannel(0), expected) < 0.7
+
+
+def test_grey_is_made_of_what_the_profile_says():
+    picture = to_grey(Picture.still(Image.fromarray(colours()), wide_gamut_profile()))
+
+    expected = as_srgb(colours(), DISPLAY_P3) @ (0.299, 0.587, 0.114)
+    assert (picture.mode, picture.icc) == ("L", None)
+    assert distance(picture.image, expected) < 1
+
+
+def test_16_bit_grey_of_which_0_is_white_is_no_negative():
+    ramp = (np.arange(256, dtype=np.uint16) * 257)[None]
+    data = bytearray(saved(Image.fromarray(ramp), "TIFF"))
+    tag = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[tag + 8] = 0
+
+    assert np.asarray(decode(bytes(data)).image).tolist() == [list(range(255, -1, -1))]
+
+
+def test_16_bit_grey_and_alpha_keep_their_upper_8_bits():
+    rows = b"\0" + struct.pack(">4H", 0x1234, 0x8000, 0xFFFF, 0)
+    icc = (b"iCCP", b"x\0\0" + zlib.compress(grey_profile(1.0)))
+
+    plain = decode(png(2, 1, depth=16, colour=4, rows=rows))
+    described = decode(png(2, 1, depth=16, colour=4, rows=rows, extra=(icc,)))
+
+    assert np.asarray(plain.image.convert("LA")).tolist() == [[[0x12, 0x80], [0xFF, 0]]]
+    assert (described.mode, described.icc) == ("LA", grey_profile(1.0))
+    assert np.asarray(described.image).tolist() == [[[0x12, 0x80], [0xFF, 0]]]
+
+
+def test_a_profile_of_grey_on_colours_is_dropped():
+    assert decode(saved(photo(), "PNG", icc_profile=grey_profile(1.0))).icc is None
+
+
+# CMYK and LAB
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_becomes_the_rgb_that_it_prints(kind):
+    original = Image.fromarray(photo())
+
+    picture = decode(saved(original.convert("CMYK"), kind, quality=95))
+
+    assert picture.image.mode == "RGB"
+    assert distance(picture.image, original) < 6
+
+
+def inks() -> np.ndarray:
+    """Return (2, 2, 2, 2, 3): the Lab of each combination of inks, black where black is."""
+    light = np.zeros((2, 2, 2, 2, 3))
+    for c, m, y in np.ndindex(2, 2, 2):
+        light[c, m, y, 0] = (100 - 15 * c - 18 * m - 4 * y, -18 * c + 24 * m - 3 * y, -16 * c - 2 * m + 30 * y)
+    return light
+
+
+def lab_as_srgb(lab: np.ndarray) -> np.ndarray:
+    """CIE 1976 L*a*b* relative to D50, by its definition."""
+    fy = (lab[..., 0] + 16) / 116
+    f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], axis=-1)
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * (0.9642, 1, 0.8249)
+    return linear_to_srgb((xyz @ np.linalg.inv(SRGB).T).clip(0, 1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_is_converted_by_its_profile(kind):
+    corners = np.array(list(np.ndindex(2, 2, 2, 2)), np.uint8)  # (16, 4)
+    patches = (corners * 255).reshape(4, 4, 4).repeat(16, axis=0).repeat(16, axis=1)
+    image = Image.fromarray(patches, "CMYK")
+
+    picture = decode(saved(image, kind, quality=100, icc_profile=cmyk_profile(inks())))
+
+    expected = lab_as_srgb(inks().reshape(4, 4, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    assert (picture.mode, picture.icc) == ("RGB", None)
+    assert distance(picture.image, expected) < 3
+    assert distance(image.convert("RGB"), expected) > 20
+
+
+def test_cmyk_of_a_jpeg_that_is_not_adobes_is_not_inverted():
+    original = Image.fromarray(photo())
+    inverted = Image.fromarray(255 - np.asarray(original.convert("CMYK")), "CMYK")
+    data = saved(inverted, "JPEG", quality=95)
+    marker = data.index(b"\xff\xee")
+    plain = data[:marker] + data[marker + 2 + int.from_bytes(data[marker + 2 : marker + 4], "big") :]
+
+    assert distance(decode(plain).image, original) < 6
+
+
+def test_ycck_becomes_the_rgb_that_it_prints():
+    original = Image.fromarray(photo())
+    cmyk = np.asarray(original.convert("CMYK")).copy()
+    cmyk[..., 3] = 40
+    ink = Image.fromarray(np.ascontiguousarray(cmyk[..., :3])).convert("YCbCr")
+    stored = np.dstack([255 - np.asarray(ink), cmyk[..., 3]])
+    data = bytearray(saved(Image.fromarray(stored, "CMYK"), "JPEG", quality=95))
+    data[data.index(b"Adobe") + 11] = 2  # the transform: YCCK
+
+    picture = decode(bytes(data))
+
+    expected = (255.0 - cmyk[..., :3]) * (255 - 40) / 255
+    assert distance(picture.image, expected) < 6
+
+
+def test_cmyk_with_a_profile_that_is_none_becomes_rgb():
+    original = Image.fromarray(photo())
+
+    picture = decode(saved(original.convert("CMYK"), "JPEG", quality=95, icc_profile=b"no profile" * 20))
+
+    assert distance(picture.image, original) < 6
+    assert picture.icc is None
+
+
+def test_the_ycbcr_of_a_tiff_becomes_rgb():
+    original = Image.fromarray(photo())
+
+    picture = decode(saved(original.convert("YCbCr"), "TIFF"))
+
+    assert picture.image.mode == "RGB"
+    assert distance(picture.image, original) < 3
+
+
+def test_the_lab_of_a_tiff_becomes_rgb():
+    original = Image.fromarray(photo())
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+
+    picture = decode(saved(ImageCms.profileToProfile(original, srgb, lab, outputMode="LAB"), "TIFF"))
+
+    assert picture.image.mode == "RGB"
+    assert distance(picture.image, original) < 3
+
+
+def test_the_profile_of_rgb_pixels_is_kept():
+    assert decode(camera_jpeg()).icc == wide_gamut_profile()
+
+
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_the_profile_follows_pixels_into_the_colour_space_that_it_describes(mode):
+    data = saved(Image.fromarray(photo()).convert(mode), "PNG", icc_profile=wide_gamut_profile())
+
+    assert decode(data).icc == (wide_gamut_profile() if mode == "P" else None)
+
+
+def test_a_profile_that_is_none_is_dropped():
+    assert decode(saved(photo(), "JPEG", icc_profile=b"no profile")).icc is None
+
+
+def test_a_profile_of_rgb_does_not_follow_lab_into_srgb():
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    image = ImageCms.profileToProfile(Image.fromarray(photo()), srgb, lab, outputMode="LAB")
+
+    assert decode(saved(image, "TIFF", icc_profile=wide_gamut_profile())).icc is None
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_a_profile_that_is_broken_behind_its_header_is_dropped(name):
+    broken = wide_gamut_profile()[:200] + bytes(len(wide_gamut_profile()) - 200)
+
+    picture = decode(saved(photo(), "JPEG", icc_profile=broken))
+
+    assert picture.icc is None
+    for color in ("keep", "srgb"):
+        assert "icc_profile" not in encoded(name, picture, color=color).info
+
+
+# What files say of colours without a profile
+
+
+def says_p3(picture: Picture) -> bool:
+    return distance(to_srgb(picture).image.convert("RGB"), as_srgb(colours(), DISPLAY_P3)) < 4
+
+
+def with_chunks(*extra: tuple[bytes, bytes]) -> bytes:
+    rows = b"".join(b"\0" + row.tobytes() for row in colours())
+    return png(64, 64, depth=8, colour=2, rows=rows, extra=extra)
+
+
+CHRM_P3 = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+CHRM_SRGB = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param([(b"cICP", bytes([12, 13, 0, 1]))], id="cICP"),
+        pytest.param([(b"cHRM", CHRM_P3), (b"gAMA", struct.pack(">I", 45455))], id="cHRM and gAMA"),
+        pytest.param([(b"cICP", bytes([12, 13, 0, 1])), (b"sRGB", b"\0")], id="cICP before sRGB"),
+    ],
+)
+def test_a_png_that_says_p3_in_chunks_is_one(extra):
+    picture = decode(with_chunks(*extra))
+
+    assert says_p3(picture)
+    assert encoded("webp", picture).info["icc_profile"] == picture.icc
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([(b"sRGB", b"\0")], id="sRGB"),
+        pytest.param([(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", CHRM_SRGB)], id="what sRGB is written as"),
+        pytest.param([(b"sRGB", b"\0"), (b"cHRM", CHRM_P3)], id="sRGB before cHRM"),
+        pytest.param([(b"cICP", bytes([1, 13, 0, 1]))], id="cICP of sRGB"),
+        pytest.param([(b"cHRM", bytes(32))], id="primaries that are none"),
+        pytest.param([(b"gAMA", bytes(4))], id="a gamma that is none"),
+    ],
+)
+def test_a_png_is_srgb_where_it_says_so_or_nothing(extra):
+    assert decode(with_chunks(*extra)).icc is None
+
+
+def test_the_gamma_of_a_png_is_heeded():
+    picture = to_srgb(decode(with_chunks((b"gAMA", struct.pack(">I", 100_000)))))
+
+    assert distance(picture.image, linear_to_srgb(colours() / 255)) < 0.7
+
+
+def test_an_avif_that_says_p3_by_code_points_is_one():
+    data = saved(colours(), "AVIF", quality=95, subsampling="4:4:4")
+    at = data.index(b"colrnclx") + 8
+
+    assert decode(data).icc is None
+    assert says_p3(decode(data[:at] + struct.pack(">H", 12) + data[at + 2 :]))
+
+
+def test_a_heic_that_says_p3_by_code_points_is_one():
+    points = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 6, "full_range_flag": 1}
+
+    assert decode(saved(colours(), "HEIF", quality=95, chroma=444)).icc is None
+    assert says_p3(decode(saved(colours(), "HEIF", quality=95, chroma=444, **points)))
+
+
+@pytest.mark.parametrize(("signal", "shown"), [(148, 255), (130, 188), (77, 63), (0, 0)])
+def test_white_of_pq_is_white(signal, shown):
+    """Of the signal 0.581 is 203 cd/m², which is white, 0.508 is 100 and 0.302 is 10 (SMPTE ST 2084)."""
+    pixels = np.full((8, 8, 3), signal, np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    data = png(8, 8, depth=8, colour=2, rows=rows, extra=((b"cICP", bytes([9, 16, 0, 1])),))
+
+    assert abs(int(np.asarray(to_srgb(decode(data)).image)[0, 0, 0]) - shown) <= 3
+
+
+def test_a_camera_set_to_adobe_rgb_says_so_by_its_tag_alone():
+    tags = exif()
+    tags.get_ifd(0x8769)[0xA005] = {1: "R03"}
+    data = saved(colours(), "JPEG", quality=95, subsampling=0, exif=tags)
+
+    assert distance(to_srgb(decode(data)).image, as_srgb(colours(), ADOBE_RGB, 563 / 256)) < 4
