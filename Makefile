@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test faults examples check lock chromium
+.PHONY: help run test faults examples fuzz sheet check lock chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -13,6 +13,8 @@ help:
 	@echo "make test   run every test that this machine can run"
 	@echo "make faults hurt a running service in the ways that it is to survive: some 40 minutes"
 	@echo "make examples  2,000 random histories of jobs against a model: some 10 minutes"
+	@echo "make fuzz   damaged files at every decoder: 10 minutes"
+	@echo "make sheet  a contact sheet of every kind of file in every format: build/formats.png, build/operations.png"
 	@echo "make check  lint, type-check and hold the import contracts"
 	@echo "make lock   write constraints.txt anew from pyproject.toml"
 
@@ -31,6 +33,14 @@ faults: .venv/.dev
 # The job store against a model of it, at the length at which rare orders of events come up.
 examples: .venv/.dev
 	@PIXTOOLS_EXAMPLES=2000 $(BIN)/pytest tests/store/test_job_store_machine.py
+
+# Other files each time; -s: each decoder says what came of them. What did harm is left in build/fuzz.
+fuzz: .venv/.dev
+	@PIXTOOLS_FUZZ_SECONDS=$${PIXTOOLS_FUZZ_SECONDS:-75} PIXTOOLS_FUZZ_SEED=$${PIXTOOLS_FUZZ_SEED:-$$(date +%s)} \
+		$(BIN)/pytest tests/fuzz -s
+
+sheet: .venv/.dev
+	@$(BIN)/python tests/contact_sheet.py build
 
 check: .venv/.dev
 	@$(BIN)/ruff check .

@@ -42,7 +42,9 @@ def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
     count, loops = frame_count(image, kind), int(image.info.get("loop", 0))
     if count == 1:
         image.load()
-        return normalise(image, icc)
+        # On its own: encoders walk through all that a file holds, and would come to its further pages.
+        has_more = kind == "TIFF" or getattr(image, "n_frames", 1) > 1  # a TIFF is slow to count
+        return normalise(image.copy() if has_more else image, icc)
     frames, durations = [], []
     for at in range(count):
         image.seek(at)

@@ -162,6 +162,21 @@ def test_nothing_but_pixels_is_left_of_what_the_file_said():
     assert decode(camera_jpeg()).image.info == {}
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "MPO"])
+def test_further_pages_do_not_follow_the_first_into_encoders(kind):
+    pages = saved(photo(), kind, save_all=True, append_images=[Image.new("RGB", (9, 9))])
+
+    image = decode(pages).image
+
+    assert getattr(image, "n_frames", 1) == 1
+    assert image.size == (96, 64)
+
+
+def test_a_palette_png_without_its_palette_is_corrupt():
+    with pytest.raises(CorruptImage):
+        decode(png(1, 1, depth=8, colour=3, rows=b"\0\0"))
+
+
 def test_a_truncated_jpeg_is_corrupt():
     with pytest.raises(CorruptImage, match="truncated"):
         decode(truncated_jpeg())
