@@ -102,11 +102,13 @@ class EncodeParams(Params):
         "keep",
         title="Colour",
         description="keep writes the colour profile into the file; srgb converts to sRGB, which needs none",
+        json_schema_extra=ADVANCED,
     )
     strip: Strip = Field(
         "gps",
         title="Strip",
         description="gps: leave out the place, serial numbers, XMP and IPTC; all: everything; none: nothing",
+        json_schema_extra=ADVANCED,
     )
 
     def size(self, size: Size) -> Size:
@@ -123,7 +125,10 @@ class AnimatedParams(EncodeParams):
     """Of an encoder whose format can hold an animation."""
 
     frames: Literal["all", "first"] = Field(
-        "all", title="Frames", description="all keeps an animation one; first makes a still of it"
+        "all",
+        title="Frames",
+        description="all keeps an animation one; first makes a still of it",
+        json_schema_extra=ADVANCED,
     )
 
     def prepare(self, picture: Picture) -> Picture:
