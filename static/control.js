@@ -11,8 +11,9 @@ export function number(schema, required) {
     required: required && schema.default === undefined, placeholder: schema.default ?? "auto", value: schema.default ?? "",
   });
   const read = () => (control.value === "" ? undefined : Number(control.value));
+  const { minimum: least = schema.exclusiveMinimum + stride(schema), maximum: most } = schema;
   const slider = bounded(schema) && el("input", {
-    type: "range", min: schema.minimum, max: schema.maximum, step: whole ? 1 : stride(schema),
+    type: "range", min: least, max: most, step: whole ? 1 : stride(schema),
     "aria-label": `${schema.title ?? "Value"} slider`, value: schema.default, on: { input: () => { control.value = slider.value; } },
   });
   const follow = () => { if (slider) slider.value = control.value || schema.default; };
@@ -23,7 +24,8 @@ export function number(schema, required) {
     if (!by) return;
     event.preventDefault();
     const next = Number(control.value) + by * stride(schema);
-    write(Number(Math.min(Math.max(next, schema.minimum ?? -Infinity), schema.maximum ?? Infinity).toFixed(3)));
+    if (next < least || next > most) return;
+    write(Number(next.toFixed(3)));
     told(control);
   });
   return { control, extra: slider ? [slider] : [], read, write };
@@ -40,14 +42,16 @@ function told(control) {
 }
 
 // A slider over thousands of pixels cannot be aimed; over a hundred it is quicker than typing.
-function bounded({ minimum, maximum, default: usual }) {
-  return typeof usual === "number" && minimum !== undefined && maximum !== undefined && maximum - minimum <= 200;
+function bounded({ minimum, exclusiveMinimum, maximum, default: usual }) {
+  return typeof usual === "number" && maximum - (minimum ?? exclusiveMinimum) <= 200;
 }
 
+/** A text that may be long may have lines too, which an `input` would drop. */
 export function text(schema, required) {
-  const control = el("input", {
-    type: "text", required: required && schema.default === undefined, maxlength: schema.maxLength,
-    pattern: schema.pattern, value: schema.default ?? "", spellcheck: "false",
+  const long = schema.maxLength > 100;
+  const control = el(long ? "textarea" : "input", {
+    ...(long ? { rows: 1 } : { type: "text", pattern: schema.pattern, spellcheck: "false" }),
+    required: required && schema.default === undefined, maxlength: schema.maxLength, value: schema.default ?? "",
   });
   return { control, read: () => control.value || undefined, write: (value) => { control.value = value ?? ""; } };
 }
@@ -63,7 +67,7 @@ export function choice(schema) {
   const open = schema.optional || schema.default === undefined;
   const control = el("select", {}, open && el("option", { value: "" }, "auto"),
     values.map((value) => el("option", { value: JSON.stringify(value) }, worded(value))));
-  const map = isPlaces(values) && places(values, (value) => { control.value = JSON.stringify(value); told(control); });
+  const map = values.filter(isPlace).length > 4 && places(values, (value) => { control.value = JSON.stringify(value); told(control); });
   const follow = () => map && map.mark(control.value);
   const write = (value) => { control.value = value === null || value === undefined ? "" : JSON.stringify(value); follow(); };
   control.addEventListener("input", follow);
@@ -73,14 +77,17 @@ export function choice(schema) {
 
 const nothing = ({ optional, default: usual }) => (optional && usual !== undefined && usual !== null ? null : undefined);
 
-const isPlaces = (values) => values.includes("center") && values.every((value) => /^(top|bottom|left|right|center|-)+$/.test(value));
+const isPlace = (value) => /^(top|bottom|left|right|center|-)+$/.test(value);
 
 /** Places in a picture, to point at; the list beside them holds the same for the keyboard and for screen readers. */
 function places(values, onPick) {
   const line = (value, first, last) => (value.includes(first) ? 1 : value.includes(last) ? 3 : 2);
-  const spots = values.map((value) => el("span", { class: "place", title: value, on: { click: () => onPick(value) } }));
-  spots.forEach((spot, i) => { spot.style.gridArea = `${line(values[i], "top", "bottom")} / ${line(values[i], "left", "right")}`; });
-  const mark = (chosen) => spots.forEach((spot, i) => spot.classList.toggle("chosen", JSON.stringify(values[i]) === chosen));
+  const spots = values.filter(isPlace).map((value) => {
+    const spot = el("span", { class: "place", title: value, "data-value": JSON.stringify(value), on: { click: () => onPick(value) } });
+    spot.style.gridArea = `${line(value, "top", "bottom")} / ${line(value, "left", "right")}`;
+    return spot;
+  });
+  const mark = (chosen) => spots.forEach((spot) => spot.classList.toggle("chosen", spot.dataset.value === chosen));
   return { node: el("span", { class: "places", "aria-hidden": "true" }, spots), mark };
 }
 

@@ -71,7 +71,7 @@ function group(name, schema, { defs, files }) {
     locate: (path) => (path.length ? inner.locate(path) : null) ?? self,
     fail: (detail) => show(error, detail),
     clear: () => { hide(error); inner.clear(); },
-    focus: () => node.querySelector("input, select")?.focus(),
+    focus: () => node.querySelector("input, select, textarea")?.focus(),
   };
   return self;
 }

@@ -85,7 +85,8 @@ function render(job, titles, renew) {
   at("job-results").hidden = false;
   at("job-title").textContent = job.source.name;
   document.title = `${jobState(job.state)}: ${job.source.name} · PixTools`;
-  at("job-source").textContent = [format(job.source.media_type), dimensions(job.source), bytes(job.source.bytes)].filter(Boolean).join(" · ");
+  const parts = Object.entries(job.parts ?? {}).map(([name, part]) => `with ${name} (${format(part.media_type)}, ${bytes(part.bytes)})`);
+  at("job-source").textContent = [format(job.source.media_type), dimensions(job.source), bytes(job.source.bytes), ...parts].filter(Boolean).join(" · ");
   at("job-state").className = `state badge is-${job.state}`;
   fill(at("job-state"), icon(job.state), jobState(job.state));
   showProgress(at("job-bar"), at("job-done"), job);

@@ -58,7 +58,7 @@ export function stepCard(draft, step, on) {
       }
       error.textContent = [error.textContent, detail].filter(Boolean).join(" · ");
       error.hidden = false;
-      return { focus: () => (parameters.querySelector("input, select") ?? name).focus() };
+      return { focus: () => (parameters.querySelector("input, select, textarea") ?? name).focus() };
     },
   };
 }

@@ -10,7 +10,7 @@ from pixtools.imaging.decoding import decode
 from pixtools.imaging.lettering import Align, letters, line_height, line_size, unwritable
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.stamp import Position, as_mark, room, stamp
-from pixtools.operations.base import Color, Composite, Misfit, PartName, Parts, TransformParams
+from pixtools.operations.base import ADVANCED, Color, Composite, Misfit, PartName, Parts, TransformParams
 
 _TEXT_SCALE, _IMAGE_SCALE = 0.06, 0.25
 _LEAST_LINE = 6.0  # pixels: what is lower cannot be read
@@ -29,7 +29,9 @@ class Watermark(TransformParams):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["image"]}]})
 
     text: Text | None = Field(None, title="Text", description="up to 200 characters, on one line or more")
-    image: PartName | None = Field(None, title="Image", description="one sent beside the picture, by its name")
+    image: PartName | None = Field(
+        None, title="Image", description="such as a logo: a further file of the request, called by its name"
+    )
     position: Position = Field("bottom-right", title="Position", description="tile: all over the picture")
     scale: float | None = Field(
         None,
@@ -39,7 +41,14 @@ class Watermark(TransformParams):
         description=f"of the picture's shorter side: the height of a line of text ({_TEXT_SCALE} if left out), or the "
         f"width of the image ({_IMAGE_SCALE}); less where it would not fit",
     )
-    margin: float = Field(0.03, ge=0, le=0.4, title="Margin", description="to the edges, of the shorter side")
+    margin: float = Field(
+        0.03,
+        ge=0,
+        le=0.4,
+        title="Margin",
+        description="to the edges, of the shorter side",
+        json_schema_extra=ADVANCED,
+    )
     opacity: float = Field(0.6, gt=0, le=1, title="Opacity", description="1 hides what is below")
     color: Color = Field("#ffffff", title="Color", description="of the text; its outline is black or white")
 
