@@ -66,7 +66,7 @@ export function label(name, schema) {
 /** The range is left out where nobody meets its end: the browser says so to whoever does. */
 export function hint({ minimum, exclusiveMinimum, maximum, description }) {
   const from = minimum ?? exclusiveMinimum;
-  const range = maximum - from <= 1000 ? `${minimum === undefined ? `more than ${from}, up` : from} to ${maximum}` : null;
+  const range = maximum - from <= 1000 ? `${minimum === undefined ? `above ${from}` : from} to ${maximum}` : null;
   return [range, description].filter(Boolean).join(", ");
 }
 

@@ -50,7 +50,7 @@ class Watermark(TransformParams):
         json_schema_extra=ADVANCED,
     )
     opacity: float = Field(0.6, gt=0, le=1, title="Opacity", description="1 hides what is below")
-    color: Color = Field("#ffffff", title="Color", description="of the text; its outline is black or white")
+    color: Color = Field("#ffffff", title="Colour", description="of the text; its outline is black or white")
 
     @model_validator(mode="after")
     def _is_one_mark(self) -> Watermark:
