@@ -27,4 +27,4 @@ def sideways_photo(width: int, height: int, seed: int = 0) -> bytes:
 def is_upright(image: Image.Image) -> bool:
     small = np.asarray(image.convert("RGB").resize((16, 16)), dtype=int)
     (red, _, blue), (red_end, _, blue_end) = small[0, 0], small[-1, -1]
-    return red > blue + 100 and blue_end > red_end + 100 and dict(image.getexif()) == {}
+    return red > blue + 100 and blue_end > red_end + 100 and 0x0112 not in image.getexif()

@@ -108,14 +108,15 @@ def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
 
 
 def _text(chunk: bytes) -> bytes:
-    """Return the text of an iTXt chunk behind its keyword (PNG, 11.3.3.4), no more of it than is read."""
+    """Return the text of an iTXt chunk behind its keyword (PNG, 11.3.3.4); none where it is a bomb."""
     compressed, (_, _, text) = chunk[:1] == b"\1", [*chunk[2:].split(b"\0", 2), b"", b""][:3]
     if not compressed:
         return text
     try:
-        return zlib.decompressobj().decompress(text, _READ_BYTES + 1)
+        text = zlib.decompressobj().decompress(text, _READ_BYTES + 1)
     except zlib.error:
         return b""
+    return text if len(text) <= _READ_BYTES else b""
 
 
 def _of_tiff(data: bytes) -> tuple[bytes, bytes, bytes]:
