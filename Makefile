@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test faults examples fuzz sheet check lock chromium
+.PHONY: help run test faults examples fuzz sheet check lock tools
 .DELETE_ON_ERROR:
 
 help:
@@ -23,7 +23,8 @@ run: .venv/.local
 	@exec $(BIN)/pixtools up --parent $$PPID
 
 test: .venv/.dev
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(MAKE) --no-print-directory chromium
+	@command -v exiftool >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null || \
+		$(MAKE) --no-print-directory tools
 	@$(BIN)/pytest
 
 # With what `make test` leaves out because it takes long. -s: each test says what it counted.
@@ -58,12 +59,14 @@ lock:
 	@mv build/constraints.txt constraints.txt
 	@echo "constraints.txt names $$(wc -l < constraints.txt) packages."
 
-chromium:
+TOOLS := chromium libimage-exiftool-perl
+
+tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing Chromium for the tests of the page."; \
-		apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; \
+		echo "Installing Chromium for the tests of the page, and exiftool for those of metadata."; \
+		apt-get -qq update && apt-get -qq install --yes $(TOOLS) >/dev/null; \
 	else \
-		echo "Without Chromium the tests of the page are left out (Debian: apt-get install chromium)."; \
+		echo "Tests that need Chromium or exiftool are left out without them (Debian: apt-get install $(TOOLS))."; \
 	fi
 
 # A stamp is newer than what it was installed from.
