@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import (
+    LIMITS,
     camera_jpeg,
     container,
     distance,
@@ -26,6 +28,7 @@ from PIL import Image
 from pixtools.errors import CorruptImage, ImageTooLarge, UnsupportedType
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.formats import MEDIA_TYPES
+from pixtools.imaging.header import inspect
 from pixtools.imaging.picture import Picture
 
 LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
@@ -228,6 +231,7 @@ def test_damaged_bytes_give_a_picture_or_a_named_error(kind, damage):
         data[16 + at % (len(data) - 16)] = value
 
     try:
+        inspect(io.BytesIO(data), LIMITS)  # as everything is before it is decoded
         picture = decode(bytes(data))
     except (CorruptImage, UnsupportedType, ImageTooLarge):
         return
