@@ -1,6 +1,6 @@
 """Pictures that are not what most are, through the API: each comes out right, or is refused in words.
 
-The rows of *Inputs* that begin with a 202; those that are refused at once are in test_inputs.
+Those that are refused at once are in test_inputs; those that are cut in the middle, in test_jobs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import io
 import zipfile
 
 import pytest
-from images import exif, saved, truncated_jpeg, wide_gamut_profile
+from images import exif, saved, wide_gamut_profile
 from likeness import likeness
 from PIL import Image
 from read_back import composed, read_back
@@ -113,14 +113,3 @@ def test_an_orientation_that_does_not_exist_turns_nothing(api, orientation):
     job = api.wait(api.submit("odd.jpg", saved(scene(), "JPEG", quality=95, exif=exif(orientation)), OUTPUTS))
 
     assert_right(api, job, scene())
-
-
-def test_pixels_that_end_too_soon_fail_their_steps_once_and_nothing_else(api):
-    steps = OUTPUTS | {"facts": {"op": "metadata", "input": "source"}}
-
-    job = api.wait(api.submit("cut.jpg", truncated_jpeg(), steps))
-
-    assert job["state"] == "partial"
-    assert job["steps"]["facts"]["state"] == "succeeded"
-    assert {job["steps"][name]["error"]["code"] for name in OUTPUTS} == {"corrupt_image"}
-    assert job["attempt"] == 1
