@@ -1,10 +1,12 @@
 // A metadata result as a definition list: what a person looks for first, each group as a whole folded away.
 
 import { el } from "/static/element.js";
+import { bytes } from "/static/words.js";
 
 const SHOWN = 8;
+const TOO_FEW_TO_FOLD = 2;
 // What nothing else on the page says. Two groups are told in a line each; a place should be noticed.
-const FIRST = ["camera", "lens", "taken_at", "exposure", "gps", "icc_profile"];
+const FIRST = ["camera", "lens", "taken_at", "exposure", "gps", "icc_profile", "width", "height", "frames", "bytes"];
 const LINES = {
   exposure: ({ time_s: time, f_number: aperture, iso, focal_length_mm: length }) =>
     [time && `${shutter(time)} s`, aperture && `f/${aperture}`, iso && `ISO ${iso}`, length && `${length} mm`],
@@ -18,10 +20,10 @@ export function facts(result) {
   const told = Object.entries(result).filter(([, value]) => !isEmpty(value)).sort(([one], [other]) => rank(one) - rank(other));
   const groups = told.filter(([, value]) => isObject(value));
   const rows = told.map(([name, value]) => (isObject(value) ? [name, line(name, value)] : [name, value])).filter(([, value]) => value);
-  const rest = rows.slice(SHOWN).filter(([name]) => !isObject(result[name]));
-  return el("div", { class: "facts" }, definitions(rows.slice(0, SHOWN)),
-    rest.length > 0 && fold("File", rest),
-    groups.map(([name, value]) => fold(HEADINGS[name] ?? spaced(name), Object.entries(value).filter(([, inner]) => !isEmpty(inner)))));
+  const shown = rows.length > SHOWN + TOO_FEW_TO_FOLD ? SHOWN : rows.length;
+  return el("div", { class: "facts" }, definitions(rows.slice(0, shown)),
+    shown < rows.length && fold("File", rows.slice(shown)),
+    groups.map(([name, value]) => fold(HEADINGS[name] ?? spaced(name), Object.entries(value).filter(([, inner]) => !isEmpty(inner)).sort())));
 }
 
 function fold(heading, rows) {
@@ -42,7 +44,10 @@ const unit = (name) => (name in TERMS ? null : UNITS[name.split("_").at(-1)]);
 
 const term = (name) => TERMS[name] ?? spaced(unit(name) ? name.replace(/_[^_]+$/, "") : name);
 
-const measured = (name, value) => (unit(name) && typeof value === "number" ? `${value} ${unit(name)}` : worded(value));
+function measured(name, value) {
+  if (typeof value !== "number") return worded(value);
+  return name === "bytes" ? bytes(value) : unit(name) ? `${value} ${unit(name)}` : String(value);
+}
 
 function worded(value) {
   if (typeof value === "boolean") return value ? "yes" : "no";

@@ -11,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from images import saved
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from sideways import is_upright, sideways_photo
@@ -229,6 +230,36 @@ def test_an_error_at_a_folded_parameter_is_unfolded_and_focused(page, by):
     expect(step(page, "resize").get_by_label("Background", exact=True)).to_be_focused()
     if by == "the service":
         expect(step(page, "resize").locator(".field-error:visible")).to_have_count(1)
+
+
+def test_an_image_chosen_in_the_form_is_put_on_the_photo_and_has_to_be_chosen_again_for_another(page):
+    red = saved(np.full((40, 40, 3), (255, 0, 0), dtype=np.uint8), "PNG")
+    logo = {"name": "Our logo.png", "mimeType": "image/png", "buffer": red}
+    add(page, "Watermark", "PNG")
+    step(page, "watermark").get_by_label("Image").set_input_files(logo)
+    expect(step(page, "watermark")).to_contain_text("Our logo.png")
+    page.reload()
+    page.get_by_label("Choose a photo").set_input_files(photo(14))  # 640 x 480
+    expect(step(page, "watermark")).to_contain_text("“Our-logo” has to be chosen again")
+    expect(page.locator("#start-reason")).to_have_text("To start, choose the file of step watermark again.")
+
+    step(page, "watermark").get_by_label("Image").set_input_files(logo)
+    step(page, "watermark").get_by_label("Opacity", exact=True).fill("1")
+    step(page, "watermark").locator(".place[title=top-left]").click()
+    expect(step(page, "watermark").get_by_label("Position")).to_have_value('"top-left"')
+    expect(page.locator("#start-reason")).to_have_text("Ready.")
+    start(page)
+    wait_until_succeeded(page)
+    expect(page.locator("#job-source")).to_contain_text("with Our-logo-2 (PNG")
+    picture = Image.open(io.BytesIO(download(page, "png"))).convert("RGB")
+    assert picture.getpixel((60, 60)) == (255, 0, 0)
+    assert picture.getpixel((400, 400)) != (255, 0, 0)
+
+    page.get_by_role("button", name="Same steps, another photo").click()
+    expect(step(page, "watermark")).to_contain_text("“Our-logo-2” has to be chosen again")
+    step(page, "watermark").get_by_role("button", name="Remove", exact=True).last.click()
+    expect(step(page, "watermark")).not_to_contain_text("has to be chosen again")
+    assert page.faults == []
 
 
 def test_an_encoder_added_after_a_resize_reads_it(page):
