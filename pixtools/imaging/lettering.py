@@ -18,6 +18,7 @@ Align = Literal["left", "center", "right"]
 _OUTLINE = 0.06  # of the font's size
 _REFERENCE = 1000  # a size to take the font's proportions at
 _SAMPLE = 32  # a size to look at single letters at
+_MOST_LINES = 10  # each takes time to measure
 _LIGHT = 140  # of 255: brighter letters get a dark outline
 _RIGHT_TO_LEFT = ("R", "AL")
 
@@ -51,7 +52,8 @@ def letters(text: str, size: float, color: str, align: Align) -> Image.Image:
         layer.putalpha(cover)
         return layer
 
-    whole = Image.alpha_composite(drawn(edge, size * _OUTLINE), drawn(ink, 0))
+    whole = drawn(edge, size * _OUTLINE)
+    whole.alpha_composite(drawn(ink, 0))
     return whole.crop(whole.getbbox())
 
 
@@ -60,6 +62,8 @@ def unwritable(text: str) -> str | None:
     for char in text:
         if char != "\n" and unicodedata.category(char) in ("Cc", "Cs"):
             return f"has the control character {_named(char)}; leave it out"
+    if text.count("\n") >= _MOST_LINES:
+        return f"has more than {_MOST_LINES} lines; leave some out"
     if (lacking := _lacking(text)) is not None:
         return f"has {_named(lacking)}, which the font lacks; it has Latin, Greek, Cyrillic, Arabic, Hebrew and Thai"
     if letters(text, _SAMPLE, "#ffffff", "left").getbbox() is None:

@@ -28,7 +28,7 @@ Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_writa
 class Watermark(TransformParams):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["image"]}]})
 
-    text: Text | None = Field(None, title="Text", description="up to 200 characters, on one line or more")
+    text: Text | None = Field(None, title="Text", description="up to 200 characters, on up to 10 lines")
     image: PartName | None = Field(
         None, title="Image", description="such as a logo: a further file of the request, called by its name"
     )
@@ -121,5 +121,5 @@ WATERMARK = Composite(
     params=Watermark,
     run=run,
     parts=lambda params: {} if params.image is None else {"image": params.image},
-    cost=lambda _: 4,
+    cost=lambda params: 10 if params.position == "tile" else 3,
 )

@@ -38,12 +38,18 @@ class Bench:
         self.source_key = f"sources/{self.owner}/{self.sha256}"
         self.source_bytes = len(source)
         self.blobs.put(self.source_key, source, "image/jpeg")
+        self.parts: dict[str, str] = {}  # keys by name
 
     def plan(self, document: dict[str, Any], megapixels: float = 0.1) -> Plan:
-        return build(document, Source("IMG_1.jpg", self.sha256, (round(megapixels * 100), 10_000)), 50, LIMITS)
+        size = (round(megapixels * 100), 10_000)
+        return build(document, Source("IMG_1.jpg", self.sha256, size, parts=self.parts), 50, LIMITS)
+
+    def put_part(self, name: str, data: bytes) -> None:
+        self.parts[name] = f"{self.source_key}-{name}"
+        self.blobs.put(self.parts[name], data, "image/png")
 
     def order(self, segment: Segment, *entries: tuple[str, str]) -> Order:
-        return Order(segment, Inputs(self.owner, self.source_key, self.source_bytes), entries)
+        return Order(segment, Inputs(self.owner, self.source_key, self.source_bytes, self.parts), entries)
 
     def run(self, document: dict[str, Any], ways: int = 1, megapixels: float = 0.1) -> list[list[Any]]:
         """Run all that needs no bundle, each segment after the other; return what each yielded."""
@@ -300,6 +306,46 @@ def test_storage_that_refuses_what_was_made_fails_the_step_and_what_reads_it(ben
 
     assert failed(items) == {"t": StorageRefused}
     assert done(items) == {}
+
+
+MARKED = {
+    "m": {"op": "watermark", "input": "source", "image": "logo", "position": "center", "scale": 0.5, "opacity": 1},
+    "a": {"op": "png", "input": "m"},
+    "b": {"op": "png", "input": "source"},
+}
+
+
+def test_a_mark_that_came_beside_the_source_is_put_on_its_pixels(bench):
+    work = bench(saved(photo(), "PNG"))
+    work.put_part("logo", saved(np.full((10, 10, 3), (1, 2, 3), np.uint8), "PNG"))
+
+    (items,) = work.run(MARKED)
+
+    assert failed(items) == {}
+    images = {item.step: opened(work.artifact(item)) for item in items if isinstance(item, Done) and item.stored}
+    assert images["a"].getpixel((48, 32)) == (1, 2, 3)
+    assert np.array_equal(images["b"], photo())
+
+
+def test_a_damaged_mark_fails_the_steps_that_need_it_and_no_other(bench):
+    work = bench(saved(photo(), "PNG"))
+    work.put_part("logo", truncated_jpeg())
+
+    (items,) = work.run(MARKED)
+
+    assert failed(items) == {"m": CorruptImage}
+    (error,) = (item.error for item in items if isinstance(item, Failed))
+    assert error.detail.startswith("The image 'logo': ")
+    assert done(items).keys() == {"b"}
+
+
+def test_a_mark_that_is_gone_fails_its_step_in_a_way_that_may_pass(bench):
+    work = bench(saved(photo(), "PNG"))
+    work.parts["logo"] = "sources/gone"
+
+    (items,) = work.run(MARKED)
+
+    assert failed(items) == {"m": ObjectMissing}
 
 
 BUNDLE = ALL | {"all": {"op": "zip", "input": ["b", "facts", "source"]}}

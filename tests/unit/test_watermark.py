@@ -275,6 +275,7 @@ def test_a_damaged_mark_is_named(data, error):
         ({"text": ""}, "at least 1 character"),
         ({"text": "   \n"}, "shows nothing"),
         ({"text": "a" * 201}, "at most 200 characters"),
+        ({"text": "a\n" * 10}, "more than 10 lines"),
         ({"text": "a\tb"}, r"control character \(U\+0009\)"),
         ({"text": "a\rb"}, "control character"),
         ({"text": "写真"}, r"'写' \(U\+5199 CJK UNIFIED IDEOGRAPH-5199\), which the font lacks"),
