@@ -74,7 +74,7 @@ def to_srgb(picture: Picture) -> Picture:
 def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Return RGBA pixels in sRGB as RGBA by the profile of a picture that they are to join, RGB or grey.
 
-    Raises nothing: a profile that cannot be used is as good as none.
+    Raises nothing: a profile that leads one way alone, as those of scanners do, is taken for sRGB.
     """
     if icc is None:
         return image
@@ -129,12 +129,13 @@ def normalise(image: Image.Image, icc: bytes | None) -> Picture:
     if space == "RGB":
         rgb = replace(picture, icc=icc).map(lambda frame: frame.convert("RGBA" if picture.has_alpha else "RGB"))
         return to_srgb(rgb).map(lambda frame: frame.convert(picture.mode))
-    if space == "L" and _is_neutral(picture.image):  # Pillow opens grey with transparency as RGBA
+    if space == "L" and is_neutral(picture.image):  # Pillow opens grey with transparency as RGBA
         return replace(picture, icc=icc).map(lambda frame: frame.convert("LA" if picture.has_alpha else "L"))
     return picture
 
 
-def _is_neutral(image: Image.Image) -> bool:
+def is_neutral(image: Image.Image) -> bool:
+    """Say whether every pixel of RGB or RGBA is grey."""
     red, green, blue = image.split()[:3]
     return ImageChops.difference(red, green).getbbox() is None and ImageChops.difference(green, blue).getbbox() is None
 

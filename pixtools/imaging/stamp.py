@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from PIL import Image, ImageChops
+from PIL import Image
 
-from pixtools.imaging.color import from_srgb, to_rgb, to_srgb, with_alpha
+from pixtools.imaging.color import from_srgb, is_neutral, to_rgb, to_srgb, with_alpha
 from pixtools.imaging.picture import Picture, Size
 
 Position = Literal[
@@ -24,7 +24,7 @@ def stamp(picture: Picture, mark: Image.Image, position: Position, margin: int, 
     """
     mark = mark.copy()
     mark.putalpha(mark.getchannel("A").point([round(value * opacity) for value in range(256)]))
-    if not _is_grey(mark):
+    if not is_neutral(mark):
         picture = to_rgb(picture)
     mark = from_srgb(mark, picture.icc)
     corners = [_corner(picture.size, mark.size, position, margin)]
@@ -79,8 +79,3 @@ def _stamped(frame: Image.Image, mark: Image.Image, corners: list[tuple[int, int
         ground.alpha_composite(mark.crop((0, 0, *ground.size)))
         made.paste(ground.convert(frame.mode), box)
     return made
-
-
-def _is_grey(mark: Image.Image) -> bool:
-    red, green, blue, _ = mark.split()
-    return all(ImageChops.difference(red, other).getbbox() is None for other in (green, blue))
