@@ -119,6 +119,12 @@ class UnencodableImage(PixToolsError):
     status, code = 422, "unencodable_image"
 
 
+class GoalOutOfReach(PixToolsError):
+    """The result cannot be made as small as was asked."""
+
+    status, code = 422, "goal_out_of_reach"
+
+
 class KeyReused(PixToolsError):
     """This Idempotency-Key was used before with a different request."""
 

@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from pixtools.imaging.picture import Picture
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Encoder, Entry, Resizing
+from pixtools.operations.base import Encoder, Entry, Misfit, Resizing
 
 ENCODERS = {name: operation for name, operation in OPERATIONS.items() if isinstance(operation, Encoder)}
 
 
 def encoded(name: str, picture: Picture, **params: object) -> bytes:
     operation = OPERATIONS[name]
-    return operation.run(picture, operation.params(**params))
+    return operation.encode(picture, operation.params(**params), 0).data
 
 
 def picture(mode: str = "RGB") -> Picture:
@@ -81,6 +81,123 @@ def test_a_slower_avif_is_no_larger():
     assert len(encoded("avif", picture(), speed=4)) <= len(encoded("avif", picture(), speed=10))
 
 
+def test_transparency_becomes_the_background_that_was_asked_for():
+    clear = Picture.still(Image.new("RGBA", (16, 16), (200, 0, 0, 0)))
+
+    made = opened(encoded("jpg", clear, background="#2060a0"))
+
+    assert distance(made, np.full((16, 16, 3), (0x20, 0x60, 0xA0))) < 2
+
+
+def test_transparent_grey_becomes_a_coloured_background_too():
+    clear = Picture.still(Image.new("LA", (16, 16), (200, 0)))
+
+    made = opened(encoded("jpg", clear, background="#2060a0"))
+
+    assert distance(made, np.full((16, 16, 3), (0x20, 0x60, 0xA0))) < 2
+
+
+@pytest.mark.parametrize(("subsampling", "factors"), [("4:2:0", (2, 2)), ("4:2:2", (2, 1)), ("4:4:4", (1, 1))])
+def test_a_jpg_has_the_subsampling_that_was_asked_for(subsampling, factors):
+    image = Image.open(io.BytesIO(encoded("jpg", picture(), subsampling=subsampling)))
+
+    assert image.layer[0][1:3] == factors
+
+
+def test_a_jpg_is_progressive_on_request_alone():
+    assert "progressive" not in opened(encoded("jpg", picture())).info
+    assert opened(encoded("jpg", picture(), progressive=True)).info["progressive"] == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("effort", ["auto", "fast", "small"])
+def test_a_png_keeps_every_pixel_at_every_effort(effort, mode):
+    assert np.array_equal(opened(encoded("png", picture(mode), effort=effort)), picture(mode).image)
+
+
+def test_a_png_chooses_its_effort_by_what_it_shows():
+    grain = np.random.default_rng(5).integers(0, 40, (300, 400, 3))
+    scene = Picture.still(Image.fromarray((photo(400, 300) // 2 + grain).astype(np.uint8)))
+    ruled = np.full((300, 400, 3), 255, np.uint8)
+    ruled[::7, ::3] = (10, 60, 90)
+    drawing = Picture.still(Image.fromarray(ruled))
+
+    assert encoded("png", scene) == encoded("png", scene, effort="fast")
+    assert encoded("png", drawing) == encoded("png", drawing, effort="small")
+    assert len(encoded("png", drawing, effort="small")) < len(encoded("png", drawing, effort="fast"))
+
+
+@pytest.mark.parametrize("colors", [2, 16, 256])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_a_palette_has_no_more_colours_than_were_asked_for(mode, colors):
+    image = opened(encoded("png", picture(mode), palette=colors))
+
+    assert image.mode == "P"
+    assert len(image.getcolors()) <= colors
+    assert image.convert("RGBA").getcolors(colors) is not None
+
+
+def test_a_palette_keeps_the_scene_and_its_transparency():
+    image = opened(encoded("png", picture("RGBA"), palette=256)).convert("RGBA")
+
+    assert distance(image, picture("RGBA").image) < 12
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_palette_large_enough_for_every_colour_changes_none(mode):
+    shades = np.random.default_rng(1).integers(0, 256, (200, len(mode)), np.uint8)
+    few = Picture.still(Image.fromarray(shades[np.random.default_rng(2).integers(0, 200, (50, 60))]))
+
+    assert np.array_equal(opened(encoded("png", few, palette=200)).convert(mode), few.image)
+
+
+def test_the_frames_of_an_animated_png_share_a_palette():
+    red, blue = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
+    moving = Picture((red, blue, red), durations=(100, 100, 100))
+
+    image = Image.open(io.BytesIO(encoded("png", moving, palette=2)))
+
+    assert image.n_frames == 3
+    for at, frame in enumerate(moving.frames):
+        image.seek(at)
+        assert np.array_equal(image.convert("RGB"), frame)
+
+
+@pytest.mark.parametrize("effort", range(7))
+def test_a_lossless_webp_keeps_every_pixel_at_every_effort(effort):
+    assert np.array_equal(opened(encoded("webp", picture(), lossless=True, effort=effort)), photo())
+
+
+def test_more_effort_gives_a_smaller_webp():
+    assert len(encoded("webp", picture(), effort=6)) < len(encoded("webp", picture(), effort=0))
+    assert len(encoded("webp", picture(), lossless=True, effort=6)) < len(encoded("webp", picture(), lossless=True))
+
+
+@pytest.mark.parametrize("encoder", ["aom", "svt", "rav1e"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_every_encoder_makes_an_avif_of_the_scene(encoder, mode):
+    image = opened(encoded("avif", picture(mode), encoder=encoder))
+
+    assert image.format == "AVIF"
+    assert distance(image.convert(mode), picture(mode).image) < 6
+
+
+def test_encoders_of_avif_make_different_files():
+    assert len({encoded("avif", picture(), encoder=encoder) for encoder in ("aom", "svt", "rav1e")}) == 3
+
+
+@pytest.mark.parametrize(("size", "fits"), [((3, 100), False), ((100, 3), False), ((4, 4), True)])
+def test_a_picture_too_small_for_svt_is_refused_before_it_runs(size, fits):
+    params = OPERATIONS["avif"].params(encoder="svt")
+
+    if fits:
+        assert params.size(size) == size
+    else:
+        with pytest.raises(Misfit, match="svt needs 4 pixels a side; take aom") as refused:
+            params.size(size)
+        assert refused.value.field == "encoder"
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_same_picture_gives_the_same_bytes(name):
     assert encoded(name, picture()) == encoded(name, picture())
@@ -128,7 +245,22 @@ REFUSED = {
         {"quality": None},
         {"quality": [85]},
         {"quality": 0},
-        {"quality": 96},
+        {"quality": 101},
+        {"subsampling": "4:1:1"},
+        {"subsampling": "420"},
+        {"progressive": 1},
+        {"background": "white"},
+        {"background": "#fff"},
+        {"background": None},
+        {"target": 29},
+        {"target": 96},
+        {"target": "70"},
+        {"target": math.nan},
+        {"target": 70, "quality": 70},
+        {"target": 70, "quality": 85},
+        {"max_bytes": 0},
+        {"max_bytes": 1e6},
+        {"keep_smaller": 1},
         {"quality": 10**400},
         {"Quality": 85},
         {"qualty": 85},
@@ -142,9 +274,42 @@ REFUSED = {
         {"resize": 100},
         {"resize": "100x100"},
     ],
-    "png": [{"quality": 80}, {"resize": {"height": -1}}],
-    "webp": [{"quality": 101}, {"lossless": 1}, {"lossless": "true"}, {"lossless": None}],
-    "avif": [{"speed": 11}, {"speed": -1}, {"speed": 9.0}, {"quality": 0}],
+    "png": [
+        {"quality": 80},
+        {"resize": {"height": -1}},
+        {"effort": 6},
+        {"effort": "best"},
+        {"palette": 1},
+        {"palette": 257},
+        {"palette": True},
+        {"target": 70},
+        {"max_bytes": 1_000},
+    ],
+    "webp": [
+        {"quality": 101},
+        {"lossless": 1},
+        {"lossless": "true"},
+        {"lossless": None},
+        {"effort": 7},
+        {"effort": -1},
+        {"effort": "fast"},
+        {"lossless": True, "quality": 90},
+        {"lossless": True, "target": 90},
+        {"lossless": True, "max_bytes": 1_000},
+        {"lossless": True, "keep_smaller": True},
+        {"target": 80, "quality": 80},
+    ],
+    "avif": [
+        {"speed": 11},
+        {"speed": -1},
+        {"speed": 9.0},
+        {"quality": 0},
+        {"encoder": "libaom"},
+        {"encoder": "auto"},
+        {"subsampling": "4:0:0"},
+        {"encoder": "svt", "subsampling": "4:4:4"},
+        {"encoder": "svt", "subsampling": "4:2:2"},
+    ],
     "resize": [
         {},
         {"width": None, "height": None},
@@ -167,10 +332,24 @@ def test_parameters_that_do_not_fit_are_refused_and_never_adjusted(name, params)
 
 
 ACCEPTED = {
-    "jpg": [{}, {"quality": 1}, {"quality": 95, "resize": {"width": 1}}],
-    "png": [{}, {"resize": {"width": 16_384, "height": 16_384}}],
-    "webp": [{}, {"quality": 100, "lossless": True}],
-    "avif": [{}, {"quality": 1, "speed": 0}, {"resize": {"height": 5}}],
+    "jpg": [
+        {},
+        {"quality": 1},
+        {"quality": 100, "resize": {"width": 1}},
+        {"subsampling": "4:4:4", "progressive": True, "background": "#00ff7F"},
+        {"target": 72.5},
+        {"target": 30, "max_bytes": 1, "keep_smaller": True},
+        {"quality": 70, "max_bytes": 200_000, "keep_smaller": True},
+    ],
+    "png": [{}, {"resize": {"width": 16_384, "height": 16_384}}, {"effort": "small", "palette": 2}, {"palette": 256}],
+    "webp": [{}, {"quality": 100}, {"lossless": True, "effort": 4}, {"effort": 0}, {"target": 95, "effort": 6}],
+    "avif": [
+        {},
+        {"quality": 1, "speed": 0},
+        {"resize": {"height": 5}},
+        {"encoder": "svt"},
+        {"encoder": "rav1e", "subsampling": "4:4:4", "target": 80},
+    ],
     "resize": [{"width": 5}, {"height": 5}, {"width": 5, "height": 6, "keep": True}],
     "metadata": [{}],
     "zip": [{}],
