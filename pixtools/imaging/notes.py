@@ -88,13 +88,15 @@ def read(image: Image.Image, data: bytes) -> Notes:
 def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
     """Return EXIF and XMP, which may stand behind the pixels, where Pillow looks only as it decodes them.
 
-    The position of the file is left as it was.
+    The position of the file is left as it was, and checksums are not looked at.
     """
     found: dict[bytes, bytes] = {}
     was = file.tell()
     file.seek(8)
     while len(head := file.read(8)) == 8:  # noqa: PLR2004
         length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            break
         begins = file.tell()
         if kind in (b"eXIf", b"iTXt") and length <= _READ_BYTES and kind not in found:
             chunk = file.read(length)

@@ -25,7 +25,8 @@ def properties(xmp: bytes) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for description in root.findall(f".//{_RDF}RDF/{_RDF}Description"):
-        found = _structure(description, 0) | found
+        for name, value in _structure(description, 0).items():
+            found.setdefault(name, value)
     return found
 
 

@@ -10,17 +10,19 @@ import io
 import json
 import math
 import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from PIL import ExifTags, Image, ImageCms
 
 from pixtools.imaging import iptc, notes, tiff, xmp
-from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
+from pixtools.imaging.formats import HEAD_BYTES, sniff
 from pixtools.imaging.guard import decoding
-from pixtools.imaging.orientation import upright_size
+from pixtools.imaging.header import Limits, inspect
 from pixtools.operations.base import Inspector, Params
 
+_NO_LIMITS = Limits(*3 * (sys.maxsize,))  # what came in was within those of the service
 _MAX_TEXT = 2_000  # a longer value is a maker's blob, not something to read
 _MAX_ITEMS = 100
 _MAX_NUMBERS = 16
@@ -46,15 +48,14 @@ class Metadata(Params):
 
 
 def run(data: bytes, params: Metadata) -> _Facts:  # noqa: ARG001
-    kind = sniff(data[:HEAD_BYTES])
-    with decoding(), Image.open(io.BytesIO(data), formats=[kind]) as image:
-        width, height = upright_size(image)
+    header = inspect(io.BytesIO(data), _NO_LIMITS)
+    with decoding(), Image.open(io.BytesIO(data), formats=[sniff(data[:HEAD_BYTES])]) as image:
         container = {
-            "media_type": MEDIA_TYPES[kind],
-            "width": width,
-            "height": height,
+            "media_type": header.media_type,
+            "width": header.width,
+            "height": header.height,
             "mode": image.mode,
-            "frames": int(getattr(image, "n_frames", 1)),
+            "frames": header.frames,
             "bytes": len(data),
             "icc_profile": _profile_name(image.info.get("icc_profile")),
         }
@@ -196,7 +197,7 @@ def _gps(tags: _Facts) -> _Facts | None:
         "longitude": longitude,
         "altitude_m": -altitude if altitude is not None and below_sea else altitude,
         "direction": direction if direction is not None and 0 <= direction <= 360 else None,  # noqa: PLR2004
-        "error_m": _positive(tags.get("gps_h_positioning_error")),
+        "error_m": _positive(tags.get("gpsh_positioning_error")),
         "taken_at": _satellite_time(tags.get("gps_date_stamp"), tags.get("gps_time_stamp")),
     }
     return {name: value for name, value in facts.items() if value is not None}

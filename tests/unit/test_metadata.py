@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+from exiftool import needs_exiftool, tags
 from hypothesis import given
 from hypothesis import strategies as st
 from images import (
@@ -15,8 +18,10 @@ from images import (
     animation,
     camera_jpeg,
     exif,
+    iptc,
     photo,
     saved,
+    telling,
     truncated_jpeg,
     wide_gamut_profile,
 )
@@ -24,6 +29,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from pixtools.errors import CorruptImage, UnsupportedType
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.iptc import texts
+from pixtools.operations import OPERATIONS
 from pixtools.operations.metadata import METADATA, Metadata
 
 
@@ -52,6 +60,177 @@ def test_camera_exposure_and_place_are_found_in_every_format_that_has_them(kind)
     assert found["gps"]["latitude"] == pytest.approx(LATITUDE, abs=1e-7)
     assert found["gps"]["longitude"] == pytest.approx(LONGITUDE, abs=1e-7)
     assert found["gps"]["altitude_m"] == ALTITUDE
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG behind", "WEBP", "AVIF", "TIFF", "HEIF"])
+def test_what_a_camera_says_has_plain_names_and_units(kind):
+    found = facts(telling(kind))
+
+    assert (found["width"], found["height"]) == (96, 64)
+    assert (found["camera"], found["lens"]) == ("PixCam One", "PixLens 35mm")
+    assert found["taken_at"] == "2026-02-03T04:05:06+09:00"
+    assert found["exposure"] == {
+        "time_s": 0.004, "f_number": 2.8, "iso": 200, "focal_length_mm": 35.0, "focal_length_35mm_mm": 53,
+    }  # fmt: skip
+    assert found["gps"] == {"latitude": -33.8599722, "longitude": 151.2111111, "altitude_m": 58.5}
+    assert found["exif"].items() >= {
+        "artist": "A. Painter", "body_serial_number": "secret-body", "user_comment": "secret comment",
+        "xp_subject": "secret subject", "offset_time_original": "+09:00",
+    }.items()  # fmt: skip
+    assert found["xmp"].items() >= {"city": "secret city", "rating": "4", "title": "Scene"}.items()
+    assert found["xmp"]["subject"] == ["soft", "bright"]
+    iptc_too = kind in ("JPEG", "TIFF")
+    assert found["iptc"] == ({"city": "secret city", "keywords": ["soft", "Grüße"]} if iptc_too else {})
+
+
+def test_what_is_left_of_it_in_another_steps_file_is_read_there():
+    webp = OPERATIONS["webp"]
+    source = telling("JPEG")
+
+    found = facts(webp.encode(decode(source), webp.params(), len(source)).data)
+
+    assert (found["camera"], found["taken_at"]) == ("PixCam One", "2026-02-03T04:05:06+09:00")
+    assert (found["gps"], found["xmp"], found["iptc"]) == (None, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("tags", "taken_at"),
+    [
+        ({0x9003: "2026:02:03 04:05:06"}, "2026-02-03T04:05:06"),
+        ({0x9003: "2026:02:03 04:05:06", 0x9291: "120", 0x9011: "-03:30"}, "2026-02-03T04:05:06.120-03:30"),
+        ({0x9003: "2026:02:03 04:05:06", 0x9291: "a", 0x9011: "Tokyo"}, "2026-02-03T04:05:06"),
+        ({0x9003: "0000:00:00 00:00:00", 0x9004: "2026:02:03 04:05:06"}, "2026-02-03T04:05:06"),
+        ({0x9003: "2026:02:30 04:05:06"}, None),
+        ({0x9003: 7}, None),
+        ({}, None),
+    ],
+)
+def test_the_time_is_the_cameras_with_an_offset_only_where_it_is_known(tags, taken_at):
+    written = Image.Exif()
+    written[0x010F] = "PixCam"
+    written.get_ifd(0x8769).update(tags)
+
+    assert facts(jpeg_with(written))["taken_at"] == taken_at
+
+
+@pytest.mark.parametrize(
+    ("tags", "exposure"),
+    [
+        ({0x8822: 3, 0x9207: 2, 0x9209: 0x19, 0x9204: IFDRational(-2, 3)},
+         {"program": "aperture priority", "metering": "center-weighted", "flash": True, "bias_ev": -0.66666667}),
+        ({0x9209: 0x10, 0xA405: 0, 0x920A: IFDRational(0, 1)}, {"flash": False}),
+        ({0x8827: 65535, 0x8832: 102_400}, {"iso": 102_400}),
+        ({0x8827: (200, 0)}, {"iso": 200}),
+        ({0x8822: 99, 0x829A: "fast", 0x829D: IFDRational(0, 0)}, {}),
+    ],
+)  # fmt: skip
+def test_exposure_is_told_in_words_and_units_and_left_out_where_it_is_nonsense(tags, exposure):
+    written = Image.Exif()
+    written[0x010F] = "PixCam"
+    written.get_ifd(0x8769).update(tags)
+
+    assert facts(jpeg_with(written))["exposure"] == exposure
+
+
+def test_direction_error_and_the_satellites_time_belong_to_the_place():
+    tags = exif()
+    tags.get_ifd(0x8825).update(
+        {0x11: IFDRational(9025, 100), 0x1F: IFDRational(5), 0x1D: "2026:02:02", 7: (19.0, 5.0, 6.0)}
+    )
+
+    gps = facts(jpeg_with(tags))["gps"]
+
+    assert gps.items() >= {"direction": 90.25, "error_m": 5.0, "taken_at": "2026-02-02T19:05:06Z"}.items()
+
+
+def rdf(inside: str) -> bytes:
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
+        f' xmlns:a="urn:a" xmlns:b="urn:b">{inside}</rdf:RDF></x:xmpmeta>'
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("inside", "found"),
+    [
+        ('<rdf:Description a:CreatorTool="Pix 1"/>', {"creator_tool": "Pix 1"}),
+        ("<rdf:Description><a:Rating> 4 </a:Rating></rdf:Description>", {"rating": "4"}),
+        ('<rdf:Description a:x="one" b:x="two"/><rdf:Description b:y="three"/>', {"x": "one", "y": "three"}),
+        ('<rdf:Description><a:at rdf:parseType="Resource"><b:city>Rom</b:city></a:at></rdf:Description>',
+         {"at": {"city": "Rom"}}),
+        ('<rdf:Description><a:log><rdf:Seq><rdf:li b:action="saved" b:when="now"/></rdf:Seq></a:log></rdf:Description>',
+         {"log": [{"action": "saved", "when": "now"}]}),
+        ("<rdf:Description><a:e/><a:f><rdf:Bag/></a:f><a:g><rdf:Alt/></a:g></rdf:Description>", {}),
+        (f"<rdf:Description><a:x>{'x' * 3_000}</a:x></rdf:Description>", {}),
+        ("<rdf:Description><a:x></rdf:Description>", {}),
+    ],
+)  # fmt: skip
+def test_xmp_becomes_plain_names_lists_and_structures(inside, found):
+    assert facts(saved(photo(), "JPEG", xmp=rdf(inside)))["xmp"] == found
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(b"\xff\xfe\0\0", id="garbage"),
+        pytest.param(b'<?xml version="1.0" encoding="nonsense"?><a/>', id="an unknown encoding"),
+        pytest.param(
+            b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]><x>&b;</x>', id="entities"
+        ),
+        pytest.param(b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', id="an external document"),
+        pytest.param(rdf("<rdf:Description>" + "<a:x>" * 5_000 + "</a:x>" * 5_000 + "</rdf:Description>"), id="deep"),
+    ],
+)
+def test_xmp_that_is_broken_or_an_attack_says_nothing(block):
+    assert facts(saved(photo(), "JPEG", xmp=block))["xmp"] == {}
+
+
+def test_xmp_of_a_megabyte_is_told_as_far_as_there_is_room():
+    inside = "".join(f"<rdf:Description><a:x{at}>{'y' * 1_000}</a:x{at}></rdf:Description>" for at in range(900))
+
+    found = facts(saved(photo(), "WEBP", xmp=rdf(inside)))
+
+    assert 10 < len(found["xmp"]) < 100
+    assert found["xmp"]["x0"] == "y" * 1_000
+
+
+def test_deep_xmp_of_a_megabyte_costs_no_more_than_its_size():
+    block = rdf("<rdf:Description>" + "<a:x>" * 80_000 + "</a:x>" * 80_000 + "</rdf:Description>")
+
+    assert facts(saved(photo(), "WEBP", xmp=block))["xmp"] == {}
+
+
+@given(block=st.binary(max_size=60) | st.builds(lambda rest: iptc() + b"\x1c\x02" + rest, st.binary(max_size=30)))
+def test_broken_iptc_is_read_up_to_where_it_breaks_off(block):
+    found = texts(block)
+
+    json.dumps(found)
+    assert not block.startswith(iptc()) or found["city"] == "secret city"
+
+
+PHOTOS = os.environ.get("PIXTOOLS_TEST_DATA")
+needs_photos = pytest.mark.skipif(PHOTOS is None, reason="PIXTOOLS_TEST_DATA names no folder with photos")
+
+
+@needs_photos
+@needs_exiftool
+@pytest.mark.parametrize("folder", ["exif", "cameras", "orientation", "avif", "heic"])
+def test_what_real_photos_say_is_what_exiftool_reads(folder):
+    seen = tags(Path(PHOTOS, "photos", folder))
+    for path in sorted(Path(PHOTOS, "photos", folder).iterdir()):
+        try:
+            found, other = facts(path.read_bytes()), seen[path.name]
+        except (CorruptImage, UnsupportedType):
+            continue
+        mine = {"ExifIFD:DateTimeOriginal": (found["taken_at"] or "")[:19].replace("-", ":").replace("T", " ") or None}
+        names = {"time_s": "ExposureTime", "f_number": "FNumber", "iso": "ISO", "focal_length_mm": "FocalLength"}
+        mine |= {f"ExifIFD:{name}": found["exposure"].get(mine_) for mine_, name in names.items()}
+        if found["gps"]:
+            mine |= {f"Composite:GPS{name.title()}": found["gps"][name] for name in ("latitude", "longitude")}
+        for name, value in mine.items():
+            theirs = other.get(name) or None
+            expected = pytest.approx(theirs, rel=1e-4) if isinstance(theirs, float) else theirs
+            assert value == expected, (path.name, name)
 
 
 def test_the_container_is_described():
