@@ -6,12 +6,14 @@ import hashlib
 import io
 import json
 import logging
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any, assert_never
 
+from actors.pool import Node
 from dag.plan import SOURCE, Step
 from dag.segments import Decoded, Order
 from pixtools import logs, memory
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 _TOO_MUCH = (
     "Make the picture smaller; or raise PIXTOOLS_CONVERTER_MEMORY_BYTES where the service runs, and redrive the step."
 )
+_SHARE_OF_NODE = 0.7  # the rest is for idle processes, Ray's shared memory, and whatever else runs there
 _IN_MEMORY_BYTES = 8 << 20  # a bundle larger than this is written to disk first
 
 
@@ -41,10 +44,12 @@ class Converter:
         self._blobs = BlobStore(settings)
         self._share = share
         self._memory_bytes = settings.converter_memory_bytes
+        self._node = Node(socket.gethostname(), _share_of_node(settings))
 
-    def ready(self) -> None:
-        """Return once the process is up, with its memory limited: a picture may cost a converter, never a machine."""
+    def ready(self) -> Node:
+        """Say where the process runs, once it is up with its memory limited: a picture may cost it, never a machine."""
         memory.limit(self._memory_bytes)
+        return self._node
 
     def run(self, order: Order, *pixels: Any) -> Iterator[Any]:
         """Make the steps of an order and yield what came of each, in order.
@@ -81,6 +86,12 @@ class Converter:
         return self._share(table.pictures[SOURCE].share())
 
 
+def _share_of_node(settings: Settings) -> int:
+    """Return the bytes that the converters of one dispatcher may take on this node."""
+    whole = settings.node_memory_bytes or round(memory.of_node() * _SHARE_OF_NODE)
+    return whole // settings.dispatchers
+
+
 class _Table:
     """What one call has at hand: the source's bytes and the pictures made so far, by the step that made them."""
 
@@ -98,7 +109,7 @@ class _Table:
         return self._data
 
     def decode(self) -> None:
-        self.pictures[SOURCE] = decode(self.file())
+        self.pictures[SOURCE] = decode(self.file(), self._order.segment.enough)
 
     def keep_only(self, names: set[str]) -> None:
         """Forget the pictures that no later step reads: each may take 200 MB."""

@@ -56,6 +56,7 @@ class Dispatcher:
             minimum=min(settings.min_converters, maximum),
             maximum=maximum,
             idle_s=settings.converter_idle.total_seconds(),
+            limit_bytes=settings.converter_memory_bytes,
         )
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -79,6 +80,8 @@ class Dispatcher:
             "jobs": len(self._jobs),
             "converters": self._pool.size,
             "idle_converters": self._pool.idle,
+            "memory_bytes": self._pool.memory_bytes,
+            "taken_bytes": self._pool.taken_bytes,
             "retiring": self._retiring is not None,
         }
 
@@ -248,5 +251,5 @@ class Dispatcher:
         document = {step.name: {"op": step.op, "input": step.inputs, **step.params} for step in claim.view.steps}
         parts = {part.name: part.sha256 for part in claim.view.parts}
         size = (job.source_width, job.source_height)
-        source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts)
+        source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts, job.source_media_type)
         return build(document, source, len(document), self._settings.image_limits())

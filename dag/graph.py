@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ray.exceptions import RayError, RayTaskError
 
+from dag.footprint import footprint
 from dag.plan import SOURCE, Plan
 from dag.segments import Decoded, Inputs, Order, Segment, segments
 from pixtools.errors import PixToolsError, StepTimedOut
@@ -29,7 +30,7 @@ class Converters(Protocol):
 
     @property
     def idle(self) -> int: ...
-    async def acquire(self) -> Any: ...
+    async def acquire(self, memory_bytes: int) -> Any: ...
     def release(self, converter: Any) -> None: ...
     def discard(self, converter: Any) -> None: ...
 
@@ -111,7 +112,8 @@ class Graph:
 
     async def _try(self, call: _Call, order: Order, pixels: tuple[Any, ...]) -> bool:
         """Let a converter carry out the order; say whether one began to."""
-        converter = await self._converters.acquire()
+        needed = footprint(self._plan, order.segment, self._inputs.source_bytes)
+        converter = await self._converters.acquire(needed)
         try:
             await self._stream(call, converter.run.options(num_returns="streaming").remote(order, *pixels))
         except (RayTaskError, StopAsyncIteration) as error:

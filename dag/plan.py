@@ -26,6 +26,7 @@ class Source:
     size: Size
     frames: int = 1
     parts: Mapping[str, str] = field(default_factory=dict)  # further files of the request: their SHA-256 by name
+    media_type: str | None = None  # None: any
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dag.plan import SOURCE, Plan, Step
-from pixtools.imaging.picture import megapixels
-from pixtools.operations.base import Bundler, Encoder, Kind, PixelOperation
+from pixtools.imaging.decoding import drafted_size
+from pixtools.imaging.picture import Size, megapixels
+from pixtools.operations.base import Bundler, EncodeParams, Encoder, Kind, PixelOperation, TransformParams
 
 # Handing pixels to another process costs about 2 ms a megapixel; below this there is nothing to win.
 _WORTH_SPLITTING_MS = 100.0
+_RESIZING_MS = 8.0  # a megapixel: what an encoder's own resize takes
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Segment:
     exports: bool = False  # hands the source's pixels to the segments that import them
     imports: bool = False  # takes them instead of decoding the source itself
     bundles: bool = False
+    enough: Size | None = None  # of the source's picture: none of its readers, here or elsewhere, needs more
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,20 +69,39 @@ class Decoded:
 
 def segments(plan: Plan, work: frozenset[str], ways: int) -> tuple[Segment, ...]:
     """Share the steps of `work` among at most `ways` converters; bundles follow in segments of their own."""
-    shares = _share(_branches(plan, work), ways)
+    enough = _enough(plan, work)
+    shares = _share(_branches(plan, work), ways, drafted(plan, enough))
     bundles = [step for step in plan.steps if step.name in work and reads_artifacts(step)]
     return (
         *(
-            Segment(tuple(steps), exports=len(shares) > 1 and at == 0, imports=at > 0)
+            Segment(tuple(steps), exports=len(shares) > 1 and at == 0, imports=at > 0, enough=enough)
             for at, steps in enumerate(shares)
         ),
         *(Segment((step,), bundles=True) for step in bundles),
     )
 
 
+def drafted(plan: Plan, enough: Size | None) -> Size:
+    """Return the size at which the source's pixels are at hand."""
+    source = plan.source
+    if enough is None or source.media_type != "image/jpeg":
+        return source.size
+    return drafted_size(source.size, enough)
+
+
 def reads_artifacts(step: Step) -> bool:
     """Say whether a step reads files from storage, rather than what its segment has at hand."""
     return isinstance(step.operation, Bundler) or (step.operation.reads is Kind.FILE and step.inputs != (SOURCE,))
+
+
+def _enough(plan: Plan, work: frozenset[str]) -> Size | None:
+    """Return the size of which no reader of the source's pixels needs more; None where nobody reads them."""
+    sizes = [
+        step.params.enough(plan.source.size)
+        for step in plan.steps
+        if step.name in work and step.reads_source_pixels and isinstance(step.params, EncodeParams | TransformParams)
+    ]
+    return (max(width for width, _ in sizes), max(height for _, height in sizes)) if sizes else None
 
 
 def _branches(plan: Plan, work: frozenset[str]) -> list[list[Step]]:
@@ -95,12 +117,15 @@ def _branches(plan: Plan, work: frozenset[str]) -> list[list[Step]]:
     return list(branches.values())
 
 
-def _share(branches: list[list[Step]], ways: int) -> list[list[Step]]:
+def _share(branches: list[list[Step]], ways: int, source: Size) -> list[list[Step]]:
     """Divide branches by longest processing time first; the first share, which decodes, gets all that reads files.
 
+    `source` is the size at which its pixels are at hand.
     Each share begins with its cheapest branch: a result that takes milliseconds does not wait for one of seconds.
     """
-    weighed = sorted(((sum(map(_cost, branch)), branch) for branch in branches), key=lambda pair: -pair[0])
+    weighed = sorted(
+        ((sum(_cost(step, source) for step in branch), branch) for branch in branches), key=lambda pair: -pair[0]
+    )
     shares: list[list[tuple[float, list[Step]]]] = []
     for cost, branch in weighed:
         lightest = min(shares, key=_total, default=None)
@@ -115,12 +140,15 @@ def _total(share: list[tuple[float, list[Step]]]) -> float:
     return sum(cost for cost, _ in share)
 
 
-def _cost(step: Step) -> float:
-    """Return about how many milliseconds the step takes; an encoder's own resize is no part of it."""
+def _cost(step: Step, source: Size) -> float:
+    """Return about how many milliseconds the step takes, an encoder's own resize included."""
+    read = megapixels(source if step.inputs == (SOURCE,) else step.size_in)
+    made = megapixels(step.size)
     match step.operation:
         case Encoder(cost=cost):
-            return float(cost(step.params)) * megapixels(step.size)
+            resizing = _RESIZING_MS * max(read, made) if step.size != step.size_in else 0.0
+            return resizing + float(cost(step.params)) * made
         case PixelOperation(cost=cost):
-            return float(cost(step.params)) * max(megapixels(step.size_in), megapixels(step.size))
+            return float(cost(step.params)) * max(read, made)
         case _:
             return 0.0

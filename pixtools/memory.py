@@ -1,8 +1,10 @@
-"""A process's own limit of memory: what asks for more fails, and the machine goes on."""
+"""How much memory there is, and a process's own limit: what asks for more fails, and the machine goes on."""
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,7 +21,31 @@ def limit(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
+def of_node() -> int:
+    """Return the bytes of memory that this machine has, or the container that we run in."""
+    return min([_kilobytes("/proc/meminfo", "MemTotal:") * 1024, *_limits_of_cgroups(Path("/proc/self/cgroup"))])
+
+
+def _limits_of_cgroups(membership: Path, root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Yield the limits of our cgroups, version 1 or 2, and of those that they are in."""
+    for line in membership.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        # A container sees its own cgroup as the root; the path may then be the host's, and not be there.
+        folder = root / controllers / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                with suppress(OSError, ValueError):  # a limit that is not set reads `max`
+                    yield int((group / name).read_text())
+            if group == root:
+                break
+
+
 def _own_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmData:"))
-    return kilobytes * 1024
+    return _kilobytes("/proc/self/status", "VmData:") * 1024
+
+
+def _kilobytes(path: str, name: str) -> int:
+    (found,) = (line for line in Path(path).read_text().splitlines() if line.startswith(name))
+    return int(found.split()[1])

@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     max_converters: int | None = Field(None, ge=1)  # of each dispatcher; None: its share of the CPUs
     converter_idle: Duration = timedelta(minutes=1)
     converter_memory_bytes: int = Field(3_000_000_000, ge=1)  # beyond what an idle one takes
+    node_memory_bytes: int | None = Field(None, ge=1)  # for all converters of a node; None: 70 % of what it has
 
     @model_validator(mode="after")
     def _renewals_fit_the_lease(self) -> Self:

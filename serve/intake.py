@@ -86,7 +86,9 @@ class Intake:
     def _plan(self, upload: Upload) -> Plan:
         header = upload.image.header
         parts = {name: part.sha256 for name, part in upload.parts.items()}
-        source = Source(upload.name, upload.image.sha256, (header.width, header.height), header.frames, parts)
+        source = Source(
+            upload.name, upload.image.sha256, (header.width, header.height), header.frames, parts, header.media_type
+        )
         fields, most, limits = upload.fields, self.settings.max_steps, self.settings.image_limits()
         if "steps" in fields:
             return parse(fields["steps"], source, most, limits)

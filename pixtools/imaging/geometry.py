@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from PIL import Image
@@ -60,6 +60,8 @@ def put(picture: Picture, placement: Placement, background: str | None) -> Pictu
     `background` is the colour of the margins, transparent where it is None.
     """
     scaled, canvas = placement.scaled, placement.canvas
+    if picture.drafted_from is not None:
+        picture = replace(picture, drafted_from=None)  # from here on it has the size that was planned
     if canvas[0] < scaled[0] or canvas[1] < scaled[1]:
         # Cut while resampling, in fractions of the source's pixels: what is cut off costs nothing.
         across, down = (side * kept / whole for side, kept, whole in zip(picture.size, canvas, scaled, strict=True))

@@ -39,6 +39,7 @@ class Picture:
     notes: Notes = Notes()
     durations: tuple[int, ...] = ()  # milliseconds that each frame is shown; empty for a still
     loops: int = 0  # how often an animation is shown; 0: for ever
+    drafted_from: Size | None = None  # the size in the file, where decoding made it smaller: see decode
 
     @classmethod
     def still(cls, image: Image.Image, icc: bytes | None = None) -> Picture:

@@ -6,11 +6,13 @@ from pydantic import Field, model_validator
 
 from pixtools.imaging.codecs import AVIF_PLUGIN
 from pixtools.imaging.encoding import encode
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.search import Curve
 from pixtools.operations.base import ADVANCED, AnimatedParams, Misfit
 from pixtools.operations.goal import Lossy, LossyEncoder
 
+_LIGHT_SPEED = 6  # from here on the encoder keeps less of what it tried
 _LEAST_SIDE_OF_SVT = 4
 _MATRICES = ((22, 6), (38, 7), (61, 8), (85, 9), (101, 10))  # aom's by quality, as aom's own tables have it
 
@@ -74,6 +76,10 @@ def _encoded(picture: Picture, params: Avif, options: dict[str, Any]) -> bytes:
     )  # fmt: skip
 
 
+def memory(params: Avif) -> Memory:
+    return params.memory_of(Memory(36 if params.speed >= _LIGHT_SPEED else 60, alpha=8))
+
+
 AVIF = LossyEncoder(
     name="avif",
     title="AVIF",
@@ -84,6 +90,7 @@ AVIF = LossyEncoder(
     between=between,
     # A little more than half with each speed.
     cost=lambda params: params.cost_of((300 if params.encoder == "rav1e" else 50) * 2.2 ** (9 - params.speed)),
+    memory=memory,
     scores=Curve((-24.0, -20.0, 0.0, 32.0, 63.4, 75.3, 81.5, 85.8, 89.2, 90.8, 93.8)),
     sizes=Curve((8.46, 8.53, 9.0, 9.71, 10.62, 11.12, 11.5, 11.81, 12.21, 12.51, 13.09)),
     media_type="image/avif",

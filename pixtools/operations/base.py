@@ -11,6 +11,7 @@ from typing import IO, Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pixtools.imaging.color import to_srgb
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.geometry import Fit, Placement, place, put
 from pixtools.imaging.notes import Strip, kept
 from pixtools.imaging.picture import Picture, Size
@@ -87,11 +88,15 @@ class Resizing(Params):
             raise ValueError("background is for the margins of `contain`; leave it out")
         return self
 
+    @property
+    def adds_alpha(self) -> bool:
+        return self.fit == "contain" and self.background is None
+
     def placement(self, size: Size) -> Placement:
         return place(size, self.width, self.height, self.fit, upscale=self.upscale)
 
     def apply(self, picture: Picture) -> Picture:
-        return put(picture, self.placement(picture.size), self.background)
+        return put(picture, self.placement(picture.drafted_from or picture.size), self.background)
 
 
 class EncodeParams(Params):
@@ -111,8 +116,17 @@ class EncodeParams(Params):
         json_schema_extra=ADVANCED,
     )
 
+    @property
+    def adds_alpha(self) -> bool:
+        """Whether an opaque picture may have become a transparent one when it is written."""
+        return self.resize is not None and self.resize.adds_alpha
+
     def size(self, size: Size) -> Size:
         return self.resize.placement(size).canvas if self.resize else size
+
+    def enough(self, size: Size) -> Size:
+        """Return the size to which a picture of `size` is scaled before all else: nobody needs much more of it."""
+        return self.resize.placement(size).scaled if self.resize else size
 
     def prepare(self, picture: Picture) -> Picture:
         """Return the picture as it is to be written."""
@@ -146,8 +160,17 @@ class TransformParams(Params):
     def identity(self) -> dict[str, Any]:
         return {name: value for name, value in self.given().items() if name != "keep"}
 
+    @property
+    def adds_alpha(self) -> bool:
+        """Whether an opaque picture may become a transparent one."""
+        return False
+
     def size(self, size: Size) -> Size:
         """Return the size of what is made from a picture of `size`; raises Misfit."""
+        return size
+
+    def enough(self, size: Size) -> Size:
+        """Return the size to which a picture of `size` is scaled before all else: nobody needs much more of it."""
         return size
 
 
@@ -203,6 +226,7 @@ class Encoder(Operation[E]):
 
     run: Callable[[Picture, E], bytes]  # of a picture that `prepare` has been over
     cost: Callable[[E], float]  # about milliseconds a megapixel on one core; only the ratios matter
+    memory: Callable[[E], Memory]  # beside the picture, the file that it makes included
     reads: Kind = Kind.PIXELS
     makes: Kind = Kind.FILE
 
@@ -217,6 +241,8 @@ class PixelOperation(Operation[T]):
     """Pixels to pixels; what it leaves, where it leaves a file at all, is a lossless PNG."""
 
     cost: Callable[[T], float]  # as an encoder's
+    # Beside the picture that it reads, the one that it makes included, for each pixel of the larger of the two.
+    memory: Callable[[T], Memory]
     reads: Kind = Kind.PIXELS
     makes: Kind = Kind.PIXELS
     media_type: str = "image/png"

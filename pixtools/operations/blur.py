@@ -3,6 +3,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pixtools.imaging.filters import blur
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.base import Transform, TransformParams
 
@@ -23,4 +24,5 @@ BLUR = Transform(
     params=Blur,
     run=run,
     cost=lambda _: 15,
+    memory=lambda _: Memory(8, alpha=20),
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.geometry import crop
 from pixtools.imaging.picture import Picture, Size
 from pixtools.operations.base import Misfit, Side, Transform, TransformParams
@@ -43,4 +44,5 @@ CROP = Transform(
     params=Crop,
     run=run,
     cost=lambda _: 1,
+    memory=lambda _: Memory(4),
 )

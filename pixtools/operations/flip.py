@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.geometry import flip
 from pixtools.imaging.picture import Picture
 from pixtools.operations.base import Transform, TransformParams
@@ -27,4 +28,5 @@ FLIP = Transform(
     params=Flip,
     run=run,
     cost=lambda _: 1,
+    memory=lambda _: Memory(4),
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pydantic import Field, model_validator
 
 from pixtools.errors import GoalOutOfReach
 from pixtools.imaging.decoding import decode
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.search import LOWEST, Curve, search
 from pixtools.operations.base import ADVANCED, Encoded, EncodeParams, Encoder
@@ -19,6 +20,9 @@ _TARGET_TRIES = 6
 _CAP_TRIES = 6  # beside the lowest quality, which is tried last where nothing else has fitted
 _NEAR_ENOUGH = 0.4  # of a score: what is left of 1.0 is for the sample that it is taken from
 _TOO_FAR = 0.6  # of a score, where a codec has something between two qualities
+_FILES = 6.0  # bytes a pixel that all that were tried have together
+_DECODING = 28.0  # bytes a pixel, of any of our own formats
+_SCORING_BYTES = 700_000_000  # of the metric, which looks at so many pixels and no more
 _FULL_ENOUGH = 0.95  # of the bytes allowed
 
 
@@ -68,6 +72,14 @@ class Lossy(EncodeParams):
         if self.max_bytes is not None or self.keep_smaller:
             tries += 3.0
         return once * tries + (0.0 if self.target is None else 4_000.0)
+
+    def memory_of(self, once: Memory) -> Memory:
+        """Return what reaching the goals takes where one encode takes `once`: each file is kept, and scored."""
+        if not self.has_goal:
+            return once
+        if self.target is None:
+            return replace(once, per_pixel=once.per_pixel + _FILES)
+        return replace(once, per_pixel=max(once.per_pixel, _DECODING) + _FILES, constant=once.constant + _SCORING_BYTES)
 
 
 L = TypeVar("L", bound=Lossy)

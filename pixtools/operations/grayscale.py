@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pixtools.imaging.color import to_grey
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.base import Transform, TransformParams
 
@@ -21,4 +22,5 @@ GRAYSCALE = Transform(
     params=Grayscale,
     run=run,
     cost=lambda _: 3,
+    memory=lambda _: Memory(8, alpha=8),
 )

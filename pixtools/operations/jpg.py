@@ -6,6 +6,7 @@ from pydantic import Field
 
 from pixtools.imaging.color import flatten, with_room_for
 from pixtools.imaging.encoding import encode
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.search import Curve
 from pixtools.operations.base import ADVANCED, Color
@@ -50,6 +51,7 @@ JPG = LossyEncoder(
     params=Jpg,
     run=run,
     cost=lambda params: params.cost_of(17.5 if params.progressive else 2.5),
+    memory=lambda params: params.memory_of(Memory(12, alpha=12)),
     scores=Curve((-64.0, -55.0, 13.0, 46.3, 62.7, 69.8, 75.6, 81.9, 87.1, 92.2, 94.7)),
     sizes=Curve((9.56, 9.81, 10.35, 10.73, 11.04, 11.26, 11.47, 11.79, 12.13, 12.65, 13.15)),
     media_type="image/jpeg",

@@ -6,6 +6,7 @@ from PIL import Image
 from pydantic import Field
 
 from pixtools.imaging.encoding import encode
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.palette import indexed
 from pixtools.imaging.picture import Picture
 from pixtools.operations.base import ADVANCED, AnimatedParams, Encoder
@@ -75,6 +76,7 @@ PNG = Encoder(
     params=Png,
     run=run,
     cost=lambda params: 450 if params.effort == "small" else 100,
+    memory=lambda params: Memory(6 if params.palette is None else 16, alpha=2),
     media_type="image/png",
     extension="png",
 )

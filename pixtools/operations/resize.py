@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture, Size
 from pixtools.operations.base import Resizing, Transform, TransformParams
 
@@ -7,6 +8,9 @@ from pixtools.operations.base import Resizing, Transform, TransformParams
 class Resize(Resizing, TransformParams):
     def size(self, size: Size) -> Size:
         return self.placement(size).canvas
+
+    def enough(self, size: Size) -> Size:
+        return self.placement(size).scaled
 
 
 def run(picture: Picture, params: Resize) -> Picture:
@@ -21,4 +25,5 @@ RESIZE = Transform(
     params=Resize,
     run=run,
     cost=lambda _: 8,
+    memory=lambda _: Memory(4),
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.geometry import rotate, rotated_size
 from pixtools.imaging.picture import Picture, Size
 from pixtools.operations.base import Color, Transform, TransformParams
@@ -14,6 +15,10 @@ class Rotate(TransformParams):
         title="Background",
         description="of the corners of a picture turned by no right angle; without one they are transparent",
     )
+
+    @property
+    def adds_alpha(self) -> bool:
+        return self.degrees % 90 != 0 and self.background is None
 
     def size(self, size: Size) -> Size:
         return rotated_size(size, self.degrees)
@@ -31,4 +36,5 @@ ROTATE = Transform(
     params=Rotate,
     run=run,
     cost=lambda params: 2 if params.degrees % 90 == 0 else 25,
+    memory=lambda params: Memory(4 if params.degrees % 90 == 0 else 24),
 )

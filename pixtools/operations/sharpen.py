@@ -3,6 +3,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pixtools.imaging.filters import sharpen
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.base import Transform, TransformParams
 
@@ -27,4 +28,5 @@ SHARPEN = Transform(
     params=Sharpen,
     run=run,
     cost=lambda _: 20,
+    memory=lambda _: Memory(8, alpha=20),
 )

@@ -7,12 +7,14 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from pixtools.errors import CorruptImage, UnsupportedType
 from pixtools.imaging.decoding import decode
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.lettering import Align, letters, line_height, line_size, unwritable
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.stamp import Position, as_mark, room, stamp
 from pixtools.operations.base import ADVANCED, Color, Composite, Misfit, PartName, Parts, TransformParams
 
 _TEXT_SCALE, _IMAGE_SCALE = 0.06, 0.25
+_PART_BYTES = 700_000_000  # of decoding a part that is as large as may be (see Settings.max_part_pixels)
 _LEAST_LINE = 6.0  # pixels: what is lower cannot be read
 
 
@@ -122,4 +124,5 @@ WATERMARK = Composite(
     run=run,
     parts=lambda params: {} if params.image is None else {"image": params.image},
     cost=lambda params: 10 if params.position == "tile" else 3,
+    memory=lambda params: Memory(32, constant=_PART_BYTES if params.image else 0),
 )

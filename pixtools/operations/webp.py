@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from pixtools.imaging.encoding import encode
+from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.search import Curve
 from pixtools.operations.base import ADVANCED, AnimatedParams
@@ -63,6 +64,7 @@ WEBP = LossyEncoder(
     params=Webp,
     run=run,
     cost=cost,
+    memory=lambda params: params.memory_of(Memory(28, alpha=6) if params.lossless else Memory(15, alpha=30)),
     scores=Curve((-4.0, 13.0, 32.0, 47.0, 59.0, 65.5, 69.0, 79.0, 85.6, 89.7, 90.5)),
     sizes=Curve((9.29, 9.6, 9.96, 10.33, 10.68, 10.88, 11.01, 11.46, 11.9, 12.33, 12.51)),
     media_type="image/webp",

@@ -64,6 +64,7 @@ class Run:
             minimum=self.converters,
             maximum=self.converters,
             idle_s=60,
+            limit_bytes=self.settings.converter_memory_bytes,
         )
         while pool.idle < self.converters:
             await asyncio.sleep(0.05)
@@ -81,7 +82,7 @@ class Run:
                 group.create_task(meanwhile(pool))
             await graph.run(frozenset(step.name for step in self.plan.steps), {})
         while pool.idle:
-            ray.kill(await pool.acquire())
+            ray.kill(await pool.acquire(1))
         return {outcome.step: outcome for outcome in self.outcomes if not isinstance(outcome, Began)}
 
 
@@ -154,7 +155,7 @@ def test_a_converter_that_died_while_it_stood_idle_is_blamed_on_nobody(settings,
     async def kill_both(pool) -> None:
         import ray  # noqa: PLC0415
 
-        converters = [await pool.acquire() for _ in range(pool.idle)]
+        converters = [await pool.acquire(1) for _ in range(pool.idle)]
         for converter in converters:
             ray.kill(converter)
             pool.release(converter)

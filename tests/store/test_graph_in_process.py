@@ -30,7 +30,7 @@ class Here:
         self.idle = idle
         self.run = self
 
-    async def acquire(self) -> Here:
+    async def acquire(self, memory_bytes: int) -> Here:  # noqa: ARG002
         return self
 
     def release(self, converter: Any) -> None: ...

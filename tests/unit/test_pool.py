@@ -6,74 +6,9 @@ import asyncio
 import time
 
 import pytest
-
-from actors.pool import ConverterPool
+from pools import Cluster, acquire, settle, take, take_each
 
 pytestmark = pytest.mark.anyio
-
-
-class Converter:
-    """What the pool sees of an actor: something that is ready later, if it starts at all."""
-
-    def __init__(self, number: int, starts: asyncio.Event, *, fails: bool) -> None:
-        self.number = number
-        self._starts = starts
-        self._fails = fails
-
-    @property
-    def ready(self) -> Converter:
-        return self
-
-    async def remote(self) -> None:
-        await self._starts.wait()
-        if self._fails:
-            raise ConnectionError("the node is gone")
-
-    def __repr__(self) -> str:
-        return f"converter {self.number}"
-
-
-class Cluster:
-    """Where converters come from, and where they end."""
-
-    def __init__(self) -> None:
-        self.starts = asyncio.Event()
-        self.starts.set()
-        self.failures_left = 0
-        self.created: list[Converter] = []
-        self.ended: list[Converter] = []
-
-    def create(self) -> Converter:
-        self.failures_left -= 1
-        self.created.append(Converter(len(self.created), self.starts, fails=self.failures_left >= 0))
-        return self.created[-1]
-
-    def pool(self, minimum: int, maximum: int, idle_s: float = 60) -> ConverterPool:
-        return ConverterPool(self.create, self.ended.append, minimum=minimum, maximum=maximum, idle_s=idle_s)
-
-
-async def settle() -> None:
-    """Let everything run that can run without time passing."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def take(pool: ConverterPool, patience: float = 5) -> Converter:
-    async with asyncio.timeout(patience):
-        return await pool.acquire()
-
-
-async def take_each(pool: ConverterPool, times: int) -> list[Converter]:
-    """Acquire converters one after the other."""
-    taken = []
-    for _ in range(times):
-        taken.append(await take(pool))
-        await settle()
-    return taken
-
-
-def acquire(pool: ConverterPool, times: int) -> list[asyncio.Task[Converter]]:
-    return [asyncio.create_task(pool.acquire()) for _ in range(times)]
 
 
 async def test_the_minimum_is_started_before_anybody_asks():

@@ -9,6 +9,7 @@ from plans import documents, plan
 
 from dag.plan import SOURCE, Plan
 from dag.segments import Segment, segments
+from pixtools.imaging.picture import Size
 from pixtools.operations.base import Bundler, Kind
 
 THREE = {
@@ -17,6 +18,14 @@ THREE = {
     "exif": {"op": "metadata", "input": "source"},
     "same": {"op": "png", "input": "source"},
 }
+
+
+def enough(document: dict, work: set[str] | None = None) -> Size | None:
+    """Return what of a source of 6000 × 4000 is enough, as every segment says that decodes or imports it."""
+    made = plan(document, size=(6000, 4000))
+    first, *others = segments(made, frozenset(made.by_name if work is None else work), 9)
+    assert all(other.enough == first.enough for other in others if not other.bundles)
+    return first.enough
 
 
 def shared(document: dict, ways: int, megapixels: float, work: set[str] | None = None) -> tuple[Segment, ...]:
@@ -195,3 +204,53 @@ def test_effort_counts_so_a_slow_encoder_comes_last_or_goes_to_another_converter
 
     assert only.names == ("web", "png", "slow")
     assert (alone.names, others.names) == (("slow",), ("web", "png"))
+
+
+def sized(op: str = "webp", read: str = "source", **resize: object) -> dict:
+    return {"op": op, "input": read, "resize": resize} if op != "resize" else {"op": op, "input": read, **resize}
+
+
+@pytest.mark.parametrize(
+    ("resize", "scaled"),
+    [
+        ({"width": 300}, (300, 200)),
+        ({"width": 300, "height": 100}, (150, 100)),
+        ({"width": 300, "height": 300, "fit": "cover"}, (450, 300)),
+        ({"width": 300, "height": 300, "fit": "contain"}, (300, 200)),
+        ({"width": 300, "height": 300, "fit": "fill"}, (300, 300)),
+        ({"width": 9_000}, (6000, 4000)),
+        ({"width": 6_600, "upscale": True}, (6600, 4400)),
+    ],
+)
+@pytest.mark.parametrize("op", ["resize", "webp"])
+def test_what_is_resized_before_all_else_needs_no_more_than_the_size_it_is_scaled_to(op, resize, scaled):
+    assert enough({"it": sized(op, **resize)}) == scaled
+
+
+def test_enough_for_all_is_what_the_largest_of_them_needs_on_either_side():
+    document = {
+        "a": sized("resize", width=300),
+        "b": sized(width=900, height=40, fit="fill"),
+        "c": sized("avif", "a", width=9),
+        "exif": {"op": "metadata", "input": "source"},
+    }
+
+    assert enough(document) == (900, 200)
+    assert enough(document, {"a", "c"}) == (300, 200)
+
+
+@pytest.mark.parametrize("op", ["webp", "flip", "crop"])
+def test_a_reader_of_all_pixels_leaves_nothing_out(op):
+    params = {"width": 10, "height": 10} if op == "crop" else {}
+
+    assert enough({"a": sized(width=300), "b": {"op": op, "input": "source", **params}}) == (6000, 4000)
+
+
+def test_nothing_is_enough_for_those_who_read_no_pixels():
+    assert enough({"exif": {"op": "metadata", "input": "source"}}) is None
+
+
+def test_a_resize_is_work_too_and_small_pictures_of_a_large_one_are_shared():
+    small = {name: sized(width=300, height=300 + number) for number, name in enumerate("abcd")}
+
+    assert len(shared(small, ways=2, megapixels=49)) == 2

@@ -1,0 +1,290 @@
+"""What one converter takes at its peak, beside the bound that admission goes by; exits with 1 where one is broken.
+
+Each case runs in a fresh process, from the file in S3 to the artifact in S3: every decoder on the worst variants of
+its format, every operation on a picture full of noise. Measured is what the process takes beyond what it took idle:
+the larger of its data (what its own limit counts, sampled) and its resident memory (the kernel's high-water mark).
+
+    python benchmarks/memory.py                 # all, some minutes
+    python benchmarks/memory.py --only avif     # cases whose name holds this word
+    python benchmarks/memory.py --orders 30     # one process, so many large orders: does it keep what it took?
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pillow_heif
+from PIL import Image
+
+from dag.footprint import footprint
+from dag.plan import Source
+from dag.segments import Inputs, Order, segments
+from dag.specification import build
+from pixtools.blob_store import BlobStore
+from pixtools.imaging.formats import MEDIA_TYPES
+from pixtools.imaging.header import Limits
+from pixtools.local import ports, s3
+from pixtools.local.home import Home
+from pixtools.settings import Settings
+
+LIMITS = Limits(pixels=60_000_000, side=16_384, frames=100)
+MB = 1_000_000
+SAMPLE_S = 0.002
+
+# Between "ready" and the answer the parent samples it.
+CHILD = """
+import pathlib, pickle, sys
+from actors.converter import Converter
+from pixtools.outcomes import Failed
+def kilobytes(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+settings, orders = pickle.load(sys.stdin.buffer)
+converter = Converter(settings, share=lambda pixels: pixels)
+converter.ready()
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+idle = {name: kilobytes(name) for name in ("VmData:", "VmRSS:")}
+print(idle["VmData:"], idle["VmRSS:"], flush=True)
+for order in orders:
+    for outcome in converter.run(order):
+        if isinstance(outcome, Failed):
+            sys.exit(f"{outcome.step}: {outcome.error!r}")
+    del outcome
+    print(kilobytes("VmData:"), kilobytes("VmRSS:"), kilobytes("VmHWM:"), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    megapixels: float
+    steps: dict[str, Any]
+    kind: str = "JPEG"
+    mode: str = "RGB"
+    options: dict[str, Any] = field(default_factory=dict)
+    frames: int = 1
+
+
+def one(op: str, **params: Any) -> dict[str, Any]:
+    return {"it": {"op": op, "input": "source", **params}}
+
+
+# As little as can be beside decoding.
+DECODED = one("crop", width=16, height=16)
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+PROGRESSIVE = {"progressive": True, "subsampling": 0}
+LOSSLESS = {"lossless": True, "method": 0, "quality": 0}
+ALPHA: dict[str, Any] = {"kind": "PNG", "mode": "RGBA", "options": {"compress_level": 1}}
+
+DECODERS = [
+    Case("decode JPEG", 24, DECODED),
+    Case("decode JPEG, progressive 4:4:4, turned", 24, DECODED, options=PROGRESSIVE | {"exif": TURNED}),
+    Case("decode JPEG, progressive CMYK", 24, DECODED, mode="CMYK", options=PROGRESSIVE),
+    Case("decode JPEG, progressive, at an eighth", 24, one("jpg", resize={"width": 320}), options=PROGRESSIVE),
+    Case("decode PNG, alpha, turned", 24, DECODED, "PNG", "RGBA", {"compress_level": 1, "exif": TURNED}),
+    Case("decode PNG, 16-bit grey", 24, DECODED, "PNG", "I;16", {"compress_level": 1}),
+    Case("decode PNG, palette with alpha", 24, DECODED, "PNG", "P", {"compress_level": 1, "transparency": 3}),
+    Case("decode WebP", 24, DECODED, "WEBP", options={"method": 0}),
+    Case("decode WebP, lossless with alpha", 24, DECODED, "WEBP", "RGBA", LOSSLESS),
+    Case("decode AVIF, 4:4:4 with alpha", 24, DECODED, "AVIF", "RGBA", {"speed": 10, "subsampling": "4:4:4"}),
+    Case("decode GIF, transparent", 24, DECODED, "GIF", "P", {"transparency": 3}),
+    Case("decode TIFF, deflate, alpha", 24, DECODED, "TIFF", "RGBA", {"compression": "tiff_adobe_deflate"}),
+    Case("decode TIFF, 32-bit float", 24, DECODED, "TIFF", "F"),
+    Case("decode TIFF, CMYK", 24, DECODED, "TIFF", "CMYK"),
+    Case("decode HEIC", 24, DECODED, "HEIF", "RGBA", {"quality": 90}),
+    Case("decode BMP", 24, DECODED, "BMP"),
+    Case("metadata of WebP", 24, one("metadata"), "WEBP", "RGBA", {"method": 0}),
+]  # fmt: skip
+
+ENCODERS = [
+    *(Case(f"{op}", megapixels, one(op)) for op in ("jpg", "png", "webp", "avif") for megapixels in (2, 12, 50)),
+    *(Case(f"{op}, alpha", 50, one(op), "PNG", "RGBA", {"compress_level": 1}) for op in ("jpg", "png", "webp", "avif")),
+    Case("webp, lossless", 50, one("webp", lossless=True)),
+    Case("webp, lossless, alpha", 50, one("webp", lossless=True), "PNG", "RGBA", {"compress_level": 1}),
+    *(Case(f"avif, speed {speed}", 4, one("avif", speed=speed)) for speed in (2, 4, 6, 8, 10)),
+    *(Case(f"avif, {encoder}", 4, one("avif", encoder=encoder)) for encoder in ("svt", "rav1e")),
+    Case("avif, 4:4:4, alpha", 12, one("avif", subsampling="4:4:4"), **ALPHA),
+    Case("webp, effort 6", 4, one("webp", effort=6)),
+    Case("webp, lossless, effort 6, alpha", 4, one("webp", effort=6, lossless=True), **ALPHA),
+    Case("jpg, progressive 4:4:4", 50, one("jpg", progressive=True, subsampling="4:4:4")),
+    Case("png, palette, alpha", 12, one("png", palette=256), **ALPHA),
+    *(Case(f"{op}, target", 12, one(op, target=70), **ALPHA) for op in ("jpg", "webp", "avif")),
+    *(Case(f"{op}, max_bytes", 12, one(op, max_bytes=1_500_000)) for op in ("jpg", "webp", "avif")),
+    Case("avif, to sRGB", 12, one("avif", color="srgb"), **ALPHA),
+    Case("avif after a cover", 50, one("avif", resize={"width": 4000, "height": 4000, "fit": "cover"}), "PNG", "RGBA",
+         {"compress_level": 1}),
+    Case("jpg, enlarged", 2, one("jpg", resize={"width": 8600, "upscale": True})),
+]  # fmt: skip
+
+TRANSFORMS = [
+    Case(f"{op}, {word}", megapixels, one(op, **params), **kind)
+    for op, params in (
+        ("resize", {"width": 5900}),
+        ("crop", {"width": 1000, "height": 1000}),
+        ("rotate", {"degrees": 90}),
+        ("rotate", {"degrees": 10}),
+        ("flip", {}),
+        ("blur", {"radius": 20}),
+        ("sharpen", {}),
+        ("grayscale", {}),
+        ("watermark", {"text": "benchmark", "position": "tile"}),
+    )
+    for word, kind in (("opaque", {}), ("alpha", ALPHA))
+    for megapixels in (24,)
+]
+CHAINS = [
+    Case("three kept transforms", 50, {
+        "a": {"op": "flip", "input": "source"}, "b": {"op": "blur", "input": "a"}, "c": {"op": "sharpen", "input": "b"},
+        "x": {"op": "webp", "input": "a"}, "y": {"op": "avif", "input": "b"}, "z": {"op": "jpg", "input": "c"},
+    }),
+]  # fmt: skip
+CASES = [*DECODERS, *ENCODERS, *TRANSFORMS, *CHAINS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="part of the names of the cases to run")
+    parser.add_argument("--orders", type=int, default=0, help="run so many orders in one process instead")
+    options = parser.parse_args()
+    with storage() as settings:
+        if options.orders:
+            creep(settings, options.orders)
+        else:
+            sys.exit(1 if hold_bounds(settings, options.only) else 0)
+
+
+def hold_bounds(settings: Settings, only: str) -> int:
+    """Print what each case takes and its bound; return how many bounds are broken."""
+    broken = 0
+    print(f"{'':42} {'MP':>4} {'data':>7} {'RSS':>7} {'bound':>7}  ratio  bytes/pixel")
+    for case in CASES:
+        if only.lower() not in case.name.lower():
+            continue
+        order, bound = ordered(settings, case)
+        data, resident = measure(settings, order)
+        peak = max(data, resident)
+        broken += peak > bound
+        print(
+            f"{case.name:42} {case.megapixels:4g} {data / MB:7.0f} {resident / MB:7.0f} {bound / MB:7.0f}"
+            f" {peak / bound:6.2f}  {peak / case.megapixels / MB:6.1f} {'BROKEN' if peak > bound else ''}",
+            flush=True,
+        )
+    print(f"{broken} bounds broken; MB beyond an idle converter")
+    return broken
+
+
+def ordered(settings: Settings, case: Case) -> tuple[Order, int]:
+    """Put the source of a case in storage; return the order of it and the bound that admission assumes."""
+    height = round((case.megapixels * MB / 1.5) ** 0.5)
+    size = (round(1.5 * height), height)
+    data = noise(size, case)
+    sha256 = hashlib.sha256(data).hexdigest()
+    BlobStore(settings).put(f"sources/{sha256}", data, MEDIA_TYPES[case.kind])
+    upright = size[::-1] if "exif" in case.options else size
+    plan = build(case.steps, Source("it", sha256, upright, media_type=MEDIA_TYPES[case.kind]), 50, LIMITS)
+    (segment,) = segments(plan, frozenset(plan.by_name), 1)
+    order = Order(segment, Inputs("benchmark", f"sources/{sha256}", len(data)))
+    return order, footprint(plan, segment, len(data))
+
+
+def noise(size: tuple[int, int], case: Case) -> bytes:
+    """Return a file whose pixels hold six random bits each on a slope: hard to compress, as grain is."""
+    rng = np.random.default_rng(0)
+    channels = {"RGB": 3, "RGBA": 4, "CMYK": 4}.get(case.mode, 1)
+    array = rng.integers(0, 64, (size[1], size[0], channels), dtype=np.uint8)
+    array += np.linspace(0, 190, size[0]).astype(np.uint8)[None, :, None]
+    image: Image.Image
+    match case.mode:
+        case "I;16":
+            image = Image.fromarray(array[..., 0].astype(np.uint16) * 257)
+        case "F":
+            image = Image.fromarray(array[..., 0].astype(np.float32))
+        case "P":
+            image = Image.fromarray(array[..., 0])
+            image = Image.merge("RGB", [image] * 3).quantize(64, dither=Image.Dither.NONE)
+        case _:
+            image = Image.fromarray(array, case.mode)
+    out = io.BytesIO()
+    if case.kind == "HEIF":
+        pillow_heif.from_pillow(image).save(out, **case.options)
+        return out.getvalue()
+    image.save(out, case.kind, **case.options)
+    return out.getvalue()
+
+
+def measure(settings: Settings, order: Order) -> tuple[int, int]:
+    """Return the peaks of data and resident memory beyond those of the idle converter, in bytes."""
+    with converter(settings, [order]) as process:
+        idle_data, idle_resident = map(int, process.stdout.readline().split())
+        most = idle_data
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            with contextlib.suppress(OSError, StopIteration):
+                lines = status.read_text().splitlines()
+                most = max(most, next(int(line.split()[1]) for line in lines if line.startswith("VmData:")))
+            time.sleep(SAMPLE_S)
+        _, _, resident = map(int, process.stdout.readline().split())
+    return (most - idle_data) * 1024, (resident - idle_resident) * 1024
+
+
+def creep(settings: Settings, orders: int) -> None:
+    """Print what a converter keeps after each of many large orders of several kinds."""
+    chance = np.random.default_rng(1)
+    kinds = [case for case in ENCODERS if "speed" not in case.name]
+    made = []
+    for number in range(orders):
+        case = kinds[number % len(kinds)]
+        size = round(float(chance.uniform(5, 40)), 1)
+        made.append(ordered(settings, Case(case.name, size, case.steps, case.kind, case.mode, case.options))[0])
+    with converter(settings, made) as process:
+        idle_data, idle_resident = map(int, process.stdout.readline().split())
+        print("MB beyond idle that are kept after each order: data, resident")
+        for number in range(orders):
+            data, resident, _ = map(int, process.stdout.readline().split())
+            print(f"{number:3} {(data - idle_data) / 1000:7.0f} {(resident - idle_resident) / 1000:7.0f}", flush=True)
+
+
+@contextlib.contextmanager
+def converter(settings: Settings, orders: list[Order]) -> Iterator[Any]:
+    """A converter in a process of its own, at work on orders."""
+    process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(pickle.dumps((settings, orders)))
+    process.stdin.close()
+    with process:
+        yield process
+    if process.returncode:
+        raise SystemExit("a converter failed")
+
+
+@contextlib.contextmanager
+def storage() -> Iterator[Settings]:
+    """An S3 server, and the settings of a service that uses it, whose converters have no limit."""
+    with tempfile.TemporaryDirectory(prefix="pixtools-bench-") as folder:
+        server = s3.start(Home(Path(folder) / "home"), ports.free_port())
+        try:
+            server.wait()
+            env = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in server.env.items()}
+            yield Settings(
+                database_url="postgresql://none", redis_url="redis://none", converter_memory_bytes=1 << 40, **env
+            )
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

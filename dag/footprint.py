@@ -1,0 +1,105 @@
+"""Plan → the memory that each segment takes in its converter, known before it runs: what admission goes by.
+
+A bound, from sizes and parameters alone; `benchmarks/memory.py` holds it against what converters really take.
+"""
+
+from __future__ import annotations
+
+from dag.plan import SOURCE, Plan, Step
+from dag.segments import Segment, drafted
+from pixtools.imaging.footprint import (
+    PIXEL_BYTES,
+    count,
+    of_converting,
+    of_decoding,
+    of_inspecting,
+    of_resampling,
+    of_sharing,
+)
+from pixtools.imaging.picture import Size
+from pixtools.operations.base import EncodeParams, Encoder, Inspector, PixelOperation, TransformParams
+from pixtools.operations.png import PNG
+
+_ANY = 48_000_000  # connections, buffers of an upload, what allocators round up to, what a bundle keeps in memory
+_FILE = 6.0  # bytes a pixel that no file of ours exceeds: a lossless one of noise with alpha has a little over 4
+
+
+def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
+    """Return the bytes that a converter takes at most for a segment, beyond what it takes idle."""
+    if segment.bundles:
+        return _ANY + _of_artifact(plan, segment.steps[0])
+    frames, transparent = plan.source.frames, _transparent(plan)
+    pictures: dict[str, Size] = {}  # those at hand, as the converter has them
+    most = 0
+    for at, step in enumerate(segment.steps):
+        if step.reads_source_pixels and SOURCE not in pictures:
+            pictures[SOURCE] = drafted(plan, segment.enough)
+            most = max(most, _of_source(plan, segment, pictures[SOURCE]))
+        work = _of_step(plan, step, pictures, alpha=step.name in transparent)
+        most = max(most, work + PIXEL_BYTES * sum(count(size, frames) for size in pictures.values()))
+        if step.makes_pixels:
+            pictures[step.name] = _known(step.size)
+        needed = {name for later in segment.steps[at + 1 :] for name in later.inputs}
+        pictures = {name: size for name, size in pictures.items() if name in needed}
+    return _ANY + source_bytes + most
+
+
+def _of_source(plan: Plan, segment: Segment, size: Size) -> int:
+    """Return what it takes to have the source's pixels at hand at `size`."""
+    source, kept = plan.source, PIXEL_BYTES * count(size, plan.source.frames)
+    decoding = kept if segment.imports else of_decoding(source.media_type, source.size, size, source.frames)
+    return max(decoding, kept + of_sharing(size, source.frames) if segment.exports else 0)
+
+
+def _transparent(plan: Plan) -> set[str]:
+    """Return the names of what may have transparent pixels: encoders take more for them."""
+    found = set() if plan.source.media_type == "image/jpeg" else {SOURCE}
+    for step in plan.steps:
+        adds = isinstance(step.params, EncodeParams | TransformParams) and step.params.adds_alpha
+        if adds or found.intersection(step.inputs):
+            found.add(step.name)
+    return found
+
+
+def _of_step(plan: Plan, step: Step, pictures: dict[str, Size], *, alpha: bool) -> int:
+    """Return what the step takes beside the pictures at hand."""
+    frames = plan.source.frames
+    match step.operation:
+        case Encoder(memory=memory):
+            resampling, made = _of_resampling(step, pictures, frames, alpha=alpha), count(_known(step.size), frames)
+            converting = of_converting(_known(step.size), frames) if step.params.color == "srgb" else 0
+            prepared = PIXEL_BYTES * made if resampling or converting else 0
+            return max(resampling, prepared + converting, prepared + memory(step.params).of(made, alpha=alpha))
+        case PixelOperation(memory=memory):
+            read, made = count(pictures[step.inputs[0]], frames), count(_known(step.size), frames)
+            resampling = _of_resampling(step, pictures, frames, alpha=alpha)
+            changing = max(resampling, memory(step.params).of(max(read, made), alpha=alpha))
+            leaving = PNG.memory(PNG.params()).of(made, alpha=alpha) if step.leaves_file else 0
+            return max(changing, PIXEL_BYTES * made + leaving)
+        case Inspector():
+            return of_inspecting(plan.source.size)
+    return 0
+
+
+def _of_resampling(step: Step, pictures: dict[str, Size], frames: int, *, alpha: bool) -> int:
+    """Return what a step's own change of size takes; 0 for one without."""
+    full, made = _known(step.size_in), _known(step.size)
+    if not isinstance(step.params, EncodeParams | TransformParams):
+        return 0
+    scaled = step.params.enough(full)
+    if full == scaled == made:
+        return 0
+    return of_resampling(pictures[step.inputs[0]], scaled, made, frames, alpha=alpha)
+
+
+def _of_artifact(plan: Plan, step: Step) -> int:
+    """Return what it takes to read the file of another step; a bundle passes its files through in pieces."""
+    if not isinstance(step.operation, Inspector):
+        return 0
+    size = _known(plan.by_name[step.inputs[0]].size)
+    return round(_FILE * count(size, plan.source.frames)) + of_inspecting(size)
+
+
+def _known(size: Size | None) -> Size:
+    assert size is not None  # noqa: S101 (every step that has to do with pixels has sizes)
+    return size

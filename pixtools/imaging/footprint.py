@@ -1,0 +1,83 @@
+"""How much memory pictures and the work on them take at their peak: bounds, which `benchmarks/memory.py` measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pixtools.imaging.picture import Size
+
+PIXEL_BYTES = 4
+"""Of a pixel at most: Pillow keeps RGB and LA in four bytes, as it does RGBA."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a piece of work takes at most: for each pixel, for each that may be transparent, and in any case."""
+
+    per_pixel: float
+    alpha: float = 0.0
+    constant: int = 0
+
+    def of(self, pixels: int, *, alpha: bool) -> int:
+        return round((self.per_pixel + (self.alpha if alpha else 0)) * pixels) + self.constant
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Bytes for each pixel that comes out, itself and its turning included, and for each that the file has.
+
+    The two differ where a JPEG is decoded at less than its size.
+    """
+
+    out: float
+    file: float = 0.0
+
+
+# Of the worst variant of each format, be it lossless, of 10 or 16 bits, with alpha or turned.
+_DECODERS = {
+    "image/jpeg": _Decoder(12, file=8),  # progressive: a coefficient of 16 bits for each of CMYK
+    "image/png": _Decoder(20),  # grey of 16 bits with a transparent shade
+    "image/webp": _Decoder(24),
+    "image/avif": _Decoder(28),
+    "image/heic": _Decoder(28),
+    "image/gif": _Decoder(28),
+    "image/tiff": _Decoder(40),  # floating point
+    "image/bmp": _Decoder(10),
+}
+_ANY_DECODER = _Decoder(40, file=8)
+
+
+def count(size: Size, frames: int = 1) -> int:
+    """Return how many pixels a picture has in all its frames."""
+    return size[0] * size[1] * frames
+
+
+def of_decoding(media_type: str | None, size: Size, drafted: Size, frames: int) -> int:
+    """Return what it takes to decode a file, the picture included; `drafted` is the size that comes out."""
+    decoder = _DECODERS.get(media_type or "", _ANY_DECODER)
+    return round(decoder.file * count(size, frames) + decoder.out * count(drafted, frames))
+
+
+def of_inspecting(size: Size) -> int:
+    """Return what it takes to read what a file says of itself: WebP's decoder makes room for its frames."""
+    return 3 * PIXEL_BYTES * count(size)
+
+
+def of_sharing(size: Size, frames: int) -> int:
+    """Return what it takes to put a picture where other processes can reach it: copies on its way there."""
+    return 3 * PIXEL_BYTES * count(size, frames)
+
+
+def of_resampling(size: Size, scaled: Size, canvas: Size, frames: int, *, alpha: bool) -> int:
+    """Return what it takes to bring a picture of `size` onto a canvas, the result included.
+
+    A frame is resampled across first, then down; one with alpha is premultiplied before, and the result divided.
+    """
+    premultiplied = count(size) if alpha else 0
+    across = min(scaled[0], canvas[0]) * size[1]
+    return PIXEL_BYTES * (premultiplied + across + (2 + frames) * count(canvas))
+
+
+def of_converting(size: Size, frames: int) -> int:
+    """Return what it takes to bring a picture to sRGB, the result included."""
+    return PIXEL_BYTES * (frames + 3) * count(size)
