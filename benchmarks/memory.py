@@ -122,6 +122,7 @@ ENCODERS = [
     Case("webp, lossless, effort 6, alpha", 4, one("webp", effort=6, lossless=True), **ALPHA),
     Case("jpg, progressive 4:4:4", 50, one("jpg", progressive=True, subsampling="4:4:4")),
     Case("png, palette, alpha", 12, one("png", palette=256), **ALPHA),
+    Case("png, palette, of few colours", 12, one("png", palette=256), "PNG", "P", {"compress_level": 1}),
     *(Case(f"{op}, target", 12, one(op, target=70), **ALPHA) for op in ("jpg", "webp", "avif")),
     *(Case(f"{op}, max_bytes", 12, one(op, max_bytes=1_500_000)) for op in ("jpg", "webp", "avif")),
     Case("avif, to sRGB", 12, one("avif", color="srgb"), **ALPHA),

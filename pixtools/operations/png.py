@@ -76,7 +76,7 @@ PNG = Encoder(
     params=Png,
     run=run,
     cost=lambda params: 450 if params.effort == "small" else 100,
-    memory=lambda params: Memory(6 if params.palette is None else 16, alpha=2),
+    memory=lambda params: Memory(6 if params.palette is None else 48, alpha=2),
     media_type="image/png",
     extension="png",
 )
