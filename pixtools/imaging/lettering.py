@@ -24,13 +24,17 @@ _RIGHT_TO_LEFT = ("R", "AL")
 
 
 def line_size(text: str, height: float, room: Size) -> float:
-    """Return the size of the font whose lines are `height` pixels high; a smaller one where text goes beyond `room`."""
+    """Return the size of the font whose lines are `height` pixels high; a smaller one where text goes beyond `room`.
+
+    Below 1, where nothing can be seen, it is no longer looked for.
+    """
     size = height / _line_height()
-    while True:
+    while size >= 1:
         width, depth = _extent(text, size)
         if width <= room[0] and depth <= room[1]:
-            return size
+            break
         size *= min(room[0] / width, room[1] / depth, 0.98)  # hinting rounds: one step may not be enough
+    return size
 
 
 def line_height(size: float) -> float:
@@ -60,7 +64,7 @@ def letters(text: str, size: float, color: str, align: Align) -> Image.Image:
 def unwritable(text: str) -> str | None:
     """Say what keeps a text from being written, with the remedy; None where nothing does."""
     for char in text:
-        if char != "\n" and unicodedata.category(char) in ("Cc", "Cs"):
+        if char != "\n" and unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"):
             return f"has the control character {_named(char)}; leave it out"
     if text.count("\n") >= _MOST_LINES:
         return f"has more than {_MOST_LINES} lines; leave some out"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from images import LIMITS, animation, distance, opened, photo, saved, truncated_jpeg, wide_gamut_profile
 from PIL import Image, ImageCms
 from plans import SHA
@@ -15,6 +18,7 @@ from pydantic import ValidationError
 from dag.plan import Plan, Source
 from dag.specification import build
 from pixtools.errors import CorruptImage, InvalidPlan, UnsupportedType
+from pixtools.imaging.lettering import letters
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.stamp import Position
 from pixtools.operations import OPERATIONS
@@ -237,7 +241,7 @@ def test_a_marks_colours_are_those_it_has_in_srgb_whatever_the_pictures_profile(
 
     assert after.icc == picture.icc
     shown = ImageCms.profileToProfile(
-        after.image, ImageCms.ImageCmsProfile(__import__("io").BytesIO(after.icc)), ImageCms.createProfile("sRGB")
+        after.image, ImageCms.ImageCmsProfile(io.BytesIO(after.icc)), ImageCms.createProfile("sRGB")
     )
     assert max(abs(one - other) for one, other in zip(shown.getpixel((100, 50)), RED[:3], strict=True)) <= 3
     assert after.image.getpixel((100, 50)) != RED[:3]
@@ -278,6 +282,7 @@ def test_a_damaged_mark_is_named(data, error):
         ({"text": "a\n" * 10}, "more than 10 lines"),
         ({"text": "a\tb"}, r"control character \(U\+0009\)"),
         ({"text": "a\rb"}, "control character"),
+        ({"text": "a\u2029b"}, "PARAGRAPH SEPARATOR"),
         ({"text": "写真"}, r"'写' \(U\+5199 CJK UNIFIED IDEOGRAPH-5199\), which the font lacks"),
         ({"text": "hi 😀"}, "GRINNING FACE"),
         ({"image": "../logo"}, "pattern"),
@@ -314,6 +319,25 @@ def test_these_scripts_can_be_written(text):
     assert marked(ground("gray"), text=text).size == (200, 100)
 
 
+SCRIPTS = st.sampled_from("aÅß€©–؟لاسمשلกำ\u0e49\u0301\u200d\u200f\u00ad\ufeff\n 12٣\u0600") | st.characters()
+
+
+@given(
+    text=st.text(SCRIPTS, max_size=30),
+    scale=st.floats(0.01, 1),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+)
+def test_any_text_is_written_within_its_room_or_refused(text, scale, size):
+    try:
+        params = WATERMARK.params(text=text, scale=scale)
+        params.size(size)
+    except (ValidationError, Misfit):
+        return
+    mark = letters(text, params.font_size(size), "#123456", "left")
+    assert mark.width <= params.room(size)[0]
+    assert mark.height <= params.room(size)[1]
+
+
 def test_a_text_too_low_to_be_read_is_refused_with_the_remedy():
     params = WATERMARK.params(text="© Ann")
     with pytest.raises(Misfit, match=r"lines too low to be read on 64 × 48 pixels; give 0\.13 or more") as caught:
@@ -328,6 +352,12 @@ def test_a_text_too_long_to_be_read_is_refused_with_the_remedy():
     with pytest.raises(Misfit, match="too long to be read on 200 × 100 pixels; shorten it") as caught:
         WATERMARK.params(text="word " * 30, scale=0.1).size((200, 100))
     assert caught.value.field == "text"
+
+
+@pytest.mark.parametrize("size", [(8, 1_000), (1_000, 8), (7, 7)])
+def test_where_a_text_can_never_be_read_it_is_refused(size):
+    with pytest.raises(Misfit, match="too long to be read"):
+        WATERMARK.params(text="A text", scale=1.0, margin=0.4).size(size)
 
 
 def test_an_image_narrower_than_a_pixel_is_refused():
