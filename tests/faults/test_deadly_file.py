@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,8 @@ SMALL = photo(320, 240)
 
 @pytest.fixture(scope="module")
 def infected(open_folder):
-    with running(open_folder / "infected", PYTHONPATH=str(Path(__file__).with_name("deadly"))) as stack:
+    path = [str(Path(__file__).with_name("deadly")), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with running(open_folder / "infected", PYTHONPATH=os.pathsep.join(path)) as stack:
         yield stack
 
 
