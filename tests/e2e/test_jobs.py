@@ -11,7 +11,9 @@ import uuid
 import zipfile
 
 import httpx
+import pytest
 from api import Api
+from images import ALTITUDE, LATITUDE, LONGITUDE, telling
 from PIL import Image
 from sideways import is_upright, sideways_photo
 
@@ -51,6 +53,32 @@ def test_a_12_megapixel_photo_on_its_side_becomes_upright_results_and_a_zip(api)
     with zipfile.ZipFile(io.BytesIO(files["all"])) as bundle:
         assert bundle.namelist() == ["IMG 1-web.webp", "IMG 1-small.avif", "IMG 1-exif.json"]
         assert bundle.read("IMG 1-web.webp") == files["web"]
+
+
+def test_by_default_the_camera_goes_on_and_the_place_stays_behind(api):
+    steps = {
+        "web": {"op": "webp", "input": "source"},
+        "whole": {"op": "jpg", "input": "source", "strip": "none"},
+        "bare": {"op": "png", "input": "source", "strip": "all"},
+        "exif": {"op": "metadata", "input": "source"},
+    }
+    job = api.wait(api.submit("IMG 2.jpg", telling("JPEG"), steps))
+    assert job["state"] == "succeeded", job
+
+    web, whole, bare = (api.download(job, name) for name in ("web", "whole", "bare"))
+    for data, make, place in ((web, "PixCam", None), (whole, "PixCam", "S"), (bare, None, None)):
+        tags = Image.open(io.BytesIO(data)).getexif()
+        assert tags.get(0x010F) == make
+        assert tags.get_ifd(0x8825).get(1) == place
+    assert b"secret" not in web + bare
+    assert b"secret city" in whole
+
+    said = job["steps"]["exif"]["result"]
+    assert (said["camera"], said["lens"]) == ("PixCam One", "PixLens 35mm")
+    assert said["taken_at"] == "2026-02-03T04:05:06+09:00"
+    assert said["exposure"].items() >= {"time_s": 0.004, "f_number": 2.8, "iso": 200}.items()
+    assert said["gps"] == {"latitude": LATITUDE, "longitude": pytest.approx(LONGITUDE), "altitude_m": ALTITUDE}
+    assert (said["xmp"]["title"], said["iptc"]["city"]) == ("Scene", "secret city")
 
 
 def test_the_same_work_is_answered_from_the_cache(api):
