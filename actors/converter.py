@@ -61,29 +61,34 @@ class Converter:
         steps = order.segment.steps
         yield Began(steps[0].name)
         table = _Table(self._blobs, order)
-        if pixels:
-            table.pictures[SOURCE] = Picture.shared(*pixels[0])
         lost: set[str] = set()
         for at, step in enumerate(steps):
             if step.name in lost or lost.intersection(step.inputs):
                 lost.add(step.name)
                 continue
             if step.reads_source_pixels and SOURCE not in table.pictures:
-                failure = _attempt(step, table.decode)
+                failure = _attempt(step, partial(self._obtain_source, table, pixels, exports=order.segment.exports))
                 if isinstance(failure, Failed):
                     readers = [other.name for other in steps if other.reads_source_pixels]
                     yield from (Failed(reader, failure.error, failure.run_ms) for reader in readers)
                     lost.update(readers)
                     continue
-                yield Decoded(self._export(table) if order.segment.exports else None)
+                if not pixels:
+                    yield Decoded(table.exported)
             outcome = _attempt(step, partial(table.make, step))
             yield outcome
             if isinstance(outcome, Failed):
                 lost.add(step.name)
             table.keep_only({name for later in steps[at + 1 :] for name in later.inputs})
 
-    def _export(self, table: _Table) -> Any:
-        return self._share(table.pictures[SOURCE].share())
+    def _obtain_source(self, table: _Table, pixels: tuple[Any, ...], *, exports: bool) -> None:
+        """Put the source's pixels on the table, from another converter's or its file; each may be too much."""
+        if pixels:
+            table.pictures[SOURCE] = Picture.shared(*pixels[0])
+            return
+        table.decode()
+        if exports:
+            table.exported = self._share(table.pictures[SOURCE].share())
 
 
 def _share_of_node(settings: Settings) -> int:
@@ -100,6 +105,7 @@ class _Table:
         self._order = order
         self._data: bytes | None = None
         self.pictures: dict[str, Picture] = {}
+        self.exported: Any = None  # where other converters find the source's pixels
 
     def file(self) -> bytes:
         """Return the file that the segment reads: the source, or the artifact of the one step before it."""

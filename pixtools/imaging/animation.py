@@ -63,20 +63,20 @@ def compose(size: Size, layers: Iterable[Layer], loops: int) -> Picture:
 def _seen(size: Size, layers: Iterable[Layer]) -> Iterator[tuple[Layer, Image.Image]]:
     canvas = Image.new("RGBA", size)
     for layer in layers:
-        image = layer.picture.image.convert("RGBA")
+        image = layer.picture.image
         width, height = min(image.width, size[0] - layer.left), min(image.height, size[1] - layer.top)
         if width <= 0 or height <= 0:
             yield layer, canvas.copy()  # all of it is outside
             continue
-        place = (layer.left, layer.top, layer.left + width, layer.top + height)
-        before = canvas.crop(place)
-        image = image.crop((0, 0, width, height))
-        canvas.paste(Image.alpha_composite(before, image) if layer.over else image, place)
+        corner, place = (layer.left, layer.top), (layer.left, layer.top, layer.left + width, layer.top + height)
+        before = canvas.crop(place) if layer.after is After.RESTORED else None
+        image = image.crop((0, 0, width, height)).convert("RGBA")
+        if layer.over and layer.picture.has_alpha:
+            canvas.alpha_composite(image, corner)
+        else:
+            canvas.paste(image, corner)
         yield layer, canvas.copy()
-        match layer.after:
-            case After.CLEARED:
-                canvas.paste((0, 0, 0, 0), place)
-            case After.RESTORED:
-                canvas.paste(before, place)
-            case After.STAYS:
-                pass
+        if before is not None:
+            canvas.paste(before, corner)
+        if layer.after is After.CLEARED:
+            canvas.paste((0, 0, 0, 0), place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 from PIL import Image
@@ -13,7 +14,7 @@ from pixtools.imaging.animation import animated
 from pixtools.imaging.color import normalise
 from pixtools.imaging.formats import HEAD_BYTES, sniff
 from pixtools.imaging.guard import decoding
-from pixtools.imaging.header import frame_count
+from pixtools.imaging.header import frame_count, webp_size
 from pixtools.imaging.orientation import orientation, upright, upright_size
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.profiles import profile
@@ -30,10 +31,13 @@ def decode(data: bytes, enough: Size | None = None) -> Picture:
     does not like, truncation included.
     """
     kind = sniff(data[:HEAD_BYTES])
-    with decoding():
+    with decoding() as room:
         if kind == "GIF":
             return gif.read(data)  # which knows neither profile nor orientation
+        if kind == "WEBP":
+            room.pixels = math.prod(webp_size(data))  # its decoder takes memory as it is opened
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            room.pixels = math.prod(image.size) * frame_count(image, kind)
             turn = orientation(image)  # before loading, as `inspect` asks: a PNG may have EXIF behind its pixels
             told = notes.read(image, data)
             full = upright_size(image)
@@ -67,9 +71,10 @@ def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
     count, loops = frame_count(image, kind), int(image.info.get("loop", 0))
     if count == 1:
         image.load()
+        picture = normalise(image, icc)
         # On its own: encoders walk through all that a file holds, and would come to its further pages.
         has_more = kind == "TIFF" or getattr(image, "n_frames", 1) > 1  # a TIFF is slow to count
-        return normalise(image.copy() if has_more else image, icc)
+        return picture.map(Image.Image.copy) if has_more and picture.image is image else picture
     frames, durations = [], []
     for at in range(count):
         image.seek(at)

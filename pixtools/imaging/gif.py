@@ -80,6 +80,8 @@ def read(data: bytes) -> Picture:
     gif = parse(data)
     if gif.broken:
         raise ValueError(f"something other than a frame follows frame {len(gif.frames)}")
+    if len(gif.frames) == 1 and gif.frames[0].size == gif.size:
+        return next(_layers(gif)).picture  # nothing to compose, which would take thrice the memory
     return compose(gif.size, _layers(gif), gif.loops)
 
 

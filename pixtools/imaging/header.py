@@ -44,11 +44,8 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
     with decoding():
         if kind == "GIF":
             return _inspect_gif(data.read(), limits)
-        if kind == "WEBP" and head[12:16] == b"VP8X":
-            # Opening one takes memory for its canvas, so hold that against the limits before.
-            check_size(
-                (1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")), 1, limits
-            )
+        if kind == "WEBP":
+            check_size(webp_size(head), 1, limits)  # before its decoder takes memory for the canvas
         with Image.open(data, formats=[kind]) as image:
             frames = frame_count(image, kind)
             check_size(image.size, frames, limits)
@@ -60,6 +57,19 @@ def _inspect_gif(data: bytes, limits: Limits) -> Header:
     found = gif.parse(data)
     check_size(found.extent, len(found.frames), limits)
     return Header(MEDIA_TYPES["GIF"], *found.size, len(found.frames))
+
+
+def webp_size(head: bytes) -> Size:
+    """Return the size of a WebP's canvas (RFC 9649), 0 × 0 if that is not where it should be."""
+    match head[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+        case b"VP8L":
+            sides = int.from_bytes(head[21:25], "little")
+            return 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+        case b"VP8 ":
+            return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+    return 0, 0
 
 
 def frame_count(image: Image.Image, kind: str) -> int:
