@@ -67,7 +67,7 @@ def _of_step(plan: Plan, step: Step, pictures: dict[str, Size], *, alpha: bool) 
     match step.operation:
         case Encoder(memory=memory):
             resampling, made = _of_resampling(step, pictures, frames, alpha=alpha), count(_known(step.size), frames)
-            converting = of_converting(_known(step.size), frames) if step.params.color == "srgb" else 0
+            converting = of_converting(_known(step.size), frames) if _converts(step) else 0
             prepared = PIXEL_BYTES * made if resampling or converting else 0
             return max(resampling, prepared + converting, prepared + memory(step.params).of(made, alpha=alpha))
         case PixelOperation(memory=memory):
@@ -79,6 +79,10 @@ def _of_step(plan: Plan, step: Step, pictures: dict[str, Size], *, alpha: bool) 
         case Inspector():
             return of_inspecting(plan.source.size)
     return 0
+
+
+def _converts(step: Step) -> bool:
+    return isinstance(step.params, EncodeParams) and step.params.color == "srgb"
 
 
 def _of_resampling(step: Step, pictures: dict[str, Size], frames: int, *, alpha: bool) -> int:

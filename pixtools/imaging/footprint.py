@@ -24,9 +24,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Bytes for each pixel that comes out, itself and its turning included, and for each that the file has.
-
-    The two differ where a JPEG is decoded at less than its size.
+    """Bytes for each pixel that comes out, itself and its turning included; and for each that the file has, as long
+    as it is read: the two differ where a JPEG is decoded at less than its size.
     """
 
     out: float
@@ -35,7 +34,7 @@ class _Decoder:
 
 # Of the worst variant of each format, be it lossless, of 10 or 16 bits, with alpha or turned.
 _DECODERS = {
-    "image/jpeg": _Decoder(12, file=8),  # progressive: a coefficient of 16 bits for each of CMYK
+    "image/jpeg": _Decoder(13, file=9),  # progressive: a coefficient of 16 bits for each of CMYK
     "image/png": _Decoder(20),  # grey of 16 bits with a transparent shade
     "image/webp": _Decoder(24),
     "image/avif": _Decoder(28),
@@ -44,7 +43,7 @@ _DECODERS = {
     "image/tiff": _Decoder(40),  # floating point
     "image/bmp": _Decoder(10),
 }
-_ANY_DECODER = _Decoder(40, file=8)
+_ANY_DECODER = _Decoder(40, file=9)
 
 
 def count(size: Size, frames: int = 1) -> int:
@@ -55,7 +54,8 @@ def count(size: Size, frames: int = 1) -> int:
 def of_decoding(media_type: str | None, size: Size, drafted: Size, frames: int) -> int:
     """Return what it takes to decode a file, the picture included; `drafted` is the size that comes out."""
     decoder = _DECODERS.get(media_type or "", _ANY_DECODER)
-    return round(decoder.file * count(size, frames) + decoder.out * count(drafted, frames))
+    reading = decoder.file * count(size, frames) + PIXEL_BYTES * count(drafted, frames)
+    return round(max(reading, decoder.out * count(drafted, frames)))
 
 
 def of_inspecting(size: Size) -> int:

@@ -39,9 +39,10 @@ class Bench:
         self.source_bytes = len(source)
         self.blobs.put(self.source_key, source, "image/jpeg")
         self.parts: dict[str, str] = {}  # keys by name
+        self.size: tuple[int, int] | None = None  # as planned, where that matters
 
     def plan(self, document: dict[str, Any], megapixels: float = 0.1) -> Plan:
-        size = (round(megapixels * 100), 10_000)
+        size = self.size or (round(megapixels * 100), 10_000)
         return build(document, Source("IMG_1.jpg", self.sha256, size, parts=self.parts), 50, LIMITS)
 
     def put_part(self, name: str, data: bytes) -> None:
@@ -185,6 +186,34 @@ def test_a_transform_that_is_kept_leaves_a_lossless_file(bench):
     kept, read = opened(work.artifact(items[1])), opened(work.artifact(items[2]))
     assert kept.format == "PNG"
     assert np.array_equal(kept, read)
+
+
+DRAFTED = {
+    "a": {"op": "png", "input": "source", "resize": {"width": 90}},
+    "b": {"op": "png", "input": "source", "resize": {"width": 60, "height": 60, "fit": "cover"}},
+    "t": {"op": "resize", "input": "source", "width": 47, "height": 47, "fit": "contain", "background": "#000000"},
+    "c": {"op": "png", "input": "t"},
+}
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_that_is_wanted_small_is_made_of_fewer_pixels_and_looks_the_same(bench, orientation):
+    work = bench(camera_jpeg(997, 801, orientation))
+    work.size = (997, 801)
+    whole = DRAFTED | {"d": {"op": "png", "input": "source"}}
+
+    small, full = (
+        {
+            item.step: opened(work.artifact(item))
+            for item in work.run(steps)[0]
+            if isinstance(item, Done) and item.stored
+        }
+        for steps in (DRAFTED, whole)
+    )
+
+    assert {name: image.size for name, image in small.items()} == {"a": (90, 72), "b": (60, 60), "c": (47, 47)}
+    for name, image in small.items():
+        assert 0 < distance(image, full[name]) < 2  # it did come another way
 
 
 LARGE = {"a": {"op": "png", "input": "source"}, "b": {"op": "webp", "input": "source", "lossless": True}}

@@ -114,7 +114,7 @@ def test_a_jpeg_that_is_wanted_small_takes_less_than_one_that_is_wanted_whole():
         of(one("webp", **params), LARGEST, "image/jpeg") for params in ({"resize": {"width": 320}}, {})
     )
 
-    assert small < whole / 2
+    assert small < 0.6 * whole  # a progressive one has all its coefficients in memory
 
 
 def test_a_picture_that_is_enlarged_counts_as_large_as_it_will_be():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from pixtools import memory
 
 MB = 1_000_000
 
@@ -16,6 +19,34 @@ def run(program: str) -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def test_the_node_has_some_memory_and_no_more_than_the_machine():
+    machine = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+
+    assert 100 * MB < memory.of_node() <= machine
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limits"),
+    [
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": "500", "memory.max": "900"}, [500, 900]),
+        ("0::/", {"memory.max": "700"}, [700]),
+        ("0::/", {}, []),
+        ("0::/of/the/host", {"memory.max": "700"}, [700]),
+        ("1:cpu:/x\n4:memory:/x", {"memory/x/memory.limit_in_bytes": "300", "cpu/x/memory.max": "1"}, [300]),
+        ("4:memory:/docker/1", {"memory/memory.limit_in_bytes": "300"}, [300]),
+    ],
+)
+def test_the_limits_of_all_cgroups_around_us_count(tmp_path, membership, files, limits):
+    root = tmp_path / "cgroup"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+    ours = tmp_path / "membership"
+    ours.write_text(membership + "\n")
+
+    assert list(memory._limits_of_cgroups(ours, root)) == limits
 
 
 TAKE = """
