@@ -15,7 +15,7 @@ export function photoPicker({ limits, mediaTypes, onChange }) {
   input.addEventListener("change", () => { take([...input.files]); input.value = ""; }); // so the same file can be picked again
   document.getElementById("photo-replace").addEventListener("click", () => input.click());
   document.getElementById("photo-remove").addEventListener("click", () => { take([]); input.focus(); });
-  input.accept = mediaTypes.join(); // an iPhone then gives its HEIC photos as JPEG
+  input.accept = mediaTypes.join(); // without HEIC in it an iPhone gives its photos as JPEG
   document.getElementById("photo-limits").textContent =
     `${list(mediaTypes.map(format))}, up to ${bytes(limits.upload_bytes)} and ${limits.pixels / 1e6} megapixels. Or paste one.`;
 
@@ -74,7 +74,7 @@ export function photoPicker({ limits, mediaTypes, onChange }) {
 
   function faultOf(file) {
     const type = /\.hei[cf]$/i.test(file.name) ? "image/heic" : file.type;
-    if (/^image\/hei[cf]/.test(type) && !mediaTypes.includes(type)) return "HEIC pictures are not supported yet: export it as JPEG and choose that.";
+    if (/^image\/hei[cf]/.test(type) && !mediaTypes.includes(type)) return "HEIC pictures are not read by this service: export it as JPEG and choose that.";
     if (file.size === 0) return `${file.name} is empty. Choose another file.`;
     if (file.size > limits.upload_bytes) {
       return `${file.name} has ${bytes(file.size)}; the limit is ${bytes(limits.upload_bytes)}. Save it at a lower quality or a smaller size and choose it again.`;

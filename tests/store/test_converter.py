@@ -434,4 +434,5 @@ def test_facts_about_another_steps_file_are_read_from_that_file(bench):
     (item,) = work.bundle(document, "facts", ("IMG_1-b.webp", done(items)["b"].blob_key))
 
     assert (item.stored.result["media_type"], item.stored.result["width"]) == ("image/webp", 48)
-    assert item.stored.result["camera"] is None
+    assert item.stored.result["camera"] == "PixCam One"
+    assert item.stored.result["gps"] is None
