@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from color_math import SRGB, moved_8_bit, read_profile
+from color_math import DISPLAY_P3, SRGB, moved_8_bit, read_profile, rgb_profile
 from images import saved
 from likeness import likeness
 from PIL import Image, ImageDraw, ImageFont
@@ -25,7 +25,7 @@ from pixtools.operations import OPERATIONS
 from pixtools.operations.base import Composite
 
 FONT = ImageFont.load_default(12)
-LINE, GAP = 16, 6
+LINE, GAP, CELL = 16, 6, 300
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpg": ("jpg", {}),
@@ -38,22 +38,22 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 
 WORK: list[tuple[str, dict[str, Any]]] = [
     *[
-        ("resize", {"width": 120, "height": 120, "fit": fit} | more)
+        ("resize", {"width": 360, "height": 360, "fit": fit} | more)
         for fit, more in (("inside", {}), ("contain", {"background": "#ffcc00"}), ("cover", {}), ("fill", {}))
     ],
-    ("resize", {"width": 150, "height": 150, "fit": "contain"}),
-    ("resize", {"width": 288, "upscale": True}),
-    ("crop", {"width": 100, "height": 80}),
-    ("crop", {"width": 60, "height": 60, "x": 0, "y": 0}),
+    ("resize", {"width": 450, "height": 450, "fit": "contain"}),
+    ("resize", {"width": 800, "upscale": True}),
+    ("crop", {"width": 300, "height": 240}),
+    ("crop", {"width": 180, "height": 180, "x": 0, "y": 0}),
     *[("rotate", {"degrees": degrees}) for degrees in (90.0, 30.0, -45.0)],
     ("rotate", {"degrees": 30.0, "background": "#203040"}),
     ("flip", {"direction": "horizontal"}),
     ("flip", {"direction": "vertical"}),
-    ("blur", {"radius": 4.0}),
-    ("sharpen", {"radius": 2.0, "amount": 2.0}),
+    ("blur", {"radius": 12.0}),
+    ("sharpen", {"radius": 5.0, "amount": 2.0}),
     ("grayscale", {}),
     ("watermark", {"text": "© PixTools"}),
-    ("watermark", {"text": "Über\nÄpfel", "position": "center", "opacity": 1.0, "color": "#ffe000"}),
+    ("watermark", {"text": "Two\nlines", "position": "center", "opacity": 1.0, "color": "#ffe000"}),
     ("watermark", {"text": "draft", "position": "tile", "opacity": 0.4}),
     ("watermark", {"image": "logo"}),
     ("watermark", {"image": "logo", "position": "top-left", "scale": 0.5, "opacity": 1.0}),
@@ -111,10 +111,13 @@ def format_cells() -> Iterable[tuple[Image.Image, list[str]]]:
 
 
 def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
-    for source, kind in (("wide", SPECIMENS["jpeg display p3"]().data), ("clear", saved(with_alpha(scene()), "PNG"))):
+    wide = Image.fromarray(moved_8_bit(scene(), SRGB, DISPLAY_P3)).resize((3 * WIDTH, 3 * HEIGHT))
+    clear = Image.fromarray(with_alpha(scene())).resize((3 * WIDTH, 3 * HEIGHT))
+    sources = {"wide": saved(wide, "PNG", icc_profile=rgb_profile(DISPLAY_P3)), "clear": saved(clear, "PNG")}
+    for source, data in sources.items():
         for op, params in WORK:
             operation = OPERATIONS[op]
-            model, before = operation.params(**params), decode(kind)
+            model, before = operation.params(**params), decode(data)
             parts = {"logo": logo()}
             after = (
                 operation.run(before, model, parts)
@@ -124,7 +127,7 @@ def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
             words = ", ".join(f"{name} {value}" for name, value in params.items()).replace("\n", "/")
             yield (
                 shown(in_srgb(after)),
-                [f"{op} of {source}: {after.size[0]} × {after.size[1]}", words[:44], words[44:]],
+                [f"{op} of {source}: {after.size[0]} x {after.size[1]}", words[:44], words[44:]],
             )
 
 
@@ -137,10 +140,10 @@ def in_srgb(picture: Picture) -> np.ndarray:
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    operations = sheet(operation_cells(), 5, CELL, CELL)
+    operations.save(folder / "operations.png")
     formats = sheet(format_cells(), 1 + len(FORMATS), WIDTH, HEIGHT)
     formats.save(folder / "formats.png")
-    operations = sheet(operation_cells(), 6, 288, HEIGHT + 72)
-    operations.save(folder / "operations.png")
     for name in ("formats", "operations"):
         print(folder / f"{name}.png")
 

@@ -43,6 +43,7 @@ class Specimen:
     durations: tuple[int, ...] = ()
     located: bool = False  # says where it was taken
     coarse: bool = False  # has half the colours of a picture that was not compressed
+    jagged: bool = False  # has alpha that is all or nothing, along which lossy colours bleed
 
     @property
     def has_alpha(self) -> bool:
@@ -108,9 +109,9 @@ def indexed(pixels: Pixels) -> tuple[Image.Image, Pixels]:
 
 
 def cleared(pixels: Pixels) -> tuple[Image.Image, int, Pixels]:
-    """Return the same, with the number of the colour at the top left as the one that is clear."""
+    """Return the same, with the number of the colour of the corner at the top left as the one that is clear."""
     image, shown = indexed(pixels)
-    clear = int(pixels[0, 0, 1])
+    clear = int(pixels[14, 14, 1])
     return image, clear, np.dstack([shown, np.where(pixels[..., 1] == clear, 0, 255).astype(np.uint8)])
 
 
@@ -247,7 +248,9 @@ def _pngs() -> dict[str, Callable[[], Specimen]]:
         "png grey": lambda: Specimen(saved(grey(), "PNG"), (as_rgb(grey()),)),
         "png grey and alpha": lambda: Specimen(saved(la, "PNG"), (as_rgb(la),)),
         "png palette": lambda: Specimen(saved(palette, "PNG"), (shown,)),
-        "png palette with a clear colour": lambda: Specimen(saved(palette, "PNG", transparency=clear), (with_clear,)),
+        "png palette with a clear colour": lambda: Specimen(
+            saved(palette, "PNG", transparency=clear), (with_clear,), jagged=True
+        ),
         "png bilevel": lambda: Specimen(saved(Image.fromarray(bilevel).convert("1"), "PNG"), (as_rgb(bilevel),)),
         "png 16 bit rgb": lambda: Specimen(png_16(scene(), 2), (scene(),)),
         "png 16 bit rgba": lambda: Specimen(png_16(rgba, 6), (rgba,)),
@@ -311,7 +314,9 @@ def _gifs() -> dict[str, Callable[[], Specimen]]:
 
     return {
         "gif": lambda: Specimen(saved(palette, "GIF"), (shown,)),
-        "gif with a clear colour": lambda: Specimen(saved(palette, "GIF", transparency=clear), (with_clear,)),
+        "gif with a clear colour": lambda: Specimen(
+            saved(palette, "GIF", transparency=clear), (with_clear,), jagged=True
+        ),
         "gif animated": animation,
     }
 
