@@ -125,10 +125,9 @@ def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
                 else operation.run(before, model)
             )
             words = ", ".join(f"{name} {value}" for name, value in params.items()).replace("\n", "/")
-            yield (
-                shown(in_srgb(after)),
-                [f"{op} of {source}: {after.size[0]} x {after.size[1]}", words[:44], words[44:]],
-            )
+            picture = shown(in_srgb(after))
+            picture.thumbnail((CELL, CELL))
+            yield picture, [f"{op} of {source}: {after.size[0]} x {after.size[1]}", words[:50], words[50:]]
 
 
 def in_srgb(picture: Picture) -> np.ndarray:
