@@ -30,5 +30,5 @@ export function part(schema, files) {
   }
 
   write(null);
-  return { control, holder: el("label", { class: "button part-button" }, word, control), extra: [remove, about], read: () => name, write };
+  return { control, holder: el("label", { class: "tool part-button" }, word, control), extra: [remove, about], read: () => name, write };
 }
