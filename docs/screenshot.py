@@ -54,6 +54,7 @@ def run_the_main_job(page: Page, url: str) -> None:
         card = page.get_by_role("group", name=f"Step {name}", exact=True)
         card.get_by_label("Width").fill(str(width))
         card.get_by_label("Name").fill(new)
+    page.get_by_role("group", name="Step web", exact=True).get_by_label("Target").fill("75")
     page.get_by_role("button", name="Start", exact=True).click()
     page.locator("#job-state.is-succeeded").wait_for(timeout=120_000)
     page.evaluate("Promise.all([...document.querySelectorAll('.result img')].map(image => image.decode()))")

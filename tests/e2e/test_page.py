@@ -106,9 +106,9 @@ def assert_fits_a_phone(page):
     assert small == []
 
 
-def more(page, name):
-    """The folded part of a step's own parameters."""
-    return step(page, name).locator(".step-parameters > details")
+def unfold(page, name):
+    """Open, or close, what few change of a step's own parameters."""
+    step(page, name).locator(".step-parameters > details > summary").click()
 
 
 def download(page, name) -> bytes:
@@ -196,7 +196,7 @@ def test_a_choice_and_a_colour_of_the_form_are_in_the_result(page):
     for side in ("Width", "Height"):
         resize.get_by_label(side).fill("300")
     resize.get_by_label("Fit").select_option("contain")
-    more(page, "resize").get_by_text("More").click()
+    unfold(page, "resize")
     resize.get_by_label("Background picker").fill("#00ff00")
     expect(resize.get_by_label("Background", exact=True)).to_have_value("#00ff00")
     start(page)
@@ -219,9 +219,9 @@ def test_an_error_at_a_folded_parameter_is_unfolded_and_focused(page, by):
     add(page, "Resize")
     step(page, "resize").get_by_label("Width").fill("300")
     expect(step(page, "resize").get_by_label("Background", exact=True)).to_be_hidden()
-    more(page, "resize").get_by_text("More").click()
+    unfold(page, "resize")
     step(page, "resize").get_by_label("Background", exact=True).fill("red")
-    more(page, "resize").get_by_text("More").click()
+    unfold(page, "resize")
     if by == "the service":
         page.evaluate("document.getElementById('build').noValidate = true")
     start(page)
@@ -259,6 +259,27 @@ def test_an_image_chosen_in_the_form_is_put_on_the_photo_and_has_to_be_chosen_ag
     expect(step(page, "watermark")).to_contain_text("“Our-logo-2” has to be chosen again")
     step(page, "watermark").get_by_role("button", name="Remove", exact=True).last.click()
     expect(step(page, "watermark")).not_to_contain_text("has to be chosen again")
+    assert page.faults == []
+
+
+def test_goals_that_were_set_in_the_form_are_told_with_the_result(page):
+    coarse = saved(Image.open(io.BytesIO(photo(15)["buffer"])), "JPEG", quality=20)
+    page.get_by_label("Choose a photo").set_input_files(photo(15) | {"buffer": coarse})
+    add(page, "WebP", "AVIF")
+    step(page, "webp").get_by_label("Target").fill("75")
+    step(page, "avif").get_by_label("Quality", exact=True).fill("100")
+    unfold(page, "avif")
+    step(page, "avif").get_by_label("Keep smaller").check()
+    start(page)
+    wait_until_succeeded(page)
+
+    expect(result(page, "webp")).to_contain_text(
+        re.compile(r"quality \d+ · score 7\d\.?\d? \(SSIMULACRA2\) · \d encodes?")
+    )
+    expect(result(page, "avif")).to_contain_text(
+        re.compile(r"quality \d\d?, lowered to be no larger than the source · \d encodes"),
+    )
+    expect(result(page, "avif")).to_contain_text(re.compile("smaller|same size"))
     assert page.faults == []
 
 
@@ -309,6 +330,7 @@ def test_a_running_job_is_cancelled_and_keeps_what_it_made(page):
     data = sideways_photo(3000, 4000, seed=6)
     page.get_by_label("Choose a photo").set_input_files({"name": "slow.jpg", "mimeType": "image/jpeg", "buffer": data})
     add(page, "Metadata", "AVIF")
+    unfold(page, "avif")
     step(page, "avif").get_by_label("Speed", exact=True).fill("0")  # minutes of work
     start(page)
     expect(page.locator("#job-done")).to_have_text("1 of 2 steps done", timeout=A_JOB_MS)
