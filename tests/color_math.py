@@ -98,6 +98,11 @@ def rgb_profile(space: Space) -> bytes:
     return _profile(b"mntr", b"RGB ", b"XYZ ", colorants | {f"{name}TRC".encode(): curve for name in "rgb"})
 
 
+def grey_profile(exponent: float) -> bytes:
+    """Return a profile of grey by one curve."""
+    return _profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": struct.pack(">4sIIH", b"curv", 0, 1, round(exponent * 256))})
+
+
 def cmyk_profile() -> bytes:
     """Return a profile for `printed`: a table of 9 steps of each ink, in Lab of 16 bits."""
     steps = 9

@@ -179,74 +179,24 @@ def camera_jpeg(width: int = 96, height: int = 64, orientation: int = 1) -> byte
     )  # fmt: skip
 
 
-DISPLAY_P3 = np.array([(0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407)]).T
-ADOBE_RGB = np.array([(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)]).T
-SRGB = np.array([(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141)]).T
-"""Columns are the XYZ of red, green and blue, as profiles have them: adapted to D50."""
-
-
-def wide_gamut_profile(
-    description: str = "Wide for tests", primaries: NDArray[Any] = DISPLAY_P3, gamma: float | None = None
-) -> bytes:
-    """Return an RGB profile of these primaries and curve (None: sRGB's), made from the sRGB profile of lcms."""
+def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
+    """Return an RGB profile with the primaries of Display P3, made from the sRGB profile of lcms."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     struct.pack_into(">6H", profile, 24, 2026, 1, 1, 0, 0, 0)  # when it was made, or no two would be the same
-    colours = {b"rXYZ": 0, b"gXYZ": 1, b"bXYZ": 2}
+    primaries = {
+        b"rXYZ": (0.51512, 0.2412, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.1571, 0.06657, 0.78407),
+    }
     for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12):
         tag, offset, _ = struct.unpack(">4sII", profile[at : at + 12])
-        if tag in colours:
-            fixed = (round(value * 65536) for value in primaries[:, colours[tag]])
-            struct.pack_into(">3i", profile, offset + 8, *fixed)
-        if tag.endswith(b"TRC") and gamma is not None:
-            assert profile[offset : offset + 4] == b"para"
-            struct.pack_into(">HHi", profile, offset + 8, 0, 0, round(gamma * 65536))
+        if tag in primaries:
+            struct.pack_into(">3i", profile, offset + 8, *(round(value * 65536) for value in primaries[tag]))
         if tag == b"desc":
             # "sRGB built-in" in UTF-16: 13 units of room.
             units = description[:13].ljust(13).encode("utf-16-be", "surrogatepass")
             profile[offset + 28 : offset + 54] = units
     return bytes(profile)
-
-
-def as_srgb(pixels: Any, primaries: NDArray[Any], gamma: float | None = None) -> NDArray[np.float64]:
-    """Return (.., 3) sRGB, 0 to 255, of pixels in other primaries and another curve, by IEC 61966-2-1."""
-    values = np.asarray(pixels, dtype=float) / 255
-    linear = srgb_to_linear(values) if gamma is None else values**gamma
-    return linear_to_srgb((linear @ (np.linalg.inv(SRGB) @ primaries).T).clip(0, 1))
-
-
-def srgb_to_linear(values: NDArray[Any]) -> NDArray[Any]:
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(linear: NDArray[Any]) -> NDArray[np.float64]:
-    return 255 * np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def profile_of(space: bytes, tags: dict[bytes, bytes], kind: bytes = b"mntr", connection: bytes = b"XYZ ") -> bytes:
-    """Return an ICC profile of version 2 with these tags and no more."""
-    at, table, body = 128 + 4 + 12 * len(tags), b"", b""
-    for name, content in tags.items():
-        table += struct.pack(">4sII", name, at + len(body), len(content))
-        body += content + bytes(-len(content) % 4)
-    d50 = struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1, 0.8249)))
-    head = struct.pack(">I4xI4s4s4s12x4s28x", at + len(body), 0x02400000, kind, space, connection, b"acsp") + d50
-    return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + body
-
-
-def grey_profile(gamma: float) -> bytes:
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
-    white = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1, 0.8249)))
-    return profile_of(b"GRAY", {b"wtpt": white, b"kTRC": curve})
-
-
-def cmyk_profile(inks: NDArray[Any]) -> bytes:
-    """Return a profile of which (2, 2, 2, 2, 3) `inks` says the Lab of no and of full cyan, magenta, yellow, black."""
-    identity = struct.pack(">9i", *(65536 * (at % 4 == 0) for at in range(9)))
-    ramp = bytes(range(256))
-    lab = np.rint(inks * (2.55, 1, 1) + (0, 128, 128)).astype(np.uint8)
-    table = b"mft1\0\0\0\0\4\3\2\0" + identity + 4 * ramp + lab.tobytes() + 3 * ramp
-    white = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1, 0.8249)))
-    return profile_of(b"CMYK", {b"wtpt": white, b"A2B0": table}, b"prtr", b"Lab ")
 
 
 def png(
