@@ -81,7 +81,7 @@ def _of_png(image: Image.Image, data: bytes) -> bytes | None:
         return None
     try:
         return matrix_profile(whites, None if usual else 1 / gamma)
-    except (ArithmeticError, np.linalg.LinAlgError, struct.error):
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError, struct.error):
         return None  # of no colours that there are
 
 

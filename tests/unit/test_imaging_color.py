@@ -354,7 +354,10 @@ def test_a_png_that_says_p3_in_chunks_is_one(extra):
         pytest.param([(b"sRGB", b"\0"), (b"cHRM", CHRM_P3)], id="sRGB before cHRM"),
         pytest.param([(b"cICP", bytes([1, 13, 0, 1]))], id="cICP of sRGB"),
         pytest.param([(b"cHRM", bytes(32))], id="primaries that are none"),
+        pytest.param([(b"cHRM", b"\xff" * 32)], id="primaries beyond all bounds"),
+        pytest.param([(b"cHRM", CHRM_SRGB[:8] * 4)], id="primaries that are all white"),
         pytest.param([(b"gAMA", bytes(4))], id="a gamma that is none"),
+        pytest.param([(b"gAMA", bytes([0, 0, 0, 1]))], id="a gamma beyond all bounds"),
     ],
 )
 def test_a_png_is_srgb_where_it_says_so_or_nothing(extra):
