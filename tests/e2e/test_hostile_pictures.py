@@ -65,7 +65,7 @@ ODD = {
     "cmyk without a profile": SPECIMENS["jpeg cmyk"],
     "16 bit": SPECIMENS["png 16 bit rgb"],
     "16 bit grey": SPECIMENS["png 16 bit grey"],
-    "palette": SPECIMENS["png palette with a clear colour"],
+    "palette": SPECIMENS["png palette"],
 }
 
 
