@@ -17,7 +17,7 @@ def flatten(picture: Picture, background: str = "white") -> Picture:
     """Compose transparency on a colour, for formats without alpha: convert() alone would show hidden colours."""
     if not picture.has_alpha:
         return picture
-    mode = "RGB" if picture.mode == "RGBA" else "L"
+    mode, background = "RGB" if picture.mode == "RGBA" else "L", shade(background, picture)
 
     def on_ground(frame: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", frame.size, background)
@@ -39,6 +39,14 @@ def with_room_for(color: str, picture: Picture) -> Picture:
     """Return the picture in a mode that can show an opaque colour, `#rrggbb`: grey pixels cannot show red."""
     red, green, blue = ImageColor.getrgb(color)[:3]
     return picture if red == green == blue else to_rgb(picture)
+
+
+def shade(color: str, picture: Picture) -> str:
+    """Return an opaque colour, as people name it in sRGB, in the numbers of the picture's profile."""
+    if picture.icc is None:
+        return color
+    point = from_srgb(Image.new("RGBA", (1, 1), color), picture.icc).convert("RGB").tobytes()
+    return f"#{point.hex()}"
 
 
 def to_rgb(picture: Picture) -> Picture:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from PIL import Image
 
-from pixtools.imaging.color import with_alpha, with_room_for
+from pixtools.imaging.color import shade, with_alpha, with_room_for
 from pixtools.imaging.picture import Picture, Size
 
 _TRANSPOSE = Image.Transpose
@@ -84,6 +84,7 @@ def _resampled(frame: Image.Image, size: Size, box: tuple[float, float, float, f
 def pad(picture: Picture, canvas: Size, background: str | None) -> Picture:
     """Put the picture in the middle of a larger one; a `background` of None is transparent."""
     picture = with_alpha(picture) if background is None else with_room_for(background, picture)
+    background = background and shade(background, picture)
     corner = ((canvas[0] - picture.size[0]) // 2, (canvas[1] - picture.size[1]) // 2)
 
     def padded(frame: Image.Image) -> Image.Image:
@@ -122,6 +123,7 @@ def rotate(picture: Picture, degrees: float, background: str | None) -> Picture:
     if (turn := _RIGHT_ANGLES.get(degrees % 360)) is not None:
         return picture.map(lambda frame: frame.transpose(turn))
     picture = with_alpha(picture) if background is None else with_room_for(background, picture)
+    background = background and shade(background, picture)
     size = rotated_size(picture.size, degrees)
 
     def turned(frame: Image.Image) -> Image.Image:

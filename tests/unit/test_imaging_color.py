@@ -27,8 +27,9 @@ from images import camera_jpeg, distance, exif, grey_ramp_16_bit, opened, photo,
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from pixtools.imaging.color import to_grey, to_srgb
+from pixtools.imaging.color import flatten, to_grey, to_srgb
 from pixtools.imaging.decoding import decode
+from pixtools.imaging.geometry import pad, rotate
 from pixtools.imaging.picture import Picture
 from pixtools.operations import get
 from pixtools.operations.base import Encoder
@@ -131,6 +132,27 @@ def test_an_animation_keeps_its_profile():
 
     assert picture.icc == wide_gamut_profile()
     assert len(picture.frames) == 2
+
+
+ORANGE = "#c08040"
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(lambda picture: pad(picture, (200, 200), ORANGE), id="margins"),
+        pytest.param(lambda picture: rotate(picture, 30, ORANGE), id="corners"),
+        pytest.param(lambda picture: flatten(rotate(picture, 30, None), ORANGE), id="transparency"),
+    ],
+)
+def test_a_background_is_the_colour_that_was_named_whatever_the_profile(space, changed):
+    picture = changed(Picture.still(Image.fromarray(colours()), rgb_profile(SPACES[space])))
+
+    corner = as_srgb(np.asarray(picture.image)[0, 0], SPACES[space])
+
+    assert picture.icc == rgb_profile(SPACES[space])
+    assert np.abs(corner - (0xC0, 0x80, 0x40)).max() < 2
 
 
 # Grey
