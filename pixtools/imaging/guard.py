@@ -93,11 +93,11 @@ def encoding(kind: str, size: Size) -> Iterator[None]:
         ) from error
 
 
-# libwebp has numbers for it, libheif says which allocation.
+# libwebp has numbers for it, libheif says which allocation, and begins in the same way where it refuses a size.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|insufficient memory|memory allocation|allocating|encoding ?error:? [12]\b", re.IGNORECASE
 )
 
 
 def _says_out_of_memory(error: Exception) -> bool:
-    return _OUT_OF_MEMORY.search(str(error)) is not None
+    return _OUT_OF_MEMORY.search(str(error)) is not None and "Security limit" not in str(error)

@@ -93,6 +93,15 @@ def test_a_heic_of_garbage_is_corrupt():
         decode(container(b"heic", b"mif1") + b"\xa5" * 500)
 
 
+def test_a_heic_that_says_it_is_enormous_is_corrupt():
+    data = bytearray(saved(photo(), "HEIF", **BEST))
+    at = data.index(b"ispe") + 8
+    data[at : at + 4] = b"\x40\0\0\0"
+
+    with pytest.raises(CorruptImage, match="limit"):
+        inspect(io.BytesIO(bytes(data)), LIMITS)
+
+
 def test_its_version_is_part_of_every_step_key_and_its_type_is_listed():
     assert "heif-1." in CODECS
     assert "avif-plugin-1." in CODECS
