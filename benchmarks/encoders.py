@@ -98,7 +98,9 @@ def measured(row: str, picture: Picture) -> tuple[float, int, float]:
 
 
 def whole_score(original: Picture, data: bytes) -> float:
-    """Return what the library says of the whole picture."""
+    """Return what the library says of the whole picture; that of the same pixels is known."""
+    if decode(data).image.tobytes() == original.image.tobytes():
+        return 100.0
     return float(compute_ssimulacra2(*(raw(one) for one in (original, decode(data)))))
 
 

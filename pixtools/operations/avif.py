@@ -18,7 +18,7 @@ _MATRICES = ((22, 6), (38, 7), (61, 8), (85, 9), (101, 10))  # aom's by quality,
 
 
 class Avif(Lossy, AnimatedParams):
-    quality: int = Field(65, ge=1, le=100, title="Quality", description="higher is better and larger")
+    quality: int = Field(60, ge=1, le=100, title="Quality", description="higher is better and larger")
     speed: int = Field(
         9, ge=0, le=10, title="Speed", description="higher is faster and larger", json_schema_extra=ADVANCED
     )

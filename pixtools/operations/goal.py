@@ -17,8 +17,9 @@ from pixtools.imaging.search import LOWEST, Curve, search
 from pixtools.operations.base import ADVANCED, Encoded, EncodeParams, Encoder
 
 _TARGET_TRIES = 6
+_TOLERANCE = 1.0  # of a score
 _CAP_TRIES = 6  # beside the lowest quality, which is tried last where nothing else has fitted
-_NEAR_ENOUGH = 0.4  # of a score: what is left of 1.0 is for the sample that it is taken from
+_NEAR_ENOUGH = 0.5  # of a score: what is left of the tolerance is for the sample that it is taken from
 _TOO_FAR = 0.6  # of a score, where a codec has something between two qualities
 _FILES = 6.0  # bytes a pixel that all that were tried have together
 _DECODING = 28.0  # bytes a pixel, of any of our own formats
@@ -110,7 +111,7 @@ class LossyEncoder(Encoder[L]):
             score = tries.score(quality)
             # The best there is, rather than an error, where a codec does not go as high as the target on this
             # picture (4:2:0 has an end below 95): the file is what a caller would ask for next, and this says so.
-            facts |= {"score": round(score, 1), "target": params.target, "reached": score >= params.target - 1}
+            facts |= {"score": round(score, 1), "target": params.target, "reached": score >= params.target - _TOLERANCE}
         return Encoded(tries.file(quality), prepared, facts | {"encodes": len(tries.files)})
 
 
@@ -142,7 +143,7 @@ class _Tries:
         return self.scores[quality]
 
     def nearest(self, target: float) -> float:
-        """Return the quality whose score is nearest to `target`, of at most six tried."""
+        """Return the quality whose score is nearest to `target`, and not below its tolerance if that can be helped."""
 
         def distance(quality: float) -> float:
             return abs(self.scores[quality] - target)
@@ -153,7 +154,8 @@ class _Tries:
         missed = distance(min(self.scores, key=distance)) > _TOO_FAR
         if missed and below and self.encoder.between and len(self.scores) < _TARGET_TRIES:
             self.score(max(below) + 0.5)
-        return min(self.scores, key=distance)
+        reached = [quality for quality in self.scores if self.scores[quality] >= target - _TOLERANCE]
+        return min(reached or self.scores, key=distance)
 
     def largest_within(self, cap: tuple[int, str], start: float) -> float:
         """Return the highest quality found, from `start` down, whose file has no more bytes than `cap`."""

@@ -14,7 +14,7 @@ from pixtools.operations.goal import Lossy, LossyEncoder
 _EFFORT = 4  # beyond it, twice the time buys 4 %
 # libwebp's own presets: method, and a quality that says how hard to look for matches. The first costs a nineteenth
 # of the fourth for 10 % more bytes on photos.
-_LOSSLESS = ((0, 0), (1, 20), (2, 25), (3, 30), (4, 50), (5, 75), (6, 100))
+_LOSSLESS = ((0, 0), (1, 20), (2, 25), (3, 30), (4, 50), (5, 75), (6, 75))
 
 
 class Webp(Lossy, AnimatedParams):
