@@ -12,7 +12,7 @@ import pytest
 from images import LIMITS, container, distance, exif, photo, saved, stored, wide_gamut_profile
 from PIL import Image
 
-from pixtools.errors import CorruptImage
+from pixtools.errors import CorruptImage, ImageTooLarge
 from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
@@ -93,13 +93,15 @@ def test_a_heic_of_garbage_is_corrupt():
         decode(container(b"heic", b"mif1") + b"\xa5" * 500)
 
 
-def test_a_heic_that_says_it_is_enormous_is_corrupt():
+def test_a_heic_that_says_it_is_enormous_is_refused_by_its_header_and_not_for_lack_of_memory():
     data = bytearray(saved(photo(), "HEIF", **BEST))
     at = data.index(b"ispe") + 8
     data[at : at + 4] = b"\x40\0\0\0"
 
-    with pytest.raises(CorruptImage, match="limit"):
+    with pytest.raises(ImageTooLarge):
         inspect(io.BytesIO(bytes(data)), LIMITS)
+    with pytest.raises(CorruptImage, match="limit"):
+        decode(bytes(data))
 
 
 def test_its_version_is_part_of_every_step_key_and_its_type_is_listed():
