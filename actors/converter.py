@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _TOO_MUCH = (
     "Make the picture smaller; or raise PIXTOOLS_CONVERTER_MEMORY_BYTES where the service runs, and redrive the step."
 )
+_KEPT_BYTES = 64_000_000  # for the next order; after some large ones there would be several times as much
 _SHARE_OF_NODE = 0.7  # the rest is for idle processes, Ray's shared memory, and whatever else runs there
 _IN_MEMORY_BYTES = 8 << 20  # a bundle larger than this is written to disk first
 
@@ -43,6 +44,7 @@ class Converter:
         logs.to_stderr()
         self._blobs = BlobStore(settings)
         self._share = share
+        self._idle_bytes = memory.own_bytes()
         self._memory_bytes = settings.converter_memory_bytes
         self._node = Node(socket.gethostname(), _share_of_node(settings))
 
@@ -80,6 +82,9 @@ class Converter:
             if isinstance(outcome, Failed):
                 lost.add(step.name)
             table.keep_only({name for later in steps[at + 1 :] for name in later.inputs})
+        del table
+        if memory.own_bytes() > self._idle_bytes + _KEPT_BYTES:
+            memory.trim()
 
     def _obtain_source(self, table: _Table, pixels: tuple[Any, ...], *, exports: bool) -> None:
         """Put the source's pixels on the table, from another converter's or its file; each may be too much."""
