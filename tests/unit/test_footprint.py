@@ -64,9 +64,9 @@ def test_the_default_limits_admit_every_operation_on_the_largest_picture(op, kin
     assert 200_000_000 < needed <= most
 
 
-@given(document=documents(), width=st.integers(1, 4_000), height=st.integers(1, 4_000), more=st.integers(0, 1_000))
-def test_a_larger_picture_never_takes_less(document, width, height, more):
-    small, large = of(document, (width, height)), of(document, (width + more, height + more))
+@given(document=documents(), width=st.integers(1, 1_700), height=st.integers(1, 1_700), times=st.integers(1, 4))
+def test_a_larger_picture_of_the_same_shape_never_takes_less(document, width, height, times):
+    small, large = of(document, (width, height)), of(document, (times * width, times * height))
 
     assert [one <= other for one, other in zip(small, large, strict=True)] == [True] * len(small)
 
