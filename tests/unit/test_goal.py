@@ -52,11 +52,23 @@ def test_a_target_is_reached_within_one_point_in_six_encodes(name, target):
     assert score_of_library(result) == pytest.approx(result.facts["score"], abs=0.06)
 
 
+@pytest.mark.parametrize("name", ["jpg", "avif"])
+def test_between_two_qualities_lies_another_file(name):
+    operation = OPERATIONS[name]
+    low, high = (operation.params(quality=quality) for quality in (72, 73))
+
+    files = {operation.run(scene(), low), operation.between(scene(), low), operation.run(scene(), high)}
+
+    assert len(files) == 3 if name == "jpg" else len(files) >= 2
+
+
 @pytest.mark.parametrize("name", LOSSY)
 def test_the_file_is_that_of_the_quality_which_the_facts_name(name):
     result = encoded(name, target=60)
 
-    assert result.data == encoded(name, quality=result.facts["quality"]).data
+    operation, quality = OPERATIONS[name], result.facts["quality"]
+    make = operation.run if quality == int(quality) else operation.between
+    assert result.data == make(scene(), operation.params(quality=int(quality)))
 
 
 def test_a_target_beyond_the_codec_gives_the_best_and_says_that_it_was_not_reached():
