@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,12 +17,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from bench import ENCODERS, Bench, Fate, convert, look
+from bench import ENCODERS, MEMORY_BYTES, Bench, Fate, convert, look
 from images import photo, saved
 from mutations import mutated
 from PIL import Image
 from specimens import SPECIMENS, tiff, wide_numbers
 
+from pixtools.errors import CorruptImage
 from pixtools.imaging.formats import MEDIA_TYPES
 
 SECONDS = float(os.environ.get("PIXTOOLS_FUZZ_SECONDS", "2"))
@@ -109,3 +111,26 @@ def test_a_case_is_the_same_whenever_it_is_made():
 
     assert cases == [mutated("PNG", seeds("PNG"), Random(f"PNG 1 {number}")) for number in range(50)]
     assert len(set(cases)) > 40
+
+
+def suffer(data: bytes, encoder: str) -> None:  # noqa: ARG001 (as the other jobs)
+    """Do what the file says."""
+    match data:
+        case b"die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case b"hang":
+            time.sleep(60)
+        case b"devour":
+            bytes(2 * MEMORY_BYTES)
+        case b"err":
+            raise LookupError
+        case b"refuse":
+            raise CorruptImage
+
+
+def test_the_bench_tells_what_became_of_a_file_and_goes_on():
+    files = (b"die", b"hang", b"devour", b"err", b"refuse", b"well")
+    with closing(Bench(suffer, 2)) as bench:
+        fates = [bench.give(data, "jpg")[0] for data in files]
+
+    assert fates == [Fate.CRASHED, Fate.HUNG, Fate.OUT_OF_MEMORY, Fate.WRONG, Fate.REFUSED, Fate.PICTURE]
