@@ -13,7 +13,7 @@ from pixtools.errors import GoalOutOfReach
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
-from pixtools.imaging.search import LOWEST, Curve, search
+from pixtools.imaging.search import HIGHEST, LOWEST, Curve, search
 from pixtools.operations.base import ADVANCED, Encoded, EncodeParams, Encoder
 
 _TARGET_TRIES = 6
@@ -150,7 +150,7 @@ class _Tries:
 
         accept = (target - _NEAR_ENOUGH, target + _NEAR_ENOUGH)
         search(self.score, self.encoder.scores, accept, self.scores, _TARGET_TRIES)
-        below = [quality for quality, score in self.scores.items() if score < target]
+        below = [quality for quality, score in self.scores.items() if score < target and quality < HIGHEST]
         missed = distance(min(self.scores, key=distance)) > _TOO_FAR
         if missed and below and self.encoder.between and len(self.scores) < _TARGET_TRIES:
             self.score(max(below) + 0.5)
