@@ -11,7 +11,7 @@ MAKEFLAGS += --no-builtin-rules
 help:
 	@echo "make run    set everything up and run the service until Ctrl-C"
 	@echo "make test   run every test that this machine can run"
-	@echo "make faults hurt a running service in the ways that it is to survive: some 40 minutes"
+	@echo "make faults hurt a running service in the ways that it is to survive: some 25 minutes"
 	@echo "make examples  2,000 random histories of jobs against a model: some 10 minutes"
 	@echo "make fuzz   damaged files at every decoder: 10 minutes"
 	@echo "make sheet  a contact sheet of every kind of file in every format: build/formats.png, build/operations.png"
