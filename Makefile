@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test faults examples fuzz sheet check lock tools
+.PHONY: help run test faults examples faults-of-stores faults-of-processes fuzz sheet check lock tools
 .DELETE_ON_ERROR:
 
 help:
@@ -27,9 +27,22 @@ test: .venv/.dev
 		$(MAKE) --no-print-directory tools
 	@$(BIN)/pytest
 
-# With what `make test` leaves out because it takes long. -s: each test says what it counted.
+# With what `make test` leaves out because it takes long. -s: each test says what it counted. First what is about
+# outcomes, two services at a time, for they wait more than they work; then alone what is about times.
+STORES := $(addprefix tests/faults/, test_down_at_start.py test_outages.py)
+TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_next_attempt.py)
+FAULTS := $(BIN)/pytest -m '' -s --durations=10 -p no:cacheprovider
+
 faults: .venv/.dev
-	@$(BIN)/pytest tests/faults -m '' -s --durations=10
+	@echo "Two services are hurt at a time: what came of it is told at the end of each half, in some 12 minutes."
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync faults-of-stores faults-of-processes
+	@$(FAULTS) $(TIMES)
+
+faults-of-stores:
+	@$(FAULTS) $(STORES)
+
+faults-of-processes:
+	@$(FAULTS) tests/faults $(addprefix --ignore=, $(STORES) $(TIMES))
 
 # The job store against a model of it, at the length at which rare orders of events come up.
 examples: .venv/.dev
