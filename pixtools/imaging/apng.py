@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 
 from PIL import Image
@@ -16,24 +15,9 @@ from PIL import Image
 from pixtools.imaging.animation import After, Layer, compose
 from pixtools.imaging.color import normalise
 from pixtools.imaging.picture import Picture, Size
+from pixtools.imaging.png import SIGNATURE, chunk, chunks
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _AFTER = (After.STAYS, After.CLEARED, After.RESTORED)
-
-
-def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield type and content of each chunk up to IEND, wherever it stands. Raises SyntaxError on a broken checksum."""
-    at = len(_SIGNATURE)
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        if data[at + 8 + length : at + 12 + length] != struct.pack(">I", zlib.crc32(kind + body)):
-            raise SyntaxError(f"broken or truncated chunk {kind!r}")
-        yield kind, body
-        if kind == b"IEND":
-            return
-        at += 12 + length
-    raise EOFError("the file ends too early")
 
 
 def read(data: bytes, icc: bytes | None, loops: int) -> Picture:
@@ -44,24 +28,28 @@ def read(data: bytes, icc: bytes | None, loops: int) -> Picture:
 
 def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield each frame's fcTL and its pixels as a PNG. Raises ValueError unless there are as many as acTL says."""
-    head, shared, control = b"", b"", b""
+    head, control = b"", b""
+    shared: dict[bytes, bytes] = {}  # palette and transparency, of which a reader takes the last before the pixels
     pixels: list[bytes] = []
     total = frames = 0
+    begun = False
     for kind, body in _in_order(chunks(data)):
         if kind in (b"fcTL", b"IEND") and control:
-            ihdr = _chunk(b"IHDR", control[4:12] + head[8:])
-            yield control, _SIGNATURE + ihdr + shared + _chunk(b"IDAT", b"".join(pixels)) + _chunk(b"IEND", b"")
+            ihdr = chunk(b"IHDR", control[4:12] + head[8:])
+            idat = chunk(b"IDAT", b"".join(pixels))
+            yield control, b"".join((SIGNATURE, ihdr, *shared.values(), idat, chunk(b"IEND", b"")))
             pixels.clear()
             frames += 1
             if frames == total:
                 return
+        begun = begun or kind == b"IDAT"
         match kind:
             case b"IHDR":
                 head = body
             case b"acTL":
                 (total,) = struct.unpack_from(">I", body)
-            case b"PLTE" | b"tRNS":
-                shared += _chunk(kind, body)
+            case b"PLTE" | b"tRNS" if not begun:
+                shared[kind] = chunk(kind, body)
             case b"fcTL":
                 control = body
             case b"IDAT" if control:  # or else it is the default image
@@ -90,7 +78,3 @@ def _layer(control: bytes, alone: bytes, size: Size, icc: bytes | None) -> Layer
         image.load()
         picture = normalise(image, icc)
     return Layer(picture, left, top, over == 1, _AFTER[after], round(1000 * delay / (per or 100)))
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
 from PIL import Image
 
-from pixtools.errors import ImageTooLarge
-from pixtools.imaging import gif
+from pixtools.errors import CorruptImage, ImageTooLarge
+from pixtools.imaging import gif, jpeg, png
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
 from pixtools.imaging.guard import decoding
 from pixtools.imaging.orientation import upright_size
 from pixtools.imaging.picture import Size
+
+_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {"JPEG": jpeg.check, "PNG": png.check}
+"""What refuses a file of so many pieces that Pillow would take minutes to open it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Header:
 def inspect(data: IO[bytes], limits: Limits) -> Header:
     """Read the header of a seekable binary file and hold it against `limits`; no pixel is decoded.
 
+    Takes no more than a second or two of a processor, whatever the file holds: nothing may break it off.
     Raises UnsupportedType, CorruptImage or ImageTooLarge.
     """
     data.seek(0)
@@ -46,6 +51,9 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
             return _inspect_gif(data.read(), limits)
         if kind == "WEBP":
             check_size(webp_size(head), 1, limits)  # before its decoder takes memory for the canvas
+        elif kind in _CHECKS:
+            _CHECKS[kind](data)
+            data.seek(0)
         with Image.open(data, formats=[kind]) as image:
             frames = frame_count(image, kind)
             check_size(image.size, frames, limits)
@@ -54,7 +62,7 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
 
 
 def _inspect_gif(data: bytes, limits: Limits) -> Header:
-    found = gif.parse(data)
+    found = gif.parse(data, limits.frames + 1)
     check_size(found.extent, len(found.frames), limits)
     return Header(MEDIA_TYPES["GIF"], *found.size, len(found.frames))
 
@@ -84,12 +92,17 @@ def frame_count(image: Image.Image, kind: str) -> int:
 
 
 def check_size(size: Size, frames: int, limits: Limits) -> None:
-    """Raise ImageTooLarge, in words for whoever sent the picture, if it is more than `limits` allow."""
+    """Raise ImageTooLarge, in words for whoever sent the picture, if it is more than `limits` allow.
+
+    Raises CorruptImage if it has no pixel. There may be more frames than `frames` where those are too many already.
+    """
     width, height = size
+    if min(size) < 1:
+        raise CorruptImage(f"Its header says {width} × {height} pixels. Check that it opens in a viewer.")
     if max(size) > limits.side:
         raise ImageTooLarge(f"{width} × {height} pixels: a side may have at most {limits.side:,} pixels.")
     if frames > limits.frames:
-        raise ImageTooLarge(f"{frames:,} frames: at most {limits.frames:,} are accepted.")
+        raise ImageTooLarge(f"At least {frames:,} frames: at most {limits.frames:,} are accepted.")
     if width * height * frames > limits.pixels:
         count = f"{width} × {height}" + (f" × {frames} frames" if frames > 1 else "")
         raise ImageTooLarge(f"{count} is more than {limits.pixels / 1e6:g} megapixels, the most accepted.")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import zlib
 from dataclasses import replace
 from typing import IO, Any, Literal
 
 from PIL import Image, PngImagePlugin
 
-from pixtools.imaging import tiff
+from pixtools.imaging import png, tiff
 from pixtools.imaging.picture import Notes, Size
 from pixtools.imaging.tiff import Directory, Tags
 
@@ -88,23 +87,18 @@ def read(image: Image.Image, data: bytes) -> Notes:
 def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
     """Return EXIF and XMP, which may stand behind the pixels, where Pillow looks only as it decodes them.
 
-    The position of the file is left as it was, and checksums are not looked at.
+    The position of the file is left as it was, and checksums are not looked at. Raises CorruptImage as `png.walk` does.
     """
     found: dict[bytes, bytes] = {}
     was = file.tell()
-    file.seek(8)
-    while len(head := file.read(8)) == 8:  # noqa: PLR2004
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"IEND":
-            break
-        begins = file.tell()
-        if kind in (b"eXIf", b"iTXt") and length <= _READ_BYTES and kind not in found:
-            chunk = file.read(length)
-            if kind == b"eXIf":
-                found[kind] = chunk
-            elif chunk.startswith(_PNG_XMP):
-                found[kind] = _text(chunk.removeprefix(_PNG_XMP))
-        file.seek(begins + length + 4)
+    for chunk in png.walk(file):
+        if chunk.kind not in (b"eXIf", b"iTXt") or chunk.size > _READ_BYTES or chunk.kind in found:
+            continue
+        content = file.read(chunk.size)
+        if chunk.kind == b"eXIf":
+            found[chunk.kind] = content
+        elif content.startswith(_PNG_XMP):
+            found[chunk.kind] = _text(content.removeprefix(_PNG_XMP))
     file.seek(was)
     return found.get(b"eXIf", b""), found.get(b"iTXt", b"")
 

@@ -1,9 +1,15 @@
-"""Which way up a picture is: EXIF's tag, however the container spells it."""
+"""Which way up a picture is: EXIF's tag, however the container spells it.
+
+XMP is not asked. Of AVIF, Pillow makes an EXIF tag of what the container says; of HEIC, libheif applies it.
+"""
 
 from __future__ import annotations
 
+import re
+
 from PIL import Image, ImageFile
 
+from pixtools.imaging import tiff
 from pixtools.imaging.notes import png_blocks
 
 _TAG = 0x0112
@@ -31,8 +37,11 @@ def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation that is still to be applied, without decoding anything."""
     if image.format == "TIFF":
         return 1  # Pillow turns it as it loads, and its size is upright from the start
-    found = _exif(image).get(_TAG, 1)
-    return found if found in _TURNS else 1  # tags hold what people write into them
+    tags = tiff.parse(_exif(image))
+    entry = tags.main.get(_TAG) if tags else None
+    value = tags.value(entry) if tags and entry and entry.count == 1 else ()  # as browsers have it
+    found = value[0] if isinstance(value, tuple) and value else 1
+    return int(found) if found in _TURNS else 1  # tags hold what people write into them
 
 
 def upright(image: Image.Image, found: int) -> Image.Image:
@@ -40,11 +49,8 @@ def upright(image: Image.Image, found: int) -> Image.Image:
     return image if found == 1 else image.transpose(_TURNS[found])  # a copy costs 188 ms at 24 megapixels
 
 
-def _exif(image: Image.Image) -> Image.Exif:
-    if image.format != "PNG":
-        return image.getexif()
-    # getexif() would decode the pixels to look for more behind them. Once they are loaded, the file is let go.
-    tags = Image.Exif()
-    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
-    tags.load(image.info.get("exif", b"") if file is None else png_blocks(file)[0])
-    return tags
+def _exif(image: Image.Image) -> bytes:
+    """Return EXIF's tags. Pillow's getexif() would ask XMP where EXIF says nothing, and decode a PNG to look for it."""
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None  # let go once the pixels are loaded
+    found = png_blocks(file)[0] if image.format == "PNG" and file is not None else image.info.get("exif")
+    return re.sub(b"^(Exif\0\0)+", b"", found) if isinstance(found, bytes) else b""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixtools.imaging.apng import chunks
 from pixtools.imaging.guard import DECODER_ERRORS
+from pixtools.imaging.png import chunks
 
 Chromaticities = tuple[float, ...]
 """x and y of white, red, green and blue."""

@@ -9,6 +9,8 @@ import zlib
 
 import httpx
 import pytest
+from animations import Part, full
+from animations import gif as layers
 from images import animation
 from PIL import Image
 
@@ -56,6 +58,8 @@ def gif(frames: int) -> bytes:
         ("large-bomb.png", png(60_000, 60_000), 422, "image_too_large"),
         ("flat.png", png(0, 5), 422, "corrupt_image"),
         ("thin.png", png(5, 0), 422, "corrupt_image"),
+        ("flat.gif", layers((0, 5), [Part(full(1, 0, 1))]), 422, "corrupt_image"),
+        ("pieces.gif", gif(1)[:-1] + b"\x21\xfe\0" * 8_000_000, 422, "corrupt_image"),
         ("wide.png", png(16_385, 10), 422, "image_too_large"),
         ("many.gif", gif(101), 422, "image_too_large"),
         ("ten-thousand.gif", animation(10_000), 422, "image_too_large"),

@@ -1,0 +1,130 @@
+"""Files of so many pieces that a reader could take minutes over them: they are refused before it begins."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import time
+import zlib
+
+import pytest
+from animations import Part, apng, full
+from images import LIMITS, photo, saved
+
+from pixtools.errors import CorruptImage, ImageTooLarge
+from pixtools.imaging import gif
+from pixtools.imaging.decoding import decode
+from pixtools.imaging.header import inspect
+from pixtools.imaging.png import chunk
+
+ENOUGH_S = 3  # of CPU, for 25 MB: what is not refused takes tens of seconds
+
+JPEG, PNG = saved(photo(), "JPEG"), saved(photo(), "PNG")
+GIF = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0x80, 0, 0) + bytes(6)
+FRAME = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\0"
+PALETTE = bytes(range(12))
+HALF_TEXT = b"a\0\0" + zlib.compress(bytes(900_000))[:-4] + b"\xff" * 4  # breaks off after it has grown
+
+
+def looked_at(data: bytes):
+    return inspect(io.BytesIO(data), LIMITS)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(content)) + content
+
+
+def jpeg(*pieces: bytes) -> bytes:
+    return JPEG[:2] + segment(0xE5, b"") + b"".join(pieces) + JPEG[2:]
+
+
+def with_chunks(*pieces: bytes) -> bytes:
+    return PNG[:33] + b"".join(pieces) + PNG[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        pytest.param(lambda: jpeg(segment(0xE1, b"Exif\0\0a") * 1_001), "1,000 segments", id="EXIF in small segments"),
+        pytest.param(lambda: jpeg(segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 17), "bytes of EXIF", id="EXIF"),
+        pytest.param(lambda: jpeg(segment(0xE2, b"ICC_PROFILE\0\1\1") * 1_001), "1,000 segments", id="profiles"),
+        pytest.param(lambda: jpeg(segment(0xFE, b"") * 1_001), "1,000 segments", id="comments"),
+        pytest.param(lambda: jpeg(segment(0xDB, (b"\0" + bytes(64)) * 1_000) * 2), "of tables", id="tables"),
+        pytest.param(
+            lambda: jpeg(segment(0xC0, b"\x08\0\1\0\1\3" + bytes(60_000)) * 2), "of tables", id="frames of components"
+        ),
+        pytest.param(
+            lambda: jpeg(segment(0xED, b"Photoshop 3.0\0" + (b"8BIM\4\4" + bytes(6)) * 5_000) * 70),
+            "of Photoshop",
+            id="resources",
+        ),
+        pytest.param(lambda: jpeg(bytes(70_000)), "between its segments", id="zeros"),
+        pytest.param(lambda: jpeg(b"\xff" * 70_000), "between its segments", id="padding"),
+        pytest.param(lambda: jpeg(b"\xff\0" * 70_000), "between its segments", id="escaped bytes"),
+        pytest.param(lambda: jpeg(b"\xff\xd0" * 70_000), "between its segments", id="restarts"),
+        pytest.param(lambda: with_chunks(chunk(b"abCd", b"") * 100_001), "100,000 chunks", id="chunks"),
+        pytest.param(
+            lambda: PNG[:-12] + chunk(b"IDAT", b"") * 100_001 + PNG[-12:], "100,000 chunks", id="chunks of pixels"
+        ),
+        pytest.param(lambda: with_chunks(chunk(b"iCCP", HALF_TEXT) * 257), "256 texts", id="profiles that grow"),
+        pytest.param(lambda: with_chunks(chunk(b"zTXt", HALF_TEXT) * 257), "256 texts", id="texts that grow"),
+        pytest.param(lambda: GIF + b"\x21\xfe\0" * 100_001 + FRAME + b";", "100,000 extensions", id="extensions"),
+        pytest.param(
+            lambda: GIF + b"\x21\xfe" + b"\1a" * 1_000_001 + b"\0" + FRAME + b";", "1,000,000 blocks", id="blocks"
+        ),
+    ],
+)
+def test_a_file_of_more_pieces_than_a_picture_has_is_corrupt(data, what):
+    with pytest.raises(CorruptImage, match=rf"more than .*{re.escape(what)}.* export it anew"):
+        looked_at(data())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: jpeg(segment(0xE1, b"Exif\0\0a") * 300_000), id="EXIF in small segments"),
+        pytest.param(lambda: jpeg(b"\xff" * 25_000_000), id="padding"),
+        pytest.param(lambda: with_chunks(chunk(b"abCd", b"") * 2_000_000), id="chunks"),
+        pytest.param(lambda: with_chunks(chunk(b"zTXt", HALF_TEXT) * 25_000), id="texts that grow"),
+        pytest.param(lambda: GIF + b"\x21\xfe\0" * 8_300_000 + FRAME + b";", id="extensions"),
+        pytest.param(lambda: GIF + b"\x21\xfe" + b"\1a" * 12_500_000 + b"\0" + FRAME + b";", id="blocks"),
+        pytest.param(lambda: GIF + FRAME * 2_000_000, id="frames"),
+    ],
+)
+def test_25_megabytes_of_pieces_are_refused_in_no_time(data):
+    whole = data()
+    started = time.process_time()
+    with pytest.raises((CorruptImage, ImageTooLarge)):
+        looked_at(whole)
+    assert time.process_time() - started < ENOUGH_S
+
+
+def test_what_large_photos_carry_is_accepted():
+    pieces = [segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 10]  # a maker's note in several segments
+    pieces += [segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(65_000)) * 100]
+    pieces += [segment(0xE2, b"ICC_PROFILE\0" + bytes([number, 255]) + bytes(65_000)) for number in range(1, 256)]
+    pieces += [segment(0xED, b"Photoshop 3.0\0" + bytes(65_000)) * 20, b"\xff" * 4_000, bytes(4_000)]
+
+    assert looked_at(jpeg(*pieces)).width == 96
+    assert looked_at(with_chunks(chunk(b"tEXt", b"a\0b") * 5_000, chunk(b"zTXt", HALF_TEXT) * 40)).width == 96
+    assert looked_at(GIF + b"\x21\xfe" + (b"\xff" + bytes(255)) * 100_000 + b"\0" + FRAME + b";").frames == 1
+
+
+def test_no_more_frames_of_a_gif_are_looked_at_than_say_that_there_are_too_many():
+    assert len(gif.parse(GIF + FRAME * 10_000, most=101).frames) == 101
+
+
+def test_of_many_palettes_the_last_before_the_pixels_holds_for_each_frame():
+    palettes = [(b"PLTE", bytes(12))] * 80_000 + [(b"PLTE", PALETTE)]
+    parts = [Part(full(index)[..., None]) for index in (1, 2)]
+    data = apng(parts, colour=3, shared=tuple(palettes))
+    late = data.index(b"IDAT") - 4
+    after = late + 12 + int.from_bytes(data[late : late + 4], "big")
+    data = data[:after] + chunk(b"PLTE", bytes(12)) + data[after:]
+
+    started = time.process_time()
+    frames = decode(data).frames
+
+    assert [frame.convert("RGB").getpixel((0, 0)) for frame in frames] == [(3, 4, 5), (6, 7, 8)]
+    assert time.process_time() - started < ENOUGH_S
