@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pixtools.imaging.tiff import text
+
 _RECORD = 2  # the one about the picture; the others are about its transport
 _MARKER = 0x1C
 _LONG = 0x8000  # from here on a length is the number of bytes of the length
@@ -40,15 +42,15 @@ def texts(iptc: bytes) -> dict[str, str | list[str]]:
     """Return what the datasets about the picture say, by plain names. Raises nothing: it ends where they break off."""
     found: dict[str, str | list[str]] = {}
     for dataset, raw in _datasets(iptc):
-        name, text = _NAMES.get(dataset), _text(raw)
-        if name is None or not text:
+        name, said = _NAMES.get(dataset), text(raw.replace(b"\0", b""))
+        if name is None or not said:
             continue
         if dataset in _REPEATED:
             listed = found.setdefault(name, [])
             assert isinstance(listed, list)  # noqa: S101 (a name is one or the other)
-            listed.append(text)
+            listed.append(said)
         else:
-            found.setdefault(name, text)
+            found.setdefault(name, said)
     return found
 
 
@@ -64,11 +66,3 @@ def _datasets(iptc: bytes) -> Iterator[tuple[int, bytes]]:
         if record == _RECORD and at + length <= len(iptc):
             yield dataset, iptc[at : at + length]
         at += length
-
-
-def _text(raw: bytes) -> str:
-    raw = raw.replace(b"\0", b"")
-    try:
-        return raw.decode().strip()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1").strip()

@@ -57,7 +57,7 @@ class Tags:
         raw = bytes(entry.value)
         match entry.type:
             case 2 | 129:
-                return _text(raw)
+                return text(raw)
             case 7:
                 return raw
             case 5 | 10:
@@ -129,7 +129,7 @@ def only(directory: Directory, tags: Iterable[int]) -> Directory:
     return {tag: entry for tag, entry in directory.items() if tag in tags}
 
 
-def _text(raw: bytes) -> str:
+def text(raw: bytes) -> str:
     """Return text up to its NUL: ASCII by the standard, in fact UTF-8 or what was common where it was written."""
     raw = raw.split(b"\0", 1)[0]
     try:
