@@ -41,12 +41,11 @@ def place(size: Size, width: int | None, height: int | None, fit: Fit, *, upscal
     most = math.inf if upscale else 1.0
     box = (width or size[0], height or size[1])
     match fit:
-        case "fill":
-            scaled = box if upscale else (min(box[0], size[0]), min(box[1], size[1]))
-            return Placement(scaled, scaled)
-        case "cover":
-            scaled = _scaled(size, min(most, max(ratios)))
-            return Placement(scaled, (min(box[0], scaled[0]), min(box[1], scaled[1])))
+        case "fill" | "cover":
+            # Of a picture that is too small the shape asked for is made, as large as it goes.
+            canvas = _scaled(box, min(1.0, most / max(ratios)))
+            scaled = canvas if fit == "fill" else _scaled(size, min(most, max(ratios)))
+            return Placement(scaled, (min(canvas[0], scaled[0]), min(canvas[1], scaled[1])))
         case "contain":
             return Placement(_scaled(size, min(most, *ratios)), box)
         case "inside":

@@ -44,14 +44,17 @@ def line_height(size: float) -> float:
 
 def letters(text: str, size: float, color: str, align: Align) -> Image.Image:
     """Return RGBA: the text in `color` within a thin outline that tells it from any ground, cut to its ink."""
-    left, top, right, bottom = _box(text, size)
+    lines = _placed(text, size, align)
+    left, top, right, bottom = _box(lines, size)
     ink = ImageColor.getrgb(color)[:3]
     edge = (0, 0, 0) if ImageColor.getcolor(color, "L") > _LIGHT else (255, 255, 255)  # type: ignore[operator]
 
     def drawn(fill: tuple[int, ...], stroke: float) -> Image.Image:
         # Coverage by itself, then colour: drawn on transparent pixels, edges would mix with the black below them.
         cover = Image.new("L", (right - left, bottom - top))
-        ImageDraw.Draw(cover).text((-left, -top), text, 255, _font(size), align=align, stroke_width=stroke)
+        canvas, font = ImageDraw.Draw(cover), _font(size)
+        for x, y, line in lines:
+            canvas.text((x - left, y - top), line, 255, font, stroke_width=stroke)
         layer = Image.new("RGBA", cover.size, fill)
         layer.putalpha(cover)
         return layer
@@ -97,16 +100,28 @@ def _named(char: str) -> str:
 
 
 def _extent(text: str, size: float) -> Size:
-    left, top, right, bottom = _box(text, size)
+    left, top, right, bottom = _box(_placed(text, size, "left"), size)
     return right - left, bottom - top
 
 
-def _box(text: str, size: float) -> tuple[int, int, int, int]:
-    """Return what the ink of a text covers, outline included, about the point where it is drawn."""
-    canvas = ImageDraw.Draw(Image.new("L", (1, 1)))
-    left, top, right, bottom = canvas.textbbox((0, 0), text, _font(size), stroke_width=size * _OUTLINE)
+def _placed(text: str, size: float, align: Align) -> list[tuple[float, float, str]]:
+    """Return x, y and content of each line: where Pillow puts them depends on their outline."""
+    font, lines = _font(size), text.split("\n")
+    widths = [font.getlength(line) for line in lines]
+    share = {"left": 0.0, "center": 0.5, "right": 1.0}[align]
+    return [
+        ((max(widths) - width) * share, number * line_height(size), line)
+        for number, (width, line) in enumerate(zip(widths, lines, strict=True))
+    ]
+
+
+def _box(lines: list[tuple[float, float, str]], size: float) -> tuple[int, int, int, int]:
+    """Return what the ink of lines covers, outline included, about the point from which they are placed."""
+    canvas, font = ImageDraw.Draw(Image.new("L", (1, 1))), _font(size)
+    boxes = [canvas.textbbox((x, y), line, font, stroke_width=size * _OUTLINE) for x, y, line in lines]
+    left, top, right, bottom = zip(*boxes, strict=True)
     # One pixel more: of broken strokes Pillow says less than it draws.
-    return math.floor(left) - 1, math.floor(top) - 1, math.ceil(right) + 1, math.ceil(bottom) + 1
+    return math.floor(min(left)) - 1, math.floor(min(top)) - 1, math.ceil(max(right)) + 1, math.ceil(max(bottom)) + 1
 
 
 @cache

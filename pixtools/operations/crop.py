@@ -19,10 +19,12 @@ class Crop(TransformParams):
     )
 
     def size(self, size: Size) -> Size:
-        for field, start, side, whole in (
-            ("width", self.x, self.width, size[0]),
-            ("height", self.y, self.height, size[1]),
+        for field, place, start, side, whole in (
+            ("width", "x", self.x, self.width, size[0]),
+            ("height", "y", self.y, self.height, size[1]),
         ):
+            if start is not None and start >= whole:
+                raise Misfit(place, f"{start} is outside of the picture, which has {whole} pixels; make it smaller")
             if (start or 0) + side > whole:
                 at = f" from {start} on" if start else ""
                 raise Misfit(field, f"{side} pixels{at} go beyond the picture, which has {whole}; make it smaller")

@@ -425,3 +425,15 @@ def test_a_mark_of_a_photo_is_what_it_was():
 
     assert np.array_equal(np.asarray(after.image)[:64, :96], image)
     assert opened(saved(image, "PNG")).size == (96, 64)
+
+
+def test_every_line_stands_in_the_middle_of_its_outline():
+    mark = np.asarray(letters("HEH\nHEH\nHEH", 50, "#ffffff", "left")).astype(int)
+    rows = np.flatnonzero((mark[:, :, 3] > 128).any(axis=1))
+    lines = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+
+    assert len(lines) == 3
+    for line in lines:
+        inked = np.flatnonzero((mark[line, :, 0] > 200).any(axis=1))
+        assert abs(inked[0] - (len(line) - 1 - inked[-1])) <= 1  # as much of the outline above as below
+        assert 1 <= inked[0] <= 5
