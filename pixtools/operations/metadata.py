@@ -207,7 +207,7 @@ def _degrees(value: Any, ref: Any, negative: str, most: int) -> float | None:
     if not isinstance(value, list) or len(value) != 3:  # noqa: PLR2004 (degrees, minutes, seconds)
         return None
     angle = sum(float(part) / 60**place for place, part in enumerate(value))
-    if angle > most:
+    if abs(angle) > most:
         return None
     return round(float(-angle if ref == negative else angle), 7)
 
@@ -219,7 +219,7 @@ def _satellite_time(date: Any, time: Any) -> str | None:
         day = datetime.strptime(date, "%Y:%m:%d").replace(tzinfo=UTC)
         hour, minute, second = (float(part) for part in time)
         moment = day.replace(hour=int(hour), minute=int(minute), second=int(second))
-    except ValueError:
+    except (ValueError, OverflowError):  # hours of 32 bits are none for a clock
         return None
     return moment.isoformat().replace("+00:00", "Z")
 
@@ -249,11 +249,11 @@ def _readable(value: Any) -> Any:
 
 
 def _within(facts: _Facts) -> _Facts:
-    """Return the facts from the first on, as far as there is room."""
-    found, room = {}, _MAX_BLOCK
+    """Return the facts from the first on, as far as they fit."""
+    found, left = {}, _MAX_BLOCK
     for name, value in facts.items():
-        room -= len(name) + len(json.dumps(value))
-        if room < 0:
+        left -= len(name) + len(json.dumps(value))
+        if left < 0:
             break
         found[name] = value
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,24 @@ def test_exposure_is_told_in_words_and_units_and_left_out_where_it_is_nonsense(t
     written.get_ifd(0x8769).update(tags)
 
     assert facts(jpeg_with(written))["exposure"] == exposure
+
+
+def test_a_place_in_signed_numbers_is_held_to_the_same_limits():
+    tags = exif()
+    tags.get_ifd(0x8825)[4] = (IFDRational(1000), IFDRational(0), IFDRational(0))
+    data = jpeg_with(tags)
+    for at, unsigned, signed in ((">HHI", (4, 5, 3), (4, 10, 3)), (">ii", (1000, 1), (-1000, 1))):
+        assert data.count(struct.pack(at, *unsigned)) == 1
+        data = data.replace(struct.pack(at, *unsigned), struct.pack(at, *signed))
+
+    assert facts(data)["gps"] is None
+
+
+def test_a_satellites_time_that_no_clock_shows_is_left_out():
+    tags = exif()
+    tags.get_ifd(0x8825).update({0x1D: "2026:02:02", 7: (IFDRational(4_294_967_295), IFDRational(0), IFDRational(0))})
+
+    assert facts(jpeg_with(tags))["gps"].keys() == {"latitude", "longitude", "altitude_m"}
 
 
 def test_direction_error_and_the_satellites_time_belong_to_the_place():
