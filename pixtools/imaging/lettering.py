@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import pymupdf_fonts
@@ -21,19 +21,22 @@ _SAMPLE = 32  # a size to look at single letters at
 _MOST_LINES = 10  # each takes time to measure
 _LIGHT = 140  # of 255: brighter letters get a dark outline
 _RIGHT_TO_LEFT = ("R", "AL")
+_SCRIPTS = "Latin, Greek, Cyrillic, Georgian, Arabic, Hebrew, Devanagari and Thai"
+_REMEMBERED = 256  # texts: a plan is checked where it is accepted and wherever it is claimed
 
 
-def line_size(text: str, height: float, room: Size) -> float:
-    """Return the size of the font whose lines are `height` pixels high; a smaller one where text goes beyond `room`.
+@lru_cache(maxsize=_REMEMBERED)
+def line_size(text: str, height: float, most: Size) -> float:
+    """Return the size of the font whose lines are `height` pixels high; a smaller one where text goes beyond `most`.
 
     Below 1, where nothing can be seen, it is no longer looked for.
     """
     size = height / _line_height()
     while size >= 1:
         width, depth = _extent(text, size)
-        if width <= room[0] and depth <= room[1]:
+        if width <= most[0] and depth <= most[1]:
             break
-        size *= min(room[0] / width, room[1] / depth, 0.98)  # hinting rounds: one step may not be enough
+        size *= min(most[0] / width, most[1] / depth, 0.98)  # hinting rounds: one step may not be enough
     return size
 
 
@@ -64,6 +67,7 @@ def letters(text: str, size: float, color: str, align: Align) -> Image.Image:
     return whole.crop(whole.getbbox())
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def unwritable(text: str) -> str | None:
     """Say what keeps a text from being written, with the remedy; None where nothing does."""
     for char in text:
@@ -72,8 +76,8 @@ def unwritable(text: str) -> str | None:
     if text.count("\n") >= _MOST_LINES:
         return f"has more than {_MOST_LINES} lines; leave some out"
     if (lacking := _lacking(text)) is not None:
-        return f"has {_named(lacking)}, which the font lacks; it has Latin, Greek, Cyrillic, Arabic, Hebrew and Thai"
-    if letters(text, _SAMPLE, "#ffffff", "left").getbbox() is None:
+        return f"has {_named(lacking)}, which the font lacks; it has {_SCRIPTS}"
+    if not _shows(text):
         return "shows nothing; write some letters"
     if not features.check("raqm") and any(map(_needs_shaping, text)):
         # Without it Pillow would set letters apart and backwards.
@@ -82,12 +86,21 @@ def unwritable(text: str) -> str | None:
 
 
 def _lacking(text: str) -> str | None:
-    """Return the first character for which the font has nothing but its sign for what it lacks."""
+    """Return the first character that the font lacks."""
+    return next((char for char in dict.fromkeys(text) if not char.isspace() and not _has(char)), None)
+
+
+@lru_cache(maxsize=4096)
+def _has(char: str) -> bool:
+    """Whether the font has more for a character than its sign for what it lacks."""
     font = _font(_SAMPLE, ImageFont.Layout.BASIC)
-    sign = bytes(font.getmask("\uffff"))  # no character, and never one
-    return next(
-        (char for char in dict.fromkeys(text) if not char.isspace() and bytes(font.getmask(char)) == sign), None
-    )
+    return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))  # no character, and never one
+
+
+def _shows(text: str) -> bool:
+    """Whether there is any ink."""
+    font = _font(_SAMPLE)
+    return any(font.getmask(line).getbbox() for line in text.split("\n"))
 
 
 def _needs_shaping(char: str) -> bool:
