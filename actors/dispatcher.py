@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import ray
 from actors.ledger import Ledger
 from actors.pool import ConverterPool
 from dag.graph import Graph
-from dag.plan import Plan, Source
+from dag.plan import Part, Plan, Source
 from dag.segments import Inputs, reads_artifacts
 from dag.specification import build
 from pixtools import logs
@@ -23,6 +23,7 @@ from pixtools.errors import ArtifactLost, DatabaseDown, InvalidPlan, LeaseLost
 from pixtools.hints import CANCELLED, MOVED, QUEUED, Hints
 from pixtools.job_store import Claim, JobStore
 from pixtools.outcomes import Cached, Failed
+from pixtools.records import Step
 from pixtools.settings import Settings
 from pixtools.states import STEP_DONE, STEP_ENDED
 
@@ -206,13 +207,9 @@ class Dispatcher:
         done = {step.name for step in steps if step.state in STEP_DONE}
         ledger = Ledger(self._store, self._hints, claim)
         try:
-            plan = ledger.plan = self._plan(claim)
+            plan = ledger.plan = await asyncio.to_thread(self._plan, claim)  # fonts are slow to measure
         except InvalidPlan as error:  # it was valid for the version that accepted it
-            # In running order, so that readers are skipped before their own turn comes.
-            for name in (row.name for row in steps if row.name in ledger.open_steps):
-                ledger.report(Failed(name, error))
-            ledger.close()
-            await ledger.write()
+            await _refuse(ledger, steps, error)
             return
         artifacts = claim.view.artifacts.items()
         lost = {name for name, artifact in artifacts if artifact.lost_at is not None}
@@ -231,11 +228,10 @@ class Dispatcher:
         work = plan.work(frozenset(done), held=frozenset(ended - done | stuck))
         for name in ledger.open_steps - work - done - stuck:
             ledger.report(Cached(name, None))  # nobody needs its pixels any more
+        parts = {part.name: part.blob_key for part in claim.view.parts}
         graph = Graph(
             plan,
-            inputs=Inputs(
-                job.owner, job.source_key, job.source_bytes, {part.name: part.blob_key for part in claim.view.parts}
-            ),
+            inputs=Inputs(job.owner, job.source_key, job.source_bytes, parts),
             converters=self._pool,
             deadline_s=self._settings.step_deadline.total_seconds(),
             report=ledger.report,
@@ -249,7 +245,19 @@ class Dispatcher:
         """Return the plan of stored steps: the same specification, checked by the same code."""
         job = claim.view.job
         document = {step.name: {"op": step.op, "input": step.inputs, **step.params} for step in claim.view.steps}
-        parts = {part.name: part.sha256 for part in claim.view.parts}
+        parts = {
+            part.name: Part(part.sha256, (part.width, part.height), part.frames, part.media_type, part.bytes)
+            for part in claim.view.parts
+        }
         size = (job.source_width, job.source_height)
         source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts, job.source_media_type)
         return build(document, source, len(document), self._settings.image_limits())
+
+
+async def _refuse(ledger: Ledger, steps: Sequence[Step], error: InvalidPlan) -> None:
+    """Fail what is left of a job whose plan is none any more."""
+    # In running order, so that readers are skipped before their own turn comes.
+    for name in (step.name for step in steps if step.name in ledger.open_steps):
+        ledger.report(Failed(name, error))
+    ledger.close()
+    await ledger.write()

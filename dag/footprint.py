@@ -13,11 +13,12 @@ from pixtools.imaging.footprint import (
     of_converting,
     of_decoding,
     of_inspecting,
+    of_mark,
     of_resampling,
     of_sharing,
 )
 from pixtools.imaging.picture import Size
-from pixtools.operations.base import EncodeParams, Encoder, Inspector, PixelOperation, TransformParams
+from pixtools.operations.base import Composite, EncodeParams, Encoder, Inspector, PixelOperation, TransformParams
 from pixtools.operations.png import PNG
 
 _ANY = 48_000_000  # connections, buffers of an upload, what allocators round up to, what a bundle keeps in memory
@@ -66,6 +67,7 @@ def _of_step(plan: Plan, step: Step, pictures: dict[str, Size], *, alpha: bool) 
     frames = plan.source.frames
     match step.operation:
         case Encoder(memory=memory):
+            frames = _frames(plan, step)
             resampling, made = _of_resampling(step, pictures, frames, alpha=alpha), count(_known(step.size), frames)
             converting = of_converting(_known(step.size), frames) if _converts(step) else 0
             prepared = PIXEL_BYTES * made if resampling or converting else 0
@@ -73,12 +75,26 @@ def _of_step(plan: Plan, step: Step, pictures: dict[str, Size], *, alpha: bool) 
         case PixelOperation(memory=memory):
             read, made = count(pictures[step.inputs[0]], frames), count(_known(step.size), frames)
             resampling = _of_resampling(step, pictures, frames, alpha=alpha)
-            changing = max(resampling, memory(step.params).of(max(read, made), alpha=alpha))
+            changing = max(resampling, memory(step.params).of(max(read, made), alpha=alpha) + _of_parts(plan, step))
             leaving = PNG.memory(PNG.params()).of(made, alpha=alpha) if step.leaves_file else 0
             return max(changing, PIXEL_BYTES * made + leaving)
         case Inspector():
             return of_inspecting(plan.source.size)
     return 0
+
+
+def _frames(plan: Plan, step: Step) -> int:
+    """Return how many frames a step makes or encodes."""
+    frames = plan.source.frames
+    return step.params.frame_count(frames) if isinstance(step.params, EncodeParams) else frames
+
+
+def _of_parts(plan: Plan, step: Step) -> int:
+    """Return what it takes to put further files of the request on a picture."""
+    if not isinstance(step.operation, Composite):
+        return 0
+    parts = [plan.source.parts[name] for name in step.operation.parts(step.params).values()]
+    return sum(part.bytes + of_mark(part.media_type, part.size, part.frames) for part in parts)
 
 
 def _converts(step: Step) -> bool:
@@ -100,8 +116,9 @@ def _of_artifact(plan: Plan, step: Step) -> int:
     """Return what it takes to read the file of another step; a bundle passes its files through in pieces."""
     if not isinstance(step.operation, Inspector):
         return 0
-    size = _known(plan.by_name[step.inputs[0]].size)
-    return round(_FILE * count(size, plan.source.frames)) + of_inspecting(size)
+    made = plan.by_name[step.inputs[0]]
+    size = _known(made.size)
+    return round(_FILE * count(size, _frames(plan, made))) + of_inspecting(size)
 
 
 def _known(size: Size | None) -> Size:

@@ -18,6 +18,17 @@ SOURCE = "source"
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a plan needs to know of a further file of the request."""
+
+    sha256: str
+    size: Size
+    frames: int = 1
+    media_type: str | None = None  # None: any
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Source:
     """What a plan needs to know of the image that it starts from."""
 
@@ -25,7 +36,7 @@ class Source:
     sha256: str
     size: Size
     frames: int = 1
-    parts: Mapping[str, str] = field(default_factory=dict)  # further files of the request: their SHA-256 by name
+    parts: Mapping[str, Part] = field(default_factory=dict)  # by name
     media_type: str | None = None  # None: any
 
 

@@ -246,7 +246,8 @@ def _sizes(drafts: list[_Draft], source: Source, limits: Limits, faults: list[Fa
             continue
         try:
             size = params.size(sizes[read])
-            check_size(size, source.frames, limits)
+            frames = params.frame_count(source.frames) if isinstance(params, EncodeParams) else source.frames
+            check_size(size, frames, limits)
         except Misfit as misfit:
             faults.append(Fault(pointer("steps", draft.name, misfit.field), str(misfit)))
         except ImageTooLarge as error:
@@ -269,7 +270,7 @@ def _bind(drafts: list[_Draft], source: Source, sizes: dict[str, Size]) -> Plan:
         operation, params = draft.operation, draft.params
         assert operation is not None and params is not None  # noqa: S101, PT018 (a fault otherwise)
         entries = [names[name] for name in draft.inputs] if operation.max_inputs is None else []
-        parts = [source.parts[name] for name in draft.parts.values()]
+        parts = [source.parts[name].sha256 for name in draft.parts.values()]
         keys[draft.name] = step_key(operation, params, [keys[name] for name in draft.inputs], entries, parts)
         names[draft.name] = file_name(source.name, draft.name, operation.extension)
         leaves_file = (

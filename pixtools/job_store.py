@@ -63,6 +63,9 @@ class NewPart:
     name: str
     blob_key: str
     media_type: str
+    width: int
+    height: int
+    frames: int
     bytes: int
     sha256: str
 

@@ -87,6 +87,9 @@ class Part(SQLModel, table=True):
     name: str = Field(primary_key=True, sa_type=TEXT)
     blob_key: str = Field(sa_type=_KEY)
     media_type: str = Field(sa_type=TEXT)
+    width: int
+    height: int
+    frames: int
     bytes: int
     sha256: str = Field(sa_type=TEXT)
 

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from uuid6 import uuid7
 
-from dag.plan import Plan, Source
+from dag.plan import Part, Plan, Source
 from dag.specification import parse, parse_short
 from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore, part_key, source_key
@@ -85,7 +85,7 @@ class Intake:
 
     def _plan(self, upload: Upload) -> Plan:
         header = upload.image.header
-        parts = {name: part.sha256 for name, part in upload.parts.items()}
+        parts = {name: _part(part) for name, part in upload.parts.items()}
         source = Source(
             upload.name, upload.image.sha256, (header.width, header.height), header.frames, parts, header.media_type
         )
@@ -119,6 +119,11 @@ class Intake:
         return job_answer(view, self.blobs).model_dump_json().encode()
 
 
+def _part(file: UploadedFile) -> Part:
+    header = file.header
+    return Part(file.sha256, (header.width, header.height), header.frames, header.media_type, file.bytes)
+
+
 def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
     job_id, image = uuid7(), upload.image
     return NewJob(
@@ -136,7 +141,16 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
             NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
         ),
         parts=tuple(
-            NewPart(name, part_key(owner, part.sha256, job_id, name), part.header.media_type, part.bytes, part.sha256)
+            NewPart(
+                name=name,
+                blob_key=part_key(owner, part.sha256, job_id, name),
+                media_type=part.header.media_type,
+                width=part.header.width,
+                height=part.header.height,
+                frames=part.header.frames,
+                bytes=part.bytes,
+                sha256=part.sha256,
+            )
             for name, part in upload.parts.items()
         ),
     )

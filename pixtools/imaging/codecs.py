@@ -57,4 +57,13 @@ def _versions() -> str:
 CODECS = _versions()
 """What decoded and encoded a file: part of every step key, so that a new codec is not answered from old artifacts."""
 
+SCORER = f"ssimulacra2-{importlib.metadata.version('ssimulacra2')}"
+"""What decided which quality reaches a score: part of the step keys of those that ask for one."""
+
+LETTERING = "-".join(
+    ["fonts", importlib.metadata.version("pymupdf-fonts")]
+    + [str(features.version(name)) for name in ("raqm", "fribidi", "harfbuzz", "freetype2")]
+)
+"""What drew text, and whether it could be shaped: part of the step keys of those that write some."""
+
 _register()

@@ -68,6 +68,12 @@ def of_sharing(size: Size, frames: int) -> int:
     return 3 * PIXEL_BYTES * count(size, frames)
 
 
+def of_mark(media_type: str | None, size: Size, frames: int) -> int:
+    """Return what it takes to decode a file and to make a mark of its first frame, in sRGB with transparency."""
+    making = PIXEL_BYTES * count(size, frames) + of_converting(size, 1)
+    return max(of_decoding(media_type, size, size, frames), making)
+
+
 def of_resampling(size: Size, scaled: Size, canvas: Size, frames: int, *, alpha: bool) -> int:
     """Return what it takes to bring a picture of `size` onto a canvas, the result included.
 

@@ -34,7 +34,7 @@ def stamp(picture: Picture, mark: Image.Image, position: Position, margin: int, 
     return picture.map(lambda frame: _stamped(frame, mark, corners))
 
 
-def room(size: Size, margin: int) -> Size:
+def within(size: Size, margin: int) -> Size:
     """Return the size of what lies within the margins."""
     return max(1, size[0] - 2 * margin), max(1, size[1] - 2 * margin)
 

@@ -112,7 +112,8 @@ class EncodeParams(Params):
     strip: Strip = Field(
         "gps",
         title="Strip",
-        description="gps: leave out the place, serial numbers, XMP and IPTC; all: everything; none: nothing",
+        description="gps: leave out the place, serial numbers, XMP and IPTC; all: everything; "
+        "none: only what the format cannot hold",
         json_schema_extra=ADVANCED,
     )
 
@@ -127,6 +128,10 @@ class EncodeParams(Params):
     def enough(self, size: Size) -> Size:
         """Return the size to which a picture of `size` is scaled before all else: nobody needs much more of it."""
         return self.resize.placement(size).scaled if self.resize else size
+
+    def frame_count(self, frames: int) -> int:
+        """Return how many frames the file has of a picture of `frames`."""
+        return frames
 
     def prepare(self, picture: Picture) -> Picture:
         """Return the picture as it is to be written."""
@@ -144,6 +149,9 @@ class AnimatedParams(EncodeParams):
         description="all keeps an animation one; first makes a still of it",
         json_schema_extra=ADVANCED,
     )
+
+    def frame_count(self, frames: int) -> int:
+        return frames if self.frames == "all" else 1
 
     def prepare(self, picture: Picture) -> Picture:
         return super().prepare(picture if self.frames == "all" else picture.first())

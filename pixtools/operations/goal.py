@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import Field, model_validator
 
 from pixtools.errors import GoalOutOfReach
+from pixtools.imaging.codecs import SCORER
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
@@ -57,6 +58,9 @@ class Lossy(EncodeParams):
         if self.target is not None and "quality" in self.model_fields_set:
             raise ValueError("leave out quality or target: the target decides the quality")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | ({} if self.target is None else {"scorer": SCORER})
 
     @property
     def has_goal(self) -> bool:

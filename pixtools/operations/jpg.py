@@ -34,8 +34,11 @@ class Jpg(Lossy):
         json_schema_extra=ADVANCED,
     )
 
+    def frame_count(self, frames: int) -> int:  # noqa: ARG002
+        return 1  # a JPEG holds no animation
+
     def prepare(self, picture: Picture) -> Picture:
-        picture = super().prepare(picture.first())  # a JPEG holds no animation
+        picture = super().prepare(picture.first())
         if picture.has_alpha:
             picture = with_room_for(self.background, picture)
         return flatten(picture, self.background)

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from pixtools.errors import CorruptImage, UnsupportedType
+from pixtools.imaging.codecs import LETTERING
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.footprint import Memory
 from pixtools.imaging.lettering import Align, letters, line_height, line_size, unwritable
 from pixtools.imaging.picture import Picture, Size
-from pixtools.imaging.stamp import Position, as_mark, room, stamp
+from pixtools.imaging.stamp import Position, as_mark, stamp, within
 from pixtools.operations.base import ADVANCED, Color, Composite, Misfit, PartName, Parts, TransformParams
 
 _TEXT_SCALE, _IMAGE_SCALE = 0.06, 0.25
-_PART_BYTES = 700_000_000  # of decoding a part that is as large as may be (see Settings.max_part_pixels)
 _LEAST_LINE = 6.0  # pixels: what is lower cannot be read
 
 
@@ -58,9 +58,12 @@ class Watermark(TransformParams):
     def _is_one_mark(self) -> Watermark:
         if (self.text is None) == (self.image is None):
             raise ValueError("give a text or an image, one of them")
-        if self.image is not None and self.color != "#ffffff":
+        if self.image is not None and "color" in self.model_fields_set:
             raise ValueError("color is for text; leave it out")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | ({} if self.text is None else {"lettering": LETTERING})
 
     def size(self, size: Size) -> Size:
         if self.text is None:
@@ -81,10 +84,11 @@ class Watermark(TransformParams):
 
     def font_size(self, size: Size) -> float:
         assert self.text is not None  # noqa: S101 (asked for texts alone)
-        return line_size(self.text, self.mark_size(size), self.room(size))
+        return line_size(self.text, self.mark_size(size), self.most(size))
 
-    def room(self, size: Size) -> Size:
-        return room(size, self.margin_of(size))
+    def most(self, size: Size) -> Size:
+        """Return the size that no mark exceeds."""
+        return within(size, self.margin_of(size))
 
     def margin_of(self, size: Size) -> int:
         return round(self.margin * min(size))
@@ -100,7 +104,7 @@ def run(picture: Picture, params: Watermark, parts: Parts) -> Picture:
         mark = letters(params.text, params.font_size(size), params.color, _align(params.position))
     else:
         assert params.image is not None  # noqa: S101 (one of them is)
-        mark = as_mark(_decoded(params.image, parts), round(params.mark_size(size)), params.room(size))
+        mark = as_mark(_decoded(params.image, parts), round(params.mark_size(size)), params.most(size))
     return stamp(picture, mark, params.position, params.margin_of(size), params.opacity)
 
 
@@ -124,5 +128,5 @@ WATERMARK = Composite(
     run=run,
     parts=lambda params: {} if params.image is None else {"image": params.image},
     cost=lambda params: 10 if params.position == "tile" else 3,
-    memory=lambda params: Memory(32, constant=_PART_BYTES if params.image else 0),
+    memory=lambda _: Memory(32),
 )

@@ -42,7 +42,7 @@ def new_job(
             NewStep(name, OPS.get(name, "png"), inputs, {"n": 1}, f"{name}-{unique}")
             for name, inputs in (steps or ONE).items()
         ),
-        parts=tuple(NewPart(name, f"sources/x-{name}", "image/png", 7, "ef" * 32) for name in parts),
+        parts=tuple(NewPart(name, f"sources/x-{name}", "image/png", 4, 3, 1, 7, "ef" * 32) for name in parts),
     )
 
 

@@ -16,7 +16,7 @@ from images import LIMITS, camera_jpeg, distance, exif, opened, photo, saved, st
 from pydantic import SecretStr
 
 from actors.converter import Converter
-from dag.plan import Plan, Source
+from dag.plan import Part, Plan, Source
 from dag.segments import Decoded, Inputs, Order, Segment, segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
@@ -43,7 +43,8 @@ class Bench:
 
     def plan(self, document: dict[str, Any], megapixels: float = 0.1) -> Plan:
         size = self.size or (round(megapixels * 100), 10_000)
-        return build(document, Source("IMG_1.jpg", self.sha256, size, parts=self.parts), 50, LIMITS)
+        parts = {name: Part(key, (10, 10)) for name, key in self.parts.items()}
+        return build(document, Source("IMG_1.jpg", self.sha256, size, parts=parts), 50, LIMITS)
 
     def put_part(self, name: str, data: bytes) -> None:
         self.parts[name] = f"{self.source_key}-{name}"

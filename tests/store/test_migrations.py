@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import uuid
@@ -24,6 +25,7 @@ from pixtools.database import Database, engine
 from pixtools.dead_letter_store import DeadLetterStore, Selection
 from pixtools.errors import CorruptImage
 from pixtools.job_store import JobStore
+from pixtools.operations import OPERATIONS
 from pixtools.outcomes import Began, Failed
 from pixtools.records import Job
 from pixtools.settings import Settings
@@ -163,6 +165,28 @@ def test_a_job_that_version_0002_wrote_is_a_still_without_parts(settings, fresh_
         claimed = claim(store)
         assert (claimed.id, claimed.view.job.source_frames, claimed.view.parts) == (job_id, 1, ())
         assert finish(store, claimed, "a", settle=True) is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("op", "params", "after"),
+    [
+        ("webp", {"lossless": True, "quality": 50}, {"lossless": True}),
+        ("webp", {"lossless": True}, {"lossless": True}),
+        ("webp", {"quality": 50}, {"quality": 50}),
+        ("avif", {"quality": 50}, {"quality": 50}),
+    ],
+)
+def test_a_step_that_version_0002_wrote_is_one_today(fresh_url, op, params, after):
+    move(fresh_url, "0002")
+    insert_as_0002_did(fresh_url)
+    with psycopg.connect(fresh_url) as connection:
+        connection.execute("UPDATE step SET op = %s, params = %s", [op, json.dumps(params)])
+    migrate.upgrade(fresh_url)
+
+    with psycopg.connect(fresh_url) as connection:
+        (stored,) = connection.execute("SELECT params FROM step").fetchone()
+    assert stored == after
+    assert OPERATIONS[op].params.model_validate(stored).given() == after
 
 
 def test_the_way_down_to_0002_and_up_again_keeps_all_but_the_parts(settings, fresh_url):

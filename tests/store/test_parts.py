@@ -41,7 +41,7 @@ def test_a_job_is_claimed_with_the_parts_it_was_submitted_with(store):
     badge, logo = claimed.view.parts
     assert (badge.name, logo.name) == ("Badge", "logo")
     facts = {"job_id": claimed.id, "name": "logo", "blob_key": "sources/x-logo", "media_type": "image/png"}
-    assert logo.model_dump() == facts | {"bytes": 7, "sha256": "ef" * 32}
+    assert logo.model_dump() == facts | {"width": 4, "height": 3, "frames": 1, "bytes": 7, "sha256": "ef" * 32}
 
 
 def test_each_job_has_its_own_parts(store):

@@ -11,10 +11,10 @@ from images import LIMITS
 from plans import SHA, documents
 
 from dag.footprint import footprint
-from dag.plan import Source
+from dag.plan import Part, Source
 from dag.segments import segments
 from dag.specification import build
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.footprint import Memory, of_decoding
 from pixtools.imaging.picture import Size
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base import Encoder, PixelOperation
@@ -93,6 +93,38 @@ def test_all_frames_of_an_animation_count():
     (still,), (moving,) = (of(one("webp"), (500, 500), frames=frames) for frames in (1, 100))
 
     assert moving > 50 * (still - FILE - 48_000_000)
+
+
+@pytest.mark.parametrize(
+    "encoder", [{"op": "jpg", "keep_smaller": True}, {"op": "webp", "frames": "first"}], ids=["jpg", "frames: first"]
+)
+def test_what_holds_one_frame_takes_no_more_for_an_animation_than_its_pixels(encoder):
+    (still,), (moving,) = (
+        of({"it": encoder | {"input": "source"}}, (500, 500), "image/gif", frames) for frames in (1, 100)
+    )
+    decoded = of_decoding("image/gif", (500, 500), (500, 500), 100)
+
+    assert still < moving <= 48_000_000 + FILE + decoded
+
+
+def marked(**parts: Part) -> int:
+    document = {name: {"op": "watermark", "input": "source", "image": name} for name in parts} | {
+        "text": {"op": "watermark", "input": "source", "text": "x"}
+    }
+    plan = build(document, Source("it", SHA, (100, 100), parts=parts, media_type="image/png"), 50, LIMITS)
+    return max(footprint(plan, segment, FILE) for segment in segments(plan, frozenset(plan.by_name), 1))
+
+
+def test_a_logo_counts_as_large_as_it_is():
+    small, large, moving = (
+        marked(logo=Part(SHA, size, frames, "image/png"))
+        for size, frames in (((100, 100), 1), ((4000, 4000), 1), ((100, 100), 1000))
+    )
+
+    assert small < marked() + 1_000_000
+    assert marked(logo=Part(SHA, (100, 100), bytes=FILE)) > small + FILE - 1_000_000
+    assert large - small > 16_000_000 * 19
+    assert moving - small > 10_000_000 * 19
 
 
 def test_pictures_that_later_steps_read_are_held_until_then():

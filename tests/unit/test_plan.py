@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from plans import SHA, documents, plan
 
 from dag.plan import SOURCE, Plan, order, step_key
+from pixtools.imaging.codecs import SCORER
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base import Kind
 
@@ -60,7 +62,7 @@ def test_different_work_has_different_keys():
 
 def test_a_new_version_of_an_operation_has_new_keys():
     webp = OPERATIONS["webp"]
-    keys = [step_key(replace(webp, version=version), webp.params(), [SHA], [], []) for version in (1, 2)]
+    keys = [step_key(replace(webp, version=number), webp.params(), [SHA], [], []) for number in (1, 2)]
 
     assert keys[0] != keys[1]
 
@@ -70,6 +72,15 @@ ZIP = {
     "c": {"op": "jpg", "input": "source"},
     "a": {"op": "zip", "input": ["b", "c"]},
 }
+
+
+def test_what_scores_is_part_of_the_keys_of_targets_alone():
+    jpg = OPERATIONS["jpg"].params
+
+    assert jpg(target=80).identity() == {"target": 80, "scorer": SCORER}
+    assert jpg(target=80).given() == {"target": 80}
+    assert jpg(quality=80).identity() == {"quality": 80}
+    assert version("ssimulacra2") in SCORER
 
 
 def test_a_bundle_is_the_same_work_when_its_entries_have_the_same_names_and_content():

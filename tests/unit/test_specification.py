@@ -13,8 +13,9 @@ from images import LIMITS
 from plans import SHA, documents, plan
 
 from dag.plan import SOURCE, Plan, Source
-from dag.specification import parse, parse_short
+from dag.specification import build, parse, parse_short
 from pixtools.errors import BadRequest, InvalidPlan, PixToolsError
+from pixtools.imaging.header import Limits
 from pixtools.operations import OPERATIONS
 
 DESIGN = {
@@ -475,3 +476,19 @@ def test_names_that_differ_in_case_alone_are_refused():
 def test_a_zip_in_the_short_form_bundles_what_the_others_make():
     assert short('["zip", "webp", "metadata"]').by_name["zip"].inputs == ("webp", "metadata")
     assert short('["zip"]').by_name["zip"].inputs == ("source",)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fits"),
+    [({"op": "jpg"}, True), ({"op": "webp", "frames": "first"}, True), ({"op": "webp"}, False)],
+    ids=["jpg", "first", "all"],
+)
+def test_only_the_frames_that_are_written_count(encoder, fits):
+    large = encoder | {"input": "source", "resize": {"width": 3000, "upscale": True}}
+    source = Source("it.gif", SHA, (1000, 1000), 10)
+    limits = Limits(pixels=50_000_000, side=16_384, frames=100)
+
+    if fits:
+        assert build({"a": large}, source, 50, limits).by_name["a"].size == (3000, 3000)
+    else:
+        assert faults_of(build, {"a": large}, source, 50, limits).keys() == {"/steps/a"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, get_args
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import LIMITS, animation, distance, opened, photo, saved, truncated_jpeg, wide_gamut_profile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 from plans import SHA
 from pydantic import ValidationError
 
-from dag.plan import Plan, Source
+from dag.plan import Part, Plan, Source
 from dag.specification import build
 from pixtools.errors import CorruptImage, InvalidPlan, UnsupportedType
-from pixtools.imaging.lettering import letters
+from pixtools.imaging import lettering
+from pixtools.imaging.codecs import LETTERING
+from pixtools.imaging.lettering import letters, line_size, unwritable
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.stamp import Position
 from pixtools.operations import OPERATIONS
@@ -287,6 +290,7 @@ def test_a_damaged_mark_is_named(data, error):
         ({"text": "hi 😀"}, "GRINNING FACE"),
         ({"image": "../logo"}, "pattern"),
         ({"image": "logo", "color": "#ff0000"}, "color is for text"),
+        ({"image": "logo", "color": "#ffffff"}, "color is for text"),
         ({"text": "a", "color": "red"}, "pattern"),
         ({"text": "a", "opacity": 0}, "greater than 0"),
         ({"text": "a", "opacity": 1.1}, "less than or equal to 1"),
@@ -334,8 +338,8 @@ def test_any_text_is_written_within_its_room_or_refused(text, scale, size):
     except (ValidationError, Misfit):
         return
     mark = letters(text, params.font_size(size), "#123456", "left")
-    assert mark.width <= params.room(size)[0]
-    assert mark.height <= params.room(size)[1]
+    assert mark.width <= params.most(size)[0]
+    assert mark.height <= params.most(size)[1]
 
 
 def test_a_text_too_low_to_be_read_is_refused_with_the_remedy():
@@ -376,7 +380,8 @@ def test_the_form_asks_for_a_file():
 
 
 def planned(document: dict[str, Any], **parts: str) -> Plan:
-    return build(document, Source("IMG_1.jpg", SHA, (400, 300), parts=parts), 50, LIMITS)
+    files = {name: Part(sha256, (20, 10)) for name, sha256 in parts.items()}
+    return build(document, Source("IMG_1.jpg", SHA, (400, 300), parts=files), 50, LIMITS)
 
 
 STEPS = {"w": {"op": "watermark", "input": "source", "image": "logo"}}
@@ -406,6 +411,39 @@ def test_another_image_makes_another_result():
     one, same, other = (planned(STEPS, logo=sha).by_name["w"].key for sha in ("aa", "aa", "bb"))
 
     assert one == same != other
+
+
+@pytest.mark.parametrize("script", ["Latin", "Ελληνικά", "Кириллица", "ქართული", "العربية", "עברית", "देवनागरी", "ไทย"])
+def test_every_script_that_is_named_can_be_written(script):
+    assert unwritable(script) is None
+
+
+def test_a_refusal_names_the_scripts_that_there_are():
+    assert lettering.__doc__ is not None
+    scripts = lettering.__doc__.partition("FiraGO: ")[2].rstrip(".")
+
+    assert unwritable("写真").endswith(scripts)
+
+
+def test_texts_are_checked_once_however_often_a_plan_is_made():
+    document = {
+        f"s{number}": {"op": "watermark", "input": "source", "text": f"{number} {3 * 'नमस्ते '}"} for number in range(50)
+    }
+    planned(document)
+    drawn = unwritable.cache_info().misses, line_size.cache_info().misses
+    planned(document)
+
+    assert (unwritable.cache_info().misses, line_size.cache_info().misses) == drawn
+
+
+def test_what_draws_text_is_part_of_the_keys_of_texts_alone():
+    text, image = WATERMARK.params(text="a"), WATERMARK.params(image="logo")
+
+    assert text.identity() == {"text": "a", "lettering": LETTERING}
+    assert text.given() == {"text": "a"}
+    assert image.identity() == {"image": "logo"}
+    assert version("pymupdf-fonts") in LETTERING
+    assert str(features.version("fribidi")) in LETTERING
 
 
 def test_what_does_not_fit_a_small_picture_points_to_its_parameter():
