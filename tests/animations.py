@@ -69,12 +69,16 @@ def apng(
     plays: int = 0,
     default: NDArray[np.uint8] | None = None,
     colour: int = 6,
+    depth: int = 8,
     shared: tuple[tuple[bytes, bytes], ...] = (),
     says: int | None = None,
 ) -> bytes:
-    """Return an APNG of colour type `colour`; a `default` image is one that is no frame."""
+    """Return an APNG of colour type `colour`; a `default` image is one that is no frame.
+
+    Samples of 16 bits are two of 8 each along the last axis.
+    """
     whole = parts[0].pixels if default is None else default
-    header = struct.pack(">IIBBBBB", whole.shape[1], whole.shape[0], 8, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", whole.shape[1], whole.shape[0], depth, colour, 0, 0, 0)
     found = [(b"IHDR", header), (b"acTL", struct.pack(">II", len(parts) if says is None else says, plays)), *shared]
     number = 0
     if default is not None:

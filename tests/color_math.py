@@ -115,18 +115,29 @@ def cmyk_profile() -> bytes:
     return _profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut})
 
 
+def read_grey_profile(profile: bytes) -> Space:
+    """Return the space of equal lights that a profile of grey by one curve describes."""
+    assert profile[16:20] == b"GRAY"
+    return Space(SRGB.lights, _read_curve(_tags(profile)[b"kTRC"]))
+
+
 def read_profile(profile: bytes) -> Space:
     """Return the space that a profile of matrix and curves describes."""
     assert profile[16:20] == b"RGB "
-    tags = {}
-    for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12):
-        name, offset, length = struct.unpack(">4sII", profile[at : at + 12])
-        tags[name] = profile[offset : offset + length]
+    tags = _tags(profile)
     lights = tuple(
         tuple(number / 65536 for number in struct.unpack(">3i", tags[name][8:20]))
         for name in (b"rXYZ", b"gXYZ", b"bXYZ")
     )
     return Space(lights, _read_curve(tags[b"rTRC"]))
+
+
+def _tags(profile: bytes) -> dict[bytes, bytes]:
+    tags = {}
+    for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12):
+        name, offset, length = struct.unpack(">4sII", profile[at : at + 12])
+        tags[name] = profile[offset : offset + length]
+    return tags
 
 
 def _read_curve(tag: bytes) -> tuple[float, ...]:

@@ -214,6 +214,17 @@ def grey_ramp_16_bit(extra: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
     return png(256, 1, depth=16, colour=0, rows=b"\0" + row, extra=extra)
 
 
+def grey_tiff(numbers: NDArray[Any]) -> bytes:
+    """Return a TIFF of signed whole numbers (H, W), in the byte order that they have."""
+    order = ">" if numbers.dtype.str[0] == ">" else "<"
+    height, width = numbers.shape
+    entries = [(256, width), (257, height), (258, 8 * numbers.dtype.itemsize), (259, 1), (262, 1), (273, 8)]
+    entries += [(277, 1), (278, height), (279, numbers.nbytes), (339, 2)]
+    index = b"".join(struct.pack(order + "HHIHxx", tag, 3, 1, value) for tag, value in entries)
+    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8 + numbers.nbytes)
+    return head + numbers.tobytes() + struct.pack(order + "H", len(entries)) + index + bytes(4)
+
+
 def bomb(side: int = 50_000) -> bytes:
     """Return a PNG of some 10 kB that says it holds side × side pixels."""
     return png(side, side, depth=8, colour=2, rows=bytes(9_000_000))

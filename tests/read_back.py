@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from color_math import SRGB, Pixels, moved_8_bit, read_profile
+from color_math import SRGB, Pixels, moved_8_bit, read_grey_profile, read_profile
 from PIL import Image, ImageSequence
 
 
@@ -39,9 +39,10 @@ def _in_srgb(frame: Image.Image, icc: bytes | None) -> Pixels:
     pixels = np.asarray(frame.convert("RGBA"))
     if pixels[..., 3].min() == 255:  # animations have alpha whether they use it or not
         pixels = pixels[..., :3]
-    if icc is None or icc[16:20] != b"RGB ":
+    if icc is None:
         return pixels
-    colors = moved_8_bit(pixels[..., :3], read_profile(icc), SRGB)
+    space = read_grey_profile(icc) if icc[16:20] == b"GRAY" else read_profile(icc)
+    colors = moved_8_bit(pixels[..., :3], space, SRGB)
     return np.dstack([colors, pixels[..., 3]]) if pixels.shape[-1] == 4 else colors
 
 

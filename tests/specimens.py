@@ -19,7 +19,9 @@ from color_math import (
     DISPLAY_P3,
     SRGB,
     Pixels,
+    Space,
     cmyk_profile,
+    grey_profile,
     inks,
     moved,
     moved_8_bit,
@@ -122,6 +124,12 @@ def wide_scene() -> Pixels:
     return pixels
 
 
+def grey_with_profile() -> Specimen:
+    """Return grey of which a profile says that it is as old Macs showed it."""
+    shown = moved_8_bit(as_rgb(grey()), Space(SRGB.lights, (1.8,)), SRGB)
+    return Specimen(saved(grey(), "PNG", icc_profile=grey_profile(1.8)), (shown,), grey_profile(1.8))
+
+
 def tiff(pixels: np.ndarray, *, tile: int | None = None) -> bytes:
     """Return a TIFF of RGB of 8 or 16 bits, for what Pillow does not write: wide numbers, and tiles."""
     height, width, samples = pixels.shape
@@ -164,6 +172,30 @@ def wide_numbers(pixels: Pixels) -> np.ndarray:
 def png_16(pixels: Pixels, colour: int) -> bytes:
     rows = wide_numbers(pixels).astype(">u2").reshape(HEIGHT, -1)
     return png(WIDTH, HEIGHT, depth=16, colour=colour, rows=b"".join(b"\0" + row.tobytes() for row in rows))
+
+
+def keyed_16_bit(pixels: Pixels) -> Specimen:
+    """Return a PNG of which one colour is clear, by all 16 bits of it: those around it differ in the lower ones."""
+    numbers = wide_numbers(pixels) ^ 1
+    clear = np.zeros(pixels.shape[:2], bool)
+    clear[:28, :28] = True
+    numbers[clear] = (1234, 1234, 1234)
+    numbers[:28, 28:32] = (1235, 1234, 1234)
+    rows = b"".join(b"\0" + row.tobytes() for row in numbers.astype(">u2"))
+    key = (b"tRNS", struct.pack(">3H", 1234, 1234, 1234))
+    truth = np.dstack([numbers >> 8, np.where(clear, 0, 255)]).astype(np.uint8)
+    return Specimen(png(WIDTH, HEIGHT, depth=16, colour=2, rows=rows, extra=(key,)), (truth,), jagged=True)
+
+
+def tiff_12_bit(pixels: Pixels) -> bytes:
+    """Return a TIFF of grey (H, W) in numbers of 12 bits, two in three bytes."""
+    numbers = (pixels.astype(np.uint32) * 4095 + 127) // 255
+    pairs = numbers[:, ::2] << 12 | numbers[:, 1::2]
+    packed = pairs.astype(">u4").view(np.uint8).reshape(HEIGHT, -1, 4)[..., 1:]
+    data = saved(np.ascontiguousarray(packed).reshape(HEIGHT, -1), "TIFF")
+    for tag, kind, said, meant in ((256, 4, WIDTH * 3 // 2, WIDTH), (258, 3, 8, 12)):
+        data = data.replace(struct.pack("<HHII", tag, kind, 1, said), struct.pack("<HHII", tag, kind, 1, meant))
+    return data
 
 
 def ycck(cmyk: Pixels) -> bytes:
@@ -256,6 +288,8 @@ def _pngs() -> dict[str, Callable[[], Specimen]]:
         "png 16 bit rgba": lambda: Specimen(png_16(rgba, 6), (rgba,)),
         "png 16 bit grey": lambda: Specimen(png_16(grey(), 0), (as_rgb(grey()),)),
         "png 16 bit grey and alpha": lambda: Specimen(png_16(la, 4), (as_rgb(la),)),
+        "png 16 bit rgb with a clear colour": lambda: keyed_16_bit(scene()),
+        "png grey with profile": grey_with_profile,
         "png display p3": display_p3,
         "png animated": animation,
     }
@@ -336,6 +370,7 @@ def _tiffs_and_bmps() -> dict[str, Callable[[], Specimen]]:
         "tiff cmyk with profile": lambda: Specimen(saved(cmyk, "TIFF", icc_profile=cmyk_profile()), (on_paper(),)),
         "tiff 16 bit rgb": lambda: Specimen(tiff(wide_numbers(scene())), (scene(),)),
         "tiff 16 bit grey": lambda: Specimen(saved(grey_16, "TIFF"), (as_rgb(grey()),)),
+        "tiff 12 bit grey": lambda: Specimen(tiff_12_bit(grey()), (as_rgb(grey()),)),
         "tiff in tiles": lambda: Specimen(tiff(scene(), tile=64), (scene(),)),
         "bmp": lambda: Specimen(saved(scene(), "BMP"), (scene(),)),
         "bmp palette": lambda: Specimen(saved(palette, "BMP"), (shown,)),

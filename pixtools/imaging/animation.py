@@ -34,9 +34,17 @@ class Layer:
     duration: int = 0  # milliseconds
 
 
-def animated(
-    frames: Sequence[Image.Image], durations: Sequence[float], loops: int, icc: bytes | None = None
-) -> Picture:
+def alike(frames: Sequence[Picture]) -> tuple[list[Image.Image], bytes | None]:
+    """Return stills in one mode that has room for each, and their profile.
+
+    That of grey holds for all or for none: it describes no colours, and frames that it fits must not stand out.
+    """
+    mode = _mode_for(all(frame.mode in ("L", "LA") for frame in frames), any(frame.has_alpha for frame in frames))
+    images = [frame.image if frame.mode == mode else frame.image.convert(mode) for frame in frames]
+    return images, _shared({frame.icc for frame in frames})
+
+
+def animated(frames: Sequence[Image.Image], icc: bytes | None, durations: Sequence[float], loops: int) -> Picture:
     """Return frames of one size and mode as a picture; a single one is a still.
 
     A duration of 10 ms or less is one of 100, as every browser shows it: old files say 0 and do not mean it.
@@ -49,15 +57,24 @@ def animated(
 
 def compose(size: Size, layers: Iterable[Layer], loops: int) -> Picture:
     """Lay layers over each other on a transparent canvas, as browsers do: what lies outside of it is cut off."""
-    frames, durations, grey, alpha, icc = [], [], True, False, None
+    frames, durations, profiles, grey, alpha = [], [], set(), True, False
     for layer, seen in _seen(size, layers):
         frames.append(seen)
         durations.append(layer.duration)
-        grey, icc = grey and layer.picture.mode in ("L", "LA"), layer.picture.icc
+        profiles.add(layer.picture.icc)
+        grey = grey and layer.picture.mode in ("L", "LA")
         alpha = alpha or seen.getchannel("A").getextrema()[0] < 255  # type: ignore[operator]  # noqa: PLR2004
-    mode = ("L" if grey else "RGB") + ("A" if alpha else "")
-    picture = animated(frames, durations, loops, icc)
+    mode = _mode_for(grey, alpha)
+    picture = animated(frames, _shared(profiles), durations, loops)
     return picture if mode == "RGBA" else replace(picture, frames=tuple(frame.convert(mode) for frame in frames))
+
+
+def _mode_for(grey: bool, alpha: bool) -> str:  # noqa: FBT001
+    return ("L" if grey else "RGB") + ("A" if alpha else "")
+
+
+def _shared(profiles: set[bytes | None]) -> bytes | None:
+    return profiles.pop() if len(profiles) == 1 else None
 
 
 def _seen(size: Size, layers: Iterable[Layer]) -> Iterator[tuple[Layer, Image.Image]]:

@@ -75,6 +75,5 @@ def _layer(control: bytes, alone: bytes, size: Size, icc: bytes | None) -> Layer
     if left + width > size[0] or top + height > size[1]:
         raise ValueError("a frame reaches outside of the picture")
     with Image.open(io.BytesIO(alone), formats=["PNG"]) as image:
-        image.load()
         picture = normalise(image, icc)
     return Layer(picture, left, top, over == 1, _AFTER[after], round(1000 * delay / (per or 100)))

@@ -45,9 +45,12 @@ def _register_heif() -> None:
     Image.register_open("HEIF", pillow_heif.HeifImageFile)
 
 
+_DECODING = 2  # counts changes of what we make of what they decode
+
+
 def _versions() -> str:
     """Return what encodes and decodes here, with versions."""
-    parts = [f"pillow-{PIL.__version__}"]
+    parts = [f"decoding-{_DECODING}", f"pillow-{PIL.__version__}"]
     parts += [str(features.version(name)) for name in ("jpg", "zlib", "webp", "avif")]
     parts += [f"avif-plugin-{importlib.metadata.version('pillow-avif-plugin')}"]
     parts += [f"heif-{importlib.metadata.version('pillow-heif')}"] if HAS_HEIF else []

@@ -6,10 +6,9 @@ import io
 from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
 from PIL import Image, ImageChops, ImageCms, ImageColor
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from pixtools.imaging.depth import from_16_bit, from_32_bit, load
 from pixtools.imaging.picture import Picture
 
 
@@ -55,6 +54,11 @@ def to_rgb(picture: Picture) -> Picture:
         return picture
     mode = "RGBA" if picture.has_alpha else "RGB"
     return to_srgb(picture).map(lambda frame: frame.convert(mode))
+
+
+def without_grey_profile(picture: Picture) -> Picture:
+    """Return grey pixels without a profile, for formats that store them as RGB: it does not describe that."""
+    return picture if picture.mode.startswith("RGB") else to_srgb(picture)
 
 
 def to_srgb(picture: Picture) -> Picture:
@@ -123,11 +127,12 @@ def to_grey(picture: Picture) -> Picture:
 
 
 def normalise(image: Image.Image, icc: bytes | None) -> Picture:
-    """Return the pixels as L, LA, RGB or RGBA, with the profile only where it still describes them.
+    """Return the pixels of an opened image as L, LA, RGB or RGBA, with the profile only where it describes them still.
 
     CMYK and LAB become sRGB; so do grey pixels with a profile of RGB, and stay grey. A profile that cannot be used, or
     is of another colour space than the pixels, is as good as none.
     """
+    image = load(image)
     picture = Picture.still(_in_8_bit(image, icc))
     space = _SPACES.get(icc[16:20]) if icc else None  # its colour space, ICC.1, 7.2.6
     if icc is None or space is None or image.mode in ("CMYK", "LAB") or not _is_usable(icc, space):
@@ -164,33 +169,18 @@ def _is_usable(icc: bytes, mode: str) -> bool:
 def _in_8_bit(image: Image.Image, icc: bytes | None) -> Image.Image:
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
-        return _from_16_bit(image, transparent)
+        return from_16_bit(image, transparent)
+    if image.mode in ("I", "F"):
+        return from_32_bit(image)
     if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")  # while `info` still holds the transparent colour
     adobe = "adobe" in image.info
     image.info.clear()  # encoders write some of it unasked: comments, resolution, transparency of a palette
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
-    if image.mode in ("I", "F"):
-        grey = np.asarray(image, dtype=np.float64)
-        # "I" is how Pillow opens 16-bit grey of some files; "F" is a TIFF in 0..1 or in any unit: span it.
-        top = 65535.0 if image.mode == "I" and grey.max() <= 65535 else max(float(grey.max()), 1.0)  # noqa: PLR2004
-        return Image.fromarray((grey.clip(0, top) / top * 255).round().astype(np.uint8))
     if image.mode == "CMYK":
         if image.format in ("JPEG", "MPO") and not adobe:
             image = ImageChops.invert(image)  # Pillow takes all for Adobe's, which are stored inverted
         if icc and icc[16:20] == b"CMYK" and _is_usable(icc, "CMYK"):
             return _applied(image, _transform(icc, "CMYK"))
     return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
-    """Scale grey of 16 bits to 8: Pillow's own conversion clips it to white."""
-    grey = np.asarray(image, dtype=np.uint32)  # (H, W)
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
-        grey = 65535 - grey  # 0 is white, which Pillow heeds only for 8 bits
-    scaled = ((grey + 128) // 257).astype(np.uint8)
-    if transparent is None:
-        return Image.fromarray(scaled)
-    alpha = np.where(grey == transparent, 0, 255).astype(np.uint8)
-    return Image.fromarray(np.stack([scaled, alpha], axis=-1))  # (H, W, 2): LA

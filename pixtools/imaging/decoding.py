@@ -10,11 +10,12 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pixtools.imaging import apng, gif, notes
-from pixtools.imaging.animation import animated
-from pixtools.imaging.color import normalise
+from pixtools.imaging.animation import alike, animated
+from pixtools.imaging.color import normalise, to_srgb
 from pixtools.imaging.formats import HEAD_BYTES, sniff
 from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import frame_count, webp_size
+from pixtools.imaging.icc import MOST_BYTES
 from pixtools.imaging.orientation import orientation, upright, upright_size
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.profiles import profile
@@ -43,6 +44,8 @@ def decode(data: bytes, enough: Size | None = None) -> Picture:
             full = upright_size(image)
             drafted = _draft(image, enough if full == image.size else enough[::-1]) if enough else False
             picture = _frames(image, kind, data)
+    if picture.icc and len(picture.icc) > MOST_BYTES:
+        picture = to_srgb(picture)  # its colours stay, and files get no heavier than their pixels
     picture = replace(picture, notes=told, drafted_from=full if drafted else None)
     return picture.map(lambda frame: upright(frame, turn))
 
@@ -70,7 +73,6 @@ def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
         return apng.read(data, icc, image.info["loop"])
     count, loops = frame_count(image, kind), int(image.info.get("loop", 0))
     if count == 1:
-        image.load()
         picture = normalise(image, icc)
         # On its own: encoders walk through all that a file holds, and would come to its further pages.
         has_more = kind == "TIFF" or getattr(image, "n_frames", 1) > 1  # a TIFF is slow to count
@@ -80,6 +82,5 @@ def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
         image.seek(at)
         image.load()
         durations.append(image.info["duration"])
-        picture = normalise(image.copy(), icc)
-        frames.append(picture.image)
-    return animated(frames, durations, loops, picture.icc)
+        frames.append(normalise(image.copy(), icc))
+    return animated(*alike(frames), durations, loops)

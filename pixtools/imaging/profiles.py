@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixtools.imaging.guard import DECODER_ERRORS
+from pixtools.imaging.icc import essential
 from pixtools.imaging.png import chunks
 
 Chromaticities = tuple[float, ...]
@@ -44,7 +45,7 @@ def profile(image: Image.Image, kind: str, data: bytes) -> bytes | None:
         return _of_png(image, data)
     carried: bytes | None = image.info.get("icc_profile")
     if carried:
-        return carried
+        return essential(carried)
     match kind:
         case "AVIF":
             return _of_code_points(*_nclx(data))
@@ -73,7 +74,7 @@ def _of_png(image: Image.Image, data: bytes) -> bytes | None:
             break
     carried: bytes | None = image.info.get("icc_profile")
     if carried or "srgb" in image.info:
-        return carried
+        return essential(carried or b"")
     gamma: float = image.info.get("gamma", 1 / 2.2)
     whites = image.info.get("chromaticity", _SRGB)
     usual = abs(gamma - 1 / 2.2) < 0.01  # noqa: PLR2004 (what the specification has sRGB written as)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pixtools.imaging.codecs import AVIF_PLUGIN
+from pixtools.imaging.color import without_grey_profile
 from pixtools.imaging.encoding import encode
 from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture, Size
@@ -34,6 +35,13 @@ class Avif(Lossy, AnimatedParams):
         description="aom is the best of them on photos; svt and rav1e are there to compare",
         json_schema_extra=ADVANCED,
     )
+
+    def prepare(self, picture: Picture) -> Picture:
+        picture = super().prepare(picture)
+        return picture if self._stores_grey(picture) else without_grey_profile(picture)
+
+    def _stores_grey(self, picture: Picture) -> bool:
+        return picture.mode == "L" and self.encoder != "svt"  # with alpha, or by svt, grey is written as RGB
 
     @model_validator(mode="after")
     def _suits_the_encoder(self) -> Avif:
@@ -84,7 +92,7 @@ AVIF = LossyEncoder(
     name="avif",
     title="AVIF",
     summary="Small files for photos, with transparency; current browsers show it.",
-    version=3,
+    version=4,
     params=Avif,
     run=run,
     between=between,

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from pixtools.imaging.color import without_grey_profile
 from pixtools.imaging.encoding import encode
 from pixtools.imaging.footprint import Memory
 from pixtools.imaging.picture import Picture
@@ -27,7 +28,10 @@ class Webp(Lossy, AnimatedParams):
         description="higher is slower and smaller; usually 4, lossless 0",
         json_schema_extra=ADVANCED,
     )
-    lossless: bool = Field(default=False, title="Lossless", description="keep every pixel")
+    lossless: bool = Field(default=False, title="Lossless", description="keep every pixel that shows")
+
+    def prepare(self, picture: Picture) -> Picture:
+        return without_grey_profile(super().prepare(picture))
 
     @model_validator(mode="after")
     def _has_a_quality_or_none(self) -> Webp:
@@ -60,7 +64,7 @@ WEBP = LossyEncoder(
     name="webp",
     title="WebP",
     summary="Smaller than JPG at the same quality, with transparency; every browser shows it.",
-    version=2,
+    version=3,
     params=Webp,
     run=run,
     cost=cost,

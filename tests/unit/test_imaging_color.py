@@ -5,7 +5,9 @@ What is expected is computed here, from the definitions of the colour spaces; ne
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 import zlib
 from typing import Any
 
@@ -23,6 +25,8 @@ from color_math import (
     printed,
     rgb_profile,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from images import camera_jpeg, distance, exif, grey_ramp_16_bit, opened, photo, png, saved, wide_gamut_profile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
@@ -30,6 +34,7 @@ from PIL import Image, ImageCms
 from pixtools.imaging.color import flatten, to_grey, to_srgb
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.geometry import pad, rotate
+from pixtools.imaging.icc import MOST_BYTES, essential
 from pixtools.imaging.picture import Picture
 from pixtools.operations import get
 from pixtools.operations.base import Encoder
@@ -190,6 +195,59 @@ def test_grey_with_a_profile_of_rgb_is_read_by_it_and_stays_grey(mode):
     assert distance(picture.image.getchannel(0), expected) < 0.7
 
 
+@pytest.mark.parametrize("mode", ["L", "LA"])
+@pytest.mark.parametrize("name", BEST)
+def test_the_profile_of_grey_is_written_where_the_format_stores_grey_alone(name, mode):
+    """Browsers read RGB by a profile of grey as if there were none."""
+    original = Image.fromarray(photo()).convert(mode)  # which is opaque
+    picture = decode(saved(original, "PNG", icc_profile=grey_profile(1.0)))
+
+    image = encoded(name, picture)
+
+    keeps = name == "png" or (name, mode) == ("avif", "L") or name == "jpg"
+    assert image.info.get("icc_profile") == (grey_profile(1.0) if keeps else None)
+    shown = np.asarray(original.getchannel(0)) if keeps else np.asarray(to_srgb(picture).image.getchannel(0))
+    assert distance(image.convert("RGB").getchannel(0), shown) < (0.1 if name in ("png", "webp") else 4)
+
+
+def test_svt_writes_grey_as_rgb_and_without_its_profile():
+    picture = decode(saved(Image.fromarray(photo()).convert("L"), "PNG", icc_profile=grey_profile(1.0)))
+
+    image = encoded("avif", picture, encoder="svt")
+
+    assert "icc_profile" not in image.info
+    assert distance(image.convert("L"), to_srgb(picture).image) < 4
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+@pytest.mark.parametrize("colourful", [0, 1, 2])
+def test_frames_with_a_profile_of_grey_are_colours_as_soon_as_one_is(kind, colourful):
+    frames = [Image.new("RGB", (16, 16), (90, 90, 90)) for _ in range(3)]
+    for at, frame in enumerate(frames):
+        frame.paste((40 * at,) * 3, (0, 0, 8, 8))
+    frames[colourful].paste((200, 0, 0), (8, 8, 16, 16))
+    fine = {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": "4:4:4"}
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:], icc_profile=grey_profile(1.0), **fine)
+
+    picture = decode(data)
+
+    assert picture.icc is None
+    assert picture.share()[0].shape[:3] == (3, 16, 16)
+    for found, frame in zip(picture.frames, frames, strict=True):
+        assert distance(found.convert("RGB"), frame) < 3
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_layers_with_a_profile_of_grey_are_colours_as_soon_as_one_is(order):
+    grey, red = np.full((8, 8, 3), 90, np.uint8), np.full((8, 8, 3), (200, 0, 0), np.uint8)
+    chunk = (b"iCCP", b"x\0\0" + zlib.compress(grey_profile(1.0)))
+
+    picture = decode(apng([Part(grey), Part(red)][::order], colour=2, shared=(chunk,)))
+
+    assert picture.icc is None
+    assert [np.asarray(frame)[0, 0].tolist() for frame in picture.frames] == [[90] * 3, [200, 0, 0]][::order]
+
+
 def test_grey_is_made_of_what_the_profile_says():
     picture = to_grey(Picture.still(Image.fromarray(colours()), wide_gamut_profile()))
 
@@ -334,6 +392,109 @@ def test_a_profile_that_is_broken_behind_its_header_is_dropped(name):
     assert picture.icc is None
     for color in ("keep", "srgb"):
         assert "icc_profile" not in encoded(name, picture, color=color).info
+
+
+# What a profile holds beside colours
+
+
+def with_tags(icc: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Return the profile with further tags at its end."""
+    count = int.from_bytes(icc[128:132], "big")
+    grown = 12 * len(tags)
+    table = b""
+    for at in range(132, 132 + 12 * count, 12):
+        name, start, length = struct.unpack_from(">4sII", icc, at)
+        table += struct.pack(">4sII", name, start + grown, length)
+    body = icc[132 + 12 * count :]
+    for name, content in tags.items():
+        table += struct.pack(">4sII", name, 132 + len(table[: 12 * count]) + grown + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    rest = struct.pack(">I", count + len(tags)) + table + body
+    return struct.pack(">I", 128 + len(rest)) + icc[4:84] + b"an identity here" + bytes(28) + rest
+
+
+def hidden_file() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("secret.txt", "secret")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"])
+def test_a_profile_brings_its_colours_and_nothing_else(kind):
+    icc = wide_gamut_profile()
+    secret = {b"mmod": b"mmod\0\0\0\0secret serial number", b"targ": b"text\0\0\0\0secret numbers\0"}
+    data = saved(colours(), kind, icc_profile=with_tags(icc, secret) + hidden_file())
+
+    found = decode(data).icc
+
+    assert found is not None
+    assert (found[:84], found[100:]) == (icc[:84], icc[100:])
+    assert found[84:100] not in (bytes(16), b"an identity here")
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_no_result_is_an_archive_that_its_source_was(name):
+    data = saved(colours(), "PNG", icc_profile=wide_gamut_profile() + hidden_file())
+    operation = get(name)
+    assert isinstance(operation, Encoder)
+
+    made = operation.encode(decode(data), operation.params(strip="none"), 0).data
+
+    assert not zipfile.is_zipfile(io.BytesIO(made))
+    assert opened(made).info["icc_profile"] == wide_gamut_profile()
+
+
+def test_a_text_as_long_as_a_file_is_none_of_a_profile():
+    icc = wide_gamut_profile().replace(b"cprt", b"xxxx", 1)
+
+    found = essential(with_tags(icc, {b"cprt": b"text\0\0\0\0" + bytes(10_000)}))
+
+    assert found is not None
+    assert len(found) < len(icc)
+    assert distance(as_lcms_shows(found), as_lcms_shows(icc)) == 0
+
+
+def as_lcms_shows(icc: bytes) -> NDArray[Any]:
+    return np.asarray(to_srgb(Picture.still(Image.fromarray(colours()), icc)).image)
+
+
+@pytest.mark.parametrize("space", [ADOBE_RGB, DISPLAY_P3, SRGB, LINEAR])
+def test_a_profile_that_holds_nothing_else_is_left_as_it_is(space):
+    for icc in (rgb_profile(space), grey_profile(1.8), cmyk_profile()):
+        assert essential(icc) == icc
+        assert essential(icc + b"more") == icc
+
+
+@settings(max_examples=300)
+@given(damage=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8), length=st.integers(0, 700))
+def test_a_damaged_profile_is_a_smaller_one_or_none(damage, length):
+    icc = bytearray(wide_gamut_profile()[:length])
+    for at, value in damage:
+        icc[at % max(1, len(icc)) : at % max(1, len(icc)) + 1] = bytes([value])
+
+    found = essential(bytes(icc))
+
+    assert found is None or len(found) <= len(icc) + 3 * 100
+    assert found is None or essential(found) == found
+
+
+def test_tags_that_overlap_do_not_multiply_what_they_hold():
+    names = [b"A2B0", b"A2B1", b"A2B2", b"B2A0", b"B2A1", b"B2A2", b"gamt"]
+    body = bytes(100_000)
+    table = b"".join(struct.pack(">4sII", name, 300 + at, len(body) - 200) for at, name in enumerate(names))
+    head = struct.pack(">I", 132 + len(table) + len(body)) + wide_gamut_profile()[4:128]
+
+    assert essential(head + struct.pack(">I", len(names)) + table + body) is None
+
+
+def test_pixels_of_a_profile_too_large_to_be_written_become_srgb():
+    large = with_tags(wide_gamut_profile(), {b"B2A0": b"mft2" + bytes(MOST_BYTES)})
+
+    picture = decode(saved(colours(), "TIFF", icc_profile=large))
+
+    assert picture.icc is None
+    assert distance(picture.image, as_srgb(colours(), DISPLAY_P3)) < 0.7
 
 
 # What files say of colours without a profile

@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+from animations import Part, apng
 from hypothesis import given
 from hypothesis import strategies as st
 from images import (
@@ -16,6 +17,7 @@ from images import (
     distance,
     exif,
     grey_ramp_16_bit,
+    grey_tiff,
     photo,
     png,
     saved,
@@ -109,6 +111,39 @@ def test_the_transparent_colour_of_an_rgb_png_becomes_alpha():
     assert np.asarray(decode(data).image).tolist() == [[[9, 8, 7, 255], [1, 2, 3, 0]]]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_the_transparent_shade_of_a_grey_png_is_of_its_own_depth(depth):
+    white, per_byte = (1 << depth) - 1, 8 // depth
+    row = sum(white << depth * at for at in range(0, per_byte, 2)) if depth < 8 else 255  # every other one
+    data = png(per_byte, 1, depth=depth, colour=0, rows=bytes([0, row]), extra=((b"tRNS", struct.pack(">H", white)),))
+
+    alpha = np.asarray(decode(data).image.convert("RGBA"))[0, :, 3]
+
+    assert alpha.tolist() == ([255, 0] * (per_byte // 2) or [0])
+
+
+def test_the_transparent_colour_of_16_bit_rgb_has_all_its_bits():
+    pixels = [(1234, 1234, 1234), (1235, 1234, 1234), (1234, 1234, 1234 + 256), (210, 210, 210)]
+    rows = b"\0" + b"".join(struct.pack(">3H", *pixel) for pixel in pixels)
+    data = png(4, 1, depth=16, colour=2, rows=rows, extra=((b"tRNS", struct.pack(">3H", *pixels[0])),))
+
+    picture = decode(data)
+
+    assert np.asarray(picture.image).tolist() == [[[4, 4, 4, 0], [4, 4, 4, 255], [4, 4, 5, 255], [0, 0, 0, 255]]]
+    assert picture.image.info == {}
+
+
+def test_the_transparent_colour_of_an_animation_has_all_its_bits():
+    clear, other = (1234, 1234, 1234), (1235, 1234, 1234)
+    frames = [np.array([pair], ">u2").view(np.uint8) for pair in ((clear, other), (other, clear))]
+    key = (b"tRNS", struct.pack(">3H", *clear))
+    data = apng([Part(frame.reshape(1, 2, 6)) for frame in frames], colour=2, depth=16, shared=(key,))
+
+    alphas = [np.asarray(frame)[0, :, 3].tolist() for frame in decode(data).frames]
+
+    assert alphas == [[0, 255], [255, 0]]
+
+
 def test_16_bit_grey_is_scaled_and_not_clipped():
     picture = decode(grey_ramp_16_bit())
 
@@ -155,10 +190,38 @@ def test_float_grey_of_a_tiff_spans_black_to_white(top):
     assert np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")).image).tolist() == [[0, 128, 255]]
 
 
-def test_float_grey_that_is_no_number_is_a_picture_all_the_same():
+def test_float_grey_is_scaled_by_the_numbers_that_are_some():
     wild = np.array([[np.nan, np.inf, -np.inf, -5, 0.5]], dtype=np.float32)
 
-    assert decode(saved(Image.fromarray(wild), "TIFF")).image.size == (5, 1)
+    assert np.asarray(decode(saved(Image.fromarray(wild), "TIFF")).image).tolist() == [[0, 255, 0, 0, 128]]
+
+
+def test_float_grey_of_no_number_at_all_is_black():
+    nothing = np.full((1, 2), np.nan, np.float32)
+
+    assert np.asarray(decode(saved(Image.fromarray(nothing), "TIFF")).image).tolist() == [[0, 0]]
+
+
+def test_float_grey_of_which_0_is_white_is_no_negative():
+    data = saved(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "TIFF")
+    inverted = data.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
+
+    assert np.asarray(decode(inverted).image).tolist() == [[255, 128, 0]]
+
+
+def test_unsigned_32_bit_grey_reaches_beyond_what_is_signed():
+    data = saved(Image.fromarray(np.array([[0, 2**31 - 1, -1]], np.int32)), "TIFF")
+    unsigned = data.replace(struct.pack("<HHIH", 339, 3, 1, 2), struct.pack("<HHIH", 339, 3, 1, 1))
+
+    assert unsigned != data
+    assert np.asarray(decode(unsigned).image).tolist() == [[0, 127, 255]]
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_signed_16_bit_grey_spans_black_to_white(byte_order):
+    data = grey_tiff(np.array([[-5, 0, 16384, 32767]], byte_order + "i2"))
+
+    assert np.asarray(decode(data).image).tolist() == [[0, 0, 128, 255]]
 
 
 def test_nothing_but_pixels_is_left_of_what_the_file_said():

@@ -45,6 +45,12 @@ def least_score(specimen: Specimen, output: str) -> float:
     return 65 if specimen.coarse else 85
 
 
+def profile_in(specimen: Specimen, output: str) -> bytes | None:
+    """Return the profile that a result has: one of grey only where the pixels are stored as grey."""
+    is_grey = specimen.icc is not None and specimen.icc[16:20] == b"GRAY"
+    return None if is_grey and output.startswith("webp") else specimen.icc
+
+
 @cache
 def decoded(kind: str) -> Picture:
     return decode(SPECIMENS[kind]().data)
@@ -168,7 +174,7 @@ def test_transparency_is_kept_or_composed_on_white(kind, output):
 
 @pytest.mark.parametrize(("kind", "output"), CELLS)
 def test_a_profile_goes_along_with_the_pixels_that_it_describes(kind, output):
-    assert seen(kind, output).icc == SPECIMENS[kind]().icc
+    assert seen(kind, output).icc == profile_in(SPECIMENS[kind](), output)
 
 
 @pytest.mark.parametrize(("kind", "output"), CELLS)
