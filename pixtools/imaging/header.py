@@ -9,14 +9,14 @@ from typing import IO
 from PIL import Image
 
 from pixtools.errors import CorruptImage, ImageTooLarge
-from pixtools.imaging import gif, jpeg, png
+from pixtools.imaging import gif, jpeg, png, tiff
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
 from pixtools.imaging.guard import decoding
 from pixtools.imaging.orientation import upright_size
 from pixtools.imaging.picture import Size
 
-_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {"JPEG": jpeg.check, "PNG": png.check}
-"""What refuses a file of so many pieces that Pillow would take minutes to open it."""
+_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {"JPEG": jpeg.check, "PNG": png.check, "TIFF": tiff.check}
+"""What refuses a file of so many pieces that Pillow would take long to open it."""
 
 
 @dataclass(frozen=True)

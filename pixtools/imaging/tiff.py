@@ -1,7 +1,7 @@
 """The directories of tags that TIFF and EXIF are made of (TIFF 6.0, section 2; Exif 3.0, section 4.6), as raw bytes.
 
 Values are moved as they are, so that nonsense in them harms nobody; only `Tags.value` looks into them. What is of no
-known type, or does not lie in the file, is as good as absent; nothing here raises.
+known type, or does not lie in the file, is as good as absent; nothing here but `check` raises.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import IO, Literal
+
+from pixtools.errors import CorruptImage
 
 EXIF, GPS = 0x8769, 0x8825
 """Tags of the main directory: where the other two begin."""
@@ -26,6 +28,8 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 """Bytes that one value of each type takes; 129 is the UTF-8 of Exif 3.0."""
 
 _NUMBERS = {1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 13: "I"}
+
+_FRACTIONS, _MOST_FRACTIONS = (5, 10), 1_000
 
 _LONG = 4
 _INLINE = 4  # a value of no more bytes stands in its entry
@@ -119,6 +123,20 @@ def parse(data: bytes) -> Tags | None:
     exif = _below(whole, order, main, EXIF)
     gps = _below(whole, order, main, GPS)
     return Tags(order, without(main, (EXIF, GPS)), without(exif, (INTEROP,)), gps)
+
+
+def check(file: IO[bytes]) -> None:
+    """Raise CorruptImage where a tag of the first picture has more fractions than any needs.
+
+    Pillow makes an object of each as it opens a TIFF. The file is left at its end.
+    """
+    tags = parse(file.read())
+    for tag, entry in tags.main.items() if tags else ():
+        if entry.type in _FRACTIONS and entry.count > _MOST_FRACTIONS:
+            raise CorruptImage(
+                f"Its tag {tag} holds more than {_MOST_FRACTIONS:,} fractions, which no picture needs. "
+                "Open it in an editor and export it anew."
+            )
 
 
 def without(directory: Directory, tags: Iterable[int]) -> Directory:

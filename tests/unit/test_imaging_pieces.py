@@ -43,6 +43,13 @@ def with_chunks(*pieces: bytes) -> bytes:
     return PNG[:33] + b"".join(pieces) + PNG[33:]
 
 
+def tiff(fractions: int) -> bytes:
+    """Return the beginning of a TIFF whose orientation is so many fractions."""
+    tags = [(256, 4, 1, 96), (257, 4, 1, 64), (258, 3, 1, 8), (262, 3, 1, 1), (274, 5, fractions, 100), (277, 3, 1, 1)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return (b"II*\0\x08\0\0\0" + directory).ljust(100, b"\0") + b"\1\0\0\0" * 2 * fractions
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [
@@ -70,6 +77,7 @@ def with_chunks(*pieces: bytes) -> bytes:
         pytest.param(lambda: with_chunks(chunk(b"iCCP", HALF_TEXT) * 257), "256 texts", id="profiles that grow"),
         pytest.param(lambda: with_chunks(chunk(b"zTXt", HALF_TEXT) * 257), "256 texts", id="texts that grow"),
         pytest.param(lambda: GIF + b"\x21\xfe\0" * 100_001 + FRAME + b";", "100,000 extensions", id="extensions"),
+        pytest.param(lambda: tiff(1_001), "1,000 fractions", id="fractions"),
         pytest.param(
             lambda: GIF + b"\x21\xfe" + b"\1a" * 1_000_001 + b"\0" + FRAME + b";", "1,000,000 blocks", id="blocks"
         ),
@@ -90,6 +98,7 @@ def test_a_file_of_more_pieces_than_a_picture_has_is_corrupt(data, what):
         pytest.param(lambda: GIF + b"\x21\xfe\0" * 8_300_000 + FRAME + b";", id="extensions"),
         pytest.param(lambda: GIF + b"\x21\xfe" + b"\1a" * 12_500_000 + b"\0" + FRAME + b";", id="blocks"),
         pytest.param(lambda: GIF + FRAME * 2_000_000, id="frames"),
+        pytest.param(lambda: tiff(3_000_000), id="fractions"),
     ],
 )
 def test_25_megabytes_of_pieces_are_refused_in_no_time(data):
