@@ -28,8 +28,8 @@ def decode(data: bytes, enough: Size | None = None) -> Picture:
     """Decode all frames of an image file, turned upright.
 
     Where nobody needs more than `enough`, a JPEG comes out at a half, quarter or eighth of its size, which costs less.
-    What `inspect` accepts is safe to decode. Raises UnsupportedType, or CorruptImage for anything that its decoder
-    does not like, truncation included.
+    What `inspect` accepts fits its limits; that it decodes in time is for a deadline to see to. Raises
+    UnsupportedType, or CorruptImage for anything that its decoder does not like, truncation included.
     """
     kind = sniff(data[:HEAD_BYTES])
     with decoding() as room:
