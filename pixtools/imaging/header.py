@@ -39,8 +39,9 @@ class Header:
 def inspect(data: IO[bytes], limits: Limits) -> Header:
     """Read the header of a seekable binary file and hold it against `limits`; no pixel is decoded.
 
-    Nothing breaks it off: so it must take a second or two of a processor at most, whatever the file holds. Known to take
-    more is an AVIF whose EXIF has millions of fractions for its orientation: 7 s for 25 MB.
+    Nothing breaks it off: so it must take a second or two of a processor at most, whatever the file holds. Known to
+    take more is an AVIF whose EXIF has millions of fractions for its orientation: 7 s for 25 MB.
+
     Raises UnsupportedType, CorruptImage or ImageTooLarge.
     """
     data.seek(0)
