@@ -98,6 +98,7 @@ def build(document: object, source: Source, max_steps: int, limits: Limits) -> P
         raise _invalid([Fault("/steps", f"{len(document)} steps are more than the {max_steps} accepted")])
     faults: list[Fault] = []
     drafts = {name: _Draft(name, spec, faults) for name, spec in document.items()}
+    drafts.pop(SOURCE, None)  # a fault by now: who reads `source` means the image
     for draft in drafts.values():
         draft.check_inputs(drafts, max_steps, faults)
         draft.check_parts(source, faults)
@@ -111,13 +112,12 @@ def build(document: object, source: Source, max_steps: int, limits: Limits) -> P
     faults += [
         Fault(pointer("steps", cycle[0], "input"), f"is a cycle: {' → '.join(reversed(cycle))}") for cycle in cycles
     ]
-    if faults:
-        raise _invalid(faults)
     ready = [drafts[name] for name in ordered]
     sizes = _sizes(ready, source, limits, faults)
-    asked = {part for draft in ready for part in draft.parts.values()}
-    unused = [name for name in source.parts if name not in asked]
-    faults += [Fault(pointer(name), "is a file that no step names; leave it out") for name in unused]
+    if all(draft.params for draft in drafts.values()):  # else one that could not be read may name it
+        asked = {part for draft in drafts.values() for part in draft.parts.values()}
+        unused = [name for name in source.parts if name not in asked]
+        faults += [Fault(pointer(name), "is a file that no step names; leave it out") for name in unused]
     if faults:
         raise _invalid(faults)
     return _bind(ready, source, sizes)
@@ -238,10 +238,13 @@ class _Draft:
 
 
 def _sizes(drafts: list[_Draft], source: Source, limits: Limits, faults: list[Fault]) -> dict[str, Size]:
-    """Return what size of picture each step makes or encodes; one that cannot is a fault, and has none."""
+    """Return what size of picture each step makes or encodes, as far as its input has one.
+
+    One whose parameters do not suit that is a fault, and has none.
+    """
     sizes = {SOURCE: source.size}
     for draft in drafts:
-        params, read = draft.params, draft.inputs[0]
+        params, read = draft.params, next(iter(draft.inputs), None)
         if not isinstance(params, EncodeParams | TransformParams) or read not in sizes:
             continue
         try:

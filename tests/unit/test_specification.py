@@ -492,3 +492,24 @@ def test_only_the_frames_that_are_written_count(encoder, fits):
         assert build({"a": large}, source, 50, limits).by_name["a"].size == (3000, 3000)
     else:
         assert faults_of(build, {"a": large}, source, 50, limits).keys() == {"/steps/a"}
+
+
+def test_mistakes_that_depend_on_the_picture_are_named_with_all_others():
+    document = {
+        "cut": {"op": "crop", "input": "source", "width": 400, "height": 400, "x": 3_900},
+        "out": {"op": "crop", "input": "source", "width": 4, "height": 4, "y": 3_000},
+        "web": {"op": "jpg", "input": "cut", "quality": 300},
+    }
+
+    found = faults_of(build, document, Source("IMG_1.jpg", SHA, (4000, 3000)), 50, LIMITS)
+
+    assert found.keys() == {"/steps/cut/width", "/steps/out/y", "/steps/web/quality"}
+
+
+def test_a_step_called_source_is_one_mistake():
+    document = {
+        "source": {"op": "jpg", "input": "source"},
+        "web": {"op": "webp", "input": "source"},
+    }
+
+    assert faults_of(build, document, Source("IMG_1.jpg", SHA, (4000, 3000)), 50, LIMITS).keys() == {"/steps/source"}
