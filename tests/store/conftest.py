@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 
+import boto3
 import psycopg
 import pytest
 from jobs import Clock
@@ -79,3 +80,19 @@ def nowhere(settings: Settings) -> Settings:
             "s3_endpoint_url": f"http://127.0.0.1:{port}",
         },
     )
+
+
+@pytest.fixture
+def own_bucket(settings: Settings) -> Settings:
+    """Settings of a service with an empty bucket of its own."""
+    there = settings.model_copy(update={"s3_bucket": uuid.uuid4().hex})
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=there.s3_endpoint_url,
+        region_name=there.s3_region,
+        aws_access_key_id=there.s3_access_key_id.get_secret_value(),
+        aws_secret_access_key=there.s3_secret_access_key.get_secret_value(),
+    )
+    s3.create_bucket(Bucket=there.s3_bucket)
+    s3.close()
+    return there

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
@@ -92,20 +90,9 @@ def test_each_job_that_expires_gives_up_its_own_files(store, kept, clock):
 
 
 @pytest.fixture
-def bucket(settings: Settings) -> Settings:
+def bucket(own_bucket: Settings) -> Settings:
     """Settings of a service with an empty bucket of its own, and little patience for large files."""
-    name = f"parts-{uuid.uuid4().hex}"
-    there = settings.model_copy(update={"s3_bucket": name, "max_upload_bytes": 100_000, "max_part_pixels": 10_000})
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=there.s3_endpoint_url,
-        region_name=there.s3_region,
-        aws_access_key_id=there.s3_access_key_id.get_secret_value(),
-        aws_secret_access_key=there.s3_secret_access_key.get_secret_value(),
-    )
-    s3.create_bucket(Bucket=name)
-    s3.close()
-    return there
+    return own_bucket.model_copy(update={"max_upload_bytes": 100_000, "max_part_pixels": 10_000})
 
 
 @pytest.fixture

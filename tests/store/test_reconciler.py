@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import boto3
 import pytest
 from jobs import ANN, claim, fail, new_job, record, states, stored, submit, submitted
 
@@ -25,20 +24,9 @@ NOTHING = Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=0, found
 
 
 @pytest.fixture
-def bucket(settings: Settings) -> Settings:
+def bucket(own_bucket: Settings) -> Settings:
     """Settings of a service with a bucket of its own, where a file without a reference is an orphan at once."""
-    name = f"reconciled-{uuid.uuid4().hex}"
-    there = settings.model_copy(update={"s3_bucket": name, "orphan_age": timedelta()})
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=there.s3_endpoint_url,
-        region_name=there.s3_region,
-        aws_access_key_id=there.s3_access_key_id.get_secret_value(),
-        aws_secret_access_key=there.s3_secret_access_key.get_secret_value(),
-    )
-    s3.create_bucket(Bucket=name)
-    s3.close()
-    return there
+    return own_bucket.model_copy(update={"orphan_age": timedelta()})
 
 
 @pytest.fixture
