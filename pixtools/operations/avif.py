@@ -85,7 +85,8 @@ def _encoded(picture: Picture, params: Avif, options: dict[str, Any]) -> bytes:
 
 
 def memory(params: Avif) -> Memory:
-    return params.memory_of(Memory(36 if params.speed >= _LIGHT_SPEED else 60, alpha=8))
+    whole = 36 if params.speed >= _LIGHT_SPEED else 60
+    return params.memory_of(Memory(whole if params.subsampling == "4:2:0" else whole + 10, alpha=8))
 
 
 AVIF = LossyEncoder(
