@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test faults examples faults-of-stores faults-of-processes fuzz sheet check lock tools
+.PHONY: help run test faults examples faults-half faults-other-half fuzz sheet check lock tools
 .DELETE_ON_ERROR:
 
 help:
@@ -29,20 +29,20 @@ test: .venv/.dev
 
 # With what `make test` leaves out because it takes long. -s: each test says what it counted. First what is about
 # outcomes, two services at a time, for they wait more than they work; then alone what is about times.
-STORES := $(addprefix tests/faults/, test_down_at_start.py test_outages.py)
+HALF := $(addprefix tests/faults/, test_down_at_start.py test_outages.py test_redeploy.py)
 TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_next_attempt.py)
 FAULTS := $(BIN)/pytest -m '' -s --durations=10 -p no:cacheprovider
 
 faults: .venv/.dev
-	@echo "Two services are hurt at a time: what came of it is told at the end of each half, in some 12 minutes."
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync faults-of-stores faults-of-processes
+	@echo "Two services are hurt at a time: what came of it is told at the end of each half, in some 15 minutes."
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync faults-half faults-other-half
 	@$(FAULTS) $(TIMES)
 
-faults-of-stores:
-	@$(FAULTS) $(STORES)
+faults-half:
+	@$(FAULTS) $(HALF)
 
-faults-of-processes:
-	@$(FAULTS) tests/faults $(addprefix --ignore=, $(STORES) $(TIMES))
+faults-other-half:
+	@$(FAULTS) tests/faults $(addprefix --ignore=, $(HALF) $(TIMES))
 
 # The job store against a model of it, at the length at which rare orders of events come up.
 examples: .venv/.dev
