@@ -6,22 +6,18 @@ No service takes part: the files are made here and drawn on a canvas of sRGB, wh
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 
 import numpy as np
 import pytest
+from chromium import chromium, needs_chromium
 from color_math import Pixels
 from likeness import likeness
-from playwright.sync_api import sync_playwright
 from specimens import DURATIONS, SPECIMENS
 
 from pixtools.imaging.decoding import decode
 from pixtools.operations import OPERATIONS
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = needs_chromium
 
 DRAW = """async ([type, data]) => {
   const blob = await (await fetch(`data:${type};base64,${data}`)).blob();
@@ -48,17 +44,12 @@ FRAMES = """async ([type, data]) => {
 
 @pytest.fixture(scope="module")
 def page():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--no-first-run", "--force-color-profile=srgb"],
-        )
+    with chromium("--force-color-profile=srgb") as browser:
         page = browser.new_page()
         # ImageDecoder is there for pages of https alone; nothing is asked of the network.
         page.route("https://canvas.test/", lambda route: route.fulfill(body="<title>A canvas</title>"))
         page.goto("https://canvas.test/")
         yield page
-        browser.close()
 
 
 def made(kind: str, op: str, **params: object) -> list[str]:

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
 import zipfile
 
 import numpy as np
 import pytest
+from chromium import chromium, needs_chromium
 from images import saved
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from sideways import is_upright, sideways_photo
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 A_JOB_MS = 60_000  # the first job of a cold cluster starts its converters
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
-        )
+    with chromium("--disable-background-networking") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
