@@ -1,0 +1,1 @@
+"""Training of the denoiser: `python -m pixtools.training --help`."""

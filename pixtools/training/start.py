@@ -1,0 +1,36 @@
+"""The weights that training starts from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pixtools.denoising.network import DnCNN
+from pixtools.dncnn import WIDTH
+
+
+def start_as_identity(network: DnCNN, generator: torch.Generator) -> None:
+    """Set the weights such that the network passes its input on through all layers and predicts no noise at first.
+
+    "Looks linear" and "delta orthogonal": in each pair of channels one carries x and the other -x, so that ReLU loses
+    nothing, and the inner kernels are orthogonal at their centre. Deep networks without normalisation learn much
+    faster from there (Balduzzi et al., "The Shattered Gradients Problem", 2017; Xiao et al., "Dynamical Isometry and a
+    Mean Field Theory of CNNs", 2018).
+    """
+    half = WIDTH // 2
+    first, *inner, last = [layer for layer in network.model if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        for layer in (first, *inner, last):
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # every layer has one
+        basis = torch.empty(half, first.weight[0].numel())
+        nn.init.orthogonal_(basis, generator=generator)
+        basis = basis.view(half, *first.weight.shape[1:])
+        first.weight.copy_(torch.cat([basis, -basis]))
+        for layer in inner:
+            # The noise keeps the filters from staying alike; mirrored, it does not disturb the pairs.
+            kernel = torch.randn(half, half, 3, 3, generator=generator) * (0.3 / (9 * half) ** 0.5)
+            turn = torch.empty(half, half)
+            nn.init.orthogonal_(turn, generator=generator)
+            kernel[:, :, 1, 1] += turn
+            layer.weight.copy_(torch.cat([torch.cat([kernel, -kernel], 1), torch.cat([-kernel, kernel], 1)]))
+        nn.init.zeros_(last.weight)

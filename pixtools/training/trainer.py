@@ -1,0 +1,140 @@
+"""Training of DnCNN: one class that holds all that changes, so that a checkpoint is its `state_dict`.
+
+What the paper does not do, and why: Muon (K. Jordan, 2024, as it comes with PyTorch) on the inner kernels and a start
+as the identity reach within an hour on a CPU what Adam from a random start takes days for; the loss is the mean of
+log(MSE) over patches, so that a decibel weighs the same whatever the noise; the mean of the weights
+over the last steps (EMA) is what is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from pixtools.denoising.network import DnCNN
+from pixtools.dncnn import WIDTH
+from pixtools.training.start import start_as_identity
+
+MAX_SIGMA = 55.0  # of 255, as in the paper
+SIGMAS = (15, 25, 50)  # for validation
+# Errors of less than 2 levels count for less: nobody sees them, and their gradients would drown all others.
+FLOOR = (2 / 255) ** 2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a run: up in a line, level, and down to 0 in a line. Parts of the whole run."""
+
+    rate: float = 0.01  # Muon's; Adam's is 0.3 of it
+    rise: float = 0.02
+    level: float = 0.3
+
+    def at(self, progress: float) -> float:
+        up = progress / self.rise
+        down = (1 - progress) / (1 - self.level)
+        return self.rate * max(0.0, min(1.0, up, down))
+
+
+class Trainer:
+    """A DnCNN in training on `device`: master weights in float32, the work in bfloat16."""
+
+    def __init__(self, device: torch.device, seed: int, ema: float = 0.998) -> None:
+        self.device, self._seed, self._decay = device, seed, ema
+        self._network = DnCNN()
+        start_as_identity(self._network, torch.Generator().manual_seed(seed))
+        self._network.to(device)
+        named = dict(self._network.named_parameters())
+        self._shapes = {name: weight.shape for name, weight in named.items()}
+        inner = [name for name, shape in self._shapes.items() if shape[:2] == (WIDTH, WIDTH)]
+        # Muon takes matrices: (64, 3 · 3 · 64), which seen as (64, 64, 3, 3) lies channels last in memory.
+        matrices = {name: named[name].detach().permute(0, 2, 3, 1).flatten(1) for name in inner}
+        rest = {name: weight.detach() for name, weight in named.items() if name not in inner}
+        self._weights = {name: value.clone().requires_grad_() for name, value in (matrices | rest).items()}
+        self._average = {name: value.detach().clone() for name, value in self._weights.items()}
+        self._muon = torch.optim.Muon([self._weights[name] for name in inner], momentum=0.9, weight_decay=0.0)
+        self._adam = torch.optim.Adam([self._weights[name] for name in rest])
+        self.steps = 0
+        self.pixels = 0
+
+    def step(self, clean: Tensor, rate: float) -> float:
+        """Learn from a batch of clean patches, uint8 (N, 3, H, W); return the loss, a mean of 10 log10(MSE), dB."""
+        clean = clean.to(self.device, non_blocking=True).float().div_(255)
+        noise = self._noise(clean)
+        predicted = self._predict(self._weights, clean + noise)
+        loss = (predicted - noise).square().mean((1, 2, 3)).add(FLOOR).log10().mean().mul(10)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimizer, factor in ((self._muon, 1.0), (self._adam, 0.3)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+            optimizer.step()  # type: ignore[no-untyped-call]
+            optimizer.zero_grad()
+        self.steps += 1
+        self.pixels += clean.shape[0] * clean.shape[2] * clean.shape[3]
+        with torch.no_grad():
+            # The first steps are forgotten sooner.
+            decay = min(self._decay, self.steps / (self.steps + 10))
+            for name, value in self._weights.items():
+                self._average[name].lerp_(value, 1 - decay)
+        return loss.item()
+
+    def _noise(self, clean: Tensor) -> Tensor:
+        """White Gaussian noise, not clipped, of a sigma of its own for each patch: more strong than weak noise.
+
+        Strong noise takes longest to learn, for it needs the widest surroundings.
+        """
+        generator = torch.Generator(self.device).manual_seed(self._seed * 1_000_003 + self.steps)
+        noise = torch.empty_like(clean).normal_(generator=generator)
+        sigma = torch.empty(len(clean), 1, 1, 1, device=self.device)
+        return noise.mul_(sigma.uniform_(generator=generator).pow_(2 / 3).mul_(MAX_SIGMA / 255))
+
+    def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
+        shaped = {name: self._shape(name, value.bfloat16()) for name, value in weights.items()}
+        noisy = noisy.bfloat16().contiguous(memory_format=torch.channels_last)
+        noise: Tensor = functional_call(self._network, shaped, (noisy,))
+        return noise.float()
+
+    def _shape(self, name: str, value: Tensor) -> Tensor:
+        shape = self._shapes[name]
+        return value if value.shape == shape else value.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def validate(self, clean: Tensor) -> dict[int, float]:
+        """Measure the averaged weights on pictures, uint8 (N, 3, H, W): the mean PSNR in dB for each sigma."""
+        found = {}
+        for sigma in SIGMAS:
+            generator = torch.Generator().manual_seed(sigma)
+            errors = []
+            for picture in clean.split(4):  # type: ignore[no-untyped-call]
+                truth = picture.float().div(255)
+                noisy = (truth + torch.randn(truth.shape, generator=generator) * (sigma / 255)).to(self.device)
+                denoised = (noisy - self._predict(self._average, noisy)).clamp(0, 1).cpu()
+                errors.append((denoised - truth).square().mean((1, 2, 3)))
+            found[sigma] = -10 * torch.cat(errors).log10().mean().item()
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "weights": {name: value.detach() for name, value in self._weights.items()},
+            "average": self._average,
+            "muon": self._muon.state_dict(),
+            "adam": self._adam.state_dict(),
+            "steps": self.steps,
+            "pixels": self.pixels,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for kind, values in ((self._weights, state["weights"]), (self._average, state["average"])):
+                for name, value in values.items():
+                    kind[name].copy_(value)
+        self._muon.load_state_dict(state["muon"])
+        self._adam.load_state_dict(state["adam"])
+        self.steps, self.pixels = state["steps"], state["pixels"]
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The weights to keep, float32, by the names and shapes of `DnCNN`."""
+        return {name: self._shape(name, value).contiguous().cpu() for name, value in self._average.items()}
