@@ -233,6 +233,12 @@ class DispatcherLost(PixToolsError):
     status, code = 500, "dispatcher_lost"
 
 
+class WeightsUnusable(PixToolsError):
+    """The file of the denoiser's weights is damaged, or is not what this denoiser runs."""
+
+    status, code = 500, "weights_unusable"
+
+
 class LeaseLost(PixToolsError):
     """Another attempt owns the job now; what this one did is discarded."""
 

@@ -1,0 +1,163 @@
+"""The weights of the denoiser: each format is read to the same arrays, and what is not them is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save
+
+from pixtools import dncnn
+from pixtools.errors import WeightsUnusable
+
+
+@pytest.fixture(scope="module")
+def weights() -> dncnn.Weights:
+    random = np.random.default_rng(3)
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in dncnn.shapes().items()}
+
+
+def state_dict(state: object) -> bytes:
+    out = io.BytesIO()
+    torch.save(state, out)
+    return out.getvalue()
+
+
+def tensors(weights: dncnn.Weights, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {prefix + name: torch.from_numpy(value) for name, value in weights.items()}
+
+
+def matconvnet(weights: dncnn.Weights) -> bytes:
+    """Write a file as MATLAB 7.3 would: layers by reference, ReLUs among them, arrays with their axes reversed."""
+    out = io.BytesIO()
+    with h5py.File(out, "w") as file:
+        layers = []
+        for number in range(2 * dncnn.DEPTH - 1):
+            layer = file.create_group(f"#refs#/layer{number}")
+            layers.append([layer.ref])
+            if number % 2 == 0:
+                kernels, bias = weights[f"model.{number}.weight"], weights[f"model.{number}.bias"]
+                arrays = [kernels.transpose(2, 3, 1, 0).T, bias[None]]
+                refs = [[file.create_dataset(f"#refs#/{number}-{n}", data=one).ref] for n, one in enumerate(arrays)]
+                layer.create_dataset("weights", data=refs, dtype=h5py.ref_dtype)
+        file.create_group("net").create_dataset("layers", data=layers, dtype=h5py.ref_dtype)
+    return out.getvalue()
+
+
+FILES = {
+    "a.safetensors": save,
+    "a.pt": lambda weights: state_dict(tensors(weights)),
+    "A.PTH": lambda weights: state_dict({"params": tensors(weights)}),
+    "module.pth": lambda weights: state_dict({"state_dict": tensors(weights, "module.")}),
+    "a.mat": matconvnet,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_each_format_gives_the_same_arrays_in_the_order_of_the_layers(name, weights):
+    found = dncnn.load(FILES[name](weights), name)
+
+    assert list(found) == list(dncnn.shapes())
+    for array, value in found.items():
+        np.testing.assert_array_equal(value, weights[array], strict=True)
+
+
+def test_the_shipped_weights_are_those_of_their_digest():
+    assert {name: value.shape for name, value in dncnn.shipped().items()} == dncnn.shapes()
+
+
+def test_a_digest_is_checked_whatever_its_case(weights):
+    data = save(weights)
+
+    dncnn.load(data, "a.safetensors", hashlib.sha256(data).hexdigest().upper())
+    with pytest.raises(WeightsUnusable, match=r"a.safetensors has the SHA-256 .*, not 00ff as expected: fetch"):
+        dncnn.load(data, "a.safetensors", "00ff")
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "weights", "a.safetensors.zip"])
+def test_a_name_of_no_known_format_is_refused(name):
+    with pytest.raises(WeightsUnusable, match=r"its name must end in \.safetensors, \.pt, \.pth, \.mat"):
+        dncnn.load(b"", name)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.pth", "a.mat"])
+@pytest.mark.parametrize("data", [b"", b"<html>not found</html>", bytes(1000)], ids=["empty", "page", "zeros"])
+def test_a_file_that_is_not_of_its_format_is_refused(name, data):
+    with pytest.raises(WeightsUnusable, match=rf"{name} cannot be read as the format that its name says"):
+        dncnn.load(data, name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_ends_early_is_refused(name, weights):
+    with pytest.raises(WeightsUnusable, match=name):
+        dncnn.load(FILES[name](weights)[:-5000], name)
+
+
+class Danger:
+    """Unpickled as it asks to be, it would run a command."""
+
+    def __reduce__(self):
+        return print, ("a command was run",)
+
+
+@pytest.mark.parametrize("state", [{"a": Danger()}, [1, 2], {"epoch": 3}], ids=["code", "list", "number"])
+def test_a_pytorch_file_of_other_things_than_tensors_is_refused_and_runs_nothing(state, capsys):
+    with pytest.raises(WeightsUnusable, match=r"a\.pt"):
+        dncnn.load(state_dict(state), "a.pt")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"model.38.bias": None}, r"model\.38\.bias is missing"),
+        ({"model.1.weight": np.ones(64, np.float32)}, r"model\.1\.weight is unknown"),
+        ({"model.0.bias": np.ones(64, np.float16)}, r"model\.0\.bias is float16, not float32"),
+        ({"model.0.bias": np.ones(32, np.float32)}, r"model\.0\.bias has the shape \(32,\), not \(64,\)"),
+        ({"model.0.bias": np.full(64, np.nan, np.float32)}, r"model\.0\.bias has numbers that are not finite"),
+        ({f"model.{n}.bias": None for n in range(0, 20, 2)}, r"model\.6\.bias is missing, and 6 more such faults"),
+    ],
+)
+def test_arrays_that_the_network_does_not_have_are_refused(changes, fault, weights):
+    changed = {name: value for name, value in (weights | changes).items() if value is not None}
+
+    with pytest.raises(
+        WeightsUnusable, match=rf"^a\.safetensors does not hold .*{fault}.*: use a file of that network"
+    ):
+        dncnn.load(save(changed), "a.safetensors")
+
+
+@pytest.mark.parametrize(("name", "library", "extra"), [("a.pt", "torch", "gpu"), ("a.mat", "h5py", "train")])
+def test_where_the_library_of_a_format_is_missing_the_error_names_the_extra(name, library, extra, tmp_path):
+    (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError('No module', name={library!r})")
+    code = (
+        f"from pixtools.dncnn import load\ntry:\n  load(b'', {name!r})\nexcept Exception as error: print(repr(error))"
+    )
+
+    said = run(code, tmp_path)
+
+    assert said.startswith("WeightsUnusable")
+    assert f"{name} cannot be read without {library}: pip install 'pixtools[{extra}]'" in said
+
+
+def test_reading_what_is_shipped_needs_none_of_the_large_libraries(tmp_path):
+    code = "from pixtools.dncnn import shipped\nshipped()\nprint({'torch', 'h5py', 'openvino'} & {*sys.modules})"
+
+    assert run(code, tmp_path) == "set()\n"
+
+
+def run(code: str, folder: Path) -> str:
+    """Run code in a new Python that looks for modules in `folder` before it does elsewhere."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
