@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 CLEAN = 2.5
 """Standard deviations below this are those of clean pictures; see `estimate` for how many are above."""
 
-LEAST_SIDE = 16
+LEAST_SIDE = 32
 """Pixels: in a smaller picture there is too little to tell noise from what is drawn."""
 
 _SIDE = 8  # of blocks, in pixels
 _MOST_BLOCKS = 16_384  # a megapixel of samples
 _SMOOTHEST = 0.01  # of all blocks: those by which noise is measured
 _FEWEST = 100  # blocks among them, if that is no more than a quarter of all
-_CLIPPED = (0.05, 0.5)  # how much of a block may be black or white: what most pictures allow, and very noisy ones
+_CLIPPED, _MOST_CLIPPED = 0.05, 0.5  # how much of a block may be black or white, and at the utmost
+_LEAST_CLIPPED = 0.05  # of all blocks: those that are allowed to be clipped further where nothing is better
+_DRAWN = 0.1  # of the blocks that are not clipped, how many of one colour make a graphic
+_LEFT = 0.1  # of all blocks, how many are not of one colour in a photo whose sky is white
 
 _AT = np.arange(_SIDE)
 _DCT = np.where(_AT == 0, math.sqrt(0.5), 1)[:, None] * np.cos(np.pi * (2 * _AT + 1) * _AT[:, None] / (2 * _SIDE)) / 2
@@ -38,7 +41,19 @@ def estimate(
     M. Colom, A. Buades, "Analysis and Extension of the Ponomarenko et al. Method", Image Processing On Line 3, 2013:
     of blocks of 8 × 8 spread over the picture, those with least energy in the low frequencies of their cosine transform
     are smooth, and what they have in the high ones is noise. Blocks that touch black or white are left out, as their
-    noise is cut off, and those of one colour.
+    noise is cut off, and those of one colour. Some 30 ms of a core at most.
+
+    Measured with noise clipped and rounded to 8 bits, as median and range over each set:
+
+        made     0              2              3              5              15                25
+        Kodak24  1.1 (0.7-1.9)  2.4 (2.1-2.9)  3.3 (3.1-3.7)  5.2 (5.0-5.4)  15.0 (14.6-15.4)  24.7 (23.9-25.5)
+        CBSD68   0.5 (0.1-4.7)  2.1 (2.0-4.9)  3.1 (2.9-5.5)  5.1 (4.8-6.9)  15.0 (14.2-16.1)  24.9 (21.6-26.2)
+
+    So CLEAN leaves all of Kodak24 and 64 of CBSD68 as they are, the other four being fine texture all over, and none
+    with noise of 3 or more. At 50 much is clipped: 48 (45-50) and 48 (38-51). Without noise, other methods find up to
+    this much in Kodak24: 8.2 the median of wavelet coefficients (Donoho), 13.8 the eigenvalues of patches (Chen, Zhu,
+    Heng, ICCV 2015), 15.6 Immerkær's filter. In pictures of a few dozen pixels texture counts as noise more often.
+    Noise that was scaled or compressed since has lost its high frequencies and is underestimated.
     """
     planes = pixels if pixels.ndim == 3 else pixels[..., None]  # noqa: PLR2004 (H, W, C)
     if min(planes.shape[:2]) < LEAST_SIDE:
@@ -62,16 +77,15 @@ def _blocks(plane: NDArray[np.generic]) -> NDArray[np.generic]:
 def _of_channel(blocks: NDArray[np.generic], top: int) -> float:
     flat = blocks.min(axis=1) == blocks.max(axis=1)
     clipped = ((blocks == 0) | (blocks == top)).mean(axis=1)
-    for most in _CLIPPED:
-        usable = ~flat & (clipped <= most)
-        count = np.count_nonzero(usable)
-        if count <= np.count_nonzero(flat & (clipped == 0)):
-            return 0.0  # noise leaves no block of one colour, unless it is cut off
-        if count >= len(blocks) // 50:
-            return _of_blocks(blocks[usable].astype(np.float32) * np.float32(255 / top))
-        if np.count_nonzero(flat) > len(blocks) // 2:
-            return 0.0  # a page of text
-    return 0.0
+    drawn = np.count_nonzero(flat & (clipped == 0))  # noise leaves no block of one colour, unless it is cut off
+    blocks, clipped = blocks[~flat], clipped[~flat]
+    if len(flat) == drawn or drawn > _DRAWN * (len(blocks) + drawn) or len(blocks) < len(flat) * _LEFT:
+        return 0.0
+    # A very noisy picture has no better blocks than some that are clipped in part.
+    most = max(_CLIPPED, float(np.quantile(clipped, _LEAST_CLIPPED)))
+    if most > _MOST_CLIPPED:
+        return 0.0
+    return _of_blocks(blocks[clipped <= most].astype(np.float32) * np.float32(255 / top))
 
 
 def _of_blocks(blocks: NDArray[np.float32]) -> float:

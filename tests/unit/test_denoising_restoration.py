@@ -78,7 +78,7 @@ def test_tiles_of_which_nothing_is_seen_are_not_run():
 
 
 def test_a_picture_that_is_wholly_clear_comes_out_as_it_was():
-    pixels = noisy(20, 20, 4)
+    pixels = noisy(40, 40, 4)
     pixels[..., 3] = 0
     plain = Plain()
     found, report = denoise(plain, pixels, noise="any")
@@ -107,7 +107,7 @@ def test_a_clean_picture_is_left_and_said_to_be_clean():
 
 
 def test_a_clean_picture_is_denoised_where_any_is_to_be():
-    pixels = np.tile(np.arange(50, 90, dtype=np.uint8)[None, None, :, None], (1, 30, 1, 3))
+    pixels = np.tile(np.arange(50, 90, dtype=np.uint8)[None, None, :, None], (1, 40, 1, 3))
     found, report = denoise(Plain(), pixels, noise="any")
     assert report.skipped is None
     assert (found != pixels).any()
@@ -123,7 +123,7 @@ def test_grey_comes_out_as_grey_in_three_channels_does():
 
 def test_every_frame_of_an_animation_is_denoised():
     plain = Plain()
-    pixels = noisy(30, 70, 3, frames=3)
+    pixels = noisy(41, 70, 3, frames=3)
     found, _ = denoise(plain, pixels, side=64, batch=4)
     for frame, made in zip(pixels, found, strict=True):
         assert np.abs(made.astype(int) - expected(plain, frame)).max() <= 1
