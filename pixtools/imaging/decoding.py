@@ -6,17 +6,19 @@ import io
 import math
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pixtools.imaging import apng, gif, notes
+from pixtools.imaging import apng, depth, gif, notes
 from pixtools.imaging.animation import alike, animated
 from pixtools.imaging.color import normalise, to_srgb
 from pixtools.imaging.formats import HEAD_BYTES, sniff
 from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import frame_count, webp_size
 from pixtools.imaging.icc import MOST_BYTES
-from pixtools.imaging.orientation import orientation, upright, upright_size
+from pixtools.imaging.orientation import orientation, upright, upright_numbers, upright_size
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.profiles import profile
 
@@ -24,8 +26,8 @@ from pixtools.imaging.profiles import profile
 _ROOM = 2
 
 
-def decode(data: bytes, enough: Size | None = None) -> Picture:
-    """Decode all frames of an image file, turned upright.
+def decode(data: bytes, enough: Size | None = None, *, deep: bool = False) -> Picture:
+    """Decode all frames of an image file, turned upright; with all 16 bits, if asked, where a still has them.
 
     Where nobody needs more than `enough`, a JPEG comes out at a half, quarter or eighth of its size, which costs less.
     What `inspect` accepts fits its limits; that it decodes in time is for a deadline to see to. Raises
@@ -43,11 +45,24 @@ def decode(data: bytes, enough: Size | None = None) -> Picture:
             told = notes.read(image, data)
             full = upright_size(image)
             drafted = _draft(image, enough if full == image.size else enough[::-1]) if enough else False
+            has_profile = deep and profile(image, kind, data) is not None  # before loading, which forgets it
             picture = _frames(image, kind, data)
+            numbers = _deep(data, kind, picture, has_profile=has_profile) if deep else None
     if picture.icc and len(picture.icc) > MOST_BYTES:
-        picture = to_srgb(picture)  # its colours stay, and files get no heavier than their pixels
+        picture, numbers = to_srgb(picture), None  # its colours stay, and files get no heavier than their pixels
     picture = replace(picture, notes=told, drafted_from=full if drafted else None)
+    if numbers is not None:
+        return Picture.shared(upright_numbers(numbers, turn)[None], replace(picture, frames=()))
     return picture.map(lambda frame: upright(frame, turn))
+
+
+def _deep(data: bytes, kind: str, picture: Picture, *, has_profile: bool) -> NDArray[np.uint16] | None:
+    """Return the numbers (H, W, C) of more than 8 bits behind a still: none where a profile has changed its pixels."""
+    if picture.is_animated or has_profile != (picture.icc is not None):
+        return None
+    found = depth.deep(data, kind)
+    # A profile of RGB does not describe grey: see normalise.
+    return found if found is None or picture.icc is None or found.shape[2] == len(picture.mode) else None
 
 
 def drafted_size(size: Size, enough: Size) -> Size:

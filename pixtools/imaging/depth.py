@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
@@ -53,14 +55,64 @@ def _other_than(image: Image.Image, color: list[int]) -> Image.Image:
 
 def from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
     """Scale grey of up to 16 bits, which Pillow opens as `I;16`, to 8: its own conversion clips it to white."""
-    grey, top = np.asarray(image, dtype=np.uint32), (1 << _tag(image, BITSPERSAMPLE, 16)) - 1  # (H, W)
-    if _tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:
-        grey = top - grey  # 0 is white, which Pillow heeds only for 8 bits
+    grey, top = _grey(image)
     scaled = ((grey * 255 + top // 2) // top).astype(np.uint8)
     if transparent is None:
         return Image.fromarray(scaled)
     alpha = np.where(grey == transparent, 0, 255).astype(np.uint8)
     return Image.fromarray(np.stack([scaled, alpha], axis=-1))  # (H, W, 2): LA
+
+
+def _grey(image: Image.Image) -> tuple[NDArray[np.uint32], int]:
+    """Return the numbers of grey of up to 16 bits, (H, W), and that of white."""
+    grey, top = np.asarray(image, dtype=np.uint32), (1 << _tag(image, BITSPERSAMPLE, 16)) - 1
+    if _tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:
+        grey = np.uint32(top) - grey  # 0 is white, which Pillow heeds only for 8 bits
+    return grey, top
+
+
+def deep(data: bytes, kind: str) -> NDArray[np.uint16] | None:
+    """Return the numbers of a file with more than 8 bits, scaled to 16: uint16 (H, W, C), not turned.
+
+    Those of PNG, and of grey TIFF; None for all others. The key of a PNG (tRNS) becomes alpha.
+    """
+    if kind not in ("PNG", "TIFF"):
+        return None
+    with Image.open(io.BytesIO(data), formats=[kind]) as image:
+        if isinstance(image, PngImageFile) and image.is_animated:
+            return None  # what comes first may be none of its frames
+        if image.mode.startswith("I;16"):
+            grey, top = _grey(image)
+            found = ((grey * 65535 + top // 2) // top).astype(np.uint16)[..., None]
+        elif isinstance(image, PngImageFile) and image.tile:
+            raw = image.tile[0].args
+            if raw not in ("LA;16B", "RGB;16B", "RGBA;16B"):
+                return None
+            found = _halves(data, raw)
+        else:
+            return None
+        key = image.info.get("transparency")
+    if key is None:
+        return found
+    alpha = np.where((found == np.asarray(key)).all(axis=2, keepdims=True), 0, 65535).astype(np.uint16)
+    return np.concatenate([found, alpha], axis=2)
+
+
+def _halves(data: bytes, raw: str) -> NDArray[np.uint16]:
+    """Return (H, W, C) of a PNG of 16 bits, of which Pillow decodes the upper bytes or the lower ones."""
+    if raw == "LA;16B":  # four bytes that Pillow takes for RGBA
+        return _decoded(data, "RGBA").view(">u2").astype(np.uint16)
+    found = _decoded(data, raw).astype(np.uint16)
+    found <<= 8
+    found |= _decoded(data, raw.replace("16B", "16L"))
+    return found
+
+
+def _decoded(data: bytes, raw: str) -> NDArray[np.uint8]:
+    image = PngImageFile(io.BytesIO(data))
+    image.tile = [image.tile[0]._replace(args=raw)]
+    image.load()
+    return np.asarray(image)
 
 
 def from_32_bit(image: Image.Image) -> Image.Image:

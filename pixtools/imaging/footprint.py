@@ -9,6 +9,9 @@ from pixtools.imaging.picture import Size
 PIXEL_BYTES = 4
 """Of a pixel at most: Pillow keeps RGB and LA in four bytes, as it does RGBA."""
 
+DEEP_BYTES = PIXEL_BYTES + 8
+"""Of a pixel of a picture that has its 16 bits beside its frame."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -43,6 +46,8 @@ _DECODERS = {
     "image/tiff": _Decoder(40),  # floating point
     "image/bmp": _Decoder(10),
 }
+_DEEP_DECODER = _Decoder(40)  # RGB with a key, turned
+_DEEP_TYPES = ("image/png", "image/tiff", None)
 _ANY_DECODER = _Decoder(40, file=9)
 
 
@@ -51,8 +56,13 @@ def count(size: Size, frames: int = 1) -> int:
     return size[0] * size[1] * frames
 
 
-def of_decoding(media_type: str | None, size: Size, drafted: Size, frames: int) -> int:
-    """Return what it takes to decode a file, the picture included; `drafted` is the size that comes out."""
+def of_decoding(media_type: str | None, size: Size, drafted: Size, frames: int, *, deep: bool = False) -> int:
+    """Return what it takes to decode a file, the picture included; `drafted` is the size that comes out.
+
+    `deep` where its 16 bits are asked for, be they there or not.
+    """
+    if deep and frames == 1 and media_type in _DEEP_TYPES:
+        return round(_DEEP_DECODER.out * count(size))
     decoder = _DECODERS.get(media_type or "", _ANY_DECODER)
     reading = decoder.file * count(size, frames) + PIXEL_BYTES * count(drafted, frames)
     return round(max(reading, decoder.out * count(drafted, frames)))
@@ -66,6 +76,11 @@ def of_inspecting(size: Size) -> int:
 def of_sharing(size: Size, frames: int) -> int:
     """Return what it takes to put a picture where other processes can reach it: copies on its way there."""
     return 3 * PIXEL_BYTES * count(size, frames)
+
+
+def of_encoding_deep(size: Size) -> int:
+    """Return what it takes to make a PNG of 16 bits, of noise with alpha: its pieces, and the whole."""
+    return 24 * count(size)
 
 
 def of_mark(media_type: str | None, size: Size, frames: int) -> int:

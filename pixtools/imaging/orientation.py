@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from pixtools.imaging import tiff
@@ -47,6 +49,13 @@ def orientation(image: Image.Image) -> int:
 def upright(image: Image.Image, found: int) -> Image.Image:
     """Return the picture turned as its orientation says; the same one, without a copy, where it says nothing."""
     return image if found == 1 else image.transpose(_TURNS[found])  # a copy costs 188 ms at 24 megapixels
+
+
+def upright_numbers(pixels: NDArray[np.uint16], found: int) -> NDArray[np.uint16]:
+    """Return numbers (H, W, C) turned as their orientation says."""
+    across = pixels.transpose(1, 0, 2) if found in _TRANSPOSED else pixels
+    down_up, right_left = found in (3, 4, 7, 8), found in (2, 3, 6, 7)
+    return np.ascontiguousarray(across[:: -1 if down_up else 1, :: -1 if right_left else 1])
 
 
 def _exif(image: Image.Image) -> bytes:

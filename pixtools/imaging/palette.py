@@ -26,7 +26,7 @@ def indexed(picture: Picture, colors: int) -> Picture:
         sheet.paste(frame, (0, at * height))
     sheet = _reduced(sheet, colors)
     tops = range(0, sheet.height, height)
-    return replace(picture, frames=tuple(sheet.crop((0, top, width, top + height)) for top in tops))
+    return replace(picture, deep=None, frames=tuple(sheet.crop((0, top, width, top + height)) for top in tops))
 
 
 def _reduced(frame: Image.Image, colors: int) -> Image.Image:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ class Notes:
 class Picture:
     """Upright 8-bit frames, all of one size and of one mode: L, LA, RGB or RGBA. A still has one frame.
 
+    `deep` are the numbers of 16 bits of which a still's frame is rounded, where they were asked for and the file has
+    them: uint16 (1, H, W, C), C from 1 to 4 as the mode has channels. What changes pixels drops them.
     `icc` is the profile that describes the pixels; without one they are sRGB, or grey of its curve.
     """
 
@@ -40,6 +43,7 @@ class Picture:
     durations: tuple[int, ...] = ()  # milliseconds that each frame is shown; empty for a still
     loops: int = 0  # how often an animation is shown; 0: for ever
     drafted_from: Size | None = None  # the size in the file, where decoding made it smaller: see decode
+    deep: NDArray[np.uint16] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def still(cls, image: Image.Image, icc: bytes | None = None) -> Picture:
@@ -72,16 +76,33 @@ class Picture:
 
     def map(self, change: Callable[[Image.Image], Image.Image]) -> Picture:
         """Return the picture with each frame changed in the same way."""
-        return replace(self, frames=tuple(map(change, self.frames)))
+        return replace(self, frames=tuple(map(change, self.frames)), deep=None)
 
-    def share(self) -> tuple[NDArray[np.uint8], Picture]:
-        """Return uint8 (N, H, W, C), C from 1 to 4, and all else: what travels between processes without a copy."""
+    def share(self) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Picture]:
+        """Return (N, H, W, C), C from 1 to 4, and all else: what travels between processes without a copy.
+
+        uint16 where the picture is deep, from which its frames follow; else uint8.
+        """
+        if self.deep is not None:
+            return self.deep, replace(self, frames=(), deep=None)
         arrays = [np.asarray(frame) for frame in self.frames]  # (H, W) or (H, W, C)
         frames = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
         return frames if frames.ndim == 4 else frames[..., None], replace(self, frames=())  # noqa: PLR2004
 
     @classmethod
-    def shared(cls, frames: NDArray[np.uint8], rest: Picture) -> Picture:
+    def shared(cls, frames: NDArray[np.uint8] | NDArray[np.uint16], rest: Picture) -> Picture:
         """Return the picture of which these are the two parts."""
+        if frames.dtype == np.uint16:
+            deep = cast("NDArray[np.uint16]", frames)
+            return replace(cls.shared(_in_8_bit(deep), rest), deep=deep)
         grey = frames.shape[3] == 1
         return replace(rest, frames=tuple(Image.fromarray(frame[:, :, 0] if grey else frame) for frame in frames))
+
+
+def _in_8_bit(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Return the nearest numbers of 8 bits, row by row: wide enough to round in, the whole would take twice as much."""
+    found = np.empty(deep.shape, dtype=np.uint8)
+    for frame, made in zip(deep, found, strict=True):
+        for row, out in zip(frame, made, strict=True):
+            out[...] = (row.astype(np.uint32) + 128) // 257
+    return found

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import Field
 
+from pixtools.imaging import png16
 from pixtools.imaging.encoding import encode
 from pixtools.imaging.footprint import Memory
 from pixtools.imaging.palette import indexed
@@ -38,6 +39,8 @@ class Png(AnimatedParams):
 def run(picture: Picture, params: Png) -> bytes:
     if params.palette is not None:
         picture = indexed(picture, params.palette)
+    if picture.deep is not None:
+        return png16.encode(picture, **(_SMALL if params.effort == "small" else _FAST))
     return encode(picture, "PNG", **_options(picture, params))
 
 

@@ -173,3 +173,10 @@ def test_facts_of_a_file_made_here_take_that_file():
     *_, facts = of(one("png") | {"facts": {"op": "metadata", "input": "it"}}, LARGEST)
 
     assert facts > 4 * 50_000_000
+
+
+@pytest.mark.parametrize(("kind", "more"), [("image/png", True), ("image/jpeg", False), ("image/webp", False)])
+def test_sixteen_bits_take_more_to_decode_where_a_format_has_them(kind, more):
+    plain, deep = (of_decoding(kind, LARGEST, LARGEST, 1, deep=deep) for deep in (False, True))
+    assert (deep > plain) == more
+    assert of_decoding(kind, (100, 100), (100, 100), 5, deep=True) == of_decoding(kind, (100, 100), (100, 100), 5)
