@@ -31,7 +31,7 @@ class Schedule:
 
     rate: float = 0.01  # Muon's; Adam's is 0.3 of it
     rise: float = 0.02
-    level: float = 0.3
+    level: float = 0.2
 
     def at(self, progress: float) -> float:
         up = progress / self.rise
