@@ -10,18 +10,19 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import IO, Any, assert_never
 
 from actors.pool import Node
 from dag.plan import SOURCE, Step
-from dag.segments import Decoded, Order
+from dag.segments import Decoded, HandedOn, Inferred, Order
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore, artifact_key
 from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, is_full
-from pixtools.imaging.decoding import decode
+from pixtools.imaging.decoding import decode, read_notes
 from pixtools.imaging.picture import Picture, Size
-from pixtools.operations.base import Bundler, Composite, Encoded, Encoder, Entry, Inspector, Transform
+from pixtools.operations.base import Bundler, Composite, Encoded, Encoder, Entry, Inference, Inspector, Transform
 from pixtools.operations.png import PNG
 from pixtools.outcomes import Began, Done, Failed, Stored
 from pixtools.settings import Settings
@@ -39,11 +40,9 @@ _IN_MEMORY_BYTES = 8 << 20  # a bundle larger than this is written to disk first
 class Converter:
     """Owns a connection to object storage. One call at a time: each may need a picture's whole memory."""
 
-    def __init__(self, settings: Settings, share: Callable[[Any], Any]) -> None:
-        """`share` puts pixels where other converters can reach them, and returns a reference."""
+    def __init__(self, settings: Settings) -> None:
         logs.to_stderr()
         self._blobs = BlobStore(settings)
-        self._share = share
         self._idle_bytes = memory.own_bytes()
         self._memory_bytes = settings.converter_memory_bytes
         self._node = Node(socket.gethostname(), _share_of_node(settings))
@@ -56,11 +55,12 @@ class Converter:
     def run(self, order: Order, *pixels: Any) -> Iterator[Any]:
         """Make the steps of an order and yield what came of each, in order.
 
-        `pixels` are those of the source when another converter decoded them: see Picture.share.
+        `pixels` are those of the head when another process made them: see Picture.share, or Inferred.
         A Began says that the order has arrived, a Decoded comes before the first step that needs pixels, and
-        steps that read a failed one are passed over.
+        steps that read a failed one are passed over. What is to leave for another process is an item of its own,
+        right after the Decoded or HandedOn that announces it.
         """
-        steps = order.segment.steps
+        segment, steps = order.segment, order.segment.steps
         yield Began(steps[0].name)
         table = _Table(self._blobs, order)
         lost: set[str] = set()
@@ -68,32 +68,29 @@ class Converter:
             if step.name in lost or lost.intersection(step.inputs):
                 lost.add(step.name)
                 continue
-            if step.reads_source_pixels and SOURCE not in table.pictures:
-                failure = _attempt(step, partial(self._obtain_source, table, pixels, exports=order.segment.exports))
+            if segment.reads_head(step) and segment.head not in table.pictures:
+                failure = _attempt(step, partial(table.obtain_head, pixels))
                 if isinstance(failure, Failed):
-                    readers = [other.name for other in steps if other.reads_source_pixels]
+                    readers = [other.name for other in steps if segment.reads_head(other)]
                     yield from (Failed(reader, failure.error, failure.run_ms) for reader in readers)
                     lost.update(readers)
                     continue
                 if not pixels:
-                    yield Decoded(table.exported)
-            outcome = _attempt(step, partial(table.make, step))
-            yield outcome
-            if isinstance(outcome, Failed):
-                lost.add(step.name)
+                    yield Decoded()
+                    if segment.exports:
+                        yield table.pictures[segment.head].share()
+            if segment.hands_on(step):
+                yield HandedOn(step.name)
+                yield table.pictures[step.inputs[0]].share()
+            else:
+                outcome = _attempt(step, partial(table.make, step))
+                yield outcome
+                if isinstance(outcome, Failed):
+                    lost.add(step.name)
             table.keep_only({name for later in steps[at + 1 :] for name in later.inputs})
         del table
         if memory.own_bytes() > self._idle_bytes + _KEPT_BYTES:
             memory.trim()
-
-    def _obtain_source(self, table: _Table, pixels: tuple[Any, ...], *, exports: bool) -> None:
-        """Put the source's pixels on the table, from another converter's or its file; each may be too much."""
-        if pixels:
-            table.pictures[SOURCE] = Picture.shared(*pixels[0])
-            return
-        table.decode()
-        if exports:
-            table.exported = self._share(table.pictures[SOURCE].share())
 
 
 def _share_of_node(settings: Settings) -> int:
@@ -103,24 +100,37 @@ def _share_of_node(settings: Settings) -> int:
 
 
 class _Table:
-    """What one call has at hand: the source's bytes and the pictures made so far, by the step that made them."""
+    """What one call has at hand: the head's file and the pictures made so far, by the step that made them."""
 
     def __init__(self, blobs: BlobStore, order: Order) -> None:
         self._blobs = blobs
         self._order = order
         self._data: bytes | None = None
         self.pictures: dict[str, Picture] = {}
-        self.exported: Any = None  # where other converters find the source's pixels
+        self._facts: dict[str, Any] | None = None  # what the head's inference said of it
 
     def file(self) -> bytes:
-        """Return the file that the segment reads: the source, or the artifact of the one step before it."""
+        """Return the file that the segment begins with: the source, or the artifact of the one step before it."""
         if self._data is None:
             entries = self._order.entries
             self._data = self._blobs.get(entries[0][1] if entries else self._order.inputs.source_key)
         return self._data
 
-    def decode(self) -> None:
-        self.pictures[SOURCE] = decode(self.file(), self._order.segment.enough)
+    def obtain_head(self, pixels: tuple[Any, ...]) -> None:
+        """Put the head's pixels on the table, from another process's or its file; each may be too much."""
+        segment = self._order.segment
+        if not pixels:
+            picture = decode(self.file(), segment.enough)
+            if segment.head != SOURCE:
+                # An artifact holds less than its picture did, lest it shows anybody where it was taken.
+                picture = replace(picture, notes=read_notes(self._blobs.get(self._order.inputs.source_key)))
+        elif isinstance(pixels[0], Inferred):
+            inferred = pixels[0]
+            self._facts = inferred.facts
+            picture = Picture.shared(inferred.frames, inferred.rest)
+        else:
+            picture = Picture.shared(*pixels[0])
+        self.pictures[segment.head] = picture
 
     def keep_only(self, names: set[str]) -> None:
         """Forget the pictures that no later step reads: each may take 200 MB."""
@@ -139,6 +149,8 @@ class _Table:
                 names = set(operation.parts(params).values())
                 parts = {name: self._blobs.get(self._order.inputs.parts[name]) for name in names}
                 return self._pass_on(step, operation.run(self.pictures[step.inputs[0]], params, parts))
+            case Inference():
+                return self._leave(step, self.pictures[step.name], self._facts)
             case Inspector():
                 result = operation.run(self.file(), params)
                 text = json.dumps(result, ensure_ascii=False, indent=2)
@@ -153,9 +165,12 @@ class _Table:
 
     def _pass_on(self, step: Step, picture: Picture) -> Stored | None:
         self.pictures[step.name] = picture
-        if not step.leaves_file:
-            return None
-        return self._put_encoded(step, PNG.encode(picture, PNG.params(), self._order.inputs.source_bytes))
+        return self._leave(step, picture) if step.leaves_file else None
+
+    def _leave(self, step: Step, picture: Picture, facts: dict[str, Any] | None = None) -> Stored:
+        """Leave pixels as a file, which loses nothing of them."""
+        encoded = PNG.encode(picture, PNG.params(), self._order.inputs.source_bytes)
+        return self._put_encoded(step, replace(encoded, facts=facts))
 
     def _put_encoded(self, step: Step, encoded: Encoded) -> Stored:
         return self._put(step, io.BytesIO(encoded.data), encoded.picture.size, encoded.facts)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from actors.denoisers import Denoisers
 from actors.ledger import Ledger
 from actors.pool import ConverterPool
 from dag.graph import Graph
@@ -60,6 +61,7 @@ class Dispatcher:
             limit_bytes=settings.converter_memory_bytes,
         )
         self._wake = asyncio.Event()
+        self._denoisers = Denoisers(settings, self._wake.set)
         self._claiming = asyncio.Lock()
         self._jobs: dict[tuple[uuid.UUID, int], asyncio.Task[None]] = {}
         self._loops = [
@@ -79,6 +81,7 @@ class Dispatcher:
         """What the health page shows of this dispatcher."""
         return {
             "jobs": len(self._jobs),
+            "denoising": self._denoisers.jobs,
             "converters": self._pool.size,
             "idle_converters": self._pool.idle,
             "memory_bytes": self._pool.memory_bytes,
@@ -153,7 +156,7 @@ class Dispatcher:
             await self._hand_back()
             self._in_doubt = False
         async with self._claiming:
-            room = self._pool.maximum * _CLAIMED_PER_CONVERTER - len(self._jobs) if self._retiring is None else 0
+            room = self._room() if self._retiring is None else 0
             self._in_doubt = True  # should the database fall silent now: it may have given us jobs
             claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
             self._in_doubt = False
@@ -167,6 +170,11 @@ class Dispatcher:
                     await self._wake.wait()
             except TimeoutError:
                 self._pool.shrink()
+
+    def _room(self) -> int:
+        """Return how many jobs more there is work for: those at a denoiser leave the converters to others."""
+        away = min(self._denoisers.jobs, self._settings.max_denoising)
+        return self._pool.maximum * _CLAIMED_PER_CONVERTER + away - len(self._jobs)
 
     def _leave(self, held: tuple[uuid.UUID, int], _: asyncio.Task[None]) -> None:
         del self._jobs[held]
@@ -225,7 +233,7 @@ class Dispatcher:
         }  # fmt: skip
         for name in stuck:
             ledger.report(Failed(name, ArtifactLost("Submit the image again to have what it reads made anew.")))
-        work = plan.work(frozenset(done), held=frozenset(ended - done | stuck))
+        work = plan.work(frozenset(done), held=frozenset(ended - done | stuck), filed=frozenset(blobs))
         for name in ledger.open_steps - work - done - stuck:
             ledger.report(Cached(name, None))  # nobody needs its pixels any more
         parts = {part.name: part.blob_key for part in claim.view.parts}
@@ -233,6 +241,7 @@ class Dispatcher:
             plan,
             inputs=Inputs(job.owner, job.source_key, job.source_bytes, parts),
             converters=self._pool,
+            denoiser=self._denoisers.of(claim.id),
             deadline_s=self._settings.step_deadline.total_seconds(),
             report=ledger.report,
         )
@@ -251,7 +260,8 @@ class Dispatcher:
         }
         size = (job.source_width, job.source_height)
         source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts, job.source_media_type)
-        return build(document, source, len(document), self._settings.image_limits())
+        limits, weights = self._settings.image_limits(), self._settings.weights_sha256
+        return build(document, source, len(document), limits, weights)
 
 
 async def _refuse(ledger: Ledger, steps: Sequence[Step], error: InvalidPlan) -> None:

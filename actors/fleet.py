@@ -158,7 +158,7 @@ def create_converter(settings: Settings) -> Any:
     """Return a new converter, owned by the calling actor: when that dies, so does the converter."""
     # No restart: its dispatcher sees the death, blames the step at work, and replaces it.
     options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-    return ray.remote(Converter).options(**options).remote(settings, ray.put)
+    return ray.remote(Converter).options(**options).remote(settings)
 
 
 async def facts(settings: Settings) -> list[dict[str, Any] | None]:

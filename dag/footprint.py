@@ -6,7 +6,7 @@ A bound, from sizes and parameters alone; `benchmarks/memory.py` holds it agains
 from __future__ import annotations
 
 from dag.plan import SOURCE, Plan, Step
-from dag.segments import Segment, drafted
+from dag.segments import Segment, at_hand
 from pixtools.imaging.footprint import (
     PIXEL_BYTES,
     count,
@@ -18,7 +18,7 @@ from pixtools.imaging.footprint import (
     of_sharing,
 )
 from pixtools.imaging.picture import Size
-from pixtools.operations.base import Composite, EncodeParams, Encoder, Inspector, PixelOperation, TransformParams
+from pixtools.operations.base import Composite, EncodeParams, Encoder, Inference, Inspector, PixelOperation, PixelParams
 from pixtools.operations.png import PNG
 
 _ANY = 48_000_000  # connections, buffers of an upload, what allocators round up to, what a bundle keeps in memory
@@ -33,22 +33,30 @@ def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
     pictures: dict[str, Size] = {}  # those at hand, as the converter has them
     most = 0
     for at, step in enumerate(segment.steps):
-        if step.reads_source_pixels and SOURCE not in pictures:
-            pictures[SOURCE] = drafted(plan, segment.enough)
-            most = max(most, _of_source(plan, segment, pictures[SOURCE]))
-        work = _of_step(plan, step, pictures, alpha=step.name in transparent)
+        if segment.reads_head(step) and segment.head not in pictures:
+            pictures[segment.head] = at_hand(plan, segment.head, segment.enough)
+            most = max(most, _of_head(plan, segment, pictures[segment.head]))
+        if segment.hands_on(step):
+            work = of_sharing(_known(step.size_in), frames)
+        else:
+            work = _of_step(plan, step, pictures, alpha=step.name in transparent)
         most = max(most, work + PIXEL_BYTES * sum(count(size, frames) for size in pictures.values()))
-        if step.makes_pixels:
+        if step.makes_pixels and not segment.hands_on(step):
             pictures[step.name] = _known(step.size)
         needed = {name for later in segment.steps[at + 1 :] for name in later.inputs}
         pictures = {name: size for name, size in pictures.items() if name in needed}
     return _ANY + source_bytes + most
 
 
-def _of_source(plan: Plan, segment: Segment, size: Size) -> int:
-    """Return what it takes to have the source's pixels at hand at `size`."""
+def _of_head(plan: Plan, segment: Segment, size: Size) -> int:
+    """Return what it takes to have the pixels at hand, at `size`, that a segment begins with."""
     source, kept = plan.source, PIXEL_BYTES * count(size, plan.source.frames)
-    decoding = kept if segment.imports else of_decoding(source.media_type, source.size, size, source.frames)
+    if segment.imports:
+        decoding = kept
+    elif segment.head == SOURCE:
+        decoding = of_decoding(source.media_type, source.size, size, source.frames)
+    else:
+        decoding = of_decoding(PNG.media_type, size, size, source.frames) + round(_FILE * count(size, source.frames))
     return max(decoding, kept + of_sharing(size, source.frames) if segment.exports else 0)
 
 
@@ -56,7 +64,7 @@ def _transparent(plan: Plan) -> set[str]:
     """Return the names of what may have transparent pixels: encoders take more for them."""
     found = set() if plan.source.media_type == "image/jpeg" else {SOURCE}
     for step in plan.steps:
-        adds = isinstance(step.params, EncodeParams | TransformParams) and step.params.adds_alpha
+        adds = isinstance(step.params, EncodeParams | PixelParams) and step.params.adds_alpha
         if adds or found.intersection(step.inputs):
             found.add(step.name)
     return found
@@ -72,6 +80,8 @@ def _of_step(plan: Plan, step: Step, pictures: dict[str, Size], *, alpha: bool) 
             converting = of_converting(_known(step.size), frames) if _converts(step) else 0
             prepared = PIXEL_BYTES * made if resampling or converting else 0
             return max(resampling, prepared + converting, prepared + memory(step.params).of(made, alpha=alpha))
+        case Inference(memory=memory):
+            return int(memory(step.params).of(count(_known(step.size), frames), alpha=alpha))
         case PixelOperation(memory=memory):
             read, made = count(pictures[step.inputs[0]], frames), count(_known(step.size), frames)
             resampling = _of_resampling(step, pictures, frames, alpha=alpha)
@@ -104,7 +114,7 @@ def _converts(step: Step) -> bool:
 def _of_resampling(step: Step, pictures: dict[str, Size], frames: int, *, alpha: bool) -> int:
     """Return what a step's own change of size takes; 0 for one without."""
     full, made = _known(step.size_in), _known(step.size)
-    if not isinstance(step.params, EncodeParams | TransformParams):
+    if not isinstance(step.params, EncodeParams | PixelParams):
         return 0
     scaled = step.params.enough(full)
     if full == scaled == made:

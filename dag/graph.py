@@ -1,23 +1,27 @@
 """Plan → graph on Ray: segments bound to converters, chained by their ObjectRefs.
 
 A segment is one call of a converter that streams what came of each step. Pixels that another segment needs
-leave the call as an ObjectRef and reach the next call through shared memory, unseen by the dispatcher.
+leave the call as an ObjectRef and reach the next call through shared memory, unseen by the dispatcher; being items
+of a stream that it asked for, they are its own, and outlive the converter that made them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ray.exceptions import RayError, RayTaskError
 
 from dag.footprint import footprint
-from dag.plan import SOURCE, Plan
-from dag.segments import Decoded, Inputs, Order, Segment, segments
+from dag.plan import SOURCE, Plan, Step
+from dag.segments import Decoded, HandedOn, Inputs, Order, Segment, segments
 from pixtools.errors import PixToolsError, StepTimedOut
+from pixtools.operations.base import Params
 from pixtools.outcomes import Began, Crashed, Done, Failed, Outcome
 
 log = logging.getLogger(__name__)
@@ -35,6 +39,16 @@ class Converters(Protocol):
     def discard(self, converter: Any) -> None: ...
 
 
+class Denoiser(Protocol):
+    """Where a graph has its inferences run.
+
+    `run` takes the reference to a picture in shared memory (see Picture.share) and returns one to what was made of it
+    (Inferred); it raises PixToolsError, and RayError where the picture itself is lost.
+    """
+
+    async def run(self, pixels: Any, params: Params) -> Any: ...
+
+
 class Graph:
     """One attempt at a plan: `run` returns when each step of `work` that could run has been reported on.
 
@@ -47,26 +61,30 @@ class Graph:
         *,
         inputs: Inputs,
         converters: Converters,
+        denoiser: Denoiser,
         deadline_s: float,
         report: Callable[[Outcome], None],
     ) -> None:
         self._plan = plan
         self._inputs = inputs
         self._converters = converters
+        self._denoiser = denoiser
         self._deadline_s = deadline_s
         self._report = report
-        # What segments wait for of each other: the ObjectRef of the source's pixels, or the error that kept
-        # them from being decoded; and the blob key of each artifact, or None where there will be none.
-        self._pixels: asyncio.Future[Any] = asyncio.Future()
+        self._tasks = asyncio.TaskGroup()
+        # What segments wait for of each other: the ObjectRef of each head's pixels, the error that kept them from
+        # being decoded, or None; and the blob key of each artifact, or None where there will be none.
+        self._pixels: dict[str, asyncio.Future[Any]] = defaultdict(asyncio.Future)
         self._blobs: dict[str, asyncio.Future[str | None]] = defaultdict(asyncio.Future)
+        self._inferred_ms: dict[str, int] = {}
 
     async def run(self, work: frozenset[str], blobs: Mapping[str, str]) -> None:
         """Run `work`; `blobs` are the artifacts that exist already, as blob keys by step."""
         for name, key in {SOURCE: self._inputs.source_key, **blobs}.items():
             self._blobs[name].set_result(key)
-        async with asyncio.TaskGroup() as group:
+        async with self._tasks:
             for segment in segments(self._plan, work, max(1, self._converters.idle)):
-                group.create_task(self._follow(segment))
+                self._tasks.create_task(self._follow(segment))
 
     async def _follow(self, segment: Segment) -> None:
         try:
@@ -74,6 +92,8 @@ class Graph:
                 await self._bundle(segment)
             elif segment.imports:
                 await self._import(segment)
+            elif segment.head != SOURCE:
+                await self._reread(segment)
             else:
                 await self._call(segment)
         finally:
@@ -81,8 +101,10 @@ class Graph:
             for name in segment.names:
                 if not self._blobs[name].done():
                     self._blobs[name].set_result(None)
-            if segment.exports and not self._pixels.done():
-                self._pixels.set_result(None)
+            awaited = [segment.head] if segment.exports else []
+            for name in (*awaited, *segment.handed_on):
+                if not self._pixels[name].done() and name not in self._inferred_ms:
+                    self._pixels[name].set_result(None)
 
     async def _bundle(self, segment: Segment) -> None:
         entries = []
@@ -93,11 +115,17 @@ class Graph:
             entries.append((self._file_name(name), key))
         await self._call(segment, tuple(entries))
 
+    async def _reread(self, segment: Segment) -> None:
+        """Begin with the file that an inference left in an earlier attempt, or for another job."""
+        key = await self._blobs[segment.head]
+        if key is not None:
+            await self._call(segment, ((self._file_name(segment.head), key),))
+
     async def _import(self, segment: Segment) -> None:
-        pixels = await self._pixels
+        pixels = await self._pixels[segment.head]
         if isinstance(pixels, PixToolsError):
             for step in segment.steps:
-                if step.inputs == (SOURCE,):
+                if segment.reads_head(step):
                     self._report(Failed(step.name, pixels))
         elif pixels is not None:
             await self._call(segment, (), pixels)
@@ -145,21 +173,46 @@ class Graph:
             match item:
                 case Began():
                     call.begin()
-                case Decoded(pixels=pixels):
+                case Decoded():
                     call.decoded = True
                     if call.segment.exports:
-                        self._pixels.set_result(pixels)
+                        self._pixels[call.segment.head].set_result(await anext(stream))
+                case HandedOn(step=name):
+                    step, pixels = self._plan.by_name[name], await anext(stream)
+                    self._inferred_ms[name] = 0
+                    self._tasks.create_task(self._infer(step, pixels))
+                    call.hand_on(name)
                 case Done(step=step, stored=stored):
                     if not self._blobs[step].done():  # else it ran for its pixels, and its file is there
                         self._blobs[step].set_result(stored.blob_key if stored else None)
-                    call.take(item)
+                    call.take(replace(item, run_ms=item.run_ms + self._inferred_ms.get(step, 0)))
                 case Failed(error=error):
-                    if call.segment.exports and call.is_decoding and not self._pixels.done():
-                        self._pixels.set_result(error)
+                    pixels = self._pixels[call.segment.head]
+                    if call.segment.exports and call.is_decoding and not pixels.done():
+                        pixels.set_result(error)
                     call.take(item)
+
+    async def _infer(self, step: Step, pixels: Any) -> None:
+        """Have an inference run, and give its result to the segments that it heads, which report it as done."""
+        started, result = time.monotonic(), None
+        self._report(Began(step.name))
+        try:
+            result = await self._denoiser.run(pixels, step.params)
+        except PixToolsError as error:
+            self._report(Failed(step.name, error, _since(started)))
+        except RayError:
+            self._report(Crashed(step.name))
+        finally:
+            self._inferred_ms[step.name] = _since(started)
+            if not self._pixels[step.name].done():  # cancelled with those who waited for it
+                self._pixels[step.name].set_result(result)
 
     def _file_name(self, name: str) -> str:
         return self._plan.source.name if name == SOURCE else self._plan.by_name[name].file_name
+
+
+def _since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
 
 
 def _too_slow(deadline_s: float) -> str:
@@ -191,6 +244,12 @@ class _Call:
             for step in self.left:
                 if gone.intersection(step.inputs):
                     gone.add(step.name)
+        self._go_on_without(gone)
+
+    def hand_on(self, name: str) -> None:
+        self._go_on_without({name})
+
+    def _go_on_without(self, gone: set[str]) -> None:
         self.left = [step for step in self.left if step.name not in gone]
         if self.left:
             self._report(Began(self.left[0].name))
@@ -201,7 +260,8 @@ class _Call:
         A converter that was dead before it began says nothing about the steps.
         """
         if self.began:
-            blamed = [step for step in self.left if step.reads_source_pixels] if self.is_decoding else self.left[:1]
+            readers = [step for step in self.left if self.segment.reads_head(step)]
+            blamed = readers if self.is_decoding else self.left[:1]
             for step in blamed:
                 self._report(outcome(step.name))
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.picture import Size
-from pixtools.operations.base import AnyOperation, Kind, Params
+from pixtools.operations.base import AnyOperation, Inference, Kind, Params
 
 SOURCE = "source"
 
@@ -94,11 +94,11 @@ class Plan:
             found |= {reader} if reader in open_steps else self.waiting_for(reader, open_steps)
         return frozenset(found)
 
-    def work(self, done: frozenset[str], held: frozenset[str]) -> frozenset[str]:
+    def work(self, done: frozenset[str], held: frozenset[str], filed: frozenset[str] = frozenset()) -> frozenset[str]:
         """Return the steps to run when those in `done` have their result and those in `held` will get none.
 
-        A step that leaves no file runs for those that need its pixels: again, if an attempt ended early, and
-        not at all if they are done.
+        A step runs for those that need its pixels: again, if an attempt ended early, and not at all if they are
+        done. But those in `filed` have left a file, and one of an inference serves for its pixels.
         """
         blocked: set[str] = set()
         for step in self.steps:
@@ -107,7 +107,8 @@ class Plan:
         needed: set[str] = set()
         for step in reversed(self.steps):
             wanted = step.leaves_file and step.name not in done and step.name not in blocked
-            if wanted or needed.intersection(self.pixel_readers[step.name]):
+            served = step.name in filed and isinstance(step.operation, Inference)
+            if wanted or (not served and needed.intersection(self.pixel_readers[step.name])):
                 needed.add(step.name)
         return frozenset(needed)
 
@@ -140,14 +141,14 @@ def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
 
 
 def step_key(
-    operation: AnyOperation, params: Params, input_keys: list[str], entries: list[str], parts: list[str],
+    operation: AnyOperation, params: Params, input_keys: list[str], entries: list[str], others: list[str],
 ) -> str:  # fmt: skip
     """Return the digest that names a step's result: the same work has the same key.
 
-    `entries` are the file names that a bundle writes into its result, `parts` the digests of further files of the
-    request that take part in it; both are empty for all else.
+    `entries` are the file names that a bundle writes into its result, `others` the digests of what else takes part in
+    it: further files of the request, the weights of a network; both are empty where there is nothing of the kind.
     """
-    identity = [operation.name, operation.version, CODECS, params.identity(), input_keys, entries, parts]
+    identity = [operation.name, operation.version, CODECS, params.identity(), input_keys, entries, others]
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

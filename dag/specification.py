@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dag.plan import NAME, SOURCE, Plan, Source, Step, file_name, order, step_key
+from pixtools.dncnn import SHIPPED_SHA256
 from pixtools.errors import BadRequest, Fault, ImageTooLarge, InvalidPlan, pointer
 from pixtools.imaging.header import Limits, check_size
 from pixtools.imaging.picture import Size
@@ -19,11 +20,12 @@ from pixtools.operations.base import (
     AnyOperation,
     Composite,
     EncodeParams,
+    Inference,
     Inspector,
     Kind,
     Misfit,
     Params,
-    TransformParams,
+    PixelParams,
 )
 
 _OWN_FIELDS = ("op", "input")
@@ -37,13 +39,14 @@ _EXAMPLES = {
 _MOST_FAULTS = 100  # more would be no help to anybody, and a megabyte of nonsense would get ten as its answer
 
 
-def parse(text: str, source: Source, max_steps: int, limits: Limits) -> Plan:
+def parse(text: str, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256) -> Plan:
     """Return the plan of a `steps` document, or raise InvalidPlan with a fault for each of its mistakes."""
-    return build(_load("/steps", text), source, max_steps, limits)
+    return build(_load("/steps", text), source, max_steps, limits, weights)
 
 
 def parse_short(
     operations: str, operation_params: str | None, source: Source, max_steps: int, limits: Limits,
+    weights: str = SHIPPED_SHA256,
 ) -> Plan:  # fmt: skip
     """Return the plan of the short form: each operation once, on the source; a bundle takes what the others make."""
     names = _load("/operations", operations)
@@ -76,7 +79,7 @@ def parse_short(
         for name in names
     }
     try:
-        plan = build(steps, source, max_steps, limits)
+        plan = build(steps, source, max_steps, limits, weights)
     except InvalidPlan as error:
         faults += [_in_short_form(fault, names) for fault in error.faults]
     if faults:
@@ -84,10 +87,12 @@ def parse_short(
     return plan
 
 
-def build(document: object, source: Source, max_steps: int, limits: Limits) -> Plan:
+def build(
+    document: object, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256,
+) -> Plan:  # fmt: skip
     """Return the plan of a loaded `steps` document; raises InvalidPlan.
 
-    No step may make a picture beyond `limits`, as the source is none.
+    No step may make a picture beyond `limits`, as the source is none. `weights` is the digest of the denoiser's.
     """
     if not isinstance(document, dict):
         raise _invalid([Fault("/steps", "must be an object of named steps")])
@@ -120,7 +125,7 @@ def build(document: object, source: Source, max_steps: int, limits: Limits) -> P
         faults += [Fault(pointer(name), "is a file that no step names; leave it out") for name in unused]
     if faults:
         raise _invalid(faults)
-    return _bind(ready, source, sizes)
+    return _bind(ready, source, sizes, weights)
 
 
 class _Draft:
@@ -245,7 +250,7 @@ def _sizes(drafts: list[_Draft], source: Source, limits: Limits, faults: list[Fa
     sizes = {SOURCE: source.size}
     for draft in drafts:
         params, read = draft.params, next(iter(draft.inputs), None)
-        if not isinstance(params, EncodeParams | TransformParams) or read not in sizes:
+        if not isinstance(params, EncodeParams | PixelParams) or read not in sizes:
             continue
         try:
             size = params.size(sizes[read])
@@ -260,7 +265,7 @@ def _sizes(drafts: list[_Draft], source: Source, limits: Limits, faults: list[Fa
     return sizes
 
 
-def _bind(drafts: list[_Draft], source: Source, sizes: dict[str, Size]) -> Plan:
+def _bind(drafts: list[_Draft], source: Source, sizes: dict[str, Size], weights: str) -> Plan:
     """Return the plan of drafts without faults, in running order."""
     bundled = {
         name for draft in drafts if draft.operation and draft.operation.max_inputs is None for name in draft.inputs
@@ -273,11 +278,13 @@ def _bind(drafts: list[_Draft], source: Source, sizes: dict[str, Size]) -> Plan:
         operation, params = draft.operation, draft.params
         assert operation is not None and params is not None  # noqa: S101, PT018 (a fault otherwise)
         entries = [names[name] for name in draft.inputs] if operation.max_inputs is None else []
-        parts = [source.parts[name].sha256 for name in draft.parts.values()]
-        keys[draft.name] = step_key(operation, params, [keys[name] for name in draft.inputs], entries, parts)
+        others = [source.parts[name].sha256 for name in draft.parts.values()]
+        others += [weights] if isinstance(operation, Inference) else []
+        keys[draft.name] = step_key(operation, params, [keys[name] for name in draft.inputs], entries, others)
         names[draft.name] = file_name(source.name, draft.name, operation.extension)
         leaves_file = (
             operation.makes is Kind.FILE
+            or isinstance(operation, Inference)
             or draft.name not in read
             or draft.name in bundled
             or bool(getattr(params, "keep", False))

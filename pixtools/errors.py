@@ -233,6 +233,18 @@ class DispatcherLost(PixToolsError):
     status, code = 500, "dispatcher_lost"
 
 
+class DenoiserDown(PixToolsError):
+    """No denoiser took the picture, or those that did died; the same step may succeed later."""
+
+    status, code, retryable, retry_after_s = 503, "denoiser_down", True, 5
+
+
+class DenoiserBusy(PixToolsError):
+    """The denoisers have as many pictures as they take; the step waits."""
+
+    status, code, retryable, outage, retry_after_s = 503, "denoiser_busy", True, True, 5
+
+
 class WeightsUnusable(PixToolsError):
     """The file of the denoiser's weights is damaged, or is not what this denoiser runs."""
 

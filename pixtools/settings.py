@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pixtools.dncnn import SHIPPED_SHA256
 from pixtools.imaging.header import Limits
 
 
@@ -44,6 +45,13 @@ class Settings(BaseSettings):
     max_parts: int = Field(5, ge=0)  # files beside the image, for the steps that name them
     max_part_pixels: int = Field(16_000_000, ge=1)
 
+    denoise_weights: str | None = None  # a path or s3://bucket/key; None: those that come with PixTools
+    denoise_weights_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    denoise_device: Literal["auto", "cpu", "cuda"] = "auto"
+    denoise_threads: int | None = Field(None, ge=1)  # on a CPU; None: all that the node has
+    denoise_patience: Duration = timedelta(minutes=10)  # for a denoiser to begin: its node may have to be started
+    max_denoising: int = Field(32, ge=1)  # jobs of each dispatcher at a denoiser, their pixels in shared memory
+
     lease: Duration = timedelta(seconds=30)
     beat: Duration = timedelta(seconds=10)
     poll: Duration = timedelta(seconds=1)
@@ -74,6 +82,19 @@ class Settings(BaseSettings):
         if self.beat * 3 > self.lease:
             raise ValueError("PIXTOOLS_BEAT must be at most a third of PIXTOOLS_LEASE")
         return self
+
+    @model_validator(mode="after")
+    def _weights_are_known(self) -> Self:
+        # The digest names the results: the same step with other weights is other work.
+        if (self.denoise_weights is None) != (self.denoise_weights_sha256 is None):
+            raise ValueError(
+                "PIXTOOLS_DENOISE_WEIGHTS and PIXTOOLS_DENOISE_WEIGHTS_SHA256 go together: set both, or neither"
+            )
+        return self
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.denoise_weights_sha256 or SHIPPED_SHA256
 
     def image_limits(self) -> Limits:
         return Limits(self.max_pixels, self.max_side, self.max_frames)

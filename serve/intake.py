@@ -89,10 +89,11 @@ class Intake:
         source = Source(
             upload.name, upload.image.sha256, (header.width, header.height), header.frames, parts, header.media_type
         )
-        fields, most, limits = upload.fields, self.settings.max_steps, self.settings.image_limits()
+        fields, weights = upload.fields, self.settings.weights_sha256
+        most, limits = self.settings.max_steps, self.settings.image_limits()
         if "steps" in fields:
-            return parse(fields["steps"], source, most, limits)
-        return parse_short(fields["operations"], fields.get("operation_params"), source, most, limits)
+            return parse(fields["steps"], source, most, limits, weights)
+        return parse_short(fields["operations"], fields.get("operation_params"), source, most, limits, weights)
 
     async def _submit(self, owner: str, upload: Upload, plan: Plan, identity: Idempotency | None) -> Accepted:
         new = _new_job(owner, upload, plan)

@@ -19,7 +19,7 @@ from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import frame_count, webp_size
 from pixtools.imaging.icc import MOST_BYTES
 from pixtools.imaging.orientation import orientation, upright, upright_numbers, upright_size
-from pixtools.imaging.picture import Picture, Size
+from pixtools.imaging.picture import Notes, Picture, Size
 from pixtools.imaging.profiles import profile
 
 # Times the size that is enough: at once its size a little sharpness is lost, at twice none that can be seen.
@@ -63,6 +63,15 @@ def _deep(data: bytes, kind: str, picture: Picture, *, has_profile: bool) -> NDA
     found = depth.deep(data, kind)
     # A profile of RGB does not describe grey: see normalise.
     return found if found is None or picture.icc is None or found.shape[2] == len(picture.mode) else None
+
+
+def read_notes(data: bytes) -> Notes:
+    """Read what an image file says beside its pixels, without decoding these. Raises as `decode` does."""
+    kind = sniff(data[:HEAD_BYTES])
+    if kind == "GIF":
+        return Notes()
+    with decoding(), Image.open(io.BytesIO(data), formats=[kind]) as image:
+        return notes.read(image, data)
 
 
 def drafted_size(size: Size, enough: Size) -> Size:

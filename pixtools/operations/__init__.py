@@ -6,6 +6,7 @@ from pixtools.operations.avif import AVIF
 from pixtools.operations.base import AnyOperation
 from pixtools.operations.blur import BLUR
 from pixtools.operations.crop import CROP
+from pixtools.operations.denoise import DENOISE
 from pixtools.operations.flip import FLIP
 from pixtools.operations.grayscale import GRAYSCALE
 from pixtools.operations.jpg import JPG
@@ -22,7 +23,7 @@ from pixtools.operations.zip import ZIP
 OPERATIONS: dict[str, AnyOperation] = {
     operation.name: operation
     for operation in (
-        JPG, PNG, WEBP, AVIF, RESIZE, CROP, ROTATE, FLIP, BLUR, SHARPEN, GRAYSCALE, WATERMARK, METADATA, ZIP,
+        JPG, PNG, WEBP, AVIF, DENOISE, RESIZE, CROP, ROTATE, FLIP, BLUR, SHARPEN, GRAYSCALE, WATERMARK, METADATA, ZIP,
     )
 }  # fmt: skip
 

@@ -157,16 +157,8 @@ class AnimatedParams(EncodeParams):
         return super().prepare(picture if self.frames == "all" else picture.first())
 
 
-class TransformParams(Params):
-    keep: bool = Field(
-        default=False,
-        title="Keep",
-        description="leave a lossless PNG even where other steps use the pixels",
-        json_schema_extra=ADVANCED,
-    )
-
-    def identity(self) -> dict[str, Any]:
-        return {name: value for name, value in self.given().items() if name != "keep"}
+class PixelParams(Params):
+    """What a change of pixels says of the picture that it makes."""
 
     @property
     def adds_alpha(self) -> bool:
@@ -180,6 +172,18 @@ class TransformParams(Params):
     def enough(self, size: Size) -> Size:
         """Return the size to which a picture of `size` is scaled before all else: nobody needs much more of it."""
         return size
+
+
+class TransformParams(PixelParams):
+    keep: bool = Field(
+        default=False,
+        title="Keep",
+        description="leave a lossless PNG even where other steps use the pixels",
+        json_schema_extra=ADVANCED,
+    )
+
+    def identity(self) -> dict[str, Any]:
+        return {name: value for name, value in self.given().items() if name != "keep"}
 
 
 P = TypeVar("P", bound=Params)
@@ -225,7 +229,7 @@ class Encoded:
 
 
 E = TypeVar("E", bound=EncodeParams)
-T = TypeVar("T", bound=TransformParams)
+T = TypeVar("T", bound=PixelParams)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +281,14 @@ class Composite(PixelOperation[T]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inference(PixelOperation[T]):
+    """A change of pixels by a network, in a deployment of its own; being dear, it always leaves its PNG.
+
+    Its costs are those of what a converter does for it: hand the pixels on, and write the file of what comes back.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspector(Operation[P]):
     """A file to facts about it, answered inline and left as a JSON file."""
 
@@ -297,4 +309,4 @@ class Bundler(Operation[P]):
     max_inputs: int | None = None
 
 
-AnyOperation = Encoder[Any] | Transform[Any] | Composite[Any] | Inspector[Any] | Bundler[Any]
+AnyOperation = Encoder[Any] | Transform[Any] | Composite[Any] | Inference[Any] | Inspector[Any] | Bundler[Any]

@@ -19,7 +19,7 @@ from pixtools.training.trainer import Schedule, Trainer
 
 # Most is learned from small patches, of many photos a batch; the last part from patches in which most pixels see
 # their whole surroundings, as they do in a picture.
-SIDES = ((0.65, 64), (1.0, 112))
+SIDES = ((0.6, 64), (1.0, 112))
 CROP = 192
 
 

@@ -89,7 +89,7 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(self._seed * 1_000_003 + self.steps)
         noise = torch.empty_like(clean).normal_(generator=generator)
         sigma = torch.empty(len(clean), 1, 1, 1, device=self.device)
-        return noise.mul_(sigma.uniform_(generator=generator).pow_(2 / 3).mul_(MAX_SIGMA / 255))
+        return noise.mul_(sigma.uniform_(generator=generator).sqrt_().mul_(MAX_SIGMA / 255))
 
     def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
         shaped = {name: self._shape(name, value.bfloat16()) for name, value in weights.items()}

@@ -27,7 +27,7 @@ def documents(draw: st.DrawFn, most: int = 10) -> dict[str, dict[str, Any]]:
     steps: dict[str, dict[str, Any]] = {}
     for number in range(draw(st.integers(1, most))):
         name = f"s{number}"
-        op = draw(st.sampled_from(["resize", "jpg", "png", "avif", "metadata", "zip"]))
+        op = draw(st.sampled_from(["resize", "denoise", "jpg", "png", "avif", "metadata", "zip"]))
         if op == "zip":
             readable = sorted({*pixels, *pictures, *others})
             read = draw(st.lists(st.sampled_from(readable), min_size=1, unique=True))
@@ -36,6 +36,6 @@ def documents(draw: st.DrawFn, most: int = 10) -> dict[str, dict[str, Any]]:
         steps[name] = {"op": op, "input": read}
         if op == "resize":
             steps[name] |= {"width": draw(st.integers(1, 3)), "keep": draw(st.booleans())}
-        made = pixels if op == "resize" else others if op in ("metadata", "zip") else pictures
+        made = pixels if op in ("resize", "denoise") else others if op in ("metadata", "zip") else pictures
         made.append(name)
     return {name: steps[name] for name in draw(st.permutations(list(steps)))}

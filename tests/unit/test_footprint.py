@@ -59,9 +59,9 @@ def test_every_operation_on_pixels_says_what_it_takes(op):
 def test_the_default_limits_admit_every_operation_on_the_largest_picture(op, kind):
     most = Settings.model_fields["converter_memory_bytes"].default
 
-    (needed,) = of(one(op, **NEEDS.get(op, {})), LARGEST, f"image/{kind}")
+    needed = of(one(op, **NEEDS.get(op, {})), LARGEST, f"image/{kind}")  # two segments for what runs elsewhere
 
-    assert 200_000_000 < needed <= most
+    assert all(200_000_000 < bytes_ <= most for bytes_ in needed)
 
 
 @given(document=documents(), width=st.integers(1, 1_700), height=st.integers(1, 1_700), times=st.integers(1, 4))

@@ -155,6 +155,26 @@ def test_a_bundle_reads_the_file_that_a_transform_left_and_not_its_pixels():
     assert plan(bundled).work(frozenset("t"), frozenset()) == {"z"}
 
 
+DENOISED = {"d": {"op": "denoise", "input": "source"}, "a": {"op": "png", "input": "d"}}
+
+
+def test_an_inference_does_not_run_again_for_pixels_that_its_file_holds():
+    assert plan(DENOISED).work(frozenset("d"), frozenset(), filed=frozenset("d")) == {"a"}
+    assert plan(DENOISED).work(frozenset("d"), frozenset()) == {"d", "a"}  # the file is lost
+
+
+def test_an_inference_always_leaves_its_file():
+    assert plan(DENOISED).by_name["d"].leaves_file
+
+
+def test_other_weights_make_other_results_of_an_inference_and_of_what_reads_it():
+    steps = DENOISED | {"b": {"op": "png", "input": "source"}}
+    ours, others = (build(steps, Source("a.jpg", SHA, (9, 9)), 9, LIMITS, weights * 32) for weights in ("aa", "bb"))
+
+    same = {name for name, step in ours.by_name.items() if step.key == others.by_name[name].key}
+    assert same == {"b"}
+
+
 @st.composite
 def plans_under_way(draw: st.DrawFn) -> tuple[Plan, frozenset[str], frozenset[str]]:
     made = plan(draw(documents()))

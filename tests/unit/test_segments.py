@@ -10,7 +10,7 @@ from plans import documents, plan
 from dag.plan import SOURCE, Plan
 from dag.segments import Segment, segments
 from pixtools.imaging.picture import Size
-from pixtools.operations.base import Bundler, Kind
+from pixtools.operations.base import Bundler, Inference, Kind
 
 THREE = {
     "web": {"op": "webp", "input": "source"},
@@ -134,42 +134,61 @@ def test_when_only_a_bundle_is_left_nothing_is_decoded():
 @st.composite
 def shared_plans(draw: st.DrawFn) -> tuple[Plan, frozenset[str], int, tuple[Segment, ...]]:
     made = plan(draw(documents()), size=(draw(st.integers(1, 16_384)), 3000))
-    done = draw(st.sets(st.sampled_from([step.name for step in made.steps])))
-    work = made.work(frozenset(done), frozenset())
+    done = frozenset(draw(st.sets(st.sampled_from([step.name for step in made.steps]))))
+    filed = frozenset(name for name in done if made.by_name[name].leaves_file)
+    work = made.work(done, frozenset(), filed)
     ways = draw(st.integers(1, 6))
     return made, work, ways, segments(made, work, ways)
 
 
+def by_head(made: tuple[Segment, ...]) -> list[list[Segment]]:
+    """Return the segments that have pixels, grouped by where these come from."""
+    heads: dict[str, list[Segment]] = {}
+    for segment in made:
+        if not segment.bundles:
+            heads.setdefault(segment.head, []).append(segment)
+    return list(heads.values())
+
+
 @given(drawn=shared_plans())
-def test_every_step_of_the_work_is_in_exactly_one_segment(drawn):
+def test_every_step_of_the_work_ends_in_exactly_one_segment(drawn):
     _, work, _, made = drawn
 
     assert sorted(name for segment in made for name in segment.names) == sorted(work)
 
 
 @given(drawn=shared_plans())
-def test_pixels_never_leave_a_segment_but_those_of_the_source(drawn):
-    _, _, ways, made = drawn
-    decoding = [segment for segment in made if not segment.bundles]
+def test_every_inference_of_the_work_is_handed_on_by_exactly_one_segment(drawn):
+    made_of, work, _, made = drawn
+    inferences = [name for name in work if isinstance(made_of.by_name[name].operation, Inference)]
 
-    assert len(decoding) <= ways
-    for segment in decoding:
-        at_hand = {SOURCE}
-        for step in segment.steps:
-            assert at_hand.issuperset(step.inputs)
-            assert step.operation.reads is Kind.PIXELS or not segment.imports
-            at_hand.add(step.name)
+    assert sorted(name for segment in made for name in segment.handed_on) == sorted(inferences)
 
 
 @given(drawn=shared_plans())
-def test_the_first_segment_exports_if_and_only_if_others_import(drawn):
-    _, _, _, made = drawn
-    decoding = [segment for segment in made if not segment.bundles]
+def test_a_segment_has_the_pixels_of_its_head_and_makes_all_others_itself(drawn):
+    _, _, ways, made = drawn
 
-    assert [segment.exports for segment in decoding] == [len(decoding) > 1, *[False] * len(decoding[1:])][
-        : len(decoding)
-    ]
-    assert [segment.imports for segment in decoding] == [at > 0 for at in range(len(decoding))]
+    for group in by_head(made):
+        assert len(group) <= ways
+        for segment in group:
+            at_hand = {segment.head}
+            for step in segment.steps:
+                assert step.name == segment.head or at_hand.issuperset(step.inputs)
+                assert step.operation.reads is Kind.PIXELS or not segment.imports
+                if not segment.hands_on(step):
+                    at_hand.add(step.name)
+
+
+@given(drawn=shared_plans())
+def test_pixels_are_decoded_once_and_those_of_an_inference_at_work_never(drawn):
+    _, work, _, made = drawn
+
+    for group in by_head(made):
+        given_pixels = group[0].head in work
+        decoding = [segment for segment in group if not segment.imports]
+        assert len(decoding) == (0 if given_pixels else 1)
+        assert [segment.exports for segment in group] == [not given_pixels and len(group) > 1, *[False] * len(group[1:])]
 
 
 @given(drawn=shared_plans())
@@ -178,7 +197,7 @@ def test_a_segment_that_exports_has_pixels_to_export(drawn):
 
     for segment in made:
         if segment.exports:
-            assert any(step.operation.reads is Kind.PIXELS for step in segment.steps)
+            assert any(segment.reads_head(step) for step in segment.steps)
 
 
 @given(drawn=shared_plans())
@@ -190,6 +209,45 @@ def test_what_reads_artifacts_waits_alone_for_them(drawn):
             reads_artifacts = step.operation.reads is Kind.FILE and step.inputs != (SOURCE,)
             assert segment.bundles == (reads_artifacts or isinstance(step.operation, Bundler))
             assert not segment.bundles or len(segment.steps) == 1
+
+
+DENOISED = {
+    "clean": {"op": "denoise", "input": "source"},
+    "web": {"op": "webp", "input": "clean"},
+    "plain": {"op": "jpg", "input": "source"},
+}
+
+
+def test_an_inference_cuts_the_plan_and_is_handed_on_before_all_else():
+    first, second = shared(DENOISED, ways=1, megapixels=1)
+
+    assert [step.name for step in first.steps] == ["clean", "plain"]
+    assert (first.head, first.names, first.handed_on) == (SOURCE, ("plain",), ("clean",))
+    assert (second.head, second.names, second.imports) == ("clean", ("web", "clean"), True)
+
+
+def test_an_inference_of_an_inference_goes_from_one_to_the_other():
+    document = DENOISED | {"again": {"op": "denoise", "input": "clean", "strength": 0.5}}
+
+    heads = {segment.head: segment for segment in shared(document, ways=1, megapixels=1)}
+
+    assert heads["clean"].handed_on == ("again",)
+    assert heads["again"].names == ("again",)
+
+
+def test_what_an_inference_made_before_is_read_from_its_file():
+    (only,) = shared(DENOISED, ways=1, megapixels=1, work={"web"})
+
+    assert (only.head, only.names, only.imports) == ("clean", ("web",), False)
+
+
+def test_a_large_denoised_picture_is_split_among_idle_converters():
+    document = DENOISED | {"other": {"op": "avif", "input": "clean"}}
+
+    parts = [segment for segment in shared(document, ways=3, megapixels=24) if segment.head == "clean"]
+
+    assert len(parts) > 1
+    assert all(segment.imports and not segment.exports for segment in parts)
 
 
 def test_effort_counts_so_a_slow_encoder_comes_last_or_goes_to_another_converter():

@@ -1,0 +1,123 @@
+"""The way from a dispatcher to the replicas of the denoiser, which Serve scales and replaces."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from ray.exceptions import RayError, RayTaskError
+
+from dag.segments import Progress
+from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError, StepTimedOut
+from pixtools.operations.base import Params
+from pixtools.settings import Settings
+
+log = logging.getLogger(__name__)
+
+APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
+
+_TRIES = 5  # of one picture, at replicas that die under it; what they make of it kills none
+_PAUSE_S = 1.0
+
+
+class Denoisers:
+    """Knows which jobs have a picture at a denoiser: meanwhile they keep no converter from others."""
+
+    def __init__(self, settings: Settings, on_leave: Callable[[], None]) -> None:
+        """`on_leave` is called when a job's picture has left for a denoiser."""
+        self._patience_s = settings.denoise_patience.total_seconds()
+        self._deadline_s = settings.step_deadline.total_seconds()
+        self._on_leave = on_leave
+        self._pictures: Counter[Hashable] = Counter()
+        self._handle: Any = None
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs have pictures at a denoiser."""
+        return len(self._pictures)
+
+    def of(self, job: Hashable) -> _OfJob:
+        """Return the way for the pictures of one job."""
+        return _OfJob(self, job)
+
+    async def run(self, job: Hashable, pixels: Any, params: Params) -> Any:
+        """Have a picture denoised: see dag.graph.Denoiser."""
+        self._pictures[job] += 1
+        self._on_leave()
+        try:
+            return await self._insist(pixels, params)
+        finally:
+            self._pictures[job] -= 1
+            self._pictures += Counter()  # which drops those at 0
+
+    async def _insist(self, pixels: Any, params: Params) -> Any:
+        for _ in range(_TRIES):
+            try:
+                return await self._try(pixels, params)
+            except RayTaskError as error:
+                raise _told(error) from error
+            except (RayError, StopAsyncIteration) as error:
+                log.warning("denoiser lost: error=%s", type(error).__name__)
+                await asyncio.sleep(_PAUSE_S)
+        raise DenoiserDown(f"{_TRIES} denoisers died while they had the picture.")
+
+    async def _try(self, pixels: Any, params: Params) -> Any:
+        from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
+
+        response = (await self._connect()).run.remote(pixels, params)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's own way to pass pixels by reference)
+                progress: Progress = await (await anext(stream))
+            while progress.done < progress.total:
+                async with asyncio.timeout(self._deadline_s):
+                    progress = await (await anext(stream))
+            return await anext(stream)
+        except BackPressureError as error:
+            raise DenoiserBusy("It is tried again by itself.") from error
+        except RayServeException as error:
+            raise DenoiserDown(f"Ray Serve says: {error}") from error
+        except TimeoutError as error:
+            response.cancel()
+            if "progress" in locals():
+                raise StepTimedOut(f"The denoiser got no further for {self._deadline_s:g} seconds.") from error
+            raise DenoiserDown(
+                f"None began within {self._patience_s:g} seconds. Look at the application `{APPLICATION}` in Ray's "
+                "dashboard: its replicas may find no node with what they ask for."
+            ) from error
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+
+    async def _connect(self) -> Any:
+        if self._handle is None:
+            # Serve's client takes memory and a second, which a dispatcher that never denoises saves.
+            from ray import serve as ray_serve  # noqa: PLC0415
+
+            try:
+                handle = await asyncio.to_thread(ray_serve.get_deployment_handle, DEPLOYMENT, APPLICATION)
+            except (KeyError, RayError, ray_serve.exceptions.RayServeException) as error:
+                raise DenoiserDown(f"The application `{APPLICATION}` of serve_config.yaml is not deployed.") from error
+            # By reference, also where Serve is set up to send all else by value: pixels are too large for that.
+            self._handle = handle.options(stream=True, _by_reference=True)
+        return self._handle
+
+
+class _OfJob:
+    def __init__(self, denoisers: Denoisers, job: Hashable) -> None:
+        self._denoisers, self._job = denoisers, job
+
+    async def run(self, pixels: Any, params: Params) -> Any:
+        return await self._denoisers.run(self._job, pixels, params)
+
+
+def _told(error: RayTaskError) -> Exception:
+    """Return what a replica raised; what it did not expect is logged here and told to nobody."""
+    cause = error.cause
+    if isinstance(cause, PixToolsError | RayError):  # the latter: the picture was lost on its way
+        return cause
+    log.error("denoiser failed unexpectedly", exc_info=error)
+    return PixToolsError()
