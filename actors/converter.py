@@ -78,7 +78,7 @@ class Converter:
                 if not pixels:
                     yield Decoded()
                     if segment.exports:
-                        yield table.pictures[segment.head].share()
+                        yield table.pictures[segment.head].in_8_bit().share()
             if segment.hands_on(step):
                 yield HandedOn(step.name)
                 yield table.pictures[step.inputs[0]].share()
@@ -120,7 +120,7 @@ class _Table:
         """Put the head's pixels on the table, from another process's or its file; each may be too much."""
         segment = self._order.segment
         if not pixels:
-            picture = decode(self.file(), segment.enough)
+            picture = decode(self.file(), segment.enough, deep=segment.is_deep)
             if segment.head != SOURCE:
                 # An artifact holds less than its picture did, lest it shows anybody where it was taken.
                 picture = replace(picture, notes=read_notes(self._blobs.get(self._order.inputs.source_key)))
@@ -141,14 +141,14 @@ class _Table:
         match operation:
             case Encoder():
                 return self._put_encoded(
-                    step, operation.encode(self.pictures[step.inputs[0]], params, self._order.inputs.source_bytes)
+                    step, operation.encode(self._picture(step), params, self._order.inputs.source_bytes)
                 )
             case Transform():
-                return self._pass_on(step, operation.run(self.pictures[step.inputs[0]], params))
+                return self._pass_on(step, operation.run(self._picture(step), params))
             case Composite():
                 names = set(operation.parts(params).values())
                 parts = {name: self._blobs.get(self._order.inputs.parts[name]) for name in names}
-                return self._pass_on(step, operation.run(self.pictures[step.inputs[0]], params, parts))
+                return self._pass_on(step, operation.run(self._picture(step), params, parts))
             case Inference():
                 return self._leave(step, self.pictures[step.name], self._facts)
             case Inspector():
@@ -162,6 +162,10 @@ class _Table:
                     return self._put(step, out)
             case _:
                 assert_never(operation)
+
+    def _picture(self, step: Step) -> Picture:
+        """Return what a step reads, in the 8 bits that all operations of ours work on."""
+        return self.pictures[step.inputs[0]].in_8_bit()
 
     def _pass_on(self, step: Step, picture: Picture) -> Stored | None:
         self.pictures[step.name] = picture

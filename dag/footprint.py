@@ -8,10 +8,13 @@ from __future__ import annotations
 from dag.plan import SOURCE, Plan, Step
 from dag.segments import Segment, at_hand
 from pixtools.imaging.footprint import (
+    DEEP_BYTES,
     PIXEL_BYTES,
+    can_be_deep,
     count,
     of_converting,
     of_decoding,
+    of_encoding_deep,
     of_inspecting,
     of_mark,
     of_resampling,
@@ -31,6 +34,7 @@ def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
         return _ANY + _of_artifact(plan, segment.steps[0])
     frames, transparent = plan.source.frames, _transparent(plan)
     pictures: dict[str, Size] = {}  # those at hand, as the converter has them
+    deep = _may_be_deep(plan, segment.head)
     most = 0
     for at, step in enumerate(segment.steps):
         if segment.reads_head(step) and segment.head not in pictures:
@@ -40,7 +44,13 @@ def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
             work = of_sharing(_known(step.size_in), frames)
         else:
             work = _of_step(plan, step, pictures, alpha=step.name in transparent)
-        most = max(most, work + PIXEL_BYTES * sum(count(size, frames) for size in pictures.values()))
+            if deep and step.name == segment.head:
+                work = max(work, of_encoding_deep(_known(step.size)))
+        more = DEEP_BYTES - PIXEL_BYTES if deep else 0
+        kept = sum(
+            (PIXEL_BYTES + more * (name == segment.head)) * count(size, frames) for name, size in pictures.items()
+        )
+        most = max(most, work + kept)
         if step.makes_pixels and not segment.hands_on(step):
             pictures[step.name] = _known(step.size)
         needed = {name for later in segment.steps[at + 1 :] for name in later.inputs}
@@ -50,14 +60,24 @@ def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
 
 def _of_head(plan: Plan, segment: Segment, size: Size) -> int:
     """Return what it takes to have the pixels at hand, at `size`, that a segment begins with."""
-    source, kept = plan.source, PIXEL_BYTES * count(size, plan.source.frames)
+    source, deep = plan.source, segment.is_deep
+    kept = (DEEP_BYTES if _may_be_deep(plan, segment.head) else PIXEL_BYTES) * count(size, source.frames)
     if segment.imports:
         decoding = kept
     elif segment.head == SOURCE:
-        decoding = of_decoding(source.media_type, source.size, size, source.frames)
+        decoding = of_decoding(source.media_type, source.size, size, source.frames, deep=deep)
     else:
-        decoding = of_decoding(PNG.media_type, size, size, source.frames) + round(_FILE * count(size, source.frames))
+        file = round(_FILE * count(size, source.frames))
+        decoding = file + of_decoding(PNG.media_type, size, size, source.frames, deep=deep)
     return max(decoding, kept + of_sharing(size, source.frames) if segment.exports else 0)
+
+
+def _may_be_deep(plan: Plan, head: str) -> bool:
+    """Say whether a head's pixels may have more than 8 bits: of a file that can, and handed from one to the next."""
+    if head == SOURCE:
+        return can_be_deep(plan.source.media_type, plan.source.frames)
+    step = plan.by_name[head]
+    return isinstance(step.operation, Inference) and _may_be_deep(plan, step.inputs[0])
 
 
 def _transparent(plan: Plan) -> set[str]:

@@ -50,6 +50,11 @@ class Segment:
     def hands_on(self, step: Step) -> bool:
         return isinstance(step.operation, Inference) and step.name != self.head
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether the head's pixels are wanted with all their bits: only an inference has a use for more than 8."""
+        return any(self.hands_on(step) and step.inputs == (self.head,) for step in self.steps)
+
     def reads_head(self, step: Step) -> bool:
         """Say whether a step needs the pixels that the segment begins with."""
         return step.name == self.head or (step.reads_pixels and step.inputs == (self.head,))

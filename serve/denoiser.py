@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.serve import Application
 from dag.segments import Inferred, Progress
 from pixtools import logs
 from pixtools.denoising.batcher import Batcher
+from pixtools.denoising.engine import load_engine
 from pixtools.denoising.restoration import Restoration
 from pixtools.denoising.weights import obtain
 from pixtools.imaging.picture import Picture
@@ -26,11 +28,11 @@ class Denoiser:
     """Denoises many pictures at a time, tile by tile."""
 
     def __init__(self, settings: Settings) -> None:
-        from pixtools.denoising.engines import load_engine  # noqa: PLC0415 (the libraries that run networks are large)
-
         logs.to_stderr()
-        engine = load_engine(obtain(settings), settings.denoise_device, settings.denoise_threads)
-        self._batcher = Batcher(engine, engine.batch_pixels)
+        engine = load_engine(
+            obtain(settings), settings.denoise_device, settings.denoise_threads or len(os.sched_getaffinity(0))
+        )
+        self._batcher = Batcher(engine)
         log.info("denoiser up: engine=%s", engine.name)
 
     async def run(self, shared: tuple[Any, Picture], params: Denoise) -> AsyncIterator[Progress | Inferred]:

@@ -28,15 +28,15 @@ class _Turn:
 
 
 class Batcher:
-    """Runs the engine in a thread of its own, on as many waiting tiles of one shape and type as fit into `max_pixels`.
+    """Runs the engine in a thread of its own, on as many waiting tiles of one shape and type as are worth a call.
 
     Tiles run in the order in which they came, and each picture has but a few of them waiting: so pictures take turns,
     and a small one is done soon, however large those before it are.
     """
 
-    def __init__(self, engine: Engine, max_pixels: int) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._max_pixels = max_pixels
+        self._max_pixels = engine.batch_pixels
         self._waiting: deque[_Turn] = deque()
         self._news = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")

@@ -56,12 +56,17 @@ def count(size: Size, frames: int = 1) -> int:
     return size[0] * size[1] * frames
 
 
+def can_be_deep(media_type: str | None, frames: int) -> bool:
+    """Say whether a file of this type may give pixels of more than 8 bits."""
+    return frames == 1 and media_type in _DEEP_TYPES
+
+
 def of_decoding(media_type: str | None, size: Size, drafted: Size, frames: int, *, deep: bool = False) -> int:
     """Return what it takes to decode a file, the picture included; `drafted` is the size that comes out.
 
     `deep` where its 16 bits are asked for, be they there or not.
     """
-    if deep and frames == 1 and media_type in _DEEP_TYPES:
+    if deep and can_be_deep(media_type, frames):
         return round(_DEEP_DECODER.out * count(size))
     decoder = _DECODERS.get(media_type or "", _ANY_DECODER)
     reading = decoder.file * count(size, frames) + PIXEL_BYTES * count(drafted, frames)

@@ -78,6 +78,9 @@ class Picture:
         """Return the picture with each frame changed in the same way."""
         return replace(self, frames=tuple(map(change, self.frames)), deep=None)
 
+    def in_8_bit(self) -> Picture:
+        return replace(self, deep=None)
+
     def share(self) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Picture]:
         """Return (N, H, W, C), C from 1 to 4, and all else: what travels between processes without a copy.
 

@@ -12,9 +12,9 @@ class Denoise(PixelParams):
         1.0, ge=0, le=1, title="Strength", description="how much of the noise goes; less leaves some of the grain"
     )
     noise: Noise = Field(
-        "auto",
+        "any",
         title="Noise",
-        description="auto leaves a picture alone that has no noise to speak of; any takes away whatever is there",
+        description="any takes away whatever is there; auto leaves a picture alone in which it finds none to speak of",
     )
 
 

@@ -9,9 +9,11 @@ from importlib.metadata import version
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from images import LIMITS
 from plans import SHA, documents, plan
 
-from dag.plan import SOURCE, Plan, order, step_key
+from dag.plan import SOURCE, Plan, Source, order, step_key
+from dag.specification import build
 from pixtools.imaging.codecs import SCORER
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base import Kind

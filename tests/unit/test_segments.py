@@ -188,7 +188,10 @@ def test_pixels_are_decoded_once_and_those_of_an_inference_at_work_never(drawn):
         given_pixels = group[0].head in work
         decoding = [segment for segment in group if not segment.imports]
         assert len(decoding) == (0 if given_pixels else 1)
-        assert [segment.exports for segment in group] == [not given_pixels and len(group) > 1, *[False] * len(group[1:])]
+        assert [segment.exports for segment in group] == [
+            not given_pixels and len(group) > 1,
+            *[False] * len(group[1:]),
+        ]
 
 
 @given(drawn=shared_plans())
