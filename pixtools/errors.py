@@ -251,6 +251,12 @@ class WeightsUnusable(PixToolsError):
     status, code = 500, "weights_unusable"
 
 
+class DeviceMissing(PixToolsError):
+    """The denoiser cannot have the device that it is set to run on."""
+
+    status, code = 500, "device_missing"
+
+
 class LeaseLost(PixToolsError):
     """Another attempt owns the job now; what this one did is discarded."""
 

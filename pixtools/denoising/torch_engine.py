@@ -1,0 +1,58 @@
+"""DnCNN in PyTorch: the reference in float32, and what runs on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixtools.denoising.engine import WHITE, Precision, Tiles
+from pixtools.denoising.network import DnCNN
+from pixtools.dncnn import Weights
+
+
+class TorchEngine:
+    """DnCNN on `device`: cpu, cuda, or cuda with a number."""
+
+    def __init__(self, weights: Weights, device: str = "cpu", precision: Precision = "bfloat16") -> None:
+        self._device, self._dtype = torch.device(device), getattr(torch, precision)
+        network = DnCNN()
+        # Copied, for torch has no arrays that may not be written to.
+        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        network.eval().to(self._device, self._dtype)
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        shown = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else device
+        self.name = f"PyTorch {torch.__version__}, {shown}, {precision}"
+
+    @torch.inference_mode()
+    def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
+        white = WHITE[tiles.dtype]
+        # The bus carries the tiles as they are; the device makes floats of them.
+        given = self._moved(tiles).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
+        noisy = given.float() / white
+        noise = self._noise(noisy.to(self._dtype)).float()
+        clean = noisy.sub_(noise.mul_(self._moved(strengths.astype(np.float32)).view(-1, 1, 1, 1)))
+        if white != 1:
+            clean = clean.clamp_(0, 1).mul_(white).round_().to(given.dtype)
+        clean = clean.permute(0, 2, 3, 1).contiguous()
+        if self._device.type == "cuda":
+            pinned = torch.empty(clean.shape, dtype=clean.dtype, pin_memory=True)
+            clean = pinned.copy_(clean, non_blocking=True)
+            torch.cuda.current_stream(self._device).synchronize()
+        denoised: Tiles = clean.numpy()
+        return denoised
+
+    def _moved(self, array: NDArray[np.generic]) -> Tensor:
+        # Copied where it may not be written to, which torch warns of.
+        array = np.require(array, requirements=["C", "W"])
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor
+
+    def _noise(self, noisy: Tensor) -> Tensor:
+        # cuDNN would round float32 to TF32.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+            noise: Tensor = self._network(noisy)
+        return noise
