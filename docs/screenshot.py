@@ -1,6 +1,6 @@
 """Drive the page through its main job and photograph it: python docs/screenshot.py [http://127.0.0.1:8000].
 
-The photo is made here, so that the picture in the README is nobody else's work. CHROMIUM names the browser.
+The photo is that of scene.py. CHROMIUM names the browser.
 """
 
 from __future__ import annotations
@@ -14,24 +14,15 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 from playwright.sync_api import Page, sync_playwright
+from scene import dunes
 
 PAGE = Path(__file__).with_name("page.png")
 MOST_BYTES = 300_000
 
 
-def dunes(width: int = 2400, height: int = 1600) -> bytes:
-    """Draw hills under a low sun, with the grain of a camera: a photo that codecs have to work for."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    x, y = x / width, y / height
-    sky = np.stack([0.98 - 0.35 * y, 0.42 + 0.5 * y, 0.55 - 0.1 * y], -1)
-    glow = np.exp(-((x - 0.68) ** 2 + (0.67 * (y - 0.36)) ** 2) / 0.006)[..., None]
-    scene = sky + glow * np.array([0.4, 0.5, 0.35])
-    hues = [(0.93, 0.45, 0.42), (0.75, 0.27, 0.47), (0.47, 0.17, 0.49), (0.22, 0.1, 0.37), (0.08, 0.06, 0.2)]
-    for layer, hue in enumerate(hues):
-        ridge = 0.45 + 0.12 * layer + 0.05 * np.sin(x * (5 + 2 * layer) + 2.3 * layer) + 0.02 * np.sin(x * 17 + layer)
-        edge = np.clip((y - ridge) * height / 2, 0, 1)[..., None]
-        lit = np.array(hue) * (1 + 0.35 * np.clip(1 - (y - ridge) * 9, 0, 1)[..., None])
-        scene = scene * (1 - edge) + lit * edge
+def photo(width: int = 2400, height: int = 1600) -> bytes:
+    """Take the dunes as a camera does, with grain and EXIF: a photo that codecs have to work for."""
+    scene = dunes(width, height)
     grain = np.random.default_rng(7).normal(0, 0.012, (height, width, 1))
     exif = Image.Exif()
     exif.update({ExifTags.Base.Make: "Pix", ExifTags.Base.Model: "Pix T-1000"})
@@ -46,7 +37,7 @@ def dunes(width: int = 2400, height: int = 1600) -> bytes:
 def run_the_main_job(page: Page, url: str) -> None:
     page.goto(url)
     page.get_by_label("Choose a photo").set_input_files(
-        {"name": "dunes.jpg", "mimeType": "image/jpeg", "buffer": dunes()},
+        {"name": "dunes.jpg", "mimeType": "image/jpeg", "buffer": photo()},
     )
     for title in ("WebP", "AVIF", "Metadata", "ZIP"):
         page.get_by_role("button", name=f"Add {title}", exact=True).click()
