@@ -25,6 +25,8 @@ from pixtools.dncnn import CHANNELS, DEPTH, Weights  # noqa: E402
 class OpenVINOEngine:
     """DnCNN on so many threads of the CPU, in bfloat16 where it has instructions for that; else float32."""
 
+    batch_pixels = 512 * 512  # one tile: more take as much longer, and more memory
+
     def __init__(self, weights: Weights, threads: int, precision: Precision | None = None) -> None:
         self._weights, self._core = weights, openvino.Core()
         fast: Precision = (

@@ -15,6 +15,8 @@ from pixtools.dncnn import Weights
 class TorchEngine:
     """DnCNN on `device`: cpu, cuda, or cuda with a number."""
 
+    batch_pixels = 16 * 512 * 512  # keep a large GPU busy, in 2 GB of its memory
+
     def __init__(self, weights: Weights, device: str = "cpu", precision: Precision = "bfloat16") -> None:
         self._device, self._dtype = torch.device(device), getattr(torch, precision)
         network = DnCNN()

@@ -1,0 +1,206 @@
+"""How fast the denoiser is, beside PyTorch as most people would write it, and beside what the machine can do at all.
+
+    python benchmarks/denoise_speed.py PHOTO --threads 2
+    python benchmarks/denoise_speed.py PHOTO --device cuda --megapixels 12
+
+A photo gets noise of sigma 25, in 8 bits. In turn, a process for each:
+
+    PixTools     the picture in tiles, their halos, the estimate of the noise and the putting together included
+    engine       one batch of tiles of 512 × 512, as a replica runs them
+    eager        float32, contiguous, `torch.no_grad()`, the whole picture
+    channels     PyTorch in bfloat16, channels last, inference mode, the whole picture
+    GEMM         `torch.mm` of large bfloat16 matrices
+
+All go from uint8 in the memory of the CPU to uint8 there. Megapixels a second are medians of the rounds, with the best
+beside it; the network takes 1,334 GFLOP a megapixel. PSNR is in dB against the photo; those of the whole picture
+should be alike within 0.02. "peak" is the largest resident memory of the process, libraries included.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import click
+import numpy as np
+from denoise_quality import File, noisy, psnr
+from numpy.typing import NDArray
+from PIL import Image
+
+from pixtools.denoising.engine import load_engine
+from pixtools.denoising.restoration import SIDE, denoise
+from pixtools.dncnn import shipped
+
+Pixels = NDArray[np.uint8]  # (H, W, 3)
+
+GFLOP_PER_MEGAPIXEL = 1334
+SIGMA = 25
+
+
+@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.argument("photo", type=File)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", default=1, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--megapixels", default=2.0, show_default=True, help="To which the photo is scaled down; 0: as it is.")
+def main(photo: Path, device: str, threads: int, rounds: int, megapixels: float) -> None:
+    clean = read(photo, megapixels)
+    picture = noisy(clean, SIGMA, 0, clipped=True)
+    spawn = multiprocessing.get_context("spawn")
+    pools = {
+        name: ProcessPoolExecutor(1, spawn, initializer=prepare, initargs=(name, device, threads, picture))
+        for name in CONTESTANTS
+    }
+    titles = {name: pool.submit(describe).result() for name, pool in pools.items()}  # warmed up by it
+    times: dict[str, list[float]] = {name: [] for name in pools}
+    for _ in range(rounds):
+        for name, pool in pools.items():
+            times[name].append(pool.submit(run).result())
+    rates = {name: [titles[name][1] / seconds for seconds in taken] for name, taken in times.items()}
+    show(rates, titles, {name: pool.submit(outcome).result() for name, pool in pools.items()}, clean)
+    for pool in pools.values():
+        pool.shutdown()
+
+
+def show(
+    rates: dict[str, list[float]],
+    titles: dict[str, tuple[str, float]],
+    outcomes: dict[str, tuple[Pixels | None, float]],
+    clean: Pixels,
+) -> None:
+    gemm, eager = median(rates["GEMM"]), median(rates["eager"])
+    print(f"{clean.shape[1]} × {clean.shape[0]}, {len(rates['GEMM'])} rounds in turn; {titles['PixTools'][0]}")
+    print(f"{'':9} {'MP/s':>8} {'best':>8} {'GFLOP/s':>9} {'of GEMM':>7} {'× eager':>7} {'PSNR':>6} {'peak MB':>7}")
+    for name, found in rates.items():
+        rate, (result, peak) = median(found), outcomes[name]
+        score = f"{psnr(result, clean):6.2f}" if result is not None else " " * 6
+        print(
+            f"{name:9} {rate / GFLOP_PER_MEGAPIXEL:8.3f} {max(found) / GFLOP_PER_MEGAPIXEL:8.3f} {rate:9,.0f}"
+            f" {rate / gemm:7.2f} {rate / eager:7.2f} {score} {peak:7,.0f}"
+        )
+
+
+def read(path: Path, megapixels: float) -> Pixels:
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    ratio = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
+    if megapixels and ratio < 1:
+        image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+# From here on: what the processes do. Each has one contestant, and the last that it made.
+Call = Callable[[], Pixels | None]
+contestant: tuple[str, float, Call]  # its title, the GFLOP of a call, and the call
+made: Pixels | None = None
+
+
+def prepare(name: str, device: str, threads: int, picture: Pixels) -> None:
+    global contestant  # noqa: PLW0603
+    contestant = CONTESTANTS[name](device, threads, picture)
+
+
+def describe() -> tuple[str, float]:
+    run()
+    return contestant[:2]
+
+
+def run() -> float:
+    global made  # noqa: PLW0603
+    started = time.perf_counter()
+    made = contestant[2]()
+    return time.perf_counter() - started
+
+
+def outcome() -> tuple[Pixels | None, float]:
+    """Return what was made of the picture, and the peak of this process in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return made, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1e3
+
+
+def work(shape: tuple[int, ...]) -> float:
+    """Return the GFLOP of the network on pictures (…, H, W, 3)."""
+    return float(np.prod(shape)) / 3 / 1e6 * GFLOP_PER_MEGAPIXEL
+
+
+def pixtools(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
+    engine = load_engine(shipped(), device, threads)
+    batch = max(1, engine.batch_pixels // SIDE**2)
+    return engine.name, work(picture.shape), lambda: denoise(engine, picture[None], noise="any", batch=batch)[0][0]
+
+
+def engine_alone(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
+    engine = load_engine(shipped(), device, threads)
+    count = max(1, engine.batch_pixels // SIDE**2)
+    tiles = np.resize(picture, (count, SIDE, SIDE, 3))
+    strengths = np.ones(count, np.float32)
+
+    def call() -> None:
+        engine.denoise(tiles, strengths)
+
+    return engine.name, work(tiles.shape), call
+
+
+def eager(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
+    import torch  # noqa: PLC0415
+
+    network = network_of(threads).to(device)
+
+    def call() -> Pixels:
+        with torch.no_grad():
+            noisy = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().contiguous().to(device) / 255
+            clean = (noisy - network(noisy)).clamp(0, 1)
+            return (clean[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+
+    return "eager", work(picture.shape), call
+
+
+def channels(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
+    import torch  # noqa: PLC0415
+
+    network = network_of(threads).to(device, torch.bfloat16).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def call() -> Pixels:
+        noisy = torch.from_numpy(picture.copy()).to(device)[None].permute(0, 3, 1, 2).float() / 255
+        clean = (noisy - network(noisy.bfloat16()).float()).clamp(0, 1)
+        return (clean[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+
+    return "channels last", work(picture.shape), call
+
+
+def gemm(device: str, threads: int, _: Pixels) -> tuple[str, float, Call]:
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    side, times = (8192, 10) if device == "cuda" else (2048, 4)
+    left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
+
+    def call() -> None:
+        for _ in range(times):
+            product = left @ right
+        product[0, 0].item()  # waits for a GPU
+
+    return "GEMM", times * 2 * side**3 / 1e9, call
+
+
+def network_of(threads: int):  # noqa: ANN201 (a network of PyTorch, which only some processes import)
+    import torch  # noqa: PLC0415
+
+    from pixtools.denoising.network import DnCNN  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    network = DnCNN()
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in shipped().items()})
+    return network.eval()
+
+
+CONTESTANTS = {"PixTools": pixtools, "engine": engine_alone, "eager": eager, "channels": channels, "GEMM": gemm}
+
+
+if __name__ == "__main__":
+    main()
