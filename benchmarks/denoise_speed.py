@@ -74,10 +74,10 @@ def show(
 ) -> None:
     gemm, eager = median(rates["GEMM"]), median(rates["eager"])
     print(f"{clean.shape[1]} × {clean.shape[0]}, {len(rates['GEMM'])} rounds in turn; {titles['PixTools'][0]}")
-    print(f"{'':9} {'MP/s':>8} {'best':>8} {'GFLOP/s':>9} {'of GEMM':>7} {'× eager':>7} {'PSNR':>6} {'peak MB':>7}")
+    print(f"{'':9} {'MP/s':>8} {'best':>8} {'GFLOP/s':>9} {'of GEMM':>7} {'× eager':>7} {'PSNR':>7} {'peak MB':>7}")
     for name, found in rates.items():
         rate, (result, peak) = median(found), outcomes[name]
-        score = f"{psnr(result, clean):6.2f}" if result is not None else " " * 6
+        score = f"{psnr(result, clean):7.3f}" if result is not None else " " * 7
         print(
             f"{name:9} {rate / GFLOP_PER_MEGAPIXEL:8.3f} {max(found) / GFLOP_PER_MEGAPIXEL:8.3f} {rate:9,.0f}"
             f" {rate / gemm:7.2f} {rate / eager:7.2f} {score} {peak:7,.0f}"
