@@ -21,6 +21,7 @@ from pixtools.training.start import start_as_identity
 
 MAX_SIGMA = 55.0  # of 255, as in the paper
 SIGMAS = (15, 25, 50)  # for validation
+EQUAL = 0.25  # of the patches have the same noise in all channels
 # Errors of less than 2 levels count for less: nobody sees them, and their gradients would drown all others.
 FLOOR = (2 / 255) ** 2
 
@@ -63,7 +64,7 @@ class Trainer:
     def step(self, clean: Tensor, rate: float) -> float:
         """Learn from a batch of clean patches, uint8 (N, 3, H, W); return the loss, a mean of 10 log10(MSE), dB."""
         clean = clean.to(self.device, non_blocking=True).float().div_(255)
-        noise = self._noise(clean)
+        clean, noise = self._noised(clean)
         predicted = self._predict(self._weights, clean + noise)
         loss = (predicted - noise).square().mean((1, 2, 3)).add(FLOOR).log10().mean().mul(10)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -81,15 +82,19 @@ class Trainer:
                 self._average[name].lerp_(value, 1 - decay)
         return loss.item()
 
-    def _noise(self, clean: Tensor) -> Tensor:
-        """White Gaussian noise, not clipped, of a sigma of its own for each patch: more strong than weak noise.
+    def _noised(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the clean patches and white Gaussian noise for them, not clipped, each of a sigma of its own.
 
-        Strong noise takes longest to learn, for it needs the widest surroundings.
+        There is more strong than weak noise: it takes longest to learn, for it needs the widest surroundings. In some
+        patches the noise is the same in all channels, and half of these are grey: else the network would take the
+        noise of grey pictures, and of cameras that smooth colours, for texture.
         """
         generator = torch.Generator(self.device).manual_seed(self._seed * 1_000_003 + self.steps)
         noise = torch.empty_like(clean).normal_(generator=generator)
-        sigma = torch.empty(len(clean), 1, 1, 1, device=self.device)
-        return noise.mul_(sigma.uniform_(generator=generator).sqrt_().mul_(MAX_SIGMA / 255))
+        chance = torch.empty(2, len(clean), 1, 1, 1, device=self.device).uniform_(generator=generator)
+        sigma, kind = chance[0].sqrt() * (MAX_SIGMA / 255), chance[1]
+        noise = torch.where(kind < EQUAL, noise[:, :1], noise) * sigma
+        return torch.where(kind < EQUAL / 2, clean.mean(1, keepdim=True), clean), noise
 
     def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
         shaped = {name: self._shape(name, value.bfloat16()) for name, value in weights.items()}
