@@ -12,6 +12,7 @@ CONVERTER = "ray::Converter.run"  # one at work
 DISPATCHER = "ray::Dispatcher"
 SWEEPER = "ray::Sweeper"
 INGRESS = "ray::ServeReplica:pixtools:ingress"
+DENOISER = "ray::ServeReplica:denoiser:Denoiser"
 
 
 def find(stack, title: str, patience: float = 30) -> list[psutil.Process]:

@@ -14,12 +14,13 @@ from images import LIMITS
 from PIL import Image
 
 from actors import fleet
+from actors.denoisers import Denoisers
 from actors.pool import ConverterPool
 from dag.graph import Graph
 from dag.plan import Source
 from dag.segments import Inputs, segments
 from dag.specification import build
-from pixtools.errors import CorruptImage, StepTimedOut
+from pixtools.errors import CorruptImage, DenoiserDown, StepTimedOut
 from pixtools.outcomes import Began, Crashed, Done, Failed
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -74,6 +75,7 @@ class Run:
             self.plan,
             inputs=Inputs("test", self.source_key, self.source_bytes),
             converters=pool,
+            denoiser=Denoisers(self.settings, lambda: None).of("it"),
             deadline_s=self.deadline_s,
             report=self.outcomes.append,
         )
@@ -186,3 +188,19 @@ def test_the_fleet_is_launched_once_and_replaced_when_its_settings_change(settin
 def fleet_names(cluster) -> set[str]:
     actors = cluster.util.list_named_actors(all_namespaces=True)
     return {actor["name"] for actor in actors if actor["namespace"] == fleet.NAMESPACE}
+
+
+def test_without_a_denoiser_its_step_fails_for_now_and_the_others_go_on(settings, blobs):
+    steps = {
+        "clean": {"op": "denoise", "input": "source"},
+        "web": {"op": "webp", "input": "clean"},
+        "plain": {"op": "jpg", "input": "source"},
+    }
+
+    outcomes = asyncio.run(Run(settings, blobs, photo(320, 240, 9), steps, converters=1).go())
+
+    assert isinstance(outcomes["plain"], Done)
+    assert isinstance(outcomes["clean"].error, DenoiserDown)
+    assert outcomes["clean"].error.retryable
+    assert "not deployed" in outcomes["clean"].error.detail
+    assert "web" not in outcomes
