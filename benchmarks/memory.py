@@ -53,7 +53,7 @@ def kilobytes(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 settings, orders = pickle.load(sys.stdin.buffer)
-converter = Converter(settings, share=lambda pixels: pixels)
+converter = Converter(settings)
 converter.ready()
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
 idle = {name: kilobytes(name) for name in ("VmData:", "VmRSS:")}

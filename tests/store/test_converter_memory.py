@@ -24,7 +24,7 @@ PROGRAM = """
 import pickle, sys
 from actors.converter import Converter
 settings, order = pickle.load(sys.stdin.buffer)
-converter = Converter(settings, share=lambda pixels: pixels)
+converter = Converter(settings)
 converter.ready()
 for _ in range(2):  # it goes on with the next order as if nothing had been
     outcomes = list(converter.run(order))

@@ -9,14 +9,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from denoisers import Plain
 from images import LIMITS, camera_jpeg
 
 from actors.converter import Converter
 from dag.graph import Graph
 from dag.plan import Plan, Source
-from dag.segments import Inputs, Order
+from dag.segments import Inferred, Inputs, Order
 from dag.specification import build
 from pixtools.blob_store import BlobStore
+from pixtools.denoising.restoration import denoise
+from pixtools.operations.base import Params
 from pixtools.outcomes import Done, Failed, Outcome
 
 pytestmark = pytest.mark.anyio
@@ -40,15 +43,26 @@ class Here:
         return self
 
     async def remote(self, order: Order, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
-        for item in self._converter.run(order, *pixels):
+        for item in self._converter.run(order, *[await ref for ref in pixels]):
             ref: asyncio.Future[Any] = asyncio.Future()
             ref.set_result(item)
             yield ref
             await asyncio.sleep(0)
 
 
-def share(pixels: Any) -> Any:
-    return pixels
+class HereToo:
+    """A denoiser of this process: a real one, of a network that has learned nothing, which is enough to tell apart."""
+
+    def __init__(self) -> None:
+        self.pictures = 0
+
+    async def run(self, pixels: asyncio.Future[Any], params: Params) -> asyncio.Future[Any]:
+        self.pictures += 1
+        frames, rest = await pixels
+        made, report = denoise(Plain(), frames, params.strength)
+        inferred: asyncio.Future[Any] = asyncio.Future()
+        inferred.set_result(Inferred(made, rest, {"sigma": report.sigma}))
+        return inferred
 
 
 Runner = Callable[..., Any]
@@ -58,6 +72,7 @@ Runner = Callable[..., Any]
 def run(settings) -> Runner:
     """Run the work that is left of a document, with the artifacts that it has already; return what came of it."""
     blobs, owner, source = BlobStore(settings), uuid.uuid4().hex, camera_jpeg()
+    denoiser = HereToo()
     sha256 = hashlib.sha256(source).hexdigest()
     blobs.put(f"sources/{sha256}", source, "image/jpeg")
 
@@ -69,14 +84,17 @@ def run(settings) -> Runner:
         graph = Graph(
             plan,
             inputs=Inputs(owner, f"sources/{sha256}", len(source)),
-            converters=Here(Converter(settings, share), idle),
+            converters=Here(Converter(settings), idle),
+            denoiser=denoiser,
             deadline_s=10,
             report=reported.append,
         )
         async with asyncio.timeout(20):
-            await graph.run(plan.work(frozenset(done or {}), frozenset()), done or {})
+            there = frozenset(done or {})
+            await graph.run(plan.work(there, frozenset(), filed=there), done or {})
         return {item.step: item for item in reported if isinstance(item, (Done, Failed))}
 
+    run.denoiser = denoiser  # type: ignore[attr-defined]
     return run
 
 
@@ -119,3 +137,45 @@ async def test_a_bundle_of_the_source_alone_holds_the_source(run):
     outcomes = await run({"z": {"op": "zip", "input": "source"}})
 
     assert outcomes["z"].stored.bytes > 2_000
+
+
+CLEANED = {
+    "d": {"op": "denoise", "input": "source"},
+    "a": {"op": "png", "input": "d"},
+    "b": {"op": "webp", "input": "d", "lossless": True},
+    "c": {"op": "jpg", "input": "source"},
+    "z": {"op": "zip", "input": ["d", "a", "b"]},
+}
+
+
+@pytest.mark.parametrize("idle", [1, 4])
+async def test_an_inference_runs_between_the_steps_before_and_after_it(run, idle):
+    outcomes = await run(CLEANED, idle=idle)
+
+    assert outcomes.keys() == CLEANED.keys()
+    assert {type(outcome) for outcome in outcomes.values()} == {Done}
+    assert run.denoiser.pictures == 1
+    assert outcomes["d"].stored.result["sigma"] >= 0
+    assert outcomes["a"].stored.sha256 != outcomes["c"].stored.sha256
+
+
+@pytest.mark.parametrize("idle", [1, 4])
+async def test_what_an_inference_made_is_made_once_whatever_is_asked_of_it_later(run, idle):
+    first = await run(CLEANED)
+
+    again = await run(CLEANED, done={"d": first["d"].stored.blob_key}, idle=idle)
+
+    assert run.denoiser.pictures == 1
+    assert again.keys() == CLEANED.keys() - {"d"}
+    for name in ("a", "b", "z"):
+        assert again[name].stored.sha256 == first[name].stored.sha256, name
+
+
+async def test_inferences_follow_one_another(run):
+    document = CLEANED | {"e": {"op": "denoise", "input": "d"}, "f": {"op": "resize", "input": "e", "width": 20}}
+
+    outcomes = await run(document)
+
+    assert {type(outcome) for outcome in outcomes.values()} == {Done}
+    assert run.denoiser.pictures == 2
+    assert (outcomes["f"].stored.width, outcomes["e"].stored.width) == (20, outcomes["d"].stored.width)
