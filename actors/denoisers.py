@@ -69,28 +69,38 @@ class Denoisers:
 
         response = (await self._connect()).run.remote(pixels, params)
         try:
-            async with asyncio.timeout(self._patience_s):
-                stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's own way to pass pixels by reference)
-                progress: Progress = await (await anext(stream))
-            while progress.done < progress.total:
-                async with asyncio.timeout(self._deadline_s):
-                    progress = await (await anext(stream))
-            return await anext(stream)
+            return await self._follow(await self._begin(response))
         except BackPressureError as error:
             raise DenoiserBusy("It is tried again by itself.") from error
         except RayServeException as error:
             raise DenoiserDown(f"Ray Serve says: {error}") from error
+        except BaseException:
+            response.cancel()  # nobody waits for it any longer
+            raise
+
+    async def _begin(self, response: Any) -> Any:
+        """Wait until a replica has the picture, which it says by a first word; return its stream."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's way to pass on pixels by reference)
+                await (await anext(stream))
         except TimeoutError as error:
-            response.cancel()
-            if "progress" in locals():
-                raise StepTimedOut(f"The denoiser got no further for {self._deadline_s:g} seconds.") from error
             raise DenoiserDown(
                 f"None began within {self._patience_s:g} seconds. Look at the application `{APPLICATION}` in Ray's "
                 "dashboard: its replicas may find no node with what they ask for."
             ) from error
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
+        return stream
+
+    async def _follow(self, stream: Any) -> Any:
+        """Return the reference to what was made, once it is made."""
+        try:
+            progress = Progress(0, 1)
+            while progress.done < progress.total:
+                async with asyncio.timeout(self._deadline_s):
+                    progress = await (await anext(stream))
+            return await anext(stream)
+        except TimeoutError as error:
+            raise StepTimedOut(f"The denoiser got no further for {self._deadline_s:g} seconds.") from error
 
     async def _connect(self) -> Any:
         if self._handle is None:
