@@ -14,10 +14,10 @@ import { bytes, dimensions, ended, format, jobState, moment } from "/static/word
 const at = (id) => document.getElementById(id);
 
 /**
- * Show the job `id` until `signal` aborts. `onJob` hears each look at it, `onMove` each change of its state. Answers
+ * Show the job `id` until `signal` aborts, beside its photo where that is at hand as the file `source`. `onJob` hears each look at it, `onMove` each change of its state. Answers
  * `watch`, which follows a job that has ended once more: for when a step of it is to run again.
  */
-export function watchJob(id, { signal, titles, onJob, onMove }) {
+export function watchJob(id, { signal, titles, source, onJob, onMove }) {
   let last = null;
   let wanted = false;
   let following = false;
@@ -41,7 +41,7 @@ export function watchJob(id, { signal, titles, onJob, onMove }) {
   }
 
   function show(job) {
-    render(job, titles, renew);
+    render(job, { titles, source, renew });
     actions.show(job);
     tell(job, last);
     onJob(job);
@@ -80,7 +80,7 @@ function clear(id) {
   fill(at("results"));
 }
 
-function render(job, titles, renew) {
+function render(job, { titles, source, renew }) {
   at("job-body").hidden = false;
   at("job-results").hidden = false;
   at("job-title").textContent = job.source.name;
@@ -92,7 +92,7 @@ function render(job, titles, renew) {
   showProgress(at("job-bar"), at("job-done"), job);
   at("job-again").hidden = !ended(job);
   showSteps(at("job-steps"), job, titles);
-  const made = showResults(at("results"), job, renew);
+  const made = showResults(at("results"), job, { source, renew });
   at("results-none").hidden = made > 0;
   at("results-none").textContent = ended(job) ? "This job has no results." : "Results appear here as each step ends.";
   at("job-kept").textContent = whatIsKept(job, made);

@@ -30,13 +30,15 @@ async function open() {
 
 function wire({ operations, limits, media_types: mediaTypes }) {
   const titles = new Map(operations.map(({ op, title }) => [op, title]));
+  const sources = new Map(); // the photos of the jobs that this page has started: the service gives none back
   const history = jobHistory({ signal: leaving.signal });
   const draft = new Draft(operations);
   draftStore.restore(draft);
   let start = { refresh: () => {} }; // until photo and steps exist for it to look at
   const photo = photoPicker({ limits, mediaTypes, onChange: () => start.refresh() });
   const steps = builder({ draft, operations, onChange: () => { start.refresh(); draftStore.save(draft); } });
-  start = submission({ draft, photo, builder: steps, onAccepted: (job) => {
+  start = submission({ draft, photo, builder: steps, onAccepted: (job, file) => {
+    sources.set(job.id, file);
     draftStore.clear();
     location.hash = `#/jobs/${job.id}`;
     history.refresh();
@@ -63,7 +65,7 @@ function wire({ operations, limits, media_types: mediaTypes }) {
       document.getElementById(id ? "job-title" : "build-title").focus({ preventScroll: true });
     }
     watch = () => {};
-    if (id) watch = watchJob(id, { signal: viewing.signal, titles, onJob: (job) => { shown = job; }, onMove: refresh });
+    if (id) watch = watchJob(id, { signal: viewing.signal, titles, source: sources.get(id), onJob: (job) => { shown = job; }, onMove: refresh });
   }
 
   document.getElementById("job-again").addEventListener("click", () => {

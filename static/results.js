@@ -1,16 +1,17 @@
 // What a job has made: one card for each artifact.
 
+import { compare } from "/static/compare.js";
 import { el, icon, keep } from "/static/element.js";
 import { facts } from "/static/facts.js";
 import { bytes, change, dimensions, format, outcome } from "/static/words.js";
 
-/** `renew()` answers the job afresh, with URLs that have not expired. */
-export function showResults(parent, job, renew) {
+/** `source` is the file of the photo, where it is at hand. `renew()` answers the job afresh, with URLs that have not expired. */
+export function showResults(parent, job, { source, renew }) {
   const made = Object.entries(job.steps).filter(([, step]) => step.artifact || step.result);
   keep(parent, made, {
     key: ([name]) => name,
     signature: ([, step]) => JSON.stringify([step.artifact?.sha256, step.artifact?.name, step.result]),
-    create: ([name, step]) => card(name, step, job.source, renew),
+    create: ([name, step]) => card(name, step, job.source, { renew, before: isRestored(step) ? source : null }),
     refresh: (node, [, { artifact }]) => {
       const link = node.querySelector("a.download");
       if (!link || !artifact) return;
@@ -21,25 +22,29 @@ export function showResults(parent, job, renew) {
   return made.length;
 }
 
-function card(name, { artifact, result }, source, renew) {
-  const shown = artifact && picture(name, artifact);
+// Of the same size as the photo and to be looked at beside it.
+const isRestored = ({ op, input }) => op === "denoise" && input[0] === "source";
+
+function card(name, { op, artifact, result }, source, { renew, before }) {
+  const shown = artifact && picture(name, artifact, before);
   return el("li", { class: shown ? "result" : "result has-facts" },
     shown,
     el("div", { class: "result-body" },
       el("h3", {}, name),
       artifact && about(artifact, source),
-      result && (shown ? el("p", { class: "result-outcome" }, outcome(result)) : facts(result)),
+      result && (op === "metadata" ? facts(result) : el("p", { class: "result-outcome" }, outcome(result))),
       artifact && download(name, artifact, renew)));
 }
 
-function picture(name, { media_type: type, url }) {
+function picture(name, { media_type: type, url }, before) {
   if (!type.startsWith("image/")) return type === "application/json" ? null : el("div", { class: "result-picture" }, icon("bundle"));
   const frame = el("div", { class: "result-picture" });
   const image = el("img", {
-    src: url, alt: `Result ${name}`, loading: "lazy",
+    src: url, alt: `Result ${name}`, loading: before ? "eager" : "lazy",
     on: { error: () => frame.replaceChildren(el("p", { class: "no-picture" }, "No preview here. The download works.")) },
   });
   frame.append(image);
+  if (before) compare(frame, image, before);
   return frame;
 }
 

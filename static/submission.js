@@ -55,7 +55,7 @@ export function submission({ draft, photo, builder, onAccepted }) {
       const job = await createJob({ file, parts, steps, key: attempt.key, signal: sending.signal, onProgress: progress });
       attempt = null;
       sending = null;
-      onAccepted(job);
+      onAccepted(job, file);
     } catch (error) {
       const cancelled = sending.signal.aborted;
       sending = null;

@@ -15,6 +15,10 @@ const SUGGESTIONS = [
       all: from("zip", ["web", "small"]),
     },
   },
+  {
+    title: "Less noise, as JPG",
+    steps: { denoise: from("denoise"), jpg: from("jpg", ["denoise"]) },
+  },
 ];
 
 /** Those that this service can do. */

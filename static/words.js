@@ -50,14 +50,27 @@ export function change(before, after) {
 
 const LOWERED = { max_bytes: "to stay within the bytes allowed", keep_smaller: "to be no larger than the source" };
 
-/** How an encoder came to its file, where it had a goal: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes". */
-export function outcome({ quality, lowered_for: cap, score, target, reached, encodes }) {
+/** How a step came to its picture: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes", or what noise was in it. */
+export const outcome = (result) => (result.sigma === undefined ? goal(result) : noise(result));
+
+function goal({ quality, lowered_for: cap, score, target, reached, encodes }) {
   const missed = reached === false ? ` of the ${target} asked for` : "";
   return [
     quality !== undefined && `quality ${quality}${cap ? `, lowered ${LOWERED[cap] ?? `for ${cap}`}` : ""}`,
     score !== undefined && `score ${score}${missed} (SSIMULACRA2)`,
     encodes !== undefined && plural(encodes, "encode"),
   ].filter(Boolean).join(" · ");
+}
+
+const LEFT = {
+  clean: "too little to take away, so it was left as it was; with noise “any” it is denoised all the same",
+  strength: "left as it was, for the strength is 0",
+};
+
+function noise({ sigma, denoised, skipped }) {
+  const found = sigma > 0 ? `noise with a standard deviation of ${sigma} (of 255 levels)` : "no noise found";
+  const done = denoised ? "denoised" : LEFT[skipped] ?? "left as it was";
+  return `${found} · ${done}`;
 }
 
 export function duration(ms) {

@@ -55,6 +55,14 @@ def cut(seed: int) -> dict:
     return whole | {"name": f"cut-{seed}.jpg", "buffer": whole["buffer"][: len(whole["buffer"]) // 2]}
 
 
+def noisy(seed: int) -> dict:
+    """A PNG whose noise has a standard deviation of 20 levels."""
+    smooth = np.linspace((60, 90, 120), (190, 160, 130), 500)[None]  # (1, 500, 3)
+    noise = np.random.default_rng(seed).normal(0, 20, (300, 500, 3))
+    data = saved(np.uint8(np.clip(np.rint(smooth + noise), 0, 255)), "PNG")
+    return {"name": f"noisy-{seed}.png", "mimeType": "image/png", "buffer": data}
+
+
 def add(page, *titles):
     for title in titles:
         page.get_by_role("button", name=f"Add {title}", exact=True).click()
@@ -273,6 +281,51 @@ def test_goals_that_were_set_in_the_form_are_told_with_the_result(page):
         re.compile(r"quality \d\d?, lowered to be no larger than the source · \d encodes"),
     )
     expect(result(page, "avif")).to_contain_text(re.compile("smaller|same size"))
+    assert page.faults == []
+
+
+def test_a_noisy_photo_is_denoised_and_its_noise_is_told(page):
+    page.get_by_label("Choose a photo").set_input_files(noisy(16))
+    press(page, "Less noise, as JPG")
+    start(page)
+    wait_until_succeeded(page)
+    expect(result(page, "denoise")).to_contain_text(
+        re.compile(r"noise with a standard deviation of (19|20|21)(\.\d)? \(of 255 levels\) · denoised"),
+    )
+    picture = np.asarray(Image.open(io.BytesIO(download(page, "jpg"))).convert("RGB"))
+    assert picture.std(axis=0).mean() < 10  # along its columns there was nothing but noise
+
+    press(page, "Same steps, another photo")
+    page.get_by_label("Choose a photo").set_input_files(photo(17))
+    step(page, "denoise").get_by_label("Noise", exact=True).select_option('"auto"')
+    start(page)
+    wait_until_succeeded(page)
+    expect(result(page, "denoise")).to_contain_text("left as it was; with noise “any” it is denoised all the same")
+    assert page.faults == []
+
+
+def test_before_and_after_are_compared_by_an_edge_that_the_keyboard_moves(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.get_by_label("Choose a photo").set_input_files(noisy(18))
+    add(page, "Denoise")
+    start(page)
+    wait_until_succeeded(page)
+    edge = result(page, "denoise").get_by_role("slider", name="Edge between before and after")
+    expect(edge).to_have_attribute("aria-valuetext", "source in the left 50 %, result in the rest")
+    edge.press("ArrowLeft")
+    expect(edge).to_have_attribute("aria-valuetext", "source in the left 49 %, result in the rest")
+    expect(page.locator(".comparison-before")).to_have_css(
+        "clip-path", re.compile(r"inset\(0(px)? calc\(51%|inset\(0(px)? 51%")
+    )
+    edge.press("Home")
+    expect(edge).to_have_value("0")
+    press(page, "Actual pixels")
+    expect(page.get_by_role("button", name="Actual pixels")).to_have_attribute("aria-pressed", "true")
+    assert_fits_a_phone(page)
+
+    page.reload()  # which loses the file of the photo: the service does not give it back
+    expect(result(page, "denoise").get_by_alt_text("Result denoise")).to_be_visible()
+    expect(page.locator(".comparison")).to_have_count(0)
     assert page.faults == []
 
 
