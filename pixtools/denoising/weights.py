@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 from pixtools.blob_store import BlobStore
 from pixtools.dncnn import Weights, load, shipped
-from pixtools.errors import ObjectMissing, WeightsUnusable
+from pixtools.errors import ObjectMissing, StorageRefused, WeightsUnusable
 from pixtools.settings import Settings
 
 
 def obtain(settings: Settings) -> Weights:
-    """Read the weights; raises WeightsUnusable, and what object storage raises when it cannot be asked."""
+    """Read the weights; raises WeightsUnusable, and StorageDown where object storage cannot be asked."""
     name = settings.denoise_weights
     if name is None:
         return shipped()
@@ -21,10 +21,12 @@ def obtain(settings: Settings) -> Weights:
 
 def _read(name: str, settings: Settings) -> bytes:
     address = urlsplit(name)
+    if "://" in name and not (address.scheme == "s3" and address.netloc and address.path.strip("/")):
+        raise WeightsUnusable(f"{name} is no address: set PIXTOOLS_DENOISE_WEIGHTS to a path, or to s3://bucket/key")
     try:
-        if address.scheme == "s3":
+        if "://" in name:
             blobs = BlobStore(settings.model_copy(update={"s3_bucket": address.netloc}))
-            return blobs.get(address.path.lstrip("/"))
+            return blobs.get(address.path.removeprefix("/"))
         return Path(name).read_bytes()
-    except (OSError, ObjectMissing) as error:
+    except (OSError, ObjectMissing, StorageRefused) as error:
         raise WeightsUnusable(f"Cannot read {name}: {error}. Correct PIXTOOLS_DENOISE_WEIGHTS.") from error

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pixtools.database import engine
+from pixtools.dncnn import SHIPPED_SHA256
 from pixtools.settings import Settings
 
 URLS = {"database_url": "postgresql://user:secret@db/x", "redis_url": "redis://:secret@cache/0"}
@@ -37,6 +38,26 @@ def test_settings_cannot_be_changed():
 def test_a_limit_of_zero_is_refused(name):
     with pytest.raises(ValidationError, match=name):
         Settings(**URLS, **{name: 0})
+
+
+WEIGHTS, DIGEST = "s3://models/weights.safetensors", "0f" * 32
+
+
+def test_the_weights_of_the_denoiser_are_named_by_their_digest():
+    assert Settings(**URLS).weights_sha256 == SHIPPED_SHA256
+    assert Settings(**URLS, denoise_weights=WEIGHTS, denoise_weights_sha256=DIGEST).weights_sha256 == DIGEST
+
+
+@pytest.mark.parametrize("half", [{"denoise_weights": WEIGHTS}, {"denoise_weights_sha256": DIGEST}])
+def test_weights_without_a_digest_and_a_digest_without_weights_are_refused(half):
+    with pytest.raises(ValidationError, match="WEIGHTS and PIXTOOLS_DENOISE_WEIGHTS_SHA256 go together: set both, or"):
+        Settings(**URLS, **half)
+
+
+@pytest.mark.parametrize("digest", [DIGEST[1:], DIGEST.upper(), f"sha256:{DIGEST}"])
+def test_what_is_no_digest_is_refused(digest):
+    with pytest.raises(ValidationError, match="denoise_weights_sha256"):
+        Settings(**URLS, denoise_weights=WEIGHTS, denoise_weights_sha256=digest)
 
 
 @pytest.mark.parametrize("url", ["mysql://db/x", "sqlite:///x", "db", ""])
