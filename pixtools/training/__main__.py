@@ -3,68 +3,38 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from pixtools.training.photos import Batches, Photos, Shape, crops, split
-from pixtools.training.trainer import Schedule, Trainer
-
-# Most is learned from small patches, of many photos a batch; the last part from patches in which most pixels see
-# their whole surroundings, as they do in a picture.
-SIDES = ((0.6, 64), (1.0, 112))
-CROP = 192
-
-
-class Run:
-    """A folder with what a run leaves: checkpoint.pt, log.jsonl, progress.png, weights.safetensors."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._checkpoint, self._log = folder / "checkpoint.pt", folder / "log.jsonl"
-
-    def resume(self, trainer: Trainer) -> bool:
-        if not self._checkpoint.exists():
-            return False
-        trainer.load_state_dict(torch.load(self._checkpoint, map_location=trainer.device, weights_only=True))
-        return True
-
-    def save(self, trainer: Trainer) -> None:
-        # Both by renaming: what is there is whole whenever the run is killed.
-        draft = self.folder / "draft"
-        torch.save(trainer.state_dict(), draft)
-        draft.replace(self._checkpoint)
-        save_file(trainer.averaged(), draft)
-        draft.replace(self.folder / "weights.safetensors")
-
-    def log(self, line: dict[str, Any]) -> None:
-        with self._log.open("a") as log:
-            log.write(json.dumps(line) + "\n")
-
-
-def batches(photos: Photos, trainer: Trainer, shape: Shape, seed: int, workers: int) -> Iterator[Tensor]:
-    steps = range(trainer.steps, 2**40)
-    return iter(DataLoader(Batches(photos, shape, seed), batch_size=None, sampler=steps, num_workers=workers))
+CROP = 192  # the side of what is cut from the photos to judge by, in pixels
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's folder.")
-@click.option("--megapixels", default=500.0, help="Length of the whole run, in megapixels of patches.")
-@click.option("--batch-pixels", default=50_000, help="Size of a batch.")
-@click.option("--rate", default=0.01, help="Highest learning rate of Muon.")
-@click.option("--seed", default=1, help="Of the first weights, the patches and the noise.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda.")
-@click.option("--workers", default=0, help="Processes that cut patches; a GPU wants some.")
-@click.option("--every", default=300.0, help="Seconds between checkpoints.")
+@click.option(
+    "--megapixels",
+    default=500.0,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Length of the whole run, in megapixels of patches.",
+)
+@click.option("--batch-pixels", default=50_000, type=click.IntRange(min=1), help="Size of a batch.")
+@click.option(
+    "--rate", default=0.01, type=click.FloatRange(min=0, min_open=True), help="Highest learning rate of Muon."
+)
+@click.option(
+    "--seed", default=1, type=click.IntRange(0, 2**32 - 1), help="Of the first weights, the patches and the noise."
+)
+@click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto takes a GPU where there is one."
+)
+@click.option("--workers", default=0, type=click.IntRange(min=0), help="Processes that cut patches; a GPU wants some.")
+@click.option("--every", default=300.0, type=click.FloatRange(min=0), help="Seconds between checkpoints.")
 def main(
     folders: tuple[Path, ...],
     out: Path,
@@ -72,38 +42,61 @@ def main(
     batch_pixels: int,
     rate: float,
     seed: int,
-    device: str,
+    device: Literal["auto", "cpu", "cuda"],
     workers: int,
     every: float,
 ) -> None:
-    run, schedule, trainer = Run(out), Schedule(rate), Trainer(torch.device(device), seed)
-    learn, judge = split(folders)
-    photos, pictures = Photos(learn), crops(judge, CROP)
+    """Train the denoiser on the clean photos of FOLDERS, or go on with the run in --out.
+
+    Ctrl-C saves a checkpoint and ends; the same command goes on from there, as if nothing had been.
+    """
+    device = _device(device)
+    # They import PyTorch.
+    from pixtools.training import photos as from_photos  # noqa: PLC0415
+    from pixtools.training.run import Plan, Run, train  # noqa: PLC0415
+    from pixtools.training.trainer import Schedule, Trainer  # noqa: PLC0415
+
+    plan, run, trainer = Plan(megapixels * 1e6, batch_pixels, Schedule(rate)), Run(out), Trainer(device, seed)
+    try:
+        learn, judge = from_photos.split(folders)
+        photos, pictures = from_photos.Photos(learn, plan.largest_side), from_photos.crops(judge, CROP)
+        resumed = run.resume(trainer)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
     click.echo(f"{len(learn)} photos to learn from, {len(judge)} to judge by")
-    if run.resume(trainer):
+    if resumed:
         click.echo(f"Going on from step {trainer.steps}.")
-    pixels = megapixels * 1e6
-    for end, side in SIDES:
-        shape = Shape(max(1, round(batch_pixels / side**2)), side)
-        last, done, losses = time.monotonic(), trainer.pixels, []
-        for clean in batches(photos, trainer, shape, seed, workers):
-            if trainer.pixels >= end * pixels:
-                break
-            losses.append(trainer.step(clean, schedule.at(trainer.pixels / pixels)))
-            now = time.monotonic()
-            if now - last >= every or trainer.pixels >= end * pixels:
-                run.save(trainer)
-                line = {
-                    "steps": trainer.steps,
-                    "megapixels": round(trainer.pixels / 1e6, 2),
-                    "rate": round(schedule.at(trainer.pixels / pixels), 5),
-                    "loss": round(sum(losses) / len(losses), 3),
-                    "kpx_per_s": round((trainer.pixels - done) / (now - last) / 1e3, 1),
-                    "psnr": {sigma: round(found, 3) for sigma, found in trainer.validate(pictures).items()},
-                }
-                run.log(line)
-                click.echo(json.dumps(line))
-                last, done, losses = time.monotonic(), trainer.pixels, []
+    if trainer.pixels >= plan.pixels:
+        click.echo(f"{trainer.pixels / 1e6:.2f} megapixels are done already: give more --megapixels to go on.")
+        return
+    stopped = _stopped_by_signal()
+    for line in train(run, trainer, plan, photos, pictures, every=every, workers=workers, stopped=stopped):
+        click.echo(json.dumps(line))
+    if trainer.pixels < plan.pixels:
+        click.echo(f"Stopped after step {trainer.steps}: the same command goes on from there.")
+
+
+def _device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    try:
+        import_module("matplotlib")  # is not to be missed at the first checkpoint
+        import torch  # noqa: PLC0415 (an optional extra)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"Training needs {error.name}: pip install 'pixtools[train]'") from None
+    if name == "cuda" and not torch.cuda.is_available():
+        raise click.ClickException(f"PyTorch {torch.__version__} sees no GPU: give it one, or --device cpu")
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _stopped_by_signal() -> Callable[[], bool]:
+    """Return what says whether Ctrl-C was pressed: the step at hand is finished first; a second one does not wait."""
+    came = []
+
+    def stop(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+    return lambda: bool(came)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +24,32 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 def read(path: Path, scale: float = 1.0) -> Pixels:
-    with Image.open(path) as opened:
+    with _open(path) as opened:
         image = opened.convert("RGB")
     if scale != 1.0:
         size = (round(image.width * scale), round(image.height * scale))
         image = image.resize(size, Image.Resampling.LANCZOS)
     return np.asarray(image)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}): take it out of its folder") from error
+
+
+def check(paths: Iterable[Path], least: int) -> None:
+    """Look at the size of photos; raises ValueError for one with a side of less than `least` pixels."""
+    for path in paths:
+        with _open(path) as image:
+            if min(image.size) < least:
+                raise ValueError(
+                    f"{path} has {image.width} × {image.height} pixels, too few for patches: take it out of its "
+                    f"folder, or put one of at least {least} × {least} in its place"
+                )
 
 
 def find(folder: Path) -> list[Path]:
@@ -39,19 +61,28 @@ def find(folder: Path) -> list[Path]:
 
 
 def split(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Split the photos of some folders: those to learn from, and those to judge by."""
+    """Split the photos of some folders: those to learn from, and those to judge by.
+
+    Raises FileNotFoundError where a folder has no photo, and ValueError where none is left to learn from.
+    """
     learn, judge = [], []
     for folder in folders:
         found = find(folder)
         judge += found[::HELD_OUT]
         learn += [path for n, path in enumerate(found) if n % HELD_OUT]
+    if not learn:
+        raise ValueError("The photo of each folder is held out to judge by, and none is left to learn from: add some")
     return learn, judge
 
 
 class Photos:
-    """Clean photos in memory, at several scales."""
+    """Clean photos in memory, at several scales, from each of which patches of `side` can be cut.
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    Raises ValueError, naming the photo, where one cannot be read or is too small.
+    """
+
+    def __init__(self, paths: Sequence[Path], side: int) -> None:
+        check(paths, math.ceil(side / min(SCALES)))
         self._images = [read(path, scale) for path in paths for scale in SCALES]
         # A large photo is drawn more often, but by less than it is larger: its pixels are like each other.
         chances = np.sqrt([image.size for image in self._images])
@@ -95,8 +126,9 @@ class Batches(Dataset[Tensor]):
         return torch.from_numpy(patches).permute(0, 3, 1, 2)
 
 
-def crops(paths: Iterable[Path], side: int) -> Tensor:
-    """Cut the middle of each photo, for validation: uint8 (N, 3, side, side)."""
+def crops(paths: Sequence[Path], side: int) -> Tensor:
+    """Cut the middle of each photo, for validation: uint8 (N, 3, side, side). Raises ValueError as Photos does."""
+    check(paths, side)
     cut = []
     for image in map(read, paths):
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2

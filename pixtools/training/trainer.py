@@ -43,11 +43,11 @@ class Schedule:
 class Trainer:
     """A DnCNN in training on `device`: master weights in float32, the work in bfloat16."""
 
-    def __init__(self, device: torch.device, seed: int, ema: float = 0.998) -> None:
-        self.device, self._seed, self._decay = device, seed, ema
+    def __init__(self, device: str, seed: int, ema: float = 0.998) -> None:
+        self.device, self.seed, self._decay = torch.device(device), seed, ema
         self._network = DnCNN()
         start_as_identity(self._network, torch.Generator().manual_seed(seed))
-        self._network.to(device)
+        self._network.to(self.device)
         named = dict(self._network.named_parameters())
         self._shapes = {name: weight.shape for name, weight in named.items()}
         inner = [name for name, shape in self._shapes.items() if shape[:2] == (WIDTH, WIDTH)]
@@ -89,7 +89,7 @@ class Trainer:
         patches the noise is the same in all channels, and half of these are grey: else the network would take the
         noise of grey pictures, and of cameras that smooth colours, for texture.
         """
-        generator = torch.Generator(self.device).manual_seed(self._seed * 1_000_003 + self.steps)
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.steps)
         noise = torch.empty_like(clean).normal_(generator=generator)
         chance = torch.empty(2, len(clean), 1, 1, 1, device=self.device).uniform_(generator=generator)
         sigma, kind = chance[0].sqrt() * (MAX_SIGMA / 255), chance[1]
@@ -123,6 +123,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "seed": self.seed,
             "weights": {name: value.detach() for name, value in self._weights.items()},
             "average": self._average,
             "muon": self._muon.state_dict(),
