@@ -21,6 +21,7 @@ APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
 
 _TRIES = 5  # of one picture, at replicas that die under it; what they make of it kills none
 _PAUSE_S = 1.0
+_LOOK_S, _FAILURES = 15.0, 3  # a replica that was killed makes it unhealthy for a moment
 
 
 class Denoisers:
@@ -80,16 +81,26 @@ class Denoisers:
 
     async def _begin(self, response: Any) -> Any:
         """Wait until a replica has the picture, which it says by a first word; return its stream."""
+
+        async def begin() -> Any:
+            stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's way to pass on pixels by reference)
+            await (await anext(stream))
+            return stream
+
+        beginning = asyncio.create_task(begin())
+        watching = asyncio.create_task(_until_it_fails())
         try:
-            async with asyncio.timeout(self._patience_s):
-                stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's way to pass on pixels by reference)
-                await (await anext(stream))
-        except TimeoutError as error:
+            await asyncio.wait((beginning, watching), timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if beginning.done():
+                return beginning.result()
+            said = watching.result() if watching.done() else f"None began within {self._patience_s:g} seconds."
             raise DenoiserDown(
-                f"None began within {self._patience_s:g} seconds. Look at the application `{APPLICATION}` in Ray's "
-                "dashboard: its replicas may find no node with what they ask for."
-            ) from error
-        return stream
+                f"{said} Look at the application `{APPLICATION}` in Ray's dashboard: its replicas may find no node "
+                "with what they ask for, or fail as they start."
+            )
+        finally:
+            beginning.cancel()
+            watching.cancel()
 
     async def _follow(self, stream: Any) -> Any:
         """Return the reference to what was made, once it is made."""
@@ -114,6 +125,19 @@ class Denoisers:
             # By reference, also where Serve is set up to send all else by value: pixels are too large for that.
             self._handle = handle.options(stream=True, _by_reference=True)
         return self._handle
+
+
+async def _until_it_fails() -> str:
+    """Return what Serve says of replicas that do not come up, or do not stay up: else one would wait in vain."""
+    from ray import serve as ray_serve  # noqa: PLC0415 (see _connect)
+
+    failures = 0
+    while failures < _FAILURES:
+        await asyncio.sleep(_LOOK_S)
+        application = (await asyncio.to_thread(ray_serve.status)).applications.get(APPLICATION)
+        failed = application is None or application.status in ("DEPLOY_FAILED", "UNHEALTHY")
+        failures = failures + 1 if failed else 0
+    return application.deployments[DEPLOYMENT].message if application else "It is not deployed."
 
 
 class _OfJob:

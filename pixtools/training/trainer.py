@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.functional import avg_pool2d, interpolate
 
 from pixtools.denoising.network import DnCNN
 from pixtools.dncnn import WIDTH
@@ -21,7 +22,7 @@ from pixtools.training.start import start_as_identity
 
 MAX_SIGMA = 55.0  # of 255, as in the paper
 SIGMAS = (15, 25, 50)  # for validation
-EQUAL = 0.25  # of the patches have the same noise in all channels
+GREY, COARSE = 0.12, 0.13  # of the patches are grey, or have noise with coarse colours
 # Errors of less than 2 levels count for less: nobody sees them, and their gradients would drown all others.
 FLOOR = (2 / 255) ** 2
 
@@ -85,16 +86,17 @@ class Trainer:
     def _noised(self, clean: Tensor) -> tuple[Tensor, Tensor]:
         """Return the clean patches and white Gaussian noise for them, not clipped, each of a sigma of its own.
 
-        There is more strong than weak noise: it takes longest to learn, for it needs the widest surroundings. In some
-        patches the noise is the same in all channels, and half of these are grey: else the network would take the
-        noise of grey pictures, and of cameras that smooth colours, for texture.
+        There is more strong than weak noise: it takes longest to learn, for it needs the widest surroundings. Some
+        patches are grey, with noise that is the same in all channels; in as many others the noise has its colours at
+        half the size, as most JPEGs do. Else the network would take the noise of both for texture.
         """
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.steps)
         noise = torch.empty_like(clean).normal_(generator=generator)
         chance = torch.empty(2, len(clean), 1, 1, 1, device=self.device).uniform_(generator=generator)
         sigma, kind = chance[0].sqrt() * (MAX_SIGMA / 255), chance[1]
-        noise = torch.where(kind < EQUAL, noise[:, :1], noise) * sigma
-        return torch.where(kind < EQUAL / 2, clean.mean(1, keepdim=True), clean), noise
+        grey, coarse = kind < GREY, (kind >= GREY) & (kind < GREY + COARSE)
+        noise = torch.where(grey, noise[:, :1], torch.where(coarse, _with_coarse_colors(noise), noise)) * sigma
+        return torch.where(grey, clean.mean(1, keepdim=True), clean), noise
 
     def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
         shaped = {name: self._shape(name, value.bfloat16()) for name, value in weights.items()}
@@ -144,3 +146,11 @@ class Trainer:
     def averaged(self) -> dict[str, Tensor]:
         """The weights to keep, float32, by the names and shapes of `DnCNN`."""
         return {name: self._shape(name, value).contiguous().cpu() for name, value in self._average.items()}
+
+
+def _with_coarse_colors(noise: Tensor) -> Tensor:
+    """Return noise (N, 3, H, W) whose differences from its luma (BT.601) are means of 2 × 2 pixels."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=noise.device).view(1, 3, 1, 1)
+    luma = (noise * weights).sum(1, keepdim=True)
+    colors = avg_pool2d(noise - luma, 2)
+    return luma + interpolate(colors, scale_factor=2, mode="nearest")
