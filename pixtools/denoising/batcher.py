@@ -83,16 +83,19 @@ class Batcher:
             if not batch:
                 self._news.clear()
                 continue
-            try:
-                results = await asyncio.get_running_loop().run_in_executor(self._thread, self._denoise, batch)
-            except Exception as error:  # noqa: BLE001 (whatever it is belongs to those who wait)
-                for turn in batch:
-                    if not turn.result.done():
-                        turn.result.set_exception(error)
-            else:
-                for turn, result in zip(batch, results, strict=True):
-                    if not turn.result.done():
-                        turn.result.set_result(cast("Pixels", result))
+            await self._run_together(batch)
+
+    async def _run_together(self, batch: list[_Turn]) -> None:
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._denoise, batch)
+        except Exception as error:  # noqa: BLE001 (whatever it is belongs to those who wait)
+            for turn in batch:
+                if not turn.result.done():
+                    turn.result.set_exception(error)
+        else:
+            for turn, result in zip(batch, results, strict=True):
+                if not turn.result.done():
+                    turn.result.set_result(cast("Pixels", result))
 
     def _next_batch(self) -> list[_Turn]:
         """Take the tile whose turn it is, and those like it that fit beside it."""

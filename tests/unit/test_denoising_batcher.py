@@ -1,0 +1,250 @@
+"""Many pictures on one engine: each comes out as it does alone, in turn with the others."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from denoisers import Plain
+
+from pixtools.denoising.batcher import Batcher
+from pixtools.denoising.restoration import Restoration, denoise
+
+pytestmark = pytest.mark.anyio
+
+SIDE = 48  # of tiles: halos of 20 leave 8 to keep within
+
+
+def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
+    levels = np.random.default_rng(seed).normal(0.5, 0.08, (1, height, width, channels)).clip(0, 1)
+    return (levels * np.iinfo(dtype).max).round().astype(dtype)
+
+
+class Gated(Plain):
+    """Runs so many calls as it was let, and raises at those whose tiles hold a pixel of a certain colour."""
+
+    batch_pixels = 2 * SIDE**2
+    poison = (255, 0, 255)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+        self.calls = 0  # that were begun
+
+    def open(self) -> None:
+        self.gate.release(1_000_000)
+
+    def denoise(self, tiles, strengths):
+        self.calls += 1
+        assert self.gate.acquire(timeout=60)
+        if (tiles == self.poison).all(axis=3).any():
+            self.seen.append(tiles.shape)
+            raise RuntimeError("the engine is out of memory")
+        return super().denoise(tiles, strengths)
+
+    async def begins(self, calls: int) -> None:
+        while self.calls < calls:
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Gated]:
+    engine = Gated()
+    yield engine
+    engine.open()  # a thread that waits would keep the process
+
+
+@pytest.fixture
+async def batcher(engine: Gated) -> Batcher:
+    return Batcher(engine)
+
+
+async def restored(batcher, restoration):
+    """Return what comes of a picture, and how it was told to go on."""
+    told = [done async for done in batcher.restore(restoration)]
+    return restoration.output, told
+
+
+def start(batcher, pixels, strength=1.0):
+    return asyncio.create_task(restored(batcher, Restoration(pixels, strength, "any", SIDE)))
+
+
+async def test_many_pictures_at_once_come_out_as_each_does_alone(engine, batcher):
+    engine.open()
+    pictures = [
+        (noisy(50, 64), 1.0),
+        (noisy(50, 64, seed=2), 0.5),
+        (noisy(40, 33, channels=1), 1.0),
+        (noisy(60, 48, channels=4), 0.7),
+        (noisy(50, 64, dtype=np.uint16), 1.0),
+    ]
+
+    tasks = [start(batcher, pixels, strength) for pixels, strength in pictures]
+
+    for task, (pixels, strength) in zip(tasks, pictures, strict=True):
+        found, told = await task
+        expected, _ = denoise(Plain(), pixels, strength, "any", SIDE)
+        assert found.dtype == expected.dtype
+        # Sums in another order, as a batch has them, may round to the next number.
+        assert np.abs(found.astype(int) - expected).max() <= (1 if found.dtype == np.uint8 else 2)
+        assert told == sorted(told)
+        assert told[-1] == len(Restoration(pixels, strength, "any", SIDE))
+
+
+async def test_a_picture_of_which_nothing_is_to_be_done_ends_at_once(engine, batcher):
+    assert (await start(batcher, noisy(50, 64), strength=0))[1] == []
+    assert engine.calls == 0
+
+
+async def test_a_small_picture_that_comes_after_a_large_one_is_done_long_before_it(engine, batcher):
+    engine.open()
+    large = start(batcher, noisy(200, 200))
+    await engine.begins(1)
+    small = start(batcher, noisy(40, 40))
+
+    await small
+    tiles = sum(shape[0] for shape in engine.seen)
+
+    assert tiles < 12
+    assert not large.done()
+    large.cancel()
+
+
+async def test_two_large_pictures_take_turns(engine, batcher):
+    engine.open()
+    first = start(batcher, noisy(72, 72, dtype=np.uint8))
+    second = start(batcher, noisy(72, 72, dtype=np.uint16))
+    order = []
+    for name, task in (("first", first), ("second", second)):
+        task.add_done_callback(lambda _, name=name: order.append((name, len(engine.seen))))
+
+    await asyncio.gather(first, second)
+
+    (_, one), (_, other) = order
+    assert other == len(engine.seen)
+    assert one > 0.7 * other
+
+
+async def test_tiles_of_one_shape_go_together_as_far_as_a_batch_goes_and_others_do_not(engine, batcher):
+    block = start(batcher, noisy(41, 41))
+    await engine.begins(1)
+    alike = [start(batcher, noisy(48, 48, seed=n)) for n in range(3)]
+    others = [start(batcher, noisy(48, 32)), start(batcher, noisy(32, 48)), start(batcher, noisy(48, 48, 3, np.uint16))]
+    await asyncio.sleep(0.01)
+    engine.open()
+
+    await asyncio.gather(block, *alike, *others)
+
+    assert engine.seen == [
+        (1, 41, 41, 3),
+        (2, 48, 48, 3),
+        (1, 48, 48, 3),
+        (1, 48, 32, 3),
+        (1, 32, 48, 3),
+        (1, 48, 48, 3),
+    ]
+
+
+async def test_a_tile_larger_than_a_batch_goes_alone(engine, batcher):
+    engine.open()
+
+    await restored(batcher, Restoration(noisy(100, 150), 1.0, "any", 100))
+
+    assert engine.seen == [(1, 100, 96, 3), (1, 100, 96, 3)]
+
+
+async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_go_on(engine, batcher):
+    unwanted, wanted = start(batcher, noisy(48, 200)), start(batcher, noisy(48, 40))
+    await engine.begins(1)
+    unwanted.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await unwanted
+
+    engine.open()
+    found, _ = await wanted
+
+    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the first was at the engine already
+    assert (found != noisy(48, 40)).any()
+
+
+async def test_a_picture_whose_reader_stops_leaves_no_tile_waiting(engine, batcher):
+    engine.open()
+    going = batcher.restore(Restoration(noisy(48, 200), 1.0, "any", SIDE))
+    await anext(going)
+    await going.aclose()
+    await batcher.check()
+    seen = len(engine.seen)
+
+    await batcher.check()
+
+    assert len(engine.seen) == seen + 1
+
+
+async def test_an_engine_that_raises_fails_those_whose_tiles_it_had_and_goes_on(engine, batcher):
+    bad = noisy(48, 200)
+    bad[0, 20, 20] = Gated.poison
+    block = start(batcher, noisy(41, 41))
+    await engine.begins(1)
+    with_it, other = start(batcher, noisy(48, 40)), start(batcher, bad)
+    await asyncio.sleep(0.01)
+    engine.open()
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await other
+    await asyncio.gather(block, with_it)
+    await start(batcher, noisy(48, 48))
+    assert engine.seen[-1] == (1, 48, 48, 3)
+    # Of the 20 tiles of the picture that failed, no more were run than those of the call, and of the next at hand.
+    assert sum(shape[0] for shape in engine.seen if shape[1:] == (48, 48, 3)) <= 2 + 2 + 1
+
+
+async def test_an_engine_that_raises_fails_all_pictures_of_that_call(engine, batcher):
+    bad = noisy(48, 48)
+    bad[0, 0, 0] = Gated.poison
+    block = start(batcher, noisy(41, 41))
+    await engine.begins(1)
+    beside, other = start(batcher, noisy(48, 48)), start(batcher, bad)
+    await asyncio.sleep(0.01)
+    engine.open()
+
+    found = await asyncio.gather(block, beside, other, return_exceptions=True)
+
+    assert [type(each) for each in found] == [tuple, RuntimeError, RuntimeError]
+
+
+async def test_a_failure_is_logged_where_it_is_handled_and_not_by_asyncio_again(engine, batcher, caplog):
+    bad = noisy(48, 200)
+    bad[0, 20, 20] = Gated.poison
+    failing = start(batcher, bad)  # with two tiles in that call, of which one error is raised
+    engine.open()
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await failing
+    del failing
+    gc.collect()
+
+    assert caplog.records == []
+
+
+async def test_a_check_runs_before_waiting_tiles(engine, batcher):
+    pictures = [start(batcher, noisy(48, 48, seed=n)) for n in range(6)]
+    await engine.begins(1)
+    check = asyncio.create_task(batcher.check())
+    await asyncio.sleep(0.01)
+    engine.open()
+
+    await asyncio.gather(check, *pictures)
+
+    assert engine.seen == [(2, 48, 48, 3), (1, 64, 64, 3), (2, 48, 48, 3), (2, 48, 48, 3)]
+
+
+async def test_a_check_raises_what_the_engine_raises(engine, batcher):
+    engine.open()
+    engine.poison = (0, 0, 0)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await batcher.check()
