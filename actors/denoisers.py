@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, OwnerDiedError, RayError, RayTaskError
 
 from dag.segments import Progress
-from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError, StepTimedOut
+from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError
 from pixtools.operations.base import Params
 from pixtools.settings import Settings
 
@@ -19,8 +19,10 @@ log = logging.getLogger(__name__)
 
 APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
 
-_TRIES = 5  # of one picture, at replicas that die under it; what they make of it kills none
-_PAUSE_S = 1.0
+# Between tries of one picture at replicas that fail or die, for nothing that is in a picture makes them: long enough
+# in all for Serve to replace one that fails its checks.
+_PAUSES_S = (1.0, 3.0, 10.0, 30.0, 30.0)
+_MUTE_S = 60.0  # a replica says a word every ten seconds
 _LOOK_S, _FAILURES = 15.0, 3  # a replica that was killed makes it unhealthy for a moment
 
 
@@ -29,8 +31,8 @@ class Denoisers:
 
     def __init__(self, settings: Settings, on_leave: Callable[[], None]) -> None:
         """`on_leave` is called when a job's picture has left for a denoiser."""
+        self._weights = settings.weights_sha256
         self._patience_s = settings.denoise_patience.total_seconds()
-        self._deadline_s = settings.step_deadline.total_seconds()
         self._on_leave = on_leave
         self._pictures: Counter[Hashable] = Counter()
         self._handle: Any = None
@@ -55,20 +57,25 @@ class Denoisers:
             self._pictures += Counter()  # which drops those at 0
 
     async def _insist(self, pixels: Any, params: Params) -> Any:
-        for _ in range(_TRIES):
+        for pause_s in _PAUSES_S:
             try:
                 return await self._try(pixels, params)
             except RayTaskError as error:
-                raise _told(error) from error
-            except (RayError, StopAsyncIteration) as error:
-                log.warning("denoiser lost: error=%s", type(error).__name__)
-                await asyncio.sleep(_PAUSE_S)
-        raise DenoiserDown(f"{_TRIES} denoisers died while they had the picture.")
+                failure = _told(error)
+                if not isinstance(failure, DenoiserDown):
+                    raise failure from error
+            except (ObjectLostError, OwnerDiedError):  # the picture itself
+                raise
+            except (RayError, StopAsyncIteration, TimeoutError) as error:
+                failure = error
+            log.warning("denoiser lost: error=%r", failure)
+            await asyncio.sleep(pause_s)
+        raise DenoiserDown(f"{len(_PAUSES_S)} times one failed or died while it had the picture.")
 
     async def _try(self, pixels: Any, params: Params) -> Any:
         from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
 
-        response = (await self._connect()).run.remote(pixels, params)
+        response = (await self._connect()).run.remote(pixels, params, self._weights)
         try:
             return await self._follow(await self._begin(response))
         except BackPressureError as error:
@@ -93,6 +100,8 @@ class Denoisers:
             await asyncio.wait((beginning, watching), timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
             if beginning.done():
                 return beginning.result()
+            if not watching.done() and await _has_replicas():
+                raise DenoiserBusy("It is tried again by itself.")
             said = watching.result() if watching.done() else f"None began within {self._patience_s:g} seconds."
             raise DenoiserDown(
                 f"{said} Look at the application `{APPLICATION}` in Ray's dashboard: its replicas may find no node "
@@ -103,15 +112,15 @@ class Denoisers:
             watching.cancel()
 
     async def _follow(self, stream: Any) -> Any:
-        """Return the reference to what was made, once it is made."""
-        try:
-            progress = Progress(0, 1)
-            while progress.done < progress.total:
-                async with asyncio.timeout(self._deadline_s):
-                    progress = await (await anext(stream))
-            return await anext(stream)
-        except TimeoutError as error:
-            raise StepTimedOut(f"The denoiser got no further for {self._deadline_s:g} seconds.") from error
+        """Return the reference to what was made, once it is made; raises TimeoutError for a replica that is mute."""
+        progress = Progress(0, 1)
+        while progress.done < progress.total:
+            async with asyncio.timeout(_MUTE_S):
+                progress = await (await anext(stream))
+        async with asyncio.timeout(_MUTE_S):
+            made = await anext(stream)
+            await (await anext(stream))  # else it died with what it had made
+        return made
 
     async def _connect(self) -> Any:
         if self._handle is None:
@@ -125,6 +134,13 @@ class Denoisers:
             # By reference, also where Serve is set up to send all else by value: pixels are too large for that.
             self._handle = handle.options(stream=True, _by_reference=True)
         return self._handle
+
+
+async def _has_replicas() -> bool:
+    from ray import serve as ray_serve  # noqa: PLC0415 (see _connect)
+
+    application = (await asyncio.to_thread(ray_serve.status)).applications.get(APPLICATION)
+    return application is not None and application.deployments[DEPLOYMENT].replica_states.get("RUNNING", 0) > 0
 
 
 async def _until_it_fails() -> str:

@@ -34,7 +34,7 @@ def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
         return _ANY + _of_artifact(plan, segment.steps[0])
     frames, transparent = plan.source.frames, _transparent(plan)
     pictures: dict[str, Size] = {}  # those at hand, as the converter has them
-    deep = _may_be_deep(plan, segment.head)
+    deep = _may_be_deep(plan, segment)
     most = 0
     for at, step in enumerate(segment.steps):
         if segment.reads_head(step) and segment.head not in pictures:
@@ -61,7 +61,7 @@ def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
 def _of_head(plan: Plan, segment: Segment, size: Size) -> int:
     """Return what it takes to have the pixels at hand, at `size`, that a segment begins with."""
     source, deep = plan.source, segment.is_deep
-    kept = (DEEP_BYTES if _may_be_deep(plan, segment.head) else PIXEL_BYTES) * count(size, source.frames)
+    kept = (DEEP_BYTES if _may_be_deep(plan, segment) else PIXEL_BYTES) * count(size, source.frames)
     if segment.imports:
         decoding = kept
     elif segment.head == SOURCE:
@@ -72,12 +72,17 @@ def _of_head(plan: Plan, segment: Segment, size: Size) -> int:
     return max(decoding, kept + of_sharing(size, source.frames) if segment.exports else 0)
 
 
-def _may_be_deep(plan: Plan, head: str) -> bool:
-    """Say whether a head's pixels may have more than 8 bits: of a file that can, and handed from one to the next."""
-    if head == SOURCE:
-        return can_be_deep(plan.source.media_type, plan.source.frames)
-    step = plan.by_name[head]
-    return isinstance(step.operation, Inference) and _may_be_deep(plan, step.inputs[0])
+def _may_be_deep(plan: Plan, segment: Segment) -> bool:
+    """Say whether a segment may have its head's pixels with more than 8 bits: all but inferences get those in 8."""
+    if segment.head == SOURCE and not segment.is_deep:
+        return False
+    first = segment.head
+    while first != SOURCE:
+        step = plan.by_name[first]
+        if not isinstance(step.operation, Inference):
+            return False
+        first = step.inputs[0]
+    return can_be_deep(plan.source.media_type, plan.source.frames)
 
 
 def _transparent(plan: Plan) -> set[str]:

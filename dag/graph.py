@@ -144,15 +144,17 @@ class Graph:
         converter = await self._converters.acquire(needed)
         try:
             await self._stream(call, converter.run.options(num_returns="streaming").remote(order, *pixels))
-        except (RayTaskError, StopAsyncIteration) as error:
+        except RayTaskError as error:
             self._converters.release(converter)
-            if isinstance(getattr(error, "cause", None), RayError):
-                # The pixels were lost with their maker before the call could begin; that one is blamed for it.
+            if isinstance(error.cause, RayError):
+                # The pixels were lost before the call could begin: those of a converter with it, and it is blamed.
+                if call.segment.head != SOURCE:
+                    self._report(Crashed(call.segment.head))
                 return True
-            # A converter reports what goes wrong with a step; that it raised, or fell silent, is a fault of ours.
+            # A converter reports what goes wrong with a step; that it raised is a fault of ours.
             log.exception("converter call failed")
             call.give_up(PixToolsError())
-        except RayError:
+        except (RayError, StopAsyncIteration):  # the latter where it died between a word and what was to follow it
             self._converters.discard(converter)
             call.end(Crashed)
         except TimeoutError:
@@ -176,9 +178,9 @@ class Graph:
                 case Decoded():
                     call.decoded = True
                     if call.segment.exports:
-                        self._pixels[call.segment.head].set_result(await anext(stream))
+                        self._pixels[call.segment.head].set_result(await self._next(stream))
                 case HandedOn(step=name):
-                    step, pixels = self._plan.by_name[name], await anext(stream)
+                    step, pixels = self._plan.by_name[name], await self._next(stream)
                     self._inferred_ms[name] = 0
                     self._tasks.create_task(self._infer(step, pixels))
                     call.hand_on(name)
@@ -191,6 +193,11 @@ class Graph:
                     if call.segment.exports and call.is_decoding and not pixels.done():
                         pixels.set_result(error)
                     call.take(item)
+
+    async def _next(self, stream: Any) -> Any:
+        """Return the reference to the pixels that come next, which stay where they are."""
+        async with asyncio.timeout(self._deadline_s):
+            return await anext(stream)
 
     async def _infer(self, step: Step, pixels: Any) -> None:
         """Have an inference run, and give its result to the segments that it heads, which report it as done."""

@@ -96,7 +96,7 @@ class HandedOn:
 
 @dataclass(frozen=True)
 class Progress:
-    """An inference's word of how far it is; when all is done, the Inferred is the next item of the stream."""
+    """An inference's word of how far it is; when all is done, the Inferred comes next, and this once more."""
 
     done: int
     total: int

@@ -14,6 +14,9 @@ import numpy as np
 from pixtools.denoising.engine import Engine, Tiles
 from pixtools.denoising.restoration import Pixels, Restoration, Tile
 
+WORD_S = 10.0
+"""How long nobody is left without a word, though others be at work."""
+
 
 @dataclass(eq=False)
 class _Turn:
@@ -43,7 +46,7 @@ class Batcher:
         self._running = asyncio.create_task(self._run())
 
     async def restore(self, restoration: Restoration) -> AsyncIterator[int]:
-        """Run the tiles of a picture, and yield how many are done as it goes on."""
+        """Run the tiles of a picture, and yield how many are done: as it goes on, and every ten seconds at least."""
         done, tiles = 0, restoration.tiles()
         at_work: dict[asyncio.Future[Pixels], Tile] = {}
         most = self._at_once(restoration)
@@ -53,7 +56,7 @@ class Batcher:
                     at_work[self._queue(_Turn(tile.pixels, restoration.strength))] = tile
                 if not at_work:
                     return
-                finished, _ = await asyncio.wait(at_work, return_when=asyncio.FIRST_COMPLETED)
+                finished, _ = await asyncio.wait(at_work, timeout=WORD_S, return_when=asyncio.FIRST_COMPLETED)
                 for future in finished:
                     restoration.put(at_work.pop(future), cast("Tiles", future.result()))
                 done += len(finished)

@@ -55,7 +55,7 @@ class Restoration:
     Raises ValueError for pixels, a strength or a side that make no sense.
     """
 
-    def __init__(self, pixels: Pixels, strength: float = 1.0, noise: Noise = "auto", side: int = SIDE) -> None:
+    def __init__(self, pixels: Pixels, strength: float = 1.0, noise: Noise = "any", side: int = SIDE) -> None:
         _check(pixels, strength)
         self.strength = strength
         self._windows = windows(pixels.shape[2], pixels.shape[1], side)
@@ -64,6 +64,7 @@ class Restoration:
         clean = noise == "auto" and sigma < CLEAN
         self.report = Report(sigma, "strength" if strength == 0 else "clean" if clean else None)
         self.output: Pixels = pixels if self.report.skipped else pixels.copy()
+        self._hidden = [] if self.report.skipped else [_hidden_color(frame) for frame in pixels]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,14 +82,13 @@ class Restoration:
             return
         for at, frame in enumerate(self._input):
             colors, alpha = _parts(frame)
-            hidden = _mean_color(colors, alpha) if alpha is not None else None
             for window in self._windows:
                 if alpha is not None and not alpha[window.kept.slices].any():
                     continue
                 cut = np.empty(self.shape, dtype=frame.dtype)
                 cut[...] = colors[window.read.slices]  # (h, w, 1) or (h, w, 3)
                 if alpha is not None:
-                    cut[alpha[window.read.slices] == 0] = hidden
+                    cut[alpha[window.read.slices] == 0] = self._hidden[at]
                 yield Tile(cut, at, window)
 
     def put(self, tile: Tile, result: Tiles) -> None:
@@ -105,7 +105,7 @@ def denoise(
     engine: Engine,
     pixels: Pixels,
     strength: float = 1.0,
-    noise: Noise = "auto",
+    noise: Noise = "any",
     side: int = SIDE,
     batch: int = 1,
 ) -> tuple[Pixels, Report]:
@@ -136,8 +136,14 @@ def _parts(frame: Pixels) -> tuple[Pixels, Pixels | None]:
     return frame, None
 
 
-def _mean_color(colors: Pixels, alpha: Pixels) -> NDArray[np.float64]:
-    """Return the mean of what can be seen, row by row: a mask of the whole frame would be memory beyond the tiles'."""
+def _hidden_color(frame: Pixels) -> NDArray[np.float64] | None:
+    """Return what stands in for hidden colours: the mean of what can be seen.
+
+    Row by row, for a mask of the whole frame would be memory beyond the tiles'.
+    """
+    colors, alpha = _parts(frame)
+    if alpha is None:
+        return None
     total, count = np.zeros(colors.shape[2]), 0
     for row, opacity in zip(colors, alpha, strict=True):
         seen = row[opacity > 0]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from denoisers import Plain
 from images import LIMITS, camera_jpeg
+from ray.exceptions import ObjectLostError
 
 from actors.converter import Converter
 from dag.graph import Graph
@@ -19,8 +20,9 @@ from dag.segments import Inferred, Inputs, Order
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.denoising.restoration import denoise
+from pixtools.errors import DenoiserDown
 from pixtools.operations.base import Params
-from pixtools.outcomes import Done, Failed, Outcome
+from pixtools.outcomes import Began, Crashed, Done, Failed, Outcome
 
 pytestmark = pytest.mark.anyio
 
@@ -55,9 +57,12 @@ class HereToo:
 
     def __init__(self) -> None:
         self.pictures = 0
+        self.failure: Exception | None = None
 
     async def run(self, pixels: asyncio.Future[Any], params: Params) -> asyncio.Future[Any]:
         self.pictures += 1
+        if self.failure:
+            raise self.failure
         frames, rest = await pixels
         made, report = denoise(Plain(), frames, params.strength)
         inferred: asyncio.Future[Any] = asyncio.Future()
@@ -92,7 +97,7 @@ def run(settings) -> Runner:
         async with asyncio.timeout(20):
             there = frozenset(done or {})
             await graph.run(plan.work(there, frozenset(), filed=there), done or {})
-        return {item.step: item for item in reported if isinstance(item, (Done, Failed))}
+        return {item.step: item for item in reported if not isinstance(item, Began)}
 
     run.denoiser = denoiser  # type: ignore[attr-defined]
     return run
@@ -179,3 +184,22 @@ async def test_inferences_follow_one_another(run):
     assert {type(outcome) for outcome in outcomes.values()} == {Done}
     assert run.denoiser.pictures == 2
     assert (outcomes["f"].stored.width, outcomes["e"].stored.width) == (20, outcomes["d"].stored.width)
+
+
+async def test_a_denoiser_that_cannot_fails_its_step_and_the_others_go_on(run):
+    run.denoiser.failure = DenoiserDown("none is there")
+
+    outcomes = await run(CLEANED)
+
+    assert isinstance(outcomes["c"], Done)
+    assert isinstance(outcomes["d"], Failed)
+    assert outcomes["d"].error is run.denoiser.failure
+    assert outcomes.keys() == {"c", "d"}, "of what reads a failed step nothing is said"
+
+
+async def test_a_picture_that_is_lost_on_its_way_counts_as_a_crash_of_its_step(run):
+    run.denoiser.failure = ObjectLostError("it", None, "")
+
+    outcomes = await run(CLEANED)
+
+    assert outcomes == {"c": outcomes["c"], "d": Crashed("d")}

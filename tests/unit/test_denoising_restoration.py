@@ -100,7 +100,7 @@ def test_a_strength_of_0_changes_nothing_and_says_so():
 def test_a_clean_picture_is_left_and_said_to_be_clean():
     plain = Plain()
     pixels = np.tile(np.arange(50, 150, dtype=np.uint8)[None, None, :, None], (1, 60, 1, 3))
-    found, report = denoise(plain, pixels)
+    found, report = denoise(plain, pixels, noise="auto")
     assert found is pixels
     assert report.skipped == "clean"
     assert plain.seen == []
@@ -139,8 +139,8 @@ def test_noise_that_begins_after_a_clean_frame_is_found():
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_a_picture_of_one_pixel_is_clean_and_can_be_denoised_all_the_same(channels, dtype):
     pixels = np.full((1, 1, 1, channels), 200, dtype)
-    assert denoise(Plain(), pixels)[1].skipped == "clean"
-    assert denoise(Plain(), pixels, noise="any")[0].shape == pixels.shape
+    assert denoise(Plain(), pixels, noise="auto")[1].skipped == "clean"
+    assert denoise(Plain(), pixels)[0].shape == pixels.shape
 
 
 def test_the_input_is_never_written_to():

@@ -180,3 +180,14 @@ def test_sixteen_bits_take_more_to_decode_where_a_format_has_them(kind, more):
     plain, deep = (of_decoding(kind, LARGEST, LARGEST, 1, deep=deep) for deep in (False, True))
     assert (deep > plain) == more
     assert of_decoding(kind, (100, 100), (100, 100), 5, deep=True) == of_decoding(kind, (100, 100), (100, 100), 5)
+
+
+def test_only_an_inference_is_admitted_with_the_room_for_sixteen_bits():
+    size = (4000, 3000)
+    (plain,), (wide,) = (of(one("webp"), size, kind) for kind in ("image/png", "image/webp"))
+    handing, receiving = of(one("denoise"), size, "image/png")
+    _, receiving_8 = of(one("denoise"), size, "image/jpeg")
+
+    assert plain <= wide
+    assert handing > of(one("crop", width=9, height=9), size, "image/png")[0]
+    assert receiving > receiving_8
