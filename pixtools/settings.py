@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     denoise_device: Literal["auto", "cpu", "cuda"] = "auto"
     denoise_threads: int | None = Field(None, ge=1)  # on a CPU; None: all that the node has
     denoise_patience: Duration = timedelta(minutes=10)  # for a denoiser to begin: its node may have to be started
-    max_denoising: int = Field(32, ge=1)  # jobs of each dispatcher at a denoiser, their pixels in shared memory
+    max_denoising: int = Field(32, ge=1)  # jobs of each dispatcher that may be at a denoiser beside its others
 
     lease: Duration = timedelta(seconds=30)
     beat: Duration = timedelta(seconds=10)

@@ -22,7 +22,7 @@ Precision = Literal["bfloat16", "float32"]
 class Engine(Protocol):
     """A loaded network on one device. It is for one thread at a time."""
 
-    name: str  # of library, device and precision, as health and benchmarks show it
+    name: str  # of library, device and precision, as logs and benchmarks show it
     batch_pixels: int  # of tiles worth giving it in one call
 
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
