@@ -3,16 +3,20 @@
     python benchmarks/denoise_quality.py CBSD68 KODAK24                            # folders of clean pictures
     python benchmarks/denoise_quality.py CBSD68 --weights GD_Color_Blind.mat       # beside weights that others publish
     python benchmarks/denoise_quality.py CBSD68 --clipped                          # noise as files of 8 bits have it
+    python benchmarks/denoise_quality.py CBSD68 --jpeg 95                          # noise as JPEGs have it (4:2:0)
 
 Each picture gets white Gaussian noise of its own seed, in float32 and not clipped, as in the papers; it goes through
 the network whole, and the result, clipped to 0..1 but not rounded, is compared with the clean picture over all pixels
 and channels. The mean over the pictures is in dB. `--clipped` rounds and clips the noisy picture to 8 bits first,
-and so the result: there is less of the noise then, but what is left is no longer Gaussian. "off" is against CDnCNN-B
-on CBSD68, from the paper: shown for a folder of that name, for no other set has figures there, nor clipped noise.
+and so the result: there is less of the noise then, but what is left is no longer Gaussian; `--jpeg` saves that as a
+JPEG with colours at half the size besides. Grey pictures have one noise, and the mean of three channels. "off" is
+against CDnCNN-B on CBSD68, from the paper: shown for a folder of that name, for no other set has figures there, nor
+clipped noise.
 """
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from statistics import mean
 
@@ -38,6 +42,7 @@ File = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--engine", "name", type=click.Choice(ENGINES), default="openvino", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--clipped", is_flag=True, help="Noise rounded and clipped to 8 bits, as in files.")
+@click.option("--jpeg", type=click.IntRange(1, 100), help="Clipped, and saved as a JPEG of this quality.")
 @click.option("--first", type=int, help="So many pictures of each set, instead of all.")
 def main(
     sets: tuple[Path, ...],
@@ -46,6 +51,7 @@ def main(
     name: str,
     threads: int,
     clipped: bool,  # noqa: FBT001 (as click gives it)
+    jpeg: int | None,
     first: int | None,
 ) -> None:
     named = {SHIPPED: shipped()} | {path.name: load(path.read_bytes(), path.name) for path in files}
@@ -55,8 +61,8 @@ def main(
     for folder in sets:
         pictures = [read(path) for path in found(folder)[:first]]
         for sigma in sigmas:
-            paper = PAPER.get(sigma) if "cbsd68" in folder.name.lower() and not clipped and not first else None
-            tiles = [noisy(picture, sigma, seed, clipped=clipped) for seed, picture in enumerate(pictures)]
+            paper = PAPER.get(sigma) if "cbsd68" in folder.name.lower() and not (clipped or jpeg or first) else None
+            tiles = [noisy(picture, sigma, seed, clipped=clipped, jpeg=jpeg) for seed, picture in enumerate(pictures)]
             before = mean(map(psnr, tiles, pictures))
             for title, engine in engines.items():
                 score = mean(psnr(denoised(engine, tile), clean) for tile, clean in zip(tiles, pictures, strict=True))
@@ -90,18 +96,30 @@ def found(folder: Path) -> list[Path]:
 
 def read(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image)[..., None] if image.mode == "L" else np.asarray(image.convert("RGB"))
 
 
-def noisy(clean: NDArray[np.uint8], sigma: float, seed: int, *, clipped: bool) -> NDArray[np.float32 | np.uint8]:
+def noisy(
+    clean: NDArray[np.uint8], sigma: float, seed: int, *, clipped: bool, jpeg: int | None
+) -> NDArray[np.float32 | np.uint8]:
     noise = np.random.default_rng((seed, round(sigma * 10))).normal(0, sigma, clean.shape)
-    if clipped:
-        return (clean + noise).round().clip(0, 255).astype(np.uint8)
+    if clipped or jpeg:
+        levels = (clean + noise).round().clip(0, 255).astype(np.uint8)
+        return saved(levels, jpeg) if jpeg else levels
     return ((clean + noise) / 255).astype(np.float32)
 
 
 def denoised(engine: Engine, picture: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32 | np.uint8]:
-    return engine.denoise(picture[None], np.ones(1, np.float32))[0]
+    channels = picture.shape[2]
+    found = engine.denoise(np.repeat(picture[None], 3 // channels, axis=3), np.ones(1, np.float32))[0]
+    return found if channels == 3 else found.mean(axis=2, keepdims=True).astype(found.dtype)  # noqa: PLR2004
+
+
+def saved(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Return what is left of a picture after it was saved as a JPEG, 4:2:0."""
+    file = io.BytesIO()
+    Image.fromarray(levels.squeeze()).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(file)).reshape(levels.shape)
 
 
 def psnr(picture: NDArray[np.float32 | np.uint8], clean: NDArray[np.uint8]) -> float:
