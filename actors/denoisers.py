@@ -136,24 +136,31 @@ class Denoisers:
         return self._handle
 
 
-async def _has_replicas() -> bool:
+async def _application() -> Any:
+    """Return what Serve says of the denoiser, or None."""
     from ray import serve as ray_serve  # noqa: PLC0415 (see _connect)
 
-    application = (await asyncio.to_thread(ray_serve.status)).applications.get(APPLICATION)
+    try:
+        return (await asyncio.to_thread(ray_serve.status)).applications.get(APPLICATION)
+    except (RayError, ray_serve.exceptions.RayServeException) as error:
+        log.warning("serve says nothing: error=%r", error)
+        return None
+
+
+async def _has_replicas() -> bool:
+    application = await _application()
     return application is not None and application.deployments[DEPLOYMENT].replica_states.get("RUNNING", 0) > 0
 
 
 async def _until_it_fails() -> str:
     """Return what Serve says of replicas that do not come up, or do not stay up: else one would wait in vain."""
-    from ray import serve as ray_serve  # noqa: PLC0415 (see _connect)
-
     failures = 0
     while failures < _FAILURES:
         await asyncio.sleep(_LOOK_S)
-        application = (await asyncio.to_thread(ray_serve.status)).applications.get(APPLICATION)
+        application = await _application()
         failed = application is None or application.status in ("DEPLOY_FAILED", "UNHEALTHY")
         failures = failures + 1 if failed else 0
-    return application.deployments[DEPLOYMENT].message if application else "It is not deployed."
+    return str(application.deployments[DEPLOYMENT].message) if application else "Serve knows of none."
 
 
 class _OfJob:
