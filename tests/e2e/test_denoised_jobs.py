@@ -85,6 +85,16 @@ def test_transparency_and_grey_stay_as_they_are(api):
             assert decibels(saved(made.convert("RGB"), "PNG"), np.repeat(photo(240, 160)[:, :, :1], 3, 2)) > 28
 
 
+def test_noise_that_a_jpeg_has_been_over_goes_too(api):
+    """Its colours are at half the size there, so it is not white any more."""
+    source = saved(Image.fromarray(noisy(25, seed=6)), "JPEG", quality=95, subsampling="4:2:0")
+
+    job = api.wait(api.submit("noisy.jpg", source, {"it": {"op": "denoise", "input": "source"}}))
+
+    assert decibels(source, photo(240, 160)) < 25
+    assert decibels(api.download(job, "it"), photo(240, 160)) > 29
+
+
 def test_sixteen_bits_stay_sixteen(api):
     scene = np.linspace(0, 60_000, 200 * 100).reshape(100, 200)
     grey = (scene + np.random.default_rng(1).normal(0, 5000, scene.shape)).clip(0, 65_535).astype(np.uint16)
