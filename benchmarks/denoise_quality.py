@@ -100,7 +100,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 def noisy(
-    clean: NDArray[np.uint8], sigma: float, seed: int, *, clipped: bool, jpeg: int | None
+    clean: NDArray[np.uint8], sigma: float, seed: int, *, clipped: bool, jpeg: int | None = None
 ) -> NDArray[np.float32 | np.uint8]:
     noise = np.random.default_rng((seed, round(sigma * 10))).normal(0, sigma, clean.shape)
     if clipped or jpeg:
