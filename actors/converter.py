@@ -78,15 +78,16 @@ class Converter:
                 if not pixels:
                     yield Decoded()
                     if segment.exports:
-                        yield table.pictures[segment.head].in_8_bit().share()
-            if segment.hands_on(step):
+                        yield table.take_shared()
+            hands_on = segment.hands_on(step)
+            outcome = _attempt(step, partial(table.share, step.inputs[0]) if hands_on else partial(table.make, step))
+            if isinstance(outcome, Failed):
+                lost.add(step.name)
+            if hands_on and isinstance(outcome, Done):
                 yield HandedOn(step.name)
-                yield table.pictures[step.inputs[0]].share()
+                yield table.take_shared()
             else:
-                outcome = _attempt(step, partial(table.make, step))
                 yield outcome
-                if isinstance(outcome, Failed):
-                    lost.add(step.name)
             table.keep_only({name for later in steps[at + 1 :] for name in later.inputs})
         del table
         if memory.own_bytes() > self._idle_bytes + _KEPT_BYTES:
@@ -108,6 +109,7 @@ class _Table:
         self._data: bytes | None = None
         self.pictures: dict[str, Picture] = {}
         self._facts: dict[str, Any] | None = None  # what the head's inference said of it
+        self._shared: Any = None  # a picture's parts, about to leave
 
     def file(self) -> bytes:
         """Return the file that the segment begins with: the source, or the artifact of the one step before it."""
@@ -131,6 +133,16 @@ class _Table:
         else:
             picture = Picture.shared(*pixels[0])
         self.pictures[segment.head] = picture
+        if segment.exports:
+            self._shared = picture.in_8_bit().share()
+
+    def share(self, name: str) -> None:
+        """Make the parts of a picture ready to leave, which takes memory: see Picture.share."""
+        self._shared = self.pictures[name].share()
+
+    def take_shared(self) -> Any:
+        shared, self._shared = self._shared, None
+        return shared
 
     def keep_only(self, names: set[str]) -> None:
         """Forget the pictures that no later step reads: each may take 200 MB."""
