@@ -30,7 +30,7 @@ from pixtools.dncnn import SHIPPED, Weights, load, shipped
 
 PAPER = {15: 33.89, 25: 31.23, 50: 27.92}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
-ENGINES = ("openvino", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
+ENGINES = ("openvino", "openvino-bfloat16", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
 
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -6,7 +6,7 @@
 A photo gets noise of sigma 25, in 8 bits. In turn, a process for each:
 
     PixTools     the picture in tiles, their halos, the estimate of the noise and the putting together included
-    engine       one batch of tiles of 512 × 512, as a replica runs them
+    engine       one batch of the largest tiles, as a replica runs them
     eager        float32, contiguous, `torch.no_grad()`, the whole picture
     channels     PyTorch in bfloat16, channels last, inference mode, the whole picture
     GEMM         `torch.mm` of large bfloat16 matrices
@@ -195,7 +195,7 @@ def network_of(threads: int):  # noqa: ANN201 (a network of PyTorch, which only 
 
     torch.set_num_threads(threads)
     network = DnCNN()
-    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in shipped().items()})
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in shipped().arrays.items()})
     return network.eval()
 
 

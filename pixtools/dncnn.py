@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -26,14 +28,28 @@ HALO = DEPTH
 """Pixels to each side on which a pixel of the output depends."""
 
 SHIPPED = "dncnn-color-blind.safetensors"
-SHIPPED_SHA256 = "34da635514707d6b5bbfbff3bafcbbfacba8c0b84670a143a0b21b844b565ae1"
+SHIPPED_SHA256 = "c7bd118c2887b8a031b49e15325f82cda7e517021549f205546c3f03614d63b7"
 
 FAULTS = 4  # are named of a file that has many
 
-Weights = dict[str, NDArray[np.float32]]
-"""By the names and shapes of the published PyTorch checkpoints, in which a ReLU stands between each two layers:
-`model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …, `model.38.weight`
-(3, 64, 3, 3)."""
+INT8 = "int8"
+"""In the metadata of a safetensors file: the layers that were trained for int8, as "1 3 4"."""
+ACTIVATION_STEPS, KERNEL_STEPS = 255, 127
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What the network has learned."""
+
+    arrays: dict[str, NDArray[np.float32]]
+    """By the names and shapes of the published PyTorch checkpoints, in which a ReLU stands between each two layers:
+    `model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …, `model.38.weight`
+    (3, 64, 3, 3)."""
+
+    int8: tuple[int, ...] = ()
+    """The layers, of 1..19, that were trained for int8: what they read may be clipped to 0..1 and rounded to
+    ACTIVATION_STEPS even steps, and their kernels to KERNEL_STEPS to each side of 0, up to the largest of those that
+    make the same channel. What does neither loses nothing."""
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -53,9 +69,10 @@ def shipped() -> Weights:
 def load(data: bytes, name: str, sha256: str | None = None) -> Weights:
     """Read weights from the bytes of a file, in the format that the end of its name says.
 
-    `.safetensors`, or a state dict of PyTorch (`.pt`, `.pth`), both with the names of `Weights`; or the MatConvNet file
-    of the authors (`.mat`). `sha256` are the hexadecimal digits of the digest that the bytes should have. Raises
-    WeightsUnusable, naming the file, if they are not the float32 weights of this network.
+    `.safetensors`, which alone may say that layers were trained for int8, or a state dict of PyTorch (`.pt`, `.pth`),
+    both with the names of `Weights`; or the MatConvNet file of the authors (`.mat`). `sha256` are the hexadecimal
+    digits of the digest that the bytes should have. Raises WeightsUnusable, naming the file, if they are not the
+    float32 weights of this network.
     """
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256.strip().lower():
@@ -80,7 +97,7 @@ def load(data: bytes, name: str, sha256: str | None = None) -> Weights:
             f"{name} cannot be read as the format that its name says ({type(error).__name__}: {error}): "
             "fetch the file again, or give it the name of its format"
         ) from error
-    return _checked(weights, name)
+    return Weights(_checked(weights, name), _int8_layers(data, name) if read is _safetensors else ())
 
 
 def _safetensors(data: bytes) -> Mapping[str, Any]:
@@ -88,6 +105,19 @@ def _safetensors(data: bytes) -> Mapping[str, Any]:
 
     weights: Mapping[str, Any] = safetensors.numpy.load(data)
     return weights
+
+
+def _int8_layers(data: bytes, name: str) -> tuple[int, ...]:
+    """Return what a safetensors file, read already, says in its header: its library reads that from paths alone."""
+    length = int.from_bytes(data[:8], "little")
+    said = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get(INT8, "")
+    known = {str(layer): layer for layer in range(1, DEPTH)}
+    layers = tuple(known.get(each, 0) for each in said.split())
+    if list(layers) != sorted({*layers} - {0}):
+        raise WeightsUnusable(
+            f"{name} says {said[:100]!r} of its layers in int8: give numbers of 1 to {DEPTH - 1}, in order"
+        )
+    return layers
 
 
 def _state_dict(data: bytes) -> Mapping[str, Any]:
@@ -114,7 +144,7 @@ def _matconvnet(data: bytes) -> Mapping[str, Any]:
     return weights
 
 
-def _checked(weights: Mapping[str, Any], name: str) -> Weights:
+def _checked(weights: Mapping[str, Any], name: str) -> dict[str, NDArray[np.float32]]:
     """Return the arrays in the order of the layers, if they are what the network has; says all that is wrong."""
     expected = shapes()
     wrong = [f"{array} is missing" for array in expected if array not in weights]

@@ -16,7 +16,6 @@ Tiles = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float32): 1}
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["bfloat16", "float32"]
 
 
 class Engine(Protocol):

@@ -20,8 +20,9 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Noise = Literal["auto", "any"]
 """Whether a picture that looks clean is left as it is, or denoised all the same."""
 
-SIDE = 512
-"""Of tiles, in pixels: the halos of 20 on each side then cost 16 %."""
+SIDE = 768
+"""Of tiles, in pixels at most. Halos then cost 12 % on photos, where 512 cost 21 % and 1,024 6 %; but while a CPU is at
+one tile, all other pictures wait."""
 
 _MOST_LOOKED_AT = 3  # frames of an animation whose noise is estimated
 

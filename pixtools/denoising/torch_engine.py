@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixtools.denoising.engine import WHITE, Precision, Tiles
+from pixtools.denoising.engine import WHITE, Tiles
 from pixtools.denoising.network import DnCNN
 from pixtools.dncnn import Weights
 
@@ -17,11 +19,13 @@ class TorchEngine:
 
     batch_pixels = 16 * 512 * 512  # keep a large GPU busy, in 2 GB of its memory
 
-    def __init__(self, weights: Weights, device: str = "cpu", precision: Precision = "bfloat16") -> None:
+    def __init__(
+        self, weights: Weights, device: str = "cpu", precision: Literal["bfloat16", "float32"] = "bfloat16"
+    ) -> None:
         self._device, self._dtype = torch.device(device), getattr(torch, precision)
         network = DnCNN()
         # Copied, for torch has no arrays that may not be written to.
-        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.arrays.items()})
         network.eval().to(self._device, self._dtype)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         shown = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else device

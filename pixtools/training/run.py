@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pixtools.dncnn import INT8
 from pixtools.training.photos import Batches, Photos, Shape
 from pixtools.training.plot import draw
 from pixtools.training.trainer import Schedule, Trainer
@@ -22,6 +23,9 @@ from pixtools.training.trainer import Schedule, Trainer
 # Up to which part of a run patches have which side. Most is learned from small patches, of many photos a batch; the
 # last part from patches in which most pixels see their whole surroundings, as they do in a picture.
 STAGES = ((0.6, 64), (1.0, 112))
+# The part of a run after which it trains for int8. A run that is made longer afterwards goes on so.
+QUANTIZED_FROM = 0.75
+LOOKED_AT = 24  # batches that tell how large activations get
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Plan:
     batch_pixels: int
     schedule: Schedule
     stages: tuple[tuple[float, int], ...] = STAGES
+    quantized_from: float = QUANTIZED_FROM
 
     @property
     def largest_side(self) -> int:
@@ -78,7 +83,8 @@ class Run:
     def save(self, trainer: Trainer) -> None:
         torch.save(trainer.state_dict(), self._draft)
         self._draft.replace(self._checkpoint)
-        save_file(trainer.averaged(), self._draft)
+        metadata = {INT8: " ".join(map(str, trainer.int8))} if trainer.int8 else None
+        save_file(trainer.averaged(), self._draft, metadata)
         self._draft.replace(self._weights)
 
     def log(self, line: dict[str, Any]) -> None:
@@ -91,9 +97,12 @@ class Run:
 def steps(trainer: Trainer, plan: Plan, photos: Photos, workers: int = 0) -> Iterator[float]:
     """Train from where the trainer is to the end of the plan, and yield the loss of each step."""
     for part, side in plan.stages:
-        for clean in _batches(Batches(photos, plan.shape(side), trainer.seed), trainer.steps, workers):
+        batches = Batches(photos, plan.shape(side), trainer.seed)
+        for clean in _batches(batches, trainer.steps, workers):
             if trainer.pixels >= part * plan.pixels:
                 break
+            if trainer.pixels >= plan.quantized_from * plan.pixels and not trainer.int8:
+                trainer.quantize(batches[number] for number in range(LOOKED_AT))
             yield trainer.step(clean, plan.rate(trainer.pixels))
 
 

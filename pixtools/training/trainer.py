@@ -3,11 +3,12 @@
 What the paper does not do, and why: Muon (K. Jordan, 2024, as it comes with PyTorch) on the inner kernels and a start
 as the identity reach within an hour on a CPU what Adam from a random start takes days for; the loss is the mean of
 log(MSE) over patches, so that a decibel weighs the same whatever the noise; the mean of the weights
-over the last steps (EMA) is what is kept.
+over the last steps (EMA) is what is kept. The last part of a run trains for int8: see `pixtools.training.quantization`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,12 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from pixtools.denoising.network import DnCNN
 from pixtools.dncnn import WIDTH
+from pixtools.training import quantization
 from pixtools.training.start import start_as_identity
 
 MAX_SIGMA = 55.0  # of 255, as in the paper
 SIGMAS = (15, 25, 50)  # for validation
+SIGMA_POWER = 0.55  # for the sigmas of patches: with 0.5 sigma 15 is left behind, with 0.6 sigma 50
 GREY, COARSE = 0.12, 0.13  # of the patches are grey, or have noise with coarse colours
 # Errors of less than 2 levels count for less: nobody sees them, and their gradients would drown all others.
 FLOOR = (2 / 255) ** 2
@@ -59,13 +62,13 @@ class Trainer:
         self._average = {name: value.detach().clone() for name, value in self._weights.items()}
         self._muon = torch.optim.Muon([self._weights[name] for name in inner], momentum=0.9, weight_decay=0.0)
         self._adam = torch.optim.Adam([self._weights[name] for name in rest])
+        self._tops: quantization.Tops = {}  # once it trains for int8
         self.steps = 0
         self.pixels = 0
 
     def step(self, clean: Tensor, rate: float) -> float:
         """Learn from a batch of clean patches, uint8 (N, 3, H, W); return the loss, a mean of 10 log10(MSE), dB."""
-        clean = clean.to(self.device, non_blocking=True).float().div_(255)
-        clean, noise = self._noised(clean)
+        clean, noise = self._noised(clean, self.steps)
         predicted = self._predict(self._weights, clean + noise)
         loss = (predicted - noise).square().mean((1, 2, 3)).add(FLOOR).log10().mean().mul(10)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -83,24 +86,45 @@ class Trainer:
                 self._average[name].lerp_(value, 1 - decay)
         return loss.item()
 
-    def _noised(self, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the clean patches and white Gaussian noise for them, not clipped, each of a sigma of its own.
+    @property
+    def int8(self) -> list[int]:
+        """The layers that it trains for int8."""
+        return list(self._tops)
 
-        There is more strong than weak noise: it takes longest to learn, for it needs the widest surroundings. Some
-        patches are grey, with noise that is the same in all channels; in as many others the noise has its colours at
-        half the size, as most JPEGs do. Else the network would take the noise of both for texture.
+    def quantize(self, batches: Iterable[Tensor]) -> None:
+        """Train for int8 from now on; clean batches, uint8 (N, 3, H, W), tell how large activations get.
+
+        Raises ValueError if it does so already.
         """
-        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.steps)
+        if self._tops:
+            raise ValueError("what is trained for int8 cannot begin anew")
+        noisy = (torch.add(*self._noised(clean, number)) for number, clean in enumerate(batches))
+        self._network.load_state_dict(self.averaged())
+        self._tops = quantization.tops(self._network, noisy)
+
+    def _noised(self, clean: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return clean patches in 0..1 and white Gaussian noise for them, not clipped, each of a sigma of its own.
+
+        Both follow from the seed and `number`. There is more strong than weak noise: it takes longest to learn, for it
+        needs the widest surroundings. Some patches are grey, with noise that is the same in all channels; in as many
+        others the noise has its colours at half the size, as most JPEGs do. Else the network would take the noise of
+        both for texture.
+        """
+        clean = clean.to(self.device, non_blocking=True).float().div_(255)
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
         noise = torch.empty_like(clean).normal_(generator=generator)
         chance = torch.empty(2, len(clean), 1, 1, 1, device=self.device).uniform_(generator=generator)
-        sigma, kind = chance[0].sqrt() * (MAX_SIGMA / 255), chance[1]
+        sigma, kind = chance[0].pow(SIGMA_POWER) * (MAX_SIGMA / 255), chance[1]
         grey, coarse = kind < GREY, (kind >= GREY) & (kind < GREY + COARSE)
         noise = torch.where(grey, noise[:, :1], torch.where(coarse, _with_coarse_colors(noise), noise)) * sigma
         return torch.where(grey, clean.mean(1, keepdim=True), clean), noise
 
     def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
-        shaped = {name: self._shape(name, value.bfloat16()) for name, value in weights.items()}
+        shaped = {name: self._shape(name, value) for name, value in weights.items()}
         noisy = noisy.bfloat16().contiguous(memory_format=torch.channels_last)
+        if self._tops:
+            return quantization.predict(quantization.scaled(shaped, self._tops), self._tops, noisy).float()
+        shaped = {name: value.bfloat16() for name, value in shaped.items()}
         noise: Tensor = functional_call(self._network, shaped, (noisy,))
         return noise.float()
 
@@ -130,6 +154,7 @@ class Trainer:
             "average": self._average,
             "muon": self._muon.state_dict(),
             "adam": self._adam.state_dict(),
+            "tops": self._tops,
             "steps": self.steps,
             "pixels": self.pixels,
         }
@@ -141,11 +166,14 @@ class Trainer:
                     kind[name].copy_(value)
         self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])
-        self.steps, self.pixels = state["steps"], state["pixels"]
+        self._tops, self.steps, self.pixels = state["tops"], state["steps"], state["pixels"]
 
     def averaged(self) -> dict[str, Tensor]:
         """The weights to keep, float32, by the names and shapes of `DnCNN`."""
-        return {name: self._shape(name, value).contiguous().cpu() for name, value in self._average.items()}
+        weights = {name: self._shape(name, value) for name, value in self._average.items()}
+        if self._tops:
+            weights = quantization.scaled(weights, self._tops)
+        return {name: value.contiguous().cpu() for name, value in weights.items()}
 
 
 def _with_coarse_colors(noise: Tensor) -> Tensor:

@@ -23,13 +23,13 @@ def naming(settings, weights, digest=DIGEST):
 
 
 def assert_are_those_of_the_file(found):
-    assert list(found) == list(WEIGHTS)
-    assert all((value == 0.5).all() for value in found.values())
+    assert list(found.arrays) == list(WEIGHTS)
+    assert all((value == 0.5).all() for value in found.arrays.values())
 
 
 def test_without_a_name_they_are_those_that_are_shipped(settings):
-    for name, value in dncnn.shipped().items():
-        np.testing.assert_array_equal(obtain(settings)[name], value)
+    for name, value in dncnn.shipped().arrays.items():
+        np.testing.assert_array_equal(obtain(settings).arrays[name], value)
 
 
 def test_they_are_read_from_a_path(settings, tmp_path):

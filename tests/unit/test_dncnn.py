@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from pixtools.errors import WeightsUnusable
 
 
 @pytest.fixture(scope="module")
-def weights() -> dncnn.Weights:
+def weights() -> dict[str, np.ndarray]:
     random = np.random.default_rng(3)
     return {name: random.normal(size=shape).astype(np.float32) for name, shape in dncnn.shapes().items()}
 
@@ -30,11 +31,11 @@ def state_dict(state: object) -> bytes:
     return out.getvalue()
 
 
-def tensors(weights: dncnn.Weights, prefix: str = "") -> dict[str, torch.Tensor]:
+def tensors(weights: dict[str, np.ndarray], prefix: str = "") -> dict[str, torch.Tensor]:
     return {prefix + name: torch.from_numpy(value) for name, value in weights.items()}
 
 
-def matconvnet(weights: dncnn.Weights) -> bytes:
+def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
     """Write a file as MATLAB 7.3 would: layers by reference, ReLUs among them, arrays with their axes reversed."""
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
@@ -51,6 +52,12 @@ def matconvnet(weights: dncnn.Weights) -> bytes:
     return out.getvalue()
 
 
+def with_header(data: bytes, changes: dict[str, object]) -> bytes:
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]) | changes).encode()
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
 FILES = {
     "a.safetensors": save,
     "a.pt": lambda weights: state_dict(tensors(weights)),
@@ -64,13 +71,26 @@ FILES = {
 def test_a_file_of_each_format_gives_the_same_arrays_in_the_order_of_the_layers(name, weights):
     found = dncnn.load(FILES[name](weights), name)
 
-    assert list(found) == list(dncnn.shapes())
-    for array, value in found.items():
+    assert found.int8 == ()
+    assert list(found.arrays) == list(dncnn.shapes())
+    for array, value in found.arrays.items():
         np.testing.assert_array_equal(value, weights[array], strict=True)
 
 
+def test_weights_that_were_trained_for_int8_say_so_in_their_file(weights):
+    assert dncnn.load(save(weights, {dncnn.INT8: "1 3 19"}), "a.safetensors").int8 == (1, 3, 19)
+    assert dncnn.load(save(weights, {"format": "pt"}), "a.safetensors").int8 == ()
+    assert dncnn.load(with_header(save(weights), {"__metadata__": None}), "a.safetensors").int8 == ()
+
+
+@pytest.mark.parametrize("said", ["0 1", "20", "one", "-1", "1,2", "1 1", "3 1", "\u0661", "9" * 5000])
+def test_layers_that_there_are_not_are_refused(said, weights):
+    with pytest.raises(WeightsUnusable, match=rf"a.safetensors says '{said[:100]}' of its layers in int8: give"):
+        dncnn.load(save(weights, {dncnn.INT8: said}), "a.safetensors")
+
+
 def test_the_shipped_weights_are_those_of_their_digest():
-    assert {name: value.shape for name, value in dncnn.shipped().items()} == dncnn.shapes()
+    assert {name: value.shape for name, value in dncnn.shipped().arrays.items()} == dncnn.shapes()
 
 
 def test_a_digest_is_checked_whatever_its_case(weights):

@@ -19,11 +19,12 @@ from pixtools import dncnn
 from pixtools.denoising.network import DnCNN
 from pixtools.training.__main__ import _stopped_by_signal, main
 from pixtools.training.photos import Batches, Photos, Shape, crops, split
+from pixtools.training.quantization import LAYERS
 from pixtools.training.run import Plan, Run, steps, train
 from pixtools.training.trainer import Schedule, Trainer
 
-# Two patches of 16 pixels a batch, then one of 24: three steps and two.
-SMALL = Plan(pixels=2_200, batch_pixels=600, schedule=Schedule(), stages=((0.5, 16), (1.0, 24)))
+# Two patches of 16 pixels a batch, then one of 24: three steps and two, these for int8.
+SMALL = Plan(pixels=2_200, batch_pixels=600, schedule=Schedule(), stages=((0.5, 16), (1.0, 24)), quantized_from=0.6)
 
 
 def photo(path: Path, side: int = 130, seed: int = 1) -> Path:
@@ -66,13 +67,14 @@ def run_command(*args: object) -> Result:
     return CliRunner().invoke(main, [str(arg) for arg in args], env={"COLUMNS": "1000"})
 
 
-def test_a_run_that_was_interrupted_and_goes_on_ends_with_the_very_same_weights(photos, pictures, tmp_path):
+@pytest.mark.parametrize("cut", [2, 3, 4])
+def test_a_run_that_was_interrupted_and_goes_on_ends_with_the_very_same_weights(cut, photos, pictures, tmp_path):
     whole, begun, resumed = (Trainer("cpu", seed=1) for _ in range(3))
     list(train(Run(tmp_path / "whole"), whole, SMALL, photos, pictures, every=1000))
 
     run = Run(tmp_path / "cut")
-    list(train(run, begun, SMALL, photos, pictures, every=1000, stopped=lambda: begun.steps == 2))
-    assert (begun.steps, whole.steps) == (2, 5)
+    list(train(run, begun, SMALL, photos, pictures, every=1000, stopped=lambda: begun.steps == cut))
+    assert (begun.steps, whole.steps) == (cut, 5)
     assert run.resume(resumed)
     list(train(run, resumed, SMALL, photos, pictures, every=1000))
 
@@ -105,6 +107,22 @@ def test_the_loss_falls_over_some_steps(photos):
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 2
 
 
+def test_a_step_in_int8_moves_all_weights_and_they_stay_finite(photos):
+    trainer, batches = Trainer("cpu", seed=1), Batches(photos, Shape(2, 24), seed=1)
+    trainer.quantize([batches[0]])
+    before = {name: value.clone() for name, value in trainer.averaged().items()}
+
+    # At the start the last layer is 0, and so is the gradient of all others.
+    for number in range(3):
+        trainer.step(batches[number], rate=0.01)
+
+    for name, after in trainer.averaged().items():
+        assert after.isfinite().all()
+        assert not torch.equal(after, before[name])
+    with pytest.raises(ValueError, match="cannot begin anew"):
+        trainer.quantize([batches[0]])
+
+
 def test_each_checkpoint_leaves_weights_that_the_denoiser_loads_a_line_and_a_picture(photos, pictures, tmp_path):
     trainer = Trainer("cpu", seed=1)
 
@@ -116,7 +134,9 @@ def test_each_checkpoint_leaves_weights_that_the_denoiser_loads_a_line_and_a_pic
     logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["megapixels"] for line in logged] == [line["megapixels"] for line in lines]
     name = "weights.safetensors"
-    for array, value in dncnn.load((out / name).read_bytes(), name).items():
+    weights = dncnn.load((out / name).read_bytes(), name)
+    assert weights.int8 == LAYERS
+    for array, value in weights.arrays.items():
         np.testing.assert_array_equal(value, trainer.averaged()[array].numpy())
     with Image.open(out / "progress.png") as picture:
         assert picture.size == (800, 600)
