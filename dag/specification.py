@@ -53,8 +53,11 @@ def parse_short(
     params = _load("/operation_params", operation_params) if operation_params is not None else {}
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _invalid([Fault("/operations", 'must be a list of operations, such as ["webp", "avif"]')])
-    if not isinstance(params, dict) or not all(isinstance(value, dict) for value in params.values()):
+    if not isinstance(params, dict):
         raise _invalid([Fault("/operation_params", 'must be an object, such as {"webp": {"quality": 80}}')])
+    if odd := [name for name, value in params.items() if not isinstance(value, dict)]:
+        wrong = 'must be an object of parameters, such as {"quality": 80}'
+        raise _invalid([Fault(pointer("operation_params", name), wrong) for name in odd])
     if len(names) > max_steps:
         raise _invalid([Fault("/operations", f"{len(names)} operations are more than the {max_steps} accepted")])
     faults = [
@@ -237,7 +240,7 @@ class _Draft:
         if self.operation and self.operation.reads is Kind.PIXELS:
             return (
                 f"{_shown(name)} makes a finished file ({makes}) and {self.operation_name} needs pixels; "
-                f"read what {_shown(name)} reads instead"
+                "read the source instead, or a step that makes pixels"
             )
         return f"{_shown(name)} ({makes}) makes no image file and {self.operation_name} needs one; encode it first"
 

@@ -80,9 +80,9 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]
         read = _read(form, settings)
         if sum(file.size or 0 for file in (read.file, *read.parts.values())) > settings.max_upload_bytes:
             raise _too_large(settings)
-        image = await run_in_threadpool(_examine, read.file, settings.image_limits())
+        image = await run_in_threadpool(_examine, "file", read.file, settings.image_limits())
         parts = {
-            name: await run_in_threadpool(_examine_part, name, file, settings.part_limits())
+            name: await run_in_threadpool(_examine, name, file, settings.part_limits())
             for name, file in read.parts.items()
         }
         yield Upload(image, safe_name(read.file.filename), parts, read.fields)
@@ -158,7 +158,15 @@ def _conflicts(files: int, fields: dict[str, str]) -> list[Fault]:
     return faults
 
 
-def _examine(upload: UploadFile, limits: Limits) -> UploadedFile:
+def _examine(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
+    try:
+        return _examined(upload, limits)
+    except PixToolsError as error:
+        said = error.detail if name == "file" else f"The image {name!r}: {error.detail}"
+        raise type(error)(said, (Fault(pointer(name), error.detail),)) from error
+
+
+def _examined(upload: UploadFile, limits: Limits) -> UploadedFile:
     file = upload.file
     digest = hashlib.sha256()
     file.seek(0)
@@ -170,13 +178,6 @@ def _examine(upload: UploadFile, limits: Limits) -> UploadedFile:
     header = inspect(file, limits)
     file.seek(0)
     return UploadedFile(file, size, digest.hexdigest(), header)
-
-
-def _examine_part(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
-    try:
-        return _examine(upload, limits)
-    except PixToolsError as error:
-        raise type(error)(f"The image {name!r}: {error.detail}", (Fault(pointer(name), error.detail),)) from error
 
 
 def _capped(receive: Receive, most: int, settings: Settings) -> Receive:

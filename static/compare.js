@@ -19,10 +19,11 @@ export async function compare(frame, after, file) {
   if (before.naturalWidth !== after.naturalWidth || before.naturalHeight !== after.naturalHeight) return;
   frame.closest(".result").classList.add("has-comparison"); // which says how wide the picture is shown
   const stack = el("div", { class: "comparison" });
-  frame.replaceChildren(stack);
+  const view = el("div", { class: "comparison-view" }, stack);
+  frame.replaceChildren(view);
   stack.append(after, word("after"), el("div", { class: "comparison-before" }, before, word("before")),
     el("span", { class: "comparison-edge", "aria-hidden": "true" }), slider(stack));
-  if (after.naturalWidth > after.width) frame.append(magnifier(stack)); // scaled down, a picture hides its noise
+  if (after.naturalWidth > after.width) frame.append(magnifier(view, after)); // scaled down, a picture hides its noise
 }
 
 const word = (text) => el("span", { class: `comparison-word is-${text}`, "aria-hidden": "true" }, text);
@@ -32,15 +33,28 @@ function slider(stack) {
     stack.style.setProperty("--edge", `${edge.value}%`);
     edge.setAttribute("aria-valuetext", `source in the left ${edge.value} %, result in the rest`);
   };
-  const edge = el("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Edge between before and after", on: { input: move } });
+  let start = 50;
+  const edge = el("input", {
+    type: "range", min: 0, max: 100, value: start, "aria-label": "Edge between before and after", on: {
+      input: move,
+      pointerdown: () => { start = edge.value; },
+      // The finger was there to scroll.
+      pointercancel: () => { edge.value = start; move(); },
+    },
+  });
   move();
   return edge;
 }
 
-function magnifier(stack) {
+/** A button that shows each pixel of the picture as one of the screen, in a view that scrolls over it from its middle. */
+function magnifier(view, picture) {
   const button = el("button", {
     type: "button", class: "tool", "aria-pressed": "false", on: {
-      click: () => button.setAttribute("aria-pressed", stack.classList.toggle("is-actual")),
+      click: () => {
+        view.style.setProperty("--actual", `${picture.naturalWidth / devicePixelRatio}px`);
+        button.setAttribute("aria-pressed", view.classList.toggle("is-actual"));
+        view.scrollTo((view.scrollWidth - view.clientWidth) / 2, (view.scrollHeight - view.clientHeight) / 2);
+      },
     },
   }, "Actual pixels");
   return button;

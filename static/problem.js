@@ -13,7 +13,7 @@ export function showRefusal(box, error, builder) {
     const [, area, name, ...path] = pointer.split("/").map(unescape);
     const card = area === "steps" && name !== undefined ? builder.named(name) : builder.naming(area);
     if (card) placed.push(card.fail(path, words));
-    return !card;
+    return !card && words !== detail;
   });
   fill(box,
     el("h3", {}, title),

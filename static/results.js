@@ -5,13 +5,13 @@ import { el, icon, keep } from "/static/element.js";
 import { facts } from "/static/facts.js";
 import { bytes, change, dimensions, format, outcome } from "/static/words.js";
 
-/** `source` is the file of the photo, where it is at hand. `renew()` answers the job afresh, with URLs that have not expired. */
+/** `source` is the file of the photo, where it is at hand: the service gives none back. `renew()` answers the job afresh, with URLs that have not expired. */
 export function showResults(parent, job, { source, renew }) {
   const made = Object.entries(job.steps).filter(([, step]) => step.artifact || step.result);
   keep(parent, made, {
     key: ([name]) => name,
     signature: ([, step]) => JSON.stringify([step.artifact?.sha256, step.artifact?.name, step.result]),
-    create: ([name, step]) => card(name, step, job.source, { renew, before: isRestored(step) ? source : null }),
+    create: ([name, step]) => card(name, step, job.source, { renew, before: source }),
     refresh: (node, [, { artifact }]) => {
       const link = node.querySelector("a.download");
       if (!link || !artifact) return;
@@ -22,17 +22,19 @@ export function showResults(parent, job, { source, renew }) {
   return made.length;
 }
 
-// Of the same size as the photo and to be looked at beside it.
-const isRestored = ({ op, input }) => op === "denoise" && input[0] === "source";
+// Of the same size as the photo, and another picture.
+const isRestored = ({ op, input, result }) => op === "denoise" && input[0] === "source" && result?.denoised;
 
-function card(name, { op, artifact, result }, source, { renew, before }) {
-  const shown = artifact && picture(name, artifact, before);
+function card(name, step, source, { renew, before }) {
+  const { op, artifact, result } = step;
+  const shown = artifact && picture(name, artifact, isRestored(step) ? before : null);
   return el("li", { class: shown ? "result" : "result has-facts" },
     shown,
     el("div", { class: "result-body" },
       el("h3", {}, name),
       artifact && about(artifact, source),
       result && (op === "metadata" ? facts(result) : el("p", { class: "result-outcome" }, outcome(result))),
+      artifact && isRestored(step) && !before && el("p", { class: "result-outcome" }, "Before and after can be compared in the tab that sent the photo, until it is reloaded."),
       artifact && download(name, artifact, renew)));
 }
 

@@ -17,7 +17,7 @@ const SUGGESTIONS = [
   },
   {
     title: "Less noise, as JPG",
-    steps: { denoise: from("denoise"), jpg: from("jpg", ["denoise"]) },
+    steps: { denoise: from("denoise", ["source"], { strength: 0.8 }), jpg: from("jpg", ["denoise"]) },
   },
 ];
 

@@ -63,12 +63,12 @@ function goal({ quality, lowered_for: cap, score, target, reached, encodes }) {
 }
 
 const LEFT = {
-  clean: "too little to take away, so it was left as it was; with noise “any” it is denoised all the same",
+  clean: "looks clean, so it was left as it was; with noise “any” it is denoised all the same",
   strength: "left as it was, for the strength is 0",
 };
 
 function noise({ sigma, denoised, skipped }) {
-  const found = sigma > 0 ? `noise with a standard deviation of ${sigma} (of 255 levels)` : "no noise found";
+  const found = sigma > 0 ? `fine noise with a standard deviation of ${sigma} (of 255 levels)` : "no fine noise found";
   const done = denoised ? "denoised" : LEFT[skipped] ?? "left as it was";
   return `${found} · ${done}`;
 }

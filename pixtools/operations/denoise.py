@@ -9,12 +9,16 @@ from pixtools.operations.png import PNG
 
 class Denoise(PixelParams):
     strength: float = Field(
-        1.0, ge=0, le=1, title="Strength", description="how much of the noise goes; less leaves some of the grain"
+        1.0,
+        ge=0,
+        le=1,
+        title="Strength",
+        description="how much of the noise goes; 0.6 to 0.8 leaves some grain, and looks more natural on photos",
     )
     noise: Noise = Field(
         "any",
         title="Noise",
-        description="any takes away whatever is there; auto leaves a picture alone in which it finds none to speak of",
+        description="any takes away what there is; auto leaves a picture as it is in which it finds no fine noise",
     )
 
 
@@ -22,7 +26,7 @@ class Denoise(PixelParams):
 DENOISE = Inference(
     name="denoise",
     title="Denoise",
-    summary="Takes the noise out of a photo by a neural network, DnCNN, and says how much there was.",
+    summary="Takes fine noise out of a photo by a neural network, DnCNN, and says how much there was.",
     version=1,
     params=Denoise,
     cost=lambda _: PNG.cost(PNG.params()),

@@ -290,7 +290,7 @@ def test_a_noisy_photo_is_denoised_and_its_noise_is_told(page):
     start(page)
     wait_until_succeeded(page)
     expect(result(page, "denoise")).to_contain_text(
-        re.compile(r"noise with a standard deviation of (19|20|21)(\.\d)? \(of 255 levels\) · denoised"),
+        re.compile(r"fine noise with a standard deviation of (19|20|21)(\.\d)? \(of 255 levels\) · denoised"),
     )
     picture = np.asarray(Image.open(io.BytesIO(download(page, "jpg"))).convert("RGB"))
     assert picture.std(axis=0).mean() < 10  # along its columns there was nothing but noise
@@ -321,10 +321,16 @@ def test_before_and_after_are_compared_by_an_edge_that_the_keyboard_moves(page):
     expect(edge).to_have_value("0")
     press(page, "Actual pixels")
     expect(page.get_by_role("button", name="Actual pixels")).to_have_attribute("aria-pressed", "true")
+    shown = page.locator(".comparison").evaluate(
+        "node => [node.offsetWidth * devicePixelRatio, node.parentElement.scrollLeft]"
+    )
+    assert shown[0] == pytest.approx(500, abs=1)
+    assert shown[1] > 0  # the middle is what is seen first
     assert_fits_a_phone(page)
 
     page.reload()  # which loses the file of the photo: the service does not give it back
     expect(result(page, "denoise").get_by_alt_text("Result denoise")).to_be_visible()
+    expect(result(page, "denoise")).to_contain_text("can be compared in the tab that sent the photo")
     expect(page.locator(".comparison")).to_have_count(0)
     assert page.faults == []
 
