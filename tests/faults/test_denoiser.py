@@ -12,7 +12,7 @@ from images import photo, saved
 from PIL import Image
 from victims import DENOISER, find
 
-LARGE, SMALL = (1000, 700), (160, 120)
+HUGE, LARGE, SMALL = (2400, 1800), (1000, 700), (160, 120)
 STEPS = {"clean": {"op": "denoise", "input": "source"}, "web": {"op": "webp", "input": "clean"}}
 
 
@@ -59,11 +59,11 @@ def test_jobs_of_all_sizes_survive_the_death_of_their_denoiser(stack):
 def test_small_pictures_do_not_wait_for_a_large_one_that_came_first(stack):
     with Api(stack.base_url) as api:
         api.wait(api.submit("warm.png", noisy(SMALL, 1), STEPS))
-        jobs = submit(api, [LARGE, LARGE, LARGE, *[SMALL] * 6], seed=200)
+        jobs = submit(api, [HUGE, HUGE, *[SMALL] * 6], seed=200)
 
         ended = in_order_of_their_ends(api, jobs)
 
-    assert [job["source"]["width"] for job in ended] == [SMALL[0]] * 6 + [LARGE[0]] * 3
+    assert [job["source"]["width"] for job in ended] == [SMALL[0]] * 6 + [HUGE[0]] * 2
 
 
 @pytest.mark.slow

@@ -114,6 +114,31 @@ async def test_a_small_picture_that_comes_after_a_large_one_is_done_long_before_
     large.cancel()
 
 
+async def test_a_picture_that_comes_later_goes_ahead_of_the_second_tiles_of_others(engine, batcher):
+    large = [start(batcher, noisy(48, 200, dtype=dtype)) for dtype in (np.uint8, np.uint16)]
+    await engine.begins(1)
+    small = start(batcher, noisy(40, 40))
+    await asyncio.sleep(0.01)
+    engine.open()
+
+    await small
+
+    assert engine.seen.index((1, 40, 40, 3)) <= 2
+    await asyncio.gather(*large)
+
+
+async def test_small_pictures_that_come_without_end_do_not_keep_a_large_one_waiting(engine, batcher):
+    engine.open()
+    large = start(batcher, noisy(48, 100))
+    count = 0
+    while not large.done():
+        await asyncio.gather(*(start(batcher, noisy(40, 40, seed=n)) for n in range(3)))
+        count += 3
+        assert count < 150
+
+    assert count > 3
+
+
 async def test_two_large_pictures_take_turns(engine, batcher):
     engine.open()
     first = start(batcher, noisy(72, 72, dtype=np.uint8))
