@@ -117,7 +117,8 @@ class Batcher:
                 batch.append(turn)
                 room -= pixels
         self._waiting = [turn for turn in waiting if turn not in batch]
-        self._now = max([self._now, *(turn.start for turn in batch[:1])])
+        if batch:
+            self._now = max(self._now, batch[0].start)
         return batch
 
     def _denoise(self, batch: list[_Turn]) -> Tiles:
