@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import IO, Any, assert_never
 
-from actors.pool import Node
+from actors.converter_pool import Node
 from dag.plan import SOURCE, Step
 from dag.segments import Decoded, HandedOn, Inferred, Order
 from pixtools import logs, memory
@@ -22,9 +22,9 @@ from pixtools.blob_store import BlobStore, artifact_key
 from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, is_full
 from pixtools.imaging.decoding import decode, read_notes
 from pixtools.imaging.picture import Picture, Size
-from pixtools.operations.base import Bundler, Composite, Encoded, Encoder, Entry, Inference, Inspector, Transform
+from pixtools.jobs.outcomes import Began, Done, Failed, Stored
+from pixtools.operations.base.kinds import Bundler, Composite, Encoded, Encoder, Entry, Inference, Inspector, Transform
 from pixtools.operations.png import PNG
-from pixtools.outcomes import Began, Done, Failed, Stored
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)

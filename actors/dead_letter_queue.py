@@ -10,10 +10,10 @@ from contextlib import suppress
 from ray.util.metrics import Counter, Gauge
 
 from pixtools import logs
-from pixtools.database import Database
-from pixtools.dead_letter_store import DeadLetterStore, Redriven, Selection
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import DeadLetterStore, Redriven, Selection
 from pixtools.errors import DatabaseDown
-from pixtools.hints import MOVED, QUEUED, Hints
+from pixtools.redis.hints import MOVED, QUEUED, Hints
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 
 import ray
 
-from actors.denoisers import Denoisers
-from actors.ledger import Ledger
-from actors.pool import ConverterPool
+from actors.converter_pool import ConverterPool
+from actors.denoiser_client import Denoisers
+from actors.outcome_writer import Ledger
 from dag.graph import Graph
 from dag.plan import Part, Plan, Source
 from dag.segments import Inputs, reads_artifacts
 from dag.specification import build
 from pixtools import logs
-from pixtools.database import Database
+from pixtools.database.connection import Database
+from pixtools.database.job_store import Claim, JobStore
+from pixtools.database.tables import Step
 from pixtools.errors import ArtifactLost, DatabaseDown, InvalidPlan, LeaseLost
-from pixtools.hints import CANCELLED, MOVED, QUEUED, Hints
-from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Cached, Failed
-from pixtools.records import Step
+from pixtools.jobs.outcomes import Cached, Failed
+from pixtools.redis.hints import CANCELLED, MOVED, QUEUED, Hints
 from pixtools.settings import Settings
 from pixtools.states import STEP_DONE, STEP_ENDED
 

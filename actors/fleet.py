@@ -22,7 +22,7 @@ from actors.converter import Converter
 from actors.dead_letter_queue import DeadLetterQueue
 from actors.dispatcher import Dispatcher
 from actors.sweeper import Sweeper
-from pixtools.dead_letter_store import Selection
+from pixtools.database.dead_letter_store import Selection
 from pixtools.errors import QueueDown
 from pixtools.settings import Settings
 

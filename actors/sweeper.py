@@ -13,12 +13,12 @@ from ray.util.metrics import Counter
 
 from pixtools import logs
 from pixtools.blob_store import BlobStore
-from pixtools.database import Database
+from pixtools.database.connection import Database
+from pixtools.database.job_store import JobStore
+from pixtools.database.reconciler import Reconciler
+from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import DatabaseDown, PixToolsError
-from pixtools.hints import MOVED, QUEUED, Hints
-from pixtools.job_store import JobStore
-from pixtools.reconciler import Reconciler
-from pixtools.retention_store import RetentionStore
+from pixtools.redis.hints import MOVED, QUEUED, Hints
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixtools.denoising.dncnn import SHIPPED, Weights, load, shipped
 from pixtools.denoising.engine import Engine
-from pixtools.dncnn import SHIPPED, Weights, load, shipped
 
 PAPER = {15: 33.89, 25: 31.23, 50: 27.92}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}

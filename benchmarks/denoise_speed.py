@@ -31,9 +31,9 @@ from denoise_quality import File, noisy, psnr
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixtools.denoising.dncnn import shipped
 from pixtools.denoising.engine import load_engine
 from pixtools.denoising.restoration import SIDE, denoise
-from pixtools.dncnn import shipped
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -191,7 +191,7 @@ def gemm(device: str, threads: int, _: Pixels) -> tuple[str, float, Call]:
 def network_of(threads: int):  # noqa: ANN201 (a network of PyTorch, which only some processes import)
     import torch  # noqa: PLC0415
 
-    from pixtools.denoising.network import DnCNN  # noqa: PLC0415
+    from pixtools.denoising.torch_network import DnCNN  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     network = DnCNN()

@@ -29,14 +29,14 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
-from dag.footprint import footprint
 from dag.plan import Source
+from dag.segment_memory import footprint
 from dag.segments import Inputs, Order, segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.imaging.formats import MEDIA_TYPES
 from pixtools.imaging.header import Limits
-from pixtools.local import ports, s3
+from pixtools.local import ports, s3_server
 from pixtools.local.home import Home
 from pixtools.settings import Settings
 
@@ -48,7 +48,7 @@ SAMPLE_S = 0.002
 CHILD = """
 import pathlib, pickle, sys
 from actors.converter import Converter
-from pixtools.outcomes import Failed
+from pixtools.jobs.outcomes import Failed
 def kilobytes(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
@@ -276,7 +276,7 @@ def converter(settings: Settings, orders: list[Order]) -> Iterator[Any]:
 def storage() -> Iterator[Settings]:
     """An S3 server, and the settings of a service that uses it, whose converters have no limit."""
     with tempfile.TemporaryDirectory(prefix="pixtools-bench-") as folder:
-        server = s3.start(Home(Path(folder) / "home"), ports.free_port())
+        server = s3_server.start(Home(Path(folder) / "home"), ports.free_port())
         try:
             server.wait()
             env = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in server.env.items()}

@@ -17,7 +17,7 @@ from PIL import Image
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.score import Reference
-from pixtools.operations.base import Resizing
+from pixtools.operations.base.kinds import Resizing
 
 WIDTHS = (1600, 800, 320)
 

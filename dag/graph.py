@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 from ray.exceptions import RayError, RayTaskError
 
-from dag.footprint import footprint
 from dag.plan import SOURCE, Plan, Step
+from dag.segment_memory import footprint
 from dag.segments import Decoded, HandedOn, Inputs, Order, Segment, segments
 from pixtools.errors import PixToolsError, StepTimedOut
-from pixtools.operations.base import Params
-from pixtools.outcomes import Began, Crashed, Done, Failed, Outcome
+from pixtools.jobs.outcomes import Began, Crashed, Done, Failed, Outcome
+from pixtools.operations.base.kinds import Params
 
 log = logging.getLogger(__name__)
 

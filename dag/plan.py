@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.picture import Size
-from pixtools.operations.base import AnyOperation, Inference, Kind, Params
+from pixtools.operations.base.kinds import AnyOperation, Inference, Kind, Params
 
 SOURCE = "source"
 

@@ -16,7 +16,7 @@ from typing import Any
 from dag.plan import SOURCE, Plan, Step
 from pixtools.imaging.decoding import drafted_size
 from pixtools.imaging.picture import Picture, Size, megapixels
-from pixtools.operations.base import Bundler, EncodeParams, Encoder, Inference, Kind, PixelOperation, PixelParams
+from pixtools.operations.base.kinds import Bundler, EncodeParams, Encoder, Inference, Kind, PixelOperation, PixelParams
 
 # Handing pixels to another process costs about 2 ms a megapixel; below this there is nothing to win.
 _WORTH_SPLITTING_MS = 100.0

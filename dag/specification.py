@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from dag.plan import NAME, SOURCE, Plan, Source, Step, file_name, order, step_key
-from pixtools.dncnn import SHIPPED_SHA256
+from pixtools.denoising.weights import SHIPPED_SHA256
 from pixtools.errors import BadRequest, Fault, ImageTooLarge, InvalidPlan, pointer
 from pixtools.imaging.header import Limits, check_size
 from pixtools.imaging.picture import Size
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import (
+from pixtools.operations.base.kinds import (
     AnyOperation,
     Composite,
     EncodeParams,

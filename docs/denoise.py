@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scene import festival
 
+from pixtools.denoising.dncnn import shipped
 from pixtools.denoising.engine import load_engine
 from pixtools.denoising.restoration import denoise
-from pixtools.dncnn import shipped
-from pixtools.imaging.lettering import letters
+from pixtools.imaging.text_rendering import letters
 
 PICTURE = Path(__file__).with_name("denoise.webp")
 MOST_BYTES = 300_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import text
 
-from pixtools.database import engine
-from pixtools.records import Job
+from pixtools.database.connection import engine
+from pixtools.database.tables import Job
 
 _LOCK = 7_105_921  # any number, the same for all who migrate
 

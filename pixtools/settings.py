@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pixtools.dncnn import SHIPPED_SHA256
+from pixtools.denoising.weights import SHIPPED_SHA256
 from pixtools.imaging.header import Limits
 
 

@@ -21,20 +21,20 @@ from starlette.types import ASGIApp
 
 from actors import fleet
 from pixtools import logs
-from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore
-from pixtools.database import Database
-from pixtools.dead_letter_store import DeadLetterStore
-from pixtools.hints import Hints
-from pixtools.job_store import JobStore
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.job_store import JobStore
+from pixtools.redis.hints import Hints
+from pixtools.redis.idempotency_cache import AnswerCache
 from pixtools.settings import Settings
 from serve import problems, routes
 from serve.catalog import catalog
 from serve.dead_letters import DeadLetters
-from serve.headers import SecurityHeaders
 from serve.health import Health
 from serve.intake import Intake
 from serve.progress import ProgressFeed
+from serve.security_headers import SecurityHeaders
 
 STATIC = Path(__file__).parent.parent / "static"
 _THREADS_ON_THE_DATABASE = 10

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from pixtools.imaging.formats import MEDIA_TYPES
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import AnyOperation, Kind
+from pixtools.operations.base.kinds import AnyOperation, Kind
 from pixtools.settings import Settings
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from pixtools import migrate as migrations
+from pixtools.database import migrate as migrations
 from pixtools.local import up as local
-from pixtools.local.errors import LocalError
-from pixtools.local.settings import LocalSettings
-from serve.letters_cli import dead_letters
+from pixtools.local.local_error import LocalError
+from pixtools.local.local_settings import LocalSettings
+from serve.dead_letters_cli import dead_letters
 
 _CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
 

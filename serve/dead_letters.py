@@ -10,12 +10,12 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actors import fleet
-from pixtools.dead_letter_store import DeadLetterStore, LetterView, Selection
+from pixtools.database.dead_letter_store import DeadLetterStore, LetterView, Selection
 from pixtools.operations import OPERATIONS
 from pixtools.settings import Settings
 from pixtools.states import LETTER_OPEN, Happening, LetterState
+from serve.answers import Time
 from serve.problems import Problem
-from serve.views import Time
 
 
 class HappeningAnswer(BaseModel):

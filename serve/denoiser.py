@@ -14,10 +14,10 @@ from ray.serve import Application
 from dag.segments import Inferred, Progress
 from pixtools import logs
 from pixtools.denoising.batcher import WORD_S, Batcher
+from pixtools.denoising.byte_semaphore import Places
 from pixtools.denoising.engine import load_engine
-from pixtools.denoising.places import Places
 from pixtools.denoising.restoration import Restoration
-from pixtools.denoising.weights import obtain
+from pixtools.denoising.weight_source import obtain
 from pixtools.errors import DenoiserDown, OutOfMemory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.denoise import Denoise
@@ -44,7 +44,7 @@ class Denoiser:
     async def run(
         self, shared: tuple[Any, Picture], params: Denoise, weights: str
     ) -> AsyncIterator[Progress | Inferred]:
-        """Denoise a picture, both parts of Picture.share, and say how far it is: see actors.denoisers.
+        """Denoise a picture, both parts of Picture.share, and say how far it is: see actors.denoiser_client.
 
         A word comes every ten seconds at least. `weights` is the digest of those that the result is to be of. Raises
         OutOfMemory, and DenoiserDown where another replica may do better.

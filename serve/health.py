@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from actors import fleet
-from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore
-from pixtools.database import Database
+from pixtools.database.connection import Database
+from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
-from pixtools.job_store import JobStore
+from pixtools.redis.idempotency_cache import AnswerCache
 from pixtools.settings import Settings
 
 _PATIENCE_S = 5.0

@@ -19,14 +19,14 @@ from uuid6 import uuid7
 
 from dag.plan import Part, Plan, Source
 from dag.specification import parse, parse_short
-from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import BlobStore, part_key, source_key
+from pixtools.database.job_store import Accepted, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
 from pixtools.errors import BadRequest, KeyInUse, PixToolsError
-from pixtools.hints import QUEUED, Hints
-from pixtools.job_store import Accepted, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
+from pixtools.redis.hints import QUEUED, Hints
+from pixtools.redis.idempotency_cache import AnswerCache
 from pixtools.settings import Settings
+from serve.answers import job_answer
 from serve.uploads import Upload, UploadedFile, receive
-from serve.views import job_answer
 
 _UPLOADS_AT_ONCE = 16
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 
 from starlette.concurrency import run_in_threadpool
 
+from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, TooManyStreams
-from pixtools.hints import MOVED, Hints
-from pixtools.job_store import JobStore
+from pixtools.redis.hints import MOVED, Hints
 from pixtools.states import JOB_ENDED
-from serve.views import JobAnswer
+from serve.answers import JobAnswer
 
 _MOST_STREAMS = 100  # half the places that serve_config.yaml gives to requests: the others stay free
 _SILENCE_S = 15.0  # proxies cut streams that say nothing for longer

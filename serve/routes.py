@@ -13,18 +13,18 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from pixtools.blob_store import BlobStore
-from pixtools.dead_letter_store import Selection
+from pixtools.database.dead_letter_store import Selection
+from pixtools.database.job_store import JobStore
 from pixtools.errors import NothingToRetry
-from pixtools.hints import CANCELLED, MOVED, Hints
-from pixtools.job_store import JobStore
+from pixtools.redis.hints import CANCELLED, MOVED, Hints
 from pixtools.states import JOB_ENDED, JobState, LetterState
+from serve.answers import JobAnswer, JobList, job_answer
 from serve.catalog import Catalog
 from serve.dead_letters import DeadLetters, LetterList, NumberAnswer, SelectionForm
 from serve.health import Health, HealthAnswer, Readiness
 from serve.intake import Intake
 from serve.problems import responses
 from serve.progress import ProgressFeed
-from serve.views import JobAnswer, JobList, job_answer
 
 _OWNER = "public"  # until API keys say who asks
 _UPLOAD = {

@@ -1,7 +1,7 @@
 // One dead letter: which step of which photo was given up, why, and all that befell it.
 
 import { el, icon } from "/static/element.js";
-import { happening, moment, tries } from "/static/words.js";
+import { happening, moment, tries } from "/static/format.js";
 
 const TRIES = ["failed", "crashed", "lost"];
 

@@ -2,11 +2,11 @@
 
 import { announce } from "/static/announce.js";
 import { discardAll, discardLetter, getDeadLetters, redriveAll, redriveLetter } from "/static/api.js";
-import { asking } from "/static/asking.js";
+import { asking } from "/static/while-busy.js";
 import { letterRow } from "/static/dead-letter.js";
 import { pagedList } from "/static/paged-list.js";
 import { showProblem } from "/static/problem.js";
-import { plural } from "/static/words.js";
+import { plural } from "/static/format.js";
 
 const LOOKS_MS = [500, 1000, 2000, 4000, 8000, 16_000]; // after a redrive: what fails again is a new dead letter
 

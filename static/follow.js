@@ -1,7 +1,7 @@
 // A job as it happens: server-sent events, or a look every two seconds where the stream brings nothing.
 
 import { getDeadLetters, getJob, listen } from "/static/api.js";
-import { ended } from "/static/words.js";
+import { ended } from "/static/format.js";
 
 const PAUSE_MS = 2000;
 const SOON_MS = 500;

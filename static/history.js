@@ -4,7 +4,7 @@ import { getJobs } from "/static/api.js";
 import { el, icon } from "/static/element.js";
 import { pagedList } from "/static/paged-list.js";
 import { describe } from "/static/problem.js";
-import { jobState, moment } from "/static/words.js";
+import { jobState, moment } from "/static/format.js";
 
 export function jobHistory({ signal }) {
   const note = document.getElementById("history-note");

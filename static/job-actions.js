@@ -2,9 +2,9 @@
 
 import { announce } from "/static/announce.js";
 import { cancelJob, retryJob } from "/static/api.js";
-import { asking } from "/static/asking.js";
+import { asking } from "/static/while-busy.js";
 import { showProblem } from "/static/problem.js";
-import { ended } from "/static/words.js";
+import { ended } from "/static/format.js";
 
 const at = (id) => document.getElementById(id);
 

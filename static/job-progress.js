@@ -1,7 +1,7 @@
 // How far a job is: a bar of one cell a step, and the same in words, so that no failure passes for work done.
 
 import { el, fill } from "/static/element.js";
-import { plural } from "/static/words.js";
+import { plural } from "/static/format.js";
 
 const ORDER = ["done", "failed", "skipped", "cancelled", "to go"];
 const OUTCOMES = { succeeded: "done", cached: "done", failed: "failed", skipped: "skipped", cancelled: "cancelled" };

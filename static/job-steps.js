@@ -1,7 +1,7 @@
 // The steps of a job as a list: state in words with a shape, what it reads, how long it took, what went wrong.
 
 import { el, icon, keep } from "/static/element.js";
-import { duration, list, stepState } from "/static/words.js";
+import { duration, list, stepState } from "/static/format.js";
 
 export function showSteps(parent, job, titles) {
   keep(parent, Object.entries(job.steps), {

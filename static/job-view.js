@@ -9,7 +9,7 @@ import { showProgress, tally } from "/static/job-progress.js";
 import { showSteps } from "/static/job-steps.js";
 import { showProblem } from "/static/problem.js";
 import { showResults } from "/static/results.js";
-import { bytes, dimensions, ended, format, jobState, moment } from "/static/words.js";
+import { bytes, dimensions, ended, format, jobState, moment } from "/static/format.js";
 
 const at = (id) => document.getElementById(id);
 

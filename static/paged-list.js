@@ -1,6 +1,6 @@
 // A list of the service's, newest first, a page at a time. Looked at anew, it keeps its length, its rows and their focus.
 
-import { asking } from "/static/asking.js";
+import { asking } from "/static/while-busy.js";
 import { keep } from "/static/element.js";
 
 const PAGE = 20;

@@ -1,7 +1,7 @@
 // A file that goes with the photo, as a further part of the request: the control of a parameter that names one.
 
 import { el, fill } from "/static/element.js";
-import { bytes } from "/static/words.js";
+import { bytes } from "/static/format.js";
 
 /** {control, holder, extra, read(), write(name)}; `files` has `add(file)`, which answers a name for it, and `get(name)`. */
 export function part(schema, files) {

@@ -2,7 +2,7 @@
 
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
-import { bytes, dimensions, either, format, list } from "/static/words.js";
+import { bytes, dimensions, either, format, list } from "/static/format.js";
 
 /** {file, fault} as the photo stands; `onChange` hears each new one. */
 export function photoPicker({ limits, mediaTypes, onChange }) {

@@ -3,7 +3,7 @@
 import { Problem, Unreachable } from "/static/api.js";
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
-import { plural } from "/static/words.js";
+import { plural } from "/static/format.js";
 
 /** Show `error` in `box`, and each entry that names a step at that step's card. Focus goes to the first of them. */
 export function showRefusal(box, error, builder) {

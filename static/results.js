@@ -2,8 +2,8 @@
 
 import { compare } from "/static/compare.js";
 import { el, icon, keep } from "/static/element.js";
-import { facts } from "/static/facts.js";
-import { bytes, change, dimensions, format, outcome } from "/static/words.js";
+import { facts } from "/static/metadata-list.js";
+import { bytes, change, dimensions, format, outcome } from "/static/format.js";
 
 /** `source` is the file of the photo, where it is at hand: the service gives none back. `renew()` answers the job afresh, with URLs that have not expired. */
 export function showResults(parent, job, { source, renew }) {

@@ -1,6 +1,6 @@
 // JSON Schema as Pydantic writes it, reduced to what a form needs.
 
-import { either, list } from "/static/words.js";
+import { either, list } from "/static/format.js";
 
 /** Follow $ref and unwrap `anyOf [X, null]`; `optional` says that null was allowed. */
 export function resolve(schema, defs = {}) {

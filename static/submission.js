@@ -3,7 +3,7 @@
 import { createJob } from "/static/api.js";
 import { announce } from "/static/announce.js";
 import { showRefusal } from "/static/problem.js";
-import { bytes } from "/static/words.js";
+import { bytes } from "/static/format.js";
 
 export function submission({ draft, photo, builder, onAccepted }) {
   const form = document.getElementById("build");

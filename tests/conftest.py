@@ -16,8 +16,8 @@ import pytest
 from api import Api
 from service import Stack
 
-from pixtools import migrate
-from pixtools.local import ray, stores
+from pixtools.database import migrate
+from pixtools.local import ray_head, stores
 from pixtools.local.home import Home
 from pixtools.settings import Settings
 
@@ -74,7 +74,7 @@ def new_stack(open_folder: Path) -> Iterator[Callable[..., Stack]]:
         if stack.process is not None:
             stack.kill()
             stack.process.wait(60)
-            ray.forget(Home(stack.home))  # a service that was killed leaves its folder
+            ray_head.forget(Home(stack.home))  # a service that was killed leaves its folder
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from specimens import HEIGHT, SPECIMENS, WIDTH, Specimen, scene, with_alpha
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.picture import Picture
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Composite
+from pixtools.operations.base.kinds import Composite
 
 FONT = ImageFont.load_default(12)
 LINE, GAP, CELL = 16, 6, 300

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pixtools.denoising.network import DnCNN
+from pixtools.denoising.torch_network import DnCNN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

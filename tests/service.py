@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pixtools.local import processes, ray
+from pixtools.local import processes, ray_head
 from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 
@@ -50,7 +50,7 @@ class Stack:
 
     @property
     def ray_folder(self) -> Path:
-        return ray.folder(Home(self.home))
+        return ray_head.folder(Home(self.home))
 
     @property
     def output(self) -> str:

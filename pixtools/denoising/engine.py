@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pixtools.dncnn import Weights
+from pixtools.denoising.dncnn import Weights
 from pixtools.errors import DeviceMissing
 
 Tiles = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]

@@ -21,8 +21,8 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 from openvino import opset13 as op  # noqa: E402
 
+from pixtools.denoising.dncnn import ACTIVATION_STEPS, CHANNELS, DEPTH, KERNEL_STEPS, Weights  # noqa: E402
 from pixtools.denoising.engine import WHITE, Tiles  # noqa: E402
-from pixtools.dncnn import ACTIVATION_STEPS, CHANNELS, DEPTH, KERNEL_STEPS, Weights  # noqa: E402
 
 Precision = Literal["int8", "bfloat16", "float32"]
 

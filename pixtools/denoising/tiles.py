@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pixtools.dncnn import HALO
+from pixtools.denoising.dncnn import HALO
 
 STEP = 32
 """Sides of windows are multiples of this where the picture allows: few shapes occur over many pictures."""

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixtools.denoising.dncnn import Weights
 from pixtools.denoising.engine import WHITE, Tiles
-from pixtools.denoising.network import DnCNN
-from pixtools.dncnn import Weights
+from pixtools.denoising.torch_network import DnCNN
 
 
 class TorchEngine:

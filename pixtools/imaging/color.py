@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageChops, ImageCms, ImageColor
 
-from pixtools.imaging.depth import from_16_bit, from_32_bit, load
+from pixtools.imaging.bit_depth import from_16_bit, from_32_bit, load
 from pixtools.imaging.picture import Picture
 
 

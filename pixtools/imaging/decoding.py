@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pixtools.imaging import apng, depth, gif, notes
+from pixtools.imaging import apng_frames, bit_depth, gif_frames, metadata_blocks
 from pixtools.imaging.animation import alike, animated
+from pixtools.imaging.codec_errors import decoding
 from pixtools.imaging.color import normalise, to_srgb
+from pixtools.imaging.color_profiles import profile
 from pixtools.imaging.formats import HEAD_BYTES, sniff
-from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import frame_count, webp_size
-from pixtools.imaging.icc import MOST_BYTES
+from pixtools.imaging.icc_filter import MOST_BYTES
 from pixtools.imaging.orientation import orientation, upright, upright_numbers, upright_size
 from pixtools.imaging.picture import Notes, Picture, Size
-from pixtools.imaging.profiles import profile
 
 # Times the size that is enough: at once its size a little sharpness is lost, at twice none that can be seen.
 _ROOM = 2
@@ -36,13 +36,13 @@ def decode(data: bytes, enough: Size | None = None, *, deep: bool = False) -> Pi
     kind = sniff(data[:HEAD_BYTES])
     with decoding() as room:
         if kind == "GIF":
-            return gif.read(data)  # which knows neither profile nor orientation
+            return gif_frames.read(data)  # which knows neither profile nor orientation
         if kind == "WEBP":
             room.pixels = math.prod(webp_size(data))  # its decoder takes memory as it is opened
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             room.pixels = math.prod(image.size) * frame_count(image, kind)
             turn = orientation(image)  # before loading, as `inspect` asks: a PNG may have EXIF behind its pixels
-            told = notes.read(image, data)
+            told = metadata_blocks.read(image, data)
             full = upright_size(image)
             drafted = _draft(image, enough if full == image.size else enough[::-1]) if enough else False
             has_profile = deep and profile(image, kind, data) is not None  # before loading, which forgets it
@@ -60,7 +60,7 @@ def _deep(data: bytes, kind: str, picture: Picture, *, has_profile: bool) -> NDA
     """Return the numbers (H, W, C) of more than 8 bits behind a still: none where a profile has changed its pixels."""
     if picture.is_animated or has_profile != (picture.icc is not None):
         return None
-    found = depth.deep(data, kind)
+    found = bit_depth.deep(data, kind)
     # A profile of RGB does not describe grey: see normalise.
     return found if found is None or picture.icc is None or found.shape[2] == len(picture.mode) else None
 
@@ -71,7 +71,7 @@ def read_notes(data: bytes) -> Notes:
     if kind == "GIF":
         return Notes()
     with decoding(), Image.open(io.BytesIO(data), formats=[kind]) as image:
-        return notes.read(image, data)
+        return metadata_blocks.read(image, data)
 
 
 def drafted_size(size: Size, enough: Size) -> Size:
@@ -94,7 +94,7 @@ def _draft(image: Image.Image, enough: Size) -> bool:
 def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
     icc = profile(image, kind, data)
     if kind == "PNG" and getattr(image, "is_animated", False):
-        return apng.read(data, icc, image.info["loop"])
+        return apng_frames.read(data, icc, image.info["loop"])
     count, loops = frame_count(image, kind), int(image.info.get("loop", 0))
     if count == 1:
         picture = normalise(image, icc)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from pixtools.imaging import notes
-from pixtools.imaging.guard import encoding
+from pixtools.imaging import metadata_blocks
+from pixtools.imaging.codec_errors import encoding
 from pixtools.imaging.picture import Picture
 
 
@@ -27,5 +27,7 @@ def encode(picture: Picture, kind: str, **options: Any) -> bytes:
         }
     out = io.BytesIO()
     with encoding(kind, picture.size):
-        picture.image.save(out, format=kind, icc_profile=picture.icc, **notes.blocks(picture.notes, kind), **options)
+        picture.image.save(
+            out, format=kind, icc_profile=picture.icc, **metadata_blocks.blocks(picture.notes, kind), **options
+        )
     return out.getvalue()

@@ -9,13 +9,17 @@ from typing import IO
 from PIL import Image
 
 from pixtools.errors import CorruptImage, ImageTooLarge
-from pixtools.imaging import gif, jpeg, png, tiff
+from pixtools.imaging import gif_frames, jpeg_segments, png_chunks, tiff_tags
+from pixtools.imaging.codec_errors import decoding
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
-from pixtools.imaging.guard import decoding
 from pixtools.imaging.orientation import upright_size
 from pixtools.imaging.picture import Size
 
-_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {"JPEG": jpeg.check, "PNG": png.check, "TIFF": tiff.check}
+_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {
+    "JPEG": jpeg_segments.check,
+    "PNG": png_chunks.check,
+    "TIFF": tiff_tags.check,
+}
 """What refuses a file of so many pieces that Pillow would take long to open it."""
 
 
@@ -64,7 +68,7 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
 
 
 def _inspect_gif(data: bytes, limits: Limits) -> Header:
-    found = gif.parse(data, limits.frames + 1)
+    found = gif_frames.parse(data, limits.frames + 1)
     check_size(found.extent, len(found.frames), limits)
     return Header(MEDIA_TYPES["GIF"], *found.size, len(found.frames))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pixtools.imaging.tiff import text
+from pixtools.imaging.tiff_tags import text
 
 _RECORD = 2  # the one about the picture; the others are about its transport
 _MARKER = 0x1C

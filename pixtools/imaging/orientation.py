@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pixtools.imaging import tiff
-from pixtools.imaging.notes import png_blocks
+from pixtools.imaging import tiff_tags
+from pixtools.imaging.metadata_blocks import png_blocks
 
 _TAG = 0x0112
 
@@ -39,7 +39,7 @@ def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation that is still to be applied, without decoding anything."""
     if image.format == "TIFF":
         return 1  # Pillow turns it as it loads, and its size is upright from the start
-    tags = tiff.parse(_exif(image))
+    tags = tiff_tags.parse(_exif(image))
     entry = tags.main.get(_TAG) if tags else None
     value = tags.value(entry) if tags and entry and entry.count == 1 else ()  # as browsers have it
     found = value[0] if isinstance(value, tuple) and value else 1

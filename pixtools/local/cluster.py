@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import yaml
 
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
-    from pixtools.local.settings import LocalSettings
+    from pixtools.local.local_settings import LocalSettings
 
 
 def free_port() -> int:

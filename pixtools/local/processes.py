@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,28 +5,28 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from pixtools.local import postgres, redis, s3
+from pixtools.local import postgres_server, redis_server, s3_server
 from pixtools.local.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pixtools.local.home import Home
+    from pixtools.local.local_settings import LocalSettings
     from pixtools.local.server import Server
-    from pixtools.local.settings import LocalSettings
 
 
 def start(home: Home, settings: LocalSettings, stack: ExitStack) -> list[Server]:
     """Start the servers, which get ready side by side; `stack` stops them, the last one first."""
     servers = []
     if settings.database_url is None:
-        servers.append(postgres.start(home, free_port()))
+        servers.append(postgres_server.start(home, free_port()))
         stack.callback(servers[-1].stop)
     if settings.redis_url is None:
-        servers.append(redis.start(home, free_port()))
+        servers.append(redis_server.start(home, free_port()))
         stack.callback(servers[-1].stop)
     if settings.s3_endpoint_url is None:
-        servers.append(s3.start(home, settings.s3_port, bucket=settings.s3_bucket, host=settings.host))
+        servers.append(s3_server.start(home, settings.s3_port, bucket=settings.s3_bucket, host=settings.host))
         stack.callback(servers[-1].stop)
     return servers
 
@@ -39,7 +39,7 @@ def running(home: Home) -> Iterator[dict[str, str]]:
     """
     with home.locked("no address"), ExitStack() as stack:
         servers = []
-        for start_server in (postgres.start, redis.start, s3.start):
+        for start_server in (postgres_server.start, redis_server.start, s3_server.start):
             servers.append(start_server(home, free_port()))
             stack.callback(servers[-1].stop)
         for server in servers:

@@ -6,16 +6,16 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pixtools.local import cluster, deployment, ray
+from pixtools.local import cluster, deployment, ray_head
 from pixtools.local.cluster import Cluster
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pixtools.local.home import Home
+    from pixtools.local.local_settings import LocalSettings
     from pixtools.local.server import Server
-    from pixtools.local.settings import LocalSettings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Target:
 
 def own(home: Home, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]) -> Target:
     """Start a head of our own, whose actors inherit `env`."""
-    head = ray.start(home, settings.dashboard_port, settings.ray_client_port, os.environ | env)
+    head = ray_head.start(home, settings.dashboard_port, settings.ray_client_port, os.environ | env)
     config = deployment.listening_on(serve_config, settings.host, settings.port)
     return Target(Cluster(head.url, home.secret("ray-token")), config, settings.page_url, head)
 

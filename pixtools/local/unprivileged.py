@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixtools.local.errors import LocalError
+from pixtools.local.local_error import LocalError
 from pixtools.local.processes import Account
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from alembic.util import CommandError
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from pixtools import migrate
-from pixtools.database import Database
+from pixtools.database import migrate
+from pixtools.database.connection import Database
+from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown
-from pixtools.job_store import JobStore
-from pixtools.local import deployment, guard, ports, processes, ray, stores, target
-from pixtools.local.errors import LocalError
+from pixtools.local import deployment, ports, processes, ray_head, stores, supervisor, target
 from pixtools.local.home import Home
+from pixtools.local.local_error import LocalError
 from pixtools.settings import Settings
 from pixtools.states import JobState
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Never
 
+    from pixtools.local.local_settings import LocalSettings
     from pixtools.local.server import Server
-    from pixtools.local.settings import LocalSettings
     from pixtools.local.target import Target
 
 
@@ -47,9 +47,9 @@ def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
     serve_config = deployment.read(config)
     home = Home(settings.home)
     with home.locked(settings.page_url):
-        processes.end_leftovers(home.path, ray.folder(home))
+        processes.end_leftovers(home.path, ray_head.folder(home))
         ports.check(settings)
-        return guard.run(lambda: _run(home, settings, serve_config), parent)
+        return supervisor.run(lambda: _run(home, settings, serve_config), parent)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Service:
         with suppress(DatabaseDown), _job_store(self.env) as (store, settings):
             if store.backlog()[JobState.RUNNING]:
                 _say(f"Running jobs have {settings.drain.total_seconds():.0f} s to end; SIGINT (Ctrl-C) ends them now.")
-                ray.drain(home, settings.drain.total_seconds())
+                ray_head.drain(home, settings.drain.total_seconds())
 
 
 @contextmanager
@@ -93,17 +93,17 @@ def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> i
             service = _start(home, settings, serve_config, stack)
             try:
                 _watch(service.servers)
-            except guard.Stop:
+            except supervisor.Stop:
                 _say("\nStopping.")
                 service.drain(home)
-        except guard.Stop:  # before all had started
+        except supervisor.Stop:  # before all had started
             _say("\nStopping.")
         except LocalError as error:
-            folders = " and ".join(str(folder) for folder in (home.logs, ray.logs(home)) if folder.exists())
+            folders = " and ".join(str(folder) for folder in (home.logs, ray_head.logs(home)) if folder.exists())
             _say(f"\n{error}\n\nStopping; the logs are in {folders}.")
             code = 1
     if code == 0:
-        ray.forget(home)
+        ray_head.forget(home)
     _say("PixTools has stopped.")
     return code
 
@@ -195,7 +195,7 @@ def _summary(home: Home, settings: LocalSettings, place: Target) -> str:
     ]
     if place.head is not None:
         lines.insert(3, ("its token", f"in {home.secret_path('ray-token')}"))
-        lines.append(("", str(ray.logs(home))))
+        lines.append(("", str(ray_head.logs(home))))
     if settings.reachable_host != settings.host and settings.s3_public_url is None:
         lines.append(("note", "set PIXTOOLS_S3_PUBLIC_URL for browsers on other machines to see pictures"))
     return "\n".join(["", *(f"  {name:<10}  {text}" for name, text in lines), "", "Ctrl-C stops it."])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pixtools.operations.avif import AVIF
-from pixtools.operations.base import AnyOperation
+from pixtools.operations.base.kinds import AnyOperation
 from pixtools.operations.blur import BLUR
 from pixtools.operations.crop import CROP
 from pixtools.operations.denoise import DENOISE

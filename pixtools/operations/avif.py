@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 from pixtools.imaging.codecs import AVIF_PLUGIN
 from pixtools.imaging.color import without_grey_profile
 from pixtools.imaging.encoding import encode
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture, Size
-from pixtools.imaging.search import Curve
-from pixtools.operations.base import ADVANCED, AnimatedParams, Misfit
-from pixtools.operations.goal import Lossy, LossyEncoder
+from pixtools.imaging.quality_search import Curve
+from pixtools.operations.base.goals import Lossy, LossyEncoder
+from pixtools.operations.base.kinds import ADVANCED, AnimatedParams, Misfit
 
 _LIGHT_SPEED = 6  # from here on the encoder keeps less of what it tried
 _LEAST_SIDE_OF_SVT = 4

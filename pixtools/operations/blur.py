@@ -3,9 +3,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from pixtools.imaging.filters import blur
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import Transform, TransformParams
+from pixtools.operations.base.kinds import Transform, TransformParams
 
 
 class Blur(TransformParams):

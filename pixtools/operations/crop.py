@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pixtools.imaging.footprint import Memory
 from pixtools.imaging.geometry import crop
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture, Size
-from pixtools.operations.base import Misfit, Side, Transform, TransformParams
+from pixtools.operations.base.kinds import Misfit, Side, Transform, TransformParams
 
 
 class Crop(TransformParams):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pixtools.denoising.restoration import Noise
-from pixtools.operations.base import Inference, PixelParams
+from pixtools.operations.base.kinds import Inference, PixelParams
 from pixtools.operations.png import PNG
 
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pixtools.imaging.footprint import Memory
 from pixtools.imaging.geometry import flip
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import Transform, TransformParams
+from pixtools.operations.base.kinds import Transform, TransformParams
 
 
 class Flip(TransformParams):

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from pixtools.imaging.color import to_grey
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import Transform, TransformParams
+from pixtools.operations.base.kinds import Transform, TransformParams
 
 
 class Grayscale(TransformParams):

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from pixtools.imaging.color import flatten, with_room_for
 from pixtools.imaging.encoding import encode
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
-from pixtools.imaging.search import Curve
-from pixtools.operations.base import ADVANCED, Color
-from pixtools.operations.goal import Lossy, LossyEncoder
+from pixtools.imaging.quality_search import Curve
+from pixtools.operations.base.goals import Lossy, LossyEncoder
+from pixtools.operations.base.kinds import ADVANCED, Color
 
 
 class Jpg(Lossy):

@@ -16,11 +16,11 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageCms
 
-from pixtools.imaging import iptc, notes, tiff, xmp
+from pixtools.imaging import iptc, metadata_blocks, tiff_tags, xmp
+from pixtools.imaging.codec_errors import decoding
 from pixtools.imaging.formats import HEAD_BYTES, sniff
-from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import Limits, inspect
-from pixtools.operations.base import Inspector, Params
+from pixtools.operations.base.kinds import Inspector, Params
 
 _NO_LIMITS = Limits(*3 * (sys.maxsize,))  # what came in was within those of the service
 _MAX_TEXT = 2_000  # a longer value is a maker's blob, not something to read
@@ -30,7 +30,7 @@ _MORE = 0xFFFF  # of a speed: more than its 16 bits hold; the true one stands el
 _TEXTS = (2, 7, 129)  # types whose values are one text of many characters
 _MAX_BLOCK = 32_000  # characters of JSON for each of EXIF, XMP and IPTC: results are kept in the database
 
-_BLOBS = {tiff.MAKER_NOTE, 0xC4A5}  # and PrintIM
+_BLOBS = {tiff_tags.MAKER_NOTE, 0xC4A5}  # and PrintIM
 _USER_COMMENT = 0x9286
 _OF_WINDOWS = range(0x9C9B, 0x9CA0)  # title, comment, author, keywords and subject, in UTF-16
 
@@ -59,8 +59,8 @@ def run(data: bytes, params: Metadata) -> _Facts:  # noqa: ARG001
             "bytes": len(data),
             "icc_profile": _profile_name(image.info.get("icc_profile")),
         }
-        told = notes.read(image, data)
-    tags = tiff.parse(told.exif) or tiff.Tags("<", {})
+        told = metadata_blocks.read(image, data)
+    tags = tiff_tags.parse(told.exif) or tiff_tags.Tags("<", {})
     exif = _named(tags, tags.main, ExifTags.TAGS) | _named(tags, tags.exif, ExifTags.TAGS)
     return container | {
         "camera": _with_make(exif.get("make"), exif.get("model")),
@@ -74,7 +74,7 @@ def run(data: bytes, params: Metadata) -> _Facts:  # noqa: ARG001
     }
 
 
-def _named(tags: tiff.Tags, directory: tiff.Directory, names: dict[int, str]) -> _Facts:
+def _named(tags: tiff_tags.Tags, directory: tiff_tags.Directory, names: dict[int, str]) -> _Facts:
     plain = {
         xmp.plain_name(names[tag]): _plain(tags, tag, entry)
         for tag, entry in directory.items()
@@ -83,7 +83,7 @@ def _named(tags: tiff.Tags, directory: tiff.Directory, names: dict[int, str]) ->
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def _plain(tags: tiff.Tags, tag: int, entry: tiff.Entry) -> Any:
+def _plain(tags: tiff_tags.Tags, tag: int, entry: tiff_tags.Entry) -> Any:
     """Return a value as JSON can carry it, or None for what is nonsense or a blob."""
     if tag in _OF_WINDOWS:
         return _text(bytes(entry.value).decode("utf-16-le", "replace").split("\0", 1)[0])

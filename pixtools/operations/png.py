@@ -5,12 +5,12 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from pixtools.imaging import png16
+from pixtools.imaging import png_16_bit
 from pixtools.imaging.encoding import encode
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.palette import indexed
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import ADVANCED, AnimatedParams, Encoder
+from pixtools.operations.base.kinds import ADVANCED, AnimatedParams, Encoder
 
 _RUN_LENGTH = 3  # zlib's Z_RLE strategy
 _FAST = {"compress_level": 1, "compress_type": _RUN_LENGTH}
@@ -40,7 +40,7 @@ def run(picture: Picture, params: Png) -> bytes:
     if params.palette is not None:
         picture = indexed(picture, params.palette)
     if picture.deep is not None:
-        return png16.encode(picture, **(_SMALL if params.effort == "small" else _FAST))
+        return png_16_bit.encode(picture, **(_SMALL if params.effort == "small" else _FAST))
     return encode(picture, "PNG", **_options(picture, params))
 
 

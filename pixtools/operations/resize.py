@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture, Size
-from pixtools.operations.base import Resizing, Transform, TransformParams
+from pixtools.operations.base.kinds import Resizing, Transform, TransformParams
 
 
 class Resize(Resizing, TransformParams):

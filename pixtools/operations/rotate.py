@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pixtools.imaging.footprint import Memory
 from pixtools.imaging.geometry import rotate, rotated_size
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture, Size
-from pixtools.operations.base import Color, Transform, TransformParams
+from pixtools.operations.base.kinds import Color, Transform, TransformParams
 
 
 class Rotate(TransformParams):

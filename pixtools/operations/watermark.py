@@ -8,11 +8,11 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pixtools.errors import CorruptImage, UnsupportedType
 from pixtools.imaging.codecs import LETTERING
 from pixtools.imaging.decoding import decode
-from pixtools.imaging.footprint import Memory
-from pixtools.imaging.lettering import Align, letters, line_height, line_size, unwritable
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.stamp import Position, as_mark, stamp, within
-from pixtools.operations.base import ADVANCED, Color, Composite, Misfit, PartName, Parts, TransformParams
+from pixtools.imaging.text_rendering import Align, letters, line_height, line_size, unwritable
+from pixtools.operations.base.kinds import ADVANCED, Color, Composite, Misfit, PartName, Parts, TransformParams
 
 _TEXT_SCALE, _IMAGE_SCALE = 0.06, 0.25
 _LEAST_LINE = 6.0  # pixels: what is lower cannot be read

@@ -6,11 +6,11 @@ from pydantic import Field, model_validator
 
 from pixtools.imaging.color import without_grey_profile
 from pixtools.imaging.encoding import encode
-from pixtools.imaging.footprint import Memory
+from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
-from pixtools.imaging.search import Curve
-from pixtools.operations.base import ADVANCED, AnimatedParams
-from pixtools.operations.goal import Lossy, LossyEncoder
+from pixtools.imaging.quality_search import Curve
+from pixtools.operations.base.goals import Lossy, LossyEncoder
+from pixtools.operations.base.kinds import ADVANCED, AnimatedParams
 
 _EFFORT = 4  # beyond it, twice the time buys 4 %
 # libwebp's own presets: method, and a quality that says how hard to look for matches. The first costs a nineteenth

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterable
 from typing import IO
 
-from pixtools.operations.base import Bundler, Entry, Params
+from pixtools.operations.base.kinds import Bundler, Entry, Params
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same entries give the same bytes
 

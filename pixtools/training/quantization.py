@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
-from pixtools.denoising.network import DnCNN
-from pixtools.dncnn import ACTIVATION_STEPS, DEPTH, KERNEL_STEPS
+from pixtools.denoising.dncnn import ACTIVATION_STEPS, DEPTH, KERNEL_STEPS
+from pixtools.denoising.torch_network import DnCNN
 
 LAYERS = (1, 3, 4, 6, 7, 10, 15, 16)
 """Those that lose least, each alone. All 18 inner ones cost 0.1 dB and more, and training took little of it away."""

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pixtools.dncnn import INT8
+from pixtools.denoising.dncnn import INT8
 from pixtools.training.photos import Batches, Photos, Shape
 from pixtools.training.plot import draw
 from pixtools.training.trainer import Schedule, Trainer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pixtools.denoising.network import DnCNN
-from pixtools.dncnn import WIDTH
+from pixtools.denoising.dncnn import WIDTH
+from pixtools.denoising.torch_network import DnCNN
 
 
 def start_as_identity(network: DnCNN, generator: torch.Generator) -> None:

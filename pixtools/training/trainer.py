@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import avg_pool2d, interpolate
 
-from pixtools.denoising.network import DnCNN
-from pixtools.dncnn import WIDTH
+from pixtools.denoising.dncnn import WIDTH
+from pixtools.denoising.torch_network import DnCNN
 from pixtools.training import quantization
 from pixtools.training.start import start_as_identity
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import psutil
 from s3_proxy import S3Proxy
 
-from pixtools.local import postgres, redis, s3
+from pixtools.local import postgres_server, redis_server, s3_server
 from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 
@@ -25,7 +25,7 @@ class Servers:
         self.home = Home(folder)
         self._disk = self.home.path / "s3"
         self.disk_is_small = self._mount()
-        self._start = {"database": postgres.start, "redis": redis.start, "storage": s3.start}
+        self._start = {"database": postgres_server.start, "redis": redis_server.start, "storage": s3_server.start}
         self._ports = {name: free_port() for name in self._start}
         self._running = {}
         for name in self._start:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from service import Stack
 
-from pixtools.local import ray
+from pixtools.local import ray_head
 from pixtools.local.home import Home
 
 
@@ -23,4 +23,4 @@ def running(home, **env: str) -> Iterator[Stack]:
     finally:
         stack.kill()
         stack.process.wait(60)
-        ray.forget(Home(home))
+        ray_head.forget(Home(home))

@@ -16,7 +16,7 @@ from pixtools.errors import CorruptImage, ImageTooLarge, OutOfMemory, Unencodabl
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.header import Limits, inspect
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Misfit
+from pixtools.operations.base.kinds import Misfit
 
 LIMITS = Limits(pixels=4_000_000, side=16_384, frames=100)  # smaller than the service's: more cases in the time
 MEMORY_BYTES = 600_000_000

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pixtools.blob_store import BlobStore
-from pixtools.local import ray as local_ray
+from pixtools.local import ray_head as local_ray
 from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 

@@ -14,14 +14,14 @@ from images import LIMITS
 from PIL import Image
 
 from actors import fleet
-from actors.denoisers import Denoisers
-from actors.pool import ConverterPool
+from actors.converter_pool import ConverterPool
+from actors.denoiser_client import Denoisers
 from dag.graph import Graph
 from dag.plan import Source
 from dag.segments import Inputs, segments
 from dag.specification import build
 from pixtools.errors import CorruptImage, DenoiserDown, StepTimedOut
-from pixtools.outcomes import Began, Crashed, Done, Failed
+from pixtools.jobs.outcomes import Began, Crashed, Done, Failed
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

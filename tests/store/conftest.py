@@ -11,11 +11,11 @@ import pytest
 from jobs import Clock
 from pydantic import SecretStr
 
-from pixtools.database import Database
-from pixtools.dead_letter_store import DeadLetterStore
-from pixtools.job_store import JobStore
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.job_store import JobStore
+from pixtools.database.retention_store import RetentionStore
 from pixtools.local.ports import free_port
-from pixtools.retention_store import RetentionStore
 from pixtools.settings import Settings
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psycopg
 
+from pixtools.database.job_store import Accepted, Claim, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
 from pixtools.errors import CorruptImage
-from pixtools.job_store import Accepted, Claim, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
-from pixtools.outcomes import Began, Done, Failed, Outcome, Stored
+from pixtools.jobs.outcomes import Began, Done, Failed, Outcome, Stored
 from pixtools.states import JobState, StepState
 
 ANN, BOB = "ann", "bob"

@@ -22,7 +22,7 @@ from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.errors import CorruptImage, ObjectMissing, StorageDown, StorageRefused, UnencodableImage, UnsupportedType
 from pixtools.imaging.picture import Picture
-from pixtools.outcomes import Began, Done, Failed, Stored
+from pixtools.jobs.outcomes import Began, Done, Failed, Stored
 
 REST = Picture(())  # what is shared of a plain picture beside its pixels
 

@@ -18,7 +18,7 @@ from dag.segments import Inputs, Order, segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.errors import OutOfMemory
-from pixtools.outcomes import Done, Failed
+from pixtools.jobs.outcomes import Done, Failed
 
 PROGRAM = """
 import pickle, sys

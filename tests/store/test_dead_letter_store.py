@@ -11,11 +11,11 @@ from datetime import timedelta
 import pytest
 from jobs import ANN, BOB, CHAIN, claim, everything, fail, finish, history, new_job, record, states, submit, submitted
 
-from pixtools.database import Database
-from pixtools.dead_letter_store import DeadLetterStore, LetterView, Redriven, Selection
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import DeadLetterStore, LetterView, Redriven, Selection
+from pixtools.database.job_store import Claim, JobStore
 from pixtools.errors import DatabaseDown, LetterClosed, NotFound, StepTimedOut, StorageRefused
-from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Began, Crashed, Failed
+from pixtools.jobs.outcomes import Began, Crashed, Failed
 from pixtools.states import JobState, LetterState, StepState
 
 WAITING, SUCCEEDED, FAILED, SKIPPED = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from pixtools import dncnn
 from pixtools.blob_store import BlobStore
-from pixtools.denoising.weights import obtain
+from pixtools.denoising import dncnn
+from pixtools.denoising.weight_source import obtain
 from pixtools.errors import StorageDown, WeightsUnusable
 
 WEIGHTS = {name: np.full(shape, 0.5, np.float32) for name, shape in dncnn.shapes().items()}

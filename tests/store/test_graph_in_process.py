@@ -21,8 +21,8 @@ from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.denoising.restoration import denoise
 from pixtools.errors import DenoiserDown
-from pixtools.operations.base import Params
-from pixtools.outcomes import Began, Crashed, Done, Failed, Outcome
+from pixtools.jobs.outcomes import Began, Crashed, Done, Failed, Outcome
+from pixtools.operations.base.kinds import Params
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from pixtools.hints import Hints
+from pixtools.redis.hints import Hints
 
 pytestmark = pytest.mark.anyio
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jobs import ANN, CHAIN, claim, fail, finish, history, new_job, record, submit, submitted
 
-from pixtools.dead_letter_store import Selection
+from pixtools.database.dead_letter_store import Selection
 from pixtools.errors import CorruptImage, StorageDown, StorageRefused
-from pixtools.outcomes import Began, Crashed, Failed
+from pixtools.jobs.outcomes import Began, Crashed, Failed
 from pixtools.states import Happening, JobState, LetterState
 
 

@@ -6,7 +6,7 @@ import pytest
 from jobs import ANN, claim, everything, finish, history, record, states, stored, submit, submitted
 
 from pixtools.errors import LeaseLost, StorageRefused
-from pixtools.outcomes import Began, Crashed, Done, Failed
+from pixtools.jobs.outcomes import Began, Crashed, Done, Failed
 from pixtools.states import JobState, StepState
 
 REFUSED = StorageRefused("The clock is wrong.")

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from jobs import ANN, BOB, CHAIN, claim, everything, fail, finish, history, new_job, record, states, submit, submitted
 
-from pixtools.dead_letter_store import Selection
+from pixtools.database.dead_letter_store import Selection
 from pixtools.errors import JobEnded, LeaseLost, NotFound
-from pixtools.outcomes import Began
+from pixtools.jobs.outcomes import Began
 from pixtools.states import JobState, LetterState, StepState
 
 CANCELLED, SUCCEEDED, FAILED, SKIPPED = StepState.CANCELLED, StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED

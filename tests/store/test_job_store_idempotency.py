@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from jobs import ANN, BOB, asked, finish, new_job, submit
 
+from pixtools.database.job_store import Idempotency, JobStore
 from pixtools.errors import KeyReused
-from pixtools.job_store import Idempotency, JobStore
 
 
 def jobs(database: psycopg.Connection) -> int:

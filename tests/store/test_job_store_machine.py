@@ -32,9 +32,11 @@ from model import OPEN, ModelArtifact, ModelJob, ModelLetter, ModelStep
 from pydantic import SecretStr
 from sqlmodel import Session
 
-from pixtools import migrate
-from pixtools.database import Database
-from pixtools.dead_letter_store import DeadLetterStore, Redriven, Selection
+from pixtools.database import migrate
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import DeadLetterStore, Redriven, Selection
+from pixtools.database.job_store import JobStore
+from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import (
     CorruptImage,
     DatabaseDown,
@@ -46,9 +48,7 @@ from pixtools.errors import (
     StorageDown,
     StorageRefused,
 )
-from pixtools.job_store import JobStore
-from pixtools.outcomes import Began, Cached, Crashed, Done, Failed, Outcome, Stored
-from pixtools.retention_store import RetentionStore
+from pixtools.jobs.outcomes import Began, Cached, Crashed, Done, Failed, Outcome, Stored
 from pixtools.settings import Settings
 from pixtools.states import JOB_MOVES, LETTER_MOVES, STEP_MOVES, JobState, LetterState, StepState
 

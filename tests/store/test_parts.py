@@ -15,10 +15,10 @@ from images import animation, bomb, photo, saved
 from jobs import ANN, CHAIN, claim, new_job, submit, submitted
 from PIL import Image
 
-from pixtools.answer_cache import AnswerCache
 from pixtools.blob_store import SOURCES, BlobStore
-from pixtools.hints import Hints
-from pixtools.job_store import JobStore
+from pixtools.database.job_store import JobStore
+from pixtools.redis.hints import Hints
+from pixtools.redis.idempotency_cache import AnswerCache
 from pixtools.settings import Settings
 from serve import problems
 from serve.intake import Intake

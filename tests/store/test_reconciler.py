@@ -11,12 +11,12 @@ import pytest
 from jobs import ANN, claim, fail, new_job, record, states, stored, submit, submitted
 
 from pixtools.blob_store import ARTIFACTS, DATABASE, SOURCES, BlobStore
-from pixtools.database import Database
+from pixtools.database.connection import Database
+from pixtools.database.job_store import Claim, JobStore
+from pixtools.database.reconciler import Reconciled, Reconciler
+from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import DatabaseDown, StorageDown
-from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Began, Cached, Done
-from pixtools.reconciler import Reconciled, Reconciler
-from pixtools.retention_store import RetentionStore
+from pixtools.jobs.outcomes import Began, Cached, Done
 from pixtools.settings import Settings
 from pixtools.states import JobState, StepState
 

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from jobs import ANN, BOB, CHAIN, claim, everything, fail, finish, new_job, record, states, stored, submit, submitted
 
-from pixtools.database import Database
-from pixtools.dead_letter_store import Selection
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import Selection
+from pixtools.database.job_store import Claim, JobStore
+from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import DatabaseDown
-from pixtools.job_store import Claim, JobStore
-from pixtools.outcomes import Began, Cached, Done
-from pixtools.retention_store import RetentionStore
+from pixtools.jobs.outcomes import Began, Cached, Done
 from pixtools.states import JobState, StepState
 
 WAITING, SUCCEEDED, CACHED = StepState.WAITING, StepState.SUCCEEDED, StepState.CACHED

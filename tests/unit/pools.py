@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.pool import ConverterPool, Node
+from actors.converter_pool import ConverterPool, Node
 
 
 class Converter:

@@ -8,8 +8,8 @@ from denoisers import Plain
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixtools.denoising.dncnn import HALO
 from pixtools.denoising.tiles import STEP, windows
-from pixtools.dncnn import HALO
 
 lengths = st.integers(1, 700)
 sides = st.integers(2 * HALO + 10, 300)

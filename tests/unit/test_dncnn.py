@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from pixtools import dncnn
+from pixtools.denoising import dncnn
 from pixtools.errors import WeightsUnusable
 
 
@@ -158,7 +158,8 @@ def test_arrays_that_the_network_does_not_have_are_refused(changes, fault, weigh
 def test_where_the_library_of_a_format_is_missing_the_error_names_the_extra(name, library, extra, tmp_path):
     (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError('No module', name={library!r})")
     code = (
-        f"from pixtools.dncnn import load\ntry:\n  load(b'', {name!r})\nexcept Exception as error: print(repr(error))"
+        "from pixtools.denoising.dncnn import load\n"
+        f"try:\n  load(b'', {name!r})\nexcept Exception as error: print(repr(error))"
     )
 
     said = run(code, tmp_path)
@@ -168,7 +169,9 @@ def test_where_the_library_of_a_format_is_missing_the_error_names_the_extra(name
 
 
 def test_reading_what_is_shipped_needs_none_of_the_large_libraries(tmp_path):
-    code = "from pixtools.dncnn import shipped\nshipped()\nprint({'torch', 'h5py', 'openvino'} & {*sys.modules})"
+    code = (
+        "from pixtools.denoising.dncnn import shipped\nshipped()\nprint({'torch', 'h5py', 'openvino'} & {*sys.modules})"
+    )
 
     assert run(code, tmp_path) == "set()\n"
 

@@ -13,11 +13,11 @@ import openvino
 import pytest
 import torch
 
-from pixtools import dncnn
+from pixtools.denoising import dncnn
 from pixtools.denoising.engine import Engine, Tiles, load_engine
-from pixtools.denoising.network import DnCNN
 from pixtools.denoising.openvino_engine import OpenVINOEngine, _model, has_vnni
 from pixtools.denoising.torch_engine import TorchEngine
+from pixtools.denoising.torch_network import DnCNN
 from pixtools.errors import DeviceMissing
 
 ENGINES = {
@@ -222,7 +222,7 @@ def test_a_gpu_denoises_as_the_reference_does(dtype):
 def test_without_pytorch_auto_means_openvino_and_the_gpu_names_the_extra(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module', name='torch')")
     code = """
-from pixtools.dncnn import shipped
+from pixtools.denoising.dncnn import shipped
 from pixtools.denoising.engine import load_engine
 print(load_engine(shipped(), "auto", 1).name)
 try:
@@ -245,7 +245,7 @@ def watch(event, arguments):
         print(event, arguments)
 sys.addaudithook(watch)
 import numpy as np
-from pixtools.dncnn import shipped
+from pixtools.denoising.dncnn import shipped
 from pixtools.denoising.engine import load_engine
 load_engine(shipped(), "cpu", 1).denoise(np.zeros((1, 8, 8, 3), np.uint8), np.ones(1, np.float32))
 """

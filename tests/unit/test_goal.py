@@ -14,7 +14,7 @@ from ssimulacra2 import compute_ssimulacra2
 from pixtools.errors import GoalOutOfReach
 from pixtools.imaging.picture import Picture
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Encoded
+from pixtools.operations.base.kinds import Encoded
 
 LOSSY = ("jpg", "webp", "avif")
 ANY = 10**9

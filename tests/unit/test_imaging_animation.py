@@ -20,7 +20,7 @@ from pixtools.imaging.geometry import flip
 from pixtools.imaging.header import Limits, inspect
 from pixtools.imaging.picture import Picture
 from pixtools.operations import get
-from pixtools.operations.base import Encoder
+from pixtools.operations.base.kinds import Encoder
 
 RED, BLUE = (250, 0, 0, 255), (0, 0, 250, 255)
 CLEAR = (0, 0, 0, 0)

@@ -34,10 +34,10 @@ from PIL import Image, ImageCms
 from pixtools.imaging.color import flatten, to_grey, to_srgb
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.geometry import pad, rotate
-from pixtools.imaging.icc import MOST_BYTES, essential
+from pixtools.imaging.icc_filter import MOST_BYTES, essential
 from pixtools.imaging.picture import Picture
 from pixtools.operations import get
-from pixtools.operations.base import Encoder
+from pixtools.operations.base.kinds import Encoder
 
 SPACES = {"Display P3": DISPLAY_P3, "Adobe RGB": ADOBE_RGB}
 LINEAR = Space(SRGB.lights, (1.0,))

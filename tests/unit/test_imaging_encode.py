@@ -15,7 +15,7 @@ from pixtools.imaging.color import flatten
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.encoding import encode
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base import EncodeParams
+from pixtools.operations.base.kinds import EncodeParams
 
 KINDS = ("JPEG", "PNG", "WEBP", "AVIF")
 SIDES = st.integers(1, 16_384)

@@ -13,10 +13,10 @@ from images import LIMITS, container, distance, exif, photo, saved, stored, wide
 from PIL import Image
 
 from pixtools.errors import CorruptImage, ImageTooLarge
+from pixtools.imaging.codec_errors import decoding
 from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
-from pixtools.imaging.guard import decoding
 from pixtools.imaging.header import inspect
 
 BEST = {"quality": 95, "chroma": 444}

@@ -13,10 +13,10 @@ from animations import Part, apng, full
 from images import LIMITS, photo, saved
 
 from pixtools.errors import CorruptImage, ImageTooLarge
-from pixtools.imaging import gif
+from pixtools.imaging import gif_frames
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.header import inspect
-from pixtools.imaging.png import chunk
+from pixtools.imaging.png_chunks import chunk
 
 ENOUGH_S = 3  # of CPU, for 25 MB: what is not refused takes tens of seconds
 
@@ -121,7 +121,7 @@ def test_what_large_photos_carry_is_accepted():
 
 
 def test_no_more_frames_of_a_gif_are_looked_at_than_say_that_there_are_too_many():
-    assert len(gif.parse(GIF + FRAME * 10_000, most=101).frames) == 101
+    assert len(gif_frames.parse(GIF + FRAME * 10_000, most=101).frames) == 101
 
 
 def test_of_many_palettes_the_last_before_the_pixels_holds_for_each_frame():

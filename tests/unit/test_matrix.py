@@ -21,7 +21,7 @@ from specimens import SPECIMENS, Specimen
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.picture import Picture
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Resizing
+from pixtools.operations.base.kinds import Resizing
 
 OUTPUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpg": ("jpg", {}),

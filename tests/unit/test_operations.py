@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from pixtools.imaging.picture import Picture
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Encoder, Entry, Misfit, Resizing
+from pixtools.operations.base.kinds import Encoder, Entry, Misfit, Resizing
 
 ENCODERS = {name: operation for name, operation in OPERATIONS.items() if isinstance(operation, Encoder)}
 

@@ -16,7 +16,7 @@ from dag.plan import SOURCE, Plan, Source, order, step_key
 from dag.specification import build
 from pixtools.imaging.codecs import SCORER
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Kind
+from pixtools.operations.base.kinds import Kind
 
 
 def key(document: dict, step: str = "a", **source: str) -> str:

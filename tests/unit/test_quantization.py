@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from pixtools import dncnn
-from pixtools.denoising.network import DnCNN
+from pixtools.denoising import dncnn
 from pixtools.denoising.openvino_engine import OpenVINOEngine, has_vnni
+from pixtools.denoising.torch_network import DnCNN
 from pixtools.training import quantization
 
 

@@ -10,7 +10,7 @@ from plans import documents, plan
 from dag.plan import SOURCE, Plan
 from dag.segments import Segment, segments
 from pixtools.imaging.picture import Size
-from pixtools.operations.base import Bundler, Inference, Kind
+from pixtools.operations.base.kinds import Bundler, Inference, Kind
 
 THREE = {
     "web": {"op": "webp", "input": "source"},

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from pixtools.database import engine
-from pixtools.dncnn import SHIPPED_SHA256
+from pixtools.database.connection import engine
+from pixtools.denoising.weights import SHIPPED_SHA256
 from pixtools.settings import Settings
 
 URLS = {"database_url": "postgresql://user:secret@db/x", "redis_url": "redis://:secret@cache/0"}

@@ -15,8 +15,8 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from pixtools import dncnn
-from pixtools.denoising.network import DnCNN
+from pixtools.denoising import dncnn
+from pixtools.denoising.torch_network import DnCNN
 from pixtools.training.__main__ import _stopped_by_signal, main
 from pixtools.training.photos import Batches, Photos, Shape, crops, split
 from pixtools.training.quantization import LAYERS

@@ -19,13 +19,13 @@ from pydantic import ValidationError
 from dag.plan import Part, Plan, Source
 from dag.specification import build
 from pixtools.errors import CorruptImage, InvalidPlan, UnsupportedType
-from pixtools.imaging import lettering
+from pixtools.imaging import text_rendering
 from pixtools.imaging.codecs import LETTERING
-from pixtools.imaging.lettering import letters, line_size, unwritable
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.stamp import Position
+from pixtools.imaging.text_rendering import letters, line_size, unwritable
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base import Misfit
+from pixtools.operations.base.kinds import Misfit
 
 WATERMARK = OPERATIONS["watermark"]
 ANCHORS = [position for position in get_args(Position) if position != "tile"]
@@ -419,8 +419,8 @@ def test_every_script_that_is_named_can_be_written(script):
 
 
 def test_a_refusal_names_the_scripts_that_there_are():
-    assert lettering.__doc__ is not None
-    scripts = lettering.__doc__.partition("FiraGO: ")[2].rstrip(".")
+    assert text_rendering.__doc__ is not None
+    scripts = text_rendering.__doc__.partition("FiraGO: ")[2].rstrip(".")
 
     assert unwritable("写真").endswith(scripts)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 class _Mutate(MetaPathFinder):
     def find_spec(self, name, path, target=None):  # noqa: ARG002 (its place in the protocol)
-        if name != "pixtools.job_store":
+        if name != "pixtools.database.job_store":
             return None
         spec = PathFinder.find_spec(name, path)
         load = spec.loader.exec_module

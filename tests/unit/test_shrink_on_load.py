@@ -1,0 +1,95 @@
+"""A JPEG that is wanted small is decoded small: what comes of it has the planned size, and looks the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from images import camera_jpeg, distance, exif, photo, saved, stored
+
+from pixtools.imaging.decoding import decode, drafted_size
+from pixtools.operations.base.kinds import Resizing
+
+
+def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
+    """Return a photo of this upright size, stored as a camera does that was turned."""
+    return saved(
+        stored(photo(width, height), orientation), "JPEG",
+        quality=95, subsampling=0, exif=exif(orientation),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("enough", "size"),
+    [
+        ((800, 600), (800, 600)),
+        ((400, 300), (800, 600)),
+        ((201, 10), (800, 600)),
+        ((200, 150), (400, 300)),
+        ((10, 76), (400, 300)),
+        ((100, 75), (200, 150)),
+        ((50, 1), (100, 75)),
+        ((1, 1), (100, 75)),
+        ((9_000, 1), (800, 600)),
+    ],
+)
+def test_it_is_halved_as_long_as_both_sides_stay_twice_what_is_enough(enough, size):
+    picture = decode(jpeg(800, 600), enough)
+
+    assert picture.size == size == drafted_size((800, 600), enough)
+    assert picture.drafted_from == (None if size == (800, 600) else (800, 600))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF"])
+def test_other_formats_are_decoded_whole(kind):
+    picture = decode(saved(photo(80, 60), kind), (1, 1))
+
+    assert (picture.size, picture.drafted_from) == ((80, 60), None)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_enough_is_upright_as_the_picture_is(orientation):
+    data = jpeg(800, 160, orientation)
+
+    picture = decode(data, (200, 20))
+
+    assert (picture.size, picture.drafted_from) == ((400, 80), (800, 160))
+    assert distance(picture.image, np.asarray(photo(800, 160)).reshape(80, 2, 400, 2, 3).mean(axis=(1, 3))) < 6
+
+
+def test_the_profile_stays():
+    assert decode(camera_jpeg(800, 600), (50, 50)).icc == decode(camera_jpeg(800, 600)).icc is not None
+
+
+RESIZES = st.builds(
+    Resizing,
+    width=st.integers(1, 120),
+    height=st.integers(1, 120),
+    fit=st.sampled_from(["inside", "contain", "cover", "fill"]),
+    upscale=st.booleans(),
+)
+
+
+@settings(max_examples=60)
+@given(width=st.integers(1, 500), height=st.integers(1, 500), resize=RESIZES)
+def test_what_is_made_of_it_has_the_size_that_was_planned(width, height, resize):
+    planned = resize.placement((width, height))
+    data = saved(np.full((height, width, 3), 90, np.uint8), "JPEG")
+
+    made = resize.apply(decode(data, planned.scaled))
+
+    assert (made.size, made.drafted_from) == (planned.canvas, None)
+
+
+@pytest.mark.parametrize("fit", ["inside", "contain", "cover", "fill"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_is_made_of_it_looks_the_same(fit, orientation):
+    resize = Resizing(width=90, height=60, fit=fit)
+    data = jpeg(801, 803, orientation)
+
+    drafted = resize.apply(decode(data, resize.placement((801, 803)).scaled))
+    whole = resize.apply(decode(data))
+
+    assert drafted.size == whole.size
+    assert distance(drafted.image, whole.image) < 1.5
