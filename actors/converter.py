@@ -1,4 +1,4 @@
-"""The converter: it decodes, transforms, encodes, and puts what it made in object storage."""
+"""The converter: decodes, transforms and encodes pictures, and puts the results into object storage."""
 
 from __future__ import annotations
 
@@ -9,38 +9,62 @@ import logging
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import IO, Any, assert_never
 
 from actors.converter_pool import Node
-from dag.plan import SOURCE, Step
-from dag.segments import Decoded, HandedOn, Inferred, Order
+from dag.messages import (
+    ArtifactsWork,
+    Decoded,
+    FileWork,
+    Inferred,
+    PixelsReady,
+    PixelsWork,
+    SourceWork,
+    WorkItem,
+)
+from dag.plan import PlannedStep
+from dag.segments import FileSegment, SegmentWithHead, SourceSegment
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore, artifact_key
 from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, is_full
-from pixtools.imaging.decoding import decode, read_notes
+from pixtools.imaging.decoding import decode, read_metadata
 from pixtools.imaging.picture import Picture, Size
-from pixtools.jobs.outcomes import Began, Done, Failed, Stored
-from pixtools.operations.base.kinds import Bundler, Composite, Encoded, Encoder, Entry, Inference, Inspector, Transform
+from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
+from pixtools.operations.base.kinds import (
+    BundleEntry,
+    Bundler,
+    Composite,
+    Encoded,
+    Encoder,
+    Inference,
+    Inspector,
+    Transform,
+)
 from pixtools.operations.png import PNG
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_TOO_MUCH = (
-    "Make the picture smaller; or raise PIXTOOLS_CONVERTER_MEMORY_BYTES where the service runs, and redrive the step."
+_OUT_OF_MEMORY = (
+    "Use a smaller picture. Or raise PIXTOOLS_CONVERTER_MEMORY_BYTES where the service runs, and redrive the step."
 )
-_KEPT_BYTES = 64_000_000  # for the next order; after some large ones there would be several times as much
-_SHARE_OF_NODE = 0.7  # the rest is for idle processes, Ray's shared memory, and whatever else runs there
-_IN_MEMORY_BYTES = 8 << 20  # a bundle larger than this is written to disk first
+_DISK_FULL = "Free space in the temporary folder of the converters' node, and redrive the step."
+_KEPT_BYTES = 64_000_000  # freed memory that stays allocated for the next work item
+_SHARE_OF_NODE = 0.7  # the rest is for idle processes, Ray's shared memory and other programs
+_SPOOLED_BYTES = 8 << 20  # a larger bundle is written to disk
 
 
 class Converter:
-    """Owns a connection to object storage. One call at a time: each may need a picture's whole memory."""
+    """Runs the steps of work items. It owns a connection to object storage.
+
+    It runs one call at a time, because one picture may need all of its memory.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        """Connect to object storage."""
         logs.to_stderr()
         self._blobs = BlobStore(settings)
         self._idle_bytes = memory.own_bytes()
@@ -48,158 +72,210 @@ class Converter:
         self._node = Node(socket.gethostname(), _share_of_node(settings))
 
     def ready(self) -> Node:
-        """Say where the process runs, once it is up with its memory limited: a picture may cost it, never a machine."""
+        """Limit the memory of this process and return its node. A picture may end this process, but not the node."""
         memory.limit(self._memory_bytes)
         return self._node
 
-    def run(self, order: Order, *pixels: Any) -> Iterator[Any]:
-        """Make the steps of an order and yield what came of each, in order.
+    def run(self, work_item: WorkItem, pixels: Any = None) -> Iterator[Any]:
+        """Run the steps of a work item, and yield the messages and pictures that `dag.messages` describes.
 
-        `pixels` are those of the head when another process made them: see Picture.share, or Inferred.
-        A Began says that the order has arrived, a Decoded comes before the first step that needs pixels, and
-        steps that read a failed one are passed over. What is to leave for another process is an item of its own,
-        right after the Decoded or HandedOn that announces it.
+        `pixels` belong to a PixelsWork: the two values of Picture.share, or an Inferred. Errors of a step are yielded
+        as Failed, not raised.
         """
-        segment, steps = order.segment, order.segment.steps
-        yield Began(steps[0].name)
-        table = _Table(self._blobs, order)
-        lost: set[str] = set()
-        for at, step in enumerate(steps):
-            if step.name in lost or lost.intersection(step.inputs):
-                lost.add(step.name)
-                continue
-            if segment.reads_head(step) and segment.head not in table.pictures:
-                failure = _attempt(step, partial(table.obtain_head, pixels))
-                if isinstance(failure, Failed):
-                    readers = [other.name for other in steps if segment.reads_head(other)]
-                    yield from (Failed(reader, failure.error, failure.run_ms) for reader in readers)
-                    lost.update(readers)
-                    continue
-                if not pixels:
-                    yield Decoded()
-                    if segment.exports:
-                        yield table.take_shared()
-            hands_on = segment.hands_on(step)
-            outcome = _attempt(step, partial(table.share, step.inputs[0]) if hands_on else partial(table.make, step))
-            if isinstance(outcome, Failed):
-                lost.add(step.name)
-            if hands_on and isinstance(outcome, Done):
-                yield HandedOn(step.name)
-                yield table.take_shared()
-            else:
-                yield outcome
-            table.keep_only({name for later in steps[at + 1 :] for name in later.inputs})
-        del table
+        yield Started(work_item.segment.steps[0].name)
+        workspace = Workspace(self._blobs, work_item, pixels)
+        if isinstance(work_item, ArtifactsWork):
+            step = work_item.segment.step
+            yield _attempt(step, partial(workspace.make, step))
+        else:
+            yield from _run_steps(work_item.segment, workspace)
+        del workspace
         if memory.own_bytes() > self._idle_bytes + _KEPT_BYTES:
-            memory.trim()
+            memory.trim()  # without this, freed memory that stays allocated would grow with each large work item
 
 
 def _share_of_node(settings: Settings) -> int:
-    """Return the bytes that the converters of one dispatcher may take on this node."""
-    whole = settings.node_memory_bytes or round(memory.of_node() * _SHARE_OF_NODE)
-    return whole // settings.dispatchers
+    """Return the bytes that the converters of one dispatcher may use on this node."""
+    node_bytes = settings.node_memory_bytes or round(memory.of_node() * _SHARE_OF_NODE)
+    return node_bytes // settings.dispatchers
 
 
-class _Table:
-    """What one call has at hand: the head's file and the pictures made so far, by the step that made them."""
+def _run_steps(segment: SegmentWithHead, workspace: Workspace) -> Iterator[Any]:
+    """Run the steps of a segment, and skip the readers of those that fail."""
+    skipped: set[str] = set()  # steps that failed, and their readers
+    for at, step in enumerate(segment.steps):
+        if step.name in skipped or skipped.intersection(step.inputs):
+            skipped.add(step.name)
+            continue
+        if segment.reads_head(step) and segment.head not in workspace.pictures:
+            failed = yield from _load_head(segment, workspace, step)
+            if failed:
+                skipped |= failed
+                continue
+        if segment.offloads(step):
+            outcome = _attempt(step, partial(workspace.share, step.inputs[0]))
+        else:
+            outcome = _attempt(step, partial(workspace.make, step))
+        if isinstance(outcome, Failed):
+            skipped.add(step.name)
+        if segment.offloads(step) and isinstance(outcome, Succeeded):
+            yield PixelsReady(step.inputs[0], inference=step.name)
+            yield workspace.take_shared()
+        else:
+            yield outcome
+        workspace.keep_only({name for later in segment.steps[at + 1 :] for name in later.inputs})
 
-    def __init__(self, blobs: BlobStore, order: Order) -> None:
+
+def _load_head(
+    segment: SegmentWithHead, workspace: Workspace, step: PlannedStep,
+) -> Generator[Any, None, set[str]]:  # fmt: skip
+    """Load the head's picture for `step`, and share it if other segments start from it.
+
+    Return the steps that failed: all readers of the head, if its picture cannot be loaded.
+    """
+    outcome = _attempt(step, workspace.load_head)
+    if isinstance(outcome, Failed):
+        readers = [other.name for other in segment.steps if segment.reads_head(other)]
+        yield from (Failed(reader, outcome.error, outcome.run_ms) for reader in readers)
+        return set(readers)
+    if isinstance(segment, SourceSegment | FileSegment):
+        yield Decoded()
+        if segment.shares_head:
+            yield PixelsReady(segment.head)
+            yield workspace.take_shared()
+    return set()
+
+
+class Workspace:
+    """The data of one converter call: the file that it starts from, and the pictures that later steps read."""
+
+    def __init__(self, blobs: BlobStore, work_item: WorkItem, pixels: Any = None) -> None:
+        """Begin empty. `pixels` are those of a PixelsWork."""
         self._blobs = blobs
-        self._order = order
-        self._data: bytes | None = None
-        self.pictures: dict[str, Picture] = {}
-        self._facts: dict[str, Any] | None = None  # what the head's inference said of it
-        self._shared: Any = None  # a picture's parts, about to leave
+        self._work_item = work_item
+        self._pixels = pixels
+        self._file: bytes | None = None
+        self.pictures: dict[str, Picture] = {}  # by the step that made them
+        self._inference_result: dict[str, Any] | None = None  # if the head is an inference
+        self._shared: Any = None  # a picture as Picture.share returns it, about to be yielded
 
     def file(self) -> bytes:
-        """Return the file that the segment begins with: the source, or the artifact of the one step before it."""
-        if self._data is None:
-            entries = self._order.entries
-            self._data = self._blobs.get(entries[0][1] if entries else self._order.inputs.source_key)
-        return self._data
+        """Return the file that the work item starts from. Raises ObjectMissing or StorageDown."""
+        if self._file is None:
+            self._file = self._blobs.get(self._file_key())
+        return self._file
 
-    def obtain_head(self, pixels: tuple[Any, ...]) -> None:
-        """Put the head's pixels on the table, from another process's or its file; each may be too much."""
-        segment = self._order.segment
-        if not pixels:
-            picture = decode(self.file(), segment.enough, deep=segment.is_deep)
-            if segment.head != SOURCE:
-                # An artifact holds less than its picture did, lest it shows anybody where it was taken.
-                picture = replace(picture, notes=read_notes(self._blobs.get(self._order.inputs.source_key)))
-        elif isinstance(pixels[0], Inferred):
-            inferred = pixels[0]
-            self._facts = inferred.facts
-            picture = Picture.shared(inferred.frames, inferred.rest)
-        else:
-            picture = Picture.shared(*pixels[0])
+    def _file_key(self) -> str:
+        match self._work_item:
+            case SourceWork(inputs=inputs):
+                return inputs.source_key
+            case FileWork(blob_key=key):
+                return key
+            case ArtifactsWork(files=files):
+                return files[0].blob_key
+            case PixelsWork():
+                raise AssertionError("no step of a PixelsWork reads a file")
+            case _:
+                assert_never(self._work_item)
+
+    def load_head(self) -> None:
+        """Load the head's picture, and make it ready for sharing if other segments start from it."""
+        work_item = self._work_item
+        match work_item:
+            case SourceWork(segment=segment):
+                picture = self._decode(segment)
+            case FileWork(segment=segment, inputs=inputs):
+                # A stored file lacks metadata such as the place. Readers get the metadata of the source, as they do
+                # right after an inference.
+                picture = replace(self._decode(segment), metadata=read_metadata(self._blobs.get(inputs.source_key)))
+            case PixelsWork(segment=segment):
+                picture = self._received_picture()
+            case ArtifactsWork():
+                raise AssertionError("an ArtifactsWork starts from no pixels")
+            case _:
+                assert_never(work_item)
         self.pictures[segment.head] = picture
-        if segment.exports:
+        if isinstance(segment, SourceSegment | FileSegment) and segment.shares_head:
             self._shared = picture.in_8_bit().share()
 
+    def _decode(self, segment: SourceSegment | FileSegment) -> Picture:
+        return decode(self.file(), segment.needed_size, high_bit_depth=segment.needs_high_bit_depth)
+
+    def _received_picture(self) -> Picture:
+        if isinstance(self._pixels, Inferred):
+            self._inference_result = self._pixels.result
+            return Picture.shared(self._pixels.frames, self._pixels.rest)
+        return Picture.shared(*self._pixels)
+
     def share(self, name: str) -> None:
-        """Make the parts of a picture ready to leave, which takes memory: see Picture.share."""
+        """Make the picture of step `name` ready for sharing."""
         self._shared = self.pictures[name].share()
 
     def take_shared(self) -> Any:
+        """Return the picture that is ready for sharing, and drop the reference to it."""
         shared, self._shared = self._shared, None
         return shared
 
     def keep_only(self, names: set[str]) -> None:
-        """Forget the pictures that no later step reads: each may take 200 MB."""
+        """Drop the pictures that no later step reads: each may take 200 MB."""
         self.pictures = {name: picture for name, picture in self.pictures.items() if name in names}
 
-    def make(self, step: Step) -> Stored | None:
+    def make(self, step: PlannedStep) -> Stored | None:
+        """Run a step. Return its artifact, or None if it only makes pixels for other steps."""
         operation, params = step.operation, step.params
         match operation:
             case Encoder():
-                return self._put_encoded(
-                    step, operation.encode(self._picture(step), params, self._order.inputs.source_bytes)
-                )
+                source_bytes = self._work_item.inputs.source_bytes
+                return self._put_encoded(step, operation.encode(self._input_picture(step), params, source_bytes))
             case Transform():
-                return self._pass_on(step, operation.run(self._picture(step), params))
+                return self._keep(step, operation.run(self._input_picture(step), params))
             case Composite():
                 names = set(operation.parts(params).values())
-                parts = {name: self._blobs.get(self._order.inputs.parts[name]) for name in names}
-                return self._pass_on(step, operation.run(self._picture(step), params, parts))
+                parts = {name: self._blobs.get(self._work_item.inputs.parts[name]) for name in names}
+                return self._keep(step, operation.run(self._input_picture(step), params, parts))
             case Inference():
-                return self._leave(step, self.pictures[step.name], self._facts)
+                return self._put_pixels(step, self.pictures[step.name], self._inference_result)
             case Inspector():
                 result = operation.run(self.file(), params)
                 text = json.dumps(result, ensure_ascii=False, indent=2)
                 return self._put(step, io.BytesIO(text.encode()), result=result)
             case Bundler():
-                with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as out:
-                    entries = (Entry(name, partial(self._blobs.open, key)) for name, key in self._order.entries)
-                    operation.run(entries, out, params)
+                with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as out:
+                    operation.run(self._bundle_entries(), out, params)
                     return self._put(step, out)
             case _:
                 assert_never(operation)
 
-    def _picture(self, step: Step) -> Picture:
-        """Return what a step reads, in the 8 bits that all operations of ours work on."""
+    def _input_picture(self, step: PlannedStep) -> Picture:
+        """Return the picture that a step reads, with the 8 bits that all operations in a converter use."""
         return self.pictures[step.inputs[0]].in_8_bit()
 
-    def _pass_on(self, step: Step, picture: Picture) -> Stored | None:
+    def _bundle_entries(self) -> Iterator[BundleEntry]:
+        assert isinstance(self._work_item, ArtifactsWork)  # noqa: S101 (a bundle is always one)
+        return (BundleEntry(file.name, partial(self._blobs.open, file.blob_key)) for file in self._work_item.files)
+
+    def _keep(self, step: PlannedStep, picture: Picture) -> Stored | None:
+        """Keep the picture for the steps that read it, and store it if the step leaves a file."""
         self.pictures[step.name] = picture
-        return self._leave(step, picture) if step.leaves_file else None
+        return self._put_pixels(step, picture) if step.leaves_file else None
 
-    def _leave(self, step: Step, picture: Picture, facts: dict[str, Any] | None = None) -> Stored:
-        """Leave pixels as a file, which loses nothing of them."""
-        encoded = PNG.encode(picture, PNG.params(), self._order.inputs.source_bytes)
-        return self._put_encoded(step, replace(encoded, facts=facts))
+    def _put_pixels(self, step: PlannedStep, picture: Picture, result: dict[str, Any] | None = None) -> Stored:
+        """Store a picture as a lossless PNG."""
+        encoded = PNG.encode(picture, PNG.params(), self._work_item.inputs.source_bytes)
+        return self._put_encoded(step, replace(encoded, result=result))
 
-    def _put_encoded(self, step: Step, encoded: Encoded) -> Stored:
-        return self._put(step, io.BytesIO(encoded.data), encoded.picture.size, encoded.facts)
+    def _put_encoded(self, step: PlannedStep, encoded: Encoded) -> Stored:
+        return self._put(step, io.BytesIO(encoded.data), encoded.picture.size, encoded.result)
 
     def _put(
         self,
-        step: Step,
+        step: PlannedStep,
         file: IO[bytes],
         size: Size | None = None,
         result: dict[str, Any] | None = None,
     ) -> Stored:
-        """Put a finished file in object storage, before anything refers to it."""
-        key = artifact_key(self._order.inputs.owner, step.key, step.operation.extension)
+        """Put a file into object storage. It is there before any row refers to it."""
+        key = artifact_key(self._work_item.inputs.owner, step.key, step.operation.extension)
         digest, length = hashlib.sha256(), 0
         file.seek(0)
         while chunk := file.read(1 << 20):
@@ -213,29 +289,24 @@ class _Table:
         )  # fmt: skip
 
 
-def _attempt(step: Step, make: Callable[[], Stored | None]) -> Done | Failed:
-    """Time `make` and turn what it raises into the step's outcome."""
+def _attempt(step: PlannedStep, make: Callable[[], Stored | None]) -> Succeeded | Failed:
+    """Call `make` and return the outcome of the step, with the time that it took."""
     started = time.perf_counter()
     try:
         stored = make()
     except PixToolsError as error:
-        return Failed(step.name, error, _since(started))
+        return Failed(step.name, error, _ms_since(started))
     except MemoryError:
         log.warning("out of memory: step=%s op=%s", step.name, step.operation.name)
-        return Failed(step.name, OutOfMemory(_TOO_MUCH), _since(started))
+        return Failed(step.name, OutOfMemory(_OUT_OF_MEMORY), _ms_since(started))
     except OSError as error:
         log.exception("step failed: step=%s op=%s", step.name, step.operation.name)
-        kind = (
-            DiskFull("Make room in the temporary folder of the converters' node, and redrive the step.")
-            if is_full(error)
-            else PixToolsError()
-        )
-        return Failed(step.name, kind, _since(started))
+        return Failed(step.name, DiskFull(_DISK_FULL) if is_full(error) else PixToolsError(), _ms_since(started))
     except Exception:
         log.exception("step failed unexpectedly: step=%s op=%s", step.name, step.operation.name)
-        return Failed(step.name, PixToolsError(), _since(started))
-    return Done(step.name, stored, _since(started))
+        return Failed(step.name, PixToolsError(), _ms_since(started))
+    return Succeeded(step.name, stored, _ms_since(started))
 
 
-def _since(started: float) -> int:
+def _ms_since(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)

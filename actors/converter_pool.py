@@ -1,6 +1,7 @@
-"""The converters of one dispatcher: more of them when work waits, fewer when they stand idle.
+"""The converters of one dispatcher: how many there are, and which caller gets which one.
 
-A node has so much memory for its converters, and an order says how much it takes: it begins where there is room for it.
+A node has a memory budget for its converters. A caller says how much memory its work needs, and gets a converter on a
+node whose budget has room for it.
 """
 
 from __future__ import annotations
@@ -14,23 +15,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from pixtools.retries import CONVERTER_START_PAUSE_S
+
 log = logging.getLogger(__name__)
 
-_PAUSE_S = 1.0  # between failures to start a converter
-_MOST_PASSES = 16  # orders that may begin before one that came earlier and still finds no room
+_MAX_PASSES = 16  # times that later callers may go ahead of one for which no node has room
 
 
 @dataclass(frozen=True)
 class Node:
-    """Where a converter runs, and how many bytes the converters of one dispatcher may take there together."""
+    """The node on which a converter runs, and its memory budget for all converters of one dispatcher, in bytes."""
 
     name: str
     memory_bytes: int
 
 
 @dataclass(eq=False)
-class _Turn:
-    """A caller who waits for a converter."""
+class _Waiter:
+    """A caller that waits for a converter."""
 
     memory_bytes: int
     converter: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -38,10 +40,11 @@ class _Turn:
 
 
 class ConverterPool:
-    """Keeps between `minimum` and `maximum` converters; a pending one is what makes Ray add a node.
+    """Keeps between `minimum` and `maximum` converters, and starts or ends them as the demand changes.
 
-    `create` returns an actor that has still to start and then says on which Node, `destroy` ends one whatever it is
-    doing. No converter takes more than `limit_bytes`: it has a limit of its own.
+    `create` returns an actor that is about to start; its method `ready` returns its Node. For an actor that finds no
+    free CPU, Ray adds a node to the cluster. `destroy` ends a converter, even in the middle of its work. `limit_bytes`
+    is the memory limit of each converter process. A converter that was idle for `idle_s` seconds may be ended.
     """
 
     def __init__(
@@ -60,10 +63,10 @@ class ConverterPool:
         self.maximum = maximum
         self._idle_s = idle_s
         self._limit_bytes = limit_bytes
-        self._idle: deque[tuple[Any, float]] = deque()  # and since when; the longest idle on the left
+        self._idle: deque[tuple[Any, float]] = deque()  # with the time since when; the longest idle on the left
         self._nodes: dict[Any, Node] = {}  # of each converter that has started
-        self._taken: dict[Any, int] = {}  # by each that is at work, in bytes
-        self._waiting: deque[_Turn] = deque()
+        self._taken: dict[Any, int] = {}  # bytes, by each converter at work
+        self._waiting: deque[_Waiter] = deque()
         self._starts: set[asyncio.Task[None]] = set()
         self._starting = 0
         self._size = 0
@@ -71,63 +74,66 @@ class ConverterPool:
 
     @property
     def idle(self) -> int:
+        """The number of converters without work."""
         return len(self._idle)
 
     @property
     def size(self) -> int:
-        """How many converters there are, those that have still to start among them."""
+        """The number of converters, including those that have not started yet."""
         return self._size
 
     @property
     def memory_bytes(self) -> int:
-        """What all nodes that have converters have for them."""
+        """The sum of the memory budgets of all nodes that have converters."""
         return sum(node.memory_bytes for node in set(self._nodes.values()))
 
     @property
     def taken_bytes(self) -> int:
-        """What the orders at work take."""
+        """The memory that the converters at work need, by what their callers said."""
         return sum(self._taken.values())
 
     async def acquire(self, memory_bytes: int) -> Any:
-        """Return a converter on a node that has so many bytes left; wait for one, in turn.
+        """Wait for a converter on a node with `memory_bytes` left in its budget, and return it.
 
-        What needs more than a whole node has begins where nothing else runs, up to the converter's own limit.
+        Work that needs more than a whole budget gets a node on which no other work runs. No work counts for more than
+        `limit_bytes`.
         """
-        turn = _Turn(min(memory_bytes, self._limit_bytes))
-        self._waiting.append(turn)
+        waiter = _Waiter(min(memory_bytes, self._limit_bytes))
+        self._waiting.append(waiter)
         self._serve()
-        if not turn.converter.done():
+        if not waiter.converter.done():
             self._fill()
         try:
-            return await turn.converter
+            return await waiter.converter
         except asyncio.CancelledError:
-            if turn.converter.done() and not turn.converter.cancelled():  # it came just before
-                self.release(turn.converter.result())
+            if waiter.converter.done() and not waiter.converter.cancelled():  # assigned just before the cancellation
+                self.release(waiter.converter.result())
             with suppress(ValueError):
-                self._waiting.remove(turn)
-                self._serve()  # those behind it may fit where it did not
+                self._waiting.remove(waiter)
+                self._serve()  # later callers may need less memory
             raise
 
     def release(self, converter: Any) -> None:
+        """Return a converter that has done its work."""
         del self._taken[converter]
-        self._lend(converter)
+        self._offer(converter)
 
     def discard(self, converter: Any) -> None:
-        """End a converter that is dead, or busy with what nobody waits for; another takes its place."""
+        """End a converter that is dead, or whose work is no longer needed, and replace it if there is demand."""
         del self._taken[converter]
         self._end(converter)
         self._serve()
         self._fill()
 
     def retire(self) -> None:
-        """Keep no converter longer than somebody needs it: those of the next dispatcher wait for their CPUs."""
+        """End each converter as soon as no caller waits for one: the converters of the next dispatcher need its CPU."""
         self._minimum, self._idle_s = 0, 0.0
         self.shrink()
 
     def shrink(self) -> None:
-        """Let go of converters that stood idle for too long, so that their nodes can leave."""
-        long_ago = time.monotonic() - self._idle_s
-        while self._size > self._minimum and self._idle and self._idle[0][1] <= long_ago:
+        """End converters that were idle for `idle_s`, down to the minimum, so that their nodes can be removed."""
+        idle_before = time.monotonic() - self._idle_s
+        while self._size > self._minimum and self._idle and self._idle[0][1] <= idle_before:
             self._end(self._idle.popleft()[0])
 
     def _end(self, converter: Any) -> None:
@@ -135,49 +141,51 @@ class ConverterPool:
         self._nodes.pop(converter, None)
         self._size -= 1
 
-    def _lend(self, converter: Any) -> None:
-        """Give a converter that has nothing to do to whoever is next, or let it stand idle."""
+    def _offer(self, converter: Any) -> None:
+        """Give an idle converter to a waiting caller; without one, keep it idle."""
         self._idle.append((converter, time.monotonic()))
         self._serve()
         if self._idle_s == 0:
             self.shrink()
 
     def _serve(self) -> None:
-        """Give idle converters to those who wait, in their order.
+        """Give idle converters to the waiting callers, in the order in which they came.
 
-        Where there is no room for one, those behind it go first, but only so often: then they wait as well, and
-        what is at work makes room.
+        If no node has room for a caller, later ones go ahead of it, up to `_MAX_PASSES` times. After that all wait
+        until the running work has made room for it.
         """
-        passed: list[_Turn] = []
-        for turn in tuple(self._waiting):
-            if any(earlier.passes >= _MOST_PASSES for earlier in passed):
+        passed: list[_Waiter] = []
+        for waiter in tuple(self._waiting):
+            if any(earlier.passes >= _MAX_PASSES for earlier in passed):
                 return
-            if turn.converter.cancelled():
+            if waiter.converter.cancelled():
                 continue
-            converter = self._take(turn.memory_bytes)
+            converter = self._take(waiter.memory_bytes)
             if converter is None:
-                passed.append(turn)
+                passed.append(waiter)
                 continue
-            self._waiting.remove(turn)
-            turn.converter.set_result(converter)
+            self._waiting.remove(waiter)
+            waiter.converter.set_result(converter)
             for earlier in passed:
                 earlier.passes += 1
 
     def _take(self, memory_bytes: int) -> Any:
-        """Return an idle converter on a node with so much room, or None."""
+        """Return an idle converter on a node with room for `memory_bytes`, or None."""
         taken: Counter[Node] = Counter()
         for busy, bytes_ in self._taken.items():
             taken[self._nodes[busy]] += bytes_
-        # The one used last: its memory is warm, and the others come closer to being let go.
+        # The one used last: its memory is warm, and the others reach `idle_s` sooner.
         for entry in reversed(self._idle):
-            node = self._nodes[entry[0]]
+            converter, _ = entry
+            node = self._nodes[converter]
             if taken[node] == 0 or taken[node] + memory_bytes <= node.memory_bytes:
                 self._idle.remove(entry)
-                self._taken[entry[0]] = memory_bytes
-                return entry[0]
+                self._taken[converter] = memory_bytes
+                return converter
         return None
 
     def _fill(self) -> None:
+        """Start converters up to the minimum, and one for each waiting caller up to the maximum."""
         wanted = min(self.maximum, max(self._minimum, self._size - self._starting + len(self._waiting)))
         while self._size < wanted:
             self._size += 1
@@ -196,8 +204,8 @@ class ConverterPool:
                 log.exception("converter did not start")
                 if converter is not None:
                     self._destroy(converter)
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(CONVERTER_START_PAUSE_S)
             else:
                 self._starting -= 1
-                self._lend(converter)
+                self._offer(converter)
                 return

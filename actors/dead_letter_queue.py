@@ -1,91 +1,107 @@
-"""The dead-letter queue: steps out of attempts, waiting to be redriven at a bounded rate or to be discarded."""
+"""The dead-letter queue: it redrives dead letters at a bounded rate, and discards them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
-from contextlib import suppress
+from functools import partial
 
 from ray.util.metrics import Counter, Gauge
 
-from pixtools import logs
-from pixtools.database.connection import Database
-from pixtools.database.dead_letter_store import DeadLetterStore, Redriven, Selection
-from pixtools.errors import DatabaseDown
+from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.jobs.dead_letters import DeadLetterSelection, Redriven
 from pixtools.redis.hints import MOVED, QUEUED, Hints
+from pixtools.retries import REDRIVE_PAUSE_S
 from pixtools.settings import Settings
+from pixtools.waiting import until_database_answers, wait_at_most
 
 log = logging.getLogger(__name__)
 
 
 class DeadLetterQueue:
-    """Stands in front of durable rows: what it acknowledges is written, and read again when it restarts."""
+    """Redrives and discards dead letters. `start` begins its loops.
 
-    def __init__(self, settings: Settings, build: str) -> None:
-        logs.to_stderr()
+    A request is acknowledged only after it is written to the database, and a restarted queue reads it from there. So
+    the queue keeps nothing in memory that may be lost.
+    """
+
+    def __init__(self, settings: Settings, build: str, *, store: DeadLetterStore, hints: Hints) -> None:
+        """`build` identifies the code and the settings that this queue runs with."""
         self._settings = settings
         self._build = build
-        self._store = DeadLetterStore(Database(settings, pool_size=2, name="dead-letter-queue"))
-        self._hints = Hints(settings)
-        self._wake = asyncio.Event()
+        self._store = store
+        self._hints = hints
+        self._requested = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
         self._letters = Gauge("pixtools_dead_letters", "Dead letters by state.", ("state",))
-        self._came = Counter("pixtools_dead_letters_total", "Steps given up, by the code of the error.", ("code",))
+        self._new = Counter("pixtools_dead_letters_total", "Steps given up, by the code of the error.", ("code",))
         self._redriven = Counter("pixtools_dead_letters_redriven_total", "Steps put back to work.")
         self._discarded = Counter("pixtools_dead_letters_discarded_total", "Dead letters discarded.")
-        self._forgotten = Counter("pixtools_dead_letters_forgotten_total", "Dead letters past their retention.")
+        self._deleted = Counter("pixtools_dead_letters_forgotten_total", "Dead letters past their retention.")
+
+    async def start(self) -> None:
+        """Begin to redrive and to count dead letters. Returns at once."""
         self._loops = [
-            asyncio.create_task(self._redrive_for_ever()),
-            asyncio.create_task(self._look_for_ever()),
+            asyncio.create_task(self._redrive_forever()),
+            asyncio.create_task(self._observe_forever()),
         ]
 
     async def build(self) -> str:
-        """Return which code and settings this actor runs with."""
+        """Return the digest of the code and the settings that this queue runs with."""
         return self._build
 
-    async def redrive(self, owner: str, selection: Selection) -> int:
-        """Have the waiting letters selected redriven, each in its turn; return how many. Errors as the store's."""
-        letters = await asyncio.to_thread(self._store.ask_redrive, owner, selection)
-        self._wake.set()
+    async def redrive(self, owner: str, selection: DeadLetterSelection) -> int:
+        """Request a redrive of the selected dead letters, and return how many there are.
+
+        Each is redriven later, at the bounded rate. Raises the errors of DeadLetterStore.request_redrive.
+        """
+        letters = await asyncio.to_thread(self._store.request_redrive, owner, selection)
+        self._requested.set()
         return len(letters)
 
     async def retry(self, owner: str, job_id: uuid.UUID) -> int:
-        """Redrive all open letters of one job now: one job stands in nobody's way. Return how many."""
+        """Redrive all open dead letters of one job at once, and return how many there were.
+
+        One job is too little work to need the bounded rate.
+        """
         return await self._announce(await asyncio.to_thread(self._store.retry, owner, job_id))
 
-    async def discard(self, owner: str, selection: Selection) -> int:
-        """Discard the open letters selected; return how many. Errors as the store's."""
+    async def discard(self, owner: str, selection: DeadLetterSelection) -> int:
+        """Discard the selected open dead letters, and return how many there were.
+
+        Raises the errors of DeadLetterStore.discard.
+        """
         number = await asyncio.to_thread(self._store.discard, owner, selection)
         if number:
             self._discarded.inc(number)
         return number
 
-    async def _redrive_for_ever(self) -> None:
-        """Redrive what was asked for, at our rate; what is to be done is read from the rows alone."""
+    async def _redrive_forever(self) -> None:
         while True:
             try:
-                due = await asyncio.to_thread(self._store.redriving)
-                for letter in due:
-                    done = await self._announce(await asyncio.to_thread(self._store.redrive, letter))
-                    await asyncio.sleep(done / self._settings.redrives_per_s)
-                if not due:
-                    await self._wait()
-            except DatabaseDown as error:
-                log.warning("database down: %s", error)
-                await asyncio.sleep(1)
+                if await self._redrive_pending() == 0:
+                    # Not only until a request: one may be in the database although its call raised DatabaseDown.
+                    await wait_at_most(self._requested, self._settings.sweep_interval.total_seconds())
+                    self._requested.clear()
             except Exception:
                 log.exception("redrive failed")
-                await asyncio.sleep(10)
+                await asyncio.sleep(REDRIVE_PAUSE_S)
 
-    async def _wait(self) -> None:
-        """Return when a redrive is asked for, or in a while: it may have been asked for without our hearing of it."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.sweep.total_seconds()):
-                await self._wake.wait()
-        self._wake.clear()
+    async def _redrive_pending(self) -> int:
+        """Redrive the requested dead letters, at most `redrives_per_s`, and return how many requests there were."""
+        pending = await until_database_answers(
+            lambda: asyncio.to_thread(self._store.pending_redrives), doing="reading requested redrives"
+        )
+        for letter in pending:
+            redriven = await until_database_answers(
+                partial(asyncio.to_thread, self._store.redrive, letter), doing="redriving dead letters"
+            )
+            await asyncio.sleep(await self._announce(redriven) / self._settings.redrives_per_s)
+        return len(pending)
 
     async def _announce(self, redriven: Redriven | None) -> int:
-        """Tell dispatchers and readers what was put back to work; return how many letters it was."""
+        """Publish hints about a redriven job, and return how many of its dead letters were redriven."""
         if redriven is None:
             return 0
         log.info("redriven: job=%s letters=%d", redriven.job_id, redriven.letters)
@@ -94,19 +110,20 @@ class DeadLetterQueue:
         await self._hints.publish(QUEUED)
         return redriven.letters
 
-    async def _look_for_ever(self) -> None:
-        """Note what came, forget what is too old, and say how many letters there are."""
+    async def _observe_forever(self) -> None:
         while True:
             try:
-                for code, number in (await asyncio.to_thread(self._store.note_new)).items():
-                    log.warning("dead letters: code=%s number=%d", code, number)
-                    self._came.inc(number, {"code": code})
-                if forgotten := await asyncio.to_thread(self._store.forget, self._settings.dead_letter_retention):
-                    self._forgotten.inc(forgotten)
-                for state, number in (await asyncio.to_thread(self._store.counts)).items():
-                    self._letters.set(number, {"state": state.value})
-            except DatabaseDown as error:
-                log.warning("database down: %s", error)
+                await until_database_answers(self._observe, doing="counting dead letters")
             except Exception:
-                log.exception("dead letters could not be looked at")
-            await asyncio.sleep(self._settings.sweep.total_seconds())
+                log.exception("counting dead letters failed")
+            await asyncio.sleep(self._settings.sweep_interval.total_seconds())
+
+    async def _observe(self) -> None:
+        """Update the metrics, and delete the dead letters that are past their retention."""
+        for code, number in (await asyncio.to_thread(self._store.count_new)).items():
+            log.warning("dead letters: code=%s number=%d", code, number)
+            self._new.inc(number, {"code": code})
+        if deleted := await asyncio.to_thread(self._store.delete_old, self._settings.dead_letter_retention):
+            self._deleted.inc(deleted)
+        for state, number in (await asyncio.to_thread(self._store.counts)).items():
+            self._letters.set(number, {"state": state.value})

@@ -1,4 +1,4 @@
-"""The way from a dispatcher to the replicas of the denoiser, which Serve scales and replaces."""
+"""Sends pictures from a dispatcher to the replicas of the denoiser, which Ray Serve scales and replaces."""
 
 from __future__ import annotations
 
@@ -10,140 +10,160 @@ from typing import Any
 
 from ray.exceptions import ObjectLostError, OwnerDiedError, RayError, RayTaskError
 
-from dag.segments import Progress
+from dag.messages import InferenceProgress
 from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError
-from pixtools.operations.base.kinds import Params
+from pixtools.operations.base.params import Params
+from pixtools.retries import DENOISER_PAUSES_S
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
 APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
 
-# Between tries of one picture at replicas that fail or die, for nothing that is in a picture makes them: long enough
-# in all for Serve to replace one that fails its checks.
-_PAUSES_S = (1.0, 3.0, 10.0, 30.0, 30.0)
-_MUTE_S = 60.0  # a replica says a word every ten seconds
-_LOOK_S, _FAILURES = 15.0, 3  # a replica that was killed makes it unhealthy for a moment
+_SILENCE_TIMEOUT_S = 60.0  # a replica sends a progress message every ten seconds
+_STATUS_INTERVAL_S = 15.0  # between two looks at the status of the deployment
+_FAILED_STATUSES = 3  # in a row: a replica that was killed makes the deployment unhealthy for a moment
 
 
-class Denoisers:
-    """Knows which jobs have a picture at a denoiser: meanwhile they keep no converter from others."""
+class DenoiserClient:
+    """Runs inferences at the denoiser, and counts the jobs that have a picture there.
 
-    def __init__(self, settings: Settings, on_leave: Callable[[], None]) -> None:
-        """`on_leave` is called when a job's picture has left for a denoiser."""
+    Pictures stay in Ray's shared memory. If a replica dies, its picture is sent to another one.
+    """
+
+    def __init__(self, settings: Settings, on_offload: Callable[[], None]) -> None:
+        """`on_offload` is called each time a picture leaves for the denoiser: its job needs no converter meanwhile."""
         self._weights = settings.weights_sha256
-        self._patience_s = settings.denoise_patience.total_seconds()
-        self._on_leave = on_leave
+        self._start_timeout_s = settings.denoise_start_timeout.total_seconds()
+        self._on_offload = on_offload
         self._pictures: Counter[Hashable] = Counter()
         self._handle: Any = None
 
     @property
     def jobs(self) -> int:
-        """How many jobs have pictures at a denoiser."""
+        """The number of jobs that have pictures at the denoiser."""
         return len(self._pictures)
 
-    def of(self, job: Hashable) -> _OfJob:
-        """Return the way for the pictures of one job."""
-        return _OfJob(self, job)
+    def of(self, job: Hashable) -> JobDenoiser:
+        """Return the denoiser as the graph of one job uses it."""
+        return JobDenoiser(self, job)
 
     async def run(self, job: Hashable, pixels: Any, params: Params) -> Any:
-        """Have a picture denoised: see dag.graph.Denoiser."""
+        """Denoise a picture of a job: see dag.graph.Denoiser."""
         self._pictures[job] += 1
-        self._on_leave()
+        self._on_offload()
         try:
-            return await self._insist(pixels, params)
+            return await self._run_with_retries(pixels, params)
         finally:
             self._pictures[job] -= 1
-            self._pictures += Counter()  # which drops those at 0
+            self._pictures += Counter()  # which drops the jobs at 0
 
-    async def _insist(self, pixels: Any, params: Params) -> Any:
-        for pause_s in _PAUSES_S:
+    async def _run_with_retries(self, pixels: Any, params: Params) -> Any:
+        """Try a picture at one replica after another, as long as replicas fail or die."""
+        for pause_s in DENOISER_PAUSES_S:
             try:
-                return await self._try(pixels, params)
+                return await self._run_once(pixels, params)
             except RayTaskError as error:
-                failure = _told(error)
+                failure = _replica_error(error)
                 if not isinstance(failure, DenoiserDown):
                     raise failure from error
-            except (ObjectLostError, OwnerDiedError):  # the picture itself
+            except (ObjectLostError, OwnerDiedError):  # the picture itself is lost
                 raise
             except (RayError, StopAsyncIteration, TimeoutError) as error:
                 failure = error
             log.warning("denoiser lost: error=%r", failure)
             await asyncio.sleep(pause_s)
-        raise DenoiserDown(f"{len(_PAUSES_S)} times one failed or died while it had the picture.")
+        raise DenoiserDown(f"{len(DENOISER_PAUSES_S)} times a replica failed or died while it had the picture.")
 
-    async def _try(self, pixels: Any, params: Params) -> Any:
+    async def _run_once(self, pixels: Any, params: Params) -> Any:
         from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
 
         response = (await self._connect()).run.remote(pixels, params, self._weights)
         try:
-            return await self._follow(await self._begin(response))
+            return await _wait_for_result(await self._wait_for_start(response))
         except BackPressureError as error:
-            raise DenoiserBusy("It is tried again by itself.") from error
+            raise DenoiserBusy("The step is tried again automatically.") from error
         except RayServeException as error:
             raise DenoiserDown(f"Ray Serve says: {error}") from error
         except BaseException:
-            response.cancel()  # nobody waits for it any longer
+            response.cancel()  # its result is no longer needed
             raise
 
-    async def _begin(self, response: Any) -> Any:
-        """Wait until a replica has the picture, which it says by a first word; return its stream."""
+    async def _wait_for_start(self, response: Any) -> Any:
+        """Wait for the first progress message of a replica, and return its stream.
 
-        async def begin() -> Any:
-            stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's way to pass on pixels by reference)
-            await (await anext(stream))
-            return stream
-
-        beginning = asyncio.create_task(begin())
-        watching = asyncio.create_task(_until_it_fails())
+        Raises DenoiserBusy if all replicas are at work, and DenoiserDown if there is none and none comes up.
+        """
+        starting = asyncio.create_task(_first_message(response))
+        failing = asyncio.create_task(_wait_for_failed_deployment())
         try:
-            await asyncio.wait((beginning, watching), timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
-            if beginning.done():
-                return beginning.result()
-            if not watching.done() and await _has_replicas():
-                raise DenoiserBusy("It is tried again by itself.")
-            said = watching.result() if watching.done() else f"None began within {self._patience_s:g} seconds."
+            await asyncio.wait((starting, failing), timeout=self._start_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                return starting.result()
+            if not failing.done() and await _has_replicas():
+                raise DenoiserBusy("The step is tried again automatically.")
+            reason = failing.result() if failing.done() else f"No replica began in {self._start_timeout_s:g} seconds."
             raise DenoiserDown(
-                f"{said} Look at the application `{APPLICATION}` in Ray's dashboard: its replicas may find no node "
-                "with what they ask for, or fail as they start."
+                f"{reason} Look at the application `{APPLICATION}` in Ray's dashboard: its replicas may find no node "
+                "with the resources that they ask for, or fail as they start."
             )
         finally:
-            beginning.cancel()
-            watching.cancel()
-
-    async def _follow(self, stream: Any) -> Any:
-        """Return the reference to what was made, once it is made; raises TimeoutError for a replica that is mute."""
-        progress = Progress(0, 1)
-        while progress.done < progress.total:
-            async with asyncio.timeout(_MUTE_S):
-                progress = await (await anext(stream))
-        async with asyncio.timeout(_MUTE_S):
-            made = await anext(stream)
-            await (await anext(stream))  # else it died with what it had made
-        return made
+            starting.cancel()
+            failing.cancel()
 
     async def _connect(self) -> Any:
+        """Return the handle of the deployment. Raises DenoiserDown if there is no such deployment."""
         if self._handle is None:
-            # Serve's client takes memory and a second, which a dispatcher that never denoises saves.
+            # Importing Serve takes memory and about a second. A dispatcher that never denoises saves both.
             from ray import serve as ray_serve  # noqa: PLC0415
 
             try:
                 handle = await asyncio.to_thread(ray_serve.get_deployment_handle, DEPLOYMENT, APPLICATION)
             except (KeyError, RayError, ray_serve.exceptions.RayServeException) as error:
                 raise DenoiserDown(f"The application `{APPLICATION}` of serve_config.yaml is not deployed.") from error
-            # By reference, also where Serve is set up to send all else by value: pixels are too large for that.
+            # By reference, even if Serve is configured to send arguments by value: pixels are too large for that.
             self._handle = handle.options(stream=True, _by_reference=True)
         return self._handle
 
 
+class JobDenoiser:
+    """The denoiser as one job sees it: implements dag.graph.Denoiser."""
+
+    def __init__(self, client: DenoiserClient, job: Hashable) -> None:
+        self._client, self._job = client, job
+
+    async def run(self, pixels: Any, params: Params) -> Any:
+        """Denoise a picture: see dag.graph.Denoiser."""
+        return await self._client.run(self._job, pixels, params)
+
+
+async def _first_message(response: Any) -> Any:
+    """Return the stream of a replica when its first progress message is there."""
+    stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's way to pass on pixels by reference)
+    await (await anext(stream))
+    return stream
+
+
+async def _wait_for_result(stream: Any) -> Any:
+    """Return the reference to the result when it is complete. Raises TimeoutError if the replica falls silent."""
+    progress = InferenceProgress(0, 1)
+    while progress.done < progress.total:
+        async with asyncio.timeout(_SILENCE_TIMEOUT_S):
+            progress = await (await anext(stream))
+    async with asyncio.timeout(_SILENCE_TIMEOUT_S):
+        result = await anext(stream)
+        await (await anext(stream))  # the message after the result: the replica lived until the result was stored
+    return result
+
+
 async def _application() -> Any:
-    """Return what Serve says of the denoiser, or None."""
+    """Return the status of the denoiser's application in Serve, or None."""
     from ray import serve as ray_serve  # noqa: PLC0415 (see _connect)
 
     try:
         return (await asyncio.to_thread(ray_serve.status)).applications.get(APPLICATION)
     except (RayError, ray_serve.exceptions.RayServeException) as error:
-        log.warning("serve says nothing: error=%r", error)
+        log.warning("no status from serve: error=%r", error)
         return None
 
 
@@ -152,29 +172,21 @@ async def _has_replicas() -> bool:
     return application is not None and application.deployments[DEPLOYMENT].replica_states.get("RUNNING", 0) > 0
 
 
-async def _until_it_fails() -> str:
-    """Return what Serve says of replicas that do not come up, or do not stay up: else one would wait in vain."""
+async def _wait_for_failed_deployment() -> str:
+    """Return Serve's message when the replicas do not start, or do not stay healthy."""
     failures = 0
-    while failures < _FAILURES:
-        await asyncio.sleep(_LOOK_S)
+    while failures < _FAILED_STATUSES:
+        await asyncio.sleep(_STATUS_INTERVAL_S)
         application = await _application()
         failed = application is None or application.status in ("DEPLOY_FAILED", "UNHEALTHY")
         failures = failures + 1 if failed else 0
-    return str(application.deployments[DEPLOYMENT].message) if application else "Serve knows of none."
+    return str(application.deployments[DEPLOYMENT].message) if application else "Serve does not know the application."
 
 
-class _OfJob:
-    def __init__(self, denoisers: Denoisers, job: Hashable) -> None:
-        self._denoisers, self._job = denoisers, job
-
-    async def run(self, pixels: Any, params: Params) -> Any:
-        return await self._denoisers.run(self._job, pixels, params)
-
-
-def _told(error: RayTaskError) -> Exception:
-    """Return what a replica raised; what it did not expect is logged here and told to nobody."""
+def _replica_error(error: RayTaskError) -> Exception:
+    """Return the error that a replica raised. An unexpected one is logged here, and replaced by PixToolsError."""
     cause = error.cause
-    if isinstance(cause, PixToolsError | RayError):  # the latter: the picture was lost on its way
+    if isinstance(cause, PixToolsError | RayError):  # a RayError: the picture was lost on its way
         return cause
     log.error("denoiser failed unexpectedly", exc_info=error)
     return PixToolsError()

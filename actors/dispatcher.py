@@ -1,143 +1,141 @@
-"""The dispatcher: it claims jobs, runs their graphs, and records what comes of them, fenced by the attempt."""
+"""The dispatcher: it claims jobs, runs their graphs on converters, and records the outcomes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import ray
-
+from actors.attempt import remaining, stored_plan
 from actors.converter_pool import ConverterPool
-from actors.denoiser_client import Denoisers
-from actors.outcome_writer import Ledger
+from actors.denoiser_client import DenoiserClient
+from actors.outcome_writer import OutcomeWriter
 from dag.graph import Graph
-from dag.plan import Part, Plan, Source
-from dag.segments import Inputs, reads_artifacts
-from dag.specification import build
-from pixtools import logs
-from pixtools.database.connection import Database
-from pixtools.database.job_store import Claim, JobStore
-from pixtools.database.tables import Step
-from pixtools.errors import ArtifactLost, DatabaseDown, InvalidPlan, LeaseLost
-from pixtools.jobs.outcomes import Cached, Failed
+from dag.messages import Inputs
+from dag.plan import Plan
+from pixtools.database.job_store import JobStore
+from pixtools.errors import InvalidPlan, LeaseLost
+from pixtools.jobs.outcomes import Failed
+from pixtools.jobs.views import Claim
 from pixtools.redis.hints import CANCELLED, MOVED, QUEUED, Hints
+from pixtools.retries import LOOP_PAUSE_S
 from pixtools.settings import Settings
-from pixtools.states import STEP_DONE, STEP_ENDED
+from pixtools.waiting import until_database_answers, wait_at_most
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_JOBS_PER_CONVERTER = 2  # one at work and one at hand, so that no converter waits for the database
 
-_CLAIMED_PER_CONVERTER = 2  # one at work and one at hand, so that no converter waits for the database
+_Lease = tuple[uuid.UUID, int]  # a job, and the attempt at which this dispatcher holds it
 
 
 class Dispatcher:
-    """Shares nothing with other dispatchers but Postgres. Its converters are its own and die with it."""
+    """Claims jobs and runs them until it is told to retire.
+
+    Dispatchers share only Postgres. Each has converters of its own, which die with it. `start` begins its loops.
+    """
 
     def __init__(
         self,
+        name: str,
         settings: Settings,
-        maximum: int,
-        create: Callable[[], Any],
-        destroy: Callable[[Any], None],
+        *,
+        store: JobStore,
+        hints: Hints,
+        pool: ConverterPool,
+        denoiser: DenoiserClient,
+        wake: asyncio.Event,
+        destroy_self: Callable[[], None],
     ) -> None:
-        logs.to_stderr()
-        # Ray keeps it over restarts and gives it to no other actor of any cluster.
-        self._name = ray.get_runtime_context().get_actor_id()
-        self._settings = settings
-        self._destroy = destroy
-        self._store = JobStore(Database(settings, name=self._name), settings)
-        self._hints = Hints(settings)
-        self._pool = ConverterPool(
-            create,
-            destroy,
-            minimum=min(settings.min_converters, maximum),
-            maximum=maximum,
-            idle_s=settings.converter_idle.total_seconds(),
-            limit_bytes=settings.converter_memory_bytes,
-        )
-        self._wake = asyncio.Event()
-        self._denoisers = Denoisers(settings, self._wake.set)
-        self._claiming = asyncio.Lock()
-        self._jobs: dict[tuple[uuid.UUID, int], asyncio.Task[None]] = {}
-        self._loops = [
-            asyncio.create_task(loop)
-            for loop in (
-                self._forever(self._dispatch),
-                self._forever(self._beat),
-                self._hear(),
-                self._hear_cancellations(),
-            )
-        ]
-        self._recovered = False
-        self._in_doubt = False
-        self._retiring: asyncio.Task[None] | None = None
+        """`name` is unique, and a restarted dispatcher keeps it. Setting `wake` makes the dispatcher look for jobs now.
 
-    def facts(self) -> dict[str, Any]:
-        """What the health page shows of this dispatcher."""
+        `destroy_self` ends the process of this dispatcher after it has retired.
+        """
+        self._name = name
+        self._settings = settings
+        self._store = store
+        self._hints = hints
+        self._pool = pool
+        self._denoiser = denoiser
+        self._wake = wake
+        self._destroy_self = destroy_self
+        self._claim_lock = asyncio.Lock()
+        self._jobs: dict[_Lease, asyncio.Task[None]] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._has_recovered = False
+        self._claim_in_doubt = False
+        self._retirement: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to claim jobs, to renew their leases and to listen for hints. Returns at once."""
+        self._loops = [
+            asyncio.create_task(self._repeat(self._dispatch)),
+            asyncio.create_task(self._repeat(self._renew)),
+            asyncio.create_task(self._listen_for_jobs()),
+            asyncio.create_task(self._listen_for_cancellations()),
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """Return the numbers that the health page shows for this dispatcher."""
         return {
             "jobs": len(self._jobs),
-            "denoising": self._denoisers.jobs,
+            "denoising": self._denoiser.jobs,
             "converters": self._pool.size,
             "idle_converters": self._pool.idle,
             "memory_bytes": self._pool.memory_bytes,
             "taken_bytes": self._pool.taken_bytes,
-            "retiring": self._retiring is not None,
+            "retiring": self._retirement is not None,
         }
 
-    async def retire(self, patience_s: float) -> None:
-        """Claim nothing more, and end when the jobs at hand have; those that take longer are handed back.
+    async def retire(self, timeout_s: float) -> None:
+        """Stop claiming, and end when the running jobs have ended. After `timeout_s` return the others to the queue.
 
-        Returns at once. Other versions of the code call this too, so its name and arguments stay.
+        Returns at once. Other versions of the code call this method: keep its name and its positional argument.
         """
-        if self._retiring is None:
-            self._retiring = asyncio.create_task(self._retire(patience_s))
+        if self._retirement is None:
+            self._retirement = asyncio.create_task(self._retire(timeout_s))
 
-    async def _retire(self, patience_s: float) -> None:
-        async with self._claiming:  # what is being claimed at this moment is known afterwards
+    async def _retire(self, timeout_s: float) -> None:
+        async with self._claim_lock:  # wait for a claim in progress, so that its jobs are in `_jobs`
             log.info("retiring: dispatcher=%s jobs=%d", self._name, len(self._jobs))
         self._pool.retire()
         if self._jobs:
-            await asyncio.wait(self._jobs.values(), timeout=patience_s)
-        left = list(self._jobs.values())
-        for task in left:
+            await asyncio.wait(self._jobs.values(), timeout=timeout_s)
+        unfinished = list(self._jobs.values())
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)
         try:
-            # For as long as the database takes: else the leases run out, and the jobs are blamed for it.
-            await self._until_the_database_answers(self._hand_back)
+            # Wait as long as the database is down. If the leases ran out instead, each job would count a crash.
+            await until_database_answers(self._return_to_queue, doing="returning jobs to the queue")
         finally:
-            self._destroy(ray.get_runtime_context().current_actor)
+            self._destroy_self()
 
-    async def _hand_back(self) -> None:
-        """Put back what is ours by the database and not at hand."""
-        at_hand = [job_id for job_id, _ in self._jobs]
-        for job_id in await asyncio.to_thread(self._store.hand_back, self._name, at_hand):
-            log.info("handed back: job=%s", job_id)
+    async def _return_to_queue(self) -> None:
+        """Return the jobs that this dispatcher holds in the database but does not run."""
+        running = [job_id for job_id, _ in self._jobs]
+        for job_id in await asyncio.to_thread(self._store.return_to_queue, self._name, running):
+            log.info("returned to the queue: job=%s", job_id)
             await self._hints.publish(MOVED, str(job_id))
             await self._hints.publish(QUEUED)
 
-    async def _forever(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _repeat(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
                 await turn()
-            except DatabaseDown as error:
-                log.warning("database down: dispatcher=%s error=%s", self._name, error)
-                await asyncio.sleep(1)
             except Exception:
                 log.exception("dispatcher loop failed: dispatcher=%s", self._name)
-                await asyncio.sleep(1)
+                await asyncio.sleep(LOOP_PAUSE_S)
 
-    async def _hear(self) -> None:
+    async def _listen_for_jobs(self) -> None:
         async for _ in self._hints.listen(QUEUED):
             self._wake.set()
 
-    async def _hear_cancellations(self) -> None:
-        """Stop cancelled jobs at once; should the word be lost, the next renewal tells."""
+    async def _listen_for_cancellations(self) -> None:
+        """Stop cancelled jobs at once. If a hint is lost, the next renewal finds the cancellation."""
         async for message in self._hints.listen(CANCELLED):
             for (job_id, attempt), task in self._jobs.items():
                 if str(job_id) == message:
@@ -145,60 +143,62 @@ class Dispatcher:
                     task.cancel()
 
     async def _dispatch(self) -> None:
-        """Claim as many jobs as there is room for; without any, wait for a hint, a free place or the next poll."""
-        if not self._recovered:
-            # Ray restarted this actor, so nobody runs what it held before: no need to wait for the leases.
-            while await asyncio.to_thread(self._store.rescue, self._name):
-                pass  # it takes some at a time
-            self._recovered = True
+        """Claim jobs and start them. If there were none, wait for `wake` or for the next poll."""
         self._wake.clear()
-        if self._in_doubt:
-            await self._hand_back()
-            self._in_doubt = False
-        async with self._claiming:
-            room = self._room() if self._retiring is None else 0
-            self._in_doubt = True  # should the database fall silent now: it may have given us jobs
+        claimed = await until_database_answers(self._claim, doing="claiming jobs")
+        if claimed == 0 and not await wait_at_most(self._wake, self._settings.poll_interval.total_seconds()):
+            self._pool.shrink()
+
+    async def _claim(self) -> int:
+        """Claim as many jobs as there is room for, start them, and return how many there were."""
+        await self._recover()
+        async with self._claim_lock:
+            room = self._room()
+            # If the database does not answer from here on, it may have given us jobs that we do not know of.
+            self._claim_in_doubt = True
             claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
-            self._in_doubt = False
+            self._claim_in_doubt = False
             for claim in claims:
-                held = (claim.id, claim.attempt)
-                task = self._jobs[held] = asyncio.create_task(self._run(claim))
-                task.add_done_callback(partial(self._leave, held))
-        if not claims:
-            try:
-                async with asyncio.timeout(self._settings.poll.total_seconds()):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._pool.shrink()
+                lease = (claim.id, claim.attempt)
+                task = self._jobs[lease] = asyncio.create_task(self._run(claim))
+                task.add_done_callback(partial(self._forget, lease))
+        return len(claims)
+
+    async def _recover(self) -> None:
+        """Return jobs to the queue that the database counts as ours but that we do not run."""
+        if not self._has_recovered:
+            # Ray restarted this actor, so the jobs that it held before have stopped: do not wait for their leases.
+            while await asyncio.to_thread(self._store.rescue, self._name):
+                pass  # one call rescues a limited number
+            self._has_recovered = True
+        if self._claim_in_doubt:
+            await self._return_to_queue()
+            self._claim_in_doubt = False
 
     def _room(self) -> int:
-        """Return how many jobs more there is work for: those at a denoiser leave the converters to others."""
-        away = min(self._denoisers.jobs, self._settings.max_denoising)
-        return self._pool.maximum * _CLAIMED_PER_CONVERTER + away - len(self._jobs)
+        """Return how many more jobs to claim. Jobs at the denoiser use no converter, so others may take their place."""
+        if self._retirement is not None:
+            return 0
+        denoising = min(self._denoiser.jobs, self._settings.max_denoising)
+        return self._pool.maximum * _JOBS_PER_CONVERTER + denoising - len(self._jobs)
 
-    def _leave(self, held: tuple[uuid.UUID, int], _: asyncio.Task[None]) -> None:
-        del self._jobs[held]
+    def _forget(self, lease: _Lease, _: asyncio.Task[None]) -> None:
+        del self._jobs[lease]
         self._wake.set()
 
-    async def _beat(self) -> None:
-        """Renew the leases; what was lost or cancelled meanwhile is stopped."""
-        await asyncio.sleep(self._settings.beat.total_seconds())
+    async def _renew(self) -> None:
+        """Wait until a renewal is due, renew the leases, and stop the jobs that were cancelled or lost their lease."""
+        await asyncio.sleep(self._settings.renew_interval.total_seconds())
         held = dict(self._jobs)
         if not held:
             return
-        kept = await self._until_the_database_answers(lambda: asyncio.to_thread(self._store.renew, list(held)))
+        renewed = await until_database_answers(
+            lambda: asyncio.to_thread(self._store.renew, list(held)), doing="renewing leases"
+        )
         for (job_id, attempt), task in held.items():
-            if (job_id, attempt) not in kept and not task.done():
+            if (job_id, attempt) not in renewed and not task.done():
                 log.warning("lease lost: job=%s attempt=%d", job_id, attempt)
                 task.cancel()
-
-    async def _until_the_database_answers(self, call: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await call()
-            except DatabaseDown as error:
-                log.warning("database down: dispatcher=%s error=%s", self._name, error)
-                await asyncio.sleep(1)  # not until the next beat: the leases are running out
 
     async def _run(self, claim: Claim) -> None:
         try:
@@ -206,68 +206,43 @@ class Dispatcher:
         except* LeaseLost:
             log.warning("lease lost: job=%s attempt=%d", claim.id, claim.attempt)
         except* Exception:
-            # Nobody renews the lease from here on, so the sweeper puts the job back and counts a crash.
+            # The lease is not renewed from here on, so the sweeper returns the job to the queue and counts a crash.
             log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
 
     async def _attempt(self, claim: Claim) -> None:
-        job, steps = claim.view.job, claim.view.steps
-        ended = {step.name for step in steps if step.state in STEP_ENDED}
-        done = {step.name for step in steps if step.state in STEP_DONE}
-        ledger = Ledger(self._store, self._hints, claim)
+        """Run the remaining steps of a job and record their outcomes. Raises LeaseLost."""
+        writer = OutcomeWriter(self._store, self._hints, claim)
         try:
-            plan = ledger.plan = await asyncio.to_thread(self._plan, claim)  # fonts are slow to measure
-        except InvalidPlan as error:  # it was valid for the version that accepted it
-            await _refuse(ledger, steps, error)
+            plan = writer.plan = await asyncio.to_thread(stored_plan, claim, self._settings)
+        except InvalidPlan as error:
+            await _fail_open_steps(writer, claim, error)
             return
-        artifacts = claim.view.artifacts.items()
-        lost = {name for name, artifact in artifacts if artifact.lost_at is not None}
-        blobs = {name: artifact.blob_key for name, artifact in artifacts if name not in lost}
-        for step in plan.steps:
-            if step.name not in ended and step.leaves_file and (artifact := claim.reusable.get(step.key)):
-                ledger.report(Cached(step.name, artifact.id))
-                blobs[step.name] = artifact.blob_key
-                done.add(step.name)
-        stuck = {
-            step.name for step in plan.steps
-            if step.name in ledger.open_steps and reads_artifacts(step) and lost.intersection(step.inputs)
-        }  # fmt: skip
-        for name in stuck:
-            ledger.report(Failed(name, ArtifactLost("Submit the image again to have what it reads made anew.")))
-        work = plan.work(frozenset(done), held=frozenset(ended - done | stuck), filed=frozenset(blobs))
-        for name in ledger.open_steps - work - done - stuck:
-            ledger.report(Cached(name, None))  # nobody needs its pixels any more
+        todo = remaining(plan, claim)
+        for outcome in todo.outcomes:
+            writer.report(outcome)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(writer.write())
+            await self._graph(claim, plan, writer).run(todo.work, todo.blobs)
+            writer.close()
+
+    def _graph(self, claim: Claim, plan: Plan, writer: OutcomeWriter) -> Graph:
+        job = claim.view.job
         parts = {part.name: part.blob_key for part in claim.view.parts}
-        graph = Graph(
+        return Graph(
             plan,
             inputs=Inputs(job.owner, job.source_key, job.source_bytes, parts),
             converters=self._pool,
-            denoiser=self._denoisers.of(claim.id),
+            denoiser=self._denoiser.of(claim.id),
             deadline_s=self._settings.step_deadline.total_seconds(),
-            report=ledger.report,
+            report=writer.report,
         )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(ledger.write())
-            await graph.run(work, blobs)
-            ledger.close()
-
-    def _plan(self, claim: Claim) -> Plan:
-        """Return the plan of stored steps: the same specification, checked by the same code."""
-        job = claim.view.job
-        document = {step.name: {"op": step.op, "input": step.inputs, **step.params} for step in claim.view.steps}
-        parts = {
-            part.name: Part(part.sha256, (part.width, part.height), part.frames, part.media_type, part.bytes)
-            for part in claim.view.parts
-        }
-        size = (job.source_width, job.source_height)
-        source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts, job.source_media_type)
-        limits, weights = self._settings.image_limits(), self._settings.weights_sha256
-        return build(document, source, len(document), limits, weights)
 
 
-async def _refuse(ledger: Ledger, steps: Sequence[Step], error: InvalidPlan) -> None:
-    """Fail what is left of a job whose plan is none any more."""
-    # In running order, so that readers are skipped before their own turn comes.
-    for name in (step.name for step in steps if step.name in ledger.open_steps):
-        ledger.report(Failed(name, error))
-    ledger.close()
-    await ledger.write()
+async def _fail_open_steps(writer: OutcomeWriter, claim: Claim, error: InvalidPlan) -> None:
+    """Fail the remaining steps of a job whose plan is no longer valid."""
+    # In running order, so that a step is failed before the steps that read it: those are then skipped.
+    for step in claim.view.steps:
+        if step.name in writer.open_steps:
+            writer.report(Failed(step.name, error))
+    writer.close()
+    await writer.write()

@@ -1,4 +1,4 @@
-"""Puts the actors on the cluster, each with its name and its options: the one place that creates and finds them."""
+"""Creates and finds the actors of the cluster: their names, their options, and how settings make each of them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,35 @@ from pydantic import SecretStr
 from ray.exceptions import RayError, RayTaskError
 
 from actors.converter import Converter
+from actors.converter_pool import ConverterPool
 from actors.dead_letter_queue import DeadLetterQueue
+from actors.denoiser_client import DenoiserClient
 from actors.dispatcher import Dispatcher
 from actors.sweeper import Sweeper
-from pixtools.database.dead_letter_store import Selection
+from pixtools import logs
+from pixtools.blob_store import BlobStore
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.job_store import JobStore
+from pixtools.database.reconciler import Reconciler
+from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import QueueDown
+from pixtools.jobs.dead_letters import DeadLetterSelection
+from pixtools.redis.hints import Hints
+from pixtools.retries import QUEUE_ANSWER_TIMEOUT_S, QUEUE_REPLACEMENT_PAUSE_S, QUEUE_REPLACEMENT_TIMEOUT_S
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "pixtools"
 _DISPATCHER, _SWEEPER, _QUEUE = "dispatcher-", "sweeper-", "dead-letters"
-_PATIENCE_S = 5.0
-_TO_MAKE_WAY_S = 120.0  # a busy machine takes its time to start an actor
+_ANSWER_TIMEOUT_S = 5.0
+_RESTART_TIMEOUT_S = 10.0  # an actor that restarts answers within this time
 
-# Coordinators wait for others most of the time. Asking for CPUs, they would wait for converters to give theirs up.
+_ACTOR_CODE = ("actors", "dag", "pixtools")
+_OTHER_CODE = ("pixtools/training", "pixtools/local")  # runs in no actor
+
+# Coordinators wait for other processes most of the time. With CPUs of their own they would wait until converters end.
 _COORDINATOR = {
     "num_cpus": 0,
     "max_restarts": -1,
@@ -43,158 +57,236 @@ _COORDINATOR = {
 }
 
 
-def launch(settings: Settings) -> None:
-    """Create the actors that are not there yet; Ray restarts them when they die.
+# The actors as Ray creates them. Ray calls the constructor again when it restarts an actor, so the constructor builds
+# everything from the settings and schedules `start`.
 
-    Those of other code or other settings are replaced, for a detached actor would run the old code for ever:
-    dispatchers finish what they have at hand or hand it back, the others hold nothing that is not written.
+
+class DispatcherActor(Dispatcher):
+    """A dispatcher in a process of its own."""
+
+    def __init__(self, settings: Settings, max_converters: int) -> None:
+        logs.to_stderr()
+        # The id of an actor stays the same over restarts, and no other actor of any cluster has it.
+        name = ray.get_runtime_context().get_actor_id()
+        wake = asyncio.Event()
+        super().__init__(
+            name,
+            settings,
+            store=JobStore(Database(settings, name=name), settings),
+            hints=Hints(settings),
+            pool=ConverterPool(
+                partial(create_converter, settings),
+                ray.kill,
+                minimum=min(settings.min_converters, max_converters),
+                maximum=max_converters,
+                idle_s=settings.converter_idle.total_seconds(),
+                limit_bytes=settings.converter_memory_bytes,
+            ),
+            denoiser=DenoiserClient(settings, wake.set),
+            wake=wake,
+            destroy_self=_destroy_current_actor,
+        )
+        self._starting = asyncio.create_task(self.start())
+
+
+class SweeperActor(Sweeper):
+    """The sweeper in a process of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        logs.to_stderr()
+        database = Database(settings, pool_size=2, name="sweeper")
+        super().__init__(
+            settings,
+            store=JobStore(database, settings),
+            reconciler=Reconciler(settings, RetentionStore(database), BlobStore(settings)),
+            hints=Hints(settings),
+            ping=database.ping,
+            ensure_dispatchers=partial(ensure_dispatchers, settings),
+        )
+        self._starting = asyncio.create_task(self.start())
+
+
+class DeadLetterQueueActor(DeadLetterQueue):
+    """The dead-letter queue in a process of its own."""
+
+    def __init__(self, settings: Settings, build: str) -> None:
+        logs.to_stderr()
+        store = DeadLetterStore(Database(settings, pool_size=2, name="dead-letter-queue"))
+        super().__init__(settings, build, store=store, hints=Hints(settings))
+        self._starting = asyncio.create_task(self.start())
+
+
+def create_converter(settings: Settings) -> Any:
+    """Return a new converter. It belongs to the calling actor, and ends when that actor dies."""
+    # No restart: the dispatcher sees the death, counts a crash of the running step, and replaces the converter.
+    options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+    return ray.remote(Converter).options(**options).remote(settings)
+
+
+def launch(settings: Settings) -> None:
+    """Create the actors that do not exist yet, and replace those that run other code or other settings.
+
+    Actors are detached, so old ones would run the old code forever. Old dispatchers finish their jobs or return them to
+    the queue. The sweeper and the dead-letter queue can end at any moment: all that they know is in the database.
+
+    Raises RuntimeError if an old dead-letter queue cannot be replaced.
     """
     sweeper = f"{_SWEEPER}{_build(settings)}"
     for name in _running(_SWEEPER) - {sweeper}:
-        _end(name)
-    tend(settings)
-    ray.remote(Sweeper).options(name=sweeper, **_COORDINATOR).remote(settings, partial(tend, settings))
+        _kill(name)
+    ensure_dispatchers(settings)
+    ray.remote(SweeperActor).options(name=sweeper, **_COORDINATOR).remote(settings)
     _launch_queue(settings)
 
 
-def tend(settings: Settings) -> None:
-    """See to it that our dispatchers are there and that all others retire; the sweeper does so again and again."""
+def ensure_dispatchers(settings: Settings) -> None:
+    """Start the dispatchers of this build that are missing, and retire those of every other build.
+
+    The sweeper repeats this, so a dispatcher that ended for good is replaced.
+    """
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    maximum = settings.max_converters or max(1, cpus // settings.dispatchers)
+    max_converters = settings.max_converters or max(1, cpus // settings.dispatchers)
     prefixes = _dispatchers(settings)
     for name in sorted(_running(_DISPATCHER)):
         if not name.startswith(prefixes):
-            _retire(name, settings.drain.total_seconds())
+            _retire(name, settings.drain_timeout.total_seconds())
     for prefix in prefixes:
-        there = _running(prefix)
-        if all(_is_retiring(name) for name in there):
-            # A name of its own, for one that retires keeps its name until it has ended.
-            name = next(name for number in count(1) if (name := f"{prefix}{number}") not in there)
-            ray.remote(Dispatcher).options(name=name, **_COORDINATOR).remote(
-                settings, maximum, partial(create_converter, settings), ray.kill,
-            )  # fmt: skip
+        names = _running(prefix)
+        if all(_is_retiring(name) for name in names):
+            # A new name: a dispatcher that retires keeps its name until it has ended.
+            name = next(name for number in count(1) if (name := f"{prefix}{number}") not in names)
+            ray.remote(DispatcherActor).options(name=name, **_COORDINATOR).remote(settings, max_converters)
 
 
-def drain(patience_s: float) -> list[str]:
-    """Let every dispatcher finish or hand back what it has at hand; return those that have not ended even then."""
-    for name in _running(_SWEEPER):  # it would start new ones
-        _end(name)
+def drain(timeout_s: float) -> list[str]:
+    """Retire all dispatchers, and return the names of those that have not ended `timeout_s` later."""
+    for name in _running(_SWEEPER):  # it would start new dispatchers
+        _kill(name)
     names = _running(_DISPATCHER)
     for name in names:
-        _retire(name, patience_s)
-    deadline = time.monotonic() + patience_s + _PATIENCE_S
+        _retire(name, timeout_s)
+    deadline = time.monotonic() + timeout_s + _ANSWER_TIMEOUT_S
     while (left := names & _running(_DISPATCHER)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return sorted(left)
 
 
-def _launch_queue(settings: Settings) -> None:
-    """Start the dead-letter queue under a name that does not change, so that scripts find it."""
-    build = _build(settings)
-    deadline = time.monotonic() + _TO_MAKE_WAY_S
-    while True:
-        queue = ray.remote(DeadLetterQueue).options(name=_QUEUE, **_COORDINATOR).remote(settings, build)
-        try:
-            if ray.get(queue.build.remote(), timeout=_TO_MAKE_WAY_S / 4) == build:
-                return
-            ray.kill(queue)
-        except RayError as error:  # another replica was quicker to end the old one
-            log.info("the dead-letter queue is not up yet: %s", error)
-        if time.monotonic() > deadline:
-            raise RuntimeError("The dead-letter queue of an older version does not make way.")
-        time.sleep(0.2)
+async def stats(settings: Settings) -> list[dict[str, Any] | None]:
+    """Return Dispatcher.stats of each dispatcher of this build; None for one that does not answer in time."""
+    names = await asyncio.to_thread(_running, *_dispatchers(settings))
+    return list(await asyncio.gather(*map(_stats, sorted(names))))
 
 
-def _build(settings: Settings) -> str:
-    """Return a digest of the code and the settings that an actor started here would run with."""
-    secrets_too = [value.get_secret_value() if isinstance(value, SecretStr) else str(value) for _, value in settings]
-    return hashlib.sha256("\0".join([_code(), *secrets_too]).encode()).hexdigest()[:8]
+async def redrive(owner: str, selection: DeadLetterSelection) -> int:
+    """Call DeadLetterQueue.redrive. Raises its errors, and QueueDown if the queue does not answer."""
+    return await _call_queue(lambda queue: queue.redrive.remote(owner, selection))
 
 
-@cache
-def _code() -> str:
-    root = Path(__file__).parent.parent
-    files = sorted(path for package in ("actors", "dag", "pixtools") for path in (root / package).rglob("*.py"))
+async def retry(owner: str, job_id: uuid.UUID) -> int:
+    """Call DeadLetterQueue.retry. Raises its errors, and QueueDown if the queue does not answer."""
+    return await _call_queue(lambda queue: queue.retry.remote(owner, job_id))
+
+
+async def discard(owner: str, selection: DeadLetterSelection) -> int:
+    """Call DeadLetterQueue.discard. Raises its errors, and QueueDown if the queue does not answer."""
+    return await _call_queue(lambda queue: queue.discard.remote(owner, selection))
+
+
+def code_digest(root: Path) -> str:
+    """Return a digest of the source files under `root` that can run in an actor."""
+    other = tuple(root / folder for folder in _OTHER_CODE)
+    files = sorted(
+        path
+        for package in _ACTOR_CODE
+        for path in (root / package).rglob("*.py")
+        if not any(path.is_relative_to(folder) for folder in other)
+    )
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
+@cache
+def _own_code() -> str:
+    return code_digest(Path(__file__).parent.parent)
+
+
+def _build(settings: Settings) -> str:
+    """Return a digest of the code and the settings that an actor started here runs with."""
+    values = [value.get_secret_value() if isinstance(value, SecretStr) else str(value) for _, value in settings]
+    return hashlib.sha256("\0".join([_own_code(), *values]).encode()).hexdigest()[:8]
+
+
+def _launch_queue(settings: Settings) -> None:
+    """Start the dead-letter queue. Its name does not contain the build, so that scripts find it."""
+    build = _build(settings)
+    deadline = time.monotonic() + QUEUE_REPLACEMENT_TIMEOUT_S
+    while True:
+        queue = ray.remote(DeadLetterQueueActor).options(name=_QUEUE, **_COORDINATOR).remote(settings, build)
+        try:
+            if ray.get(queue.build.remote(), timeout=QUEUE_ANSWER_TIMEOUT_S) == build:
+                return
+            ray.kill(queue)
+        except RayError as error:  # for example: another ingress replica ended the old queue just now
+            log.info("the dead-letter queue is not up yet: %s", error)
+        if time.monotonic() > deadline:
+            raise RuntimeError(
+                f"The dead-letter queue of another version was not replaced in {QUEUE_REPLACEMENT_TIMEOUT_S:g} seconds."
+            )
+        time.sleep(QUEUE_REPLACEMENT_PAUSE_S)
+
+
 def _dispatchers(settings: Settings) -> tuple[str, ...]:
-    """Return what the names of our dispatchers begin with; a number follows."""
+    """Return the prefixes of the names of this build's dispatchers. A number follows each prefix."""
     return tuple(f"{_DISPATCHER}{number}-{_build(settings)}-" for number in range(settings.dispatchers))
 
 
 def _running(*prefixes: str) -> set[str]:
-    """Return the names of our actors of these kinds, whichever version started them."""
+    """Return the names of our actors that begin with one of `prefixes`, of any build."""
     found = ray.util.list_named_actors(all_namespaces=True)
     return {actor["name"] for actor in found if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefixes)}
 
 
 def _is_retiring(name: str) -> bool:
-    """Ask a dispatcher; one that does not answer in time is busy or starts anew, and stays."""
+    """Return whether a dispatcher retires or has ended. One that does not answer in time is busy or restarts: False."""
     try:
         dispatcher = ray.get_actor(name, namespace=NAMESPACE)
-        return bool(ray.get(dispatcher.facts.remote(), timeout=_PATIENCE_S)["retiring"])
-    except ValueError:  # gone meanwhile
+        return bool(ray.get(dispatcher.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["retiring"])
+    except ValueError:  # it has ended
         return True
     except RayError:
         return False
 
 
-def _retire(name: str, patience_s: float) -> None:
+def _retire(name: str, timeout_s: float) -> None:
     with suppress(ValueError):
         dispatcher = ray.get_actor(name, namespace=NAMESPACE)
         if hasattr(dispatcher, "retire"):
-            dispatcher.retire.remote(patience_s)
-        else:  # of version 0001 of the records, which knew no better; the sweeper puts back what it held
+            dispatcher.retire.remote(timeout_s)
+        else:  # its code is older than database version 0001; the sweeper returns its jobs to the queue
             ray.kill(dispatcher)
 
 
-def _end(name: str) -> None:
+def _kill(name: str) -> None:
     with suppress(ValueError):
         ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
 
-def create_converter(settings: Settings) -> Any:
-    """Return a new converter, owned by the calling actor: when that dies, so does the converter."""
-    # No restart: its dispatcher sees the death, blames the step at work, and replaces it.
-    options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-    return ray.remote(Converter).options(**options).remote(settings)
+def _destroy_current_actor() -> None:
+    ray.kill(ray.get_runtime_context().current_actor)
 
 
-async def facts(settings: Settings) -> list[dict[str, Any] | None]:
-    """Ask the dispatchers for their facts; None for one that does not answer."""
-    names = await asyncio.to_thread(_running, *_dispatchers(settings))
-    return list(await asyncio.gather(*map(_facts, sorted(names))))
-
-
-async def _facts(name: str) -> dict[str, Any] | None:
+async def _stats(name: str) -> dict[str, Any] | None:
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
             dispatcher = await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE)
-            answer: dict[str, Any] = await dispatcher.facts.remote()
+            answer: dict[str, Any] = await dispatcher.stats.remote()
     except (RayError, ValueError, TimeoutError):
         return None
     return answer
 
 
-async def redrive(owner: str, selection: Selection) -> int:
-    """Ask the dead-letter queue to redrive; raises QueueDown, and what its store raises."""
-    return await _ask_queue(lambda queue: queue.redrive.remote(owner, selection))
-
-
-async def retry(owner: str, job_id: uuid.UUID) -> int:
-    """Ask the dead-letter queue to redrive all of a job at once; raises QueueDown."""
-    return await _ask_queue(lambda queue: queue.retry.remote(owner, job_id))
-
-
-async def discard(owner: str, selection: Selection) -> int:
-    """Ask the dead-letter queue to discard; raises QueueDown, and what its store raises."""
-    return await _ask_queue(lambda queue: queue.discard.remote(owner, selection))
-
-
-async def _ask_queue(call: Callable[[Any], Any]) -> int:
+async def _call_queue(call: Callable[[Any], Any]) -> int:
     try:
-        async with asyncio.timeout(_PATIENCE_S * 2):  # long enough for a restart
+        async with asyncio.timeout(_RESTART_TIMEOUT_S):
             queue = await asyncio.to_thread(ray.get_actor, _QUEUE, namespace=NAMESPACE)
             number: int = await call(queue)
     except RayTaskError as error:

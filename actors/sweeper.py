@@ -1,25 +1,21 @@
-"""The sweeper: it puts back jobs whose dispatcher died, and cleans up what is past its time."""
+"""The sweeper: it returns the jobs of dead dispatchers to the queue, and deletes expired records and files."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from ray.util.metrics import Counter
 
-from pixtools import logs
-from pixtools.blob_store import BlobStore
-from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.database.reconciler import Reconciler
-from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import DatabaseDown, PixToolsError
 from pixtools.redis.hints import MOVED, QUEUED, Hints
 from pixtools.settings import Settings
+from pixtools.waiting import until_database_answers
 
 log = logging.getLogger(__name__)
 
@@ -27,58 +23,73 @@ _MINUTE = timedelta(minutes=1)
 
 
 class Sweeper:
-    """One for the cluster is enough; two do no harm, since every rescue locks its job."""
+    """Runs the periodic work of a cluster. `start` begins its loops.
 
-    def __init__(self, settings: Settings, tend: Callable[[], None]) -> None:
-        """`tend` sees to it that the dispatchers are there."""
-        logs.to_stderr()
-        self._beat = settings.beat
-        self._tend = tend
-        self._database = database = Database(settings, pool_size=2, name="sweeper")
-        self._store = JobStore(database, settings)
-        self._reconciler = Reconciler(settings, RetentionStore(database), BlobStore(settings))
-        self._hints = Hints(settings)
+    One sweeper is enough. Two do no harm: every rescue locks its job.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: JobStore,
+        reconciler: Reconciler,
+        hints: Hints,
+        ping: Callable[[], None],
+        ensure_dispatchers: Callable[[], None],
+    ) -> None:
+        """`ping` raises DatabaseDown while the database is down. `ensure_dispatchers` starts missing dispatchers."""
+        self._settings = settings
+        self._store = store
+        self._reconciler = reconciler
+        self._hints = hints
+        self._ping = ping
+        self._ensure_dispatchers = ensure_dispatchers
         self._rescued = Counter("pixtools_rescued_total", "Jobs whose dispatcher was lost.")
         self._lost = Counter("pixtools_artifacts_lost_total", "Artifacts whose file was found missing.")
         self._orphans = Counter("pixtools_orphans_total", "Files deleted because nothing referred to them.")
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to rescue jobs, to check the dispatchers and to reconcile the stores. Returns at once."""
+        settings = self._settings
+        # The first reconciliation comes soon after the start: not every service runs for an hour.
         self._loops = [
-            asyncio.create_task(self._each(settings.sweep, self._sweep)),
-            asyncio.create_task(self._each(_MINUTE, lambda: asyncio.to_thread(self._tend))),
-            # Soon after the start, for not every service runs for hours.
-            asyncio.create_task(self._each(settings.reconcile, self._reconcile, first=settings.beat)),
+            asyncio.create_task(self._every(settings.sweep_interval, self._sweep)),
+            asyncio.create_task(self._every(_MINUTE, self._check_dispatchers)),
+            asyncio.create_task(
+                self._every(settings.reconcile_interval, self._reconcile, first=settings.renew_interval)
+            ),
         ]
 
-    async def _each(
+    async def _every(
         self,
         interval: timedelta,
         turn: Callable[[], Coroutine[Any, Any, None]],
         first: timedelta | None = None,
     ) -> None:
+        """Run `turn` at an interval, the first time after `first`."""
         await asyncio.sleep((first or interval).total_seconds())
         while True:
+            pause = interval
             try:
                 await turn()
             except DatabaseDown as error:
-                log.warning("database down: %s", error)
-                await self._wait_for_the_database()
+                await self._wait_for_database(error)
             except PixToolsError as error:
                 log.warning("sweep ended early: code=%s error=%s", error.code, error)
-                await asyncio.sleep(min(interval, _MINUTE).total_seconds())
-                continue
+                pause = min(interval, _MINUTE)
             except Exception:
                 log.exception("sweep failed")
-            await asyncio.sleep(interval.total_seconds())
+            await asyncio.sleep(pause.total_seconds())
 
-    async def _wait_for_the_database(self) -> None:
-        """Return when it has been back for a beat: those who hold jobs are to renew their leases first."""
-        while True:
-            await asyncio.sleep(1)
-            with suppress(DatabaseDown):
-                await asyncio.to_thread(self._database.ping)
-                break
-        await asyncio.sleep(self._beat.total_seconds())
+    async def _wait_for_database(self, error: DatabaseDown) -> None:
+        """Return one renew interval after an outage: first the dispatchers that run jobs must renew their leases."""
+        await until_database_answers(lambda: asyncio.to_thread(self._ping), doing="sweeping", after=error)
+        await asyncio.sleep(self._settings.renew_interval.total_seconds())
 
     async def _sweep(self) -> None:
+        """Rescue jobs whose lease ran out, and delete stored responses that are too old to be replayed."""
         rescued = await asyncio.to_thread(self._store.rescue)
         for job_id in rescued:
             log.warning("rescued: job=%s", job_id)
@@ -86,11 +97,14 @@ class Sweeper:
         if rescued:
             self._rescued.inc(len(rescued))
             await self._hints.publish(QUEUED)
-        await asyncio.to_thread(self._store.forget_answers)
+        await asyncio.to_thread(self._store.delete_expired_responses)
+
+    async def _check_dispatchers(self) -> None:
+        await asyncio.to_thread(self._ensure_dispatchers)
 
     async def _reconcile(self) -> None:
-        done = await asyncio.to_thread(self._reconciler.run)
-        if done.lost:
-            self._lost.inc(done.lost)
-        if done.orphans:
-            self._orphans.inc(done.orphans)
+        reconciled = await asyncio.to_thread(self._reconciler.run)
+        if reconciled.lost:
+            self._lost.inc(reconciled.lost)
+        if reconciled.orphans:
+            self._orphans.inc(reconciled.orphans)

@@ -1,22 +1,26 @@
-"""How well the denoiser does on the test sets of the papers: PSNR in colour, and how far it is from the paper's.
+"""Measures how well the denoiser does on test sets of the literature: PSNR in colour.
 
     python benchmarks/denoise_quality.py CBSD68 KODAK24                            # folders of clean pictures
-    python benchmarks/denoise_quality.py CBSD68 --weights GD_Color_Blind.mat       # beside weights that others publish
-    python benchmarks/denoise_quality.py CBSD68 --clipped                          # noise as files of 8 bits have it
-    python benchmarks/denoise_quality.py CBSD68 --jpeg 95                          # noise as JPEGs have it (4:2:0)
+    python benchmarks/denoise_quality.py CBSD68 --weights GD_Color_Blind.mat       # compare with other weights
+    python benchmarks/denoise_quality.py CBSD68 --clipped                          # noise as in files of 8 bits
+    python benchmarks/denoise_quality.py CBSD68 --jpeg 95                          # noise as in JPEGs (4:2:0)
 
-Each picture gets white Gaussian noise of its own seed, in float32 and not clipped, as in the papers; it goes through
-the network whole, and the result, clipped to 0..1 but not rounded, is compared with the clean picture over all pixels
-and channels. The mean over the pictures is in dB. `--clipped` rounds and clips the noisy picture to 8 bits first,
-and so the result: there is less of the noise then, but what is left is no longer Gaussian; `--jpeg` saves that as a
-JPEG with colours at half the size besides. Grey pictures have one noise, and the mean of three channels. "off" is
-against CDnCNN-B on CBSD68, from the paper: shown for a folder of that name, for no other set has figures there, nor
-clipped noise.
+As in the papers, each picture gets white Gaussian noise from a seed of its own, in float32 and not clipped. The network
+takes the picture in one piece. Its result is clipped to 0..1 but not rounded, and compared with the clean picture over
+all pixels and channels. The table shows the mean over the pictures in dB. A grey picture has the same noise in all
+channels, and its result is the mean of three channels.
+
+--clipped first rounds and clips the noisy picture to 8 bits, and the result too. The noise is then weaker and no longer
+Gaussian. --jpeg also saves the noisy picture as a JPEG with colours at half the size.
+
+"paper" is the PSNR of CDnCNN-B in the paper, and "diff" the difference from it. Both are shown only for a folder named
+CBSD68 and noise that is not clipped, for which the paper has figures.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -25,10 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixtools.denoising.dncnn import SHIPPED, Weights, load, shipped
+from pixtools.denoising.dncnn import Weights, load_shipped, parse
 from pixtools.denoising.engine import Engine
+from pixtools.denoising.weights import SHIPPED
 
-PAPER = {15: 33.89, 25: 31.23, 50: 27.92}
+PAPER = {15: 33.89, 25: 31.23, 50: 27.92}  # sigma: PSNR of CDnCNN-B on CBSD68
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 ENGINES = ("openvino", "openvino-bfloat16", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
 
@@ -37,43 +42,58 @@ File = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("sets", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--weights", "files", multiple=True, type=File, help="Files to run beside the shipped weights.")
+@click.option("--weights", "files", multiple=True, type=File, help="Weights to compare with the shipped weights.")
 @click.option("--sigma", "sigmas", multiple=True, type=float, default=(15, 25, 50), show_default=True)
 @click.option("--engine", "name", type=click.Choice(ENGINES), default="openvino", show_default=True)
 @click.option("--threads", default=1, show_default=True)
-@click.option("--clipped", is_flag=True, help="Noise rounded and clipped to 8 bits, as in files.")
-@click.option("--jpeg", type=click.IntRange(1, 100), help="Clipped, and saved as a JPEG of this quality.")
-@click.option("--first", type=int, help="So many pictures of each set, instead of all.")
+@click.option("--clipped", is_flag=True, help="Round and clip the noisy picture to 8 bits.")
+@click.option("--jpeg", type=click.IntRange(1, 100), help="Also save it as a JPEG of this quality.")
+@click.option("--first", type=int, help="Take only this many pictures of each set.")
 def main(
     sets: tuple[Path, ...],
     files: tuple[Path, ...],
     sigmas: tuple[float, ...],
     name: str,
     threads: int,
-    clipped: bool,  # noqa: FBT001 (as click gives it)
+    clipped: bool,  # noqa: FBT001 (click passes it so)
     jpeg: int | None,
     first: int | None,
 ) -> None:
-    named = {SHIPPED: shipped()} | {path.name: load(path.read_bytes(), path.name) for path in files}
-    engines = {title: engine_of(name, weights, threads) for title, weights in named.items()}
+    """Print one line for each set, sigma and weights."""
+    weights = {SHIPPED: load_shipped()} | {path.name: parse(path.read_bytes(), path.name) for path in files}
+    engines = {title: engine_of(name, loaded, threads) for title, loaded in weights.items()}
     print(next(iter(engines.values())).name)
-    print(f"{'set':16} {'pictures':>8} {'sigma':>5}  {'weights':32} {'noisy':>6} {'PSNR':>6} {'paper':>6} {'off':>6}")
+    print(f"{'set':16} {'pictures':>8} {'sigma':>5}  {'weights':32} {'noisy':>6} {'PSNR':>6} {'paper':>6} {'diff':>6}")
     for folder in sets:
-        pictures = [read(path) for path in found(folder)[:first]]
+        pictures = [read(path) for path in find(folder)[:first]]
+        has_paper = "cbsd68" in folder.name.lower() and not (clipped or jpeg or first)
         for sigma in sigmas:
-            paper = PAPER.get(sigma) if "cbsd68" in folder.name.lower() and not (clipped or jpeg or first) else None
-            tiles = [noisy(picture, sigma, seed, clipped=clipped, jpeg=jpeg) for seed, picture in enumerate(pictures)]
-            before = mean(map(psnr, tiles, pictures))
-            for title, engine in engines.items():
-                score = mean(psnr(denoised(engine, tile), clean) for tile, clean in zip(tiles, pictures, strict=True))
-                print(
-                    f"{folder.name:16} {len(pictures):8} {sigma:5g}  {title:32} {before:6.2f} {score:6.2f}"
-                    + (f" {paper:6.2f} {score - paper:+6.2f}" if paper else ""),
-                    flush=True,
-                )
+            paper = PAPER.get(sigma) if has_paper else None
+            noisy_pictures = [
+                noisy(picture, sigma, seed, clipped=clipped, jpeg=jpeg) for seed, picture in enumerate(pictures)
+            ]
+            for title, before, after in scores(engines, noisy_pictures, pictures):
+                line = f"{folder.name:16} {len(pictures):8} {sigma:5g}  {title:32} {before:6.2f} {after:6.2f}"
+                print(line + (f" {paper:6.2f} {after - paper:+6.2f}" if paper else ""), flush=True)
+
+
+def scores(
+    engines: dict[str, Engine],
+    noisy_pictures: Sequence[NDArray[np.float32 | np.uint8]],
+    clean_pictures: Sequence[NDArray[np.uint8]],
+) -> Iterator[tuple[str, float, float]]:
+    """Yield the title of each engine, with the mean PSNR before and after denoising."""
+    before = mean(map(psnr, noisy_pictures, clean_pictures))
+    for title, engine in engines.items():
+        after = (
+            psnr(denoised(engine, picture), clean)
+            for picture, clean in zip(noisy_pictures, clean_pictures, strict=True)
+        )
+        yield title, before, mean(after)
 
 
 def engine_of(name: str, weights: Weights, threads: int) -> Engine:
+    """Return the engine with this name of ENGINES."""
     library, _, precision = name.partition("-")
     if library == "openvino":
         from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415
@@ -87,7 +107,8 @@ def engine_of(name: str, weights: Weights, threads: int) -> Engine:
     return TorchEngine(weights, "cuda" if library == "cuda" else "cpu", precision or "bfloat16")
 
 
-def found(folder: Path) -> list[Path]:
+def find(folder: Path) -> list[Path]:
+    """List the pictures of a folder, sorted by name."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise click.ClickException(f"There is no picture in {folder}: expected {', '.join(sorted(SUFFIXES))}")
@@ -95,6 +116,7 @@ def found(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> NDArray[np.uint8]:
+    """Read a picture: (H, W, 1) if it is grey, else (H, W, 3)."""
     with Image.open(path) as image:
         return np.asarray(image)[..., None] if image.mode == "L" else np.asarray(image.convert("RGB"))
 
@@ -102,6 +124,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 def noisy(
     clean: NDArray[np.uint8], sigma: float, seed: int, *, clipped: bool, jpeg: int | None = None
 ) -> NDArray[np.float32 | np.uint8]:
+    """Add noise: float32 in 0..1, not clipped; uint8 if `clipped` or `jpeg`, a quality, is set."""
     noise = np.random.default_rng((seed, round(sigma * 10))).normal(0, sigma, clean.shape)
     if clipped or jpeg:
         levels = (clean + noise).round().clip(0, 255).astype(np.uint8)
@@ -110,20 +133,21 @@ def noisy(
 
 
 def denoised(engine: Engine, picture: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32 | np.uint8]:
+    """Denoise a picture (H, W, 1 or 3) in one piece, at full strength."""
     channels = picture.shape[2]
-    found = engine.denoise(np.repeat(picture[None], 3 // channels, axis=3), np.ones(1, np.float32))[0]
-    return found if channels == 3 else found.mean(axis=2, keepdims=True).astype(found.dtype)  # noqa: PLR2004
+    result = engine.denoise(np.repeat(picture[None], 3 // channels, axis=3), np.ones(1, np.float32))[0]
+    return result if channels == 3 else result.mean(axis=2, keepdims=True).astype(result.dtype)  # noqa: PLR2004
 
 
 def saved(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Return what is left of a picture after it was saved as a JPEG, 4:2:0."""
+    """Save a picture as a JPEG (4:2:0), and return it as it is read back."""
     file = io.BytesIO()
     Image.fromarray(levels.squeeze()).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     return np.asarray(Image.open(file)).reshape(levels.shape)
 
 
 def psnr(picture: NDArray[np.float32 | np.uint8], clean: NDArray[np.uint8]) -> float:
-    """Return the PSNR in dB of a picture, 0..255 in uint8 or 0..1 in float32: the latter counts as clipped."""
+    """Return the PSNR in dB of a picture: uint8, or float32 in 0..1, which is clipped first."""
     levels = picture.astype(np.float64) if picture.dtype == np.uint8 else picture.clip(0, 1).astype(np.float64) * 255
     return float(10 * np.log10(255**2 / np.mean((levels - clean) ** 2)))
 

@@ -1,19 +1,20 @@
-"""How fast the denoiser is, beside PyTorch as most people would write it, and beside what the machine can do at all.
+"""Measures how fast the denoiser is, compared with plain PyTorch and with the limit of the machine.
 
     python benchmarks/denoise_speed.py PHOTO --threads 2
     python benchmarks/denoise_speed.py PHOTO --device cuda --megapixels 12
 
-A photo gets noise of sigma 25, in 8 bits. In turn, a process for each:
+The photo gets noise of sigma 25, in 8 bits. These contestants take turns, each in its own process:
 
-    PixTools     the picture in tiles, their halos, the estimate of the noise and the putting together included
-    engine       one batch of the largest tiles, as a replica runs them
-    eager        float32, contiguous, `torch.no_grad()`, the whole picture
+    PixTools     the whole way of a picture: estimate of the noise, tiles with halos, network, joining the tiles
+    engine       one batch of the largest tiles, as a replica runs it
+    eager        PyTorch as most people write it: float32, contiguous, `torch.no_grad()`, the whole picture
     channels     PyTorch in bfloat16, channels last, inference mode, the whole picture
-    GEMM         `torch.mm` of large bfloat16 matrices
+    GEMM         `torch.mm` of large bfloat16 matrices: the limit of the machine
 
-All go from uint8 in the memory of the CPU to uint8 there. Megapixels a second are medians of the rounds, with the best
-beside it; the network takes 1,334 GFLOP a megapixel. PSNR is in dB against the photo; those of the whole picture
-should be alike within 0.02. "peak" is the largest resident memory of the process, libraries included.
+All but GEMM start with uint8 in the memory of the CPU and end there. The table shows the median of the rounds and the
+best round; the network takes 1,334 GFLOP for each megapixel. PSNR is in dB, compared with the photo; contestants that
+denoise the whole picture should agree within 0.02. "peak MB" is the highest resident memory of the process, with its
+libraries.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from denoise_quality import File, noisy, psnr
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixtools.denoising.dncnn import shipped
+from pixtools.denoising.dncnn import load_shipped
 from pixtools.denoising.engine import load_engine
-from pixtools.denoising.restoration import SIDE, denoise
+from pixtools.denoising.restoration import MAX_TILE_SIDE, denoise
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -46,8 +47,9 @@ SIGMA = 25
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--megapixels", default=2.0, show_default=True, help="To which the photo is scaled down; 0: as it is.")
+@click.option("--megapixels", default=2.0, show_default=True, help="Scale the photo down to this size; 0: do not.")
 def main(photo: Path, device: str, threads: int, rounds: int, megapixels: float) -> None:
+    """Run all contestants in turn, and print their table."""
     clean = read(photo, megapixels)
     picture = noisy(clean, SIGMA, 0, clipped=True)
     spawn = multiprocessing.get_context("spawn")
@@ -55,7 +57,7 @@ def main(photo: Path, device: str, threads: int, rounds: int, megapixels: float)
         name: ProcessPoolExecutor(1, spawn, initializer=prepare, initargs=(name, device, threads, picture))
         for name in CONTESTANTS
     }
-    titles = {name: pool.submit(describe).result() for name, pool in pools.items()}  # warmed up by it
+    titles = {name: pool.submit(describe).result() for name, pool in pools.items()}  # also the warm-up run
     times: dict[str, list[float]] = {name: [] for name in pools}
     for _ in range(rounds):
         for name, pool in pools.items():
@@ -72,19 +74,21 @@ def show(
     outcomes: dict[str, tuple[Pixels | None, float]],
     clean: Pixels,
 ) -> None:
+    """Print the table. `rates` are GFLOP/s of each round."""
     gemm, eager = median(rates["GEMM"]), median(rates["eager"])
     print(f"{clean.shape[1]} × {clean.shape[0]}, {len(rates['GEMM'])} rounds in turn; {titles['PixTools'][0]}")
     print(f"{'':9} {'MP/s':>8} {'best':>8} {'GFLOP/s':>9} {'of GEMM':>7} {'× eager':>7} {'PSNR':>7} {'peak MB':>7}")
-    for name, found in rates.items():
-        rate, (result, peak) = median(found), outcomes[name]
+    for name, measured in rates.items():
+        rate, (result, peak_mb) = median(measured), outcomes[name]
         score = f"{psnr(result, clean):7.3f}" if result is not None else " " * 7
         print(
-            f"{name:9} {rate / GFLOP_PER_MEGAPIXEL:8.3f} {max(found) / GFLOP_PER_MEGAPIXEL:8.3f} {rate:9,.0f}"
-            f" {rate / gemm:7.2f} {rate / eager:7.2f} {score} {peak:7,.0f}"
+            f"{name:9} {rate / GFLOP_PER_MEGAPIXEL:8.3f} {max(measured) / GFLOP_PER_MEGAPIXEL:8.3f} {rate:9,.0f}"
+            f" {rate / gemm:7.2f} {rate / eager:7.2f} {score} {peak_mb:7,.0f}"
         )
 
 
 def read(path: Path, megapixels: float) -> Pixels:
+    """Read a photo, scaled down to at most `megapixels`, unless that is 0."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     ratio = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
@@ -93,59 +97,65 @@ def read(path: Path, megapixels: float) -> Pixels:
     return np.asarray(image)
 
 
-# From here on: what the processes do. Each has one contestant, and the last that it made.
+# The code below runs in the contestants' processes. Each process has one contestant and its last result.
 Call = Callable[[], Pixels | None]
-contestant: tuple[str, float, Call]  # its title, the GFLOP of a call, and the call
-made: Pixels | None = None
+contestant: tuple[str, float, Call]  # title, GFLOP of a call, and the call
+result: Pixels | None = None
 
 
 def prepare(name: str, device: str, threads: int, picture: Pixels) -> None:
+    """Create the contestant of this process."""
     global contestant  # noqa: PLW0603
     contestant = CONTESTANTS[name](device, threads, picture)
 
 
 def describe() -> tuple[str, float]:
+    """Run the contestant once, and return its title and the GFLOP of a call."""
     run()
     return contestant[:2]
 
 
 def run() -> float:
-    global made  # noqa: PLW0603
+    """Run the contestant, and return the seconds that it took."""
+    global result  # noqa: PLW0603
     started = time.perf_counter()
-    made = contestant[2]()
+    result = contestant[2]()
     return time.perf_counter() - started
 
 
 def outcome() -> tuple[Pixels | None, float]:
-    """Return what was made of the picture, and the peak of this process in MB."""
+    """Return the denoised picture, and the highest resident memory of this process in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return made, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1e3
+    return result, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1e3
 
 
-def work(shape: tuple[int, ...]) -> float:
-    """Return the GFLOP of the network on pictures (…, H, W, 3)."""
+def gflop(shape: tuple[int, ...]) -> float:
+    """Return the GFLOP of the network for pictures (…, H, W, 3)."""
     return float(np.prod(shape)) / 3 / 1e6 * GFLOP_PER_MEGAPIXEL
 
 
 def pixtools(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
-    engine = load_engine(shipped(), device, threads)
-    batch = max(1, engine.batch_pixels // SIDE**2)
-    return engine.name, work(picture.shape), lambda: denoise(engine, picture[None], noise="any", batch=batch)[0][0]
+    """Return the contestant PixTools."""
+    engine = load_engine(load_shipped(), device, threads)
+    batch = max(1, engine.batch_pixels // MAX_TILE_SIDE**2)
+    return engine.name, gflop(picture.shape), lambda: denoise(engine, picture[None], noise="any", batch=batch)[0][0]
 
 
 def engine_alone(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
-    engine = load_engine(shipped(), device, threads)
-    count = max(1, engine.batch_pixels // SIDE**2)
-    tiles = np.resize(picture, (count, SIDE, SIDE, 3))
+    """Return the contestant engine."""
+    engine = load_engine(load_shipped(), device, threads)
+    count = max(1, engine.batch_pixels // MAX_TILE_SIDE**2)
+    tiles = np.resize(picture, (count, MAX_TILE_SIDE, MAX_TILE_SIDE, 3))
     strengths = np.ones(count, np.float32)
 
     def call() -> None:
         engine.denoise(tiles, strengths)
 
-    return engine.name, work(tiles.shape), call
+    return engine.name, gflop(tiles.shape), call
 
 
 def eager(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
+    """Return the contestant eager."""
     import torch  # noqa: PLC0415
 
     network = network_of(threads).to(device)
@@ -156,10 +166,11 @@ def eager(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]
             clean = (noisy - network(noisy)).clamp(0, 1)
             return (clean[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
-    return "eager", work(picture.shape), call
+    return "eager", gflop(picture.shape), call
 
 
 def channels(device: str, threads: int, picture: Pixels) -> tuple[str, float, Call]:
+    """Return the contestant channels."""
     import torch  # noqa: PLC0415
 
     network = network_of(threads).to(device, torch.bfloat16).to(memory_format=torch.channels_last)
@@ -170,10 +181,11 @@ def channels(device: str, threads: int, picture: Pixels) -> tuple[str, float, Ca
         clean = (noisy - network(noisy.bfloat16()).float()).clamp(0, 1)
         return (clean[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
-    return "channels last", work(picture.shape), call
+    return "channels last", gflop(picture.shape), call
 
 
 def gemm(device: str, threads: int, _: Pixels) -> tuple[str, float, Call]:
+    """Return the contestant GEMM."""
     import torch  # noqa: PLC0415
 
     torch.set_num_threads(threads)
@@ -188,14 +200,15 @@ def gemm(device: str, threads: int, _: Pixels) -> tuple[str, float, Call]:
     return "GEMM", times * 2 * side**3 / 1e9, call
 
 
-def network_of(threads: int):  # noqa: ANN201 (a network of PyTorch, which only some processes import)
+def network_of(threads: int):  # noqa: ANN201 (a network of PyTorch, which only some of the processes import)
+    """Return DnCNN in PyTorch, with the shipped weights."""
     import torch  # noqa: PLC0415
 
     from pixtools.denoising.torch_network import DnCNN  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     network = DnCNN()
-    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in shipped().arrays.items()})
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in load_shipped().arrays.items()})
     return network.eval()
 
 

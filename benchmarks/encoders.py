@@ -1,11 +1,11 @@
-"""What each encoder gives and costs: CPU milliseconds a megapixel, bytes and SSIMULACRA2, means over photos.
+"""Cost and result of each encoder: CPU milliseconds per megapixel, bytes and SSIMULACRA2, as means over photos.
 
     python benchmarks/encoders.py PHOTO_OR_FOLDER… [--megapixels 2] [--rows 'avif {"quality": 60}' …]
 
-Photos are scaled down to so many megapixels. Scores are the library's own, of the whole picture. Costs and bytes
-are given beside those of plain Pillow's JPEG at quality 85 in the same run, since machines and their load differ;
-`smaller` and `better` count the photos on which a row takes fewer bytes than `webp` with its defaults, and has
-no lower score. Without arguments PIXTOOLS_TEST_DATA names the folder.
+Photos are scaled down to `--megapixels`. The scores are those of the ssimulacra2 library for the whole picture.
+Machines and their load differ, so cost and bytes are also given relative to Pillow's JPEG at quality 85 in the same
+run. `smaller` counts the photos with fewer bytes than the default `webp`, `better` those with at least its score.
+Without paths, PIXTOOLS_TEST_DATA names the folder of photos.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import io
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -33,9 +34,9 @@ webp {}
 webp {"effort": 2}
 webp {"effort": 6}
 avif {}
+avif {"speed": 8}
 avif {"speed": 6}
 avif {"subsampling": "4:4:4"}
-avif {"encoder": "svt"}
 webp {"lossless": true}
 png {}
 png {"effort": "small"}
@@ -43,68 +44,80 @@ png {"effort": "small"}
 
 
 def main() -> None:
+    """Measure every row on every photo, and print one line for each row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="*", type=Path)
     parser.add_argument("--megapixels", type=float, default=2.0)
     parser.add_argument("--rows", nargs="+", default=ROWS)
     options = parser.parse_args()
     pictures = [scaled(decode(path.read_bytes()), options.megapixels) for path in files(options.photos)]
-    floor = [plain(picture) for picture in pictures]
-    base = [measured("webp {}", picture) for picture in pictures]
-    print(f"{len(pictures)} photos, {options.megapixels:g} megapixels at most; ms, kB: means, × plain JPEG at 85")
-    print(f"{'':34} {'ms/MP':>15} {'kB':>15} {'score':>6} {'least':>6} smaller better")
+    jpeg = [pillow_jpeg(picture) for picture in pictures]
+    jpeg_ms, jpeg_bytes = mean(ms for ms, _ in jpeg), mean(size for _, size in jpeg)
+    webp = [measured("webp {}", picture) for picture in pictures]
+    print(f"{len(pictures)} photos, {options.megapixels:g} megapixels at most; ms, kB: means, × Pillow's JPEG at 85")
+    print(f"{'':34} {'ms/MP':>15} {'kB':>15} {'score':>6} {'lowest':>6} smaller better")
     for row in options.rows:
         found = [measured(row, picture) for picture in pictures]
-        size = mean(bytes_ for _, bytes_, _ in found) / 1000
-        floor_size = mean(bytes_ for _, bytes_ in floor) / 1000
-        cost, floor_cost = mean(ms for ms, *_ in found), mean(ms for ms, _ in floor)
-        scores = [score for *_, score in found]
-        smaller = sum(one[1] < other[1] for one, other in zip(found, base, strict=True))
-        better = sum(one[2] >= other[2] for one, other in zip(found, base, strict=True))
+        ms, size = mean(one.ms for one in found), mean(one.bytes for one in found)
+        scores = [one.score for one in found]
+        smaller = sum(one.bytes < other.bytes for one, other in zip(found, webp, strict=True))
+        better = sum(one.score >= other.score for one, other in zip(found, webp, strict=True))
         print(
-            f"{row:34} {cost:7.1f} ×{cost / floor_cost:6.1f} {size:7.0f} ×{size / floor_size:6.2f} "
+            f"{row:34} {ms:7.1f} ×{ms / jpeg_ms:6.1f} {size / 1000:7.0f} ×{size / jpeg_bytes:6.2f} "
             f"{mean(scores):6.1f} {min(scores):6.1f} {smaller:4}/{len(found)} {better:3}/{len(found)}",
             flush=True,
         )
 
 
-def files(given: list[Path]) -> list[Path]:
-    """Return the files that were named, and those in the folders that were."""
-    named = given or [Path(os.environ["PIXTOOLS_TEST_DATA"])]
+@dataclass(frozen=True)
+class Measured:
+    """One encode: CPU milliseconds per megapixel, bytes of the file, and its score."""
+
+    ms: float
+    bytes: int
+    score: float
+
+
+def files(paths: list[Path]) -> list[Path]:
+    """Return the given files and the files in the given folders."""
+    named = paths or [Path(os.environ["PIXTOOLS_TEST_DATA"])]
     return [path for one in named for path in (sorted(one.rglob("*")) if one.is_dir() else [one]) if path.is_file()]
 
 
 def scaled(picture: Picture, most: float) -> Picture:
+    """Return the picture scaled down to at most `most` megapixels."""
     ratio = (most / megapixels(picture.size)) ** 0.5
     width, height = (max(1, round(side * ratio)) for side in picture.size)
     return put(picture, place(picture.size, width, height, "inside", upscale=False), None)
 
 
-def plain(picture: Picture) -> tuple[float, int]:
+def pillow_jpeg(picture: Picture) -> tuple[float, int]:
+    """Return CPU milliseconds per megapixel and bytes of a JPEG that Pillow encodes with quality 85."""
     out = io.BytesIO()
     started = time.process_time()
     picture.image.convert("RGB").save(out, "JPEG", quality=85)
     return (time.process_time() - started) * 1000 / megapixels(picture.size), len(out.getvalue())
 
 
-def measured(row: str, picture: Picture) -> tuple[float, int, float]:
-    """Return CPU milliseconds a megapixel, bytes and score of the picture as an operation with parameters makes it."""
+def measured(row: str, picture: Picture) -> Measured:
+    """Encode a picture as the row says: the name of an operation, and its parameters in JSON."""
     name, params = row.split(" ", 1)
     operation = get(name)
     started = time.process_time()
     encoded = operation.encode(picture, operation.params(**json.loads(params)), 0)
-    spent = (time.process_time() - started) * 1000 / megapixels(picture.size)
-    return spent, len(encoded.data), whole_score(encoded.picture, encoded.data)
+    ms = (time.process_time() - started) * 1000 / megapixels(picture.size)
+    return Measured(ms, len(encoded.data), whole_score(encoded.picture, encoded.data))
 
 
 def whole_score(original: Picture, data: bytes) -> float:
-    """Return what the library says of the whole picture; that of the same pixels is known."""
+    """Return the library's score of the whole picture. Identical pixels have 100, without asking the library."""
     if decode(data).image.tobytes() == original.image.tobytes():
         return 100.0
-    return float(compute_ssimulacra2(*(raw(one) for one in (original, decode(data)))))
+    return float(compute_ssimulacra2(*(as_ppm(one) for one in (original, decode(data)))))
 
 
-def raw(picture: Picture) -> io.BytesIO:
+def as_ppm(picture: Picture) -> io.BytesIO:
+    """Return the first frame as a PPM file, which the library reads."""
     out = io.BytesIO()
     picture.image.convert("RGB").save(out, "PPM")
     out.seek(0)

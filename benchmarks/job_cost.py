@@ -1,12 +1,12 @@
-"""What a job costs: CPU seconds of all the service's processes per job, beside plain Pillow doing the same.
+"""CPU cost of a job: CPU seconds of all processes of the service per job, compared with plain Pillow.
 
-Starts a service of its own, submits photos of 0.4 megapixels → WebP at concurrency 16, polling as a client would,
-and sums the CPU time of every process that `pixtools up` started. The floor is the same decodes and encodes in one
-loop in this process, in the same run; the ratio is the figure, since machines and their load differ.
+Starts a service, submits photos of 0.4 megapixels that become WebP, with 16 clients that poll, and adds up the CPU time
+of every process that `pixtools up` started. The baseline decodes and encodes the same photos with Pillow in a loop, in
+the same run. Machines and their load differ, so the ratio of the two is the result.
 
     python benchmarks/job_cost.py --jobs 200
 
-PIXTOOLS_BENCH_PHOTOS names a folder of photos to use instead of generated ones (each is brought to 0.4 megapixels).
+PIXTOOLS_BENCH_PHOTOS names a folder of photos to use instead of generated ones. They are scaled to 0.4 megapixels.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ POLL_S = 0.1
 
 
 def main() -> None:
+    """Run the benchmark and print its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=16)
@@ -46,12 +47,12 @@ def main() -> None:
     pictures = photos(options.jobs + options.concurrency)
     warm, timed = pictures[: options.concurrency], pictures[options.concurrency :]
     with service() as (url, launcher):
-        asyncio.run(run(url, warm, options.concurrency))  # converters, pools and caches are up from here on
+        asyncio.run(run(url, warm, options.concurrency))  # afterwards all converters run and all caches are filled
         before, started = cpu_by_process(launcher), time.perf_counter()
         latencies = asyncio.run(run(url, timed, options.concurrency))
         wall = time.perf_counter() - started
         spent = cpu_since(before, launcher)
-    floor = pillow_cpu(timed) / len(timed)
+    baseline = pillow_cpu(timed) / len(timed)
     total = sum(spent.values()) / len(timed)
     print(
         f"{len(timed)} jobs of {SIZE[0]} × {SIZE[1]} → WebP, concurrency {options.concurrency}, {os.cpu_count()} cores"
@@ -59,8 +60,8 @@ def main() -> None:
     print(f"jobs/s                {len(timed) / wall:8.1f}")
     print(f"completion p50 / p95  {statistics.median(latencies):8.2f} / {quantile(latencies, 0.95):.2f} s")
     print(f"CPU s per job         {total:8.4f}")
-    print(f"plain Pillow          {floor:8.4f}")
-    print(f"ratio                 {total / floor:8.2f}")
+    print(f"plain Pillow          {baseline:8.4f}")
+    print(f"ratio                 {total / baseline:8.2f}")
     print("CPU s per job by process:")
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
         if seconds / len(timed) >= 0.0001:  # noqa: PLR2004
@@ -68,24 +69,24 @@ def main() -> None:
 
 
 def photos(count: int) -> list[bytes]:
-    """Return `count` different JPEGs, so that no step is answered from the cache."""
+    """Return `count` JPEG files. All differ, so that no step reuses the artifact of another."""
     folder = os.environ.get("PIXTOOLS_BENCH_PHOTOS")
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
-    chance = random.Random(0)
-    made = []
+    rng = random.Random(0)
+    jpegs = []
     for number in range(count):
         image = Image.open(files[number % len(files)]).convert("RGB") if files else landscape(number)
         if image.size != SIZE:
             image = image.resize(SIZE, Image.Resampling.LANCZOS)
-        image.putpixel((0, 0), tuple(chance.randrange(256) for _ in range(3)))
+        image.putpixel((0, 0), tuple(rng.randrange(256) for _ in range(3)))
         out = io.BytesIO()
         image.save(out, "JPEG", quality=90, comment=str(number))
-        made.append(out.getvalue())
-    return made
+        jpegs.append(out.getvalue())
+    return jpegs
 
 
 def landscape(seed: int) -> Image.Image:
-    """A picture with the spectrum of a photo: noise at every scale, each octave half as strong."""
+    """Return a picture with the spectrum of a photo: noise at every scale, where each octave has half the amplitude."""
     rng = np.random.default_rng(seed)
     layers = np.zeros((SIZE[1], SIZE[0], 3), np.float32)
     for octave in range(1, 9):
@@ -98,7 +99,7 @@ def landscape(seed: int) -> Image.Image:
 
 @contextlib.contextmanager
 def service() -> Iterator[tuple[str, psutil.Process]]:
-    """Run `pixtools up` on free ports with a home of its own."""
+    """Run `pixtools up` on free ports with an empty home. Yields its URL and its process."""
     with tempfile.TemporaryDirectory(prefix="pixtools-bench-") as home:
         Path(home).chmod(0o711)  # Postgres may run as another user
         names = ("PIXTOOLS_PORT", "PIXTOOLS_DASHBOARD_PORT", "PIXTOOLS_RAY_CLIENT_PORT", "PIXTOOLS_S3_PORT")
@@ -119,16 +120,18 @@ def service() -> Iterator[tuple[str, psutil.Process]]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait at most two minutes until the service is ready. Exits if it is not."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/api/readyz").status_code == httpx.codes.OK:
                 return
         time.sleep(0.5)
-    raise SystemExit("the service did not get ready")
+    raise SystemExit("the service is not ready after two minutes")
 
 
 def free_ports(count: int) -> list[int]:
+    """Return TCP ports that are free now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in sockets]
     for server in sockets:
@@ -137,7 +140,7 @@ def free_ports(count: int) -> list[int]:
 
 
 async def run(url: str, pictures: list[bytes], concurrency: int) -> list[float]:
-    """Submit all, `concurrency` at a time, each followed to its end; return seconds from submission to the end."""
+    """Submit all pictures, `concurrency` at a time, and poll each job until it ends. Return the seconds of each job."""
     waiting = iter(enumerate(pictures))
     latencies: list[float] = []
 
@@ -151,7 +154,7 @@ async def run(url: str, pictures: list[bytes], concurrency: int) -> list[float]:
                 await asyncio.sleep(POLL_S)
                 job = (await http.get(f"/api/jobs/{job['id']}")).json()
             if job["state"] != "succeeded" or job["steps"]["web"]["cached"]:
-                raise SystemExit(f"not a measurement: {job}")
+                raise SystemExit(f"the job did not run as expected: {job}")
             latencies.append(time.perf_counter() - started)
 
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
@@ -160,6 +163,7 @@ async def run(url: str, pictures: list[bytes], concurrency: int) -> list[float]:
 
 
 def cpu_by_process(launcher: psutil.Process) -> dict[tuple[int, str], float]:
+    """Return CPU seconds so far of each process of the service, by process id and label."""
     seconds = {}
     for process in (launcher, *launcher.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -169,7 +173,7 @@ def cpu_by_process(launcher: psutil.Process) -> dict[tuple[int, str], float]:
 
 
 def cpu_since(before: dict[tuple[int, str], float], launcher: psutil.Process) -> dict[str, float]:
-    """Return CPU seconds by kind of process; one that ended in between is counted up to `before` only."""
+    """Return CPU seconds since `before`, by label. Processes that have ended since then are not counted."""
     spent: dict[str, float] = {}
     known = {pid: seconds for (pid, _), seconds in before.items()}
     for (pid, name), seconds in cpu_by_process(launcher).items():
@@ -178,7 +182,7 @@ def cpu_since(before: dict[tuple[int, str], float], launcher: psutil.Process) ->
 
 
 def label(process: psutil.Process) -> str:
-    """A short name: Ray's own titles, or the program."""
+    """Return a short name: that of the Ray actor or Ray process, or else the name of the program."""
     title = " ".join(process.cmdline())
     if title.startswith("ray::"):
         return title.split(":", 4)[2].split(".")[0].split("(")[0].strip()
@@ -190,7 +194,7 @@ def label(process: psutil.Process) -> str:
 
 
 def pillow_cpu(pictures: list[bytes]) -> float:
-    """Return the CPU seconds of the same work without a service: decode, encode with our defaults."""
+    """Return the CPU seconds of the same work in plain Pillow: decode, and encode with the defaults of `webp`."""
     started = time.process_time()
     for data in pictures:
         with Image.open(io.BytesIO(data)) as image:
@@ -199,6 +203,7 @@ def pillow_cpu(pictures: list[bytes]) -> float:
 
 
 def quantile(values: list[float], q: float) -> float:
+    """Return the value below which the share `q` of the values lies."""
     return sorted(values)[min(len(values) - 1, int(q * len(values)))]
 
 

@@ -1,12 +1,13 @@
-"""What one converter takes at its peak, beside the bound that admission goes by; exits with 1 where one is broken.
+"""Peak memory of one converter, compared with the bound that a converter is chosen by. Exits with 1 if one is broken.
 
-Each case runs in a fresh process, from the file in S3 to the artifact in S3: every decoder on the worst variants of
-its format, every operation on a picture full of noise. Measured is what the process takes beyond what it took idle:
-the larger of its data (what its own limit counts, sampled) and its resident memory (the kernel's high-water mark).
+Each case runs in a new process, from the source in S3 to the artifact in S3. The cases are each decoder with the worst
+variants of its format, and each operation on a picture full of noise. The peak is the memory beyond that of an idle
+converter. It is the larger of two numbers: the data segment, which the converter's own limit counts (sampled), and the
+resident memory (the kernel's high-water mark).
 
-    python benchmarks/memory.py                 # all, some minutes
-    python benchmarks/memory.py --only avif     # cases whose name holds this word
-    python benchmarks/memory.py --orders 30     # one process, so many large orders: does it keep what it took?
+    python benchmarks/memory.py                     # all cases, some minutes
+    python benchmarks/memory.py --only avif         # the cases whose name contains this word
+    python benchmarks/memory.py --work-items 30     # many large work items in one process: does it keep memory?
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
+from dag.messages import Inputs, SourceWork
 from dag.plan import Source
 from dag.segment_memory import footprint
-from dag.segments import Inputs, Order, segments
+from dag.segments import plan_segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.imaging.formats import MEDIA_TYPES
-from pixtools.imaging.header import Limits
+from pixtools.limits import Limits
 from pixtools.local import ports, s3_server
 from pixtools.local.home import Home
 from pixtools.settings import Settings
@@ -44,7 +46,7 @@ LIMITS = Limits(pixels=60_000_000, side=16_384, frames=100)
 MB = 1_000_000
 SAMPLE_S = 0.002
 
-# Between "ready" and the answer the parent samples it.
+# The parent samples the data segment between the first line of output and the end.
 CHILD = """
 import pathlib, pickle, sys
 from actors.converter import Converter
@@ -52,23 +54,25 @@ from pixtools.jobs.outcomes import Failed
 def kilobytes(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
-settings, orders = pickle.load(sys.stdin.buffer)
+settings, work_items = pickle.load(sys.stdin.buffer)
 converter = Converter(settings)
 converter.ready()
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
 idle = {name: kilobytes(name) for name in ("VmData:", "VmRSS:")}
 print(idle["VmData:"], idle["VmRSS:"], flush=True)
-for order in orders:
-    for outcome in converter.run(order):
-        if isinstance(outcome, Failed):
-            sys.exit(f"{outcome.step}: {outcome.error!r}")
-    del outcome
+for work_item in work_items:
+    for message in converter.run(work_item):
+        if isinstance(message, Failed):
+            sys.exit(f"{message.step}: {message.error!r}")
+    del message
     print(kilobytes("VmData:"), kilobytes("VmRSS:"), kilobytes("VmHWM:"), flush=True)
 """
 
 
 @dataclass(frozen=True)
 class Case:
+    """Steps on a source of one kind. `options` are those of Pillow for writing the source."""
+
     name: str
     megapixels: float
     steps: dict[str, Any]
@@ -79,10 +83,11 @@ class Case:
 
 
 def one(op: str, **params: Any) -> dict[str, Any]:
+    """Return a document of one step."""
     return {"it": {"op": op, "input": "source", **params}}
 
 
-# As little as can be beside decoding.
+# The step that needs the least memory beside decoding.
 DECODED = one("crop", width=16, height=16)
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
@@ -105,7 +110,7 @@ DECODERS = [
     Case("decode TIFF, deflate, alpha", 24, DECODED, "TIFF", "RGBA", {"compression": "tiff_adobe_deflate"}),
     Case("decode TIFF, 32-bit float", 24, DECODED, "TIFF", "F"),
     Case("decode TIFF, CMYK", 24, DECODED, "TIFF", "CMYK"),
-    Case("decode HEIC", 6, DECODED, "HEIF", options={"quality": 50}),  # x265 takes minutes for more
+    Case("decode HEIC", 6, DECODED, "HEIF", options={"quality": 50}),  # x265 takes minutes for a larger one
     Case("decode BMP", 24, DECODED, "BMP"),
     Case("metadata of WebP", 24, one("metadata"), "WEBP", "RGBA", {"method": 0}),
 ]  # fmt: skip
@@ -116,13 +121,12 @@ ENCODERS = [
     Case("webp, lossless", 50, one("webp", lossless=True)),
     Case("webp, lossless, alpha", 50, one("webp", lossless=True), "PNG", "RGBA", {"compress_level": 1}),
     *(Case(f"avif, speed {speed}", 4, one("avif", speed=speed)) for speed in (2, 4, 6, 8, 10)),
-    *(Case(f"avif, {encoder}", 4, one("avif", encoder=encoder)) for encoder in ("svt", "rav1e")),
     Case("avif, 4:4:4, alpha", 12, one("avif", subsampling="4:4:4"), **ALPHA),
     Case("webp, effort 6", 4, one("webp", effort=6)),
     Case("webp, lossless, effort 6, alpha", 4, one("webp", effort=6, lossless=True), **ALPHA),
     Case("jpg, progressive 4:4:4", 50, one("jpg", progressive=True, subsampling="4:4:4")),
     Case("png, palette, alpha", 12, one("png", palette=256), **ALPHA),
-    Case("png, palette, of few colours", 12, one("png", palette=256), "PNG", "P", {"compress_level": 1}),
+    Case("png, palette, few colours", 12, one("png", palette=256), "PNG", "P", {"compress_level": 1}),
     *(Case(f"{op}, target", 12, one(op, target=70), **ALPHA) for op in ("jpg", "webp", "avif")),
     *(Case(f"{op}, max_bytes", 12, one(op, max_bytes=1_500_000)) for op in ("jpg", "webp", "avif")),
     Case("avif, to sRGB", 12, one("avif", color="srgb"), **ALPHA),
@@ -132,7 +136,7 @@ ENCODERS = [
 ]  # fmt: skip
 
 TRANSFORMS = [
-    Case(f"{op}, {word}", megapixels, one(op, **params), **kind)
+    Case(f"{op}, {label}", megapixels, one(op, **params), **kind)
     for op, params in (
         ("resize", {"width": 5900}),
         ("crop", {"width": 1000, "height": 1000}),
@@ -144,7 +148,7 @@ TRANSFORMS = [
         ("grayscale", {}),
         ("watermark", {"text": "benchmark", "position": "tile"}),
     )
-    for word, kind in (("opaque", {}), ("alpha", ALPHA))
+    for label, kind in (("opaque", {}), ("alpha", ALPHA))
     for megapixels in (24,)
 ]
 CHAINS = [
@@ -157,26 +161,29 @@ CASES = [*DECODERS, *ENCODERS, *TRANSFORMS, *CHAINS]
 
 
 def main() -> None:
+    """Run the benchmark that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="part of the names of the cases to run")
-    parser.add_argument("--orders", type=int, default=0, help="run so many orders in one process instead")
+    parser.add_argument("--only", default="", help="run the cases whose name contains this word")
+    parser.add_argument(
+        "--work-items", "--orders", type=int, default=0, help="run this many large work items in one process instead"
+    )
     options = parser.parse_args()
     with storage() as settings:
-        if options.orders:
-            creep(settings, options.orders)
+        if options.work_items:
+            show_kept_memory(settings, options.work_items)
         else:
-            sys.exit(1 if hold_bounds(settings, options.only) else 0)
+            sys.exit(1 if check_bounds(settings, options.only) else 0)
 
 
-def hold_bounds(settings: Settings, only: str) -> int:
-    """Print what each case takes and its bound; return how many bounds are broken."""
+def check_bounds(settings: Settings, only: str) -> int:
+    """Print the peak memory of each case and its bound. Return how many bounds are broken."""
     broken = 0
     print(f"{'':42} {'MP':>4} {'data':>7} {'RSS':>7} {'bound':>7}  ratio  bytes/pixel")
     for case in CASES:
         if only.lower() not in case.name.lower():
             continue
-        order, bound = ordered(settings, case)
-        data, resident = measure(settings, order)
+        work_item, bound = prepare(settings, case)
+        data, resident = measure(settings, work_item)
         peak = max(data, resident)
         broken += peak > bound
         print(
@@ -184,12 +191,12 @@ def hold_bounds(settings: Settings, only: str) -> int:
             f" {peak / bound:6.2f}  {peak / case.megapixels / MB:6.1f} {'BROKEN' if peak > bound else ''}",
             flush=True,
         )
-    print(f"{broken} bounds broken; MB beyond an idle converter")
+    print(f"{broken} bounds broken; numbers are MB beyond an idle converter")
     return broken
 
 
-def ordered(settings: Settings, case: Case) -> tuple[Order, int]:
-    """Put the source of a case in storage; return the order of it and the bound that admission assumes."""
+def prepare(settings: Settings, case: Case) -> tuple[SourceWork, int]:
+    """Put the source of a case into storage. Return its work item and the bound of its memory in bytes."""
     height = round((case.megapixels * MB / 1.5) ** 0.5)
     size = (round(1.5 * height), height)
     data = noise(size, case)
@@ -197,13 +204,13 @@ def ordered(settings: Settings, case: Case) -> tuple[Order, int]:
     BlobStore(settings).put(f"sources/{sha256}", data, MEDIA_TYPES[case.kind])
     upright = size[::-1] if "exif" in case.options else size
     plan = build(case.steps, Source("it", sha256, upright, media_type=MEDIA_TYPES[case.kind]), 50, LIMITS)
-    (segment,) = segments(plan, frozenset(plan.by_name), 1)
-    order = Order(segment, Inputs("benchmark", f"sources/{sha256}", len(data)))
-    return order, footprint(plan, segment, len(data))
+    (segment,) = plan_segments(plan, frozenset(plan.by_name), 1)
+    work_item = SourceWork(segment, Inputs("benchmark", f"sources/{sha256}", len(data)))
+    return work_item, footprint(plan, segment, len(data))
 
 
 def noise(size: tuple[int, int], case: Case) -> bytes:
-    """Return a file whose pixels hold six random bits each on a slope: hard to compress, as grain is."""
+    """Return a file of pixels with six random bits on a gradient, which is as hard to compress as film grain."""
     rng = np.random.default_rng(0)
     channels = {"RGB": 3, "RGBA": 4, "CMYK": 4}.get(case.mode, 1)
     array = rng.integers(0, 64, (size[1], size[0], channels), dtype=np.uint8)
@@ -227,44 +234,44 @@ def noise(size: tuple[int, int], case: Case) -> bytes:
     return out.getvalue()
 
 
-def measure(settings: Settings, order: Order) -> tuple[int, int]:
-    """Return the peaks of data and resident memory beyond those of the idle converter, in bytes."""
-    with converter(settings, [order]) as process:
+def measure(settings: Settings, work_item: SourceWork) -> tuple[int, int]:
+    """Return the peaks of the data segment and of resident memory beyond those of the idle converter, in bytes."""
+    with converter(settings, [work_item]) as process:
         idle_data, idle_resident = map(int, process.stdout.readline().split())
-        most = idle_data
+        peak_data = idle_data
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
             with contextlib.suppress(OSError, StopIteration):
                 lines = status.read_text().splitlines()
-                most = max(most, next(int(line.split()[1]) for line in lines if line.startswith("VmData:")))
+                peak_data = max(peak_data, next(int(line.split()[1]) for line in lines if line.startswith("VmData:")))
             time.sleep(SAMPLE_S)
         _, _, resident = map(int, process.stdout.readline().split())
-    return (most - idle_data) * 1024, (resident - idle_resident) * 1024
+    return (peak_data - idle_data) * 1024, (resident - idle_resident) * 1024
 
 
-def creep(settings: Settings, orders: int) -> None:
-    """Print what a converter keeps after each of many large orders of several kinds."""
-    chance = np.random.default_rng(1)
+def show_kept_memory(settings: Settings, count: int) -> None:
+    """Print the memory that a converter keeps after each of `count` large work items of several kinds."""
+    rng = np.random.default_rng(1)
     kinds = [case for case in ENCODERS if "speed" not in case.name]
-    made = []
-    for number in range(orders):
+    work_items = []
+    for number in range(count):
         case = kinds[number % len(kinds)]
-        size = round(float(chance.uniform(5, 40)), 1)
-        made.append(ordered(settings, Case(case.name, size, case.steps, case.kind, case.mode, case.options))[0])
-    with converter(settings, made) as process:
+        size = round(float(rng.uniform(5, 40)), 1)
+        work_items.append(prepare(settings, Case(case.name, size, case.steps, case.kind, case.mode, case.options))[0])
+    with converter(settings, work_items) as process:
         idle_data, idle_resident = map(int, process.stdout.readline().split())
-        print("MB beyond idle that are kept after each order: data, resident")
-        for number in range(orders):
+        print("MB beyond idle that are kept after each work item: data, resident")
+        for number in range(count):
             data, resident, _ = map(int, process.stdout.readline().split())
             print(f"{number:3} {(data - idle_data) / 1000:7.0f} {(resident - idle_resident) / 1000:7.0f}", flush=True)
 
 
 @contextlib.contextmanager
-def converter(settings: Settings, orders: list[Order]) -> Iterator[Any]:
-    """A converter in a process of its own, at work on orders."""
+def converter(settings: Settings, work_items: list[SourceWork]) -> Iterator[Any]:
+    """Yield the process of a converter that runs these work items."""
     process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
-    process.stdin.write(pickle.dumps((settings, orders)))
+    process.stdin.write(pickle.dumps((settings, work_items)))
     process.stdin.close()
     with process:
         yield process
@@ -274,7 +281,7 @@ def converter(settings: Settings, orders: list[Order]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def storage() -> Iterator[Settings]:
-    """An S3 server, and the settings of a service that uses it, whose converters have no limit."""
+    """Start an S3 server. Yield the settings of a service that uses it and does not limit its converters."""
     with tempfile.TemporaryDirectory(prefix="pixtools-bench-") as folder:
         server = s3_server.start(Home(Path(folder) / "home"), ports.free_port())
         try:

@@ -1,8 +1,8 @@
-"""Plan → graph on Ray: segments bound to converters, chained by their ObjectRefs.
+"""Plan → graph on Ray: the segments of a plan, run by converters and the denoiser.
 
-A segment is one call of a converter that streams what came of each step. Pixels that another segment needs
-leave the call as an ObjectRef and reach the next call through shared memory, unseen by the dispatcher; being items
-of a stream that it asked for, they are its own, and outlive the converter that made them.
+Each segment is one converter call. The converter streams the outcome of each step. Pixels that another segment needs
+leave the call as an ObjectRef and reach the next call through shared memory. The dispatcher passes the ObjectRef on and
+never loads the pixels. `dag.messages` describes the messages.
 """
 
 from __future__ import annotations
@@ -13,46 +13,72 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, assert_never
 
 from ray.exceptions import RayError, RayTaskError
 
-from dag.plan import SOURCE, Plan, Step
+from dag.converter_stream import ConverterStream, HandOver, StreamEnded
+from dag.messages import (
+    ArtifactsWork,
+    Decoded,
+    FileWork,
+    Inputs,
+    PixelsWork,
+    SourceWork,
+    StoredFile,
+    WorkItem,
+)
+from dag.plan import SOURCE, Plan, PlannedStep
 from dag.segment_memory import footprint
-from dag.segments import Decoded, HandedOn, Inputs, Order, Segment, segments
+from dag.segments import (
+    ArtifactsSegment,
+    FileSegment,
+    PixelsSegment,
+    Segment,
+    SourceSegment,
+    plan_segments,
+)
 from pixtools.errors import PixToolsError, StepTimedOut
-from pixtools.jobs.outcomes import Began, Crashed, Done, Failed, Outcome
-from pixtools.operations.base.kinds import Params
+from pixtools.jobs.outcomes import Crashed, Failed, Outcome, Started, Succeeded
+from pixtools.operations.base.params import Params
+from pixtools.retries import CONVERTER_CALL_TRIES
 
 log = logging.getLogger(__name__)
 
-_TRIES = 3  # of one order, at converters that turn out to have died while they stood idle
+T = TypeVar("T")
 
 
 class Converters(Protocol):
-    """Where a graph gets its converters; `discard` ends one whatever it is doing."""
+    """The pool from which a graph borrows its converters."""
 
     @property
-    def idle(self) -> int: ...
-    async def acquire(self, memory_bytes: int) -> Any: ...
-    def release(self, converter: Any) -> None: ...
-    def discard(self, converter: Any) -> None: ...
+    def idle(self) -> int:
+        """The number of idle converters."""
+
+    async def acquire(self, memory_bytes: int) -> Any:
+        """Return a converter on a node with this much free memory. Wait until there is one."""
+
+    def release(self, converter: Any) -> None:
+        """Return a healthy converter to the pool."""
+
+    def discard(self, converter: Any) -> None:
+        """End a converter, even if it is busy."""
 
 
 class Denoiser(Protocol):
-    """Where a graph has its inferences run.
+    """The client through which a graph runs its inferences."""
 
-    `run` takes the reference to a picture in shared memory (see Picture.share) and returns one to what was made of it
-    (Inferred); it raises PixToolsError, and RayError where the picture itself is lost.
-    """
+    async def run(self, pixels: Any, params: Params) -> Any:
+        """Return the ObjectRef of an Inferred, given the ObjectRef of a picture as Picture.share returns it.
 
-    async def run(self, pixels: Any, params: Params) -> Any: ...
+        Raises PixToolsError if the inference failed, and RayError if the picture is lost.
+        """
 
 
 class Graph:
-    """One attempt at a plan: `run` returns when each step of `work` that could run has been reported on.
+    """One attempt at a plan.
 
-    A step that fails takes with it only what reads it; of those steps nothing is reported.
+    If a step fails, the steps that read it do not run and have no outcome in this attempt. All other steps run.
     """
 
     def __init__(
@@ -65,6 +91,10 @@ class Graph:
         deadline_s: float,
         report: Callable[[Outcome], None],
     ) -> None:
+        """Bind a plan to its converters and denoiser.
+
+        Each item of a converter's stream may take `deadline_s`. `report` is called with each outcome.
+        """
         self._plan = plan
         self._inputs = inputs
         self._converters = converters
@@ -72,207 +102,230 @@ class Graph:
         self._deadline_s = deadline_s
         self._report = report
         self._tasks = asyncio.TaskGroup()
-        # What segments wait for of each other: the ObjectRef of each head's pixels, the error that kept them from
-        # being decoded, or None; and the blob key of each artifact, or None where there will be none.
+        # Values that segments await from each other. By head: the ObjectRef of its pixels, the error that prevented
+        # them, or None. By step: the blob key of its file, or None if there will be no file.
         self._pixels: dict[str, asyncio.Future[Any]] = defaultdict(asyncio.Future)
         self._blobs: dict[str, asyncio.Future[str | None]] = defaultdict(asyncio.Future)
-        self._inferred_ms: dict[str, int] = {}
+        self._inferences: set[str] = set()  # those that have started; each sets its entry in `_pixels` when it ends
+        self._inference_ms: dict[str, int] = {}  # the duration of those that have ended
 
     async def run(self, work: frozenset[str], blobs: Mapping[str, str]) -> None:
-        """Run `work`; `blobs` are the artifacts that exist already, as blob keys by step."""
+        """Run the steps of `work`. Return when each step that could run has its outcome reported.
+
+        `blobs` are the blob keys of the files that exist already, by step.
+        """
         for name, key in {SOURCE: self._inputs.source_key, **blobs}.items():
             self._blobs[name].set_result(key)
         async with self._tasks:
-            for segment in segments(self._plan, work, max(1, self._converters.idle)):
-                self._tasks.create_task(self._follow(segment))
+            for segment in plan_segments(self._plan, work, max(1, self._converters.idle)):
+                self._tasks.create_task(self._run_segment(segment))
 
-    async def _follow(self, segment: Segment) -> None:
+    async def _run_segment(self, segment: Segment) -> None:
         try:
-            if segment.bundles:
-                await self._bundle(segment)
-            elif segment.imports:
-                await self._import(segment)
-            elif segment.head != SOURCE:
-                await self._reread(segment)
-            else:
-                await self._call(segment)
+            match segment:
+                case SourceSegment():
+                    await self._call(SourceWork(segment, self._inputs))
+                case PixelsSegment():
+                    await self._run_on_pixels(segment)
+                case FileSegment():
+                    key = await self._blobs[segment.head]
+                    if key is not None:
+                        await self._call(FileWork(segment, self._inputs, key))
+                case ArtifactsSegment():
+                    await self._run_on_artifacts(segment)
+                case _:
+                    assert_never(segment)
         finally:
-            # Whatever happened, nobody waits for this segment any longer.
-            for name in segment.names:
-                if not self._blobs[name].done():
-                    self._blobs[name].set_result(None)
-            awaited = [segment.head] if segment.exports else []
-            for name in (*awaited, *segment.handed_on):
-                if not self._pixels[name].done() and name not in self._inferred_ms:
-                    self._pixels[name].set_result(None)
+            self._stop_waiting_for(segment)
 
-    async def _bundle(self, segment: Segment) -> None:
-        entries = []
-        for name in segment.steps[0].inputs:
-            key = await self._blobs[name]
-            if key is None:
-                return
-            entries.append((self._file_name(name), key))
-        await self._call(segment, tuple(entries))
-
-    async def _reread(self, segment: Segment) -> None:
-        """Begin with the file that an inference left in an earlier attempt, or for another job."""
-        key = await self._blobs[segment.head]
-        if key is not None:
-            await self._call(segment, ((self._file_name(segment.head), key),))
-
-    async def _import(self, segment: Segment) -> None:
+    async def _run_on_pixels(self, segment: PixelsSegment) -> None:
         pixels = await self._pixels[segment.head]
         if isinstance(pixels, PixToolsError):
             for step in segment.steps:
                 if segment.reads_head(step):
                     self._report(Failed(step.name, pixels))
         elif pixels is not None:
-            await self._call(segment, (), pixels)
+            await self._call(PixelsWork(segment, self._inputs), pixels)
 
-    async def _call(self, segment: Segment, entries: tuple[tuple[str, str], ...] = (), *pixels: Any) -> None:
-        order = Order(segment, self._inputs, entries)
-        for _ in range(_TRIES):
-            if await self._try(_Call(segment, self._report), order, pixels):
+    async def _run_on_artifacts(self, segment: ArtifactsSegment) -> None:
+        files = []
+        for name in segment.step.inputs:
+            key = await self._blobs[name]
+            if key is None:
                 return
-        # Bad luck once; but what kills converters before they can say a word must not be tried for ever.
-        self._report(Crashed(segment.names[0]))
+            file_name = self._plan.source.name if name == SOURCE else self._plan.by_name[name].file_name
+            files.append(StoredFile(file_name, key))
+        await self._call(ArtifactsWork(segment, self._inputs, tuple(files)))
 
-    async def _try(self, call: _Call, order: Order, pixels: tuple[Any, ...]) -> bool:
-        """Let a converter carry out the order; say whether one began to."""
-        needed = footprint(self._plan, order.segment, self._inputs.source_bytes)
+    def _stop_waiting_for(self, segment: Segment) -> None:
+        """Release the segments that still wait for this one: it has ended and sends no more."""
+        for name in segment.names:
+            _resolve(self._blobs[name], None)
+        for name in segment.offloaded:
+            if name not in self._inferences:
+                _resolve(self._pixels[name], None)
+        if isinstance(segment, SourceSegment | FileSegment):
+            _resolve(self._pixels[segment.head], None)
+
+    async def _call(self, work_item: WorkItem, *pixels: Any) -> None:
+        """Give a work item to a converter. If the converter died before it began, try another, three times in all."""
+        for _ in range(CONVERTER_CALL_TRIES):
+            if await self._try(work_item, pixels):
+                return
+        # A work item that kills each converter before it sends Started must not be tried for ever.
+        self._report(Crashed(work_item.segment.steps[0].name))
+
+    async def _try(self, work_item: WorkItem, pixels: tuple[Any, ...]) -> bool:
+        """Give a work item to a converter. Return False if the converter died before it began."""
+        progress = _Progress(work_item.segment, self._report)
+        needed = footprint(self._plan, work_item.segment, self._inputs.source_bytes)
         converter = await self._converters.acquire(needed)
         try:
-            await self._stream(call, converter.run.options(num_returns="streaming").remote(order, *pixels))
+            items = converter.run.options(num_returns="streaming").remote(work_item, *pixels)
+            await self._follow(progress, ConverterStream(items, self._deadline_s))
         except RayTaskError as error:
             self._converters.release(converter)
             if isinstance(error.cause, RayError):
-                # The pixels were lost before the call could begin: those of a converter with it, and it is blamed.
-                if call.segment.head != SOURCE:
-                    self._report(Crashed(call.segment.head))
+                self._report_lost_pixels(work_item.segment)
                 return True
-            # A converter reports what goes wrong with a step; that it raised is a fault of ours.
+            # A converter reports errors of its steps as outcomes. An exception that leaves the call is a bug.
             log.exception("converter call failed")
-            call.give_up(PixToolsError())
-        except (RayError, StopAsyncIteration):  # the latter where it died between a word and what was to follow it
+            progress.fail_all(PixToolsError())
+        except (RayError, StreamEnded):
             self._converters.discard(converter)
-            call.end(Crashed)
+            progress.blame(Crashed)
         except TimeoutError:
             self._converters.discard(converter)
-            call.end(lambda step: Failed(step, StepTimedOut(_too_slow(self._deadline_s))))
+            progress.blame(lambda step: Failed(step, StepTimedOut(_timeout_detail(self._deadline_s))))
         except BaseException:
-            # Cancelled in the middle: nobody wants what the converter is making.
+            # Cancelled: nobody needs the outcomes any more, so the converter must not go on with its steps.
             self._converters.discard(converter)
             raise
         else:
             self._converters.release(converter)
-        return call.began
+        return progress.began
 
-    async def _stream(self, call: _Call, stream: Any) -> None:
-        while call.left:
-            async with asyncio.timeout(self._deadline_s):
-                item = await (await anext(stream))
-            match item:
-                case Began():
-                    call.begin()
+    def _report_lost_pixels(self, segment: Segment) -> None:
+        """Blame the inference whose pixels were lost before the call began.
+
+        The pixels of the source are lost only together with the converter that decoded them. Its own call has
+        reported the crash.
+        """
+        if isinstance(segment, PixelsSegment) and segment.head != SOURCE:
+            self._report(Crashed(segment.head))
+
+    async def _follow(self, progress: _Progress, stream: ConverterStream) -> None:
+        """Process the events of a converter call until the last step has its outcome."""
+        while progress.left:
+            event = await stream.next_event()
+            match event:
+                case Started():
+                    progress.begin()
                 case Decoded():
-                    call.decoded = True
-                    if call.segment.exports:
-                        self._pixels[call.segment.head].set_result(await self._next(stream))
-                case HandedOn(step=name):
-                    step, pixels = self._plan.by_name[name], await self._next(stream)
-                    self._inferred_ms[name] = 0
-                    self._tasks.create_task(self._infer(step, pixels))
-                    call.hand_on(name)
-                case Done(step=step, stored=stored):
-                    if not self._blobs[step].done():  # else it ran for its pixels, and its file is there
-                        self._blobs[step].set_result(stored.blob_key if stored else None)
-                    call.take(replace(item, run_ms=item.run_ms + self._inferred_ms.get(step, 0)))
-                case Failed(error=error):
-                    pixels = self._pixels[call.segment.head]
-                    if call.segment.exports and call.is_decoding and not pixels.done():
-                        pixels.set_result(error)
-                    call.take(item)
+                    progress.decoded = True
+                case HandOver():
+                    self._hand_over(progress, event)
+                case Succeeded():
+                    # A step that runs again for its pixels has its file already.
+                    _resolve(self._blobs[event.step], event.stored.blob_key if event.stored else None)
+                    inference_ms = self._inference_ms.get(event.step, 0)
+                    progress.take(replace(event, run_ms=event.run_ms + inference_ms))
+                case Failed():
+                    if progress.is_decoding and isinstance(progress.segment, SourceSegment | FileSegment):
+                        _resolve(self._pixels[progress.segment.head], event.error)
+                    progress.take(event)
+                case _:
+                    assert_never(event)
 
-    async def _next(self, stream: Any) -> Any:
-        """Return the reference to the pixels that come next, which stay where they are."""
-        async with asyncio.timeout(self._deadline_s):
-            return await anext(stream)
+    def _hand_over(self, progress: _Progress, event: HandOver) -> None:
+        """Pass pixels on to the segments that start from them, or to the denoiser."""
+        if event.inference is None:
+            _resolve(self._pixels[event.step], event.pixels)
+            return
+        self._inferences.add(event.inference)
+        self._tasks.create_task(self._infer(self._plan.by_name[event.inference], event.pixels))
+        progress.remove({event.inference})
 
-    async def _infer(self, step: Step, pixels: Any) -> None:
-        """Have an inference run, and give its result to the segments that it heads, which report it as done."""
+    async def _infer(self, step: PlannedStep, pixels: Any) -> None:
+        """Run an inference, and give its pixels to the segments that start from them.
+
+        One of these segments stores the result and reports the success.
+        """
         started, result = time.monotonic(), None
-        self._report(Began(step.name))
+        self._report(Started(step.name))
         try:
             result = await self._denoiser.run(pixels, step.params)
         except PixToolsError as error:
-            self._report(Failed(step.name, error, _since(started)))
+            self._report(Failed(step.name, error, _ms_since(started)))
         except RayError:
             self._report(Crashed(step.name))
         finally:
-            self._inferred_ms[step.name] = _since(started)
-            if not self._pixels[step.name].done():  # cancelled with those who waited for it
-                self._pixels[step.name].set_result(result)
-
-    def _file_name(self, name: str) -> str:
-        return self._plan.source.name if name == SOURCE else self._plan.by_name[name].file_name
+            self._inference_ms[step.name] = _ms_since(started)
+            _resolve(self._pixels[step.name], result)
 
 
-def _since(started: float) -> int:
+def _resolve(future: asyncio.Future[T], value: T) -> None:
+    """Set the value of a future that has none. A cancelled task also cancels the future that it awaits."""
+    if not future.done():
+        future.set_result(value)
+
+
+def _ms_since(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
 
 
-def _too_slow(deadline_s: float) -> str:
-    return f"It was not done after {deadline_s:g} seconds. Make the picture smaller, or ask for less effort."
+def _timeout_detail(deadline_s: float) -> str:
+    return f"It did not end within {deadline_s:g} seconds. Use a smaller picture or less effort."
 
 
-class _Call:
-    """Where a converter is in its segment: it makes the steps in order, so the first one left is at work."""
+class _Progress:
+    """The steps of a converter call that are left. Steps run in order, so the first one left is running."""
 
     def __init__(self, segment: Segment, report: Callable[[Outcome], None]) -> None:
         self.segment = segment
         self.left = list(segment.steps)
         self.began = False
-        self.decoded = segment.bundles or segment.imports
+        self.decoded = isinstance(segment, PixelsSegment | ArtifactsSegment)  # these have nothing to decode
         self._report = report
 
     @property
     def is_decoding(self) -> bool:
+        """Whether the converter decodes the head's pixels, for all steps that read them."""
         return not self.decoded and self.left[0].reads_pixels
 
     def begin(self) -> None:
+        """Report the start of the first step."""
         self.began = True
-        self._report(Began(self.left[0].name))
+        self._report(Started(self.left[0].name))
 
-    def take(self, outcome: Done | Failed) -> None:
+    def take(self, outcome: Succeeded | Failed) -> None:
+        """Report an outcome and the start of the next step. The readers of a failed step do not run."""
         self._report(outcome)
-        gone = {outcome.step}
+        removed = {outcome.step}
         if isinstance(outcome, Failed):
             for step in self.left:
-                if gone.intersection(step.inputs):
-                    gone.add(step.name)
-        self._go_on_without(gone)
+                if removed.intersection(step.inputs):
+                    removed.add(step.name)
+        self.remove(removed)
 
-    def hand_on(self, name: str) -> None:
-        self._go_on_without({name})
-
-    def _go_on_without(self, gone: set[str]) -> None:
-        self.left = [step for step in self.left if step.name not in gone]
+    def remove(self, names: set[str]) -> None:
+        """Remove steps that end here, and report the start of the next step."""
+        self.left = [step for step in self.left if step.name not in names]
         if self.left:
-            self._report(Began(self.left[0].name))
+            self._report(Started(self.left[0].name))
 
-    def end(self, outcome: Callable[[str], Outcome]) -> None:
-        """Report the end of a call on the step at work, or on all that wanted the pixels being decoded.
+    def blame(self, outcome: Callable[[str], Outcome]) -> None:
+        """Report `outcome` for the running step, or for all readers of the head while it is decoded.
 
-        A converter that was dead before it began says nothing about the steps.
+        Report nothing if the converter died before it began: no step caused that.
         """
         if self.began:
             readers = [step for step in self.left if self.segment.reads_head(step)]
-            blamed = readers if self.is_decoding else self.left[:1]
-            for step in blamed:
+            for step in readers if self.is_decoding else self.left[:1]:
                 self._report(outcome(step.name))
 
-    def give_up(self, error: PixToolsError) -> None:
+    def fail_all(self, error: PixToolsError) -> None:
+        """Report `error` for all steps that are left."""
         self.began = True
         for step in self.left:
             self._report(Failed(step.name, error))

@@ -1,4 +1,4 @@
-"""The plan: validated steps in running order. Plain data; it knows neither Ray nor storage."""
+"""The plan: validated steps in running order. Plain data that uses neither Ray nor storage."""
 
 from __future__ import annotations
 
@@ -12,37 +12,46 @@ from pathlib import PurePosixPath
 
 from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.picture import Size
-from pixtools.operations.base.kinds import AnyOperation, Inference, Kind, Params
+from pixtools.operations.base.kinds import AnyOperation, DataKind, Inference
+from pixtools.operations.base.params import Params
 
 SOURCE = "source"
+"""The name under which steps read the source."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""Matches the name of a step or of a part."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a plan needs to know of a further file of the request."""
+class PartInfo:
+    """The properties of a part that planning uses. `size` is upright, in pixels."""
 
     sha256: str
     size: Size
     frames: int = 1
-    media_type: str | None = None  # None: any
+    media_type: str | None = None  # None: not known, any type is possible
     bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a plan needs to know of the image that it starts from."""
+    """The properties of the source that planning uses. `size` is upright, in pixels; `name` is its file name."""
 
     name: str
     sha256: str
     size: Size
     frames: int = 1
-    parts: Mapping[str, Part] = field(default_factory=dict)  # by name
-    media_type: str | None = None  # None: any
+    parts: Mapping[str, PartInfo] = field(default_factory=dict)  # by name
+    media_type: str | None = None  # None: not known, any type is possible
 
 
 @dataclass(frozen=True)
-class Step:
-    """One operation with its parameters and what it reads; `key` names its result, whichever job makes it."""
+class PlannedStep:
+    """One operation with its parameters and inputs. `key` identifies its result across jobs.
+
+    `size_in` is the size of the pixels that the step reads, and `size` is the size of the pixels that it makes or
+    encodes. Both are None if the step handles no pixels.
+    """
 
     name: str
     operation: AnyOperation
@@ -51,54 +60,58 @@ class Step:
     leaves_file: bool
     file_name: str
     key: str
-    # Of the pixels that it reads, and of those that it makes or encodes; None for what has to do with none.
     size_in: Size | None = None
     size: Size | None = None
 
     @property
     def makes_pixels(self) -> bool:
-        return self.operation.makes is Kind.PIXELS
+        """Whether the result is pixels that other steps can read."""
+        return self.operation.makes is DataKind.PIXELS
 
     @property
     def reads_pixels(self) -> bool:
-        return self.operation.reads is Kind.PIXELS
+        """Whether the input is pixels and not a file."""
+        return self.operation.reads is DataKind.PIXELS
 
     @property
     def reads_source_pixels(self) -> bool:
+        """Whether the input is the pixels of the source."""
         return self.reads_pixels and self.inputs == (SOURCE,)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in an order in which each comes after all that it reads."""
+    """The source and the steps of one job. Each step comes after all of its inputs."""
 
     source: Source
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedStep, ...]
 
     @cached_property
-    def by_name(self) -> dict[str, Step]:
+    def by_name(self) -> dict[str, PlannedStep]:
+        """The steps by name."""
         return {step.name: step for step in self.steps}
 
     @cached_property
     def pixel_readers(self) -> dict[str, tuple[str, ...]]:
-        """The steps that need the pixels of each step; a bundle of it needs only its file."""
+        """The steps that read the pixels of each step. A bundle reads a file, so it is not among them."""
         return {
             step.name: tuple(other.name for other in self.steps if other.reads_pixels and step.name in other.inputs)
             for step in self.steps
         }
 
     def waiting_for(self, name: str, open_steps: frozenset[str]) -> frozenset[str]:
-        """Return those of `open_steps` that cannot go on without the pixels of a step, nearest first to need them."""
+        """Return the first steps of `open_steps`, on each path from step `name`, that need its pixels."""
         found: set[str] = set()
         for reader in self.pixel_readers[name]:
             found |= {reader} if reader in open_steps else self.waiting_for(reader, open_steps)
         return frozenset(found)
 
     def work(self, done: frozenset[str], held: frozenset[str], filed: frozenset[str] = frozenset()) -> frozenset[str]:
-        """Return the steps to run when those in `done` have their result and those in `held` will get none.
+        """Return the steps still to run.
 
-        A step runs for those that need its pixels: again, if an attempt ended early, and not at all if they are
-        done. But those in `filed` have left a file, and one of an inference serves for its pixels.
+        Steps in `done` have their result. Steps in `held` get no result, and their readers do not run. A step in
+        `done` runs again if a reader still needs its pixels. The exception is an inference in `filed`, the steps
+        with a stored file: readers take the pixels from its file.
         """
         blocked: set[str] = set()
         for step in self.steps:
@@ -106,15 +119,19 @@ class Plan:
                 blocked.add(step.name)
         needed: set[str] = set()
         for step in reversed(self.steps):
-            wanted = step.leaves_file and step.name not in done and step.name not in blocked
-            served = step.name in filed and isinstance(step.operation, Inference)
-            if wanted or (not served and needed.intersection(self.pixel_readers[step.name])):
+            file_missing = step.leaves_file and step.name not in done and step.name not in blocked
+            pixels_in_file = step.name in filed and isinstance(step.operation, Inference)
+            if file_missing or (not pixels_in_file and needed.intersection(self.pixel_readers[step.name])):
                 needed.add(step.name)
         return frozenset(needed)
 
 
-def order(inputs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
-    """Return names so that each follows its inputs, keeping their given order else; and the cycles left over."""
+def running_order(inputs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
+    """Return the names in an order where each follows its inputs, and the cycles among the names left over.
+
+    `inputs` are the names that each name reads. Names that are ready at the same time keep their given order. A cycle
+    begins and ends with the same name.
+    """
     waiting = dict(inputs)
     ordered: list[str] = []
     while ready := [name for name, reads in waiting.items() if not waiting.keys() & set(reads)]:
@@ -130,7 +147,7 @@ def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
     for start in waiting:
         path: list[str] = []
         name = start
-        # Each step left over reads another one left over, so following them ends in a cycle.
+        # Each name in `waiting` reads another one in `waiting`, so following the inputs ends in a cycle.
         while name not in path and name not in seen:
             path.append(name)
             name = next(read for read in waiting[name] if read in waiting)
@@ -143,10 +160,10 @@ def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
 def step_key(
     operation: AnyOperation, params: Params, input_keys: list[str], entries: list[str], others: list[str],
 ) -> str:  # fmt: skip
-    """Return the digest that names a step's result: the same work has the same key.
+    """Return the step key: a SHA-256 digest that is equal for equal work.
 
-    `entries` are the file names that a bundle writes into its result, `others` the digests of what else takes part in
-    it: further files of the request, the weights of a network; both are empty where there is nothing of the kind.
+    `entries` are the file names that a bundle writes into its result. `others` are the digests of parts and of the
+    network's weights. Both are empty for operations that use none.
     """
     identity = [operation.name, operation.version, CODECS, params.identity(), input_keys, entries, others]
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -154,8 +171,5 @@ def step_key(
 
 
 def file_name(source: str, step: str, extension: str) -> str:
-    """Return the name under which a step's file is downloaded, after that of the source."""
+    """Return the download name of a step's file: the stem of the source's file name, then the step's name."""
     return f"{PurePosixPath(source).stem or 'image'}-{step}.{extension}"
-
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -1,169 +1,206 @@
-"""Plan → the memory that each segment takes in its converter, known before it runs: what admission goes by.
+"""Plan → the memory that each segment needs in its converter. A converter is chosen by this number.
 
-A bound, from sizes and parameters alone; `benchmarks/memory.py` holds it against what converters really take.
+The number is an upper bound, calculated from sizes and parameters alone. `benchmarks/memory.py` compares it with the
+memory that converters use.
 """
 
 from __future__ import annotations
 
-from dag.plan import SOURCE, Plan, Step
-from dag.segments import Segment, at_hand
+from typing import assert_never
+
+from dag.plan import SOURCE, Plan, PlannedStep
+from dag.segments import (
+    ArtifactsSegment,
+    FileSegment,
+    PixelsSegment,
+    Segment,
+    SegmentWithHead,
+    SourceSegment,
+    head_size,
+)
 from pixtools.imaging.memory_bounds import (
-    DEEP_BYTES,
+    HIGH_BIT_DEPTH_BYTES,
     PIXEL_BYTES,
-    can_be_deep,
+    Memory,
     count,
+    may_have_high_bit_depth,
     of_converting,
     of_decoding,
-    of_encoding_deep,
+    of_encoding_16_bit,
     of_inspecting,
     of_mark,
     of_resampling,
     of_sharing,
 )
 from pixtools.imaging.picture import Size
-from pixtools.operations.base.kinds import (
-    Composite,
-    EncodeParams,
-    Encoder,
-    Inference,
-    Inspector,
-    PixelOperation,
-    PixelParams,
-)
+from pixtools.operations.base.encode_params import EncodeParams
+from pixtools.operations.base.kinds import Composite, Encoder, Inference, Inspector, PixelOperation
+from pixtools.operations.base.params import PixelParams
 from pixtools.operations.png import PNG
 
-_ANY = 48_000_000  # connections, buffers of an upload, what allocators round up to, what a bundle keeps in memory
-_FILE = 6.0  # bytes a pixel that no file of ours exceeds: a lossless one of noise with alpha has a little over 4
+# Connections, upload buffers, the rounding of allocators, and the files that a bundle keeps in memory.
+_OVERHEAD_BYTES = 48_000_000
+# Bytes per pixel of the largest file that an encoder makes. A lossless file of noise with alpha has a little over 4.
+_FILE_BYTES = 6.0
 
 
 def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
-    """Return the bytes that a converter takes at most for a segment, beyond what it takes idle."""
-    if segment.bundles:
-        return _ANY + _of_artifact(plan, segment.steps[0])
-    frames, transparent = plan.source.frames, _transparent(plan)
-    pictures: dict[str, Size] = {}  # those at hand, as the converter has them
-    deep = _may_be_deep(plan, segment)
-    most = 0
-    for at, step in enumerate(segment.steps):
-        if segment.reads_head(step) and segment.head not in pictures:
-            pictures[segment.head] = at_hand(plan, segment.head, segment.enough)
-            most = max(most, _of_head(plan, segment, pictures[segment.head]))
-        if segment.hands_on(step):
-            work = of_sharing(_known(step.size_in), frames)
-        else:
-            work = _of_step(plan, step, pictures, alpha=step.name in transparent)
-            if deep and step.name == segment.head:
-                work = max(work, of_encoding_deep(_known(step.size)))
-        more = DEEP_BYTES - PIXEL_BYTES if deep else 0
-        kept = sum(
-            (PIXEL_BYTES + more * (name == segment.head)) * count(size, frames) for name, size in pictures.items()
-        )
-        most = max(most, work + kept)
-        if step.makes_pixels and not segment.hands_on(step):
-            pictures[step.name] = _known(step.size)
-        needed = {name for later in segment.steps[at + 1 :] for name in later.inputs}
-        pictures = {name: size for name, size in pictures.items() if name in needed}
-    return _ANY + source_bytes + most
+    """Return the most bytes that a converter needs for a segment, beyond the bytes that it needs when idle."""
+    match segment:
+        case ArtifactsSegment():
+            return _OVERHEAD_BYTES + _artifact_bytes(plan, segment.step)
+        case SourceSegment() | PixelsSegment() | FileSegment():
+            return _OVERHEAD_BYTES + source_bytes + _Simulation(plan, segment).peak_bytes()
+        case _:
+            assert_never(segment)
 
 
-def _of_head(plan: Plan, segment: Segment, size: Size) -> int:
-    """Return what it takes to have the pixels at hand, at `size`, that a segment begins with."""
-    source, deep = plan.source, segment.is_deep
-    kept = (DEEP_BYTES if _may_be_deep(plan, segment) else PIXEL_BYTES) * count(size, source.frames)
-    if segment.imports:
-        decoding = kept
-    elif segment.head == SOURCE:
-        decoding = of_decoding(source.media_type, source.size, size, source.frames, deep=deep)
-    else:
-        file = round(_FILE * count(size, source.frames))
-        decoding = file + of_decoding(PNG.media_type, size, size, source.frames, deep=deep)
-    return max(decoding, kept + of_sharing(size, source.frames) if segment.exports else 0)
+class _Simulation:
+    """Simulates a converter that runs a segment, and adds up the pictures in its memory."""
+
+    def __init__(self, plan: Plan, segment: SegmentWithHead) -> None:
+        self._plan = plan
+        self._segment = segment
+        self._frames = plan.source.frames
+        self._transparent = _may_be_transparent(plan)
+        self._high_bit_depth = _head_may_have_high_bit_depth(plan, segment)
+        self._pictures: dict[str, Size] = {}  # in the converter's memory, by the step that made them
+
+    def peak_bytes(self) -> int:
+        segment = self._segment
+        peak = 0
+        for at, step in enumerate(segment.steps):
+            if segment.reads_head(step) and segment.head not in self._pictures:
+                self._pictures[segment.head] = head_size(self._plan, segment.head, segment.needed_size)
+                peak = max(peak, self._bytes_to_load_head())
+            peak = max(peak, self._kept_bytes() + self._bytes_to_run(step))
+            if step.makes_pixels and not segment.offloads(step):
+                self._pictures[step.name] = _known(step.size)
+            read_later = {name for later in segment.steps[at + 1 :] for name in later.inputs}
+            self._pictures = {name: size for name, size in self._pictures.items() if name in read_later}
+        return peak
+
+    def _kept_bytes(self) -> int:
+        """Return the bytes of the pictures in memory."""
+        return sum(self._pixel_bytes(name) * count(size, self._frames) for name, size in self._pictures.items())
+
+    def _pixel_bytes(self, name: str) -> int:
+        """Return the bytes of one pixel: only the head may have 16 bits, because operations work on 8."""
+        return HIGH_BIT_DEPTH_BYTES if self._high_bit_depth and name == self._segment.head else PIXEL_BYTES
+
+    def _bytes_to_load_head(self) -> int:
+        """Return the bytes that it takes to load the head's picture, and to share it if other segments read it."""
+        segment, source = self._segment, self._plan.source
+        size, high_bit_depth = self._pictures[segment.head], segment.needs_high_bit_depth
+        kept = self._pixel_bytes(segment.head) * count(size, source.frames)
+        match segment:
+            case PixelsSegment():
+                return kept
+            case SourceSegment():
+                loading = of_decoding(
+                    source.media_type, source.size, size, source.frames, high_bit_depth=high_bit_depth
+                )
+            case FileSegment():
+                loading = round(_FILE_BYTES * count(size, source.frames))
+                loading += of_decoding(PNG.media_type, size, size, source.frames, high_bit_depth=high_bit_depth)
+            case _:
+                assert_never(segment)
+        return max(loading, kept + of_sharing(size, source.frames) if segment.shares_head else 0)
+
+    def _bytes_to_run(self, step: PlannedStep) -> int:
+        """Return the bytes that a step takes in addition to the pictures in memory."""
+        if self._segment.offloads(step):
+            return of_sharing(_known(step.size_in), self._frames)
+        alpha = step.name in self._transparent
+        match step.operation:
+            case Encoder(memory=memory):
+                return self._bytes_to_encode(step, memory(step.params), alpha=alpha)
+            case Inference(memory=memory):
+                needed = int(memory(step.params).of(count(_known(step.size), self._frames), alpha=alpha))
+                return max(needed, of_encoding_16_bit(_known(step.size)) if self._high_bit_depth else 0)
+            case PixelOperation(memory=memory):
+                return self._bytes_to_change(step, memory(step.params), alpha=alpha)
+            case Inspector():
+                return of_inspecting(self._plan.source.size)
+        return 0
+
+    def _bytes_to_encode(self, step: PlannedStep, memory: Memory, *, alpha: bool) -> int:
+        frames = _frame_count(self._plan, step)
+        pixels = count(_known(step.size), frames)
+        resampling = self._bytes_to_resample(step, frames, alpha=alpha)
+        converts = isinstance(step.params, EncodeParams) and step.params.color == "srgb"
+        converting = of_converting(_known(step.size), frames) if converts else 0
+        prepared = PIXEL_BYTES * pixels if resampling or converting else 0
+        return max(resampling, prepared + converting, prepared + memory.of(pixels, alpha=alpha))
+
+    def _bytes_to_change(self, step: PlannedStep, memory: Memory, *, alpha: bool) -> int:
+        pixels_in = count(self._pictures[step.inputs[0]], self._frames)
+        pixels_out = count(_known(step.size), self._frames)
+        resampling = self._bytes_to_resample(step, self._frames, alpha=alpha)
+        changing = memory.of(max(pixels_in, pixels_out), alpha=alpha) + _bytes_of_parts(self._plan, step)
+        storing = PNG.memory(PNG.params()).of(pixels_out, alpha=alpha) if step.leaves_file else 0
+        return max(resampling, changing, PIXEL_BYTES * pixels_out + storing)
+
+    def _bytes_to_resample(self, step: PlannedStep, frames: int, *, alpha: bool) -> int:
+        """Return the bytes that the step's own change of size takes; 0 if it has none."""
+        if not isinstance(step.params, EncodeParams | PixelParams):
+            return 0
+        size_in, size = _known(step.size_in), _known(step.size)
+        scaled = step.params.needed_size(size_in)
+        if size_in == scaled == size:
+            return 0
+        return of_resampling(self._pictures[step.inputs[0]], scaled, size, frames, alpha=alpha)
 
 
-def _may_be_deep(plan: Plan, segment: Segment) -> bool:
-    """Say whether a segment may have its head's pixels with more than 8 bits: all but inferences get those in 8."""
-    if segment.head == SOURCE and not segment.is_deep:
+def _head_may_have_high_bit_depth(plan: Plan, segment: SegmentWithHead) -> bool:
+    """Return whether the segment may have its head's pixels with more than 8 bits.
+
+    Only inferences read and make 16 bits. So each step from the source to the head has to be an inference.
+    """
+    if segment.head == SOURCE and not segment.needs_high_bit_depth:
         return False
-    first = segment.head
-    while first != SOURCE:
-        step = plan.by_name[first]
+    name = segment.head
+    while name != SOURCE:
+        step = plan.by_name[name]
         if not isinstance(step.operation, Inference):
             return False
-        first = step.inputs[0]
-    return can_be_deep(plan.source.media_type, plan.source.frames)
+        name = step.inputs[0]
+    return may_have_high_bit_depth(plan.source.media_type, plan.source.frames)
 
 
-def _transparent(plan: Plan) -> set[str]:
-    """Return the names of what may have transparent pixels: encoders take more for them."""
+def _may_be_transparent(plan: Plan) -> set[str]:
+    """Return the steps whose pictures may have alpha, and the source if it may: encoders need more memory for it."""
     found = set() if plan.source.media_type == "image/jpeg" else {SOURCE}
     for step in plan.steps:
-        adds = isinstance(step.params, EncodeParams | PixelParams) and step.params.adds_alpha
-        if adds or found.intersection(step.inputs):
+        adds_alpha = isinstance(step.params, EncodeParams | PixelParams) and step.params.adds_alpha
+        if adds_alpha or found.intersection(step.inputs):
             found.add(step.name)
     return found
 
 
-def _of_step(plan: Plan, step: Step, pictures: dict[str, Size], *, alpha: bool) -> int:
-    """Return what the step takes beside the pictures at hand."""
-    frames = plan.source.frames
-    match step.operation:
-        case Encoder(memory=memory):
-            frames = _frames(plan, step)
-            resampling, made = _of_resampling(step, pictures, frames, alpha=alpha), count(_known(step.size), frames)
-            converting = of_converting(_known(step.size), frames) if _converts(step) else 0
-            prepared = PIXEL_BYTES * made if resampling or converting else 0
-            return max(resampling, prepared + converting, prepared + memory(step.params).of(made, alpha=alpha))
-        case Inference(memory=memory):
-            return int(memory(step.params).of(count(_known(step.size), frames), alpha=alpha))
-        case PixelOperation(memory=memory):
-            read, made = count(pictures[step.inputs[0]], frames), count(_known(step.size), frames)
-            resampling = _of_resampling(step, pictures, frames, alpha=alpha)
-            changing = max(resampling, memory(step.params).of(max(read, made), alpha=alpha) + _of_parts(plan, step))
-            leaving = PNG.memory(PNG.params()).of(made, alpha=alpha) if step.leaves_file else 0
-            return max(changing, PIXEL_BYTES * made + leaving)
-        case Inspector():
-            return of_inspecting(plan.source.size)
-    return 0
-
-
-def _frames(plan: Plan, step: Step) -> int:
+def _frame_count(plan: Plan, step: PlannedStep) -> int:
     """Return how many frames a step makes or encodes."""
     frames = plan.source.frames
     return step.params.frame_count(frames) if isinstance(step.params, EncodeParams) else frames
 
 
-def _of_parts(plan: Plan, step: Step) -> int:
-    """Return what it takes to put further files of the request on a picture."""
+def _bytes_of_parts(plan: Plan, step: PlannedStep) -> int:
+    """Return the bytes that it takes to load and draw the parts that a step puts on its picture."""
     if not isinstance(step.operation, Composite):
         return 0
     parts = [plan.source.parts[name] for name in step.operation.parts(step.params).values()]
     return sum(part.bytes + of_mark(part.media_type, part.size, part.frames) for part in parts)
 
 
-def _converts(step: Step) -> bool:
-    return isinstance(step.params, EncodeParams) and step.params.color == "srgb"
-
-
-def _of_resampling(step: Step, pictures: dict[str, Size], frames: int, *, alpha: bool) -> int:
-    """Return what a step's own change of size takes; 0 for one without."""
-    full, made = _known(step.size_in), _known(step.size)
-    if not isinstance(step.params, EncodeParams | PixelParams):
-        return 0
-    scaled = step.params.enough(full)
-    if full == scaled == made:
-        return 0
-    return of_resampling(pictures[step.inputs[0]], scaled, made, frames, alpha=alpha)
-
-
-def _of_artifact(plan: Plan, step: Step) -> int:
-    """Return what it takes to read the file of another step; a bundle passes its files through in pieces."""
+def _artifact_bytes(plan: Plan, step: PlannedStep) -> int:
+    """Return the bytes that it takes to read artifacts. A bundle copies its files in small pieces."""
     if not isinstance(step.operation, Inspector):
         return 0
     made = plan.by_name[step.inputs[0]]
     size = _known(made.size)
-    return round(_FILE * count(size, _frames(plan, made))) + of_inspecting(size)
+    return round(_FILE_BYTES * count(size, _frame_count(plan, made))) + of_inspecting(size)
 
 
 def _known(size: Size | None) -> Size:
-    assert size is not None  # noqa: S101 (every step that has to do with pixels has sizes)
+    assert size is not None  # noqa: S101 (every step that handles pixels has sizes)
     return size

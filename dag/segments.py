@@ -1,168 +1,178 @@
 """Plan → segments: which steps one converter makes in one call.
 
-Steps that share pixels stay in one process, where sharing costs nothing. When converters stand idle and the
-picture is large, the work is split: the first segment decodes and hands its pixels on through shared memory.
+Steps that share pixels stay in one process, where sharing is free. If several converters are idle and the picture is
+large, the steps are divided among them. In this case the first segment decodes, and the others get its pixels through
+shared memory.
 
-An inference runs elsewhere, so it cuts the plan: the segment that makes what it reads hands that on, and what reads
-its result, its own file included, is in segments that it heads.
+An inference runs in the denoiser, so it cuts the plan and is listed in two segments. The segment that makes the input
+of the inference sends this input to the denoiser: it offloads the inference. Other segments start from the result. They
+hold the steps that read it, and the inference once more, to store its result as a file.
+
+The pixels that a segment starts from are its head. The head is named after the source or after an inference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from dag.plan import SOURCE, Plan, Step
-from pixtools.imaging.decoding import drafted_size
-from pixtools.imaging.picture import Picture, Size, megapixels
-from pixtools.operations.base.kinds import Bundler, EncodeParams, Encoder, Inference, Kind, PixelOperation, PixelParams
+from dag.plan import SOURCE, Plan, PlannedStep
+from pixtools.imaging.decoding import reduced_size
+from pixtools.imaging.picture import Size, megapixels
+from pixtools.operations.base.encode_params import EncodeParams
+from pixtools.operations.base.kinds import Bundler, DataKind, Encoder, Inference, PixelOperation
+from pixtools.operations.base.params import PixelParams
 
-# Handing pixels to another process costs about 2 ms a megapixel; below this there is nothing to win.
+# Passing pixels to another process takes about 2 ms a megapixel, so splitting off less work than this gains nothing.
 _WORTH_SPLITTING_MS = 100.0
-_RESIZING_MS = 8.0  # a megapixel: what an encoder's own resize takes
+_RESIZING_MS = 8.0  # the time of an encoder's own resize, per megapixel
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Steps for one converter call, in running order.
+@dataclass(frozen=True, kw_only=True)
+class _Segment:
+    """Steps for one converter call, in running order."""
 
-    They begin with the pixels of `head`, the source or an inference; or, where `bundles` is set, with the artifacts of
-    other steps once these are done. An inference that is not the head is handed on here, and ends elsewhere.
-    """
-
-    steps: tuple[Step, ...]
-    head: str = SOURCE
-    exports: bool = False  # hands the head's pixels to the segments that import them
-    imports: bool = False  # takes them instead of decoding the head's file itself
-    bundles: bool = False
-    enough: Size | None = None  # of the head's picture: none of its readers, here or elsewhere, needs more
+    steps: tuple[PlannedStep, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The steps that end here."""
-        return tuple(step.name for step in self.steps if not self.hands_on(step))
+        """The steps that get their result in this segment: all but the offloaded ones."""
+        return tuple(step.name for step in self.steps if not self.offloads(step))
 
     @property
-    def handed_on(self) -> tuple[str, ...]:
-        return tuple(step.name for step in self.steps if self.hands_on(step))
+    def offloaded(self) -> tuple[str, ...]:
+        """The inferences that this segment hands to the denoiser."""
+        return tuple(step.name for step in self.steps if self.offloads(step))
 
-    def hands_on(self, step: Step) -> bool:
+    def offloads(self, step: PlannedStep) -> bool:  # noqa: ARG002 (subclasses use it)
+        """Return whether `step` is an inference that this segment hands to the denoiser."""
+        return False
+
+    def reads_head(self, step: PlannedStep) -> bool:  # noqa: ARG002 (subclasses use it)
+        """Return whether `step` needs the pixels that the segment starts from."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SegmentWithHead(_Segment):
+    """Steps that start from the pixels of `head`, which is the source or an inference.
+
+    `needed_size` is the largest width and height that readers of these pixels need, in all segments. Decoding may
+    shrink the picture to about this size. None: decode it at its full size.
+    """
+
+    head: str
+    needed_size: Size | None = None
+
+    @property
+    def needs_high_bit_depth(self) -> bool:
+        """Whether the head's pixels are needed with 16 bits. Only an inference uses more than 8."""
+        return any(self.offloads(step) and step.inputs == (self.head,) for step in self.steps)
+
+    def offloads(self, step: PlannedStep) -> bool:
+        """Return whether `step` is an inference that this segment hands to the denoiser."""
         return isinstance(step.operation, Inference) and step.name != self.head
 
-    @property
-    def is_deep(self) -> bool:
-        """Whether the head's pixels are wanted with all their bits: only an inference has a use for more than 8."""
-        return any(self.hands_on(step) and step.inputs == (self.head,) for step in self.steps)
-
-    def reads_head(self, step: Step) -> bool:
-        """Say whether a step needs the pixels that the segment begins with."""
+    def reads_head(self, step: PlannedStep) -> bool:
+        """Return whether `step` needs the pixels that the segment starts from."""
         return step.name == self.head or (step.reads_pixels and step.inputs == (self.head,))
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a job brought with it, in the blob store."""
+@dataclass(frozen=True, kw_only=True)
+class SourceSegment(_SegmentWithHead):
+    """Steps that start from the file of the source."""
 
-    owner: str
-    source_key: str
-    source_bytes: int
-    parts: Mapping[str, str] = field(default_factory=dict)  # keys of further files of the request, by name
+    head: str = field(default=SOURCE, init=False)
+    shares_head: bool = False  # whether other segments get the decoded pixels from this one
 
 
-@dataclass(frozen=True)
-class Order:
-    """What one converter call is asked to do."""
-
-    segment: Segment
-    inputs: Inputs
-    entries: tuple[tuple[str, str], ...] = ()  # file name and blob key of what a bundle reads, or of the head's file
+@dataclass(frozen=True, kw_only=True)
+class PixelsSegment(_SegmentWithHead):
+    """Steps that start from pixels of another process: of the converter that decoded `head`, or of the denoiser."""
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A converter's word that it has the pixels; what goes wrong after it is a step's own doing.
+@dataclass(frozen=True, kw_only=True)
+class FileSegment(_SegmentWithHead):
+    """Steps that start from the stored file of the inference `head`, which ran earlier or in another job."""
 
-    Where the segment exports them, they are the next item of the stream: see Picture.share.
+    shares_head: bool = False  # whether other segments get the decoded pixels from this one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactsSegment(_Segment):
+    """One step that reads stored artifacts: a bundle, or an inspector of another step's file."""
+
+    @property
+    def step(self) -> PlannedStep:
+        """The only step."""
+        return self.steps[0]
+
+
+SegmentWithHead = SourceSegment | PixelsSegment | FileSegment
+"""A segment that starts from the pixels of its head."""
+
+Segment = SegmentWithHead | ArtifactsSegment
+"""The steps of one converter call."""
+
+
+def plan_segments(plan: Plan, work: frozenset[str], converters: int) -> tuple[Segment, ...]:
+    """Divide the steps of `work` into segments.
+
+    Each head gets at most `converters` segments. Each step that reads artifacts is a segment by itself, after them.
     """
-
-
-@dataclass(frozen=True)
-class HandedOn:
-    """A converter's word that an inference can begin; the pixels for it are the next item of the stream."""
-
-    step: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """An inference's word of how far it is; when all is done, the Inferred comes next, and this once more."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Inferred:
-    """What an inference made: the two parts of a picture, see Picture.share, and what it says of it."""
-
-    frames: Any
-    rest: Picture
-    facts: dict[str, Any]
-
-
-def segments(plan: Plan, work: frozenset[str], ways: int) -> tuple[Segment, ...]:
-    """Share the steps of `work` among at most `ways` converters for each head; bundles follow, each by itself."""
     inferences = [step.name for step in plan.steps if isinstance(step.operation, Inference)]
-    bundles = [step for step in plan.steps if step.name in work and reads_artifacts(step)]
+    artifact_readers = [step for step in plan.steps if step.name in work and reads_artifacts(step)]
     return (
-        *(segment for head in (SOURCE, *inferences) for segment in _headed(plan, work, ways, head)),
-        *(Segment((step,), bundles=True) for step in bundles),
+        *(segment for head in (SOURCE, *inferences) for segment in _segments_of(head, plan, work, converters)),
+        *(ArtifactsSegment(steps=(step,)) for step in artifact_readers),
     )
 
 
-def _headed(plan: Plan, work: frozenset[str], ways: int, head: str) -> list[Segment]:
-    """Return the segments that begin with the pixels of `head`: those of an inference at work come from elsewhere."""
-    enough = _enough(plan, work) if head == SOURCE else None
-    shares = _share(_branches(plan, work, head), ways, head, at_hand(plan, head, enough))
-    given = head in work
-    return [
-        Segment(tuple(steps), head, not given and len(shares) > 1 and at == 0, given or at > 0, enough=enough)
-        for at, steps in enumerate(shares)
-    ]
+def _segments_of(head: str, plan: Plan, work: frozenset[str], converters: int) -> list[SegmentWithHead]:
+    """Return the segments that start from the pixels of `head`."""
+    needed_size = _needed_size(plan, work) if head == SOURCE else None
+    branches = _branches(plan, work, head)
+    if not branches:
+        return []
+    first, *others = _divide(branches, converters, head, head_size(plan, head, needed_size))
+    followers = [PixelsSegment(steps=steps, head=head, needed_size=needed_size) for steps in others]
+    if head in work:  # the inference runs in this attempt, and its pixels come from the denoiser
+        return [PixelsSegment(steps=first, head=head), *followers]
+    if head == SOURCE:
+        return [SourceSegment(steps=first, needed_size=needed_size, shares_head=bool(others)), *followers]
+    return [FileSegment(steps=first, head=head, shares_head=bool(others)), *followers]
 
 
-def at_hand(plan: Plan, head: str, enough: Size | None) -> Size:
-    """Return the size at which the pixels of a head are at hand."""
+def head_size(plan: Plan, head: str, needed_size: Size | None) -> Size:
+    """Return the size of the pixels of `head` in the converter: for a JPEG after shrink on load."""
     source = plan.source
     if head != SOURCE:
         size = plan.by_name[head].size
         assert size is not None  # noqa: S101 (it makes pixels)
         return size
-    if enough is None or source.media_type != "image/jpeg":
+    if needed_size is None or source.media_type != "image/jpeg":
         return source.size
-    return drafted_size(source.size, enough)
+    return reduced_size(source.size, needed_size)
 
 
-def reads_artifacts(step: Step) -> bool:
-    """Say whether a step reads files from storage, rather than what its segment has at hand."""
-    return isinstance(step.operation, Bundler) or (step.operation.reads is Kind.FILE and step.inputs != (SOURCE,))
+def reads_artifacts(step: PlannedStep) -> bool:
+    """Return whether a step reads stored artifacts. All other steps read pixels, or the file of the source."""
+    return isinstance(step.operation, Bundler) or (step.operation.reads is DataKind.FILE and step.inputs != (SOURCE,))
 
 
-def _enough(plan: Plan, work: frozenset[str]) -> Size | None:
-    """Return the size of which no reader of the source's pixels needs more; None where nobody reads them."""
+def _needed_size(plan: Plan, work: frozenset[str]) -> Size | None:
+    """Return the largest width and height that readers of the source's pixels need. None: there are no readers."""
     sizes = [
-        step.params.enough(plan.source.size)
+        step.params.needed_size(plan.source.size)
         for step in plan.steps
         if step.name in work and step.reads_source_pixels and isinstance(step.params, EncodeParams | PixelParams)
     ]
     return (max(width for width, _ in sizes), max(height for _, height in sizes)) if sizes else None
 
 
-def _branches(plan: Plan, work: frozenset[str], head: str) -> list[list[Step]]:
-    """Return the work that begins with `head` as groups that share no pixels but the head's own."""
-    branches: dict[str, list[Step]] = {}
-    root: dict[str, str] = {}
+def _branches(plan: Plan, work: frozenset[str], head: str) -> list[list[PlannedStep]]:
+    """Return the steps of `work` that start from `head`, in groups that share no pixels except the head's."""
+    branches: dict[str, list[PlannedStep]] = {}
+    root: dict[str, str] = {}  # the first step of the branch of each step
     for step in plan.steps:
         if reads_artifacts(step):
             continue
@@ -172,46 +182,47 @@ def _branches(plan: Plan, work: frozenset[str], head: str) -> list[list[Step]]:
         elif read in root and not isinstance(plan.by_name[read].operation, Inference):
             root[step.name] = root[read]
         else:
-            continue  # it begins with another head
+            continue  # it starts from another head
         if step.name in work:
             branches.setdefault(root[step.name], []).append(step)
     return list(branches.values())
 
 
-def _share(branches: list[list[Step]], ways: int, head: str, size: Size) -> list[list[Step]]:
-    """Divide branches by longest processing time first; the first share, which decodes, gets all that reads files.
+def _divide(
+    branches: list[list[PlannedStep]], converters: int, head: str, size: Size,
+) -> list[tuple[PlannedStep, ...]]:  # fmt: skip
+    """Divide branches among converters by longest processing time first.
 
-    `size` is that at which the head's pixels are at hand.
-    Each share begins with its cheapest branch: a result that takes milliseconds does not wait for one of seconds.
+    `size` is the size of the head's pixels in the converter. Branches without cost go to the first share: it has the
+    source's file, which inspectors read, and it decodes the pixels, which offloaded inferences read. Each share runs
+    its cheapest branch first, so that a result of milliseconds does not wait for one of seconds.
     """
-    weighed = sorted(
-        ((sum(_cost(step, head, size) for step in branch), branch) for branch in branches), key=lambda pair: -pair[0]
-    )
-    shares: list[list[tuple[float, list[Step]]]] = []
-    for cost, branch in weighed:
+    costs = [(sum(_cost_ms(step, head, size) for step in branch), branch) for branch in branches]
+    shares: list[list[tuple[float, list[PlannedStep]]]] = []
+    for cost, branch in sorted(costs, key=lambda pair: -pair[0]):
         lightest = min(shares, key=_total, default=None)
-        if lightest is None or (len(shares) < ways and min(cost, _total(lightest)) >= _WORTH_SPLITTING_MS):
+        if lightest is None or (len(shares) < converters and min(cost, _total(lightest)) >= _WORTH_SPLITTING_MS):
             shares.append([(cost, branch)])
         else:
             (lightest if cost else shares[0]).append((cost, branch))
-    return [[step for _, branch in sorted(share, key=lambda pair: pair[0]) for step in branch] for share in shares]
+    return [tuple(step for _, branch in sorted(share, key=lambda pair: pair[0]) for step in branch) for share in shares]
 
 
-def _total(share: list[tuple[float, list[Step]]]) -> float:
+def _total(share: list[tuple[float, list[PlannedStep]]]) -> float:
     return sum(cost for cost, _ in share)
 
 
-def _cost(step: Step, head: str, size: Size) -> float:
-    """Return about how many milliseconds a converter is at the step, an encoder's own resize included."""
-    read = megapixels(size if step.inputs == (head,) else step.size_in)
-    made = megapixels(step.size)
+def _cost_ms(step: PlannedStep, head: str, size: Size) -> float:
+    """Return about how many milliseconds a converter takes for the step, an encoder's own resize included."""
+    megapixels_in = megapixels(size if step.inputs == (head,) else step.size_in)
+    megapixels_out = megapixels(step.size)
     match step.operation:
         case Encoder(cost=cost):
-            resizing = _RESIZING_MS * max(read, made) if step.size != step.size_in else 0.0
-            return resizing + float(cost(step.params)) * made
+            resizing = _RESIZING_MS * max(megapixels_in, megapixels_out) if step.size != step.size_in else 0.0
+            return resizing + float(cost(step.params)) * megapixels_out
         case Inference() if step.name != head:
-            return 0.0  # handed on at once
+            return 0.0  # it runs in the denoiser
         case PixelOperation(cost=cost):
-            return float(cost(step.params)) * max(read, made)
+            return float(cost(step.params)) * max(megapixels_in, megapixels_out)
         case _:
             return 0.0

@@ -1,4 +1,4 @@
-"""Run by Alembic: applies migrations over one connection, one process at a time."""
+"""The environment of Alembic: applies the migrations over one connection, in one process at a time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sqlalchemy import text
 from pixtools.database.connection import engine
 from pixtools.database.tables import Job
 
-_LOCK = 7_105_921  # any number, the same for all who migrate
+_LOCK = 7_105_921  # an arbitrary number, the same in every process that migrates
 
 database = engine(context.config.attributes["database_url"], pool_size=1)
 with database.connect() as connection:
     context.configure(connection=connection, target_metadata=Job.metadata)
     with context.begin_transaction():
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes its time
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a migration of a large table may take longer
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()
 database.dispose()

@@ -1,0 +1,1 @@
+"""PixTools without Ray and HTTP: operations, pictures, jobs and stores."""

@@ -1,7 +1,7 @@
-"""All S3, by the few calls that AWS, MinIO and rclone understand alike.
+"""All S3, by the few calls that behave alike in AWS, MinIO and rclone.
 
-Each key is used once, by one job or one try of a step: an object never changes, and one to which nothing refers can
-be deleted without asking who else may be about to use it.
+Each key is used once, by one job or one try of a step. So an object never changes, and an object to which no record
+refers can be deleted safely: no process will refer to it later.
 """
 
 from __future__ import annotations
@@ -22,103 +22,112 @@ from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
 from pixtools.settings import Settings
 
 SOURCES, ARTIFACTS = "sources/", "artifacts/"
-"""Where in the bucket the two kinds of objects lie."""
+"""Prefixes of the keys of sources and of artifacts."""
 
 DATABASE = "database"
-"""The object that says to which database the bucket belongs."""
+"""Key of the object that contains the id of the database to which the bucket belongs."""
 
 _OUTAGES = (429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Blob:
+    """An object in a listing."""
+
     key: str
     modified_at: datetime
 
 
 def source_key(owner: str, sha256: str, job_id: uuid.UUID) -> str:
-    # Not below the hash: that is an object of version 0001, and where objects are files it cannot be a folder too.
+    """Return the key of the source of a job."""
+    # Version 0001 has objects whose key ends with the hash. In a store that keeps objects as files, such an object
+    # cannot be a folder too, so there is no slash after the hash.
     return f"{SOURCES}{owner}/{sha256}-{job_id}"
 
 
 def part_key(owner: str, sha256: str, job_id: uuid.UUID, name: str) -> str:
-    """Return the key of a further file of a job's request, among the sources."""
+    """Return the key of a part of a job. Parts lie among the sources."""
     return f"{source_key(owner, sha256, job_id)}-{name}"
 
 
 def artifact_key(owner: str, step_key: str, extension: str) -> str:
-    """Return a key for what one try of a step leaves."""
+    """Return a new key for the artifact of one try of a step."""
     return f"{ARTIFACTS}{owner}/{step_key}/{uuid.uuid4().hex}.{extension}"
 
 
 class BlobStore:
-    """Objects in one bucket.
+    """The objects in one bucket.
 
-    Raises ObjectMissing for a key that is not there, StorageRefused where the store says no, StorageDown where it
-    does not answer or asks to be left alone.
+    Every method raises StorageDown if the store does not answer or asks to slow down, and StorageRefused if it refuses
+    the call. Methods that read an object raise ObjectMissing if it does not exist.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._bucket = settings.s3_bucket
         self._ttl = settings.url_ttl
         self._s3 = _client(settings, settings.s3_endpoint_url)
-        # A signature covers the host, so URLs are signed for the address at which a browser reaches S3.
+        # A signature covers the host, so URLs are signed for the address at which browsers reach S3.
         self._public = _client(settings, settings.s3_public_url or settings.s3_endpoint_url)
 
     def ping(self) -> None:
-        with _answering(self._bucket):
+        """List the bucket, to see whether the store answers."""
+        with _translated_errors(self._bucket):
             self._s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
 
     def put(self, key: str, data: bytes | IO[bytes], media_type: str) -> None:
-        # One plain PUT, whatever the size: boto3's transfer manager starts threads for each call, which costs
-        # more than the upload of an ordinary picture, and 5 GB are enough.
-        with _answering(key):
+        """Store an object. `data` may be a file that is open for reading; it is read from its position."""
+        # One plain PUT for every size up to 5 GB. The transfer manager of boto3 starts threads for each call, which
+        # costs more than the upload of an ordinary picture.
+        with _translated_errors(key):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=media_type)
 
     def get(self, key: str) -> bytes:
+        """Return the content of an object."""
         with self.open(key) as body:
             return body.read()
 
     @contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """Open an object for reading as a stream."""
-        with _answering(key):
+        with _translated_errors(key):
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
         try:
             yield body
-        except BotoCoreError as error:  # the stream broke; other errors are the reader's own
+        except BotoCoreError as error:  # the stream broke; every other error comes from the body of the `with`
             raise StorageDown(type(error).__name__) from error
         finally:
             body.close()
 
     def exists(self, key: str) -> bool:
+        """Return whether an object exists."""
         try:
-            with _answering(key):
+            with _translated_errors(key):
                 self._s3.head_object(Bucket=self._bucket, Key=key)
         except ObjectMissing:
             return False
         return True
 
     def pages(self, prefix: str) -> Iterator[list[Blob]]:
-        """Yield the objects below a prefix, some at a time, in the order of their keys' bytes."""
+        """Yield the objects whose key begins with a prefix, page by page, sorted by the bytes of their keys."""
         pages = iter(self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
         while True:
-            with _answering(prefix):
+            with _translated_errors(prefix):
                 page = next(pages, None)
             if page is None:
                 return
             yield [Blob(found["Key"], found["LastModified"]) for found in page.get("Contents", [])]
 
     def delete(self, keys: Collection[str]) -> None:
-        """Delete objects; those that are not there are no error."""
+        """Delete objects. Objects that do not exist are skipped."""
         for key in keys:
-            with _answering(key):
+            with _translated_errors(key):
                 self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
-        """Return a URL that downloads the object as `name` without credentials, and when it ends.
+        """Return a URL that downloads an object as `name` without credentials, and the time at which it expires.
 
-        Name and type are ours to say, by parameters of the signed URL: a store may forget what it was told.
+        Parameters of the signed URL set the name and the media type, because some stores lose those of the upload.
+        `now` is the time by the clock of this machine, which also signs the URL.
         """
         url = self._public.generate_presigned_url(
             "get_object",
@@ -152,10 +161,10 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
             connect_timeout=3,
             read_timeout=15,
             max_pool_connections=16,
-            retries={"mode": "standard", "total_max_attempts": 2},  # in all well below a step's deadline
-            # With a bucket in the host name an endpoint on loopback would have no address.
+            retries={"mode": "standard", "total_max_attempts": 2},  # all tries take less than the deadline of a step
+            # With the bucket in the host name, the host of an endpoint on loopback could not be resolved.
             s3={"addressing_style": "path" if endpoint else "auto"},
-            # The default checksums break ranged and large downloads from stores that do not send them.
+            # The default checksums break ranged and large downloads from stores that send no checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -163,14 +172,15 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
 
 
 @contextmanager
-def _answering(key: str) -> Iterator[None]:
+def _translated_errors(key: str) -> Iterator[None]:
+    """Raise PixTools errors instead of boto3's. `key` is for the message of ObjectMissing."""
     try:
         yield
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
-            raise ObjectMissing(f"There is no object {key}. Submit the image again if it stays so.") from error
+            raise ObjectMissing(f"There is no object {key}. If this error persists, submit the image again.") from error
         kind = StorageDown if error.response["ResponseMetadata"]["HTTPStatusCode"] in _OUTAGES else StorageRefused
-        remedy = "" if kind is StorageDown else ". Look at PIXTOOLS_S3_* where the service runs, and its clock"
+        remedy = "" if kind is StorageDown else ". Check the PIXTOOLS_S3_* variables of the service, and its clock"
         raise kind(f"{error.operation_name}: {error.response['Error'].get('Code')}{remedy}") from error
     except (BotoCoreError, OSError) as error:
         raise StorageDown(type(error).__name__) from error

@@ -1,8 +1,7 @@
-"""Every error that PixTools names: one tree, its facts on the classes.
+"""All errors of PixTools, in one tree.
 
-A class says the HTTP status, the stable code, and whether the same call may succeed later; its docstring is
-the title of the problem. Instances carry what is particular, as positional arguments, so that each survives
-pickling between Ray's processes.
+Each class has an HTTP status, a stable code, and whether the same call may succeed later. Its docstring is the title of
+the problem. An instance has the details as positional arguments, so it can be pickled and sent between Ray's processes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Fault:
-    """One mistake in a request: an RFC 6901 pointer to it, and what is wrong with the remedy."""
+    """One mistake in a request: an RFC 6901 pointer to it, and a sentence that says what is wrong and what to do."""
 
     pointer: str
     detail: str
@@ -26,7 +25,7 @@ class PixToolsError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
-    outage: ClassVar[bool] = False  # it ends by itself: tries that met it are not counted against the step
+    outage: ClassVar[bool] = False  # a server is down or full: tries that fail with it are not counted
     retry_after_s: ClassVar[int | None] = None
 
     def __init__(self, detail: str = "", faults: tuple[Fault, ...] = ()) -> None:
@@ -39,10 +38,11 @@ class PixToolsError(Exception):
 
     @classmethod
     def title(cls) -> str:
+        """Return the title of the problem: the first line of the docstring, without its full stop."""
         return (cls.__doc__ or "").split("\n", 1)[0].rstrip(".")
 
     def problem(self) -> dict[str, Any]:
-        """The error as an RFC 9457 problem."""
+        """Return the error as an RFC 9457 problem."""
         return {
             "type": f"/problems/{self.code}",
             "title": self.title(),
@@ -72,7 +72,7 @@ class NotFound(PixToolsError):
 
 
 class MethodNotAllowed(PixToolsError):
-    """This address does not answer to that method."""
+    """This address does not support this method."""
 
     status, code = 405, "method_not_allowed"
 
@@ -114,13 +114,13 @@ class CorruptImage(PixToolsError):
 
 
 class UnencodableImage(PixToolsError):
-    """The picture does not fit the format that was asked for."""
+    """The picture cannot be encoded in the requested format."""
 
     status, code = 422, "unencodable_image"
 
 
 class GoalOutOfReach(PixToolsError):
-    """The result cannot be made as small as was asked."""
+    """The result cannot be made as small as requested."""
 
     status, code = 422, "goal_out_of_reach"
 
@@ -144,13 +144,13 @@ class JobEnded(PixToolsError):
 
 
 class NothingToRetry(PixToolsError):
-    """No step of this job failed, or nobody may run it again."""
+    """This job has no failed step that can run again."""
 
     status, code = 409, "nothing_to_retry"
 
 
-class LetterClosed(PixToolsError):
-    """The dead letter was redriven or discarded already."""
+class DeadLetterClosed(PixToolsError):
+    """The dead letter was redriven or discarded before."""
 
     status, code = 409, "dead_letter_closed"
 
@@ -168,7 +168,7 @@ class StorageDown(PixToolsError):
 
 
 class StorageRefused(PixToolsError):
-    """Object storage refused the call: its credentials, bucket or clock are not as they should be."""
+    """Object storage refused the call: check its credentials, its bucket and the clock."""
 
     status, code, retryable, retry_after_s = 500, "storage_refused", True, 60
 
@@ -192,13 +192,13 @@ class QueueDown(PixToolsError):
 
 
 class DiskFull(PixToolsError):
-    """The service has no room left on its disk."""
+    """The disk of the service is full."""
 
     status, code, retryable, retry_after_s = 503, "disk_full", True, 60
 
 
 class TooManyStreams(PixToolsError):
-    """More jobs are being followed than this process can serve."""
+    """This process cannot serve more event streams."""
 
     status, code, retryable, retry_after_s = 503, "too_many_streams", True, 5
 
@@ -210,66 +210,66 @@ class NotReady(PixToolsError):
 
 
 class StepTimedOut(PixToolsError):
-    """The step ran past its deadline and was ended."""
+    """The step exceeded its deadline and was stopped."""
 
     status, code = 504, "step_timed_out"
 
 
 class OutOfMemory(PixToolsError):
-    """The step needs more memory than a converter may take."""
+    """The step needs more memory than a converter may use."""
 
     status, code = 422, "out_of_memory"
 
 
 class ConverterCrashed(PixToolsError):
-    """The process that ran the step died, each time it was tried."""
+    """The process that ran the step died too many times."""
 
     status, code = 500, "converter_crashed"
 
 
 class DispatcherLost(PixToolsError):
-    """The process that ran the job died, each time it was tried."""
+    """The process that ran the job died too many times."""
 
     status, code = 500, "dispatcher_lost"
 
 
 class DenoiserDown(PixToolsError):
-    """No denoiser took the picture, or those that did died; the same step may succeed later."""
+    """No denoiser could finish the picture; the same step may succeed later."""
 
     status, code, retryable, retry_after_s = 503, "denoiser_down", True, 5
 
 
 class DenoiserBusy(PixToolsError):
-    """The denoisers have as many pictures as they take; the step waits."""
+    """All denoisers are full; the step waits."""
 
     status, code, retryable, outage, retry_after_s = 503, "denoiser_busy", True, True, 5
 
 
 class WeightsUnusable(PixToolsError):
-    """The file of the denoiser's weights is damaged, or is not what this denoiser runs."""
+    """The weights file of the denoiser is damaged, or this denoiser cannot use it."""
 
     status, code = 500, "weights_unusable"
 
 
 class DeviceMissing(PixToolsError):
-    """The denoiser cannot have the device that it is set to run on."""
+    """The device that the denoiser is configured to use is not available."""
 
     status, code = 500, "device_missing"
 
 
 class LeaseLost(PixToolsError):
-    """Another attempt owns the job now; what this one did is discarded."""
+    """Another attempt owns the job now; the results of this attempt are discarded."""
 
     code = "lease_lost"
 
 
 def is_full(error: OSError) -> bool:
-    """Say whether a disk had no room left."""
+    """Return whether the error means that a disk or a quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _storable(text: str) -> str:
-    """Return text without NULs and halves of surrogate pairs, which libraries put into messages and JSON refuses."""
+    """Replace NULs and unpaired surrogates: some libraries put them into messages, and Postgres cannot store them."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 

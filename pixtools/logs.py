@@ -1,10 +1,95 @@
-"""Where log lines go: to stderr, one event a line, which Ray keeps in a file for each process."""
+"""Log lines: where they go, and how the outage of a server is logged."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+_OUTAGE_INTERVAL_S = 30.0  # between two log lines about one outage
+_ADDRESS = re.compile(r"\S*(?:://|@)\S*")  # a URL, or the part of one that a library took for a host name
 
 
 def to_stderr() -> None:
-    """Set up the logging of a process of ours; does nothing where its host has set up its own."""
+    """Send the log lines of this process to stderr, which Ray keeps in one file per process.
+
+    Does nothing if the process has set up logging already.
+    """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+
+
+def reason(error: BaseException) -> str:
+    """Return why a server does not answer: the first line of the driver's message, without addresses and passwords.
+
+    The driver's error is the cause of `error`. SQLAlchemy wraps it once more and keeps it as `orig`.
+    """
+    cause = error.__cause__ or error
+    cause = getattr(cause, "orig", None) or cause
+    first_line = str(cause).strip().partition("\n")[0]
+    return _ADDRESS.sub("(address)", first_line) or type(cause).__name__
+
+
+class OutageLog:
+    """Logs the outages of one server: when one begins, every 30 s while it lasts, and when it is over.
+
+    All calls of a process that wait for the server share one OutageLog. An outage begins with the first call that
+    fails. It is over when the last waiting call has its answer. Not thread-safe: use it on one event loop.
+    """
+
+    def __init__(self, server: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`server` is its name in the log; `clock` returns seconds."""
+        self._server = server
+        self._clock = clock
+        self._waiting: set[OutageWaiter] = set()
+        self._began_at = 0.0
+        self._logged_at = 0.0
+
+    @contextmanager
+    def waiter(self) -> Iterator[OutageWaiter]:
+        """Surround all tries of one call. Leaving means that the server answered, unless the caller is cancelled."""
+        waiter = OutageWaiter(self)
+        answered = True
+        try:
+            yield waiter
+        except (asyncio.CancelledError, GeneratorExit):
+            answered = False
+            raise
+        finally:
+            self._leave(waiter, answered=answered)
+
+    def failed(self, waiter: OutageWaiter, error: BaseException, doing: str) -> None:
+        """Add a failed try of a waiting call; log it if it begins an outage, or if the last line is 30 s old."""
+        now = self._clock()
+        if not self._waiting:
+            self._began_at = self._logged_at = now
+            log.warning("%s does not answer: doing=%s reason=%s", self._server, doing, reason(error))
+        elif now - self._logged_at >= _OUTAGE_INTERVAL_S:
+            self._logged_at = now
+            log.warning(
+                "%s still does not answer: for_s=%.0f waiting_calls=%d doing=%s reason=%s",
+                self._server, now - self._began_at, len(self._waiting), doing, reason(error),
+            )  # fmt: skip
+        self._waiting.add(waiter)
+
+    def _leave(self, waiter: OutageWaiter, *, answered: bool) -> None:
+        if waiter not in self._waiting:  # it never failed
+            return
+        self._waiting.remove(waiter)
+        if answered and not self._waiting:
+            log.warning("%s answers again: after_s=%.1f", self._server, self._clock() - self._began_at)
+
+
+class OutageWaiter:
+    """One call that is tried until its server answers."""
+
+    def __init__(self, outages: OutageLog) -> None:
+        self._outages = outages
+
+    def failed(self, error: BaseException, doing: str) -> None:
+        """Report a failed try to the log."""
+        self._outages.failed(self, error, doing)

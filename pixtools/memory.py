@@ -1,4 +1,4 @@
-"""How much memory there is, and a process's own limit: what asks for more fails, and the machine goes on."""
+"""The memory of the machine, and a memory limit for one process: its allocations fail before the machine is full."""
 
 from __future__ import annotations
 
@@ -10,47 +10,50 @@ from pathlib import Path
 
 
 def limit(extra_bytes: int) -> None:
-    """Let this process take at most `extra_bytes` more memory of its own than it has now, for good.
+    """Limit the private memory of this process to what it has now plus `extra_bytes`. The limit cannot be raised again.
 
-    RLIMIT_DATA, which counts what a process may write and shares with nobody: pixels in Ray's shared memory are not
-    in it. Python and the codecs meet it as an allocation that fails, hence as a MemoryError.
+    Beyond the limit an allocation fails, in Python and in the codecs, so a MemoryError is raised. The limit is
+    RLIMIT_DATA, which counts private writable memory: pixels in Ray's shared memory do not count.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = own_bytes() + extra_bytes
+    limit_bytes = own_bytes() + extra_bytes
     if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        limit_bytes = min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
 
 
 def trim() -> None:
-    """Give back to the machine what glibc keeps of memory that was freed; it takes some 20 ms after large pictures."""
+    """Return freed memory that glibc still holds to the machine. Takes about 20 ms after large pictures."""
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def of_node() -> int:
-    """Return the bytes of memory that this machine has, or the container that we run in."""
+    """Return the memory of this machine in bytes, or the memory limit of the container that the process runs in."""
     return min([_kilobytes("/proc/meminfo", "MemTotal:") * 1024, *_limits_of_cgroups(Path("/proc/self/cgroup"))])
 
 
 def _limits_of_cgroups(membership: Path, root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Yield the limits of our cgroups, version 1 or 2, and of those that they are in."""
+    """Yield the memory limits of the cgroups of this process, version 1 or 2, and of all cgroups around them.
+
+    `membership` is the file that names the cgroups of the process, `root` the folder of the cgroup file system.
+    """
     for line in membership.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        # A container sees its own cgroup as the root; the path may then be the host's, and not be there.
+        # A container sees its own cgroup as the root. The path may be the host's, and not exist in the container.
         folder = root / controllers / path.lstrip("/")
         for group in (folder, *folder.parents):
             for name in ("memory.max", "memory.limit_in_bytes"):
-                with suppress(OSError, ValueError):  # a limit that is not set reads `max`
+                with suppress(OSError, ValueError):  # the file is missing, or holds `max`: no limit
                     yield int((group / name).read_text())
             if group == root:
                 break
 
 
 def own_bytes() -> int:
-    """Return the bytes that this process may write and shares with nobody."""
+    """Return the private writable memory of this process in bytes."""
     return _kilobytes("/proc/self/status", "VmData:") * 1024
 
 

@@ -1,4 +1,8 @@
-"""How long a job waits before it is tried again."""
+"""The retry rules: the pauses between tries, and how often a call is tried.
+
+Whether an error is worth a retry is not decided here: `retryable` and `outage` on its class say that (`errors.py`). How
+often a step is tried in all is a setting (`max_attempts`, `max_crashes`).
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,59 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 
-from pixtools.database.tables import Step
+from pixtools.jobs.records import StepRecord
 from pixtools.states import STEP_ENDED
 
+STORE_PAUSE_S = 1.0
+"""Pause between two calls of a database or Redis that does not answer."""
+
+LOOP_PAUSE_S = 1.0
+"""Pause of a dispatcher loop after an unexpected error, so that a bug does not keep a CPU busy."""
+
+REDRIVE_PAUSE_S = 10.0
+"""Pause of the dead-letter queue after an unexpected error in a redrive."""
+
+CONVERTER_CALL_TRIES = 3
+"""Tries of one converter call. A try counts if its converter had died before it began with the work."""
+
+CONVERTER_START_PAUSE_S = 1.0
+"""Pause after a converter failed to start: a broken node should not be asked without a break."""
+
+DENOISER_PAUSES_S = (1.0, 3.0, 10.0, 30.0, 30.0)
+"""Pauses after each failed try of one picture at the denoiser.
+
+A replica that fails or dies is not the picture's fault. Together the pauses are longer than Serve needs to replace a
+replica that fails its health checks.
+"""
+
+QUEUE_REPLACEMENT_TIMEOUT_S = 120.0
+"""Time to replace a dead-letter queue of other code or settings. A busy machine takes long to start an actor."""
+
+QUEUE_ANSWER_TIMEOUT_S = 30.0
+"""Time that a dead-letter queue gets to tell its build while it is replaced."""
+
+QUEUE_REPLACEMENT_PAUSE_S = 0.2
+"""Pause between two tries to replace the dead-letter queue."""
+
 _RETRY_CAP_S = 300.0
-_AFTER_AN_OUTAGE = 3  # it may end any moment: the delay stays below 2^3 seconds
+_TRIES_AFTER_OUTAGE = 3  # an outage may end at any moment: the delay stays below 2^3 seconds
 
 
-def backoff(steps: Sequence[Step]) -> timedelta:
-    """Return how long a job waits for its next attempt, by what its steps have met so far."""
-    waiting = [step for step in steps if step.state not in STEP_ENDED]
-    tries = max((step.failures + crash_tries(step.crashes) for step in waiting), default=0)
-    if tries == 0 and any(step.error is not None and step.crashes == 0 for step in waiting):
-        tries = _AFTER_AN_OUTAGE
+def backoff(steps: Sequence[StepRecord]) -> timedelta:
+    """Return how long a job waits for its next attempt. The step with the most tries so far decides."""
+    open_steps = [step for step in steps if step.state not in STEP_ENDED]
+    tries = max((step.failures + crash_tries(step.crashes) for step in open_steps), default=0)
+    if tries == 0 and any(step.error is not None and step.crashes == 0 for step in open_steps):
+        tries = _TRIES_AFTER_OUTAGE
     return jitter(tries)
 
 
 def crash_tries(crashes: int) -> int:
-    """Count crashes as tries to wait for: the first may be anybody's fault, and the next try need not wait."""
+    """Return as how many tries crashes count. The first crash is free: another step may have caused it."""
     return max(0, crashes - 1)
 
 
 def jitter(tries: int) -> timedelta:
-    """Return a delay with full jitter: anything up to 2^tries seconds, at most five minutes; none before a try."""
-    most = min(2.0 ** min(tries, 16), _RETRY_CAP_S) if tries else 0.0
-    return timedelta(seconds=random.uniform(0, most))  # noqa: S311 (jitter, not a secret)
+    """Return a random delay between 0 and 2^tries seconds (full jitter), at most five minutes; 0 for no tries."""
+    longest_s = min(2.0 ** min(tries, 16), _RETRY_CAP_S) if tries else 0.0
+    return timedelta(seconds=random.uniform(0, longest_s))  # noqa: S311 (jitter, not a secret)

@@ -1,6 +1,7 @@
 """The states of jobs, steps and dead letters, and every move that is allowed between them.
 
-moves.py derives the guards of all updates from these tables; nothing else decides what may follow what.
+`pixtools/database/transitions.py` derives the guards of all updates from these tables. No other code decides which
+state may follow which.
 """
 
 from __future__ import annotations
@@ -10,44 +11,51 @@ from typing import TypeVar
 
 
 class JobState(StrEnum):
-    QUEUED = "queued"  # accepted by ingress, or put back by a retry, a rescue, a hand-over or a redrive
-    RUNNING = "running"  # claimed by a dispatcher, whose lease is renewed until the job settles
-    SUCCEEDED = "succeeded"  # the dispatcher settled it: every step has its result
-    PARTIAL = "partial"  # as FAILED, but some steps have a result
-    FAILED = "failed"  # the dispatcher settled it, or the sweeper gave it up: no step has a result
-    CANCELLED = "cancelled"  # its owner cancelled it before it settled
-    EXPIRED = "expired"  # past its retention: the record stays, the artifacts are gone
+    """The state of a job. Each comment says who sets it, and when."""
+
+    QUEUED = "queued"  # by ingress; by a dispatcher, the sweeper or the dead-letter queue that puts the job back
+    RUNNING = "running"  # by the dispatcher that claims it
+    SUCCEEDED = "succeeded"  # by the dispatcher: every step has its result
+    PARTIAL = "partial"  # by the dispatcher or the sweeper: some steps have a result and some have none
+    FAILED = "failed"  # by the dispatcher or the sweeper: no step has a result
+    CANCELLED = "cancelled"  # by ingress, for the owner, before the job ended
+    EXPIRED = "expired"  # by the reconciler after the retention: the record stays, its artifacts are released
 
 
 class StepState(StrEnum):
-    WAITING = "waiting"  # its inputs are not ready, or it is to be tried again
-    RUNNING = "running"  # a converter is at it
+    """The state of a step. Each comment says when it is set."""
+
+    WAITING = "waiting"  # it was accepted, or it will be tried again
+    RUNNING = "running"  # a converter or a denoiser works on it
     SUCCEEDED = "succeeded"  # its result is stored
-    CACHED = "cached"  # the same work had been done before: nothing ran
-    FAILED = "failed"  # out of attempts, or not worth another; it has a dead letter
-    SKIPPED = "skipped"  # a step that it reads failed
+    CACHED = "cached"  # its result existed before, or no other step needs its pixels: it did not run
+    FAILED = "failed"  # it failed permanently; it has a dead letter
+    SKIPPED = "skipped"  # a step that it reads failed permanently
     CANCELLED = "cancelled"  # its job was cancelled
 
 
-class LetterState(StrEnum):
-    WAITING = "waiting"  # a step was given up; somebody is to decide
-    REDRIVING = "redriving"  # asked for; its turn comes at a bounded rate
-    REDRIVEN = "redriven"  # the step is back in the queue; should it be given up again, that is another letter
-    DISCARDED = "discarded"  # the failure was accepted
+class DeadLetterState(StrEnum):
+    """The state of a dead letter. Each comment says when it is set."""
+
+    WAITING = "waiting"  # the step failed permanently; the owner has to decide
+    REDRIVING = "redriving"  # the owner requested a redrive; the dead-letter queue limits the rate
+    REDRIVEN = "redriven"  # the step waits again; if it fails permanently again, it gets a new dead letter
+    DISCARDED = "discarded"  # the owner accepted the failure, or cancelled the job
 
 
-class Happening(StrEnum):
-    """What the history of a step tells, its successes apart."""
+class StepEventKind(StrEnum):
+    """An event in the history of a step. Successful tries are not in it."""
 
     FAILED = "failed"  # a try failed
-    CRASHED = "crashed"  # a converter died under it
-    LOST = "lost"  # its dispatcher died
-    BURIED = "buried"  # it was given up and became a dead letter
+    CRASHED = "crashed"  # a converter died while it ran the step
+    LOST = "lost"  # the dispatcher died while the step ran
+    # The value is stored in the database and published by the API, so it keeps its first spelling.
+    FAILED_PERMANENTLY = "buried"  # the step ended without a result and got a dead letter
     REDRIVEN = "redriven"
     DISCARDED = "discarded"
 
 
-State = TypeVar("State", JobState, StepState, LetterState)
+State = TypeVar("State", JobState, StepState, DeadLetterState)
 
 JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
@@ -75,27 +83,27 @@ STEP_MOVES: dict[StepState, frozenset[StepState]] = {
     StepState.CANCELLED: frozenset(),
 }
 
-LETTER_MOVES: dict[LetterState, frozenset[LetterState]] = {
-    LetterState.WAITING: frozenset({LetterState.REDRIVING, LetterState.DISCARDED}),
-    LetterState.REDRIVING: frozenset({LetterState.REDRIVEN, LetterState.DISCARDED}),
-    LetterState.REDRIVEN: frozenset(),
-    LetterState.DISCARDED: frozenset(),
+DEAD_LETTER_MOVES: dict[DeadLetterState, frozenset[DeadLetterState]] = {
+    DeadLetterState.WAITING: frozenset({DeadLetterState.REDRIVING, DeadLetterState.DISCARDED}),
+    DeadLetterState.REDRIVING: frozenset({DeadLetterState.REDRIVEN, DeadLetterState.DISCARDED}),
+    DeadLetterState.REDRIVEN: frozenset(),
+    DeadLetterState.DISCARDED: frozenset(),
 }
 
-LETTER_OPEN = frozenset({LetterState.WAITING, LetterState.REDRIVING})
+DEAD_LETTER_OPEN = frozenset({DeadLetterState.WAITING, DeadLetterState.REDRIVING})
 JOB_ENDED = frozenset(state for state in JobState if state not in (JobState.QUEUED, JobState.RUNNING))
 STEP_DONE = frozenset({StepState.SUCCEEDED, StepState.CACHED})
 STEP_WITHOUT_RESULT = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED})
 STEP_ENDED = frozenset(state for state in StepState if state not in (StepState.WAITING, StepState.RUNNING))
 
 
-def origins(moves: dict[State, frozenset[State]], to: State) -> list[State]:
-    """Return the states from which a record may move to `to`."""
+def states_before(moves: dict[State, frozenset[State]], to: State) -> list[State]:
+    """Return the states from which `moves` allows a move to `to`."""
     return [state for state, following in moves.items() if to in following]
 
 
-def settled(steps: list[StepState], results: int) -> JobState:
-    """Return the state of a job all of whose steps have ended, `results` of them with an artifact."""
+def job_state_after(steps: list[StepState], results: int) -> JobState:
+    """Return the state in which a job ends whose steps have all ended, `results` of them with an artifact."""
     if all(state in STEP_DONE for state in steps):
         return JobState.SUCCEEDED
     return JobState.PARTIAL if results else JobState.FAILED

@@ -1,0 +1,1 @@
+"""The HTTP service on Ray Serve: ingress, denoiser deployment, and the command line `pixtools`."""

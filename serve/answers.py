@@ -1,4 +1,7 @@
-"""Records → answers: the JSON of the API, and where its presigned URLs are minted."""
+"""The JSON bodies of the API about jobs, built from the records of the stores. Download URLs are signed here.
+
+Signing a URL takes CPU time. Call `job_answer` in a thread, never on the event loop.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,21 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, PlainSerializer
+from starlette.responses import Response
 
 from dag.plan import file_name
 from pixtools.blob_store import BlobStore
-from pixtools.database.job_store import JobView
-from pixtools.database.tables import Artifact, Job, Step
 from pixtools.errors import ArtifactLost
+from pixtools.jobs.records import ArtifactRecord, JobRecord, StepRecord
+from pixtools.jobs.views import JobSummary, JobView
 from pixtools.operations import OPERATIONS
 from pixtools.states import STEP_ENDED, JobState, StepState
 from serve.problems import Problem
 
-_LOST = ArtifactLost("Submit the image again to have it made anew.").problem()
+_LOST = ArtifactLost("Submit the image again to make the file again.").problem()
 
 Time = Annotated[datetime, PlainSerializer(lambda time: time.astimezone(UTC).isoformat().replace("+00:00", "Z"))]
+"""A time with its time zone, written in UTC as ISO 8601 with the suffix `Z`."""
 
 
 class ArtifactAnswer(BaseModel):
@@ -36,6 +41,8 @@ class ArtifactAnswer(BaseModel):
 
 
 class StepAnswer(BaseModel):
+    """A step. `queued_ms` is the time between the creation of the job and the first start of the step."""
+
     op: str
     input: list[str]
     params: dict[str, Any]
@@ -50,6 +57,8 @@ class StepAnswer(BaseModel):
 
 
 class SourceAnswer(BaseModel):
+    """The uploaded image."""
+
     name: str
     media_type: str
     width: int
@@ -59,19 +68,23 @@ class SourceAnswer(BaseModel):
 
 
 class PartAnswer(BaseModel):
-    """A file that came beside the image."""
+    """A further file of the request, beside the image."""
 
     media_type: str
     bytes: int
     sha256: str
 
 
-class Progress(BaseModel):
+class JobProgress(BaseModel):
+    """How many steps have ended, and how many there are."""
+
     done: int
     total: int
 
 
 class JobAnswer(BaseModel):
+    """A job with its steps and results."""
+
     id: uuid.UUID
     state: JobState
     batch: uuid.UUID | None
@@ -80,55 +93,117 @@ class JobAnswer(BaseModel):
     expires_at: Time | None
     source: SourceAnswer
     parts: dict[str, PartAnswer]
-    progress: Progress
+    progress: JobProgress
     steps: dict[str, StepAnswer]
 
 
-class JobList(BaseModel):
-    """Jobs, newest first; `next` is the cursor of the page that follows, if there is one."""
+class StepSummaryAnswer(BaseModel):
+    """A step as lists of jobs show it."""
 
-    jobs: list[JobAnswer]
+    op: str
+    state: StepState
+
+
+class JobSummaryAnswer(BaseModel):
+    """A job as lists of jobs show it. Read the job by its id to get its results and their download URLs."""
+
+    id: uuid.UUID
+    state: JobState
+    batch: uuid.UUID | None
+    created_at: Time
+    finished_at: Time | None
+    expires_at: Time | None
+    source: SourceAnswer
+    progress: JobProgress
+    steps: dict[str, StepSummaryAnswer]
+
+
+class JobList(BaseModel):
+    """Summaries of jobs, newest first. `next` is the cursor of the next page, or null on the last page."""
+
+    jobs: list[JobSummaryAnswer]
     next: uuid.UUID | None
 
 
+def json_response(answer: BaseModel, status: int = 200) -> Response:
+    """Return the response whose body is `answer`.
+
+    A route that returns the model itself makes FastAPI validate it a second time, which costs more than all other
+    work of the route.
+    """
+    return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
 def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
+    """Return the body for one job, with newly signed download URLs."""
+    now = datetime.now(UTC)  # the clock of this machine: it also signs the URLs, so it decides when they expire
     job = view.job
-    now = datetime.now(UTC)  # for the ends of URLs, which the signer's own clock decides
     return JobAnswer(
         id=job.id,
-        state=JobState(job.state),
+        state=job.state,
         batch=job.batch,
         created_at=job.created_at,
         finished_at=job.finished_at,
         expires_at=job.expires_at,
-        source=SourceAnswer(
-            name=job.source_name,
-            media_type=job.source_media_type,
-            width=job.source_width,
-            height=job.source_height,
-            bytes=job.source_bytes,
-            sha256=job.source_sha256,
-        ),
+        source=_source(job),
         parts={
             part.name: PartAnswer(media_type=part.media_type, bytes=part.bytes, sha256=part.sha256)
             for part in view.parts
         },
-        progress=Progress(done=sum(step.state in STEP_ENDED for step in view.steps), total=len(view.steps)),
+        progress=_progress([step.state for step in view.steps]),
         steps={step.name: _step(job, step, view.artifacts.get(step.name), blobs, now) for step in view.steps},
     )
 
 
-def _step(job: Job, step: Step, artifact: Artifact | None, blobs: BlobStore, now: datetime) -> StepAnswer:
+def job_list(summaries: list[JobSummary], limit: int) -> JobList:
+    """Return a page of at most `limit` jobs. `summaries` has one more if another page follows."""
+    following = summaries[limit - 1].job.id if len(summaries) > limit else None
+    return JobList(jobs=[_summary(summary) for summary in summaries[:limit]], next=following)
+
+
+def _summary(summary: JobSummary) -> JobSummaryAnswer:
+    job = summary.job
+    return JobSummaryAnswer(
+        id=job.id,
+        state=job.state,
+        batch=job.batch,
+        created_at=job.created_at,
+        finished_at=job.finished_at,
+        expires_at=job.expires_at,
+        source=_source(job),
+        progress=_progress([step.state for step in summary.steps]),
+        steps={step.name: StepSummaryAnswer(op=step.op, state=step.state) for step in summary.steps},
+    )
+
+
+def _source(job: JobRecord) -> SourceAnswer:
+    return SourceAnswer(
+        name=job.source_name,
+        media_type=job.source_media_type,
+        width=job.source_width,
+        height=job.source_height,
+        bytes=job.source_bytes,
+        sha256=job.source_sha256,
+    )
+
+
+def _progress(states: list[StepState]) -> JobProgress:
+    return JobProgress(done=sum(state in STEP_ENDED for state in states), total=len(states))
+
+
+def _step(
+    job: JobRecord, step: StepRecord, artifact: ArtifactRecord | None, blobs: BlobStore, now: datetime
+) -> StepAnswer:
     lost = artifact is not None and artifact.lost_at is not None
-    waited = step.started_at - job.created_at if step.started_at else None
+    queued = step.started_at - job.created_at if step.started_at else None
     return StepAnswer(
         op=step.op,
-        input=step.inputs,
+        input=list(step.inputs),
         params=step.params,
-        state=StepState(step.state),
+        state=step.state,
         cached=step.state == StepState.CACHED,
         attempt=step.attempt,
-        queued_ms=round(waited.total_seconds() * 1000) if waited is not None else None,
+        queued_ms=round(queued.total_seconds() * 1000) if queued is not None else None,
         run_ms=step.run_ms,
         error=Problem.model_validate(step.error or _LOST) if step.error or lost else None,
         artifact=_artifact(job, step, artifact, blobs, now) if artifact and not lost else None,
@@ -136,12 +211,14 @@ def _step(job: Job, step: Step, artifact: Artifact | None, blobs: BlobStore, now
     )
 
 
-def _artifact(job: Job, step: Step, artifact: Artifact, blobs: BlobStore, now: datetime) -> ArtifactAnswer:
+def _artifact(
+    job: JobRecord, step: StepRecord, artifact: ArtifactRecord, blobs: BlobStore, now: datetime
+) -> ArtifactAnswer:
     name = file_name(job.source_name, step.name, OPERATIONS[step.op].extension)
-    url, ends = blobs.url(artifact.blob_key, name, artifact.media_type, now)
+    url, expires_at = blobs.url(artifact.blob_key, name, artifact.media_type, now)
     return ArtifactAnswer(
         url=url,
-        url_expires_at=ends,
+        url_expires_at=expires_at,
         name=name,
         media_type=artifact.media_type,
         width=artifact.width,

@@ -1,6 +1,6 @@
-"""The wiring: settings are read once, everything is built from them, and the HTTP application is put together.
+"""Builds the HTTP application: reads the settings once, creates all collaborators, and connects the routes.
 
-Ray Serve calls `create` inside each replica; importing this module starts nothing.
+Ray Serve calls `create` in each ingress replica. Importing this module starts nothing.
 """
 
 from __future__ import annotations
@@ -26,30 +26,34 @@ from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.database.job_store import JobStore
 from pixtools.redis.hints import Hints
-from pixtools.redis.idempotency_cache import AnswerCache
+from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
-from serve import problems, routes
+from serve import problems
 from serve.catalog import catalog
+from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
 from serve.health import Health
 from serve.intake import Intake
+from serve.job_routes import JobRoutes
 from serve.progress import ProgressFeed
 from serve.security_headers import SecurityHeaders
+from serve.service_routes import ServiceRoutes
 
 STATIC = Path(__file__).parent.parent / "static"
-_THREADS_ON_THE_DATABASE = 10
+_DATABASE_CONNECTIONS = 10
 
 
 def create() -> ASGIApp:
     """Build the application from the environment."""
     logs.to_stderr()
     settings = Settings()
-    database = Database(settings, pool_size=_THREADS_ON_THE_DATABASE, name="ingress")
+    database = Database(settings, pool_size=_DATABASE_CONNECTIONS, name="ingress")
     store = JobStore(database, settings)
     blobs = BlobStore(settings)
-    answers = AnswerCache(settings)
+    answers = IdempotencyCache(settings)
     hints = Hints(settings)
-    feed = ProgressFeed(store, hints, settings.poll.total_seconds())
+    feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
+    letters = DeadLetters(DeadLetterStore(database), fleet, settings.dead_letter_retention)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,12 +74,13 @@ def create() -> ASGIApp:
         redoc_url=None,
     )
     problems.install(app)
-    letters = DeadLetters(settings, DeadLetterStore(database))
-    app.include_router(routes.jobs(Intake(settings, store, blobs, answers, hints), store, blobs, feed, hints, letters))
-    app.include_router(routes.dead_letters(letters))
-    app.include_router(routes.service(catalog(settings), Health(database, store, blobs, answers, settings)))
+    intake = Intake(settings, store, blobs, answers, hints)
+    app.include_router(JobRoutes(intake, store, blobs, feed, hints, letters).router())
+    app.include_router(DeadLetterRoutes(letters).router())
+    health = Health(database, store, blobs, answers, settings)
+    app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
-    # Around everything: the answers to unexpected errors come from outside an application's own middleware.
+    # Outermost: FastAPI answers unexpected errors outside the middleware that is added to it.
     return SecurityHeaders(app, images_from=_origin(settings))
 
 
@@ -86,14 +91,14 @@ def _serve_pages(app: FastAPI) -> None:
     app.add_api_route("/", lambda: page("index.html"), include_in_schema=False)
     app.add_api_route("/docs", lambda: page("docs.html"), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), "static")
-    # Swagger UI from a package, so that the docs need no other host.
+    # Swagger UI comes from an installed package, so that the page needs no other host.
     spec = find_spec("fastapi_offline")
     assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (a pinned dependency)
     app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), "docs")
 
 
 def _origin(settings: Settings) -> str:
-    """Return where a browser fetches pictures from, for the page's content security policy."""
+    """Return the origins that the content security policy lets the page load pictures from."""
     address = settings.s3_public_url or settings.s3_endpoint_url
     if address is None:
         return f"https://*.s3.{settings.s3_region}.amazonaws.com https://{settings.s3_bucket}.s3.amazonaws.com"

@@ -1,4 +1,4 @@
-"""What the service can do, for forms and scripts: operations with their parameter schemas, and the limits."""
+"""The catalog: operations with the JSON Schemas of their parameters, and the limits. Forms and scripts read it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pydantic import BaseModel
 
 from pixtools.imaging.formats import MEDIA_TYPES
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base.kinds import AnyOperation, Kind
+from pixtools.operations.base.kinds import AnyOperation, DataKind
 from pixtools.settings import Settings
 
 
 class LimitsAnswer(BaseModel):
+    """The limits of a request. Sides and pixels are those of the image and of every result."""
+
     upload_bytes: int
     pixels: int
     side: int
@@ -20,25 +22,27 @@ class LimitsAnswer(BaseModel):
     steps: int
     parts: int  # files beside the image
     part_pixels: int
-    step_seconds: float  # what takes longer is ended
+    step_seconds: float  # a step that runs longer is ended
 
 
 class InputAnswer(BaseModel):
-    """How many inputs an operation reads and of what kind; `max` is null where there is no bound."""
+    """How many inputs an operation reads and of what kind; `max` is null if there is no maximum."""
 
-    kind: Kind
+    kind: DataKind
     min: int
     max: int | None
 
 
 class OutputAnswer(BaseModel):
-    """What it makes; the media type is that of the file it leaves."""
+    """The kind of result that an operation makes, and the media type of its file."""
 
-    kind: Kind
+    kind: DataKind
     media_type: str
 
 
 class OperationAnswer(BaseModel):
+    """One operation."""
+
     op: str
     title: str
     summary: str
@@ -48,12 +52,15 @@ class OperationAnswer(BaseModel):
 
 
 class Catalog(BaseModel):
+    """Everything that a form for jobs needs to know."""
+
     limits: LimitsAnswer
     media_types: list[str]
     operations: list[OperationAnswer]
 
 
 def catalog(settings: Settings) -> Catalog:
+    """Return the catalog of a service with these settings."""
     return Catalog(
         limits=LimitsAnswer(
             upload_bytes=settings.max_upload_bytes,
@@ -66,16 +73,32 @@ def catalog(settings: Settings) -> Catalog:
             step_seconds=settings.step_deadline.total_seconds(),
         ),
         media_types=list(MEDIA_TYPES.values()),
-        operations=[_operation(operation) for operation in OPERATIONS.values()],
+        operations=[_operation(operation, settings.max_side) for operation in OPERATIONS.values()],
     )
 
 
-def _operation(operation: AnyOperation) -> OperationAnswer:
+def _operation(operation: AnyOperation, max_side: int) -> OperationAnswer:
     return OperationAnswer(
         op=operation.name,
         title=operation.title,
         summary=operation.summary,
         input=InputAnswer(kind=operation.reads, min=1, max=operation.max_inputs),
         output=OutputAnswer(kind=operation.makes, media_type=operation.media_type),
-        parameters=operation.params.model_json_schema(),
+        parameters=_with_max_side(operation.params.model_json_schema(), max_side),
     )
+
+
+def _with_max_side(schema: Any, max_side: int) -> Any:
+    """Return a copy of a JSON Schema whose sides of pictures have a maximum: the limit is a setting of the service.
+
+    A schema of a side has the format `side`. It may stand anywhere below `schema`.
+    """
+    match schema:
+        case {"format": "side"}:
+            return {**schema, "maximum": max_side}
+        case dict():
+            return {key: _with_max_side(value, max_side) for key, value in schema.items()}
+        case list():
+            return [_with_max_side(value, max_side) for value in schema]
+        case _:
+            return schema

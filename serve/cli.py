@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pixtools.database import migrate as migrations
 from pixtools.local import up as local
 from pixtools.local.local_error import LocalError
 from pixtools.local.local_settings import LocalSettings
+from pixtools.settings import Duration, Settings
 from serve.dead_letters_cli import dead_letters
 
 _CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
+_DRAIN_TIMEOUT: timedelta = Settings.model_fields["drain_timeout"].default
+
+
+class DurationType(click.ParamType[timedelta]):
+    """A time span as settings take it: a number of seconds, or ISO 8601 such as `PT30S`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the time span. Fails if `value` is not valid."""
+        try:
+            duration: timedelta = TypeAdapter(Duration).validate_python(value)
+        except ValidationError as error:
+            self.fail(f"{value!r}: {error.errors()[0]['msg']}", param, ctx)
+        return duration
 
 
 @click.group()
@@ -27,9 +44,9 @@ def main() -> None:
     "--config",
     type=click.Path(path_type=Path),
     default=_CONFIG,
-    help="The Serve configuration to deploy. Default: the project's own.",
+    help="The Serve configuration to deploy. Default: the one that comes with PixTools.",
 )
-@click.option("--parent", type=int, help="End when this process, the caller, ends.")
+@click.option("--parent", type=int, help="Stop when the process with this id, the caller, ends.")
 def up(config: Path, parent: int | None) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     try:
@@ -40,36 +57,42 @@ def up(config: Path, parent: int | None) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Bring the database at PIXTOOLS_DATABASE_URL up to date."""
+    """Migrate the database at PIXTOOLS_DATABASE_URL to the newest version."""
     url = _settings().database_url
     if url is None:
-        raise click.ClickException("Set PIXTOOLS_DATABASE_URL; `pixtools up` migrates a database of its own.")
+        raise click.ClickException("Set PIXTOOLS_DATABASE_URL. `pixtools up` migrates its own database.")
     migrations.upgrade(url.get_secret_value())
 
 
 @main.command()
 @click.option(
+    "--timeout",
     "--patience",
-    type=float,
-    envvar="PIXTOOLS_DRAIN",
-    default=20,
-    show_default=True,
-    help="Seconds that running jobs have to end; PIXTOOLS_DRAIN sets it too.",
+    "timeout",
+    type=DurationType(),
+    envvar=["PIXTOOLS_DRAIN_TIMEOUT", "PIXTOOLS_DRAIN"],
+    default=_DRAIN_TIMEOUT,
+    show_default=f"{_DRAIN_TIMEOUT.total_seconds():g}",
+    help="How long running jobs may go on: seconds, or ISO 8601 such as PT30S. PIXTOOLS_DRAIN_TIMEOUT sets it too. "
+    "--patience is an earlier name.",
 )
-def drain(patience: float) -> None:
-    """Let running jobs end and hand the others back, before the cluster at RAY_ADDRESS is stopped."""
-    import ray  # noqa: PLC0415 (takes a second, which the other commands need not pay)
+def drain(timeout: timedelta) -> None:
+    """Stop all dispatchers before the cluster at RAY_ADDRESS is stopped.
+
+    Running jobs may finish within the timeout. All other jobs go back to the queue.
+    """
+    import ray  # noqa: PLC0415 (the import takes a second, and no other command needs it)
 
     from actors import fleet  # noqa: PLC0415
 
     try:
         ray.init(address="auto", log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:
-        raise click.ClickException(f"There is no Ray cluster at RAY_ADDRESS, or it refuses us: {error}") from error
-    left = fleet.drain(patience)
+        raise click.ClickException(f"RAY_ADDRESS leads to no Ray cluster, or it refuses us: {error}") from error
+    left = fleet.drain(timeout.total_seconds())
     ray.shutdown()
     if left:
-        raise click.ClickException(f"Still there after {patience:g} s: {', '.join(left)}.")
+        raise click.ClickException(f"Still running after {timeout.total_seconds():g} s: {', '.join(left)}.")
 
 
 main.add_command(dead_letters)
@@ -80,4 +103,4 @@ def _settings() -> LocalSettings:
         return LocalSettings()
     except ValidationError as error:
         lines = (f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise click.ClickException("\n".join(["The environment sets PixTools wrongly:", *lines])) from error
+        raise click.ClickException("\n".join(["These settings from the environment are not valid:", *lines])) from error

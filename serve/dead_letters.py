@@ -1,37 +1,36 @@
-"""Dead letters over HTTP: reads go to the store, decisions to the queue."""
+"""Dead letters over HTTP: reads come from the store, and the dead-letter queue carries decisions out."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from actors import fleet
-from pixtools.database.dead_letter_store import DeadLetterStore, LetterView, Selection
+from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.jobs.dead_letters import DeadLetterSelection, DeadLetterView
 from pixtools.operations import OPERATIONS
-from pixtools.settings import Settings
-from pixtools.states import LETTER_OPEN, Happening, LetterState
+from pixtools.states import DEAD_LETTER_OPEN, DeadLetterState, StepEventKind
 from serve.answers import Time
 from serve.problems import Problem
 
 
-class HappeningAnswer(BaseModel):
-    """What befell the step; its error where a try failed or the step was given up."""
+class StepEventAnswer(BaseModel):
+    """One entry in the history of a step. `error` is set if a try failed or the step failed permanently."""
 
     at: Time
     attempt: int
-    what: Happening
+    what: StepEventKind
     error: Problem | None
 
 
-class LetterAnswer(BaseModel):
-    """A step out of attempts; `history` begins with the first try that went wrong."""
+class DeadLetterAnswer(BaseModel):
+    """A step that is out of attempts. `history` begins with its first failed try."""
 
     id: uuid.UUID
-    state: LetterState
+    state: DeadLetterState
     job: uuid.UUID
     step: str
     op: str
@@ -40,87 +39,106 @@ class LetterAnswer(BaseModel):
     error: Problem
     created_at: Time
     expires_at: Time
-    history: list[HappeningAnswer]
+    history: list[StepEventAnswer]
 
 
-class LetterList(BaseModel):
-    """Dead letters, newest first; `next` is the cursor of the page that follows, if there is one."""
+class DeadLetterList(BaseModel):
+    """Dead letters, newest first. `next` is the cursor of the next page, or null on the last page."""
 
-    dead_letters: list[LetterAnswer]
+    dead_letters: list[DeadLetterAnswer]
     next: uuid.UUID | None
 
 
 class SelectionForm(BaseModel):
-    """Which dead letters are meant: those that meet all that is given, or `all` that are open."""
+    """Selects the dead letters that match every given field, or with `all` every open one."""
 
     model_config = ConfigDict(extra="forbid")
 
     job: uuid.UUID | None = Field(None, description="of this job")
     op: str | None = Field(None, description="whose step has this operation")
     code: str | None = Field(None, description="with this error, such as `corrupt_image`")
-    all: Literal[True] | None = Field(None, description="every one, whatever it is")
+    all: Literal[True] | None = Field(None, description="every open dead letter")
 
     @field_validator("op")
     @classmethod
     def _is_known(cls, op: str | None) -> str | None:
         if op is not None and op not in OPERATIONS:
-            raise ValueError(f"is no operation; use one of {', '.join(OPERATIONS)}")
+            raise ValueError(f"is not an operation; use one of {', '.join(OPERATIONS)}")
         return op
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
-        # A script whose variable is empty must not decide about everything.
+        # Without this check a script whose variable is empty would decide on all dead letters.
         narrowed = any(value is not None for value in (self.job, self.op, self.code))
         if narrowed == bool(self.all):
-            raise ValueError("say which are meant: by some of job, op and code, or by all: true, not by both")
+            raise ValueError("select dead letters by some of job, op and code, or by all: true, but not by both")
         return self
 
-    def selection(self) -> Selection:
-        return Selection(job=self.job, op=self.op, code=self.code)
+    def selection(self) -> DeadLetterSelection:
+        """Return the selection for the store and the queue."""
+        return DeadLetterSelection(job=self.job, op=self.op, code=self.code)
 
 
 class NumberAnswer(BaseModel):
-    """How many dead letters it was."""
+    """The number of dead letters that a decision applies to."""
 
     dead_letters: int
 
 
+class Queue(Protocol):
+    """The calls to the dead-letter queue. Each returns a number of dead letters, and raises QueueDown."""
+
+    async def redrive(self, owner: str, selection: DeadLetterSelection) -> int:
+        """Request that the selected dead letters are redriven at a bounded rate."""
+
+    async def discard(self, owner: str, selection: DeadLetterSelection) -> int:
+        """Discard the selected dead letters."""
+
+    async def retry(self, owner: str, job_id: uuid.UUID) -> int:
+        """Redrive all open dead letters of a job at once."""
+
+
 @dataclass(frozen=True)
 class DeadLetters:
-    settings: Settings
+    """Reads dead letters and passes decisions on. `retention` is how long a dead letter is kept."""
+
     store: DeadLetterStore
+    queue: Queue
+    retention: timedelta
 
     def page(
         self,
         owner: str,
-        selection: Selection,
+        selection: DeadLetterSelection,
         *,
-        state: LetterState | None,
+        state: DeadLetterState | None,
         before: uuid.UUID | None,
         limit: int,
-    ) -> LetterList:
-        states = sorted(LETTER_OPEN) if state is None else [state]
+    ) -> DeadLetterList:
+        """Return a page of the owner's dead letters. Without `state`: the open ones."""
+        states = sorted(DEAD_LETTER_OPEN) if state is None else [state]
         views = self.store.page(owner, selection, states=states, before=before, limit=limit + 1)
-        more = views[limit - 1].letter.id if len(views) > limit else None
-        kept = self.settings.dead_letter_retention
-        return LetterList(dead_letters=[_answer(view, kept) for view in views[:limit]], next=more)
+        following = views[limit - 1].letter.id if len(views) > limit else None
+        return DeadLetterList(dead_letters=[_answer(view, self.retention) for view in views[:limit]], next=following)
 
-    async def redrive(self, owner: str, selection: Selection) -> NumberAnswer:
-        return NumberAnswer(dead_letters=await fleet.redrive(owner, selection))
+    async def redrive(self, owner: str, selection: DeadLetterSelection) -> NumberAnswer:
+        """Request a redrive. Raises NotFound or DeadLetterClosed for a selection by id, and QueueDown."""
+        return NumberAnswer(dead_letters=await self.queue.redrive(owner, selection))
 
-    async def discard(self, owner: str, selection: Selection) -> NumberAnswer:
-        return NumberAnswer(dead_letters=await fleet.discard(owner, selection))
+    async def discard(self, owner: str, selection: DeadLetterSelection) -> NumberAnswer:
+        """Discard dead letters. Raises NotFound or DeadLetterClosed for a selection by id, and QueueDown."""
+        return NumberAnswer(dead_letters=await self.queue.discard(owner, selection))
 
     async def retry(self, owner: str, job_id: uuid.UUID) -> int:
-        """Redrive at once all that was given up in a job; return how many steps it was."""
-        return await fleet.retry(owner, job_id)
+        """Redrive all open dead letters of a job at once, and return how many there were. Raises QueueDown."""
+        return await self.queue.retry(owner, job_id)
 
 
-def _answer(view: LetterView, kept: timedelta) -> LetterAnswer:
+def _answer(view: DeadLetterView, retention: timedelta) -> DeadLetterAnswer:
     letter = view.letter
-    return LetterAnswer(
+    return DeadLetterAnswer(
         id=letter.id,
-        state=LetterState(letter.state),
+        state=letter.state,
         job=letter.job_id,
         step=letter.step,
         op=view.op,
@@ -128,12 +146,12 @@ def _answer(view: LetterView, kept: timedelta) -> LetterAnswer:
         attempt=letter.attempt,
         error=Problem.model_validate(letter.error),
         created_at=letter.created_at,
-        expires_at=letter.created_at + kept,
+        expires_at=letter.created_at + retention,
         history=[
-            HappeningAnswer(
+            StepEventAnswer(
                 at=event.created_at,
                 attempt=event.attempt,
-                what=Happening(event.what),
+                what=event.what,
                 error=Problem.model_validate(event.error) if event.error else None,
             )
             for event in view.history

@@ -1,4 +1,4 @@
-"""The denoiser: replicas that each own a loaded network. They have no HTTP route; dispatchers call them."""
+"""The denoiser: a Serve deployment without an HTTP route. Each replica owns a loaded network; dispatchers call it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from dag.segments import Inferred, Progress
+from dag.messages import InferenceProgress, Inferred
 from pixtools import logs
-from pixtools.denoising.batcher import WORD_S, Batcher
-from pixtools.denoising.byte_semaphore import Places
+from pixtools.denoising.batcher import PROGRESS_INTERVAL_S, Batcher
+from pixtools.denoising.byte_semaphore import ByteSemaphore
 from pixtools.denoising.engine import load_engine
 from pixtools.denoising.restoration import Restoration
-from pixtools.denoising.weight_source import obtain
+from pixtools.denoising.weight_source import load_weights
 from pixtools.errors import DenoiserDown, OutOfMemory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.denoise import Denoise
@@ -25,71 +25,82 @@ from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_PICTURE_BYTES = 500_000_000  # of the pictures that are at work at a time; each takes as much again for its result
+_MAX_PICTURE_BYTES = 500_000_000  # of the pictures at work at a time; their results take as much again
 
 
 class Denoiser:
-    """Denoises many pictures at a time, tile by tile."""
+    """Denoises several pictures at a time, tile by tile."""
 
-    def __init__(self, settings: Settings) -> None:
-        logs.to_stderr()
-        threads = settings.denoise_threads or len(os.sched_getaffinity(0))
-        engine = load_engine(obtain(settings), settings.denoise_device, threads)
-        self._weights = settings.weights_sha256
-        self._batcher = Batcher(engine)
-        self._places = Places(_PICTURE_BYTES)
-        self._failure: Exception | None = None
-        log.info("denoiser up: engine=%s", engine.name)
+    def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, weights_sha256: str) -> None:
+        """`semaphore` bounds the bytes of the pictures at work. `weights_sha256` is that of the loaded weights."""
+        self._batcher = batcher
+        self._semaphore = semaphore
+        self._weights = weights_sha256
+        self._engine_failure: Exception | None = None
 
     async def run(
         self, shared: tuple[Any, Picture], params: Denoise, weights: str
-    ) -> AsyncIterator[Progress | Inferred]:
-        """Denoise a picture, both parts of Picture.share, and say how far it is: see actors.denoiser_client.
+    ) -> AsyncIterator[InferenceProgress | Inferred]:
+        """Denoise a picture, and yield progress messages and the result: see dag.messages.
 
-        A word comes every ten seconds at least. `weights` is the digest of those that the result is to be of. Raises
-        OutOfMemory, and DenoiserDown where another replica may do better.
+        `shared` are the two values of Picture.share; `weights` is the digest of weights that is part of the step's key.
+        A message comes at least every ten seconds. Raises OutOfMemory, and DenoiserDown if another replica may succeed.
         """
-        if weights != self._weights:  # of another deployment than its dispatcher, while one makes way for the other
-            raise DenoiserDown("Its weights are others than those of the job.")
+        # Replicas of the old and the new weights run side by side during a deployment.
+        if weights != self._weights:
+            raise DenoiserDown("The replica has other weights than those that the job asks for.")
         try:
-            async for word in self._denoise(*shared, params):
-                yield word
+            async for message in self._denoise(*shared, params):
+                yield message
         except MemoryError as error:
             raise OutOfMemory("Make the picture smaller, or give the denoiser's nodes more memory.") from error
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as error:
-            # A device that failed once is not trusted again: the next check of its health ends this replica.
+            # A device that failed once may fail again: the next health check ends this replica.
             log.exception("engine failed")
-            self._failure = error
-            raise DenoiserDown("Its engine failed.") from error
+            self._engine_failure = error
+            raise DenoiserDown("The engine of the replica failed.") from error
 
-    async def _denoise(self, pixels: Any, rest: Picture, params: Denoise) -> AsyncIterator[Progress | Inferred]:
-        yield Progress(0, 1)
-        async with self._places.of(pixels.nbytes) as place:
-            while not await place.comes_within(WORD_S):
-                yield Progress(0, 1)
-            # Estimates the noise: in a thread, for other pictures go on meanwhile.
+    async def _denoise(
+        self, pixels: Any, rest: Picture, params: Denoise
+    ) -> AsyncIterator[InferenceProgress | Inferred]:
+        yield InferenceProgress(0, 1)
+        async with self._semaphore.reserve(pixels.nbytes) as reservation:
+            while not await reservation.granted_within(PROGRESS_INTERVAL_S):
+                yield InferenceProgress(0, 1)
+            # In a thread: it estimates the noise, and the tiles of other pictures must not wait for that.
             restoration = await asyncio.to_thread(Restoration, pixels, params.strength, params.noise)
             total = len(restoration) + 1
             async for done in self._batcher.restore(restoration):
-                yield Progress(done, total)
+                yield InferenceProgress(done, total)
             report = restoration.report
-            facts: dict[str, Any] = {"sigma": round(report.sigma, 1), "denoised": report.skipped is None}
-            facts |= {"skipped": report.skipped} if report.skipped else {}
-            yield Progress(total, total)
-            yield Inferred(restoration.output, rest, facts)
-            yield Progress(total, total)  # it has left whole
+            result: dict[str, Any] = {"sigma": round(report.sigma, 1), "denoised": report.skipped is None}
+            result |= {"skipped": report.skipped} if report.skipped else {}
+            yield InferenceProgress(total, total)
+            yield Inferred(restoration.output, rest, result)
+            yield InferenceProgress(total, total)  # the result has been sent whole
 
     async def check_health(self) -> None:
-        """Run a tile: Serve replaces a replica whose engine fails or hangs."""
-        if self._failure is not None:
-            raise self._failure
+        """Run a tile. Serve calls this regularly, and replaces a replica that raises an error or does not answer."""
+        if self._engine_failure is not None:
+            raise self._engine_failure
         await self._batcher.check()
 
 
+class DenoiserReplica(Denoiser):
+    """The denoiser as Serve creates it, in a process of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        logs.to_stderr()
+        threads = settings.denoise_threads or len(os.sched_getaffinity(0))
+        engine = load_engine(load_weights(settings), settings.denoise_device, threads)
+        super().__init__(Batcher(engine), ByteSemaphore(_MAX_PICTURE_BYTES), settings.weights_sha256)
+        log.info("denoiser up: engine=%s", engine.name)
+
+
 def create(_: dict[str, str]) -> Application:
-    """Build the application from the environment; raises WeightsUnusable, so that a deployment fails at once."""
+    """Build the application from the environment. Raises WeightsUnusable now, so that the deployment fails at once."""
     settings = Settings()
-    obtain(settings)
-    return ray_serve.deployment(Denoiser).bind(settings)
+    load_weights(settings)
+    return ray_serve.deployment(DenoiserReplica, name="Denoiser").bind(settings)

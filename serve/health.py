@@ -1,4 +1,4 @@
-"""Which parts are up. Jobs need Postgres and S3; without Redis they are accepted all the same, only slower."""
+"""Health checks. Jobs need Postgres and S3. Without Redis they are accepted, but they start later."""
 
 from __future__ import annotations
 
@@ -16,49 +16,59 @@ from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
-from pixtools.redis.idempotency_cache import AnswerCache
+from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
+from pixtools.waiting import wait_at_most
 
-_PATIENCE_S = 5.0
+_PING_TIMEOUT_S = 5.0
 
 State = Literal["up", "down"]
 
 
 class Readiness(BaseModel):
+    """The state of each component."""
+
     database: State
     storage: State
     redis: State
 
 
 class HealthAnswer(BaseModel):
+    """The state of the service. `backlog` has the numbers of unfinished jobs; it is null while the database is down."""
+
     version: str
-    parts: Readiness
+    parts: Readiness  # the components
     backlog: dict[str, int] | None
     dispatchers: list[dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
 class Health:
+    """Checks the components that this ingress replica uses."""
+
     database: Database
     store: JobStore
     blobs: BlobStore
-    answers: AnswerCache
+    answers: IdempotencyCache
     settings: Settings
 
     async def require_ready(self) -> Readiness:
-        """Return the state of the parts; raises NotReady if one is down that jobs cannot do without."""
-        parts = await self._parts()
-        down = [name for name in ("database", "storage") if getattr(parts, name) == "down"]
+        """Return the state of each component. Raises NotReady if the database or the object storage is down."""
+        components = await self._components()
+        down = [name for name in ("database", "storage") if getattr(components, name) == "down"]
         if down:
             faults = tuple(Fault(f"/{name}", "does not answer") for name in down)
             raise NotReady(f"Down: {', '.join(down)}.", faults)
-        return parts
+        return components
 
     async def report(self) -> HealthAnswer:
-        parts, backlog, dispatchers = await asyncio.gather(self._parts(), self._backlog(), fleet.facts(self.settings))
-        return HealthAnswer(version=version("pixtools"), parts=parts, backlog=backlog, dispatchers=dispatchers)
+        """Return the state of the components, the number of unfinished jobs, and what the dispatchers do."""
+        components, backlog, dispatchers = await asyncio.gather(
+            self._components(), self._backlog(), fleet.stats(self.settings)
+        )
+        return HealthAnswer(version=version("pixtools"), parts=components, backlog=backlog, dispatchers=dispatchers)
 
-    async def _parts(self) -> Readiness:
+    async def _components(self) -> Readiness:
         database, storage, redis = await asyncio.gather(
             _answers(run_in_threadpool(self.database.ping)),
             _answers(run_in_threadpool(self.blobs.ping)),
@@ -75,11 +85,9 @@ class Health:
 
 async def _answers(ping: Awaitable[None]) -> bool:
     try:
-        async with asyncio.timeout(_PATIENCE_S):
-            await ping
+        return await wait_at_most(ping, _PING_TIMEOUT_S)
     except (PixToolsError, TimeoutError):
         return False
-    return True
 
 
 def _state(*, up: bool) -> State:

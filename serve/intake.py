@@ -1,4 +1,8 @@
-"""Accepts a job: each client request is answered once, whatever dies and however often it is sent again."""
+"""Accepts new jobs.
+
+A request with an Idempotency-Key makes at most one job, and each repetition of it gets the same response, whichever
+process dies in between.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
@@ -17,64 +21,98 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from uuid6 import uuid7
 
-from dag.plan import Part, Plan, Source
-from dag.specification import parse, parse_short
+from dag.plan import PartInfo, Plan, Source
+from dag.short_form import parse_short
+from dag.specification import parse
 from pixtools.blob_store import BlobStore, part_key, source_key
-from pixtools.database.job_store import Accepted, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
+from pixtools.database.job_store import JobStore
 from pixtools.errors import BadRequest, KeyInUse, PixToolsError
+from pixtools.jobs.records import PartRecord
+from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob, NewStep
+from pixtools.jobs.views import JobView, view_of
 from pixtools.redis.hints import QUEUED, Hints
-from pixtools.redis.idempotency_cache import AnswerCache
+from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
 from serve.answers import job_answer
 from serve.uploads import Upload, UploadedFile, receive
 
-_UPLOADS_AT_ONCE = 16
+_MAX_PARALLEL_UPLOADS = 16
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 @dataclass(frozen=True)
 class Intake:
+    """Turns requests into jobs. `answers` caches the responses of idempotency keys; the store has the truth."""
+
     settings: Settings
     store: JobStore
     blobs: BlobStore
-    answers: AnswerCache
+    answers: IdempotencyCache
     hints: Hints
-    # Threads of their own: uploads to a store that hangs must not take those of every other request.
-    _uploads: anyio.CapacityLimiter = field(default_factory=partial(anyio.CapacityLimiter, _UPLOADS_AT_ONCE))
+    # Separate threads: while object storage hangs, uploads must not occupy the threads of all other requests.
+    _upload_threads: anyio.CapacityLimiter = field(
+        default_factory=partial(anyio.CapacityLimiter, _MAX_PARALLEL_UPLOADS)
+    )
 
     async def accept(self, owner: str, request: Request) -> Accepted:
-        """Store the job that `request` asks for, or replay the answer that it got before."""
+        """Store the job that `request` describes, or return the response that the same request got before.
+
+        Raises the errors of `uploads.receive`, InvalidPlan, StorageDown and DatabaseDown; with an Idempotency-Key also
+        BadRequest for an invalid key, KeyInUse and KeyReused.
+        """
         key = request.headers.get("idempotency-key")
         if key is None:
-            async with receive(request, self.settings) as upload:
-                return await self._submit(owner, upload, await run_in_threadpool(self._plan, upload), None)
+            return await self._accept(owner, request)
         if not _KEY.fullmatch(key):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
-        scope = Scope(owner, f"{request.method} {request.url.path}", key)
-        async with self._reserved(scope) as known, receive(request, self.settings) as upload:
+        return await self._accept_once(
+            owner, request, IdempotencyScope(owner, f"{request.method} {request.url.path}", key)
+        )
+
+    async def _accept(self, owner: str, request: Request) -> Accepted:
+        async with receive(request, self.settings) as upload:
+            new = _new_job(owner, upload, await run_in_threadpool(self._plan, upload))
+            await self._put(_files(new, upload))
+            accepted = await run_in_threadpool(self._submit, new)
+        await self.hints.publish(QUEUED)
+        return accepted
+
+    async def _accept_once(self, owner: str, request: Request, scope: IdempotencyScope) -> Accepted:
+        async with self._reserved(scope) as cached, receive(request, self.settings) as upload:
             plan = await run_in_threadpool(self._plan, upload)
-            identity = Idempotency(scope, _fingerprint(upload, plan))
-            if known is None:
-                replayed = await run_in_threadpool(self.store.replay, identity)
-                if replayed is not None:
-                    return replayed
-                accepted = await self._submit(owner, upload, plan, identity)
-                if not accepted.replayed:  # else the day it is kept for began earlier
-                    await self.answers.keep(identity, accepted)
+            idempotency = Idempotency(scope, _fingerprint(upload, plan))
+            if cached is not None:
+                fingerprint, response = cached
+                idempotency.require_match(fingerprint)
+                return response
+            stored = await run_in_threadpool(self.store.replay, idempotency)
+            if stored is not None:
+                return stored
+            new = _new_job(owner, upload, plan)
+            files = _files(new, upload)
+            await self._put(files)
+            accepted = await run_in_threadpool(self._submit_once, new, idempotency)
+            if accepted.replayed:  # another request with this key was stored first, so no job refers to these files
+                await run_in_threadpool(self._delete, files)
                 return accepted
-            fingerprint, answer = known
-            identity.require_match(fingerprint)
-            return answer
+            await self.hints.publish(QUEUED)
+            # A replayed response is not cached here: the cache would count its 24 hours from now.
+            await self.answers.put(idempotency, accepted)
+            return accepted
 
     @asynccontextmanager
-    async def _reserved(self, scope: Scope) -> AsyncIterator[tuple[str, Accepted] | None]:
-        """Hold the key against a second request while the first is read; yield its answer if it has one."""
+    async def _reserved(self, scope: IdempotencyScope) -> AsyncIterator[tuple[str, Accepted] | None]:
+        """Reserve the key while a request is accepted, so that a second request with it waits.
+
+        Yields the fingerprint and the response of an earlier request if they are cached. Raises KeyInUse if another
+        request holds the key.
+        """
         token = await self.answers.reserve(scope)
         if token is None:
-            known = await self.answers.answer(scope)
-            if known is None:
+            cached = await self.answers.get(scope)
+            if cached is None:
                 raise KeyInUse("Wait a second and send the same request again: it will get the same answer.")
-            yield known
+            yield cached
             return
         holding = asyncio.create_task(self.answers.hold(scope, token))
         try:
@@ -85,44 +123,48 @@ class Intake:
 
     def _plan(self, upload: Upload) -> Plan:
         header = upload.image.header
-        parts = {name: _part(part) for name, part in upload.parts.items()}
-        source = Source(
-            upload.name, upload.image.sha256, (header.width, header.height), header.frames, parts, header.media_type
-        )
+        parts = {name: _part_info(part) for name, part in upload.parts.items()}
+        size = (header.width, header.height)
+        source = Source(upload.name, upload.image.sha256, size, header.frames, parts, header.media_type)
         fields, weights = upload.fields, self.settings.weights_sha256
-        most, limits = self.settings.max_steps, self.settings.image_limits()
+        max_steps, limits = self.settings.max_steps, self.settings.image_limits()
         if "steps" in fields:
-            return parse(fields["steps"], source, most, limits, weights)
-        return parse_short(fields["operations"], fields.get("operation_params"), source, most, limits, weights)
+            return parse(fields["steps"], source, max_steps, limits, weights)
+        return parse_short(fields["operations"], fields.get("operation_params"), source, max_steps, limits, weights)
 
-    async def _submit(self, owner: str, upload: Upload, plan: Plan, identity: Idempotency | None) -> Accepted:
-        new = _new_job(owner, upload, plan)
-        files = {new.source_key: upload.image} | {part.blob_key: upload.parts[part.name] for part in new.parts}
-        # Durable before it is referenced.
-        await anyio.to_thread.run_sync(self._put, files, limiter=self._uploads)
-        accepted = await run_in_threadpool(self.store.submit, new, identity, self._render)
-        if accepted.replayed:
-            await run_in_threadpool(self._forget, files)
-        else:
-            await self.hints.publish(QUEUED)
-        return accepted
+    async def _put(self, files: Mapping[str, UploadedFile]) -> None:
+        """Store the files before any record refers to them."""
+        await anyio.to_thread.run_sync(self._put_now, files, limiter=self._upload_threads)
 
-    def _put(self, files: Mapping[str, UploadedFile]) -> None:
+    def _put_now(self, files: Mapping[str, UploadedFile]) -> None:
         for key, file in files.items():
             self.blobs.put(key, file.data, file.header.media_type)
 
-    def _forget(self, keys: Collection[str]) -> None:
-        """Delete files that no job came to use."""
-        with suppress(PixToolsError):  # then the sweeper does it
-            self.blobs.delete(keys)
+    def _submit(self, new: NewJob) -> Accepted:
+        return Accepted(self._render(self.store.submit(new)), new.id, replayed=False)
+
+    def _submit_once(self, new: NewJob, idempotency: Idempotency) -> Accepted:
+        # The response is stored in the transaction of its job, so it is rendered before. The database's clock decides
+        # about all times of a job, so it is asked for the time of creation.
+        new = replace(new, created_at=self.store.now())
+        return self.store.submit_once(new, idempotency, self._render(view_of(new, self.settings.job_retention)))
 
     def _render(self, view: JobView) -> bytes:
         return job_answer(view, self.blobs).model_dump_json().encode()
 
+    def _delete(self, keys: Collection[str]) -> None:
+        with suppress(PixToolsError):  # then the reconciler deletes them
+            self.blobs.delete(keys)
 
-def _part(file: UploadedFile) -> Part:
+
+def _files(new: NewJob, upload: Upload) -> dict[str, UploadedFile]:
+    """Return the files of a job by blob key."""
+    return {new.source_key: upload.image} | {part.blob_key: upload.parts[part.name] for part in new.parts}
+
+
+def _part_info(file: UploadedFile) -> PartInfo:
     header = file.header
-    return Part(file.sha256, (header.width, header.height), header.frames, header.media_type, file.bytes)
+    return PartInfo(file.sha256, (header.width, header.height), header.frames, header.media_type, file.bytes)
 
 
 def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
@@ -142,7 +184,7 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
             NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
         ),
         parts=tuple(
-            NewPart(
+            PartRecord(
                 name=name,
                 blob_key=part_key(owner, part.sha256, job_id, name),
                 media_type=part.header.media_type,
@@ -158,10 +200,13 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
 
 
 def _fingerprint(upload: Upload, plan: Plan) -> str:
-    """Return a digest of what the request asks for: never of its raw body, whose boundaries and order change."""
+    """Return a digest of the content of the request.
+
+    The raw body does not decide: two bodies of one request differ in their boundaries and in the order of fields.
+    """
     steps = {step.name: [step.operation.name, step.inputs, step.params.given()] for step in plan.steps}
     content: list[object] = [upload.name, upload.image.sha256, steps]
-    if upload.parts:  # else as version 0002 of the code wrote it, whose answers are replayed as well
+    if upload.parts:  # without parts the digest is the one of releases without parts, whose responses are still stored
         content.append({name: part.sha256 for name, part in upload.parts.items()})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

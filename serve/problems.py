@@ -1,9 +1,9 @@
-"""Errors → responses: the one place where an exception becomes a status and a problem+json body (RFC 9457)."""
+"""Turns errors into responses. Only this module maps an exception to a status and a problem+json body (RFC 9457)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,9 +26,12 @@ from pixtools.errors import (
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_SOURCES = ("path", "query", "header", "body")  # FastAPI begins the location of a mistake with one of these
 
 
 class FaultAnswer(BaseModel):
+    """One mistake in a request: a JSON pointer (RFC 6901) to it, and what is wrong."""
+
     pointer: str
     detail: str
 
@@ -44,8 +47,8 @@ class Problem(BaseModel):
     errors: list[FaultAnswer]
 
 
-class Kind(BaseModel):
-    """What the `type` of a problem leads to."""
+class ProblemType(BaseModel):
+    """The document at the `type` of a problem."""
 
     code: str
     title: str
@@ -54,64 +57,92 @@ class Kind(BaseModel):
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document the problems of a route for OpenAPI."""
+    """Return the OpenAPI description of the problems that a route may answer with."""
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem."""
-    app.add_exception_handler(PixToolsError, _named)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _left)
-    app.add_exception_handler(Exception, _unknown)
+    """Make `app` answer every error with a problem, and serve the explanations of problem types."""
+    app.add_exception_handler(PixToolsError, _on_pixtools_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unknown_error)
     app.add_api_route("/problems/{code}", _explain, tags=["service"], summary="Explain the type of a problem")
 
 
 def respond(error: PixToolsError) -> JSONResponse:
+    """Return the response for an error."""
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     return JSONResponse(error.problem(), error.status, headers, MEDIA_TYPE)
 
 
-def _explain(code: str) -> Kind:
-    for kind in _below(PixToolsError):
+def invalid_request(faults: tuple[Fault, ...]) -> InvalidRequest:
+    """Return the error for mistakes in the fields of a request. Its detail can be read without the list of faults."""
+    names = [_field_name(fault.pointer) for fault in faults]
+    if len(faults) == 1:
+        return InvalidRequest(f"{names[0]}: {_lowered(faults[0].detail).rstrip('.')}.", faults)
+    return InvalidRequest(f"These fields are not valid: {', '.join(names)}.", faults)
+
+
+def _field_name(at: str) -> str:
+    """Return the field that a pointer leads to, without the part of the request that holds the field."""
+    names = [name.replace("~1", "/").replace("~0", "~") for name in at.split("/")[1:]]
+    return ".".join(names[1:] if len(names) > 1 and names[0] in _SOURCES else names)
+
+
+def _lowered(detail: str) -> str:
+    """Return a sentence as it reads after a colon. An acronym at its start, such as JSON, stays."""
+    return detail[:1].lower() + detail[1:] if detail[1:2].islower() else detail
+
+
+def _explain(code: str) -> ProblemType:
+    for kind in _error_classes(PixToolsError):
         if kind.code == code:
-            return Kind(code=code, title=kind.title(), status=kind.status, retryable=kind.retryable)
+            return ProblemType(code=code, title=kind.title(), status=kind.status, retryable=kind.retryable)
     raise NotFound(f"There is no problem {code}.")
 
 
-def _below(kind: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
-    yield kind
-    for narrower in kind.__subclasses__():
-        yield from _below(narrower)
+def _error_classes(top: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
+    """Yield a class of the error tree and all classes below it."""
+    yield top
+    for below in top.__subclasses__():
+        yield from _error_classes(below)
 
 
-async def _named(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, PixToolsError)  # noqa: S101 (registered for nothing else)
+async def _on_pixtools_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PixToolsError)  # noqa: S101 (see install)
     if error.status >= 500:  # noqa: PLR2004
         log.warning("request failed: code=%s detail=%s", error.code, error.detail)
     return respond(error)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    faults = tuple(Fault(pointer(*item["loc"]), item["msg"].removeprefix("Value error, ")) for item in error.errors())
-    return respond(InvalidRequest("Correct the fields that are named.", faults))
+    return respond(invalid_request(tuple(map(_fault, error.errors()))))
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+def _fault(item: Mapping[str, Any]) -> Fault:
+    """Return the fault that an error of pydantic describes."""
+    # If the body is not JSON, the location is an offset in the text and not a field.
+    location = item["loc"][:1] if item["type"] == "json_invalid" else item["loc"]
+    return Fault(pointer(*location), item["msg"].removeprefix("Value error, "))
+
+
+async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     kinds: dict[int, type[PixToolsError]] = {404: NotFound, 405: MethodNotAllowed}
     kind = kinds.get(error.status_code, BadRequest if error.status_code < 500 else PixToolsError)  # noqa: PLR2004
-    answer = respond(kind(error.detail if kind is BadRequest else ""))
-    answer.headers.update(error.headers or {})
-    return answer
+    response = respond(kind(error.detail if kind is BadRequest else ""))
+    response.headers.update(error.headers or {})
+    return response
 
 
-async def _left(_: Request, __: Exception) -> JSONResponse:
-    return respond(BadRequest("The request ended before all of it had come."))  # nobody reads it
+async def _on_disconnect(_: Request, __: Exception) -> JSONResponse:
+    # The client has gone, so nobody reads this response. Without a handler the server would log a failure.
+    return respond(BadRequest("The request ended before its body was complete."))
 
 
-async def _unknown(_: Request, __: Exception) -> JSONResponse:
-    # The server logs the error, which is raised again behind this answer; the answer says nothing of our insides.
-    return respond(PixToolsError("The error was logged. Try again, or report it if it stays."))
+async def _on_unknown_error(_: Request, __: Exception) -> JSONResponse:
+    # Starlette raises the error again after this response, and the server logs it. The response tells no internals.
+    return respond(PixToolsError("The error was logged. Try again, and report it if it happens again."))

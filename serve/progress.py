@@ -1,11 +1,13 @@
-"""Server-sent events: a job as it moves, told by hints, with a poll each second for those that got lost."""
+"""Follows jobs by server-sent events. Hints make an event prompt; polling finds a change whose hint was lost."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.concurrency import run_in_threadpool
 
@@ -13,30 +15,34 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, TooManyStreams
 from pixtools.redis.hints import MOVED, Hints
 from pixtools.states import JOB_ENDED
+from pixtools.waiting import wait_at_most
 from serve.answers import JobAnswer
 
-_MOST_STREAMS = 100  # half the places that serve_config.yaml gives to requests: the others stay free
-_SILENCE_S = 15.0  # proxies cut streams that say nothing for longer
+_MAX_STREAMS = 100  # half of max_ongoing_requests in serve_config.yaml: the other half stays free for short requests
+_MAX_SILENCE_S = 15.0  # proxies close streams that are silent for longer
 
 
 class ProgressFeed:
-    """One subscription for all the streams of this process."""
+    """The event streams of this process. One Redis subscription serves all of them."""
 
-    def __init__(self, store: JobStore, hints: Hints, poll_s: float) -> None:
+    def __init__(
+        self, store: JobStore, hints: Hints, poll_interval_s: float, max_silence_s: float = _MAX_SILENCE_S
+    ) -> None:
         self._store = store
         self._hints = hints
-        self._poll_s = poll_s
+        self._poll_interval_s = poll_interval_s
+        self._max_silence_s = max_silence_s
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def listen(self) -> None:
-        """Wake those who watch a job that moved; runs as long as the process."""
+        """Wake the streams of each job that changes. Runs until it is cancelled."""
         async for job_id in self._hints.listen(MOVED):
             for moved in self._watchers.get(job_id, ()):
                 moved.set()
 
-    def require_place(self) -> None:
-        """Raise TooManyStreams if one more would leave no room for other requests."""
-        if sum(map(len, self._watchers.values())) >= _MOST_STREAMS:
+    def require_capacity(self) -> None:
+        """Raise TooManyStreams if one more stream would leave too little capacity for other requests."""
+        if sum(map(len, self._watchers.values())) >= _MAX_STREAMS:
             raise TooManyStreams("Read the job itself from time to time, or follow it again in a while.")
 
     async def events(
@@ -46,38 +52,46 @@ class ProgressFeed:
         last: int,
         read: Callable[[], tuple[int, JobAnswer]],
     ) -> AsyncIterator[str]:
-        """Yield the job whenever its version has passed `last`, until it has ended.
+        """Yield an event for each version of the job that is newer than `last`, until the job has ended.
 
-        An event holds the whole job, so a reader that missed some has lost nothing: the id is the version.
+        `read` returns the version and the job; it is called in a thread. Each event holds the whole job, so a reader
+        that missed events has lost nothing. The id of an event is the version. A comment is sent after a long silence.
         """
+        with self._watching(job_id) as moved:
+            sent_at = time.monotonic()
+            while True:
+                newer = await self._read_newer(owner, job_id, last, read)
+                if newer is not None:
+                    last, job = newer
+                    yield f"event: job\nid: {last}\ndata: {job.model_dump_json()}\n\n"
+                    sent_at = time.monotonic()
+                    if job.state in JOB_ENDED:
+                        return
+                elif time.monotonic() - sent_at >= self._max_silence_s:
+                    yield ": waiting\n\n"
+                    sent_at = time.monotonic()
+                if await wait_at_most(moved, self._poll_interval_s):
+                    moved.clear()
+
+    @contextmanager
+    def _watching(self, job_id: uuid.UUID) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever a hint says that the job changed."""
         moved = asyncio.Event()
         self._watchers[str(job_id)].add(moved)
-        silent_s = 0.0
         try:
-            while True:
-                try:
-                    if await run_in_threadpool(self._store.version, owner, job_id) > last:
-                        last, job = await run_in_threadpool(read)
-                        yield f"event: job\nid: {last}\ndata: {job.model_dump_json()}\n\n"
-                        silent_s = 0.0
-                        if job.state in JOB_ENDED:
-                            return
-                except DatabaseDown:
-                    pass  # the stream waits with everybody else
-                silent_s += self._poll_s if not await self._wait(moved) else 0.0
-                if silent_s >= _SILENCE_S:
-                    silent_s = 0.0
-                    yield ": waiting\n\n"
+            yield moved
         finally:
             self._watchers[str(job_id)].discard(moved)
             if not self._watchers[str(job_id)]:
                 del self._watchers[str(job_id)]
 
-    async def _wait(self, moved: asyncio.Event) -> bool:
+    async def _read_newer(
+        self, owner: str, job_id: uuid.UUID, last: int, read: Callable[[], tuple[int, JobAnswer]]
+    ) -> tuple[int, JobAnswer] | None:
+        """Return the job if its version is newer than `last`; None otherwise, or while the database is down."""
         try:
-            async with asyncio.timeout(self._poll_s):
-                await moved.wait()
-        except TimeoutError:
-            return False
-        moved.clear()
-        return True
+            if await run_in_threadpool(self._store.version, owner, job_id) > last:
+                return await run_in_threadpool(read)
+        except DatabaseDown:
+            pass
+        return None

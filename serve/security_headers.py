@@ -1,4 +1,4 @@
-"""Security headers on every answer; a pure ASGI middleware, so that streams stay streams."""
+"""Adds security headers to every response. It is a pure ASGI middleware, so it does not buffer streams."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class SecurityHeaders:
+    """Wraps an application. `images_from` are the origins, beside its own, that a page may load pictures from."""
+
     def __init__(self, app: ASGIApp, images_from: str) -> None:
         self._app = app
         self._policy = (
@@ -15,6 +17,8 @@ class SecurityHeaders:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, or one other ASGI event."""
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)

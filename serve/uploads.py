@@ -1,4 +1,4 @@
-"""Reads the multipart request of a new job as a stream, capped while it comes, into what can be trusted."""
+"""Reads the multipart request of a new job. The request is a stream: its size is limited while it arrives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 from starlette.concurrency import run_in_threadpool
@@ -20,23 +20,26 @@ from pixtools.errors import (
     DiskFull,
     EmptyUpload,
     Fault,
-    InvalidRequest,
     PixToolsError,
     UploadTooLarge,
     is_full,
     pointer,
 )
-from pixtools.imaging.header import Header, Limits, inspect
+from pixtools.imaging.header import Header, inspect
+from pixtools.limits import Limits
 from pixtools.settings import Settings
+from serve.problems import invalid_request
 
 _FIELDS = ("steps", "operations", "operation_params")
-_FORM_BYTES = 1_000_000  # what the fields and boundaries around the file may take
-_MAX_NAME = 150
+_MAX_FORM_BYTES = 1_000_000  # for the fields, headers and boundaries around the files
+_MAX_NAME_LENGTH = 150
+_MAX_ENDING_LENGTH = 10  # a longer ending is not a file type, so it may be cut
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """An image file that passed every check short of decoding."""
+    """An image file with a valid header. Its pixels are not decoded yet."""
 
     data: IO[bytes]
     bytes: int
@@ -46,7 +49,7 @@ class UploadedFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """An image, its file name, and what came with it: fields, and further images by the names of their parts."""
+    """The content of a request: the source image with its file name, the parts by name, and the text fields."""
 
     image: UploadedFile
     name: str
@@ -54,141 +57,155 @@ class Upload:
     fields: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Form:
-    file: UploadFile
-    parts: dict[str, UploadFile]
-    fields: dict[str, str]
+    """The items of a multipart form, sorted by what they are."""
+
+    files: list[UploadFile] = field(default_factory=list)
+    parts: dict[str, UploadFile] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def add(self, name: str, value: UploadFile | str) -> None:
+        if name == "file" and isinstance(value, UploadFile):
+            self.files.append(value)
+        elif name in self.fields or name in self.parts:
+            self.faults.append(Fault(pointer(name), "is sent twice"))
+        elif (mistake := _mistake(name, value)) is not None:
+            self.faults.append(Fault(pointer(name), mistake))
+        elif isinstance(value, UploadFile):
+            self.parts[name] = value
+        elif value:  # an HTML form sends the fields that its user left empty
+            self.fields[name] = value
+
+    def check(self, max_parts: int) -> None:
+        """Raise InvalidRequest for faults, and BadRequest if the image or the work is missing."""
+        faults = [*self.faults, *_contradictions(len(self.files), self.fields)]
+        if len(self.parts) > max_parts:
+            too_many = f"is one of {len(self.parts)} files beside the image; at most {max_parts} are accepted"
+            faults += [Fault(pointer(name), too_many) for name in list(self.parts)[max_parts:]]
+        if faults:
+            raise invalid_request(tuple(faults))
+        if not self.files:
+            missing = Fault("/file", "is missing; send the image as a file, with a file name")
+            raise BadRequest("The image is missing.", (missing,))
+        if not {"steps", "operations"} & self.fields.keys():
+            raise BadRequest("The work is missing.", (Fault("/steps", "is missing; send `steps` or `operations`"),))
 
 
 @asynccontextmanager
 async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]:
-    """Read the request; its spooled files are gone on leaving. Raises the errors of its form, size and type."""
-    most = settings.max_upload_bytes + _FORM_BYTES
-    if int(request.headers.get("content-length") or 0) > most:
+    """Read the request into temporary files, which are deleted at the end of the context.
+
+    Raises BadRequest, InvalidRequest, UploadTooLarge, UnsupportedType, EmptyUpload, CorruptImage, ImageTooLarge and
+    DiskFull.
+    """
+    max_bytes = settings.max_upload_bytes + _MAX_FORM_BYTES
+    if int(request.headers.get("content-length") or 0) > max_bytes:
         raise _too_large(settings)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise BadRequest("Send multipart/form-data with the image as its part `file`.")
-    capped = Request(request.scope, _capped(request.receive, most, settings))
+    limited = Request(request.scope, _limited(request.receive, max_bytes, settings))
     try:
-        form = await capped.form(max_part_size=_FORM_BYTES)
+        content = await limited.form(max_part_size=_MAX_FORM_BYTES)
     except OSError as error:
         if is_full(error):
             raise DiskFull("Send it again in a while.") from error
         raise
     try:
-        read = _read(form, settings)
-        if sum(file.size or 0 for file in (read.file, *read.parts.values())) > settings.max_upload_bytes:
-            raise _too_large(settings)
-        image = await run_in_threadpool(_examine, "file", read.file, settings.image_limits())
-        parts = {
-            name: await run_in_threadpool(_examine, name, file, settings.part_limits())
-            for name, file in read.parts.items()
-        }
-        yield Upload(image, safe_name(read.file.filename), parts, read.fields)
+        yield await _read_upload(content, settings)
     finally:
-        await form.close()
+        await content.close()
 
 
 def safe_name(name: str | None) -> str:
-    """Return a file name without folders or control characters, at most 150 long, its ending kept."""
+    """Return a file name without folders and control characters, of at most 150 characters, with its ending."""
     last = re.split(r"[/\\]", name or "")[-1]
     clean = "".join(char for char in last if char.isprintable()).strip(" .")
     stem, dot, ending = clean.rpartition(".")
-    if not dot or len(ending) > 10:  # noqa: PLR2004 (no ending is longer)
+    if not dot or len(ending) > _MAX_ENDING_LENGTH:
         stem, dot, ending = clean, "", ""
-    return (stem[: _MAX_NAME - len(ending) - 1] or "image") + dot + ending
+    return (stem[: _MAX_NAME_LENGTH - len(ending) - 1] or "image") + dot + ending
 
 
-def _read(form: FormData, settings: Settings) -> _Form:
-    files: list[UploadFile] = []
-    parts: dict[str, UploadFile] = {}
-    fields: dict[str, str] = {}
-    faults: list[Fault] = []
-    for name, value in form.multi_items():
-        if name == "file" and isinstance(value, UploadFile):
-            files.append(value)
-        elif name in fields or name in parts:
-            faults.append(Fault(pointer(name), "stands twice"))
-        elif (wrong := _misfit(name, value)) is not None:
-            faults.append(Fault(pointer(name), wrong))
-        elif isinstance(value, UploadFile):
-            parts[name] = value
-        else:
-            fields[name] = value
-    faults += _conflicts(len(files), fields)
-    if len(parts) > settings.max_parts:
-        too_many = f"{len(parts)} files beside the image are more than the {settings.max_parts} accepted"
-        faults += [Fault(pointer(name), too_many) for name in list(parts)[settings.max_parts :]]
-    if faults:
-        raise InvalidRequest("Correct the fields that are named.", tuple(faults))
-    if not files:
-        missing = Fault("/file", "is missing; send the image as a file, with a file name")
-        raise BadRequest("The image is missing.", (missing,))
-    if not {"steps", "operations"} & fields.keys():
-        raise BadRequest("The work is missing.", (Fault("/steps", "is missing; send `steps` or `operations`"),))
-    return _Form(files[0], parts, fields)
-
-
-def _misfit(name: str, value: UploadFile | str) -> str | None:
-    """Say what is wrong with a field or a further file by itself."""
+def _mistake(name: str, value: UploadFile | str) -> str | None:
+    """Return what is wrong with one item of the form, or None if nothing is."""
     is_file = isinstance(value, UploadFile)
     if name == "file":
-        return "came as text; send it as a file, with a file name"
+        return "is text; send it as a file, with a file name"
     if name in _FIELDS:
-        return "came as a file; send it as text" if is_file else None
+        return "is a file; send it as text" if is_file else None
     if not is_file:
         return (
-            f"is no field of this request; it has file, {', '.join(_FIELDS)}. "
+            f"is not a field of this request; its fields are file, {', '.join(_FIELDS)}. "
             "An image for a step is sent as a file, with a file name"
         )
     if not NAME.fullmatch(name):
-        return "is no name for a file that a step takes: use up to 64 letters, digits, - and _"
+        return "is not a valid name for a further image: use up to 64 letters, digits, - and _"
     return None
 
 
-def _conflicts(files: int, fields: dict[str, str]) -> list[Fault]:
+def _contradictions(files: int, fields: dict[str, str]) -> list[Fault]:
     faults = []
     if files > 1:
-        faults.append(Fault("/file", f"{files} files came; send one request for each image"))
+        faults.append(Fault("/file", f"is sent {files} times; send one request for each image"))
     if "steps" in fields and "operations" in fields:
-        faults.append(Fault("/operations", "stands beside `steps`; send one of them"))
+        faults.append(Fault("/operations", "is sent beside `steps`; send one of them"))
     if "operation_params" in fields and "operations" not in fields:
         faults.append(Fault("/operation_params", "needs `operations` beside it"))
     return faults
 
 
-def _examine(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
+async def _read_upload(content: FormData, settings: Settings) -> Upload:
+    """Check the form and each of its files."""
+    form = _Form()
+    for name, value in content.multi_items():
+        form.add(name, value)
+    form.check(settings.max_parts)
+    (file,) = form.files
+    if sum(each.size or 0 for each in (file, *form.parts.values())) > settings.max_upload_bytes:
+        raise _too_large(settings)
+    image = await run_in_threadpool(_check_file, "file", file, settings.image_limits())
+    parts = {
+        name: await run_in_threadpool(_check_file, name, part, settings.part_limits())
+        for name, part in form.parts.items()
+    }
+    return Upload(image, safe_name(file.filename), parts, form.fields)
+
+
+def _check_file(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
+    """Hash a file and check its header. Errors name the part of the form that the file came as."""
     try:
-        return _examined(upload, limits)
+        size, sha256 = _measure(upload.file)
+        header = inspect(upload.file, limits)
     except PixToolsError as error:
-        said = error.detail if name == "file" else f"The image {name!r}: {error.detail}"
-        raise type(error)(said, (Fault(pointer(name), error.detail),)) from error
+        detail = error.detail if name == "file" else f"The image {name!r}: {error.detail}"
+        raise type(error)(detail, (Fault(pointer(name), error.detail),)) from error
+    upload.file.seek(0)
+    return UploadedFile(upload.file, size, sha256, header)
 
 
-def _examined(upload: UploadFile, limits: Limits) -> UploadedFile:
-    file = upload.file
+def _measure(file: IO[bytes]) -> tuple[int, str]:
+    """Return the size and the SHA-256 of a file. Raises EmptyUpload."""
     digest = hashlib.sha256()
     file.seek(0)
-    while chunk := file.read(1 << 20):
+    while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)
     size = file.tell()
     if size == 0:
         raise EmptyUpload("The file has no bytes. Choose another one.")
-    header = inspect(file, limits)
-    file.seek(0)
-    return UploadedFile(file, size, digest.hexdigest(), header)
+    return size, digest.hexdigest()
 
 
-def _capped(receive: Receive, most: int, settings: Settings) -> Receive:
-    """Count the body as it comes: a client need not say its length, or may lie."""
+def _limited(receive: Receive, max_bytes: int, settings: Settings) -> Receive:
+    """Count the body while it arrives: a client may send no length or a wrong one."""
     total = 0
 
     async def counted() -> Message:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
-        if total > most:
+        if total > max_bytes:
             raise _too_large(settings)
         return message
 

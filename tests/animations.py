@@ -1,4 +1,4 @@
-"""Animations written byte by byte: layers, delays and disposals as the test says, not as an encoder chooses."""
+"""Writes animations byte by byte, so that the test determines frames, delays and disposals, and not an encoder."""
 
 from __future__ import annotations
 
@@ -10,52 +10,54 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-STAYS, CLEARED, RESTORED = 0, 1, 2
+KEEP, CLEAR, RESTORE = 0, 1, 2
+"""How the area of a frame changes after its time: not at all, to transparent, or to what it was before."""
 
 PALETTE = np.array([[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
-"""The four colours of each `gif`."""
+"""The four colours of every `gif`."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A frame: (H, W) indices of PALETTE for a GIF, (H, W, C) samples for a PNG."""
+class Frame:
+    """A frame as the file stores it. `pixels` are (H, W) indices of PALETTE for a GIF, (H, W, C) samples for a PNG."""
 
     pixels: NDArray[np.uint8]
     left: int = 0
     top: int = 0
     duration: int = 100  # milliseconds
-    after: int = STAYS
-    over: bool = False  # of a PNG
+    disposal: int = KEEP
+    blends: bool = False  # over the frame before, by its alpha; only in a PNG
 
 
-def full(index: int, width: int = 4, height: int = 3) -> NDArray[np.uint8]:
+def filled(index: int, width: int = 4, height: int = 3) -> NDArray[np.uint8]:
+    """Return (H, W), filled with one index."""
     return np.full((height, width), index, np.uint8)
 
 
 def colours(indices: NDArray[np.uint8], transparent: int | None = None) -> NDArray[np.uint8]:
-    """Return (H, W, 4): what indices of a GIF look like."""
+    """Return the colours of GIF indices as RGBA (H, W, 4)."""
     alpha = np.where(indices == transparent, 0, 255).astype(np.uint8)
     return np.where(alpha[..., None] > 0, np.dstack([PALETTE[indices], alpha]), 0).astype(np.uint8)
 
 
 def gif(
-    size: tuple[int, int], parts: Sequence[Part], *, again: int | None = 0, transparent: int | None = None
+    size: tuple[int, int], frames: Sequence[Frame], *, repeats: int | None = 0, transparent: int | None = None
 ) -> bytes:
-    """Return a GIF that is shown `again` times more, 0 for ever; None leaves that out."""
+    """Return a GIF. `repeats` counts the showings after the first, 0 being without end; None omits the extension."""
     data = b"GIF89a" + struct.pack("<HHBBB", *size, 0x81, 0, 0) + PALETTE.tobytes()
-    if again is not None:
-        data += b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", again) + b"\0"
-    for part in parts:
-        method = {STAYS: 1, CLEARED: 2, RESTORED: 3}[part.after]
+    if repeats is not None:
+        data += b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0"
+    for frame in frames:
+        method = {KEEP: 1, CLEAR: 2, RESTORE: 3}[frame.disposal]
         flags = method << 2 | (transparent is not None)
-        data += b"!\xf9\x04" + struct.pack("<BHB", flags, part.duration // 10, transparent or 0) + b"\0"
-        height, width = part.pixels.shape
-        data += b"," + struct.pack("<HHHHB", part.left, part.top, width, height, 0) + b"\x02" + _blocks(part.pixels)
+        data += b"!\xf9\x04" + struct.pack("<BHB", flags, frame.duration // 10, transparent or 0) + b"\0"
+        height, width = frame.pixels.shape
+        data += b"," + struct.pack("<HHHHB", frame.left, frame.top, width, height, 0) + b"\x02" + _blocks(frame.pixels)
     return data + b";"
 
 
 def _blocks(indices: NDArray[np.uint8]) -> bytes:
-    """Return LZW data of codes of three bits, which a clear code before each pixel keeps at that."""
+    """Return LZW data. A clear code before each pixel keeps the codes at three bits."""
     codes = [code for index in indices.ravel() for code in (4, int(index))] + [5]
     bits = sum(code << 3 * at for at, code in enumerate(codes))
     packed = bits.to_bytes((3 * len(codes) + 7) // 8, "little")
@@ -64,40 +66,45 @@ def _blocks(indices: NDArray[np.uint8]) -> bytes:
 
 
 def apng(
-    parts: Sequence[Part],
+    frames: Sequence[Frame],
     *,
     plays: int = 0,
     default: NDArray[np.uint8] | None = None,
     colour: int = 6,
     depth: int = 8,
     shared: tuple[tuple[bytes, bytes], ...] = (),
-    says: int | None = None,
+    declared: int | None = None,
 ) -> bytes:
-    """Return an APNG of colour type `colour`; a `default` image is one that is no frame.
+    """Return an animated PNG.
 
-    Samples of 16 bits are two of 8 each along the last axis.
+    `default` is an image outside the animation, `shared` are chunks before the frames, and `declared` replaces the
+    number of frames in acTL. Samples of 16 bits are given as two bytes each along the last axis.
     """
-    whole = parts[0].pixels if default is None else default
-    header = struct.pack(">IIBBBBB", whole.shape[1], whole.shape[0], depth, colour, 0, 0, 0)
-    found = [(b"IHDR", header), (b"acTL", struct.pack(">II", len(parts) if says is None else says, plays)), *shared]
+    first = frames[0].pixels if default is None else default
+    header = struct.pack(">IIBBBBB", first.shape[1], first.shape[0], depth, colour, 0, 0, 0)
+    chunks = [
+        (b"IHDR", header),
+        (b"acTL", struct.pack(">II", len(frames) if declared is None else declared, plays)),
+        *shared,
+    ]
     number = 0
     if default is not None:
-        found.append((b"IDAT", _packed(default)))
-    for at, part in enumerate(parts):
-        height, width = part.pixels.shape[:2]
-        place = struct.pack(">IIII", width, height, part.left, part.top)
-        how = struct.pack(">HHBB", part.duration, 1000, part.after, part.over)
-        found.append((b"fcTL", struct.pack(">I", number) + place + how))
+        chunks.append((b"IDAT", _packed(default)))
+    for at, frame in enumerate(frames):
+        height, width = frame.pixels.shape[:2]
+        area = struct.pack(">IIII", width, height, frame.left, frame.top)
+        control = struct.pack(">HHBB", frame.duration, 1000, frame.disposal, frame.blends)
+        chunks.append((b"fcTL", struct.pack(">I", number) + area + control))
         number += 1
         if at == 0 and default is None:
-            found.append((b"IDAT", _packed(part.pixels)))
+            chunks.append((b"IDAT", _packed(frame.pixels)))
         else:
-            found.append((b"fdAT", struct.pack(">I", number) + _packed(part.pixels)))
+            chunks.append((b"fdAT", struct.pack(">I", number) + _packed(frame.pixels)))
             number += 1
-    found.append((b"IEND", b""))
-    chunks = (struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-              for kind, body in found)  # fmt: skip
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    chunks.append((b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
 
 def _packed(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,4 +1,4 @@
-"""Colour by the book, in numpy: what pictures are held against, and none of it by the code under test.
+"""Computes expected colours in numpy, by the definitions of the colour spaces and without the code under test.
 
 IEC 61966-2-1 (sRGB), SMPTE EG 432-1 (Display P3), Adobe RGB (1998); profiles by ICC.1:2001-04.
 """
@@ -20,18 +20,19 @@ D50 = np.array([0.9642, 1.0, 0.8249])
 
 @dataclass(frozen=True)
 class Space:
-    """A colour space of three lights: their XYZ under D50, and the curve from what is stored to how bright it is."""
+    """An RGB colour space: XYZ of its primaries under D50, and its tone curve from stored values to light."""
 
-    lights: tuple[tuple[float, float, float], ...]
-    curve: tuple[float, ...]  # its values at even steps from 0 to 1; a single one is an exponent
+    primaries: tuple[tuple[float, float, float], ...]
+    curve: tuple[float, ...]  # its values at even steps from 0 to 1; a single value is an exponent
 
     def linear(self, stored: Floats) -> Floats:
-        """Return light, of any numbers between 0 and 1."""
+        """Return the light of stored values, both 0 to 1."""
         if len(self.curve) == 1:
             return stored ** self.curve[0]
         return np.interp(stored, np.linspace(0, 1, len(self.curve)), self.curve)
 
     def stored(self, linear: Floats) -> Floats:
+        """Return the stored values of light, both 0 to 1."""
         if len(self.curve) == 1:
             return linear ** (1 / self.curve[0])
         return np.interp(linear, self.curve, np.linspace(0, 1, len(self.curve)))
@@ -49,38 +50,39 @@ DISPLAY_P3 = Space(
 ADOBE_RGB = Space(((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)), (563 / 256,))
 
 
-def moved(pixels: Floats, source: Space, target: Space) -> Floats:
-    """Return 0..1 (..., 3) of one space as another stores the same colours; those that it cannot show are clipped."""
-    xyz = source.linear(pixels) @ np.array(source.lights)  # rows are the lights
-    return target.stored((xyz @ np.linalg.inv(np.array(target.lights))).clip(0, 1))
+def converted(pixels: Floats, source: Space, target: Space) -> Floats:
+    """Convert pixels (..., 3), 0 to 1, between colour spaces. Colours outside the target are clipped."""
+    xyz = source.linear(pixels) @ np.array(source.primaries)  # a row for each primary
+    return target.stored((xyz @ np.linalg.inv(np.array(target.primaries))).clip(0, 1))
 
 
-def moved_8_bit(pixels: Pixels, source: Space, target: Space) -> Pixels:
-    return (moved(pixels / 255, source, target) * 255).round().astype(np.uint8)
+def converted_8_bit(pixels: Pixels, source: Space, target: Space) -> Pixels:
+    """Convert uint8 pixels (..., 3) between colour spaces."""
+    return (converted(pixels / 255, source, target) * 255).round().astype(np.uint8)
 
 
 def lab(srgb: Floats) -> Floats:
-    """Return CIE Lab under D50 of sRGB 0..1."""
-    ratio = SRGB.linear(srgb) @ np.array(SRGB.lights) / D50
+    """Convert sRGB (..., 3), 0 to 1, to CIE Lab under D50."""
+    ratio = SRGB.linear(srgb) @ np.array(SRGB.primaries) / D50
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
     x, y, z = np.moveaxis(f, -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
 INKS = np.array([(0.05, 0.62, 0.88), (0.85, 0.10, 0.50), (0.98, 0.90, 0.08), (0.0, 0.0, 0.0)])
-"""What sRGB the full inks C, M, Y and K look like on paper: not those that CMYK without a profile is taken to be."""
+"""sRGB of the inks C, M, Y and K at full strength on paper. CMYK without a profile is read with other inks."""
 
 
 def printed(cmyk: Floats) -> Floats:
-    """Return sRGB 0..1 (..., 3) of inks 0..1 (..., 4): each lets through what its colour does."""
+    """Return the sRGB (..., 3) of inks (..., 4), all 0 to 1. Each ink filters the light of the others."""
     return np.prod(1 - cmyk[..., :, None] * (1 - INKS), axis=-2)
 
 
 def inks(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return CMYK (H, W, 4), 255 for all of an ink, as the plainest of formulas does it."""
+    """Convert RGB to CMYK (H, W, 4) by the simplest formula; 255 is the full strength of an ink."""
     black = 255 - pixels.max(axis=-1, keepdims=True)
-    room = np.maximum(255 - black, 1).astype(float)
-    colors = (255 - black - pixels) / room * 255
+    span = np.maximum(255 - black, 1).astype(float)
+    colors = (255 - black - pixels) / span * 255
     return np.concatenate([colors.round().astype(np.uint8), black], axis=-1)
 
 
@@ -88,25 +90,25 @@ def inks(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def rgb_profile(space: Space) -> bytes:
-    """Return a profile of matrix and curves."""
+    """Return a profile with a matrix and tone curves."""
     if len(space.curve) == 1:
         curve = struct.pack(">4sIIH", b"curv", 0, 1, round(space.curve[0] * 256))
     else:
         entries = np.interp(np.linspace(0, 1, 1024), np.linspace(0, 1, len(space.curve)), space.curve)
         curve = struct.pack(">4sII", b"curv", 0, 1024) + (entries * 65535).round().astype(">u2").tobytes()
-    colorants = {f"{name}XYZ".encode(): _xyz(light) for name, light in zip("rgb", space.lights, strict=True)}
+    colorants = {f"{name}XYZ".encode(): _xyz(primary) for name, primary in zip("rgb", space.primaries, strict=True)}
     return _profile(b"mntr", b"RGB ", b"XYZ ", colorants | {f"{name}TRC".encode(): curve for name in "rgb"})
 
 
 def grey_profile(exponent: float) -> bytes:
-    """Return a profile of grey by one curve."""
+    """Return a grey profile whose tone curve is an exponent."""
     return _profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": struct.pack(">4sIIH", b"curv", 0, 1, round(exponent * 256))})
 
 
 def cmyk_profile() -> bytes:
-    """Return a profile for `printed`: a table of 9 steps of each ink, in Lab of 16 bits."""
+    """Return the profile of `printed`: a table of 9 steps for each ink, in 16-bit Lab."""
     steps = 9
-    grid = np.array(list(itertools.product(np.linspace(0, 1, steps), repeat=4)))  # (9^4, 4), black the fastest
+    grid = np.array(list(itertools.product(np.linspace(0, 1, steps), repeat=4)))  # (9^4, 4), black varies fastest
     table = lab(printed(grid))
     numbers = np.stack([table[:, 0] / 100 * 65280, (table[:, 1] + 128) * 256, (table[:, 2] + 128) * 256], axis=-1)
     head = struct.pack(">4sI4B", b"mft2", 0, 4, 3, steps, 0) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
@@ -116,20 +118,20 @@ def cmyk_profile() -> bytes:
 
 
 def read_grey_profile(profile: bytes) -> Space:
-    """Return the space of equal lights that a profile of grey by one curve describes."""
+    """Return a space of equal stored values for a grey profile: its tone curve, and the primaries of sRGB."""
     assert profile[16:20] == b"GRAY"
-    return Space(SRGB.lights, _read_curve(_tags(profile)[b"kTRC"]))
+    return Space(SRGB.primaries, _read_curve(_tags(profile)[b"kTRC"]))
 
 
 def read_profile(profile: bytes) -> Space:
-    """Return the space that a profile of matrix and curves describes."""
+    """Return the colour space of a profile with a matrix and tone curves."""
     assert profile[16:20] == b"RGB "
     tags = _tags(profile)
-    lights = tuple(
+    primaries = tuple(
         tuple(number / 65536 for number in struct.unpack(">3i", tags[name][8:20]))
         for name in (b"rXYZ", b"gXYZ", b"bXYZ")
     )
-    return Space(lights, _read_curve(tags[b"rTRC"]))
+    return Space(primaries, _read_curve(tags[b"rTRC"]))
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:
@@ -142,7 +144,7 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
 
 def _read_curve(tag: bytes) -> tuple[float, ...]:
     if tag.startswith(b"para"):
-        assert tag[8:10] == b"\0\3", "only the curve that sRGB has is read"
+        assert tag[8:10] == b"\0\3", "the only parametric curve that is supported is that of sRGB"
         gamma, a, b, c, d = (number / 65536 for number in struct.unpack(">5i", tag[12:32]))
         steps = np.linspace(0, 1, 4096)
         return tuple(np.where(steps >= d, (a * steps + b).clip(0) ** gamma, c * steps).tolist())

@@ -1,4 +1,4 @@
-"""What tests of several tiers share: a folder, a token for Ray, and the whole service as a user starts it."""
+"""Fixtures for several folders of tests: a folder, settings of running stores, and the whole service."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from pixtools.local import ray_head, stores
 from pixtools.local.home import Home
 from pixtools.settings import Settings
 
-# The machine is shared: how long one example takes says nothing.
+# No deadline for an example: other processes of the machine may slow it down.
 hypothesis.settings.register_profile("pixtools", deadline=None)
 hypothesis.settings.load_profile("pixtools")
 
-# Whoever runs the tests in the background has SIGINT ignored, and so would all that they start.
+# A shell that starts the tests in the background makes them ignore SIGINT, and their child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Read when Ray is imported, which test modules do: a driver on loopback, and the token of the head to come.
+# Ray reads these variables when a test module imports it. The driver listens on loopback; the token is for a Ray head
+# that a test starts later.
 os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
@@ -38,13 +39,13 @@ os.environ |= {
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run `async def` tests on the loop that the service runs on."""
+    """Run `async def` tests on asyncio, as the service does."""
     return "asyncio"
 
 
 @pytest.fixture(scope="session")
 def open_folder() -> Iterator[Path]:
-    """A folder that nobody may enter, unlike pytest's own: as root, Postgres keeps its data where it is told."""
+    """A folder that every user may enter, unlike pytest's own: root runs Postgres as the user `nobody`."""
     folder = Path(tempfile.mkdtemp(prefix="pixtools-test-"))
     folder.chmod(0o711)
     yield folder
@@ -53,7 +54,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def settings(open_folder: Path) -> Iterator[Settings]:
-    """Settings of a service whose stores run, each on a port of its own, and whose database is up to date."""
+    """Settings of a service whose stores are running and whose database is migrated. Each store has its own port."""
     with stores.running(Home(open_folder / "stores")) as env:
         made = Settings(**{name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()})
         migrate.upgrade(made.database_url.get_secret_value())
@@ -62,7 +63,7 @@ def settings(open_folder: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 def new_stack(open_folder: Path) -> Iterator[Callable[..., Stack]]:
-    """Make stacks that are not running yet, each with its own home and ports."""
+    """A function that makes services. They are not started yet. Each has its own home and ports."""
     made = []
 
     def make(**options: object) -> Stack:
@@ -74,14 +75,14 @@ def new_stack(open_folder: Path) -> Iterator[Callable[..., Stack]]:
         if stack.process is not None:
             stack.kill()
             stack.process.wait(60)
-            ray_head.forget(Home(stack.home))  # a service that was killed leaves its folder
+            ray_head.remove_folder(Home(stack.home))  # a killed service cannot delete its folder
 
 
 @pytest.fixture(scope="session")
 def stack(open_folder: Path) -> Iterator[Stack]:
-    """The service, running for the whole session."""
+    """A service that runs for the whole session."""
     running = Stack(open_folder / "stack")
-    running.launch("--parent", str(os.getpid()))  # should the tests be killed, it must not stay
+    running.launch("--parent", str(os.getpid()))  # the service ends if the tests are killed
     try:
         running.wait_until_ready()
         yield running
@@ -91,5 +92,6 @@ def stack(open_folder: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def api(stack: Stack) -> Iterator[Api]:
+    """A client of the service that runs for the whole session."""
     with Api(stack.base_url) as client:
         yield client

@@ -1,18 +1,19 @@
-"""Contact sheets, to look at: python tests/contact_sheet.py [folder].
+"""Draws contact sheets for people to look at: python tests/contact_sheet.py [folder].
 
-formats.png has a row for each kind of file and a column for each output, with the score, the shift of colours and the
-bytes of each; operations.png has a cell for each operation. Nothing on them is asserted: test_matrix does that.
+formats.png has a row for each kind of file and a column for each output format, with score, colour shift and bytes.
+operations.png has a cell for each operation. This script asserts nothing; test_matrix.py does.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from color_math import DISPLAY_P3, SRGB, moved_8_bit, read_profile, rgb_profile
+from color_math import DISPLAY_P3, SRGB, converted_8_bit, read_profile, rgb_profile
 from images import saved
 from likeness import likeness
 from PIL import Image, ImageDraw, ImageFont
@@ -36,7 +37,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "avif in sRGB, quality 40": ("avif", {"color": "srgb", "quality": 40}),
 }
 
-WORK: list[tuple[str, dict[str, Any]]] = [
+OPERATION_PARAMS: list[tuple[str, dict[str, Any]]] = [
     *[
         ("resize", {"width": 360, "height": 360, "fit": fit} | more)
         for fit, more in (("inside", {}), ("contain", {"background": "#ffcc00"}), ("cover", {}), ("fill", {}))
@@ -61,15 +62,15 @@ WORK: list[tuple[str, dict[str, Any]]] = [
 
 
 def logo() -> bytes:
-    """Return a PNG of a disc with a hole and soft edges."""
+    """Return a PNG file: a ring with soft edges."""
     y, x = np.mgrid[-60:60, -60:60]
-    off = np.hypot(x, y)
-    clear = np.clip((58 - off) / 6, 0, 1) * np.clip((off - 24) / 6, 0, 1)
-    return saved(np.dstack([np.full((120, 120, 3), (20, 90, 200)), clear * 255]).astype(np.uint8), "PNG")
+    distance = np.hypot(x, y)
+    alpha = np.clip((58 - distance) / 6, 0, 1) * np.clip((distance - 24) / 6, 0, 1)
+    return saved(np.dstack([np.full((120, 120, 3), (20, 90, 200)), alpha * 255]).astype(np.uint8), "PNG")
 
 
-def shown(pixels: np.ndarray) -> Image.Image:
-    """Return pixels on a chequered ground, where they are transparent."""
+def on_checkers(pixels: np.ndarray) -> Image.Image:
+    """Return the pixels on a chequered background, which shows where they are transparent."""
     height, width = pixels.shape[:2]
     squares = (np.indices((height, width)) // 8).sum(axis=0) % 2
     ground = Image.fromarray((180 + 60 * squares).astype(np.uint8))
@@ -78,44 +79,48 @@ def shown(pixels: np.ndarray) -> Image.Image:
 
 
 def sheet(cells: Iterable[tuple[Image.Image, list[str]]], columns: int, width: int, height: int) -> Image.Image:
-    """Return a grid of pictures with lines of text below."""
-    made = list(cells)
-    lines = max(len(text) for _, text in made)
-    across, down = width + GAP, height + lines * LINE + GAP
-    page = Image.new("RGB", (columns * across + GAP, -(-len(made) // columns) * down + GAP), "white")
+    """Return a grid of pictures of `width` × `height` pixels, each with lines of text below it."""
+    drawn = list(cells)
+    lines = max(len(text) for _, text in drawn)
+    step_x, step_y = width + GAP, height + lines * LINE + GAP
+    rows = math.ceil(len(drawn) / columns)
+    page = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), "white")
     draw = ImageDraw.Draw(page)
-    for number, (picture, text) in enumerate(made):
-        left, top = GAP + number % columns * across, GAP + number // columns * down
+    for number, (picture, text) in enumerate(drawn):
+        left, top = GAP + number % columns * step_x, GAP + number // columns * step_y
         page.paste(picture, (left, top))
         for line, words in enumerate(text):
             draw.text((left, top + height + line * LINE), words, "black", FONT)
     return page
 
 
-def converted(specimen: Specimen, op: str, params: dict[str, Any]) -> tuple[Image.Image, str]:
+def encoded(specimen: Specimen, op: str, params: dict[str, Any]) -> tuple[Image.Image, str]:
+    """Return the first frame of the encoded specimen, and how it compares with the original."""
     operation = OPERATIONS[op]
     data = operation.encode(decode(specimen.data), operation.params(**params), len(specimen.data)).data
     found = read_back(data)
     alike = likeness(composed(found.frames[0], 255), composed(specimen.frames[0], 255))
     frames = f", {len(found.frames)} frames" if len(found.frames) > 1 else ""
-    return shown(found.frames[0]), f"{alike}, {len(data):,} B{frames}"
+    return on_checkers(found.frames[0]), f"{alike}, {len(data):,} B{frames}"
 
 
 def format_cells() -> Iterable[tuple[Image.Image, list[str]]]:
+    """Yield one cell for each specimen and one for each of its outputs."""
     for name, make in SPECIMENS.items():
         specimen = make()
-        yield shown(specimen.frames[0]), [name, f"as it is, {len(specimen.data):,} B"]
+        yield on_checkers(specimen.frames[0]), [name, f"original, {len(specimen.data):,} B"]
         for output, (op, params) in FORMATS.items():
-            picture, text = converted(specimen, op, params)
+            picture, text = encoded(specimen, op, params)
             yield picture, [f"to {output}", text]
 
 
 def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
-    wide = Image.fromarray(moved_8_bit(scene(), SRGB, DISPLAY_P3)).resize((3 * WIDTH, 3 * HEIGHT))
+    """Yield one cell for each operation on an opaque picture in Display P3, and on one with transparency."""
+    wide = Image.fromarray(converted_8_bit(scene(), SRGB, DISPLAY_P3)).resize((3 * WIDTH, 3 * HEIGHT))
     clear = Image.fromarray(with_alpha(scene())).resize((3 * WIDTH, 3 * HEIGHT))
     sources = {"wide": saved(wide, "PNG", icc_profile=rgb_profile(DISPLAY_P3)), "clear": saved(clear, "PNG")}
     for source, data in sources.items():
-        for op, params in WORK:
+        for op, params in OPERATION_PARAMS:
             operation = OPERATIONS[op]
             model, before = operation.params(**params), decode(data)
             parts = {"logo": logo()}
@@ -125,19 +130,21 @@ def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
                 else operation.run(before, model)
             )
             words = ", ".join(f"{name} {value}" for name, value in params.items()).replace("\n", "/")
-            picture = shown(in_srgb(after))
+            picture = on_checkers(in_srgb(after))
             picture.thumbnail((CELL, CELL))
             yield picture, [f"{op} of {source}: {after.size[0]} x {after.size[1]}", words[:50], words[50:]]
 
 
 def in_srgb(picture: Picture) -> np.ndarray:
+    """Return uint8 (H, W, 4) in sRGB."""
     pixels = np.asarray(picture.image.convert("RGBA"))
     if picture.icc is None or picture.icc[16:20] != b"RGB ":
         return pixels
-    return np.dstack([moved_8_bit(pixels[..., :3], read_profile(picture.icc), SRGB), pixels[..., 3]])
+    return np.dstack([converted_8_bit(pixels[..., :3], read_profile(picture.icc), SRGB), pixels[..., 3]])
 
 
 def main(folder: Path) -> None:
+    """Write both sheets into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     operations = sheet(operation_cells(), 5, CELL, CELL)
     operations.save(folder / "operations.png")

@@ -1,4 +1,4 @@
-"""A denoiser for tests: the network itself in float32, with weights of no use but to show what depends on what."""
+"""A denoising engine for tests: the network in float32, with random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """DnCNN as the paper has it, tile by tile, on one thread."""
+    """DnCNN as in the paper, in plain PyTorch, on one thread.
+
+    The weights do not denoise. They make each pixel of the result depend on all pixels in reach.
+    """
 
     name = "plain"
 
@@ -24,17 +27,17 @@ class Plain:
         generator = torch.Generator().manual_seed(5)
         self.network = DnCNN().eval()
         for parameter in self.network.parameters():
-            # He's start keeps numbers of one size from layer to layer: every pixel in reach tells on the result.
+            # He initialization keeps values of one size from layer to layer, so distant pixels have an effect.
             scale = (2 / parameter[0].numel()) ** 0.5 if parameter.dim() == 4 else 0.01
             parameter.data.normal_(0, scale, generator=generator)
         self.network.model[-1].weight.data *= 0.2
-        self.seen: list[tuple[int, ...]] = []  # shapes of what it was given
+        self.seen: list[tuple[int, ...]] = []  # the shapes of the tiles of each call
 
     @torch.inference_mode()
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
         self.seen.append(tiles.shape)
         top = 1.0 if tiles.dtype == np.float32 else float(np.iinfo(tiles.dtype).max)
-        numbers = torch.from_numpy(tiles.astype(np.float32) / top).permute(0, 3, 1, 2)  # (N, 3, H, W), 0..1
-        found = numbers - torch.from_numpy(strengths)[:, None, None, None] * self.network(numbers)
-        plain = found.permute(0, 2, 3, 1).numpy()
-        return plain if top == 1.0 else (plain.clip(0, 1) * top).round().astype(tiles.dtype)
+        x = torch.from_numpy(tiles.astype(np.float32) / top).permute(0, 3, 1, 2)  # (N, 3, H, W), 0..1
+        y = x - torch.from_numpy(strengths)[:, None, None, None] * self.network(x)
+        denoised = y.permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
+        return denoised if top == 1.0 else (denoised.clip(0, 1) * top).round().astype(tiles.dtype)

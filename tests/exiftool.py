@@ -1,4 +1,4 @@
-"""exiftool, which knows more places to hide things in than we do: a second opinion on every file that is written."""
+"""Reads metadata by exiftool, which knows more places for metadata than PixTools: an independent check of results."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ needs_exiftool = pytest.mark.skipif(
 
 
 def tags(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the tags of each file of a folder by its name, unknown ones too: `GROUP:TAG`, values as numbers."""
-    found = subprocess.run(
+    """Return the tags of each file in a folder by its name, including unknown tags: `GROUP:TAG`, values as numbers."""
+    done = subprocess.run(
         ["exiftool", "-json", "-G1", "-a", "-u", "-n", "-r", str(folder)],
         capture_output=True, timeout=300, check=False,
     )  # fmt: skip
-    return {Path(one["SourceFile"]).name: one for one in json.loads(found.stdout)}
+    return {Path(one["SourceFile"]).name: one for one in json.loads(done.stdout)}
 
 
-def tells_who_or_where(found: dict[str, Any]) -> list[str]:
-    """Return what of the tags says where a picture was taken, or by which one camera or person; and hidden pictures."""
+def identifying_tags(found: dict[str, Any]) -> list[str]:
+    """Return the names of tags that identify the place, the camera or the person, or that hold another picture."""
     groups = ("GPS", "XMP", "IPTC", "IFD1", "SubIFD", "Photoshop", "MPF")
     words = ("serial", "owner", "gps", "uniqueid", "makernote", "thumbnail", "preview", "usercomment", "hostcomputer")
     return [

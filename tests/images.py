@@ -1,4 +1,4 @@
-"""Small pictures for tests, made on the spot: each shows one thing that cameras, editors or attackers send."""
+"""Makes small image files for tests, each with one property of files that cameras, editors or attackers send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pillow_heif
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from pixtools.imaging.header import Limits
+from pixtools.limits import Limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 LIMITS = Limits(pixels=50_000_000, side=16_384, frames=100)
 
 LATITUDE, LONGITUDE, ALTITUDE = -33.8599722, 151.2111111, 58.5
-"""Where `exif` says that a picture was taken."""
+"""The place in the tags that `exif` returns: degrees north, degrees east, metres."""
 
 
 def photo(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
-    """Return uint8 (H, W, 3): a soft scene whose four corners differ, so that no turn or mirror looks like another."""
+    """Return uint8 (H, W, 3): a soft scene with four different corners, so that every rotation and mirroring shows."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))  # (H, W)
     bands = (0.2 + 0.6 * x, 0.5 + 0.3 * np.sin(5 * x + 3 * y), 0.8 - 0.6 * y)
     scene = np.stack(bands, axis=-1) * 255 + np.random.default_rng(7).normal(0, 3, (height, width, 3))
@@ -38,14 +38,14 @@ def photo(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
 
 
 def distance(one: Any, other: Any) -> float:
-    """Return the mean difference of two pictures of one shape, 0 to 255: lossy codecs stay under 6 on `photo`."""
+    """Return the mean absolute difference of two pictures, 0 to 255. Lossy codecs stay below 6 on `photo`."""
     a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     assert a.shape == b.shape
     return float(np.abs(a - b).mean())
 
 
-def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  # noqa: PLR0911 (one for each way)
-    """Return the pixels as a camera stores them that says how to turn them, by Exif's own definition of its tag."""
+def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  # noqa: PLR0911 (one a case)
+    """Return upright pixels as a camera stores them with this orientation tag, by the definition in Exif."""
     match orientation:
         case 2:
             return upright[:, ::-1]
@@ -66,7 +66,7 @@ def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  
 
 
 def exif(orientation: int | None = None) -> Image.Exif:
-    """Return the tags of a camera that knows where it is."""
+    """Return the tags of a camera that stores its place."""
     tags = Image.Exif()
     tags[0x010F], tags[0x0110] = "PixCam", "PixCam One"
     if orientation is not None:
@@ -78,13 +78,13 @@ def exif(orientation: int | None = None) -> Image.Exif:
     place[1], place[2] = "S", (IFDRational(33), IFDRational(51), IFDRational(359, 10))
     place[3], place[4] = "E", (IFDRational(151), IFDRational(12), IFDRational(40))
     place[5], place[6] = b"\0", IFDRational(117, 2)
-    read = Image.Exif()
-    read.load(tags.tobytes())  # as from a file: a TIFF takes no other
-    return read
+    loaded = Image.Exif()
+    loaded.load(tags.tobytes())  # Pillow writes only tags that were loaded into a TIFF
+    return loaded
 
 
 def private_exif(orientation: int = 6) -> bytes:
-    """Return the tags of a camera that tells all: "secret" marks what nobody should learn who was not told."""
+    """Return the tags of a camera that stores private data. Each private text contains the word "secret"."""
     tags = exif(orientation)
     tags[0x013B], tags[0x8298], tags[0x010E] = "A. Painter", "(c) A. Painter", "A soft scene"
     tags[0x013C], tags[0x9C9F] = "secret-host", "secret subject".encode("utf-16-le")
@@ -97,17 +97,19 @@ def private_exif(orientation: int = 6) -> bytes:
 
 
 def with_thumbnail(block: bytes) -> bytes:
-    """Return EXIF with a second directory that holds a JPEG, as all cameras write it."""
+    """Return EXIF with a second directory that holds a JPEG thumbnail, as all cameras write it."""
     whole = bytearray(block.removeprefix(b"Exif\0\0"))
     order = "<" if whole[:2] == b"II" else ">"
     (first,) = struct.unpack_from(order + "I", whole, 4)
     (entries,) = struct.unpack_from(order + "H", whole, first)
-    small = saved(photo(16, 16), "JPEG", comment=b"secret thumbnail")
+    thumbnail = saved(photo(16, 16), "JPEG", comment=b"secret thumbnail")
     struct.pack_into(order + "I", whole, first + 2 + 12 * entries, len(whole))
     ends_at = len(whole) + 2 + 3 * 12 + 4
     whole += struct.pack(order + "H", 3) + struct.pack(order + "HHIHH", 0x0103, 3, 1, 6, 0)
-    whole += struct.pack(order + "HHII", 0x0201, 4, 1, ends_at) + struct.pack(order + "HHII", 0x0202, 4, 1, len(small))
-    return b"Exif\0\0" + bytes(whole) + bytes(4) + small
+    whole += struct.pack(order + "HHII", 0x0201, 4, 1, ends_at) + struct.pack(
+        order + "HHII", 0x0202, 4, 1, len(thumbnail)
+    )
+    return b"Exif\0\0" + bytes(whole) + bytes(4) + thumbnail
 
 
 XMP = (
@@ -123,25 +125,28 @@ XMP = (
 
 
 def iptc(**texts: bytes) -> bytes:
-    """Return datasets of IIM about a picture: a city, keywords, whatever else is given by its number."""
+    """Return IPTC datasets: a city, two keywords, and further texts by number (`n120=b"caption"`)."""
     pairs = [(90, b"secret city"), (25, b"soft"), (25, "Grüße".encode("latin-1"))]
     pairs += [(int(number.removeprefix("n")), text) for number, text in texts.items()]
     return b"".join(struct.pack(">BBBH", 0x1C, 2, number, len(text)) + text for number, text in pairs)
 
 
-def telling(kind: str, orientation: int = 6) -> bytes:
-    """Return `photo` turned by its tags, with all that the container can say; "PNG behind": behind its pixels."""
+def photo_with_metadata(kind: str, orientation: int = 6) -> bytes:
+    """Return `photo` with an orientation tag and all metadata blocks of a format.
+
+    In a PNG the blocks stand before the pixels, in a "PNG behind" after them.
+    """
     pixels, block = stored(photo(), orientation), private_exif(orientation)
     match kind:
         case "JPEG":
-            block_of_iptc = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc())) + iptc() + bytes(len(iptc()) % 2)
-            resource = b"Photoshop 3.0\0" + block_of_iptc
+            iptc_resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc())) + iptc() + bytes(len(iptc()) % 2)
+            resource = b"Photoshop 3.0\0" + iptc_resource
             segment = b"\xff\xed" + struct.pack(">H", 2 + len(resource)) + resource
             return saved(pixels, "JPEG", quality=92, exif=block, xmp=XMP, extra=segment, comment=b"secret")
         case "PNG" | "PNG behind":
             blocks = _chunk(b"eXIf", block[6:]) + _chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP))
             plain = saved(pixels, "PNG")
-            at = len(plain) - 12 if kind == "PNG behind" else 33  # before the end, or behind the header
+            at = len(plain) - 12 if kind == "PNG behind" else 33  # before IEND, or after IHDR
             return plain[:at] + blocks + plain[at:]
         case "TIFF":
             tags = Image.Exif()
@@ -153,25 +158,25 @@ def telling(kind: str, orientation: int = 6) -> bytes:
 
 
 def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: Any) -> bytes:
-    """Return the file that Pillow makes of a picture."""
+    """Return the picture as a file, written by Pillow."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     out = io.BytesIO()
     if kind == "HEIF":
-        pillow_heif.from_pillow(image).save(out, **options)  # the product does not write it
+        pillow_heif.from_pillow(image).save(out, **options)  # PixTools registers no encoder for it
     else:
         image.save(out, kind, **options)
     return out.getvalue()
 
 
 def opened(data: bytes) -> Image.Image:
-    """Return what Pillow reads from a file, loaded."""
+    """Return a file decoded by Pillow."""
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
 
 
 def camera_jpeg(width: int = 96, height: int = 64, orientation: int = 1) -> bytes:
-    """Return a photo as cameras send it: turned, with a place, a comment, XMP and the profile of a wide gamut."""
+    """Return a photo as a camera stores it: with orientation, place, comment, XMP and a wide-gamut profile."""
     return saved(
         stored(photo(width, height), orientation), "JPEG",
         quality=92, exif=exif(orientation), comment=b"secret comment", xmp=b"<x:xmpmeta>secret xmp</x:xmpmeta>",
@@ -180,9 +185,9 @@ def camera_jpeg(width: int = 96, height: int = 64, orientation: int = 1) -> byte
 
 
 def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
-    """Return an RGB profile with the primaries of Display P3, made from the sRGB profile of lcms."""
+    """Return an RGB profile with the primaries of Display P3, derived from the sRGB profile of lcms."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    struct.pack_into(">6H", profile, 24, 2026, 1, 1, 0, 0, 0)  # when it was made, or no two would be the same
+    struct.pack_into(">6H", profile, 24, 2026, 1, 1, 0, 0, 0)  # a fixed date, so that every call returns the same bytes
     primaries = {
         b"rXYZ": (0.51512, 0.2412, -0.00105),
         b"gXYZ": (0.29198, 0.69225, 0.04189),
@@ -193,7 +198,7 @@ def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
         if tag in primaries:
             struct.pack_into(">3i", profile, offset + 8, *(round(value * 65536) for value in primaries[tag]))
         if tag == b"desc":
-            # "sRGB built-in" in UTF-16: 13 units of room.
+            # It replaces "sRGB built-in" in UTF-16, which has 13 units.
             units = description[:13].ljust(13).encode("utf-16-be", "surrogatepass")
             profile[offset + 28 : offset + 54] = units
     return bytes(profile)
@@ -202,36 +207,36 @@ def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
 def png(
     width: int, height: int, *, depth: int, colour: int, rows: bytes, extra: tuple[tuple[bytes, bytes], ...] = (),
 ) -> bytes:  # fmt: skip
-    """Return a PNG of raw `rows`, each with its filter byte: for what Pillow reads and does not write."""
+    """Return a PNG of raw `rows`, each with its filter byte: for variants that Pillow reads but cannot write."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = ((b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
 
 
 def grey_ramp_16_bit(extra: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
-    """Return a PNG of one row of 256 greys: 0, 257, 514 .. 65535 of 16 bits."""
+    """Return a PNG of one row of 256 grey values in 16 bits: 0, 257, 514 to 65535."""
     row = (np.arange(256, dtype=np.uint32) * 257).astype(">u2").tobytes()
     return png(256, 1, depth=16, colour=0, rows=b"\0" + row, extra=extra)
 
 
-def grey_tiff(numbers: NDArray[Any]) -> bytes:
-    """Return a TIFF of signed whole numbers (H, W), in the byte order that they have."""
-    order = ">" if numbers.dtype.str[0] == ">" else "<"
-    height, width = numbers.shape
-    entries = [(256, width), (257, height), (258, 8 * numbers.dtype.itemsize), (259, 1), (262, 1), (273, 8)]
-    entries += [(277, 1), (278, height), (279, numbers.nbytes), (339, 2)]
+def grey_tiff(values: NDArray[Any]) -> bytes:
+    """Return a TIFF of signed integers (H, W), in their byte order."""
+    order = ">" if values.dtype.str[0] == ">" else "<"
+    height, width = values.shape
+    entries = [(256, width), (257, height), (258, 8 * values.dtype.itemsize), (259, 1), (262, 1), (273, 8)]
+    entries += [(277, 1), (278, height), (279, values.nbytes), (339, 2)]
     index = b"".join(struct.pack(order + "HHIHxx", tag, 3, 1, value) for tag, value in entries)
-    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8 + numbers.nbytes)
-    return head + numbers.tobytes() + struct.pack(order + "H", len(entries)) + index + bytes(4)
+    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8 + values.nbytes)
+    return head + values.tobytes() + struct.pack(order + "H", len(entries)) + index + bytes(4)
 
 
 def bomb(side: int = 50_000) -> bytes:
-    """Return a PNG of some 10 kB that says it holds side × side pixels."""
+    """Return a PNG of some 10 kB whose header declares side × side pixels."""
     return png(side, side, depth=8, colour=2, rows=bytes(9_000_000))
 
 
 def animation(frames: int) -> bytes:
-    """Return a GIF of one pixel that blinks."""
+    """Return a GIF of one pixel that alternates between black and white."""
     head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     descriptor = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
     black, white = descriptor + b"\x02\x02\x44\x01\x00", descriptor + b"\x02\x02\x4c\x01\x00"
@@ -239,13 +244,13 @@ def animation(frames: int) -> bytes:
 
 
 def truncated_jpeg() -> bytes:
-    """Return the first half of a photo: its header is sound and its pixels end in the middle."""
+    """Return the first half of a photo: its header is valid, and its pixels are incomplete."""
     whole = camera_jpeg(400, 300)
     return whole[: len(whole) // 2]
 
 
 def container(major: bytes, *brands: bytes) -> bytes:
-    """Return the head of an ISO base media file of these brands, such as AVIF or HEIC."""
+    """Return the beginning of an ISO base media file of these brands, such as AVIF or HEIC."""
     body = major + bytes(4) + b"".join(brands)
     return struct.pack(">I4s", 8 + len(body), b"ftyp") + body + struct.pack(">I4s", 40, b"meta") + bytes(32)
 

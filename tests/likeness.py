@@ -1,4 +1,4 @@
-"""How like two pictures look: structure by SSIMULACRA2, and colour by the largest shift of any patch."""
+"""Measures how alike two pictures look: structure by SSIMULACRA2, colour by the largest shift of any patch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from ssimulacra2 import compute_ssimulacra2
 
 _PATCH = 16
-_FLARE = 0.005  # light that screens add to all: without it black and all but black would be far apart
+_FLARE = 0.005  # light that every screen adds; without it, black and nearly black would be far apart
 
 # Björn Ottosson's OKLab, from linear sRGB.
 _TO_LMS = np.array(
@@ -27,10 +27,11 @@ _TO_LAB = np.array(
 
 @dataclass(frozen=True)
 class Likeness:
-    """`score` is 100 for the same picture, 90 for one that no one tells apart, 70 for high quality.
+    """The result of a comparison.
 
-    `shift` is the distance in OKLab, in hundredths, by which the mean colour of the worst patch of 16 × 16 pixels is
-    off: codecs spoil pixels and keep patches, a wrong profile moves them. 2 is just noticeable.
+    `score` is 100 for the same picture, 90 for one that cannot be distinguished, 70 for high quality. `shift` is the
+    distance in OKLab, in hundredths, between the mean colours of the patch of 16 × 16 pixels that differs most; 2 is
+    just noticeable. Codecs change pixels but keep the mean of patches. A wrong profile shifts it.
     """
 
     score: float
@@ -41,17 +42,18 @@ class Likeness:
 
 
 def likeness(one: Pixels, other: Pixels) -> Likeness:
-    """Compare uint8 (H, W, 3) of sRGB."""
+    """Compare two sRGB pictures, uint8 (H, W, 3)."""
     assert one.shape == other.shape, (one.shape, other.shape)
     return Likeness(_score(_png(one), _png(other)), shift(one, other))
 
 
 def shift(one: Pixels, other: Pixels) -> float:
+    """Return the `shift` of `Likeness`."""
     return float(np.sqrt(((_patches(one) - _patches(other)) ** 2).sum(axis=-1)).max() * 100)
 
 
 def _patches(pixels: Pixels) -> np.ndarray:
-    """Return the OKLab of the mean light of each patch (H / 16, W / 16, 3)."""
+    """Return the mean light of each patch in OKLab, (H / 16, W / 16, 3)."""
     height, width = (side // _PATCH * _PATCH for side in pixels.shape[:2])
     light = SRGB.linear(pixels[:height, :width] / 255)
     means = light.reshape(height // _PATCH, _PATCH, width // _PATCH, _PATCH, 3).mean(axis=(1, 3))

@@ -1,4 +1,4 @@
-"""Finished files as a viewer shows them: decoded by plain Pillow, their profile applied by the book."""
+"""Reads finished files as a viewer shows them: decoded by Pillow, their profile applied by `color_math`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from color_math import SRGB, Pixels, moved_8_bit, read_grey_profile, read_profile
+from color_math import SRGB, Pixels, converted_8_bit, read_grey_profile, read_profile
 from PIL import Image, ImageSequence
 
 
 @dataclass(frozen=True)
 class Seen:
-    """`frames` are uint8 (H, W, 3), or (H, W, 4) with alpha, in sRGB."""
+    """A file as a viewer shows it. `frames` are uint8 (H, W, 3), or (H, W, 4) with alpha, in sRGB."""
 
     frames: tuple[Pixels, ...]
     icc: bytes | None
@@ -21,10 +21,12 @@ class Seen:
 
     @property
     def has_alpha(self) -> bool:
+        """Whether any pixel is transparent."""
         return self.frames[0].shape[-1] == 4
 
 
 def read_back(data: bytes) -> Seen:
+    """Decode all frames of a file and convert them to sRGB."""
     with Image.open(io.BytesIO(data)) as image:
         icc, tags = image.info.get("icc_profile"), dict(image.getexif())
         frames, durations = [], []
@@ -37,17 +39,17 @@ def read_back(data: bytes) -> Seen:
 
 def _in_srgb(frame: Image.Image, icc: bytes | None) -> Pixels:
     pixels = np.asarray(frame.convert("RGBA"))
-    if pixels[..., 3].min() == 255:  # animations have alpha whether they use it or not
+    if pixels[..., 3].min() == 255:  # formats of animations have alpha even if every pixel is opaque
         pixels = pixels[..., :3]
     if icc is None:
         return pixels
     space = read_grey_profile(icc) if icc[16:20] == b"GRAY" else read_profile(icc)
-    colors = moved_8_bit(pixels[..., :3], space, SRGB)
+    colors = converted_8_bit(pixels[..., :3], space, SRGB)
     return np.dstack([colors, pixels[..., 3]]) if pixels.shape[-1] == 4 else colors
 
 
 def composed(pixels: Pixels, ground: int) -> Pixels:
-    """Return (H, W, 3): what shows before a ground of one grey."""
+    """Return the pixels drawn on a grey background, (H, W, 3). `ground` is its value, 0 to 255."""
     if pixels.shape[-1] == 3:
         return pixels
     share = pixels[..., 3:] / 255

@@ -22,7 +22,7 @@ PIXTOOLS = Path(sys.executable).with_name("pixtools")
 
 @dataclass
 class Stack:
-    """`pixtools up` on a home and ports of its own."""
+    """One service, started by `pixtools up`. It has its own home and its own ports."""
 
     home: Path
     port: int = field(default_factory=free_port)
@@ -34,31 +34,37 @@ class Stack:
 
     @property
     def base_url(self) -> str:
+        """The URL of the page and the API."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def dashboard_url(self) -> str:
+        """The URL of the Ray dashboard."""
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     @property
     def token(self) -> str:
+        """The token of the Ray cluster."""
         return (self.home / "secrets" / "ray-token").read_text()
 
     @property
     def ports(self) -> list[int]:
+        """Every port that the service listens on by its settings."""
         return [self.port, self.dashboard_port, self.ray_client_port, self.s3_port]
 
     @property
     def ray_folder(self) -> Path:
+        """The folder of the Ray head."""
         return ray_head.folder(Home(self.home))
 
     @property
     def output(self) -> str:
+        """Everything that `pixtools up` has printed."""
         return self.home.with_suffix(".out").read_text()
 
     @property
     def environment(self) -> dict[str, str]:
-        """What `pixtools up` is started with."""
+        """The environment variables that `pixtools up` is started with."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIXTOOLS_", "RAY_"))}
         return {
             **inherited,
@@ -82,7 +88,7 @@ class Stack:
         self.run(PIXTOOLS, "up", *arguments)
 
     def run(self, *command: str | Path) -> None:
-        """Start `command`, which is to start the service."""
+        """Start `command`, which starts the service, without waiting for it."""
         with self.home.with_suffix(".out").open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -93,42 +99,43 @@ class Stack:
                 start_new_session=True,
             )
 
-    def wait_until_ready(self, patience: float = 180) -> None:
-        deadline = time.monotonic() + patience
+    def wait_until_ready(self, timeout: float = 180) -> None:
+        """Wait until the service accepts jobs. Fails if `pixtools up` ends, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         while "Ctrl-C stops it." not in self.output:
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output
             time.sleep(0.1)
 
-    def wait_until_gone(self, patience: float = 30) -> None:
-        """Wait until no process of this service is left, by whichever way they were started."""
-        deadline = time.monotonic() + patience
+    def wait_until_gone(self, timeout: float = 30) -> None:
+        """Wait until no process of this service is left. Fails after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         while left := self.processes():
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
 
     def stop(self) -> int:
-        """End it as Ctrl-C does; return its exit code."""
+        """Stop the service as Ctrl-C does, and return its exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(60)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process below the launcher, and every one that has lost it."""
+        """Return the processes of the service: the launcher, its descendants, and orphans."""
         family = []
         with suppress(psutil.NoSuchProcess):
             launcher = psutil.Process(self.process.pid)
             family = [launcher, *launcher.children(recursive=True)]
-        lost = processes.belonging_to(self.home, self.ray_folder)
-        return [process for process in {*family, *lost} if _lives(process)]
+        orphans = processes.started_for(self.home, self.ray_folder)
+        return [process for process in {*family, *orphans} if _is_alive(process)]
 
     def kill(self) -> None:
-        """End everything at once, as a power cut does."""
+        """Kill all processes at once, as a power failure does."""
         for process in self.processes():
-            with suppress(psutil.NoSuchProcess):  # another's death took it along
+            with suppress(psutil.NoSuchProcess):  # it ended together with another process
                 process.kill()
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

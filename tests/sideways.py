@@ -1,4 +1,4 @@
-"""A photo on its side, and whether a picture made of it stands upright."""
+"""Makes a photo that is stored on its side, and tests whether a result of it is upright."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def sideways_photo(width: int, height: int, seed: int = 0) -> bytes:
-    """A photo of width × height when upright, stored on its side: red at the top left, blue at the bottom right."""
+    """Return a JPEG that is width × height when upright: red at the top left, blue at the bottom right."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     red, blue = 255 * (1 - (x / width + y / height) / 2), 255 * (x / width + y / height) / 2
@@ -25,6 +25,7 @@ def sideways_photo(width: int, height: int, seed: int = 0) -> bytes:
 
 
 def is_upright(image: Image.Image) -> bool:
+    """Return whether the pixels are upright and the file has no orientation tag."""
     small = np.asarray(image.convert("RGB").resize((16, 16)), dtype=int)
     (red, _, blue), (red_end, _, blue_end) = small[0, 0], small[-1, -1]
     return red > blue + 100 and blue_end > red_end + 100 and 0x0112 not in image.getexif()

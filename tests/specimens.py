@@ -1,6 +1,7 @@
-"""One file of each kind that people send, all of the same scene, each with what it has to look like.
+"""One file of each variant that people send, all of the same scene, each with its expected pixels.
 
-The truth is the scene's own numbers, moved by `color_math` where the file stores others: no decoder has a part in it.
+The expected pixels come from the scene, converted by `color_math` if the file stores another colour space. No decoder
+produces them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from color_math import (
     Pixels,
     Space,
     cmyk_profile,
+    converted,
+    converted_8_bit,
     grey_profile,
     inks,
-    moved,
-    moved_8_bit,
     printed,
     rgb_profile,
 )  # fmt: skip
@@ -37,24 +38,25 @@ DURATIONS = (100, 250, 400)
 
 @dataclass(frozen=True)
 class Specimen:
-    """`frames` are uint8 (H, W, 3), or (H, W, 4) with alpha, upright and in sRGB."""
+    """A file and its expected pixels. `frames` are uint8 (H, W, 3), or (H, W, 4) with alpha, upright and in sRGB."""
 
     data: bytes
     frames: tuple[Pixels, ...]
-    icc: bytes | None = None  # the profile that goes with the pixels
+    icc: bytes | None = None  # the profile that results keep
     durations: tuple[int, ...] = ()
-    located: bool = False  # says where it was taken
-    coarse: bool = False  # has half the colours of a picture that was not compressed
-    jagged: bool = False  # has alpha that is all or nothing, along which lossy colours bleed
+    located: bool = False  # its metadata contain the place
+    coarse: bool = False  # has subsampled colours, so that scores are lower
+    jagged: bool = False  # has alpha of 0 and 255 only; lossy colours bleed along its edges
 
     @property
     def has_alpha(self) -> bool:
+        """Whether the expected pixels have an alpha channel."""
         return self.frames[0].shape[-1] == 4
 
 
 @cache
 def scene() -> Pixels:
-    """Return uint8 (H, W, 3): soft and saturated colours, edges and fine lines, and corners that all differ."""
+    """Return uint8 (H, W, 3): soft and saturated colours, edges, fine lines, and four different corners."""
     x, y = np.meshgrid(np.linspace(0, 1, WIDTH), np.linspace(0, 1, HEIGHT))
     bands = (0.15 + 0.7 * x, 0.5 + 0.35 * np.sin(6 * x + 4 * y), 0.85 - 0.7 * y)
     array = np.stack(bands, axis=-1) * 255
@@ -64,10 +66,10 @@ def scene() -> Pixels:
     array[(x * WIDTH - 96) ** 2 + (y * HEIGHT - 20) ** 2 < 16**2] = (245, 225, 200)
     array[:28, :28], array[:28, -28:] = (250, 250, 250), (12, 12, 16)
     array[-28:, :28], array[-28:, -28:] = (120, 60, 30), (30, 90, 70)
-    for axis in (0, 1):  # as soft as a lens is
+    for axis in (0, 1):  # blur it as a lens does
         for _ in range(6):
             array = (np.roll(array, 1, axis) + 2 * array + np.roll(array, -1, axis)) / 4
-    lines = np.sin(np.arange(80) ** 2 / 60)[None, :, None]  # ever finer
+    lines = np.sin(np.arange(80) ** 2 / 60)[None, :, None]  # finer and finer
     array[88:108, 56:136] += 30 * lines
     return array.round().clip(0, 255).astype(np.uint8)
 
@@ -78,13 +80,13 @@ def grey() -> Pixels:
 
 
 def alpha() -> Pixels:
-    """Return (H, W): clear at the left, solid at the right, a ramp between them."""
+    """Return alpha (H, W): transparent at the left, opaque at the right, a ramp between."""
     ramp = np.linspace(-0.5, 1.5, WIDTH).clip(0, 1)
     return np.tile((ramp * 255).round().astype(np.uint8), (HEIGHT, 1))
 
 
 def with_alpha(pixels: Pixels) -> Pixels:
-    """Return the pixels as editors leave them: what is clear hides a colour that must never show."""
+    """Return the pixels with alpha. Transparent pixels have a colour that must never show, as editors leave them."""
     hidden = pixels.copy()
     hidden[alpha() == 0] = 255 if pixels.ndim == 2 else (255, 0, 255)
     return np.dstack([hidden, alpha()])
@@ -96,51 +98,51 @@ def as_rgb(pixels: Pixels) -> Pixels:
 
 
 def animated(pixels: Pixels) -> tuple[Pixels, ...]:
-    """Return three frames that no codec takes for one another."""
+    """Return three frames that differ clearly."""
     return pixels, pixels[:, ::-1].copy(), pixels[::-1].copy()
 
 
 def indexed(pixels: Pixels) -> tuple[Image.Image, Pixels]:
-    """Return the green of some pixels as a palette image of 256 smooth false colours, and what they are."""
-    number = np.arange(256)
-    table = np.stack([number, 128 + 90 * np.sin(number / 50), 255 - number], axis=-1).round().astype(np.uint8)
+    """Return a palette image of 256 smooth false colours, indexed by the green channel, and its pixels as RGB."""
+    entry = np.arange(256)
+    table = np.stack([entry, 128 + 90 * np.sin(entry / 50), 255 - entry], axis=-1).round().astype(np.uint8)
     index = np.ascontiguousarray(pixels[..., 1])
     image = Image.fromarray(index, "L")
     image.putpalette(table.tobytes())
     return image, table[index]
 
 
-def cleared(pixels: Pixels) -> tuple[Image.Image, int, Pixels]:
-    """Return the same, with the number of the colour of the corner at the top left as the one that is clear."""
+def indexed_with_transparency(pixels: Pixels) -> tuple[Image.Image, int, Pixels]:
+    """Return a palette image, the index that is transparent (that of the upper left corner), and its RGBA pixels."""
     image, shown = indexed(pixels)
-    clear = int(pixels[14, 14, 1])
-    return image, clear, np.dstack([shown, np.where(pixels[..., 1] == clear, 0, 255).astype(np.uint8)])
+    transparent = int(pixels[14, 14, 1])
+    return image, transparent, np.dstack([shown, np.where(pixels[..., 1] == transparent, 0, 255).astype(np.uint8)])
 
 
 def wide_scene() -> Pixels:
-    """Return (H, W, 3) of Display P3, with colours that sRGB cannot show."""
+    """Return (H, W, 3) in Display P3, with colours outside sRGB."""
     pixels = scene().copy()
     pixels[44:76, 16:38], pixels[44:76, 44:66] = (255, 0, 0), (0, 255, 0)
     return pixels
 
 
 def grey_with_profile() -> Specimen:
-    """Return grey of which a profile says that it is as old Macs showed it."""
-    shown = moved_8_bit(as_rgb(grey()), Space(SRGB.lights, (1.8,)), SRGB)
+    """Return a grey PNG whose profile has the gamma 1.8 of old Macs."""
+    shown = converted_8_bit(as_rgb(grey()), Space(SRGB.primaries, (1.8,)), SRGB)
     return Specimen(saved(grey(), "PNG", icc_profile=grey_profile(1.8)), (shown,), grey_profile(1.8))
 
 
 def tiff(pixels: np.ndarray, *, tile: int | None = None) -> bytes:
-    """Return a TIFF of RGB of 8 or 16 bits, for what Pillow does not write: wide numbers, and tiles."""
+    """Return a TIFF of RGB with 8 or 16 bits, in one strip or in tiles: variants that Pillow cannot write."""
     height, width, samples = pixels.shape
     side = tile or max(width, height)
-    parts = (
+    pieces = (
         [pixels[y : y + side, x : x + side] for y in range(0, height, side) for x in range(0, width, side)]
         if tile
         else [pixels]
     )
     bits = pixels.dtype.itemsize * 8
-    blobs = [part.astype(f"<u{bits // 8}").tobytes() for part in parts]
+    blobs = [piece.astype(f"<u{bits // 8}").tobytes() for piece in pieces]
     start = 8 + 2 * samples + 8 * len(blobs)
     offsets = [start + sum(map(len, blobs[:number])) for number in range(len(blobs))]
     extra = struct.pack(f"<{samples}H", *[bits] * samples) + struct.pack(
@@ -159,60 +161,62 @@ def tiff(pixels: np.ndarray, *, tile: int | None = None) -> bytes:
 
 
 def heic(pixels: Pixels, **options: Any) -> bytes:
+    """Return a HEIC without subsampling."""
     out = io.BytesIO()
     pillow_heif.from_pillow(Image.fromarray(pixels)).save(out, format="HEIF", quality=92, chroma=444, **options)
     return out.getvalue()
 
 
-def wide_numbers(pixels: Pixels) -> np.ndarray:
-    """Return 16-bit numbers whose upper bytes are those of the pixels' nearest."""
+def as_16_bit(pixels: Pixels) -> np.ndarray:
+    """Return the pixels scaled to 16 bits."""
     return pixels.astype(np.uint16) * 257
 
 
 def png_16(pixels: Pixels, colour: int) -> bytes:
-    rows = wide_numbers(pixels).astype(">u2").reshape(HEIGHT, -1)
+    """Return a 16-bit PNG of a colour type."""
+    rows = as_16_bit(pixels).astype(">u2").reshape(HEIGHT, -1)
     return png(WIDTH, HEIGHT, depth=16, colour=colour, rows=b"".join(b"\0" + row.tobytes() for row in rows))
 
 
-def keyed_16_bit(pixels: Pixels) -> Specimen:
-    """Return a PNG of which one colour is clear, by all 16 bits of it: those around it differ in the lower ones."""
-    numbers = wide_numbers(pixels) ^ 1
-    clear = np.zeros(pixels.shape[:2], bool)
-    clear[:28, :28] = True
-    numbers[clear] = (1234, 1234, 1234)
-    numbers[:28, 28:32] = (1235, 1234, 1234)
-    rows = b"".join(b"\0" + row.tobytes() for row in numbers.astype(">u2"))
-    key = (b"tRNS", struct.pack(">3H", 1234, 1234, 1234))
-    truth = np.dstack([numbers >> 8, np.where(clear, 0, 255)]).astype(np.uint8)
-    return Specimen(png(WIDTH, HEIGHT, depth=16, colour=2, rows=rows, extra=(key,)), (truth,), jagged=True)
+def transparent_16_bit(pixels: Pixels) -> Specimen:
+    """Return a 16-bit PNG with a transparent colour. Other pixels differ from it in the lower bits only."""
+    values = as_16_bit(pixels) ^ 1
+    transparent = np.zeros(pixels.shape[:2], bool)
+    transparent[:28, :28] = True
+    values[transparent] = (1234, 1234, 1234)
+    values[:28, 28:32] = (1235, 1234, 1234)
+    rows = b"".join(b"\0" + row.tobytes() for row in values.astype(">u2"))
+    chunk = (b"tRNS", struct.pack(">3H", 1234, 1234, 1234))
+    expected = np.dstack([values >> 8, np.where(transparent, 0, 255)]).astype(np.uint8)
+    return Specimen(png(WIDTH, HEIGHT, depth=16, colour=2, rows=rows, extra=(chunk,)), (expected,), jagged=True)
 
 
 def tiff_12_bit(pixels: Pixels) -> bytes:
-    """Return a TIFF of grey (H, W) in numbers of 12 bits, two in three bytes."""
-    numbers = (pixels.astype(np.uint32) * 4095 + 127) // 255
-    pairs = numbers[:, ::2] << 12 | numbers[:, 1::2]
+    """Return a TIFF of grey (H, W) with 12 bits, two values in three bytes."""
+    values = (pixels.astype(np.uint32) * 4095 + 127) // 255
+    pairs = values[:, ::2] << 12 | values[:, 1::2]
     packed = pairs.astype(">u4").view(np.uint8).reshape(HEIGHT, -1, 4)[..., 1:]
     data = saved(np.ascontiguousarray(packed).reshape(HEIGHT, -1), "TIFF")
-    for tag, kind, said, meant in ((256, 4, WIDTH * 3 // 2, WIDTH), (258, 3, 8, 12)):
-        data = data.replace(struct.pack("<HHII", tag, kind, 1, said), struct.pack("<HHII", tag, kind, 1, meant))
+    for tag, kind, written, wanted in ((256, 4, WIDTH * 3 // 2, WIDTH), (258, 3, 8, 12)):
+        data = data.replace(struct.pack("<HHII", tag, kind, 1, written), struct.pack("<HHII", tag, kind, 1, wanted))
     return data
 
 
 def ycck(cmyk: Pixels) -> bytes:
-    """Return a CMYK JPEG as Photoshop writes it: its inks C, M and Y as YCbCr."""
+    """Return a CMYK JPEG as Photoshop writes it, with the inks C, M and Y as YCbCr."""
     ycc = np.asarray(Image.fromarray(cmyk[..., :3]).convert("YCbCr"))
-    # Pillow inverts all that it writes; the black alone is to be stored so.
+    # Pillow inverts all four channels when it writes. Only black has to be inverted, so invert the others before.
     data = bytearray(saved(Image.fromarray(np.dstack([255 - ycc, cmyk[..., 3]]), "CMYK"), "JPEG", quality=95))
-    data[data.index(b"Adobe") + 11] = 2  # the transform that it says was made
+    data[data.index(b"Adobe") + 11] = 2  # the transform YCCK in the Adobe marker
     return bytes(data)
 
 
 def _jpegs() -> dict[str, Callable[[], Specimen]]:
     def still(pixels: Pixels | None = None, **options: Any) -> Callable[[], Specimen]:
         frame = scene() if pixels is None else pixels
-        truth = as_rgb(frame) if frame.ndim == 2 else frame
+        expected = as_rgb(frame) if frame.ndim == 2 else frame
         return lambda: Specimen(
-            saved(frame, "JPEG", **{"quality": 92, **options}), (truth,), coarse=options.get("subsampling") != 0
+            saved(frame, "JPEG", **{"quality": 92, **options}), (expected,), coarse=options.get("subsampling") != 0
         )
 
     def turned(orientation: int) -> Callable[[], Specimen]:
@@ -226,7 +230,7 @@ def _jpegs() -> dict[str, Callable[[], Specimen]]:
         def make() -> Specimen:
             profile = rgb_profile(space)
             data = saved(pixels(), "JPEG", quality=95, subsampling=0, icc_profile=profile, exif=exif(1))
-            return Specimen(data, (moved_8_bit(pixels(), space, SRGB),), profile, located=True)
+            return Specimen(data, (converted_8_bit(pixels(), space, SRGB),), profile, located=True)
 
         return make
 
@@ -246,14 +250,14 @@ def _jpegs() -> dict[str, Callable[[], Specimen]]:
         "jpeg cmyk with profile": cmyk(cmyk_profile()),
         "jpeg ycck": lambda: Specimen(ycck(inks(scene())), (scene(),)),
         **{f"jpeg turned {number}": turned(number) for number in range(1, 9)},
-        "jpeg display p3": profiled(lambda: moved_8_bit(scene(), SRGB, DISPLAY_P3), DISPLAY_P3),
+        "jpeg display p3": profiled(lambda: converted_8_bit(scene(), SRGB, DISPLAY_P3), DISPLAY_P3),
         "jpeg beyond srgb": profiled(wide_scene, DISPLAY_P3),
-        "jpeg adobe rgb": profiled(lambda: moved_8_bit(scene(), SRGB, ADOBE_RGB), ADOBE_RGB),
+        "jpeg adobe rgb": profiled(lambda: converted_8_bit(scene(), SRGB, ADOBE_RGB), ADOBE_RGB),
     }
 
 
 def on_paper() -> Pixels:
-    """Return what the inks of the scene look like by the profile."""
+    """Return the inks of the scene as the CMYK profile shows them."""
     return (printed(inks(scene()) / 255) * 255).round().astype(np.uint8)
 
 
@@ -261,7 +265,7 @@ def _pngs() -> dict[str, Callable[[], Specimen]]:
     rgba, la = with_alpha(scene()), with_alpha(grey())
     bilevel = np.where(grey() > 127, 255, 0).astype(np.uint8)
     palette, shown = indexed(scene())
-    _, clear, with_clear = cleared(scene())
+    _, transparent, with_transparency = indexed_with_transparency(scene())
 
     def animation() -> Specimen:
         first, *others = map(Image.fromarray, animated(scene()))
@@ -270,7 +274,7 @@ def _pngs() -> dict[str, Callable[[], Specimen]]:
 
     def display_p3() -> Specimen:
         profile = rgb_profile(DISPLAY_P3)
-        wide = (moved(scene() / 255, SRGB, DISPLAY_P3) * 255).round().astype(np.uint8)
+        wide = (converted(scene() / 255, SRGB, DISPLAY_P3) * 255).round().astype(np.uint8)
         return Specimen(saved(wide, "PNG", icc_profile=profile, exif=exif(1)), (scene(),), profile, located=True)
 
     return {
@@ -280,15 +284,15 @@ def _pngs() -> dict[str, Callable[[], Specimen]]:
         "png grey": lambda: Specimen(saved(grey(), "PNG"), (as_rgb(grey()),)),
         "png grey and alpha": lambda: Specimen(saved(la, "PNG"), (as_rgb(la),)),
         "png palette": lambda: Specimen(saved(palette, "PNG"), (shown,)),
-        "png palette with a clear colour": lambda: Specimen(
-            saved(palette, "PNG", transparency=clear), (with_clear,), jagged=True
+        "png palette with a transparent colour": lambda: Specimen(
+            saved(palette, "PNG", transparency=transparent), (with_transparency,), jagged=True
         ),
         "png bilevel": lambda: Specimen(saved(Image.fromarray(bilevel).convert("1"), "PNG"), (as_rgb(bilevel),)),
         "png 16 bit rgb": lambda: Specimen(png_16(scene(), 2), (scene(),)),
         "png 16 bit rgba": lambda: Specimen(png_16(rgba, 6), (rgba,)),
         "png 16 bit grey": lambda: Specimen(png_16(grey(), 0), (as_rgb(grey()),)),
         "png 16 bit grey and alpha": lambda: Specimen(png_16(la, 4), (as_rgb(la),)),
-        "png 16 bit rgb with a clear colour": lambda: keyed_16_bit(scene()),
+        "png 16 bit rgb with a transparent colour": lambda: transparent_16_bit(scene()),
         "png grey with profile": grey_with_profile,
         "png display p3": display_p3,
         "png animated": animation,
@@ -338,7 +342,7 @@ def _webps_and_avifs() -> dict[str, Callable[[], Specimen]]:
 
 def _gifs() -> dict[str, Callable[[], Specimen]]:
     palette, shown = indexed(scene())
-    _, clear, with_clear = cleared(scene())
+    _, transparent, with_transparency = indexed_with_transparency(scene())
 
     def animation() -> Specimen:
         made = [indexed(frame) for frame in animated(scene())]
@@ -348,8 +352,8 @@ def _gifs() -> dict[str, Callable[[], Specimen]]:
 
     return {
         "gif": lambda: Specimen(saved(palette, "GIF"), (shown,)),
-        "gif with a clear colour": lambda: Specimen(
-            saved(palette, "GIF", transparency=clear), (with_clear,), jagged=True
+        "gif with a transparent colour": lambda: Specimen(
+            saved(palette, "GIF", transparency=transparent), (with_transparency,), jagged=True
         ),
         "gif animated": animation,
     }
@@ -359,7 +363,7 @@ def _tiffs_and_bmps() -> dict[str, Callable[[], Specimen]]:
     palette, shown = indexed(scene())
     rgba = with_alpha(scene())
     cmyk = Image.fromarray(inks(scene()), "CMYK")
-    grey_16 = Image.fromarray(wide_numbers(grey()))
+    grey_16 = Image.fromarray(as_16_bit(grey()))
     return {
         "tiff": lambda: Specimen(saved(scene(), "TIFF", exif=exif(1)), (scene(),), located=True),
         "tiff turned 6": lambda: Specimen(saved(stored(scene(), 6), "TIFF", exif=exif(6)), (scene(),), located=True),
@@ -368,7 +372,7 @@ def _tiffs_and_bmps() -> dict[str, Callable[[], Specimen]]:
         "tiff rgba": lambda: Specimen(saved(rgba, "TIFF", compression="tiff_adobe_deflate"), (rgba,)),
         "tiff cmyk": lambda: Specimen(saved(cmyk, "TIFF"), (scene(),)),
         "tiff cmyk with profile": lambda: Specimen(saved(cmyk, "TIFF", icc_profile=cmyk_profile()), (on_paper(),)),
-        "tiff 16 bit rgb": lambda: Specimen(tiff(wide_numbers(scene())), (scene(),)),
+        "tiff 16 bit rgb": lambda: Specimen(tiff(as_16_bit(scene())), (scene(),)),
         "tiff 16 bit grey": lambda: Specimen(saved(grey_16, "TIFF"), (as_rgb(grey()),)),
         "tiff 12 bit grey": lambda: Specimen(tiff_12_bit(grey()), (as_rgb(grey()),)),
         "tiff in tiles": lambda: Specimen(tiff(scene(), tile=64), (scene(),)),
@@ -380,7 +384,7 @@ def _tiffs_and_bmps() -> dict[str, Callable[[], Specimen]]:
 def _heics() -> dict[str, Callable[[], Specimen]]:
     def display_p3() -> Specimen:
         profile = rgb_profile(DISPLAY_P3)
-        wide = moved_8_bit(scene(), SRGB, DISPLAY_P3)
+        wide = converted_8_bit(scene(), SRGB, DISPLAY_P3)
         return Specimen(heic(wide, icc_profile=profile, exif=exif(1).tobytes()), (scene(),), profile, located=True)
 
     return {
@@ -395,3 +399,4 @@ SPECIMENS: dict[str, Callable[[], Specimen]] = {
     for group in (_jpegs, _pngs, _webps_and_avifs, _gifs, _tiffs_and_bmps, _heics)
     for name, make in group().items()
 }
+"""Makes each specimen by name. The first word of a name is the format."""

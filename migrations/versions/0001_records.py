@@ -1,4 +1,4 @@
-"""The records: jobs, steps, artifacts, dead letters, idempotency."""
+"""The first tables: jobs, steps, artifacts, dead letters and stored responses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # Longer than other functions: a plain list of DDL statements, in order, that must never change.
+    """Create all tables."""
     op.create_table(
         "artifact",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -128,6 +130,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop all tables."""
     op.drop_index("step_artifact", table_name="step", postgresql_where=sa.text("artifact_id IS NOT NULL"))
     op.drop_table("step")
     op.drop_index("idempotency_expiry", table_name="idempotency")

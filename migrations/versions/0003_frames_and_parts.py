@@ -1,14 +1,14 @@
-"""A source may have many frames, and further files may come beside it.
+"""A source may have many frames, and a request may have parts beside the source.
 
-What version 0002 of the code writes stays valid, so both may run side by side, with these exceptions.
+Records that version 0002 of the code writes stay valid, so both versions may run at the same time, with two exceptions.
 
-- Lossless WebP with a quality is no valid step any more. Stored steps lose the quality here; all that it decided was
-  how hard the encoder tries. What version 0002 writes after this upgrade fails as an invalid plan. A request that was
-  accepted with it and is sent again by its Idempotency-Key is refused and not replayed: what tells that it is the
-  same request is a digest of its plan, and it has none.
-- Version 0002 knows nothing of parts: it deletes their files as orphans once they are older than `orphan_age`. Do not
-  let its sweeper run beside this version, or after going back to it, for longer than that, while a job with parts is
-  waiting or may be redriven.
+- Lossless WebP with a quality is no longer a valid step. The upgrade removes the quality from stored steps; it only
+  decided the effort of the encoder. If version 0002 stores such a step after the upgrade, the step fails with
+  `invalid_plan`. If a client repeats such a request with its Idempotency-Key, it is refused and not replayed: its
+  fingerprint is a digest of its plan, and it has no valid plan.
+- Version 0002 does not know parts. It deletes their blobs as orphans when they are older than `orphan_age`. So while
+  a job with parts is waiting or may be redriven, the sweeper of version 0002 must not run longer than that, neither
+  beside this version nor after a downgrade.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Add frames and parts, and remove the quality of lossless WebP steps."""
     op.add_column("job", sa.Column("source_frames", sa.Integer(), server_default="1", nullable=False))
     op.create_table(
         "part",
@@ -43,5 +44,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop frames and parts."""
     op.drop_table("part")
     op.drop_column("job", "source_frames")

@@ -1,0 +1,1 @@
+"""All SQL: the tables, the state transitions, and the stores of jobs, dead letters and retention."""

@@ -1,38 +1,41 @@
-"""Postgres as the stores reach it: one pool of connections, and transactions whose outages have one name."""
+"""The connection to Postgres: one pool of connections, and transactions that report every outage as DatabaseDown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Connection, Engine, create_engine, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlmodel import Session
 
 from pixtools.errors import DatabaseDown
 from pixtools.settings import Settings
 
 
 class Database:
+    """A pool of connections to one database."""
+
     def __init__(self, settings: Settings, pool_size: int = 5, name: str = "pixtools") -> None:
-        """`name` is what Postgres calls our connections."""
+        """`name` is the application name that Postgres shows for these connections."""
         self._engine = engine(settings.database_url.get_secret_value(), pool_size, name)
 
     def ping(self) -> None:
-        with self.transaction() as session:
-            session.execute(select(1))
+        """Run a query that reads no table. Raises DatabaseDown if the database does not answer."""
+        with self.transaction() as connection:
+            connection.execute(select(1))
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """Commit on leaving, unless an exception leaves; raises DatabaseDown where the database does not answer, or
-        gave a statement up for want of time or to end a deadlock.
+    def transaction(self) -> Iterator[Connection]:
+        """Run the body in one transaction: commit when it ends, roll back if it raises.
 
-        After a DatabaseDown nobody knows whether the commit went through: what follows must bear both.
+        Raises DatabaseDown if the database does not answer, or if it cancelled a statement because of a timeout or a
+        deadlock. The driver's error is its `__cause__`. The commit may have succeeded although DatabaseDown was raised,
+        so the caller must be correct in both cases.
         """
         try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                yield session
+            with self._engine.begin() as connection:
+                yield connection
         except (OperationalError, PoolTimeout) as error:
             raise DatabaseDown(type(error).__name__) from error
         except DBAPIError as error:
@@ -41,10 +44,12 @@ class Database:
             raise
 
     def close(self) -> None:
+        """Close the connections of the pool."""
         self._engine.dispose()
 
 
 def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
+    """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is not of a Postgres server."""
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ValueError("PIXTOOLS_DATABASE_URL must begin with postgresql://")
@@ -58,7 +63,8 @@ def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
             "application_name": name,
             "connect_timeout": 5,
             "options": "-c statement_timeout=15s -c lock_timeout=15s",
-            "tcp_user_timeout": 15_000,  # a server that is cut off cannot time out its statements
+            # If the network is cut, the server's own timeouts cannot reach this client.
+            "tcp_user_timeout": 15_000,
             "keepalives_idle": 10,
         },
     )

@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this version, by Alembic; safe to call from several places at once."""
+"""Upgrades a database to the schema of this version, with Alembic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 
 def upgrade(database_url: str) -> None:
-    """Apply the migrations that the database lacks."""
+    """Apply the migrations that the database lacks. Several processes may call this at the same time."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url

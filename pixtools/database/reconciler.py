@@ -1,4 +1,7 @@
-"""Makes the stores agree: what is past its time goes, what nothing refers to goes, what is missing is known."""
+"""The reconciler: makes database and bucket agree.
+
+It expires jobs, deletes records after their retention, deletes orphaned blobs, and marks artifacts without a blob.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reconciled:
-    expired: int  # jobs
-    forgotten: int  # jobs, with all that was known of them
-    dropped: int  # artifacts that no job refers to
-    orphans: int  # objects that no record refers to
-    lost: int  # artifacts whose objects are missing, newly found
-    found: int  # artifacts that were thought lost and are there
+    """How many records and blobs one run changed."""
+
+    expired: int  # jobs whose retention ended
+    forgotten: int  # expired jobs whose records were deleted
+    dropped: int  # artifacts to which no job referred
+    orphans: int  # blobs to which no record referred
+    lost: int  # artifacts whose blob was found to be missing
+    found: int  # artifacts whose missing blob exists again
 
 
 class Reconciler:
-    """One run at a time is enough; two do no harm."""
+    """Compares the records of one database with the blobs of one bucket.
+
+    One run at a time is enough. Two runs at the same time do no harm.
+    """
 
     def __init__(self, settings: Settings, store: RetentionStore, blobs: BlobStore) -> None:
         self._settings = settings
@@ -35,25 +43,25 @@ class Reconciler:
         self._blobs = blobs
 
     def run(self) -> Reconciled:
-        """Do all of it once. Raises DatabaseDown, StorageDown and StorageRefused; the next run goes on from there.
+        """Do all the work once. Raises DatabaseDown, StorageDown and StorageRefused; the next run continues.
 
-        An object's key is used once, so one that nothing refers to will never be referred to again: whoever put it
-        there has died since, or lost its lease. Only the youngest may still be on their way into a record.
+        Each blob key is used once. So if no record refers to a blob and it is older than `orphan_age`, no record will
+        ever refer to it: the process that put it has died or has lost its lease.
         """
-        expired = self._free(self._store.expire_jobs)
-        dropped = self._free(lambda: [[key] for key in self._store.drop_artifacts()])
+        expired = self._repeat(self._store.expire_jobs)
+        dropped = self._repeat(lambda: [[key] for key in self._store.drop_artifacts()])
         forgotten = 0
-        while number := self._store.forget_jobs(self._settings.record_retention):
+        while number := self._store.delete_expired_jobs(self._settings.record_retention):
             forgotten += number
         orphans = lost = found = 0
         if self._bucket_is_ours():
-            orphans, lost, found = self._walk()
+            orphans, lost, found = self._compare_bucket()
         done = Reconciled(expired, forgotten, dropped, orphans, lost, found)
         log.info("reconciled: %s", " ".join(f"{name}={number}" for name, number in asdict(done).items()))
         return done
 
     def _bucket_is_ours(self) -> bool:
-        """Say whether the bucket belongs to this database: to another one, all its files would be orphans."""
+        """Return whether the bucket belongs to this database. In another one, every blob would seem an orphan."""
         ours = str(self._store.database_id()).encode()
         try:
             theirs = self._blobs.get(DATABASE)
@@ -63,49 +71,57 @@ class Reconciler:
         if theirs != ours:
             log.error(
                 "this bucket belongs to another database: nothing in it is compared or deleted. "
-                "If that database is gone for good, delete the object %s", DATABASE,
+                "If that database no longer exists, delete the object %s", DATABASE,
             )  # fmt: skip
         return theirs == ours
 
-    def _walk(self) -> tuple[int, int, int]:
-        """Go through the bucket; return how many orphans went, and how many artifacts are newly lost and found."""
-        too_young = self._store.now() - self._settings.orphan_age
-        orphans = sum(self._sweep(page, too_young) for page in self._blobs.pages(SOURCES))
+    def _compare_bucket(self) -> tuple[int, int, int]:
+        """Compare the whole bucket with the records. Return how many orphans, lost and found artifacts there were."""
+        newest = self._store.now() - self._settings.orphan_age
+        orphans = sum(self._delete_orphans(page, newest) for page in self._blobs.pages(SOURCES))
         lost = found = 0
         after = ""
+        # The last range has no blobs. It holds the artifacts whose keys come after the last blob.
         for page in chain(self._blobs.pages(ARTIFACTS), [None]):
-            upto = max((blob.key for blob in page), default=after) if page is not None else None
-            orphans += self._sweep(page or [], too_young)
-            newly_lost, newly_found = self._compare(page or [], self._store.artifacts_between(after, upto))
-            lost, found, after = lost + newly_lost, found + newly_found, upto or after
+            up_to = max((blob.key for blob in page), default=after) if page is not None else None
+            orphans += self._delete_orphans(page or [], newest)
+            newly_lost, newly_found = self._mark_artifacts(page or [], self._store.artifacts_between(after, up_to))
+            lost, found, after = lost + newly_lost, found + newly_found, up_to or after
         return orphans, lost, found
 
-    def _free(self, step: Callable[[], list[list[str]]]) -> int:
-        """Repeat a step that lets go of some records at a time, each with its objects, until none is left."""
-        freed = 0
-        while keys := step():
-            # Version 0001 shared sources between jobs.
-            self._blobs.delete(self._store.unreferenced(list(chain.from_iterable(keys))))
-            freed += len(keys)
-        return freed
+    def _repeat(self, release: Callable[[], list[list[str]]]) -> int:
+        """Call `release` until it returns nothing. Return how many records it released.
 
-    def _sweep(self, page: list[Blob], too_young: datetime) -> int:
-        """Delete the objects to which nothing refers; return how many."""
-        orphans = self._store.unreferenced([blob.key for blob in page if blob.modified_at < too_young])
+        Each call releases some records and returns the blob keys of each. Blobs without another reference are deleted.
+        """
+        released = 0
+        while keys := release():
+            # Other jobs may refer to the same source: version 0001 shared sources between jobs.
+            self._blobs.delete(self._store.unreferenced(list(chain.from_iterable(keys))))
+            released += len(keys)
+        return released
+
+    def _delete_orphans(self, page: list[Blob], newest: datetime) -> int:
+        """Delete the blobs of a page that are older than `newest` and have no reference. Return how many."""
+        orphans = self._store.unreferenced([blob.key for blob in page if blob.modified_at < newest])
         for key in orphans:
             log.info("orphan: key=%s", key)
         self._blobs.delete(orphans)
         return len(orphans)
 
-    def _compare(self, page: list[Blob], known: dict[str, bool]) -> tuple[int, int]:
-        """Look for the object of every artifact known in a range; return how many are newly lost, newly found."""
+    def _mark_artifacts(self, page: list[Blob], is_lost: dict[str, bool]) -> tuple[int, int]:
+        """Mark the artifacts of a key range whose blob is missing or exists again. Return how many of each.
+
+        `is_lost` maps the blob key of each artifact in the range to whether it is marked as lost.
+        """
         lost = found = 0
-        there = {blob.key for blob in page}
-        for key, is_lost in known.items():
-            if key in there and is_lost:
+        existing = {blob.key for blob in page}
+        for key, was_lost in is_lost.items():
+            if key in existing and was_lost:
                 self._store.mark_found(key)
                 found += 1
-            elif key not in there and not is_lost and not self._blobs.exists(key):  # it may be newer than the list
+            # The blob may be newer than the list, so ask for it before it counts as missing.
+            elif key not in existing and not was_lost and not self._blobs.exists(key):
                 log.error("artifact lost: key=%s", key)
                 self._store.mark_lost(key)
                 lost += 1

@@ -1,4 +1,4 @@
-"""The tables. Their columns are facts; what may happen to them is in states.py, moves.py and the stores."""
+"""The tables and their indexes. Allowed state moves are in states.py, and all other rules are in the stores."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field, SQLModel
 
-from pixtools.states import Happening, JobState, LetterState, StepState
+from pixtools.states import DeadLetterState, JobState, StepEventKind, StepState
 
 
 def _time(*, nullable: bool = False, now: bool = False) -> Any:
-    # Every time comes from the database's clock.
+    # Every default time comes from the database's clock, because the clocks of the other machines differ.
     default = func.now() if now else None
     return Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=nullable, server_default=default))
 
 
-def _one_of(column: str, states: type[JobState | StepState | LetterState | Happening]) -> CheckConstraint:
+def _one_of(column: str, states: type[JobState | StepState | DeadLetterState | StepEventKind]) -> CheckConstraint:
     values = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({values})", name=f"known_{column}")
 
 
-_KEY: Any = TEXT(collation="C")  # keys compare by their bytes, as in a blob store
+_KEY: Any = TEXT(collation="C")  # blob keys compare by their bytes, as in object storage
 
 
 class Job(SQLModel, table=True):
@@ -56,17 +56,17 @@ class Job(SQLModel, table=True):
     owner: str = Field(sa_type=TEXT)
     batch: uuid.UUID | None = None
     state: str = Field(sa_type=TEXT)
-    version: int = 1  # counts the changes that a reader can see; the id of server-sent events
+    version: int = 1  # grows with each change that a reader can see; it is the id of server-sent events
     attempt: int = 0
-    written: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # batches of outcomes, of this attempt
-    crashes: int = 0  # dispatchers that died under it
+    written: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # last batch of outcomes of the attempt
+    crashes: int = 0  # dispatchers that died while they held the job
     dispatcher: str | None = Field(default=None, sa_type=TEXT)
     available_at: datetime = _time(now=True)
     lease_until: datetime | None = _time(nullable=True)
     created_at: datetime = _time(now=True)
     started_at: datetime | None = _time(nullable=True)
     finished_at: datetime | None = _time(nullable=True)
-    expires_at: datetime | None = _time(nullable=True)  # NULL: kept
+    expires_at: datetime | None = _time(nullable=True)  # NULL: never
 
     source_key: str = Field(sa_type=_KEY)
     source_name: str = Field(sa_type=TEXT)
@@ -79,7 +79,7 @@ class Job(SQLModel, table=True):
 
 
 class Part(SQLModel, table=True):
-    """A further file of a request, for the steps that name it."""
+    """A further file of a request, beside the source, for the steps that name it."""
 
     __table_args__ = (Index("part_blob", "blob_key"),)
 
@@ -95,7 +95,7 @@ class Part(SQLModel, table=True):
 
 
 class Artifact(SQLModel, table=True):
-    """What a step left in object storage; jobs of the same owner share it by its step key."""
+    """A file that a step left in object storage. Jobs of the same owner share it by its step key."""
 
     __table_args__ = (
         UniqueConstraint("owner", "step_key", name="artifact_step_key"),
@@ -113,7 +113,7 @@ class Artifact(SQLModel, table=True):
     sha256: str = Field(sa_type=TEXT)
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     created_at: datetime = _time(now=True)
-    lost_at: datetime | None = _time(nullable=True)  # since when its file is known to be missing
+    lost_at: datetime | None = _time(nullable=True)  # when its blob was found to be missing
 
 
 class Step(SQLModel, table=True):
@@ -132,9 +132,9 @@ class Step(SQLModel, table=True):
     params: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     key: str = Field(sa_type=TEXT)
     state: str = Field(sa_type=TEXT)
-    attempt: int = 0  # the job's attempt that ran it last
-    failures: int = 0  # tries that failed for a reason that may pass
-    crashes: int = 0  # converters that died under it
+    attempt: int = 0  # the last attempt of the job that ran the step
+    failures: int = 0  # failed tries; tries during an outage are not counted
+    crashes: int = 0  # converters that died while they ran the step
     error: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     artifact_id: uuid.UUID | None = Field(default=None, foreign_key="artifact.id")
     started_at: datetime | None = _time(nullable=True)
@@ -145,12 +145,12 @@ _OPEN = "state IN ('waiting', 'redriving')"
 
 
 class DeadLetter(SQLModel, table=True):
-    """A step out of attempts."""
+    """A step that failed permanently."""
 
     __tablename__ = "dead_letter"
     __table_args__ = (
-        _one_of("state", LetterState),
-        # One decision is open about a step at a time.
+        _one_of("state", DeadLetterState),
+        # A step has at most one open dead letter.
         Index("dead_letter_open", "job_id", "step", unique=True, postgresql_where=text(_OPEN)),
         Index("dead_letter_history", "owner", text("id DESC")),
         Index("dead_letter_job", "job_id"),
@@ -165,20 +165,20 @@ class DeadLetter(SQLModel, table=True):
     step: str = Field(sa_type=TEXT)
     attempt: int
     state: str = Field(
-        default=LetterState.WAITING, sa_column=Column(TEXT, nullable=False, server_default=LetterState.WAITING)
+        default=DeadLetterState.WAITING, sa_column=Column(TEXT, nullable=False, server_default=DeadLetterState.WAITING)
     )
     error: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     created_at: datetime = _time(now=True)
     moved_at: datetime = _time(now=True)
-    noted_at: datetime | None = _time(nullable=True)  # when the dead-letter queue took note of it
+    noted_at: datetime | None = _time(nullable=True)  # when the dead-letter queue counted it
 
 
 class StepEvent(SQLModel, table=True):
-    """What befell a step, its successes apart."""
+    """One event in the history of a step. Successful tries are not in it."""
 
     __tablename__ = "step_event"
     __table_args__ = (
-        _one_of("what", Happening),
+        _one_of("what", StepEventKind),
         Index("step_history", "job_id", "step", "id"),
     )
 
@@ -192,13 +192,13 @@ class StepEvent(SQLModel, table=True):
 
 
 class Installation(SQLModel, table=True):
-    """One row: what tells this database from every other."""
+    """The id of this database, in one row. No other database has it."""
 
     id: uuid.UUID = Field(primary_key=True, sa_column_kwargs={"server_default": text("gen_random_uuid()")})
 
 
-class Answer(SQLModel, table=True):
-    """What the first request with an idempotency key was answered, stored in its job's own transaction."""
+class StoredResponse(SQLModel, table=True):
+    """The response to the first request with an idempotency key, stored in the transaction of its job."""
 
     __tablename__ = "idempotency"
     __table_args__ = (Index("idempotency_expiry", "expires_at"), Index("idempotency_job", "job_id"))

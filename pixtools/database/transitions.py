@@ -1,187 +1,254 @@
-"""How jobs, steps and dead letters move: guarded updates. Jobs and steps move where the job is locked.
+"""State moves of jobs, steps and dead letters, as guarded updates.
 
-The guards come from the tables in states.py, so no caller can move a record where it may not go.
+Every guard comes from the tables in states.py, so no caller can make a move that they forbid. A caller that moves a job
+or a step holds a lock on the row of the job.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select, tuple_, update
-from sqlmodel import Session, col
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlmodel import col
 from uuid6 import uuid7
 
+from pixtools.database.rows import DEAD_LETTER, STEP
 from pixtools.database.tables import DeadLetter, Job, Step, StepEvent
 from pixtools.errors import PixToolsError
+from pixtools.jobs.records import DeadLetterRecord, StepRecord
 from pixtools.states import (
+    DEAD_LETTER_MOVES,
+    DEAD_LETTER_OPEN,
     JOB_MOVES,
-    LETTER_MOVES,
-    LETTER_OPEN,
     STEP_ENDED,
     STEP_MOVES,
     STEP_WITHOUT_RESULT,
-    Happening,
+    DeadLetterState,
     JobState,
-    LetterState,
+    StepEventKind,
     StepState,
-    origins,
-    settled,
+    job_state_after,
+    states_before,
 )
 
 StepId = tuple[uuid.UUID, str]
+"""The id of a job, and the name of one of its steps."""
+
+
+@dataclass(frozen=True)
+class JobAttempt:
+    """The current attempt of a job whose row is locked."""
+
+    job_id: uuid.UUID
+    owner: str
+    attempt: int
+
+
+# Jobs
 
 
 def job_may_become(state: JobState) -> ColumnElement[bool]:
-    return col(Job.state).in_(origins(JOB_MOVES, state))
+    """Return the condition that a job may move to `state`."""
+    return col(Job.state).in_(states_before(JOB_MOVES, state))
 
 
-def move_job(session: Session, job_id: uuid.UUID, to: JobState, **values: Any) -> None:
-    """Move a locked job, in sight of its readers."""
+def move_job(connection: Connection, job_id: uuid.UUID, to: JobState, **values: Any) -> None:
+    """Move a job and set further columns. Its version grows, so readers see the change.
+
+    Raises RuntimeError if states.py does not allow the move.
+    """
     statement = (
         update(Job)
         .where(col(Job.id) == job_id, job_may_become(to))
         .values(state=to, version=Job.version + 1, **values)
         .returning(col(Job.id))
     )
-    if session.execute(statement).first() is None:
+    if connection.execute(statement).first() is None:
         raise RuntimeError(f"job {job_id} may not become {to}")
 
 
-def end_job(session: Session, job_id: uuid.UUID, to: JobState, retention: timedelta, **values: Any) -> None:
-    """Move a job to its end; from here on its results are kept for `retention`."""
+def end_job(connection: Connection, job_id: uuid.UUID, to: JobState, retention: timedelta, **values: Any) -> None:
+    """Move a job to the state in which it ends. Its results are kept for `retention` from now."""
     move_job(
-        session, job_id, to,
+        connection, job_id, to,
         finished_at=func.now(), expires_at=func.now() + retention, lease_until=None, **values,
     )  # fmt: skip
 
 
-def requeue(session: Session, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
-    """Return a job to the queue, and its steps that were at work to those that wait."""
-    statement = update(Step).where(col(Step.job_id) == job_id, col(Step.state) == StepState.RUNNING)
-    session.execute(statement.values(state=StepState.WAITING))
-    move_job(session, job_id, JobState.QUEUED, available_at=func.now() + delay, lease_until=None, **values)
+def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
+    """Return a job to the queue, and its running steps to waiting. The next attempt begins after `delay`."""
+    move_steps(connection, job_id, StepState.WAITING, only_from=StepState.RUNNING)
+    move_job(connection, job_id, JobState.QUEUED, available_at=func.now() + delay, lease_until=None, **values)
 
 
-def move_step(session: Session, step: StepId, to: StepState, **values: Any) -> bool:
-    """Move a step whose job is locked; say whether it could."""
-    return _move_step(session, step, origins(STEP_MOVES, to), to, **values)
+# Steps
 
 
-def retry_step(session: Session, step: StepId, **values: Any) -> bool:
-    """Let a step that has not ended wait for another try."""
-    return _move_step(session, step, [StepState.WAITING, StepState.RUNNING], StepState.WAITING, **values)
+def move_step(
+    connection: Connection, step: StepId, to: StepState, *, only_from: StepState | None = None, **values: Any,
+) -> bool:  # fmt: skip
+    """Move a step and set further columns. Return whether its state allowed that.
 
-
-def _move_step(session: Session, step: StepId, origin: Sequence[StepState], to: StepState, **values: Any) -> bool:
+    `only_from` narrows the move to a step in this state. Raises ValueError if states.py has no such move.
+    """
     statement = (
         update(Step)
-        .where(tuple_(col(Step.job_id), col(Step.name)) == step, col(Step.state).in_(origin))
+        .where(_is(step), _step_may_become(to, only_from))
         .values(state=to, **values)
         .returning(col(Step.name))
     )
-    return session.execute(statement).first() is not None
+    return connection.execute(statement).first() is not None
 
 
-def count(session: Session, step: StepId, counter: Any) -> int:
-    """Add one to a counter of the step and return it."""
-    statement = (
-        update(Step)
-        .where(tuple_(col(Step.job_id), col(Step.name)) == step)
-        .values({counter: counter + 1})
-        .returning(counter)
-    )
-    return int(session.scalars(statement).one())
-
-
-def note(session: Session, step: StepId, attempt: int, what: Happening, error: PixToolsError | None = None) -> None:
-    """Add to the history of a step."""
-    problem = error.problem() if error else None
-    row = {"job_id": step[0], "step": step[1], "attempt": attempt, "what": what, "error": problem}
-    session.execute(insert(StepEvent).values(**row))
-
-
-def bury(
-    session: Session, owner: str, step: StepId, attempt: int, error: PixToolsError, run_ms: int | None = None,
+def move_steps(
+    connection: Connection, job_id: uuid.UUID, to: StepState, *, only_from: StepState | None = None,
 ) -> None:  # fmt: skip
-    """Fail a step for good: it becomes a dead letter, and what reads it is skipped."""
+    """Move every step of a job whose state allows it. `only_from` is as in `move_step`."""
+    guard = _step_may_become(to, only_from)
+    connection.execute(update(Step).where(col(Step.job_id) == job_id, guard).values(state=to))
+
+
+def retry_step(connection: Connection, step: StepId, **values: Any) -> None:
+    """Record a failed try of a step that will be tried again: set columns, and move a running step to waiting.
+
+    A step can fail before it begins. It is still waiting then, and stays so without a move.
+    """
+    if not move_step(connection, step, StepState.WAITING, only_from=StepState.RUNNING, **values):
+        still_waiting = col(Step.state) == StepState.WAITING
+        connection.execute(update(Step).where(_is(step), still_waiting).values(**values))
+
+
+def increment(connection: Connection, step: StepId, counter: Any) -> int:
+    """Add one to a counter column of a step and return the sum."""
+    statement = update(Step).where(_is(step)).values({counter: counter + 1}).returning(counter)
+    return int(connection.execute(statement).scalar_one())
+
+
+def add_event(
+    connection: Connection, step: StepId, attempt: int, kind: StepEventKind, error: PixToolsError | None = None,
+) -> None:  # fmt: skip
+    """Append an event to the history of a step."""
     job_id, name = step
-    if not move_step(session, step, StepState.FAILED, error=error.problem(), run_ms=run_ms):
+    problem = error.problem() if error else None
+    connection.execute(
+        insert(StepEvent).values(job_id=job_id, step=name, attempt=attempt, what=kind, error=problem),
+    )
+
+
+def fail_permanently(
+    connection: Connection, job: JobAttempt, name: str, error: PixToolsError, run_ms: int | None = None,
+) -> None:  # fmt: skip
+    """End a step without further tries: it gets a dead letter, and the steps that read it are skipped.
+
+    Does nothing if the step has ended already.
+    """
+    step, problem = (job.job_id, name), error.problem()
+    if not move_step(connection, step, StepState.FAILED, error=problem, run_ms=run_ms):
         return
-    letter = {"id": uuid7(), "owner": owner, "job_id": job_id, "step": name, "attempt": attempt}
-    session.execute(insert(DeadLetter).values(**letter, error=error.problem()))
-    note(session, step, attempt, Happening.BURIED, error)
-    gone = {name}
-    for reader, inputs, _ in _graph(session, job_id):
-        if gone.intersection(inputs) and move_step(session, (job_id, reader), StepState.SKIPPED):
-            gone.add(reader)
+    connection.execute(
+        insert(DeadLetter).values(
+            id=uuid7(), owner=job.owner, job_id=job.job_id, step=name, attempt=job.attempt, error=problem
+        ),
+    )
+    add_event(connection, step, job.attempt, StepEventKind.FAILED_PERMANENTLY, error)
+    without_result = {name}
+    for reader, inputs, _ in _step_graph(connection, job.job_id):
+        if without_result.intersection(inputs) and move_step(connection, (job.job_id, reader), StepState.SKIPPED):
+            without_result.add(reader)
 
 
-def unbury(session: Session, step: StepId) -> None:
-    """Let a step that was given up wait again, as if new, and what was skipped for its sake alone."""
-    fresh = {"failures": 0, "crashes": 0, "error": None, "started_at": None, "run_ms": None}
-    if not _move_step(session, step, [StepState.FAILED], StepState.WAITING, **fresh):
+def revive(connection: Connection, step: StepId) -> None:
+    """Reset a failed step, and the steps that were skipped only because of it, to waiting.
+
+    The counters of the failed step begin at zero again.
+    """
+    reset = {"failures": 0, "crashes": 0, "error": None, "started_at": None, "run_ms": None}
+    if not move_step(connection, step, StepState.WAITING, only_from=StepState.FAILED, **reset):
         return
     job_id, _ = step
-    rows = _graph(session, job_id)
-    states = {name: state for name, _, state in rows}
-    for name, inputs, state in rows:
+    graph = _step_graph(connection, job_id)
+    states = {name: state for name, _, state in graph}
+    for name, inputs, state in graph:
         if state == StepState.SKIPPED and not any(states.get(read) in STEP_WITHOUT_RESULT for read in inputs):
-            _move_step(session, (job_id, name), [StepState.SKIPPED], StepState.WAITING)
+            move_step(connection, (job_id, name), StepState.WAITING, only_from=StepState.SKIPPED)
             states[name] = StepState.WAITING
 
 
+def steps_of(connection: Connection, job_id: uuid.UUID) -> list[StepRecord]:
+    """Return the steps of a job in running order."""
+    query = select(*STEP.columns).where(col(Step.job_id) == job_id).order_by(col(Step.position))
+    return [STEP.record(row) for row in connection.execute(query)]
+
+
+def job_state_of(steps: Sequence[StepRecord]) -> JobState | None:
+    """Return the state in which a job with these steps ends, or None if some of them have not ended."""
+    if any(step.state not in STEP_ENDED for step in steps):
+        return None
+    results = sum(step.artifact_id is not None for step in steps)
+    return job_state_after([step.state for step in steps], results)
+
+
+def _is(step: StepId) -> ColumnElement[bool]:
+    job_id, name = step
+    return (col(Step.job_id) == job_id) & (col(Step.name) == name)
+
+
+def _step_may_become(state: StepState, only_from: StepState | None) -> ColumnElement[bool]:
+    allowed = states_before(STEP_MOVES, state)
+    if only_from is None:
+        return col(Step.state).in_(allowed)
+    if only_from not in allowed:
+        raise ValueError(f"a step may not move from {only_from} to {state}")
+    return col(Step.state) == only_from
+
+
+def _step_graph(connection: Connection, job_id: uuid.UUID) -> Sequence[tuple[str, list[str], str]]:
+    """Return name, inputs and state of each step, in running order."""
+    query = (
+        select(col(Step.name), col(Step.inputs), col(Step.state))
+        .where(col(Step.job_id) == job_id)
+        .order_by(col(Step.position))
+    )
+    return [(name, inputs, state) for name, inputs, state in connection.execute(query)]
+
+
+# Dead letters
+
+
 def move_letters(
-    session: Session, to: LetterState, wanted: Sequence[ColumnElement[bool]],
-) -> Sequence[DeadLetter]:  # fmt: skip
-    """Move the dead letters that are `wanted` and may become `to`; return them."""
-    movable = col(DeadLetter.state).in_(origins(LETTER_MOVES, to))
-    # In one order, so that two who want some of the same never wait for each other.
-    locked = select(col(DeadLetter.id)).where(*wanted, movable).order_by(col(DeadLetter.id)).with_for_update()
+    connection: Connection, to: DeadLetterState, conditions: Sequence[ColumnElement[bool]],
+) -> list[DeadLetterRecord]:  # fmt: skip
+    """Move the dead letters that meet all conditions and whose state allows it. Return them."""
+    may_move = col(DeadLetter.state).in_(states_before(DEAD_LETTER_MOVES, to))
+    # All transactions lock in the same order, so two that want the same letters cannot end in a deadlock.
+    locked = select(col(DeadLetter.id)).where(*conditions, may_move).order_by(col(DeadLetter.id)).with_for_update()
+    ids = connection.scalars(locked).all()
     statement = (
         update(DeadLetter)
-        .where(col(DeadLetter.id).in_(session.scalars(locked).all()))
+        .where(col(DeadLetter.id).in_(ids))
         .values(state=to, moved_at=func.now())
-        .returning(DeadLetter)
+        .returning(*DEAD_LETTER.columns)
     )
-    return session.scalars(statement).all()
+    return [DEAD_LETTER.record(row) for row in connection.execute(statement)]
 
 
-def discard_letters(session: Session, wanted: Sequence[ColumnElement[bool]]) -> Sequence[DeadLetter]:
-    """Discard the open dead letters that are `wanted`, and note it in the histories of their steps."""
-    letters = move_letters(session, LetterState.DISCARDED, wanted)
+def discard_letters(
+    connection: Connection, conditions: Sequence[ColumnElement[bool]],
+) -> list[DeadLetterRecord]:  # fmt: skip
+    """Discard the open dead letters that meet all conditions, with an event for each of their steps. Return them."""
+    letters = move_letters(connection, DeadLetterState.DISCARDED, conditions)
     for letter in letters:
-        note(session, (letter.job_id, letter.step), letter.attempt, Happening.DISCARDED)
+        add_event(connection, (letter.job_id, letter.step), letter.attempt, StepEventKind.DISCARDED)
     return letters
 
 
 def no_open_letter() -> ColumnElement[bool]:
-    """The job has no dead letter about which somebody may still decide."""
+    """Return the condition that a job has no dead letter that waits for a decision or a redrive."""
     open_letter = select(DeadLetter).where(
-        col(DeadLetter.job_id) == col(Job.id), col(DeadLetter.state).in_(LETTER_OPEN),
+        col(DeadLetter.job_id) == col(Job.id), col(DeadLetter.state).in_(DEAD_LETTER_OPEN),
     )  # fmt: skip
     return ~open_letter.exists()
-
-
-def steps_of(session: Session, job_id: uuid.UUID) -> Sequence[Step]:
-    return session.scalars(select(Step).where(col(Step.job_id) == job_id).order_by(col(Step.position))).all()
-
-
-def end_state(steps: Sequence[Step]) -> JobState | None:
-    """Return the state of a job with these steps, or None while some have not ended."""
-    if any(step.state not in STEP_ENDED for step in steps):
-        return None
-    results = sum(step.artifact_id is not None for step in steps)
-    return settled([StepState(step.state) for step in steps], results)
-
-
-def _graph(session: Session, job_id: uuid.UUID) -> list[tuple[str, list[str], str]]:
-    """Return name, inputs and state of each step, in running order."""
-    rows = session.execute(
-        select(col(Step.name), col(Step.inputs), col(Step.state))
-        .where(col(Step.job_id) == job_id)
-        .order_by(col(Step.position)),
-    )
-    return [(name, inputs, state) for name, inputs, state in rows]

@@ -1,4 +1,4 @@
-"""Tiles of many pictures on one engine: in turn, and together where they are alike."""
+"""Shares one engine among many pictures: their tiles take turns, and equally shaped tiles run in the same call."""
 
 from __future__ import annotations
 
@@ -15,112 +15,131 @@ import numpy as np
 from pixtools.denoising.engine import Engine, Tiles
 from pixtools.denoising.restoration import Pixels, Restoration, Tile
 
-WORD_S = 10.0
-"""How long nobody is left without a word, though others be at work."""
+PROGRESS_INTERVAL_S = 10.0
+"""Longest gap, in seconds, between progress messages."""
 
 
 @dataclass(eq=False)
-class _Turn:
+class Waiter:
     """A tile that waits for the engine."""
 
     pixels: Pixels  # (h, w, 3)
     strength: float
-    start: float  # those with the least go first: see Batcher
+    start_tag: float  # the waiter with the lowest tag runs first: see Batcher
     result: asyncio.Future[Pixels] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def is_like(self, other: _Turn) -> bool:
+    def fits_in_a_batch_with(self, other: Waiter) -> bool:
+        """Return whether both tiles have the same shape and type, so that they can be stacked into one array."""
         return self.pixels.shape == other.pixels.shape and self.pixels.dtype == other.pixels.dtype
 
 
 class Batcher:
-    """Runs the engine in a thread of its own, on as many waiting tiles of one shape and type as are worth a call.
+    """Runs the engine in a thread, one batch of tiles after the other, and shares it fairly among pictures.
 
-    Pictures share it evenly (start-time fair queueing: P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). A tile starts where
-    the pixels of its picture's earlier ones end, and that of a new picture where the one at the engine does: so a small
-    picture goes ahead of the second tiles of all others, and nobody waits for ever.
+    The order is start-time fair queueing (P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). Each waiting tile has a start
+    tag, and the tile with the lowest tag runs next. Tags measure work, as the number of values in tile arrays:
+
+    - The virtual time is the highest start tag among the tiles that have gone to the engine.
+    - The first tile of a picture gets the virtual time as its tag.
+    - Each further tile gets the tag of the tile before it plus the size of that tile, or the virtual time if that is
+      higher.
+
+    The tags of a picture therefore grow with the work that the engine has done for it, and the picture that has
+    received least goes next. A small new picture runs before the second tiles of all other pictures. New pictures
+    cannot hold back an old one for ever, because a new tag is never below the virtual time.
+
+    Tiles of the same shape and type that wait at the same time share a call, up to `engine.batch_pixels` pixels.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._max_pixels = engine.batch_pixels
-        self._waiting: list[_Turn] = []
-        self._now = 0.0  # where the last tile that went to the engine starts
-        self._news = asyncio.Event()
+        self._waiting: list[Waiter] = []
+        self._virtual_time = 0.0
+        self._tile_added = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._running = asyncio.create_task(self._run())
 
     async def restore(self, restoration: Restoration) -> AsyncIterator[int]:
-        """Run the tiles of a picture, and yield how many are done: as it goes on, and every ten seconds at least."""
+        """Run the tiles of a picture, and yield the number of finished tiles.
+
+        Yields whenever tiles finish, and at least every PROGRESS_INTERVAL_S seconds. Raises the engine's error if a
+        batch with a tile of this picture fails. When the iterator is closed, waiting tiles of the picture are dropped.
+        """
         done, tiles = 0, restoration.tiles()
-        at_work: dict[asyncio.Future[Pixels], Tile] = {}
-        most, end = self._at_once(restoration), self._now
+        pending: dict[asyncio.Future[Pixels], Tile] = {}
+        max_pending, next_tag = self._max_pending(restoration), self._virtual_time
         try:
             while True:
-                for tile in islice(tiles, most - len(at_work)):
-                    start = max(end, self._now)
-                    end = start + tile.pixels.size
-                    at_work[self._queue(_Turn(tile.pixels, restoration.strength, start))] = tile
-                if not at_work:
+                for tile in islice(tiles, max_pending - len(pending)):
+                    start_tag = max(next_tag, self._virtual_time)
+                    next_tag = start_tag + tile.pixels.size
+                    pending[self._enqueue(Waiter(tile.pixels, restoration.strength, start_tag))] = tile
+                if not pending:
                     return
-                finished, _ = await asyncio.wait(at_work, timeout=WORD_S, return_when=asyncio.FIRST_COMPLETED)
+                finished, _ = await asyncio.wait(
+                    pending, timeout=PROGRESS_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
+                )
                 for future in finished:
-                    restoration.put(at_work.pop(future), cast("Tiles", future.result()))
+                    restoration.put(pending.pop(future), cast("Tiles", future.result()))
                 done += len(finished)
                 yield done
         finally:
-            for future in at_work:  # of a picture that nobody wants any longer
+            for future in pending:  # a cancelled tile is not run
                 future.cancel()
 
     async def check(self) -> None:
-        """Run a small tile before all others; raises what the engine raises."""
-        await self._queue(_Turn(np.zeros((64, 64, 3), np.uint8), 1.0, start=-math.inf))
+        """Run a small tile before all waiting tiles. Raises the engine's error if it fails."""
+        await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), 1.0, start_tag=-math.inf))
 
-    def _at_once(self, restoration: Restoration) -> int:
-        """Return how many tiles of a picture may wait: enough that the next batch is there when one is done."""
+    def _max_pending(self, restoration: Restoration) -> int:
+        """Return how many tiles of a picture may wait: two batches, so that the engine never waits for the next one."""
         height, width, _ = restoration.shape
         return 2 * max(1, self._max_pixels // (height * width))
 
-    def _queue(self, turn: _Turn) -> asyncio.Future[Pixels]:
-        self._waiting.append(turn)
-        self._news.set()
-        return turn.result
+    def _enqueue(self, waiter: Waiter) -> asyncio.Future[Pixels]:
+        self._waiting.append(waiter)
+        self._tile_added.set()
+        return waiter.result
 
     async def _run(self) -> None:
         while True:
-            await self._news.wait()
+            await self._tile_added.wait()
             batch = self._next_batch()
             if not batch:
-                self._news.clear()
+                self._tile_added.clear()
                 continue
-            await self._run_together(batch)
+            await self._run_batch(batch)
 
-    async def _run_together(self, batch: list[_Turn]) -> None:
+    async def _run_batch(self, batch: list[Waiter]) -> None:
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._denoise, batch)
-        except Exception as error:  # noqa: BLE001 (whatever it is belongs to those who wait)
-            for turn in batch:
-                if not turn.result.done():
-                    turn.result.set_exception(error)
+        except Exception as error:  # noqa: BLE001 (each picture of the batch raises the error, whatever it is)
+            for waiter in batch:
+                if not waiter.result.done():
+                    waiter.result.set_exception(error)
         else:
-            for turn, result in zip(batch, results, strict=True):
-                if not turn.result.done():
-                    turn.result.set_result(cast("Pixels", result))
+            for waiter, result in zip(batch, results, strict=True):
+                if not waiter.result.done():
+                    waiter.result.set_result(cast("Pixels", result))
 
-    def _next_batch(self) -> list[_Turn]:
-        """Take the tile whose turn it is, and those like it that fit beside it."""
-        waiting = sorted((turn for turn in self._waiting if not turn.result.done()), key=lambda turn: turn.start)
-        batch: list[_Turn] = []
-        room = self._max_pixels
-        for turn in waiting:
-            pixels = turn.pixels.shape[0] * turn.pixels.shape[1]
-            if not batch or (pixels <= room and turn.is_like(batch[0])):
-                batch.append(turn)
-                room -= pixels
-        self._waiting = [turn for turn in waiting if turn not in batch]
+    def _next_batch(self) -> list[Waiter]:
+        """Take the waiter with the lowest tag, and waiters of the same shape and type that fit into the same call."""
+        waiting = sorted(
+            (waiter for waiter in self._waiting if not waiter.result.done()), key=lambda each: each.start_tag
+        )
+        batch: list[Waiter] = []
+        free_pixels = self._max_pixels
+        for waiter in waiting:
+            pixels = waiter.pixels.shape[0] * waiter.pixels.shape[1]
+            if not batch or (pixels <= free_pixels and waiter.fits_in_a_batch_with(batch[0])):
+                batch.append(waiter)
+                free_pixels -= pixels
+        self._waiting = [waiter for waiter in waiting if waiter not in batch]
         if batch:
-            self._now = max(self._now, batch[0].start)
+            self._virtual_time = max(self._virtual_time, batch[0].start_tag)
         return batch
 
-    def _denoise(self, batch: list[_Turn]) -> Tiles:
-        tiles = cast("Tiles", np.stack([turn.pixels for turn in batch]))
-        return self._engine.denoise(tiles, np.array([turn.strength for turn in batch], np.float32))
+    def _denoise(self, batch: list[Waiter]) -> Tiles:
+        tiles = cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
+        return self._engine.denoise(tiles, np.array([waiter.strength for waiter in batch], np.float32))

@@ -1,4 +1,4 @@
-"""Places for pictures, by the bytes that they take."""
+"""A semaphore that counts bytes: it bounds the memory of the pictures that are denoised at the same time."""
 
 from __future__ import annotations
 
@@ -8,57 +8,62 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from pixtools.waiting import wait_at_most
 
-class Places:
-    """Lets in so many bytes at a time, in the order in which they came; what is larger goes in alone."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
-        self._taken = 0
-        self._waiting: deque[_Place] = deque()
+class ByteSemaphore:
+    """Grants reservations of up to `max_bytes` bytes in total, in the order in which they were requested.
 
-    def of(self, bytes_: int) -> _Place:
-        """Return a place to be waited for in an `async with`, which gives it back in the end."""
-        return _Place(self, bytes_)
+    A reservation of more than `max_bytes` is granted as soon as no other reservation is held.
+    """
 
-    def queue(self, place: _Place) -> None:
-        self._waiting.append(place)
-        self._let_in()
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
+        self._waiting: deque[Reservation] = deque()
 
-    def leave(self, place: _Place) -> None:
-        if place.entered.is_set():
-            self._taken -= place.bytes
+    def reserve(self, bytes_: int) -> Reservation:
+        """Return a reservation for an `async with` block: it is requested at the start and released at the end."""
+        return Reservation(self, bytes_)
+
+    def enqueue(self, reservation: Reservation) -> None:
+        """Put a reservation at the end of the queue."""
+        self._waiting.append(reservation)
+        self._grant()
+
+    def release(self, reservation: Reservation) -> None:
+        """Free the bytes of a reservation, or take it out of the queue if it was not granted yet."""
+        if reservation.granted.is_set():
+            self._held_bytes -= reservation.bytes
         else:
             with suppress(ValueError):
-                self._waiting.remove(place)
-        self._let_in()
+                self._waiting.remove(reservation)
+        self._grant()
 
-    def _let_in(self) -> None:
-        while self._waiting and (self._taken == 0 or self._taken + self._waiting[0].bytes <= self._most):
-            place = self._waiting.popleft()
-            self._taken += place.bytes
-            place.entered.set()
+    def _grant(self) -> None:
+        while self._waiting and (self._held_bytes == 0 or self._held_bytes + self._waiting[0].bytes <= self._max_bytes):
+            reservation = self._waiting.popleft()
+            self._held_bytes += reservation.bytes
+            reservation.granted.set()
 
 
-class _Place:
-    def __init__(self, places: Places, bytes_: int) -> None:
-        self._places, self.bytes = places, bytes_
-        self.entered = asyncio.Event()
+class Reservation:
+    """A number of bytes that one picture waits for and then holds."""
+
+    def __init__(self, semaphore: ByteSemaphore, bytes_: int) -> None:
+        self._semaphore = semaphore
+        self.bytes = bytes_
+        self.granted = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._places.queue(self)
+        self._semaphore.enqueue(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._places.leave(self)
+        self._semaphore.release(self)
 
-    async def comes_within(self, seconds: float) -> bool:
-        """Wait so long at most; say whether it is there."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.entered.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def granted_within(self, seconds: float) -> bool:
+        """Wait for up to `seconds`; return whether the bytes are held."""
+        return await wait_at_most(self.granted, seconds)

@@ -1,9 +1,11 @@
-"""DnCNN, the network that denoises: its shape and its weights, without the libraries that run it.
+"""DnCNN, the network that denoises: the shapes of its weights, and the file formats from which they are read.
 
 K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image
-Denoising", IEEE Transactions on Image Processing 26(7), 2017: the blind colour variant, as its authors publish it, with
-batch normalisation folded into the convolutions. It is 20 convolutions of 3 × 3, with ReLU between them, and predicts
-the noise of a picture in 0..1: 1,334 GFLOP a megapixel.
+Denoising", IEEE Transactions on Image Processing 26(7), 2017. This is the blind colour variant as its authors publish
+it, with batch normalisation folded into the convolutions: 20 convolutions of 3 × 3 with a ReLU between each two. It
+predicts the noise of a picture with values of 0..1, and takes 1,334 GFLOP for each megapixel.
+
+This module needs neither PyTorch nor OpenVINO: `torch_network.py` and `openvino_engine.py` build the network in them.
 """
 
 from __future__ import annotations
@@ -25,64 +27,71 @@ from pixtools.denoising.weights import SHIPPED, SHIPPED_SHA256
 from pixtools.errors import WeightsUnusable
 
 CHANNELS, WIDTH, DEPTH = 3, 64, 20
-HALO = DEPTH
-"""Pixels to each side on which a pixel of the output depends."""
+"""Channels of a picture, channels between two layers, and number of layers."""
 
-FAULTS = 4  # are named of a file that has many
+HALO = DEPTH
+"""How far, in pixels, an output pixel depends on its surroundings: each of the 20 layers reads one pixel further."""
 
 INT8 = "int8"
-"""In the metadata of a safetensors file: the layers that were trained for int8, as "1 3 4"."""
+"""Key in the metadata of a safetensors file. Its value lists the layers that were trained for int8, as "1 3 4"."""
+
 ACTIVATION_STEPS, KERNEL_STEPS = 255, 127
+"""Steps of int8 layers: of what they read, from 0 to 1, and of their kernels, on each side of 0."""
+
+_MAX_ERRORS_NAMED = 4  # in the message about a file that has many
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """What the network has learned."""
+    """The weights of a trained network."""
 
     arrays: dict[str, NDArray[np.float32]]
-    """By the names and shapes of the published PyTorch checkpoints, in which a ReLU stands between each two layers:
-    `model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …, `model.38.weight`
-    (3, 64, 3, 3)."""
+    """Arrays with the names and shapes of the published PyTorch checkpoints. Their numbers count the ReLUs between the
+    layers too: `model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …,
+    `model.38.weight` (3, 64, 3, 3)."""
 
     int8: tuple[int, ...] = ()
-    """The layers, of 1..19, that were trained for int8: what they read may be clipped to 0..1 and rounded to
-    ACTIVATION_STEPS even steps, and their kernels to KERNEL_STEPS to each side of 0, up to the largest of those that
-    make the same channel. What does neither loses nothing."""
+    """The layers, out of 1..19, that were trained for int8. An engine may clip what such a layer reads to 0..1 and
+    round it to ACTIVATION_STEPS even steps. It may round a kernel to KERNEL_STEPS even steps on each side of 0, up to
+    the largest absolute value among the kernels of the same output channel. An engine without int8 does neither, and
+    its result is at least as good."""
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    """Return the shape of every array of the weights, by its name, in the order of the layers."""
-    found: dict[str, tuple[int, ...]] = {}
+def array_shapes() -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of the weights by its name, in the order of the layers."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for layer, (inputs, outputs) in enumerate(pairwise([CHANNELS, *[WIDTH] * (DEPTH - 1), CHANNELS])):
-        found[f"model.{2 * layer}.weight"] = (outputs, inputs, 3, 3)
-        found[f"model.{2 * layer}.bias"] = (outputs,)
-    return found
+        shapes[f"model.{2 * layer}.weight"] = (outputs, inputs, 3, 3)
+        shapes[f"model.{2 * layer}.bias"] = (outputs,)
+    return shapes
 
 
-def shipped() -> Weights:
-    """Read the weights that come with PixTools."""
-    return load((resources.files("pixtools.denoising") / "weights" / SHIPPED).read_bytes(), SHIPPED, SHIPPED_SHA256)
+def load_shipped() -> Weights:
+    """Load the weights that PixTools ships."""
+    return parse((resources.files("pixtools.denoising") / "weights" / SHIPPED).read_bytes(), SHIPPED, SHIPPED_SHA256)
 
 
-def load(data: bytes, name: str, sha256: str | None = None) -> Weights:
-    """Read weights from the bytes of a file, in the format that the end of its name says.
+def parse(data: bytes, name: str, sha256: str | None = None) -> Weights:
+    """Parse weights from the bytes of a file. The ending of its name tells the format.
 
-    `.safetensors`, which alone may say that layers were trained for int8, or a state dict of PyTorch (`.pt`, `.pth`),
-    both with the names of `Weights`; or the MatConvNet file of the authors (`.mat`). `sha256` are the hexadecimal
-    digits of the digest that the bytes should have. Raises WeightsUnusable, naming the file, if they are not the
-    float32 weights of this network.
+    - `.safetensors`, with the array names of `Weights`; only this format can list layers that were trained for int8
+    - `.pt` or `.pth`: a PyTorch state dict with the same names
+    - `.mat`: the MatConvNet file of the authors
+
+    `sha256` is the expected digest of `data`, in hexadecimal digits. Raises WeightsUnusable, naming the file, if the
+    digest differs or if `data` are not float32 weights of this network.
     """
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256.strip().lower():
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256.strip().lower():
         raise WeightsUnusable(
-            f"{name} has the SHA-256 {found}, not {sha256} as expected: fetch the file again, or correct the digest"
+            f"{name} has the SHA-256 {digest}, not {sha256} as expected: fetch the file again, or correct the digest"
         )
-    readers = {".safetensors": _safetensors, ".pt": _state_dict, ".pth": _state_dict, ".mat": _matconvnet}
+    readers = {".safetensors": _read_safetensors, ".pt": _read_state_dict, ".pth": _read_state_dict, ".mat": _read_mat}
     read = readers.get(PurePosixPath(name).suffix.lower())
     if read is None:
-        raise WeightsUnusable(f"{name} is of no known format: its name must end in {', '.join(readers)}")
+        raise WeightsUnusable(f"{name} has an unknown format: its name must end in {', '.join(readers)}")
     try:
-        weights = read(data)
+        arrays = read(data)
     except ModuleNotFoundError as error:
         extra = {"torch": "gpu", "h5py": "train"}.get(error.name or "")
         if extra is None:
@@ -90,77 +99,78 @@ def load(data: bytes, name: str, sha256: str | None = None) -> Weights:
         raise WeightsUnusable(
             f"{name} cannot be read without {error.name}: pip install 'pixtools[{extra}]', or use .safetensors"
         ) from None
-    except Exception as error:  # (each library raises what it likes at a file that is not its own)
+    except Exception as error:  # (each library raises errors of many classes for a damaged file)
         raise WeightsUnusable(
-            f"{name} cannot be read as the format that its name says ({type(error).__name__}: {error}): "
-            "fetch the file again, or give it the name of its format"
+            f"{name} cannot be read in the format that its name ends in ({type(error).__name__}: {error}): "
+            "fetch the file again, or rename it to the ending of its format"
         ) from error
-    return Weights(_checked(weights, name), _int8_layers(data, name) if read is _safetensors else ())
+    return Weights(_checked(arrays, name), _int8_layers(data, name) if read is _read_safetensors else ())
 
 
-def _safetensors(data: bytes) -> Mapping[str, Any]:
+def _read_safetensors(data: bytes) -> Mapping[str, Any]:
     import safetensors.numpy  # noqa: PLC0415
 
-    weights: Mapping[str, Any] = safetensors.numpy.load(data)
-    return weights
+    arrays: Mapping[str, Any] = safetensors.numpy.load(data)
+    return arrays
 
 
 def _int8_layers(data: bytes, name: str) -> tuple[int, ...]:
-    """Return what a safetensors file, read already, says in its header: its library reads that from paths alone."""
+    """Return the layers that the header of a safetensors file lists for int8. `data` are known to be valid."""
+    # The safetensors library reads metadata from a path only, and `data` may come from S3.
     length = int.from_bytes(data[:8], "little")
-    said = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get(INT8, "")
-    known = {str(layer): layer for layer in range(1, DEPTH)}
-    layers = tuple(known.get(each, 0) for each in said.split())
+    listed = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get(INT8, "")
+    numbers = {str(layer): layer for layer in range(1, DEPTH)}
+    layers = tuple(numbers.get(word, 0) for word in listed.split())
     if list(layers) != sorted({*layers} - {0}):
         raise WeightsUnusable(
-            f"{name} says {said[:100]!r} of its layers in int8: give numbers of 1 to {DEPTH - 1}, in order"
+            f"{name} lists its int8 layers as {listed[:100]!r}: list numbers from 1 to {DEPTH - 1} in ascending order"
         )
     return layers
 
 
-def _state_dict(data: bytes) -> Mapping[str, Any]:
+def _read_state_dict(data: bytes) -> Mapping[str, Any]:
     import torch  # noqa: PLC0415 (an optional extra)
 
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     for key in ("state_dict", "params"):
         state = state.get(key, state)
-    # The prefix is what DataParallel leaves.
+    # PyTorch's DataParallel adds the prefix.
     return {name.removeprefix("module."): value.detach().numpy() for name, value in state.items()}
 
 
-def _matconvnet(data: bytes) -> Mapping[str, Any]:
+def _read_mat(data: bytes) -> Mapping[str, Any]:
     import h5py  # noqa: PLC0415 (an optional extra)
 
-    weights = {}
+    arrays = {}
     with h5py.File(io.BytesIO(data)) as file:
         for number, layer in enumerate(file["net"]["layers"][:].flat):
             if "weights" in file[layer]:
                 kernels, bias = (file[array][:] for array in file[layer]["weights"][:].flat)
-                # MATLAB keeps columns together: what h5py sees is (out, in, W, H).
-                weights[f"model.{number}.weight"] = np.ascontiguousarray(kernels.swapaxes(2, 3))
-                weights[f"model.{number}.bias"] = bias.reshape(-1)
-    return weights
+                # MATLAB stores columns first, so h5py returns the axes (out, in, W, H).
+                arrays[f"model.{number}.weight"] = np.ascontiguousarray(kernels.swapaxes(2, 3))
+                arrays[f"model.{number}.bias"] = bias.reshape(-1)
+    return arrays
 
 
-def _checked(weights: Mapping[str, Any], name: str) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays in the order of the layers, if they are what the network has; says all that is wrong."""
-    expected = shapes()
-    wrong = [f"{array} is missing" for array in expected if array not in weights]
-    wrong += [f"{array} is unknown" for array in weights if array not in expected]
+def _checked(arrays: Mapping[str, Any], name: str) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays in the order of the layers. Raises WeightsUnusable, naming the errors, if they do not fit."""
+    expected = array_shapes()
+    errors = [f"{array} is missing" for array in expected if array not in arrays]
+    errors += [f"{array} is unknown" for array in arrays if array not in expected]
     for array, shape in expected.items():
-        if array not in weights:
+        if array not in arrays:
             continue
-        value = weights[array]
+        value = arrays[array]
         if value.dtype != np.float32:
-            wrong.append(f"{array} is {value.dtype}, not float32")
+            errors.append(f"{array} is {value.dtype}, not float32")
         if value.shape != shape:
-            wrong.append(f"{array} has the shape {value.shape}, not {shape}")
+            errors.append(f"{array} has the shape {value.shape}, not {shape}")
         if not np.isfinite(value).all():
-            wrong.append(f"{array} has numbers that are not finite")
-    if wrong:
-        more = f", and {len(wrong) - FAULTS} more such faults" if len(wrong) > FAULTS else ""
+            errors.append(f"{array} has numbers that are not finite")
+    if errors:
+        more = f", and {len(errors) - _MAX_ERRORS_NAMED} more errors" if len(errors) > _MAX_ERRORS_NAMED else ""
         raise WeightsUnusable(
-            f"{name} does not hold the weights of the blind colour DnCNN ({DEPTH} layers without batch "
-            f"normalisation): {', '.join(wrong[:FAULTS])}{more}: use a file of that network, or the one that is shipped"
+            f"{name} does not hold the weights of the blind colour DnCNN ({DEPTH} layers without batch normalisation): "
+            f"{', '.join(errors[:_MAX_ERRORS_NAMED])}{more}: use a file of that network, or the shipped weights"
         )
-    return {array: weights[array] for array in expected}
+    return {array: arrays[array] for array in expected}

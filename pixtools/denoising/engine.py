@@ -1,4 +1,4 @@
-"""What runs the network: one class for each library, all with this face."""
+"""The interface of an engine, which runs the network, and the choice of an engine for a device."""
 
 from __future__ import annotations
 
@@ -11,55 +11,60 @@ from pixtools.denoising.dncnn import Weights
 from pixtools.errors import DeviceMissing
 
 Tiles = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
-"""(N, H, W, 3), RGB: 0..255, 0..65535, or 0..1 with whatever noise lies beyond."""
+"""(N, H, W, 3) RGB. Black to white is 0..255, 0..65535, or 0..1; float32 values may exceed that range."""
 
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float32): 1}
+"""The value of white for each type of tiles."""
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
 class Engine(Protocol):
-    """A loaded network on one device. It is for one thread at a time."""
+    """A loaded network on one device. Only one thread at a time may use it."""
 
-    name: str  # of library, device and precision, as logs and benchmarks show it
-    batch_pixels: int  # of tiles worth giving it in one call
+    name: str
+    """Library, device and precision, for logs and benchmarks."""
+
+    batch_pixels: int
+    """How many pixels of tiles to pass in one call. Larger calls are not faster for each pixel."""
 
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
-        """Return the tiles less `strengths` (N,) times their noise, of the same shape and type.
+        """Return each tile minus its strength times its noise. `strengths` is (N,).
 
-        Numbers of 8 and 16 bits are clipped and rounded, float32 is neither. Zeros lie beyond the
-        edges, as in training.
+        Shape and type of the result are those of `tiles`. uint8 and uint16 results are clipped and rounded, float32
+        results are not. The network sees zeros beyond the edges of a tile, as in training.
         """
         ...
 
 
 def load_engine(weights: Weights, device: Device = "auto", threads: int = 1) -> Engine:
-    """Load the network: on a GPU with PyTorch, or with OpenVINO on so many threads of the CPU.
+    """Load the network: with PyTorch on a GPU, or with OpenVINO on `threads` threads of the CPU.
 
-    `auto` takes a GPU where PyTorch is installed and sees one. Raises DeviceMissing, with the remedy, where `cuda` is
-    asked for and cannot be had.
+    `auto` takes the GPU if PyTorch is installed and finds one. Raises DeviceMissing, with the remedy, if `device` is
+    `cuda` and no GPU can be used.
     """
     if device != "cpu":
-        missing = _missing_for_cuda()
-        if missing is None:
+        obstacle = _cuda_obstacle()
+        if obstacle is None:
             from pixtools.denoising.torch_engine import TorchEngine  # noqa: PLC0415 (an optional extra)
 
             return TorchEngine(weights, "cuda")
         if device == "cuda":
-            raise DeviceMissing(missing)
-    from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415 (a GPU needs none of it)
+            raise DeviceMissing(obstacle)
+    from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415 (a GPU does not need it)
 
     return OpenVINOEngine(weights, threads)
 
 
-def _missing_for_cuda() -> str | None:
+def _cuda_obstacle() -> str | None:
+    """Return why a GPU cannot be used, with the remedy; None if it can."""
     try:
         import torch  # noqa: PLC0415 (an optional extra)
     except ModuleNotFoundError:
         return "A GPU needs PyTorch: pip install 'pixtools[gpu]', or set the denoiser's device to cpu"
     if not torch.cuda.is_available():
         return (
-            f"PyTorch {torch.__version__} sees no GPU: give this process one, with a driver and a build of PyTorch "
+            f"PyTorch {torch.__version__} sees no GPU: give this process a GPU, with a driver and a build of PyTorch "
             "that fit it, or set the denoiser's device to cpu"
         )
     return None

@@ -1,8 +1,10 @@
-"""DnCNN in OpenVINO: what runs on a CPU.
+"""An engine with OpenVINO: it runs on a CPU.
 
-Layers are in int8 where the weights were trained for that and the CPU has instructions for it (VNNI): these take half
-the time that they take in bfloat16. Measured, on one core with AVX-512 bf16: shapes that are free cost neither time nor
-memory beside fixed ones, and a batch is no faster than its tiles one by one.
+A layer runs in int8 if the weights were trained for that and the CPU has the instructions for it (VNNI). It then takes
+half the time that it takes in bfloat16.
+
+Measured on one core with AVX-512 bf16: a model with dynamic shapes takes as much time and memory as one with fixed
+shapes, and a batch of large tiles takes as long as its tiles one by one.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Otherwise importing OpenVINO sends an event to a server of others, and leaves files in the home folder. It does
-# without this package where it cannot be imported.
+# On import, OpenVINO sends telemetry over the network and writes files to the home folder. It does neither if this
+# package cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
@@ -28,50 +30,51 @@ Precision = Literal["int8", "bfloat16", "float32"]
 
 
 class OpenVINOEngine:
-    """DnCNN on so many threads of the CPU, in the fastest precision that it and the weights allow.
+    """DnCNN on `threads` threads of the CPU. By default it takes the fastest precision that CPU and weights allow.
 
-    In int8, layers that were not trained for it are in bfloat16, or float32 where the CPU has no instructions for that.
-    Raises ValueError where int8 is asked for and cannot be had.
+    With int8, the layers that were not trained for it run in bfloat16, or in float32 if the CPU does not support
+    bfloat16. Raises ValueError if `precision` is int8 and CPU or weights do not allow it.
     """
 
-    batch_pixels = 512 * 512  # small tiles go together; of larger ones, two take twice as long
+    batch_pixels = 512 * 512  # small tiles are faster together; two larger tiles take twice as long as one
 
     def __init__(self, weights: Weights, threads: int, precision: Precision | None = None) -> None:
         self._weights, self._core = weights, openvino.Core()
-        able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._int8 = weights.int8 if has_vnni() and precision in (None, "int8") else ()
         if precision == "int8" and not self._int8:
-            raise ValueError("int8 needs weights that were trained for it and a CPU with VNNI; leave precision out")
+            raise ValueError("int8 needs weights that were trained for it and a CPU with VNNI: omit the precision")
         if precision in (None, "int8"):
-            precision = "bfloat16" if "BF16" in able else "float32"
+            precision = "bfloat16" if "BF16" in capabilities else "float32"
         self._options = {
             "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
             "INFERENCE_NUM_THREADS": threads,
             # All threads work on one call.
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            # Each process would choose the same cores to stay on as its neighbours.
+            # With pinning, all processes on a machine choose the same cores.
             "ENABLE_CPU_PINNING": False,
         }
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        shown = f"int8 and {precision}" if self._int8 else precision
-        self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, {device}, {threads} threads, {shown}"
+        precisions = f"int8 and {precision}" if self._int8 else precision
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, {device}, {threads} threads, {precisions}"
         self._compiled: dict[np.dtype[np.generic], openvino.CompiledModel] = {}
 
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
+        """Denoise tiles: see Engine. The first call for each type of tiles compiles the model."""
         dtype = tiles.dtype
         if dtype not in self._compiled:  # takes 0.1 s
             self._compiled[dtype] = self._core.compile_model(
                 _model(self._weights, dtype, self._int8), "CPU", self._options
             )
-        # What OpenVINO shares with numpy must be contiguous.
+        # OpenVINO reads the memory of the arrays directly, which must be contiguous for that.
         inputs = [np.ascontiguousarray(tiles), np.ascontiguousarray(strengths, np.float32)]
         denoised: Tiles = self._compiled[dtype](inputs, share_inputs=True)[0]
         return denoised
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Say whether the CPU multiplies int8 without overflow: older instructions add up in 16 bits."""
+    """Return whether the CPU has VNNI: without it, sums of int8 products overflow their 16 bits."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:  # not Linux
@@ -80,9 +83,9 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...]) -> openvino.Model:
-    """Build the graph from tiles (N, H, W, 3) and strengths (N,) to tiles.
+    """Build the graph: tiles (N, H, W, 3) and strengths (N,) in, tiles out.
 
-    What comes before and after the network stays in float32, whatever the precision: a strength of 0 changes no pixel.
+    The operations before and after the network are always in float32, so that a strength of 0 changes no pixel.
     """
     white = np.float32(WHITE[dtype])
     tiles = op.parameter([-1, -1, -1, CHANNELS], dtype, name="tiles")
@@ -109,6 +112,9 @@ def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...])
 
 
 def _rounded(node: openvino.Node, lowest: Any, highest: Any, steps: int) -> openvino.Node:
-    """Clip and round to so many even steps: a convolution that reads two such nodes is compiled to int8."""
+    """Clip to lowest..highest and round to `steps` even steps.
+
+    OpenVINO runs a convolution in int8 if both of its inputs are rounded in this way.
+    """
     ends = [op.constant(lowest), op.constant(highest)]
     return op.fake_quantize(node, *ends, *ends, steps + 1)

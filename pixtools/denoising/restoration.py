@@ -1,4 +1,4 @@
-"""A picture denoised tile by tile, whoever runs the tiles."""
+"""Denoises one picture tile by tile. The caller runs the network on the tiles."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixtools.denoising.engine import Engine, Tiles
-from pixtools.denoising.noise import CLEAN, estimate
+from pixtools.denoising.noise import CLEAN_SIGMA, estimate
 from pixtools.denoising.tiles import Window, windows
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-"""(N, H, W, C): frames of grey, grey with alpha, RGB, or RGBA."""
+"""(N, H, W, C): frames in grey, grey with alpha, RGB, or RGBA."""
 
 Noise = Literal["auto", "any"]
-"""Whether a picture that looks clean is left as it is, or denoised all the same."""
+"""`auto` leaves a picture unchanged if it looks clean; `any` denoises every picture."""
 
-SIDE = 768
-"""Of tiles, in pixels at most. Halos then cost 12 % on photos, where 512 cost 21 % and 1,024 6 %; but while a CPU is at
-one tile, all other pictures wait."""
+MAX_TILE_SIDE = 768
+"""Pixels. Halos then add 12 % of work on photos; with 512 they add 21 %, and with 1,024 they add 6 %. But all other
+pictures wait while a CPU runs one tile."""
 
-_MOST_LOOKED_AT = 3  # frames of an animation whose noise is estimated
+_MAX_FRAMES_ESTIMATED = 3  # of an animation
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a picture: the noise found in it, as a standard deviation in levels of 255, and what followed."""
+    """What was found in a picture, and whether it was denoised."""
 
     sigma: float
-    skipped: Literal["clean", "strength"] | None = None  # why the picture is as it was: no noise, or a strength of 0
+    """The estimated standard deviation of the noise, in levels of 255."""
+
+    skipped: Literal["clean", "strength"] | None = None
+    """Why the picture is unchanged: it is clean, or the strength is 0. None if it was denoised."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A part of a frame for the network to read: contiguous (h, w, 3), of the picture's type."""
+    """A part of a frame, as input for the network: contiguous (h, w, 3), in the type of the picture."""
 
     pixels: Pixels
     frame: int
@@ -45,61 +48,63 @@ class Tile:
 
 
 class Restoration:
-    """One picture on its way: `tiles` says what to run, `put` takes what came of it, in any order.
+    """The denoising of one picture: `tiles` yields the inputs of the network, and `put` takes its results in any order.
 
-    uint8 or uint16 (N, H, W, C), which is never written to; `output` is of the same shape and type. Grey goes through
-    the network as three equal channels, whose mean is taken back. Alpha stays as it is, and so do colours where it is
-    0: the network sees the mean of all visible ones in their place, so that what is hidden tells on nothing.
-    Where `report.skipped` says why nothing is to be done, there are no tiles and `output` is the input itself; else
-    it takes as much memory as the input, and each tile at hand 3 bytes a pixel, or 6.
+    `pixels` are uint8 or uint16 (N, H, W, C) and are never modified. `output` has the same shape and type. A grey
+    picture goes through the network as three equal channels, and the mean of the three results is kept. Alpha stays
+    unchanged, and so do the colours of pixels with alpha 0. The network sees the mean of all visible colours in their
+    place, so hidden colours cannot leak into the visible part.
 
-    Raises ValueError for pixels, a strength or a side that make no sense.
+    If `report.skipped` is set, there are no tiles and `output` is the input itself. Otherwise `output` takes as much
+    memory as the input, and each tile that is not yet put takes 3 bytes for each of its pixels, or 6 in uint16.
+
+    Raises ValueError if `pixels`, `strength` (0..1) or `side`, the longest side of tiles, are not valid.
     """
 
-    def __init__(self, pixels: Pixels, strength: float = 1.0, noise: Noise = "any", side: int = SIDE) -> None:
+    def __init__(self, pixels: Pixels, strength: float = 1.0, noise: Noise = "any", side: int = MAX_TILE_SIDE) -> None:
         _check(pixels, strength)
         self.strength = strength
         self._windows = windows(pixels.shape[2], pixels.shape[1], side)
         self._input = pixels
         sigma = _sigma(pixels)
-        clean = noise == "auto" and sigma < CLEAN
+        clean = noise == "auto" and sigma < CLEAN_SIGMA
         self.report = Report(sigma, "strength" if strength == 0 else "clean" if clean else None)
         self.output: Pixels = pixels if self.report.skipped else pixels.copy()
-        self._hidden = [] if self.report.skipped else [_hidden_color(frame) for frame in pixels]
+        self._mean_colors = [] if self.report.skipped else [_mean_visible_color(frame) for frame in pixels]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of every tile: (h, w, 3)."""
+        """The shape of every tile: (h, w, 3)."""
         read = self._windows[0].read
         return read.bottom - read.top, read.right - read.left, 3
 
     def __len__(self) -> int:
-        """Return how many tiles there are at most: those of which nothing can be seen are left out."""
+        """Return the largest possible number of tiles. Tiles without a visible pixel are left out of `tiles`."""
         return 0 if self.report.skipped else len(self._input) * len(self._windows)
 
     def tiles(self) -> Iterator[Tile]:
-        """Cut one tile after the other, each as it is asked for."""
+        """Yield the tiles one by one. Each is cut when it is requested, so few of them take memory at a time."""
         if self.report.skipped:
             return
-        for at, frame in enumerate(self._input):
-            colors, alpha = _parts(frame)
+        for number, frame in enumerate(self._input):
+            colors, alpha = _split_alpha(frame)
             for window in self._windows:
                 if alpha is not None and not alpha[window.kept.slices].any():
                     continue
-                cut = np.empty(self.shape, dtype=frame.dtype)
-                cut[...] = colors[window.read.slices]  # (h, w, 1) or (h, w, 3)
+                pixels = np.empty(self.shape, dtype=frame.dtype)
+                pixels[...] = colors[window.read.slices]  # (h, w, 1) or (h, w, 3)
                 if alpha is not None:
-                    cut[alpha[window.read.slices] == 0] = self._hidden[at]
-                yield Tile(cut, at, window)
+                    pixels[alpha[window.read.slices] == 0] = self._mean_colors[number]
+                yield Tile(pixels, number, window)
 
     def put(self, tile: Tile, result: Tiles) -> None:
-        """Take what the network made of a tile: (h, w, 3), of the same type."""
+        """Write the network's result for a tile into `output`: (h, w, 3), in the type of the picture."""
         window = tile.window
-        found = result[window.inner.slices]
-        colors, alpha = _parts(self.output[tile.frame][window.kept.slices])
+        kept = result[window.inner.slices]
+        colors, alpha = _split_alpha(self.output[tile.frame][window.kept.slices])
         if colors.shape[2] == 1:
-            found = ((found.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(colors.dtype)
-        np.copyto(colors, found, where=True if alpha is None else alpha[..., None] > 0)
+            kept = ((kept.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(colors.dtype)
+        np.copyto(colors, kept, where=True if alpha is None else alpha[..., None] > 0)
 
 
 def denoise(
@@ -107,53 +112,50 @@ def denoise(
     pixels: Pixels,
     strength: float = 1.0,
     noise: Noise = "any",
-    side: int = SIDE,
+    side: int = MAX_TILE_SIDE,
     batch: int = 1,
 ) -> tuple[Pixels, Report]:
-    """Denoise a picture here and now, `batch` tiles at a time, and say what was found. See Restoration."""
+    """Denoise a picture in the calling thread, `batch` tiles in each call of `engine`. See Restoration."""
     restoration = Restoration(pixels, strength, noise, side)
     tiles = restoration.tiles()
-    while some := list(islice(tiles, batch)):
-        stacked = cast("Tiles", np.stack([tile.pixels for tile in some]))
-        results = engine.denoise(stacked, np.full(len(some), strength, dtype=np.float32))
-        for tile, result in zip(some, results, strict=True):
+    while next_tiles := list(islice(tiles, batch)):
+        stacked = cast("Tiles", np.stack([tile.pixels for tile in next_tiles]))
+        results = engine.denoise(stacked, np.full(len(next_tiles), strength, dtype=np.float32))
+        for tile, result in zip(next_tiles, results, strict=True):
             restoration.put(tile, result)
     return restoration.output, restoration.report
 
 
 def _check(pixels: Pixels, strength: float) -> None:
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"pixels of {pixels.dtype} are not known here; give uint8 or uint16")
+        raise ValueError(f"pixels have the type {pixels.dtype}: give uint8 or uint16")
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 2, 3, 4) or 0 in pixels.shape:  # noqa: PLR2004
-        raise ValueError(f"pixels of shape {pixels.shape} are no frames; give (N, H, W, C) with 1 to 4 channels")
+        raise ValueError(f"pixels have the shape {pixels.shape}: give frames (N, H, W, C) with 1 to 4 channels")
     if not 0 <= strength <= 1:
-        raise ValueError(f"a strength of {strength} is out of range; give 0 to 1")
+        raise ValueError(f"the strength is {strength}: give a number from 0 to 1")
 
 
-def _parts(frame: Pixels) -> tuple[Pixels, Pixels | None]:
-    """Return views of the colours (H, W, 1 or 3) and of the alpha (H, W) of a frame, if it has any."""
+def _split_alpha(frame: Pixels) -> tuple[Pixels, Pixels | None]:
+    """Return views of a frame: its colours (H, W, 1 or 3), and its alpha (H, W) or None."""
     if frame.shape[2] in (2, 4):
         return frame[..., :-1], frame[..., -1]
     return frame, None
 
 
-def _hidden_color(frame: Pixels) -> NDArray[np.float64] | None:
-    """Return what stands in for hidden colours: the mean of what can be seen.
-
-    Row by row, for a mask of the whole frame would be memory beyond the tiles'.
-    """
-    colors, alpha = _parts(frame)
+def _mean_visible_color(frame: Pixels) -> NDArray[np.float64] | None:
+    """Return the mean colour of all pixels whose alpha is above 0; None for a frame without alpha."""
+    colors, alpha = _split_alpha(frame)
     if alpha is None:
         return None
     total, count = np.zeros(colors.shape[2]), 0
-    for row, opacity in zip(colors, alpha, strict=True):
-        seen = row[opacity > 0]
-        total += seen.sum(axis=0)
-        count += len(seen)
+    for row, opacity in zip(colors, alpha, strict=True):  # by rows: a mask of the whole frame would take more memory
+        visible = row[opacity > 0]
+        total += visible.sum(axis=0)
+        count += len(visible)
     return total / max(count, 1)
 
 
 def _sigma(pixels: Pixels) -> float:
-    """Return the noise of a picture: of an animation, the most of some frames, as one may show nothing yet."""
-    step = -(-len(pixels) // _MOST_LOOKED_AT)
-    return max(estimate(*_parts(frame)) for frame in pixels[::step])
+    """Return the estimated noise: of an animation the highest of some frames, because single frames may be blank."""
+    step = -(-len(pixels) // _MAX_FRAMES_ESTIMATED)
+    return max(estimate(*_split_alpha(frame)) for frame in pixels[::step])

@@ -1,4 +1,4 @@
-"""The windows into which a picture is cut, such that the network makes of them what it makes of the whole."""
+"""Cuts a picture into overlapping windows, so that the network's results for them equal its result for the whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from itertools import pairwise
 
 from pixtools.denoising.dncnn import HALO
 
-STEP = 32
-"""Sides of windows are multiples of this where the picture allows: few shapes occur over many pictures."""
+SIDE_STEP = 32
+"""Pixels. Sides of windows are multiples of this where possible: then few shapes occur, and tiles share batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Pixels of a picture: right and bottom are the first that do not belong."""
+    """A rectangle of pixels; `right` and `bottom` are exclusive."""
 
     left: int
     top: int
@@ -22,33 +22,34 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Rows and columns, as an array (H, W, …) takes them."""
+        """The rows and columns, to index an array (H, W, …)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the network reads at a time, and the part of it whose result is kept."""
+    """A part of a picture that the network reads, and the part of it for which the result is kept."""
 
     read: Box
     kept: Box
 
     @property
     def inner(self) -> Box:
-        """What is kept, within what was read."""
+        """The kept part, relative to the part that is read."""
         left, top = self.read.left, self.read.top
         return Box(self.kept.left - left, self.kept.top - top, self.kept.right - left, self.kept.bottom - top)
 
 
 def windows(width: int, height: int, side: int, halo: int = HALO) -> list[Window]:
-    """Return windows of one size, row by row, whose kept parts cover a picture once.
+    """Return windows of one size, row by row, whose kept parts cover the picture exactly once.
 
-    A window lies within the picture. What it keeps is `halo` pixels or more from each of its edges that is not the
-    picture's own, so that every kept pixel saw all that it depends on. Along each axis they are as few as windows of
-    at most `side` pixels can be, and then as short. Raises ValueError where `side` leaves nothing between its halos.
+    Every window lies inside the picture. Its kept part is at least `halo` pixels away from each edge of the window that
+    is not an edge of the picture, so the network sees all pixels on which a kept pixel depends. Along each axis there
+    are as few windows of at most `side` pixels as possible, and they are as short as possible. Raises ValueError if
+    `side` leaves no pixel between two halos, or if the picture has no pixels.
     """
     if side <= 2 * halo:
-        raise ValueError(f"a side of {side} pixels leaves nothing to keep between halos of {halo}; take more than both")
+        raise ValueError(f"a side of {side} pixels keeps no pixel between two halos of {halo}: use a longer side")
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width} × {height} has no pixels")
     columns = _spans(width, side, halo)
@@ -60,14 +61,14 @@ def windows(width: int, height: int, side: int, halo: int = HALO) -> list[Window
 
 
 def _spans(length: int, side: int, halo: int) -> list[tuple[int, int, int, int]]:
-    """Return where each window of an axis begins and ends, and where what it keeps does."""
+    """Return begin, end, kept begin and kept end of each window along one axis."""
     if length <= side:
         return [(0, length, 0, length)]
-    # n windows keep w - 2 halo pixels each, and the outer two a halo more.
-    number = -(-(length - 2 * halo) // (side - 2 * halo))
-    shortest = -(-(length - 2 * halo) // number) + 2 * halo
-    span = min(-(-shortest // STEP) * STEP, side)
-    begins = [at * (length - span) // (number - 1) for at in range(number)]
-    # Neighbours share two halos or more: each keeps up to the middle of what they share.
+    # n windows of w pixels keep w - 2 halo pixels each; the first and the last keep one halo more.
+    count = -(-(length - 2 * halo) // (side - 2 * halo))
+    shortest = -(-(length - 2 * halo) // count) + 2 * halo
+    span = min(-(-shortest // SIDE_STEP) * SIDE_STEP, side)
+    begins = [number * (length - span) // (count - 1) for number in range(count)]
+    # Neighbours overlap by at least two halos. The kept parts meet in the middle of the overlap.
     cuts = [0, *((begin + before + span) // 2 for before, begin in pairwise(begins)), length]
-    return [(begin, begin + span, cuts[at], cuts[at + 1]) for at, begin in enumerate(begins)]
+    return [(begin, begin + span, cuts[number], cuts[number + 1]) for number, begin in enumerate(begins)]

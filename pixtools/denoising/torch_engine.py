@@ -1,4 +1,4 @@
-"""DnCNN in PyTorch: the reference in float32, and what runs on a GPU."""
+"""An engine with PyTorch: it runs on a GPU, and in float32 it is the reference for the tests."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from pixtools.denoising.torch_network import DnCNN
 
 
 class TorchEngine:
-    """DnCNN on `device`: cpu, cuda, or cuda with a number."""
+    """DnCNN on `device`: `cpu`, `cuda`, or `cuda` with a number such as `cuda:1`."""
 
-    batch_pixels = 16 * 512 * 512  # keep a large GPU busy, in 2 GB of its memory
+    batch_pixels = 16 * 512 * 512  # keeps a large GPU busy and takes 2 GB of its memory
 
     def __init__(
         self, weights: Weights, device: str = "cpu", precision: Literal["bfloat16", "float32"] = "bfloat16"
     ) -> None:
         self._device, self._dtype = torch.device(device), getattr(torch, precision)
         network = DnCNN()
-        # Copied, for torch has no arrays that may not be written to.
+        # Copied, because the arrays may be read-only and a tensor cannot be.
         network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.arrays.items()})
         network.eval().to(self._device, self._dtype)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        shown = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else device
-        self.name = f"PyTorch {torch.__version__}, {shown}, {precision}"
+        device_name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else device
+        self.name = f"PyTorch {torch.__version__}, {device_name}, {precision}"
 
     @torch.inference_mode()
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
+        """Denoise tiles: see Engine."""
         white = WHITE[tiles.dtype]
-        # The bus carries the tiles as they are; the device makes floats of them.
-        given = self._moved(tiles).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
-        noisy = given.float() / white
+        # The device converts to float32, so that the bus carries a quarter or half of the bytes.
+        moved = self._to_device(tiles).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
+        noisy = moved.float() / white
         noise = self._noise(noisy.to(self._dtype)).float()
-        clean = noisy.sub_(noise.mul_(self._moved(strengths.astype(np.float32)).view(-1, 1, 1, 1)))
+        clean = noisy.sub_(noise.mul_(self._to_device(strengths.astype(np.float32)).view(-1, 1, 1, 1)))
         if white != 1:
-            clean = clean.clamp_(0, 1).mul_(white).round_().to(given.dtype)
+            clean = clean.clamp_(0, 1).mul_(white).round_().to(moved.dtype)
         clean = clean.permute(0, 2, 3, 1).contiguous()
         if self._device.type == "cuda":
             pinned = torch.empty(clean.shape, dtype=clean.dtype, pin_memory=True)
@@ -49,8 +50,8 @@ class TorchEngine:
         denoised: Tiles = clean.numpy()
         return denoised
 
-    def _moved(self, array: NDArray[np.generic]) -> Tensor:
-        # Copied where it may not be written to, which torch warns of.
+    def _to_device(self, array: NDArray[np.generic]) -> Tensor:
+        # A read-only array is copied: PyTorch warns about tensors on read-only memory.
         array = np.require(array, requirements=["C", "W"])
         tensor = torch.from_numpy(array)
         if self._device.type == "cuda":
@@ -58,7 +59,7 @@ class TorchEngine:
         return tensor
 
     def _noise(self, noisy: Tensor) -> Tensor:
-        # cuDNN would round float32 to TF32.
+        # By default cuDNN rounds float32 to TF32.
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
             noise: Tensor = self._network(noisy)
         return noise

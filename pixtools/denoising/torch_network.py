@@ -1,4 +1,4 @@
-"""DnCNN in PyTorch: the reference, what is trained, and what runs on a GPU."""
+"""DnCNN in PyTorch: the reference implementation, which is trained, and which runs on a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pixtools.denoising.dncnn import CHANNELS, DEPTH, WIDTH
 
 
 class DnCNN(nn.Module):
-    """Predicts the noise of a picture: float (N, 3, H, W), values of 0..1 and their noise, gives one of that shape."""
+    """The network; names and shapes of its parameters are those of `dncnn.Weights`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,5 +20,6 @@ class DnCNN(nn.Module):
         self.model = nn.Sequential(*layers[:-1])
 
     def forward(self, noisy: Tensor) -> Tensor:
+        """Predict the noise of pictures. Floating point (N, 3, H, W) in and out, with 0..1 for black to white."""
         noise: Tensor = self.model(noisy)
         return noise

@@ -1,4 +1,4 @@
-"""Where the denoiser's weights come from: those of the project, or a file that the settings name."""
+"""Loads the denoiser's weights: those that PixTools ships, or the file that the settings name."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pixtools.blob_store import BlobStore
-from pixtools.denoising.dncnn import Weights, load, shipped
+from pixtools.denoising.dncnn import Weights, load_shipped, parse
 from pixtools.errors import ObjectMissing, StorageRefused, WeightsUnusable
 from pixtools.settings import Settings
 
 
-def obtain(settings: Settings) -> Weights:
-    """Read the weights; raises WeightsUnusable, and StorageDown where object storage cannot be asked."""
+def load_weights(settings: Settings) -> Weights:
+    """Load the weights that `settings` name, or the shipped weights.
+
+    Raises WeightsUnusable if they cannot be used, and StorageDown if object storage does not answer.
+    """
     name = settings.denoise_weights
     if name is None:
-        return shipped()
-    return load(_read(name, settings), name, settings.denoise_weights_sha256)
+        return load_shipped()
+    return parse(_read(name, settings), name, settings.denoise_weights_sha256)
 
 
 def _read(name: str, settings: Settings) -> bytes:
     address = urlsplit(name)
     if "://" in name and not (address.scheme == "s3" and address.netloc and address.path.strip("/")):
-        raise WeightsUnusable(f"{name} is no address: set PIXTOOLS_DENOISE_WEIGHTS to a path, or to s3://bucket/key")
+        raise WeightsUnusable(
+            f"{name} is not a valid address: set PIXTOOLS_DENOISE_WEIGHTS to a path, or to s3://bucket/key"
+        )
     try:
         if "://" in name:
             blobs = BlobStore(settings.model_copy(update={"s3_bucket": address.netloc}))

@@ -1,7 +1,7 @@
-"""The frames of an animated PNG, each as a PNG of its own for the decoder.
+"""Reads animated PNGs: rewrites each frame as a PNG file, which Pillow decodes, and composes the frames.
 
-Pillow's own composition blends half-transparent pixels wrongly, clears to the first colour of a palette, and lays the
-animation over the default image.
+Pillow does not compose them, because it makes three mistakes: it blends half-transparent pixels wrongly, it clears to
+the first colour of a palette, and it draws the animation over the default image.
 """
 
 from __future__ import annotations
@@ -12,68 +12,75 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
-from pixtools.imaging.animation import After, Layer, compose
+from pixtools.imaging.animation import Disposal, Layer, compose
 from pixtools.imaging.color import normalise
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.png_chunks import SIGNATURE, chunk, chunks
 
-_AFTER = (After.STAYS, After.CLEARED, After.RESTORED)
+_DISPOSALS = (Disposal.KEEP, Disposal.CLEAR, Disposal.RESTORE)  # by dispose_op (PNG 3, 11.3.6.2)
 
 
 def read(data: bytes, icc: bytes | None, loops: int) -> Picture:
-    """Decode the frames of an animation as they are seen; a default image that is none of them is left out."""
+    """Decode the frames of an animated PNG and compose them. A default image outside the animation is left out.
+
+    `icc` is the profile of the file. Raises ValueError, SyntaxError or another of `DECODER_ERRORS` if the file is
+    damaged.
+    """
     size = struct.unpack_from(">II", data, 16)
-    return compose(size, (_layer(control, alone, size, icc) for control, alone in _frames(data)), loops)
+    return compose(size, (_layer(control, still, size, icc) for control, still in _frames(data)), loops)
 
 
 def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each frame's fcTL and its pixels as a PNG. Raises ValueError unless there are as many as acTL says."""
-    head, control = b"", b""
-    shared: dict[bytes, bytes] = {}  # palette and transparency, of which a reader takes the last before the pixels
+    """Yield the fcTL chunk of each frame, and the frame as a PNG file.
+
+    Raises ValueError if the file has fewer frames than its acTL chunk declares.
+    """
+    header, control = b"", b""
+    shared: dict[bytes, bytes] = {}  # palette and transparency; Pillow uses the last of each before the pixels
     pixels: list[bytes] = []
     total = frames = 0
-    begun = False
-    for kind, body in _in_order(chunks(data)):
-        if kind in (b"fcTL", b"IEND") and control:
-            ihdr = chunk(b"IHDR", control[4:12] + head[8:])
+    pixels_began = False
+    for chunk_type, body in _in_order(chunks(data)):
+        if chunk_type in (b"fcTL", b"IEND") and control:
+            ihdr = chunk(b"IHDR", control[4:12] + header[8:])
             idat = chunk(b"IDAT", b"".join(pixels))
             yield control, b"".join((SIGNATURE, ihdr, *shared.values(), idat, chunk(b"IEND", b"")))
             pixels.clear()
             frames += 1
             if frames == total:
                 return
-        begun = begun or kind == b"IDAT"
-        match kind:
+        pixels_began = pixels_began or chunk_type == b"IDAT"
+        match chunk_type:
             case b"IHDR":
-                head = body
+                header = body
             case b"acTL":
                 (total,) = struct.unpack_from(">I", body)
-            case b"PLTE" | b"tRNS" if not begun:
-                shared[kind] = chunk(kind, body)
+            case b"PLTE" | b"tRNS" if not pixels_began:
+                shared[chunk_type] = chunk(chunk_type, body)
             case b"fcTL":
                 control = body
-            case b"IDAT" if control:  # or else it is the default image
+            case b"IDAT" if control:  # without fcTL before it, IDAT is the default image
                 pixels.append(body)
             case b"fdAT":
                 pixels.append(body[4:])
-    raise ValueError(f"it has {frames} frames and says that it has {total}")
+    raise ValueError(f"it has {frames} frames but declares {total}")
 
 
-def _in_order(found: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Pass chunks on. Raises ValueError where those of frames are not numbered one after the other."""
+def _in_order(all_chunks: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the chunks unchanged. Raises ValueError if the sequence numbers of fcTL and fdAT are not 0, 1, 2, …."""
     number = 0
-    for kind, body in found:
-        if kind in (b"fcTL", b"fdAT"):
+    for chunk_type, body in all_chunks:
+        if chunk_type in (b"fcTL", b"fdAT"):
             if int.from_bytes(body[:4], "big") != number:
                 raise ValueError("the frames of the animation are out of order")
             number += 1
-        yield kind, body
+        yield chunk_type, body
 
 
-def _layer(control: bytes, alone: bytes, size: Size, icc: bytes | None) -> Layer:
-    width, height, left, top, delay, per, after, over = struct.unpack_from(">4xIIIIHHBB", control)
+def _layer(control: bytes, still: bytes, size: Size, icc: bytes | None) -> Layer:
+    width, height, left, top, delay, delay_unit, disposal, blend = struct.unpack_from(">4xIIIIHHBB", control)
     if left + width > size[0] or top + height > size[1]:
-        raise ValueError("a frame reaches outside of the picture")
-    with Image.open(io.BytesIO(alone), formats=["PNG"]) as image:
+        raise ValueError("a frame extends beyond the picture")
+    with Image.open(io.BytesIO(still), formats=["PNG"]) as image:
         picture = normalise(image, icc)
-    return Layer(picture, left, top, over == 1, _AFTER[after], round(1000 * delay / (per or 100)))
+    return Layer(picture, left, top, blend == 1, _DISPOSALS[disposal], round(1000 * delay / (delay_unit or 100)))

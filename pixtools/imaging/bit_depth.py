@@ -1,4 +1,7 @@
-"""Numbers of other depths than 8 bits, scaled: Pillow clips some of them, and leaves the key of a PNG as it stands."""
+"""Scales samples that do not have 8 bits.
+
+Pillow clips some of them, and does not scale the transparent colour of a PNG.
+"""
 
 from __future__ import annotations
 
@@ -15,48 +18,59 @@ _SIGNED = 2  # SampleFormat, TIFF 6.0, section 19
 
 
 def load(image: Image.Image) -> Image.Image:
-    """Load an image; the key of a PNG (tRNS: the colour that is clear) then is one of its pixels' own numbers."""
-    key = image.info.get("transparency")
-    if isinstance(image, PngImageFile) and key is not None and image.tile:
+    """Decode the pixels of an opened image, and apply or scale the transparent colour of a PNG (tRNS) as needed.
+
+    A grey PNG of 2 or 4 bits keeps its transparent value in `info`, scaled to 8 bits. An RGB PNG of 16 bits with a
+    transparent colour becomes RGBA. Every other image is returned as Pillow decodes it.
+    """
+    transparent = image.info.get("transparency")
+    if isinstance(image, PngImageFile) and transparent is not None and image.tile:
         match image.tile[0].args:
-            case "L;2" | "L;4" as raw:
-                top = (1 << int(raw[2])) - 1
-                image.info["transparency"] = (key & top) * 255 // top
+            case "L;2" | "L;4" as raw_mode:
+                white = (1 << int(raw_mode[2])) - 1
+                image.info["transparency"] = (transparent & white) * 255 // white
             case "RGB;16B":
-                return _keyed(image, key)
+                return _with_alpha(image, transparent)
     image.load()
     return image
 
 
-def _keyed(image: PngImageFile, key: tuple[int, int, int]) -> Image.Image:
-    """Return 16-bit RGB as RGBA of 8: the key has all 16, of which Pillow decodes the upper ones, or else the lower."""
-    assert image.fp is not None  # noqa: S101 (it is not loaded yet)
-    at = image.fp.tell()
+def _with_alpha(image: PngImageFile, transparent: tuple[int, int, int]) -> Image.Image:
+    """Return an RGB PNG of 16 bits as 8-bit RGBA.
+
+    A pixel is transparent if all 16 bits of its channels match. Pillow decodes either the upper or the lower bytes, so
+    the picture is decoded twice.
+    """
+    assert image.fp is not None  # noqa: S101 (Pillow closes the file only after loading)
+    position = image.fp.tell()
     image.fp.seek(0)
     lower = PngImageFile(image.fp)
     lower.tile = [lower.tile[0]._replace(args="RGB;16L")]
     lower.load()
-    image.fp.seek(at)
-    alpha = _other_than(lower, [number & 0xFF for number in key])
-    del lower  # or the two would take more than memory is counted for
+    image.fp.seek(position)
+    alpha = _differs(lower, [value & 0xFF for value in transparent])
+    del lower  # two decoded pictures at once would exceed the bound in memory_bounds
     image.load()
-    alpha = ImageChops.lighter(alpha, _other_than(image, [number >> 8 for number in key]))
-    del image.info["transparency"]  # or convert() would heed it
-    found = image.convert("RGBA")
-    found.putalpha(alpha)
-    return found
+    alpha = ImageChops.lighter(alpha, _differs(image, [value >> 8 for value in transparent]))
+    del image.info["transparency"]  # otherwise convert() makes pixels transparent by their upper bytes alone
+    rgba = image.convert("RGBA")
+    rgba.putalpha(alpha)
+    return rgba
 
 
-def _other_than(image: Image.Image, color: list[int]) -> Image.Image:
-    """Return 255 where a pixel is of another colour, else 0."""
-    tables = ([0 if value == number else 255 for value in range(256)] for number in color)
+def _differs(image: Image.Image, color: list[int]) -> Image.Image:
+    """Return a mask of mode L: 255 where a pixel differs from `color`, 0 where it is equal."""
+    tables = ([0 if value == channel else 255 for value in range(256)] for channel in color)
     return reduce(ImageChops.lighter, map(Image.Image.point, image.split(), tables))
 
 
 def from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
-    """Scale grey of up to 16 bits, which Pillow opens as `I;16`, to 8: its own conversion clips it to white."""
-    grey, top = _grey(image)
-    scaled = ((grey * 255 + top // 2) // top).astype(np.uint8)
+    """Scale grey of up to 16 bits (Pillow's mode `I;16`) to 8 bits. Pillow's own conversion clips values over 255.
+
+    Returns mode L. If `transparent` is a value of the file, returns LA, with alpha 0 where a pixel has this value.
+    """
+    grey, white = _grey(image)
+    scaled = ((grey * 255 + white // 2) // white).astype(np.uint8)
     if transparent is None:
         return Image.fromarray(scaled)
     alpha = np.where(grey == transparent, 0, 255).astype(np.uint8)
@@ -64,73 +78,79 @@ def from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> tuple[NDArray[np.uint32], int]:
-    """Return the numbers of grey of up to 16 bits, (H, W), and that of white."""
-    grey, top = np.asarray(image, dtype=np.uint32), (1 << _tag(image, BITSPERSAMPLE, 16)) - 1
+    """Return the values (H, W) of grey with up to 16 bits, 0 being black, and the value of white."""
+    grey, white = np.asarray(image, dtype=np.uint32), (1 << _tag(image, BITSPERSAMPLE, 16)) - 1
     if _tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:
-        grey = np.uint32(top) - grey  # 0 is white, which Pillow heeds only for 8 bits
-    return grey, top
+        grey = np.uint32(white) - grey  # 0 is white in this file; Pillow inverts only 8-bit samples
+    return grey, white
 
 
-def deep(data: bytes, kind: str) -> NDArray[np.uint16] | None:
-    """Return the numbers of a file with more than 8 bits, scaled to 16: uint16 (H, W, C), not turned.
+def read_16_bit(data: bytes, format_name: str) -> NDArray[np.uint16] | None:
+    """Decode the pixels of a still with more than 8 bits, scaled to 16 bits, before its orientation is applied.
 
-    Those of PNG, and of grey TIFF; None for all others. The key of a PNG (tRNS) becomes alpha.
+    Returns uint16 (H, W, C), C from 1 to 4, for PNG and for grey TIFF. Returns None for all other files. The
+    transparent colour of a PNG (tRNS) becomes an alpha channel. Raises one of `DECODER_ERRORS` if the file is damaged.
     """
-    if kind not in ("PNG", "TIFF"):
+    if format_name not in ("PNG", "TIFF"):
         return None
-    with Image.open(io.BytesIO(data), formats=[kind]) as image:
+    with Image.open(io.BytesIO(data), formats=[format_name]) as image:
         if isinstance(image, PngImageFile) and image.is_animated:
-            return None  # what comes first may be none of its frames
+            return None  # the pixels in IDAT may be a default image outside the animation
         if image.mode.startswith("I;16"):
-            grey, top = _grey(image)
-            found = ((grey * 65535 + top // 2) // top).astype(np.uint16)[..., None]
+            grey, white = _grey(image)
+            pixels = ((grey * 65535 + white // 2) // white).astype(np.uint16)[..., None]
         elif isinstance(image, PngImageFile) and image.tile:
-            raw = image.tile[0].args
-            if raw not in ("LA;16B", "RGB;16B", "RGBA;16B"):
+            raw_mode = image.tile[0].args
+            if raw_mode not in ("LA;16B", "RGB;16B", "RGBA;16B"):
                 return None
-            found = _halves(data, raw)
+            pixels = _png_pixels(data, raw_mode)
         else:
             return None
-        key = image.info.get("transparency")
-    if key is None:
-        return found
-    alpha = np.where((found == np.asarray(key)).all(axis=2, keepdims=True), 0, 65535).astype(np.uint16)
-    return np.concatenate([found, alpha], axis=2)
+        transparent = image.info.get("transparency")
+    if transparent is None:
+        return pixels
+    alpha = np.where((pixels == np.asarray(transparent)).all(axis=2, keepdims=True), 0, 65535).astype(np.uint16)
+    return np.concatenate([pixels, alpha], axis=2)
 
 
-def _halves(data: bytes, raw: str) -> NDArray[np.uint16]:
-    """Return (H, W, C) of a PNG of 16 bits, of which Pillow decodes the upper bytes or the lower ones."""
-    if raw == "LA;16B":  # four bytes that Pillow takes for RGBA
+def _png_pixels(data: bytes, raw_mode: str) -> NDArray[np.uint16]:
+    """Return (H, W, C) of a 16-bit PNG. Pillow decodes either the upper or the lower bytes, so this decodes twice."""
+    if raw_mode == "LA;16B":  # four bytes a pixel: Pillow can decode them as RGBA at once
         return _decoded(data, "RGBA").view(">u2").astype(np.uint16)
-    found = _decoded(data, raw).astype(np.uint16)
-    found <<= 8
-    found |= _decoded(data, raw.replace("16B", "16L"))
-    return found
+    pixels = _decoded(data, raw_mode).astype(np.uint16)
+    pixels <<= 8
+    pixels |= _decoded(data, raw_mode.replace("16B", "16L"))
+    return pixels
 
 
-def _decoded(data: bytes, raw: str) -> NDArray[np.uint8]:
+def _decoded(data: bytes, raw_mode: str) -> NDArray[np.uint8]:
     image = PngImageFile(io.BytesIO(data))
-    image.tile = [image.tile[0]._replace(args=raw)]
+    image.tile = [image.tile[0]._replace(args=raw_mode)]
     image.load()
     return np.asarray(image)
 
 
 def from_32_bit(image: Image.Image) -> Image.Image:
-    """Scale grey of a TIFF, `I` or `F`, to 8 bits: white is the greatest number, and no less than 16 bits' or 1.0."""
-    numbers = np.asarray(image)  # (H, W)
-    white = 1.0
+    """Scale grey of a TIFF with 32 bits (Pillow's modes `I` and `F`) to 8 bits, mode L.
+
+    White is the greatest value in the picture, but at least 32,767 for signed integers of 16 bits, 65,535 for other
+    integers, and 1.0 for floating point. NaN and negative values become black.
+    """
+    values = np.asarray(image)  # (H, W)
+    least_white = 1.0
     if image.mode == "I":
         signed, bits = _tag(image, SAMPLEFORMAT, 1) == _SIGNED, _tag(image, BITSPERSAMPLE, 32)
-        numbers = numbers if signed else numbers.view(np.uint32)
-        white = 32767.0 if signed and bits == 16 else 65535.0  # noqa: PLR2004
-    grey = numbers.astype(np.float64)
-    top = max(white, float(np.max(grey, where=np.isfinite(grey), initial=0)))
-    grey = np.nan_to_num(grey, copy=False, nan=0, posinf=top, neginf=0).clip(0, top) / top
+        values = values if signed else values.view(np.uint32)
+        least_white = 32767.0 if signed and bits == 16 else 65535.0  # noqa: PLR2004
+    grey = values.astype(np.float64)
+    white = max(least_white, float(np.max(grey, where=np.isfinite(grey), initial=0)))
+    grey = np.nan_to_num(grey, copy=False, nan=0, posinf=white, neginf=0).clip(0, white) / white
     if _tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:
         grey = 1 - grey
     return Image.fromarray((grey * 255).round().astype(np.uint8))
 
 
-def _tag(image: Image.Image, tag: int, usual: int) -> int:
-    found = image.tag_v2.get(tag, usual) if isinstance(image, TiffImageFile) else usual
-    return int(found[0] if isinstance(found, tuple) else found)
+def _tag(image: Image.Image, tag: int, default: int) -> int:
+    """Return the value of a TIFF tag, or its first value; `default` if the tag is missing or the file is no TIFF."""
+    value = image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
+    return int(value[0] if isinstance(value, tuple) else value)

@@ -1,4 +1,4 @@
-"""What codecs raise on bytes or pixels that they do not like, turned into errors of ours: the one place that does."""
+"""Turns codec exceptions into PixTools errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from PIL import Image, UnidentifiedImageError
 from pixtools.errors import CorruptImage, UnencodableImage
 from pixtools.imaging.picture import Size
 
-# What Pillow was seen to raise on bytes that are not what their header says.
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -30,45 +29,50 @@ DECODER_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+"""Exceptions that Pillow was seen to raise on damaged files."""
+
+_MAX_SIDE = {"WEBP": 16_383, "JPEG": 65_500, "AVIF": 65_535}
+"""Longest side, in pixels, that the format or its encoder can write."""
+
+_DECODER_BYTES_PER_PIXEL = 16  # the peak that was measured, the picture included
 
 
-_SIDES = {"WEBP": 16_383, "JPEG": 65_500, "AVIF": 65_535}
-"""The longest side that the format, or its encoder, can write."""
+class MemoryProbe:
+    """Tests whether memory is exhausted: some codecs report that as corrupt data.
 
-
-class Room:
-    """What the pixels at hand need; told as soon as their number is known."""
+    The caller sets `pixels` to the number of pixels in the file as soon as it is known.
+    """
 
     pixels = 0
 
-    def is_missing(self) -> bool:
-        """Say whether the process could not have the memory: codecs that cannot either call the bytes damaged."""
+    def is_exhausted(self) -> bool:
+        """Return True if the process cannot allocate the memory that decoding `pixels` needs."""
         try:
-            bytes(_BYTES_OF_A_PIXEL * self.pixels)  # zeros come from the system as they are, and cost next to nothing
+            bytes(_DECODER_BYTES_PER_PIXEL * self.pixels)  # cheap: the system provides zeroed pages only on first use
         except MemoryError:
             return True
         return False
 
 
-_BYTES_OF_A_PIXEL = 16  # what decoders were seen to take at their peak, the picture included
-
-
 @contextmanager
-def decoding() -> Iterator[Room]:
-    """Turn whatever a decoder raises on bad bytes into CorruptImage, or MemoryError where that is what it means."""
-    room = Room()
+def decoding() -> Iterator[MemoryProbe]:
+    """Turn exceptions of a decoder into CorruptImage, or into MemoryError if memory is exhausted.
+
+    Pillow's warnings are ignored. Only the exceptions in `DECODER_ERRORS` are turned; others pass unchanged.
+    """
+    probe = MemoryProbe()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and the like; only errors count here
-            yield room
+            warnings.simplefilter("ignore")  # Pillow warns of small faults, such as odd EXIF
+            yield probe
     except UnidentifiedImageError as error:
-        # Its own message holds a memory address and nothing else.
+        # Its message contains only the memory address of an object.
         raise CorruptImage(
-            "The header of the file is damaged, or of a variant of its format that is not supported (as some AVIF "
-            "with transparency are). Open it in an editor and export it anew."
+            "The header of the file is damaged, or the file uses a variant of its format that is not supported (some "
+            "AVIF files with transparency do). Open it in an image editor and export it again."
         ) from error
     except DECODER_ERRORS as error:
-        if _says_out_of_memory(error) or room.is_missing():
+        if _says_out_of_memory(error) or probe.is_exhausted():
             raise MemoryError(str(error)) from error
         raise CorruptImage(
             f"The file could not be decoded ({str(error) or type(error).__name__}). "
@@ -77,14 +81,17 @@ def decoding() -> Iterator[Room]:
 
 
 @contextmanager
-def encoding(kind: str, size: Size) -> Iterator[None]:
-    """Turn what an encoder raises into UnencodableImage, or MemoryError where that is what it means."""
-    name = kind.partition("-")[0]
+def encoding(format_name: str, size: Size) -> Iterator[None]:
+    """Turn exceptions of an encoder into UnencodableImage, or into MemoryError if memory is exhausted.
+
+    `size` is the size of the picture to encode.
+    """
+    name = format_name.partition("-")[0]  # AVIF-PLUGIN is AVIF
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        # Within its format's sides an encoder has no other reason: what it is given is valid.
-        fits = max(size) <= _SIDES.get(name, max(size))
+        # Encoders get valid pixels and options. If the size is allowed too, only memory can be the cause.
+        fits = max(size) <= _MAX_SIDE.get(name, max(size))
         if _says_out_of_memory(error) or (fits and not isinstance(error, ValueError)):
             raise MemoryError(str(error)) from error
         width, height = size
@@ -93,7 +100,8 @@ def encoding(kind: str, size: Size) -> Iterator[None]:
         ) from error
 
 
-# libwebp has numbers for it, libheif says which allocation, and begins in the same way where it refuses a size.
+# libwebp reports error 1 or 2. libheif says "Memory allocation error", also when it refuses a size: that message
+# contains "Security limit" too.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|insufficient memory|memory allocation|allocating|encoding ?error:? [12]\b", re.IGNORECASE
 )

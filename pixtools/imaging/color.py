@@ -1,4 +1,4 @@
-"""What the numbers of a picture mean: profiles, CMYK, 16 bit, transparency."""
+"""Colour conversion: profiles, CMYK, other depths than 8 bits, transparency."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from PIL import Image, ImageChops, ImageCms, ImageColor
 from pixtools.imaging.bit_depth import from_16_bit, from_32_bit, load
 from pixtools.imaging.picture import Picture
 
+_MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
+"""Pillow's mode of each colour space that a profile may describe (ICC.1:2022, 7.2.6)."""
+
 
 def flatten(picture: Picture, background: str = "white") -> Picture:
-    """Compose transparency on a colour, for formats without alpha: convert() alone would show hidden colours."""
+    """Draw a picture with alpha on a background colour, for formats without alpha. Returns mode L or RGB.
+
+    Pillow's convert() alone would drop the alpha channel and show the colours of transparent pixels.
+    """
     if not picture.has_alpha:
         return picture
     mode, background = "RGB" if picture.mode == "RGBA" else "L", shade(background, picture)
 
-    def on_ground(frame: Image.Image) -> Image.Image:
+    def flattened(frame: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", frame.size, background)
         ground.alpha_composite(frame.convert("RGBA"))
         return ground.convert(mode)
 
-    return picture.map(on_ground)
+    return picture.map(flattened)
 
 
 def with_alpha(picture: Picture) -> Picture:
-    """Return the picture in a mode that has alpha."""
+    """Return the picture in mode LA or RGBA; added alpha is opaque."""
     if picture.has_alpha:
         return picture
     mode = {"L": "LA", "RGB": "RGBA"}[picture.mode]
@@ -35,21 +41,21 @@ def with_alpha(picture: Picture) -> Picture:
 
 
 def with_room_for(color: str, picture: Picture) -> Picture:
-    """Return the picture in a mode that can show an opaque colour, `#rrggbb`: grey pixels cannot show red."""
+    """Return the picture in a mode that can show an opaque colour, `#rrggbb`. Only shades of grey fit a grey mode."""
     red, green, blue = ImageColor.getrgb(color)[:3]
     return picture if red == green == blue else to_rgb(picture)
 
 
 def shade(color: str, picture: Picture) -> str:
-    """Return an opaque colour, as people name it in sRGB, in the numbers of the picture's profile."""
+    """Convert an opaque sRGB colour to the colour space of the picture. Returns `#rrggbb`."""
     if picture.icc is None:
         return color
-    point = from_srgb(Image.new("RGBA", (1, 1), color), picture.icc).convert("RGB").tobytes()
-    return f"#{point.hex()}"
+    pixel = from_srgb(Image.new("RGBA", (1, 1), color), picture.icc).convert("RGB").tobytes()
+    return f"#{pixel.hex()}"
 
 
 def to_rgb(picture: Picture) -> Picture:
-    """Return grey pixels as sRGB: the profile of grey ones describes no others."""
+    """Convert grey pixels to RGB or RGBA in sRGB, because their profile does not describe RGB; return others as is."""
     if picture.mode not in ("L", "LA"):
         return picture
     mode = "RGBA" if picture.has_alpha else "RGB"
@@ -57,36 +63,38 @@ def to_rgb(picture: Picture) -> Picture:
 
 
 def without_grey_profile(picture: Picture) -> Picture:
-    """Return grey pixels without a profile, for formats that store them as RGB: it does not describe that."""
+    """Convert grey pixels to sRGB, for formats that store grey as RGB: a grey profile does not describe RGB."""
     return picture if picture.mode.startswith("RGB") else to_srgb(picture)
 
 
 def to_srgb(picture: Picture) -> Picture:
-    """Return the picture in sRGB, which needs no profile; one without a profile is in it already.
+    """Convert the picture to sRGB, in the same mode, without a profile. A picture without a profile is sRGB already.
 
-    Relative colorimetric with black point compensation: what sRGB has too stays as it is, what it has not is cut off.
+    The intent is relative colorimetric with black point compensation: colours inside sRGB keep their appearance,
+    colours outside are clipped. Raises PyCMSError if the profile cannot be used; `normalise` keeps no such profile.
     """
     if picture.icc is None:
         return picture
     grey, alpha = not picture.mode.startswith("RGB"), picture.has_alpha
-    pixels = "L" if grey else "RGB"
-    transform = _transform(picture.icc, pixels)
+    color_mode = "L" if grey else "RGB"
+    transform = _transform(picture.icc, color_mode)
 
     def converted(frame: Image.Image) -> Image.Image:
-        found = _applied(frame.convert(pixels) if alpha else frame, transform)
+        result = _applied(frame.convert(color_mode) if alpha else frame, transform)
         if grey:
-            found = found.convert("L")  # neutral, as grey profiles are
+            result = result.convert("L")  # a grey profile leads to neutral RGB, so nothing is lost
         if alpha:
-            found.putalpha(frame.getchannel("A"))
-        return found
+            result.putalpha(frame.getchannel("A"))
+        return result
 
     return replace(picture.map(converted), icc=None)
 
 
 def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Return RGBA pixels in sRGB as RGBA by the profile of a picture that they are to join, RGB or grey.
+    """Convert RGBA pixels from sRGB to the colour space of `icc`, RGB or grey, so that they fit such a picture.
 
-    Raises nothing: a profile that leads one way alone, as those of scanners do, is taken for sRGB.
+    Returns RGBA. Raises nothing: if the profile has no transform from sRGB, as those of scanners, the pixels are
+    returned unchanged.
     """
     if icc is None:
         return image
@@ -98,13 +106,13 @@ def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         )  # fmt: skip
     except (ImageCms.PyCMSError, OSError):
         return image
-    found = _applied(image.convert("RGB"), transform).convert("RGB")
-    found.putalpha(image.getchannel("A"))
-    return found
+    result = _applied(image.convert("RGB"), transform).convert("RGB")
+    result.putalpha(image.getchannel("A"))
+    return result
 
 
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    """Return the way from pixels of `mode` to sRGB. Raises PyCMSError or OSError for a profile that has none."""
+    """Return the transform from pixels of `mode` to sRGB. Raises PyCMSError or OSError if the profile has none."""
     return ImageCms.buildTransform(
         ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), mode, "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
@@ -112,13 +120,13 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
 
 
 def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    found = ImageCms.applyTransform(image, transform)
-    assert found is not None  # noqa: S101 (only in place it is)
-    return found
+    result = ImageCms.applyTransform(image, transform)
+    assert result is not None  # noqa: S101 (None only if it works in place)
+    return result
 
 
 def to_grey(picture: Picture) -> Picture:
-    """Return the lightness of the picture (luma of ITU-R BT.601) as L or LA, without a profile."""
+    """Convert the picture to grey by the luma of ITU-R BT.601. Returns mode L or LA, without a profile."""
     picture = to_srgb(picture)
     if picture.mode in ("L", "LA"):
         return picture
@@ -127,38 +135,40 @@ def to_grey(picture: Picture) -> Picture:
 
 
 def normalise(image: Image.Image, icc: bytes | None) -> Picture:
-    """Return the pixels of an opened image as L, LA, RGB or RGBA, with the profile only where it describes them still.
+    """Decode an opened image to a still of mode L, LA, RGB or RGBA with 8 bits.
 
-    CMYK and LAB become sRGB; so do grey pixels with a profile of RGB, and stay grey. A profile that cannot be used, or
-    is of another colour space than the pixels, is as good as none.
+    The picture keeps the profile `icc` only if it still describes the pixels:
+
+        CMYK and LAB become sRGB, without a profile.
+        Grey pixels with an RGB profile become sRGB grey, without a profile.
+        A profile that cannot be used, or belongs to another colour space, is dropped.
+
+    Raises one of `DECODER_ERRORS` if the file is damaged.
     """
     image = load(image)
     picture = Picture.still(_in_8_bit(image, icc))
-    space = _SPACES.get(icc[16:20]) if icc else None  # its colour space, ICC.1, 7.2.6
-    if icc is None or space is None or image.mode in ("CMYK", "LAB") or not _is_usable(icc, space):
+    profile_mode = _MODES.get(icc[16:20]) if icc else None
+    if icc is None or profile_mode is None or image.mode in ("CMYK", "LAB") or not _is_usable(icc, profile_mode):
         return picture
-    if picture.mode.startswith(space):
+    if picture.mode.startswith(profile_mode):
         return replace(picture, icc=icc)
-    if space == "RGB":
+    if profile_mode == "RGB":
         rgb = replace(picture, icc=icc).map(lambda frame: frame.convert("RGBA" if picture.has_alpha else "RGB"))
         return to_srgb(rgb).map(lambda frame: frame.convert(picture.mode))
-    if space == "L" and is_neutral(picture.image):  # Pillow opens grey with transparency as RGBA
+    if profile_mode == "L" and is_neutral(picture.image):  # Pillow opens grey with transparency as RGBA
         return replace(picture, icc=icc).map(lambda frame: frame.convert("LA" if picture.has_alpha else "L"))
     return picture
 
 
 def is_neutral(image: Image.Image) -> bool:
-    """Say whether every pixel of RGB or RGBA is grey."""
+    """Return whether every pixel of an RGB or RGBA image is grey."""
     red, green, blue = image.split()[:3]
     return ImageChops.difference(red, green).getbbox() is None and ImageChops.difference(green, blue).getbbox() is None
 
 
-_SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
-
-
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # one test takes some 10 ms, and every frame of an animation asks
 def _is_usable(icc: bytes, mode: str) -> bool:
-    """Say whether a profile leads from pixels of `mode` to sRGB; to ask costs some 10 ms."""
+    """Return whether a profile has a transform from pixels of `mode` to sRGB."""
     try:
         _transform(icc, mode)
     except (ImageCms.PyCMSError, OSError):
@@ -167,20 +177,21 @@ def _is_usable(icc: bytes, mode: str) -> bool:
 
 
 def _in_8_bit(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Convert a loaded image to L, LA, RGB or RGBA, CMYK by its profile; clears `image.info`."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         return from_16_bit(image, transparent)
     if image.mode in ("I", "F"):
         return from_32_bit(image)
     if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
-        image = image.convert("RGBA")  # while `info` still holds the transparent colour
-    adobe = "adobe" in image.info
-    image.info.clear()  # encoders write some of it unasked: comments, resolution, transparency of a palette
+        image = image.convert("RGBA")  # before `info` is cleared: it holds the transparent colour
+    is_adobe = "adobe" in image.info
+    image.info.clear()  # encoders would write some of it: comments, resolution, transparency of a palette
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
     if image.mode == "CMYK":
-        if image.format in ("JPEG", "MPO") and not adobe:
-            image = ImageChops.invert(image)  # Pillow takes all for Adobe's, which are stored inverted
+        if image.format in ("JPEG", "MPO") and not is_adobe:
+            image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, but only Adobe's are stored inverted
         if icc and icc[16:20] == b"CMYK" and _is_usable(icc, "CMYK"):
             return _applied(image, _transform(icc, "CMYK"))
     return image.convert("L" if image.mode == "1" else "RGB")

@@ -1,4 +1,4 @@
-"""Files to pictures."""
+"""Decodes image files to pictures."""
 
 from __future__ import annotations
 
@@ -12,94 +12,118 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pixtools.imaging import apng_frames, bit_depth, gif_frames, metadata_blocks
-from pixtools.imaging.animation import alike, animated
+from pixtools.imaging.animation import animated, unify_modes
 from pixtools.imaging.codec_errors import decoding
 from pixtools.imaging.color import normalise, to_srgb
-from pixtools.imaging.color_profiles import profile
+from pixtools.imaging.color_profiles import read_profile
 from pixtools.imaging.formats import HEAD_BYTES, sniff
 from pixtools.imaging.header import frame_count, webp_size
 from pixtools.imaging.icc_filter import MOST_BYTES
-from pixtools.imaging.orientation import orientation, upright, upright_numbers, upright_size
-from pixtools.imaging.picture import Notes, Picture, Size
+from pixtools.imaging.orientation import orientation, upright, upright_array, upright_size
+from pixtools.imaging.picture import Metadata, Picture, Size
 
-# Times the size that is enough: at once its size a little sharpness is lost, at twice none that can be seen.
-_ROOM = 2
+# A JPEG is reduced to this multiple of the needed size, or more. At exactly the needed size, results would be slightly
+# less sharp. At twice the needed size, no difference can be seen.
+_MARGIN = 2
 
 
-def decode(data: bytes, enough: Size | None = None, *, deep: bool = False) -> Picture:
-    """Decode all frames of an image file, turned upright; with all 16 bits, if asked, where a still has them.
+def decode(data: bytes, needed_size: Size | None = None, *, high_bit_depth: bool = False) -> Picture:
+    """Decode all frames of an image file and turn them upright.
 
-    Where nobody needs more than `enough`, a JPEG comes out at a half, quarter or eighth of its size, which costs less.
-    What `inspect` accepts fits its limits; that it decodes in time is for a deadline to see to. Raises
-    UnsupportedType, or CorruptImage for anything that its decoder does not like, truncation included.
+    If `needed_size` is given, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size as far as `reduced_size` allows, which
+    costs less; `reduced_from` is then its full size. If `high_bit_depth` is set, `pixels_16` holds the 16-bit values of
+    a still whose file has them.
+
+    Raises UnsupportedType if the format is unknown, CorruptImage if the file is damaged or truncated, and MemoryError.
+    The size is not checked: call `inspect` before. `memory_bounds.of_decoding` gives the memory. Decoding time has no
+    bound here; callers set a deadline.
     """
-    kind = sniff(data[:HEAD_BYTES])
-    with decoding() as room:
-        if kind == "GIF":
-            return gif_frames.read(data)  # which knows neither profile nor orientation
-        if kind == "WEBP":
-            room.pixels = math.prod(webp_size(data))  # its decoder takes memory as it is opened
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            room.pixels = math.prod(image.size) * frame_count(image, kind)
-            turn = orientation(image)  # before loading, as `inspect` asks: a PNG may have EXIF behind its pixels
-            told = metadata_blocks.read(image, data)
-            full = upright_size(image)
-            drafted = _draft(image, enough if full == image.size else enough[::-1]) if enough else False
-            has_profile = deep and profile(image, kind, data) is not None  # before loading, which forgets it
-            picture = _frames(image, kind, data)
-            numbers = _deep(data, kind, picture, has_profile=has_profile) if deep else None
+    format_name = sniff(data[:HEAD_BYTES])
+    with decoding() as memory_probe:
+        if format_name == "GIF":
+            return gif_frames.read(data)  # a GIF has no profile, orientation or metadata blocks
+        if format_name == "WEBP":
+            memory_probe.pixels = math.prod(webp_size(data))  # Image.open allocates memory for the canvas already
+        with Image.open(io.BytesIO(data), formats=[format_name]) as image:
+            memory_probe.pixels = math.prod(image.size) * frame_count(image, format_name)
+            # Before loading, as in `inspect`, so that both read the same EXIF: in a PNG it may stand after the pixels.
+            turn = orientation(image)
+            metadata = metadata_blocks.read(image, data)
+            full_size = upright_size(image)
+            is_reduced = False
+            if needed_size:
+                is_reduced = _reduce(image, needed_size if full_size == image.size else needed_size[::-1])
+            # Before loading too, because that removes the profile from `image.info`.
+            has_profile = high_bit_depth and read_profile(image, format_name, data) is not None
+            picture = _frames(image, format_name, data)
+            pixels_16 = _pixels_16(data, format_name, picture, has_profile=has_profile) if high_bit_depth else None
     if picture.icc and len(picture.icc) > MOST_BYTES:
-        picture, numbers = to_srgb(picture), None  # its colours stay, and files get no heavier than their pixels
-    picture = replace(picture, notes=told, drafted_from=full if drafted else None)
-    if numbers is not None:
-        return Picture.shared(upright_numbers(numbers, turn)[None], replace(picture, frames=()))
+        # Results would carry a profile that is larger than their pixels. sRGB keeps the colours without it.
+        picture, pixels_16 = to_srgb(picture), None
+    picture = replace(picture, metadata=metadata, reduced_from=full_size if is_reduced else None)
+    if pixels_16 is not None:
+        return Picture.shared(upright_array(pixels_16, turn)[None], replace(picture, frames=()))
     return picture.map(lambda frame: upright(frame, turn))
 
 
-def _deep(data: bytes, kind: str, picture: Picture, *, has_profile: bool) -> NDArray[np.uint16] | None:
-    """Return the numbers (H, W, C) of more than 8 bits behind a still: none where a profile has changed its pixels."""
+def _pixels_16(data: bytes, format_name: str, picture: Picture, *, has_profile: bool) -> NDArray[np.uint16] | None:
+    """Return the values (H, W, C) of a still with more than 8 bits.
+
+    Returns None if a profile has changed the 8-bit pixels, because the 16-bit values would be other colours.
+    """
     if picture.is_animated or has_profile != (picture.icc is not None):
         return None
-    found = bit_depth.deep(data, kind)
-    # A profile of RGB does not describe grey: see normalise.
-    return found if found is None or picture.icc is None or found.shape[2] == len(picture.mode) else None
+    pixels_16 = bit_depth.read_16_bit(data, format_name)
+    if pixels_16 is None or picture.icc is None:
+        return pixels_16
+    # `normalise` may have turned RGB into grey, for a grey profile: the profile describes no RGB values.
+    return pixels_16 if pixels_16.shape[2] == len(picture.mode) else None
 
 
-def read_notes(data: bytes) -> Notes:
-    """Read what an image file says beside its pixels, without decoding these. Raises as `decode` does."""
-    kind = sniff(data[:HEAD_BYTES])
-    if kind == "GIF":
-        return Notes()
-    with decoding(), Image.open(io.BytesIO(data), formats=[kind]) as image:
+def read_metadata(data: bytes) -> Metadata:
+    """Return the metadata blocks of an image file without decoding its pixels.
+
+    Raises UnsupportedType if the format is unknown, CorruptImage if the header is damaged, and MemoryError.
+    """
+    format_name = sniff(data[:HEAD_BYTES])
+    if format_name == "GIF":
+        return Metadata()
+    with decoding(), Image.open(io.BytesIO(data), formats=[format_name]) as image:
         return metadata_blocks.read(image, data)
 
 
-def drafted_size(size: Size, enough: Size) -> Size:
-    """Return the size at which a JPEG of `size` is decoded; Pillow decides in the same way."""
-    scale = min(side // (_ROOM * least) for side, least in zip(size, enough, strict=True))
+def reduced_size(size: Size, needed_size: Size) -> Size:
+    """Return the size at which `decode` decodes a JPEG of `size`: the full size, 1/2, 1/4 or 1/8 of it.
+
+    The sides of a reduced JPEG are at least twice as long as those of `needed_size`. Pillow's `draft` computes the same
+    sizes.
+    """
+    scale = min(side // (_MARGIN * needed) for side, needed in zip(size, needed_size, strict=True))
     divisor = next(divisor for divisor in (8, 4, 2, 1) if divisor <= max(1, scale))
     width, height = (-(-side // divisor) for side in size)
     return width, height
 
 
-def _draft(image: Image.Image, enough: Size) -> bool:
-    """Have a JPEG decoded smaller, if that leaves it large enough; say whether it will be."""
+def _reduce(image: Image.Image, needed_size: Size) -> bool:
+    """Set an opened JPEG to be decoded at `reduced_size`. Return whether this is smaller than its full size."""
     if not isinstance(image, JpegImageFile):
         return False
     size = image.size
-    image.draft(None, (_ROOM * enough[0], _ROOM * enough[1]))
+    image.draft(None, (_MARGIN * needed_size[0], _MARGIN * needed_size[1]))
     return image.size != size
 
 
-def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
-    icc = profile(image, kind, data)
-    if kind == "PNG" and getattr(image, "is_animated", False):
+def _frames(image: Image.Image, format_name: str, data: bytes) -> Picture:
+    """Decode all frames of an opened image, not turned."""
+    icc = read_profile(image, format_name, data)
+    if format_name == "PNG" and getattr(image, "is_animated", False):
         return apng_frames.read(data, icc, image.info["loop"])
-    count, loops = frame_count(image, kind), int(image.info.get("loop", 0))
+    count, loops = frame_count(image, format_name), int(image.info.get("loop", 0))
     if count == 1:
         picture = normalise(image, icc)
-        # On its own: encoders walk through all that a file holds, and would come to its further pages.
-        has_more = kind == "TIFF" or getattr(image, "n_frames", 1) > 1  # a TIFF is slow to count
+        # Copy the pixels if the file has more pages: Pillow's encoders save all pages of an opened file. Counting the
+        # pages of a TIFF is slow, so its pixels are always copied.
+        has_more = format_name == "TIFF" or getattr(image, "n_frames", 1) > 1
         return picture.map(Image.Image.copy) if has_more and picture.image is image else picture
     frames, durations = [], []
     for at in range(count):
@@ -107,4 +131,4 @@ def _frames(image: Image.Image, kind: str, data: bytes) -> Picture:
         image.load()
         durations.append(image.info["duration"])
         frames.append(normalise(image.copy(), icc))
-    return animated(*alike(frames), durations, loops)
+    return animated(*unify_modes(frames), durations, loops)

@@ -1,4 +1,4 @@
-"""Pictures to files."""
+"""Encodes pictures to image files."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pixtools.imaging.codec_errors import encoding
 from pixtools.imaging.picture import Picture
 
 
-def encode(picture: Picture, kind: str, **options: Any) -> bytes:
-    """Encode a picture in Pillow's format `kind`, with all its frames where that has room for them.
+def encode(picture: Picture, format_name: str, **options: Any) -> bytes:
+    """Encode 8-bit frames, colour profile and metadata, as far as the format can hold them.
 
-    Of frames that look like the one before, PNG and WebP write none and show that one for longer: as seen, and in
-    total time, an animation stays the same. AVIF, as Pillow writes it, has no number of loops and runs for ever.
-    Beside the pixels, their colour profile and the picture's notes are written, as far as the format has room.
-    Raises UnencodableImage when the format's own limits (WebP: 16,383 pixels a side) forbid it, and MemoryError.
+    `format_name` is Pillow's name of the format, and `options` go to Pillow's encoder. JPEG gets the first frame, other
+    formats get all. PNG and WebP do not store a frame that equals the one before; they show that one longer, so that
+    the animation looks the same and takes the same time. AVIF stores no number of loops: it runs without end.
+
+    Raises UnencodableImage if the picture exceeds a limit of the format (WebP: 16,383 pixels a side), and MemoryError.
     """
-    if picture.is_animated and kind != "JPEG":
+    if picture.is_animated and format_name != "JPEG":
         options |= {
             "save_all": True,
             "append_images": picture.frames[1:],
             "duration": picture.durations,
             "loop": picture.loops,
         }
+    options |= metadata_blocks.encoder_options(picture.metadata, format_name)
     out = io.BytesIO()
-    with encoding(kind, picture.size):
-        picture.image.save(
-            out, format=kind, icc_profile=picture.icc, **metadata_blocks.blocks(picture.notes, kind), **options
-        )
+    with encoding(format_name, picture.size):
+        picture.image.save(out, format=format_name, icc_profile=picture.icc, **options)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Filters over neighbourhoods; colours under alpha 0 take no part in them."""
+"""Filters that mix neighbouring pixels. Colours of transparent pixels have no effect on the result."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from pixtools.imaging.picture import Picture
 
 
 def blur(picture: Picture, radius: float) -> Picture:
-    """Blur by a Gaussian of standard deviation `radius` pixels (by three box filters, as Pillow does)."""
+    """Blur by a Gaussian with a standard deviation of `radius` pixels. Pillow approximates it by three box filters."""
     return _filtered(picture, lambda frame: frame.filter(ImageFilter.GaussianBlur(radius)))
 
 
 def sharpen(picture: Picture, radius: float, amount: float, threshold: int) -> Picture:
-    """Add `amount` times what a blur of `radius` takes away, where that is more than `threshold` of 255."""
+    """Sharpen by an unsharp mask.
+
+    Adds `amount` times the difference between the picture and its blur (standard deviation `radius` pixels), wherever
+    the difference is greater than `threshold`, 0 to 255.
+    """
     mask = ImageFilter.UnsharpMask(radius, round(amount * 100), threshold)
     return _filtered(picture, lambda frame: frame.filter(mask))
 
@@ -23,11 +27,11 @@ def sharpen(picture: Picture, radius: float, amount: float, threshold: int) -> P
 def _filtered(picture: Picture, change: Callable[[Image.Image], Image.Image]) -> Picture:
     if not picture.has_alpha:
         return picture.map(change)
-    return picture.map(lambda frame: _on_premultiplied(frame, change))
+    return picture.map(lambda frame: _filtered_premultiplied(frame, change))
 
 
-def _on_premultiplied(frame: Image.Image, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Filter colours weighted by alpha, channel by channel: Pillow filters no premultiplied mode itself."""
-    weighted = frame.convert("RGBA").convert("RGBa")
-    bands = [change(band) for band in weighted.split()]
+def _filtered_premultiplied(frame: Image.Image, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Filter colours that are premultiplied by alpha, one channel at a time: Pillow's filters do not take RGBa."""
+    premultiplied = frame.convert("RGBA").convert("RGBa")
+    bands = [change(band) for band in premultiplied.split()]
     return Image.merge("RGBa", bands).convert("RGBA").convert(frame.mode)

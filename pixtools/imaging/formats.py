@@ -1,13 +1,15 @@
-"""The formats that are read, told apart by their first bytes."""
+"""The formats that can be read, identified by the first bytes of a file."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from PIL import Image
 
 from pixtools.errors import UnsupportedType
 from pixtools.imaging.codecs import HAS_HEIF
 
-# Our own limit is checked against the header, before any pixel is decoded, and is lower than Pillow's.
+# Switch off Pillow's limit: `inspect` checks the header against a lower limit before pixels are decoded.
 Image.MAX_IMAGE_PIXELS = None
 
 MEDIA_TYPES = {
@@ -19,47 +21,50 @@ MEDIA_TYPES = {
     "TIFF": "image/tiff",
     "BMP": "image/bmp",
 } | ({"HEIF": "image/heic"} if HAS_HEIF else {})
-"""Pillow's name of each format that is read, and its media type."""
+"""Media type of each format that can be read, by Pillow's name of the format."""
+
+HEAD_BYTES = 64
+"""How many bytes of a file `sniff` needs."""
 
 _SPELLING = {"WEBP": "WebP", "HEIF": "HEIC"}
 
-HEAD_BYTES = 64
-"""How much of a file `sniff` wants to see."""
-
+_AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
+_TESTS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
+    ("JPEG", lambda head: head.startswith(b"\xff\xd8\xff")),
+    ("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n")),
+    ("WEBP", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP"),
+    ("AVIF", lambda head: not _AVIF_BRANDS.isdisjoint(_brands(head))),
+    ("GIF", lambda head: head.startswith((b"GIF87a", b"GIF89a"))),
+    ("TIFF", lambda head: head.startswith((b"II*\x00", b"MM\x00*"))),
+    ("BMP", lambda head: head.startswith(b"BM")),
+    ("HEIF", lambda head: not _HEIF_BRANDS.isdisjoint(_brands(head))),  # after AVIF: both may have the brand mif1
+)
+"""Pillow's name of each format, and whether the first bytes of a file belong to it; the first match counts."""
 
-def sniff(head: bytes) -> str:  # noqa: PLR0911 (one line for each format)
-    """Return Pillow's name of the format that the first bytes of a file announce.
 
-    Magic bytes alone decide, never a file name. Raises UnsupportedType for all else, SVG and PDF among it.
+def sniff(head: bytes) -> str:
+    """Return Pillow's name of a file's format, by its first `HEAD_BYTES` bytes.
+
+    Only these bytes decide, never a file name. Raises UnsupportedType for every other format, such as SVG and PDF, and
+    for HEIC if pillow-heif is not installed.
     """
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[4:8] == b"ftyp" and {b"avif", b"avis"} & _brands(head):
-        return "AVIF"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head.startswith((b"II*\x00", b"MM\x00*")):
-        return "TIFF"
-    if head.startswith(b"BM"):
-        return "BMP"
-    if head[4:8] == b"ftyp" and _HEIF_BRANDS & _brands(head):
-        if HAS_HEIF:
-            return "HEIF"
+    format_name = next((name for name, matches in _TESTS if matches(head)), None)
+    if format_name is None:
+        known = ", ".join(_SPELLING.get(name, name) for name in MEDIA_TYPES)
+        raise UnsupportedType(f"The file's first bytes are not those of a supported image. Send one of: {known}.")
+    if format_name == "HEIF" and not HAS_HEIF:
         raise UnsupportedType(
-            "HEIC pictures are read where pillow-heif is installed (pip install 'pixtools[heic]'), which it is not "
-            "here. Export it as JPEG and send that."
+            "This service cannot read HEIC pictures, because pillow-heif is not installed (pip install "
+            "'pixtools[heic]'). Export the picture as JPEG and send that."
         )
-    known = ", ".join(_SPELLING.get(name, name) for name in MEDIA_TYPES)
-    raise UnsupportedType(f"The file's first bytes are not those of a supported image. Send one of: {known}.")
+    return format_name
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """Return the brands of an ISO base media file; HEIC shares the container and the brand mif1 with AVIF."""
+    """Return the brands of an ISO base media file (ISO/IEC 14496-12, 4.3); none for other files."""
+    if head[4:8] != b"ftyp":
+        return set()
     size = min(int.from_bytes(head[:4], "big"), len(head))
     return {head[8:12], *(head[at : at + 4] for at in range(16, size, 4))}

@@ -1,4 +1,4 @@
-"""Sizes, resampling, cutting and turning: where pixels go."""
+"""Geometry: resizing, padding, cropping, rotating and mirroring, and the sizes that result."""
 
 from __future__ import annotations
 
@@ -14,42 +14,45 @@ from pixtools.imaging.picture import Picture, Size
 _TRANSPOSE = Image.Transpose
 _RIGHT_ANGLES = {90.0: _TRANSPOSE.ROTATE_270, 180.0: _TRANSPOSE.ROTATE_180, 270.0: _TRANSPOSE.ROTATE_90}
 
-# Where a side has six pixels or more for each that is wanted, they are averaged down to three or more first: a third
-# of the cost, and by SSIMULACRA2 96 of 100 the same as by Lanczos alone.
+# If a side has at least six source pixels for each target pixel, Pillow first averages them down to at least three.
+# This costs a third of Lanczos alone, and the results score 96 of 100 against it (SSIMULACRA2).
 _REDUCING_GAP = 3.0
 
 Fit = Literal[
-    "inside",  # keep the shape: one side may come out shorter than asked
-    "contain",  # keep the shape, and fill what is left with a background
-    "cover",  # keep the shape, and cut off what goes beyond
-    "fill",  # stretch
+    "inside",  # keep the aspect ratio; one side may become shorter than the box
+    "contain",  # keep the aspect ratio, and fill the rest of the box with a background
+    "cover",  # keep the aspect ratio, and cut off whatever exceeds the box
+    "fill",  # stretch to the box
 ]
-"""What to do with a picture of another shape than the size asked for."""
+"""How a picture fits a box of another aspect ratio."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """`scaled` is the size that the whole picture is resampled to, `canvas` what of it, or around it, is kept."""
+    """The two steps of a resize: resample the whole picture to `scaled`, then cut or pad it to `canvas`."""
 
     scaled: Size
     canvas: Size
 
 
 def place(size: Size, width: int | None, height: int | None, fit: Fit, *, upscale: bool) -> Placement:
-    """Say how a picture of `size` comes to fit a box; a side of None has no limit, and only `inside` knows such."""
+    """Compute how a picture of `size` fits a box of `width` × `height`; without `upscale` it is not enlarged.
+
+    Only `inside` accepts None for one of the two sides: that side then has no limit.
+    """
     ratios = [limit / side for limit, side in zip((width, height), size, strict=True) if limit]
-    most = math.inf if upscale else 1.0
+    max_scale = math.inf if upscale else 1.0
     box = (width or size[0], height or size[1])
     match fit:
         case "fill" | "cover":
-            # Of a picture that is too small the shape asked for is made, as large as it goes.
-            canvas = _scaled(box, min(1.0, most / max(ratios)))
-            scaled = canvas if fit == "fill" else _scaled(size, min(most, max(ratios)))
+            # If the picture is too small for the box, the canvas is the largest area with the box's aspect ratio.
+            canvas = _scaled(box, min(1.0, max_scale / max(ratios)))
+            scaled = canvas if fit == "fill" else _scaled(size, min(max_scale, max(ratios)))
             return Placement(scaled, (min(canvas[0], scaled[0]), min(canvas[1], scaled[1])))
         case "contain":
-            return Placement(_scaled(size, min(most, *ratios)), box)
+            return Placement(_scaled(size, min(max_scale, *ratios)), box)
         case "inside":
-            scaled = _scaled(size, min(most, *ratios))
+            scaled = _scaled(size, min(max_scale, *ratios))
             return Placement(scaled, scaled)
 
 
@@ -58,19 +61,20 @@ def _scaled(size: Size, scale: float) -> Size:
 
 
 def put(picture: Picture, placement: Placement, background: str | None) -> Picture:
-    """Resample by Lanczos and cut or pad, both in the middle; Pillow premultiplies alpha by itself.
+    """Resample by Lanczos, then cut or pad equally on both sides.
 
-    `background` is the colour of the margins, transparent where it is None.
+    `background` is the colour of the padding, `#rrggbb`; None makes it transparent. Colours of transparent pixels have
+    no effect, because Pillow premultiplies alpha when it resamples. `memory_bounds.of_resampling` gives the memory.
     """
     scaled, canvas = placement.scaled, placement.canvas
-    if picture.drafted_from is not None:
-        picture = replace(picture, drafted_from=None)  # from here on it has the size that was planned
+    if picture.reduced_from is not None:
+        picture = replace(picture, reduced_from=None)  # the result has the same size as without the reduction
     if canvas[0] < scaled[0] or canvas[1] < scaled[1]:
-        # Cut while resampling, in fractions of the source's pixels: what is cut off costs nothing.
-        across, down = (side * kept / whole for side, kept, whole in zip(picture.size, canvas, scaled, strict=True))
-        left, top = (picture.size[0] - across) / 2, (picture.size[1] - down) / 2
-        part = (left, top, left + across, top + down)
-        return picture.map(lambda frame: _resampled(frame, canvas, part))
+        # Resample only the part that is kept, in fractions of source pixels. The rest costs nothing.
+        width, height = (side * kept / whole for side, kept, whole in zip(picture.size, canvas, scaled, strict=True))
+        left, top = (picture.size[0] - width) / 2, (picture.size[1] - height) / 2
+        box = (left, top, left + width, top + height)
+        return picture.map(lambda frame: _resampled(frame, canvas, box))
     if picture.size != scaled:
         picture = picture.map(lambda frame: _resampled(frame, scaled))
     return picture if canvas == scaled else pad(picture, canvas, background)
@@ -81,7 +85,7 @@ def _resampled(frame: Image.Image, size: Size, box: tuple[float, float, float, f
 
 
 def pad(picture: Picture, canvas: Size, background: str | None) -> Picture:
-    """Put the picture in the middle of a larger one; a `background` of None is transparent."""
+    """Put the picture in the middle of a larger canvas. A `background` of None is transparent."""
     picture = with_alpha(picture) if background is None else with_room_for(background, picture)
     background = background and shade(background, picture)
     corner = ((canvas[0] - picture.size[0]) // 2, (canvas[1] - picture.size[1]) // 2)
@@ -95,13 +99,13 @@ def pad(picture: Picture, canvas: Size, background: str | None) -> Picture:
 
 
 def crop(picture: Picture, left: int, top: int, size: Size) -> Picture:
-    """Return the part of the picture that begins at (left, top)."""
+    """Cut out the area of `size` whose upper left corner is (left, top), in pixels."""
     box = (left, top, left + size[0], top + size[1])
     return picture.map(lambda frame: frame.crop(box))
 
 
 def rotated_size(size: Size, degrees: float) -> Size:
-    """Return the size of the upright box around a picture turned by `degrees`."""
+    """Return the size of the upright box that encloses a picture of `size` rotated by `degrees`."""
     width, height = size
     if degrees % 180 == 0:
         return size
@@ -112,31 +116,31 @@ def rotated_size(size: Size, degrees: float) -> Size:
 
 
 def rotate(picture: Picture, degrees: float, background: str | None) -> Picture:
-    """Turn clockwise into a box that holds the whole picture; by right angles no pixel changes.
+    """Rotate clockwise; the result encloses the whole picture. Multiples of 90° move pixels without changing them.
 
-    Between right angles pixels are resampled (bicubic, premultiplied) and the corners become `background`,
-    transparent where it is None.
+    Other angles resample pixels (bicubic, premultiplied by alpha) and fill the corners with `background`; None makes
+    them transparent.
     """
     if degrees % 360 == 0:
         return picture
-    if (turn := _RIGHT_ANGLES.get(degrees % 360)) is not None:
-        return picture.map(lambda frame: frame.transpose(turn))
+    if (right_angle := _RIGHT_ANGLES.get(degrees % 360)) is not None:
+        return picture.map(lambda frame: frame.transpose(right_angle))
     picture = with_alpha(picture) if background is None else with_room_for(background, picture)
     background = background and shade(background, picture)
     size = rotated_size(picture.size, degrees)
 
-    def turned(frame: Image.Image) -> Image.Image:
-        # Onto the larger ground first, so that the size is ours and not a rounding of Pillow's.
+    def rotated(frame: Image.Image) -> Image.Image:
+        # Pad first and cut afterwards. Pillow's `expand` would round the size in another way than `rotated_size`.
         larger = (max(size[0], frame.width), max(size[1], frame.height))
         ground = pad(Picture.still(frame), larger, background).image
         whole = ground.rotate(-degrees, Image.Resampling.BICUBIC, fillcolor=background or 0)
         left, top = (whole.width - size[0]) // 2, (whole.height - size[1]) // 2
         return whole.crop((left, top, left + size[0], top + size[1]))
 
-    return picture.map(turned)
+    return picture.map(rotated)
 
 
 def flip(picture: Picture, *, vertical: bool) -> Picture:
-    """Mirror the picture: left and right, or upside down."""
-    turn = _TRANSPOSE.FLIP_TOP_BOTTOM if vertical else _TRANSPOSE.FLIP_LEFT_RIGHT
-    return picture.map(lambda frame: frame.transpose(turn))
+    """Mirror the picture: swap left and right, or top and bottom if `vertical`."""
+    mirror = _TRANSPOSE.FLIP_TOP_BOTTOM if vertical else _TRANSPOSE.FLIP_LEFT_RIGHT
+    return picture.map(lambda frame: frame.transpose(mirror))

@@ -1,7 +1,8 @@
-"""The blocks of a GIF: its frames, each as a GIF of its own for the decoder.
+"""Reads GIFs: finds their frames, rewrites each as a GIF file, which Pillow decodes, and composes the frames.
 
-Not left to Pillow, which finds frames and their sizes only by decoding all before them, takes memory for a frame larger
-than the canvas as it opens the file, and composes otherwise than browsers do.
+Pillow alone is not enough, for three reasons. It finds frames and their sizes only by decoding all frames before them.
+It allocates memory for a frame larger than the canvas as soon as it opens the file. It composes frames in another way
+than browsers do.
 """
 
 from __future__ import annotations
@@ -14,133 +15,146 @@ from dataclasses import dataclass
 from PIL import Image
 
 from pixtools.errors import CorruptImage
-from pixtools.imaging.animation import After, Layer, compose
+from pixtools.imaging.animation import Disposal, Layer, compose
 from pixtools.imaging.color import normalise
 from pixtools.imaging.picture import Picture, Size
 
 _IMAGE, _EXTENSION = 0x2C, 0x21
 _CONTROL, _APPLICATION = b"\xf9", b"\xff"
-# What a file may have, for each takes time: some extensions stand before each frame, and full blocks have 255 bytes.
-_MOST_EXTENSIONS, _MOST_BLOCKS = 100_000, 1_000_000
-_AFTER = {2: After.CLEARED, 3: After.RESTORED}
+# Limits, because each extension and each block costs time. A picture has a few extensions for each frame, and its full
+# blocks have 255 bytes.
+_MAX_EXTENSIONS, _MAX_BLOCKS = 100_000, 1_000_000
+_DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE}
 
 
 @dataclass(frozen=True)
 class Frame:
+    """Where a frame stands on the canvas, and where its data stand in the file."""
+
     left: int
     top: int
     size: Size
     body: slice  # of the file: flags, palette and pixels
-    control: bytes  # the four bytes of its control extension: flags, delay, transparent colour
+    control: bytes  # four bytes of its graphic control extension: flags, delay, transparent colour
 
 
 @dataclass(frozen=True)
 class Gif:
-    size: Size
-    palette: bytes  # flags, background, aspect and the colours that frames without their own have
+    """The structure of a GIF, read without decoding pixels."""
+
+    size: Size  # of the canvas, enlarged to hold the first frame
+    palette: bytes  # flags, background, aspect, and the colours of frames without a palette of their own
     frames: tuple[Frame, ...]
     loops: int
-    broken: bool  # something stands where a block should begin
+    broken: bool  # after the last frame come bytes that are neither a block nor the trailer
 
     @property
     def extent(self) -> Size:
-        """The sides of the largest frame and the canvas: frames may be larger than what is seen of them."""
+        """The longest width and the longest height among the canvas and all frames, which may exceed the canvas."""
         sizes = [self.size, *(frame.size for frame in self.frames)]
         return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 
-def parse(data: bytes, most: int | None = None) -> Gif:
-    """Find the frames of a GIF, the first `most`, without decoding them.
+def parse(data: bytes, max_frames: int | None = None) -> Gif:
+    """Find the frames of a GIF without decoding them. Stop after `max_frames`.
 
-    A file that ends too early has those that it begins. Raises EOFError where there is none, and CorruptImage where
-    there are more blocks than a picture has.
+    A truncated file keeps every frame that it begins. Raises EOFError if there is no frame, struct.error if the header
+    is incomplete, and CorruptImage if there are too many blocks.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at = 13 + _palette_bytes(flags)
-    palette, control, loops, frames = data[10:at], bytes(4), 1, []
-    for start, end in _blocks(data, at):
-        at = end
+    position = 13 + _palette_bytes(flags)
+    palette, control, loops, frames = data[10:position], bytes(4), 1, []
+    for start, end in _blocks(data, position):
+        position = end
         if data[start] == _IMAGE:
-            left, top, wide, high = struct.unpack_from("<HHHH", data, start + 1)
-            frames.append(Frame(left, top, (wide, high), slice(start + 9, end), control))
+            left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, start + 1)
+            frames.append(Frame(left, top, (frame_width, frame_height), slice(start + 9, end), control))
             control = bytes(4)
-            if len(frames) == most:
+            if len(frames) == max_frames:
                 break
             continue
         label, body = data[start + 1 : start + 2], data[start + 3 : start + 22]
         if label == _CONTROL and len(body) >= 4:  # noqa: PLR2004
             control = body[:4]
         elif label == _APPLICATION and body.startswith((b"NETSCAPE2.0\3\1", b"ANIMEXTS1.0\3\1")):
-            again = int.from_bytes(body[13:15], "little")
-            loops = again + 1 if again else 0  # a GIF says how often it is shown again
+            repeats = int.from_bytes(body[13:15], "little")
+            loops = repeats + 1 if repeats else 0  # a GIF stores the repeats after the first showing
     if not frames:
-        raise EOFError("there is no frame in it")
+        raise EOFError("it has no frame")
     first = frames[0]
     canvas = (max(width, first.left + first.size[0]), max(height, first.top + first.size[1]))
-    # Many files end with zeros, or without their trailer; what lies behind it is no part of the picture.
-    broken = data[at:].lstrip(b"\0")[:1] not in (b"", b";")
+    # Many files lack the trailer or end with zeros. Bytes after the trailer do not belong to the picture.
+    broken = data[position:].lstrip(b"\0")[:1] not in (b"", b";")
     return Gif(canvas, palette, tuple(frames), loops, broken)
 
 
 def read(data: bytes) -> Picture:
-    """Decode all frames of a GIF as they are seen. Raises ValueError where they break off in the middle."""
+    """Decode the frames of a GIF and compose them.
+
+    Raises ValueError if the blocks end in the middle of the file, and as `parse` does.
+    """
     gif = parse(data)
     if gif.broken:
-        raise ValueError(f"something other than a frame follows frame {len(gif.frames)}")
+        raise ValueError(f"bytes that are not a frame follow frame {len(gif.frames)}")
     if len(gif.frames) == 1 and gif.frames[0].size == gif.size:
-        return next(_layers(gif, data)).picture  # nothing to compose, which would take thrice the memory
+        return next(_layers(gif, data)).picture  # composing would take three times the memory for the same result
     return compose(gif.size, _layers(gif, data), gif.loops)
 
 
 def _layers(gif: Gif, data: bytes) -> Iterator[Layer]:
     for frame in gif.frames:
-        head = b"GIF89a" + struct.pack("<HH", *frame.size) + gif.palette
-        control = b"!\xf9\4" + bytes([frame.control[0] & 1]) + frame.control[1:] + b"\0"  # transparency alone
-        alone = head + control + b"," + struct.pack("<HHHH", 0, 0, *frame.size) + data[frame.body] + b";"
-        with Image.open(io.BytesIO(alone), formats=["GIF"]) as image:
+        header = b"GIF89a" + struct.pack("<HH", *frame.size) + gif.palette
+        # Of the flags only bit 0 is kept, the transparency: delay and disposal are the Layer's.
+        control = b"!\xf9\4" + bytes([frame.control[0] & 1]) + frame.control[1:] + b"\0"
+        still = header + control + b"," + struct.pack("<HHHH", 0, 0, *frame.size) + data[frame.body] + b";"
+        with Image.open(io.BytesIO(still), formats=["GIF"]) as image:
             image.load()
             picture = normalise(image, None)
-        after = _AFTER.get(frame.control[0] >> 2 & 7, After.STAYS)
+        disposal = _DISPOSALS.get(frame.control[0] >> 2 & 7, Disposal.KEEP)
         delay = int.from_bytes(frame.control[1:3], "little") * 10
-        yield Layer(picture, frame.left, frame.top, after=after, duration=delay)
+        yield Layer(picture, frame.left, frame.top, disposal=disposal, duration=delay)
 
 
 def _palette_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _blocks(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Yield where each frame and each extension begins and ends; all else ends the file, its trailer among it."""
-    extensions, room = 0, _MOST_BLOCKS
-    while at < len(data) and data[at] in (_IMAGE, _EXTENSION):
-        if data[at] == _IMAGE:
-            if at + 10 > len(data):
-                return
-            chain = at + 11 + _palette_bytes(data[at + 9])
-        else:
-            chain = at + 2
-            extensions += 1
-            if extensions > _MOST_EXTENSIONS:
-                raise _more_than(_MOST_EXTENSIONS, "extensions")
-        end, room = _end_of_chain(data, chain, room)
-        yield at, end
-        at = end
+def _blocks(data: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each frame and each extension, until another byte comes, such as the trailer.
 
-
-def _end_of_chain(data: bytes, at: int, room: int) -> tuple[int, int]:
-    """Return where the chain of blocks that begins at `at` ends, each led by its length, the last being 0.
-
-    The second number is what is left of `room`, the number of blocks that may come.
+    Raises CorruptImage if there are too many.
     """
-    while at < len(data) and data[at]:
-        at += data[at] + 1
-        room -= 1
-        if room < 0:
-            raise _more_than(_MOST_BLOCKS, "blocks")
-    return min(at + 1, len(data)), room
+    extensions, blocks_left = 0, _MAX_BLOCKS
+    while position < len(data) and data[position] in (_IMAGE, _EXTENSION):
+        if data[position] == _IMAGE:
+            if position + 10 > len(data):
+                return
+            chain = position + 11 + _palette_bytes(data[position + 9])
+        else:
+            chain = position + 2
+            extensions += 1
+            if extensions > _MAX_EXTENSIONS:
+                raise _too_many(_MAX_EXTENSIONS, "extensions")
+        end, blocks_left = _end_of_chain(data, chain, blocks_left)
+        yield position, end
+        position = end
 
 
-def _more_than(most: int, what: str) -> CorruptImage:
+def _end_of_chain(data: bytes, position: int, blocks_left: int) -> tuple[int, int]:
+    """Return the end of the chain of blocks that begins at `position`, and how many blocks are left of its limit.
+
+    Each block begins with its length; a length of 0 ends the chain.
+    """
+    while position < len(data) and data[position]:
+        position += data[position] + 1
+        blocks_left -= 1
+        if blocks_left < 0:
+            raise _too_many(_MAX_BLOCKS, "blocks")
+    return min(position + 1, len(data)), blocks_left
+
+
+def _too_many(limit: int, what: str) -> CorruptImage:
     return CorruptImage(
-        f"It has more than {most:,} {what}, which no picture needs. Open it in an editor and export it anew."
+        f"The GIF has more than {limit:,} {what}, which no picture needs. "
+        "Open it in an image editor and export it again."
     )

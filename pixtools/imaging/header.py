@@ -1,4 +1,4 @@
-"""What an image file says of its size before it is decoded, held against limits."""
+"""Reads the header of an image file and checks it against limits, before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -14,25 +14,19 @@ from pixtools.imaging.codec_errors import decoding
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
 from pixtools.imaging.orientation import upright_size
 from pixtools.imaging.picture import Size
+from pixtools.limits import Limits
 
-_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {
-    "JPEG": jpeg_segments.check,
-    "PNG": png_chunks.check,
-    "TIFF": tiff_tags.check,
+_STRUCTURE_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {
+    "JPEG": jpeg_segments.check_segments,
+    "PNG": png_chunks.check_chunks,
+    "TIFF": tiff_tags.check_tags,
 }
-"""What refuses a file of so many pieces that Pillow would take long to open it."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    pixels: int  # over all frames
-    side: int
-    frames: int
+"""By format: raises CorruptImage if the file has so many segments, chunks or values that Pillow opens it slowly."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself before it is decoded; `width` and `height` are upright."""
+    """The properties of an image file that its header gives; `width` and `height` are upright, in pixels."""
 
     media_type: str
     width: int
@@ -41,70 +35,70 @@ class Header:
 
 
 def inspect(data: IO[bytes], limits: Limits) -> Header:
-    """Read the header of a seekable binary file and hold it against `limits`; no pixel is decoded.
+    """Read the header of a seekable binary file and check it against `limits`. No pixel is decoded.
 
-    Nothing breaks it off: so it must take a second or two of a processor at most, whatever the file holds. Known to
-    take more is an AVIF whose EXIF has millions of fractions for its orientation: 7 s for 25 MB.
+    No deadline interrupts this function, so every file must take two seconds of CPU at most. One exception is known:
+    an AVIF whose EXIF stores millions of fractions as its orientation takes 7 s for 25 MB.
 
-    Raises UnsupportedType, CorruptImage or ImageTooLarge.
+    Raises UnsupportedType if the format is unknown, CorruptImage if the header is damaged, and ImageTooLarge.
     """
     data.seek(0)
     head = data.read(HEAD_BYTES)
-    kind = sniff(head)
+    format_name = sniff(head)
     data.seek(0)
     with decoding():
-        if kind == "GIF":
+        if format_name == "GIF":
             return _inspect_gif(data.read(), limits)
-        if kind == "WEBP":
-            check_size(webp_size(head), 1, limits)  # before its decoder takes memory for the canvas
-        elif kind in _CHECKS:
-            _CHECKS[kind](data)
+        if format_name == "WEBP":
+            check_size(webp_size(head), 1, limits)  # Image.open allocates memory for the canvas
+        elif format_name in _STRUCTURE_CHECKS:
+            _STRUCTURE_CHECKS[format_name](data)
             data.seek(0)
-        with Image.open(data, formats=[kind]) as image:
-            frames = frame_count(image, kind)
+        with Image.open(data, formats=[format_name]) as image:
+            frames = frame_count(image, format_name)
             check_size(image.size, frames, limits)
             width, height = upright_size(image)
-            return Header(MEDIA_TYPES[kind], width, height, frames)
+            return Header(MEDIA_TYPES[format_name], width, height, frames)
 
 
 def _inspect_gif(data: bytes, limits: Limits) -> Header:
-    found = gif_frames.parse(data, limits.frames + 1)
-    check_size(found.extent, len(found.frames), limits)
-    return Header(MEDIA_TYPES["GIF"], *found.size, len(found.frames))
+    gif = gif_frames.parse(data, limits.frames + 1)
+    check_size(gif.extent, len(gif.frames), limits)
+    return Header(MEDIA_TYPES["GIF"], *gif.size, len(gif.frames))
 
 
 def webp_size(head: bytes) -> Size:
-    """Return the size of a WebP's canvas (RFC 9649), 0 × 0 if that is not where it should be."""
+    """Return the canvas size of a WebP (RFC 9649) from its first 30 bytes, (0, 0) if its first chunk is unknown."""
     match head[12:16]:
         case b"VP8X":
             return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
         case b"VP8L":
-            sides = int.from_bytes(head[21:25], "little")
-            return 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+            packed = int.from_bytes(head[21:25], "little")
+            return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
         case b"VP8 ":
             return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
     return 0, 0
 
 
-def frame_count(image: Image.Image, kind: str) -> int:
-    """Return the number of frames of an animation, as its header has it, and 1 for all else.
+def frame_count(image: Image.Image, format_name: str) -> int:
+    """Return the number of frames that the header of an animation gives, and 1 for all other files.
 
-    Pages of a TIFF and further pictures of a JPEG or HEIC are no animation: the first is the picture.
+    The pages of a TIFF and the further pictures of a JPEG or HEIC are no animation: only the first one is used.
     """
-    if kind not in ("PNG", "WEBP", "AVIF"):
+    if format_name not in ("PNG", "WEBP", "AVIF"):
         return 1
-    # Pillow counts the default image of an animated PNG that is no part of the animation.
+    # Pillow counts the default image of an animated PNG too, although it is not part of the animation.
     return int(getattr(image, "n_frames", 1)) - bool(image.info.get("default_image"))
 
 
 def check_size(size: Size, frames: int, limits: Limits) -> None:
-    """Raise ImageTooLarge, in words for whoever sent the picture, if it is more than `limits` allow.
+    """Raise ImageTooLarge if an image exceeds `limits`, and CorruptImage if it has no pixel.
 
-    Raises CorruptImage if it has no pixel. There may be more frames than `frames` where those are too many already.
+    `frames` may be lower than the real number if it exceeds the limit already.
     """
     width, height = size
     if min(size) < 1:
-        raise CorruptImage(f"Its header says {width} × {height} pixels. Check that it opens in a viewer.")
+        raise CorruptImage(f"The header declares {width} × {height} pixels. Check that the file opens in a viewer.")
     if max(size) > limits.side:
         raise ImageTooLarge(f"{width} × {height} pixels: a side may have at most {limits.side:,} pixels.")
     if frames > limits.frames:

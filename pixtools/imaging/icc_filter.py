@@ -1,7 +1,7 @@
-"""ICC profiles brought down to what says how colours look (ICC.1:2022, 7 and 9).
+"""Reduces ICC profiles to the tags that determine colours (ICC.1:2022, 7 and 9).
 
-Else a profile carries things past every `strip`: Apple's name the monitor by its serial number (`mmod`), makers put
-in whole tables of measurements, and anything may be appended.
+An unfiltered profile would carry other data past every `strip`: profiles of Apple contain the serial number of the
+monitor (`mmod`), some makers include whole tables of measurements, and any data may be appended.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import hashlib
 import struct
 
 MOST_BYTES = 4 << 20
-"""No profile of more is written into a file: real ones, those of RGB with tables among them, stay under 2 MB."""
+"""Largest profile that is written into a file. Real ones, such as RGB profiles with tables, stay under 2 MB."""
 
-_HEAD, _ID, _RESERVED = 128, 84, 100
-_MOST_TAGS = 100  # lcms reads no profile that has more
-_MOST_TEXT_BYTES = 8192  # Apple's names in thirty languages take a quarter of it
+_HEADER_BYTES, _ID_START, _RESERVED_START = 128, 84, 100
+_MAX_TAGS = 100  # lcms rejects profiles with more
+_MAX_TEXT_BYTES = 8192  # Apple's names in thirty languages take a quarter of it
 _TEXTS = frozenset({b"desc", b"cprt"})
 _KEPT = _TEXTS | frozenset(
     b"wtpt bkpt chad lumi cicp gamt chrm meas view tech rig0 rig2 rXYZ gXYZ bXYZ rTRC gTRC bTRC kTRC "
@@ -22,39 +22,44 @@ _KEPT = _TEXTS | frozenset(
 )
 
 
-def essential(icc: bytes) -> bytes | None:
-    """Return a profile with the tags that matter and nothing beside or behind them, None for what is no profile.
+def filter_profile(icc: bytes) -> bytes | None:
+    """Return a profile with only the tags that determine colours. Raises nothing: returns None for an invalid profile.
 
-    The order of tags stays, and which of them share their content: one that holds nothing else comes out as it was.
+    Tags keep their order, and tags that share content still share it. A profile without other data is returned
+    unchanged.
     """
-    if len(icc) < _HEAD + 4 or icc[36:40] != b"acsp":
+    if len(icc) < _HEADER_BYTES + 4 or icc[36:40] != b"acsp":
         return None
-    end, count = min(int.from_bytes(icc[:4], "big"), len(icc)), int.from_bytes(icc[_HEAD : _HEAD + 4], "big")
-    if count > _MOST_TAGS or _HEAD + 4 + 12 * count > end:
+    end = min(int.from_bytes(icc[:4], "big"), len(icc))
+    count = int.from_bytes(icc[_HEADER_BYTES : _HEADER_BYTES + 4], "big")
+    if count > _MAX_TAGS or _HEADER_BYTES + 4 + 12 * count > end:
         return None
-    kept: dict[bytes, tuple[int, int]] = {}
-    for at in range(_HEAD + 4, _HEAD + 4 + 12 * count, 12):
-        name, start, length = struct.unpack_from(">4sII", icc, at)
-        is_whole = 0 < length <= end - start and not (name in _TEXTS and length > _MOST_TEXT_BYTES)
-        if name in _KEPT and is_whole:
+    kept: dict[bytes, tuple[int, int]] = {}  # start and length of the content, by tag
+    for entry in range(_HEADER_BYTES + 4, _HEADER_BYTES + 4 + 12 * count, 12):
+        name, start, length = struct.unpack_from(">4sII", icc, entry)
+        is_valid = 0 < length <= end - start and not (name in _TEXTS and length > _MAX_TEXT_BYTES)
+        if name in _KEPT and is_valid:
             kept.setdefault(name, (start, length))
     if sum(length for _, length in set(kept.values())) > end:
-        return None  # tags that overlap would multiply what is small
+        return None  # contents that overlap would be copied many times: a small file would become a huge one
     return _assembled(icc[:end], kept) if kept else None
 
 
 def _assembled(icc: bytes, kept: dict[bytes, tuple[int, int]]) -> bytes:
-    body, moved, stop = bytearray(), {}, 0
+    """Return the profile with the `kept` tags alone: header, tag table, contents at multiples of four bytes."""
+    body, new_starts, stop = bytearray(), {}, 0
     for start, length in sorted(set(kept.values())):
         body += bytes(-len(body) % 4)
-        moved[start, length] = _HEAD + 4 + 12 * len(kept) + len(body)
+        new_starts[start, length] = _HEADER_BYTES + 4 + 12 * len(kept) + len(body)
         stop = start + length
         body += icc[start:stop]
-    body += bytes(min(-len(body) % 4, len(icc) - stop))  # some end with their last tag
-    table = b"".join(struct.pack(">4sII", name, moved[place], place[1]) for name, place in kept.items())
+    body += bytes(min(-len(body) % 4, len(icc) - stop))  # pad the last content only if the original does
+    table = b"".join(struct.pack(">4sII", name, new_starts[place], place[1]) for name, place in kept.items())
     rest = struct.pack(">I", len(kept)) + table + body
-    head = struct.pack(">I", _HEAD + len(rest)) + icc[4:_ID]
-    # Its own digest, with what may be changed later (flags, intent) and itself as zeros (7.2.18).
-    plain = head[:44] + bytes(4) + head[48:64] + bytes(4) + head[68:_ID] + bytes(_HEAD - _ID) + rest
-    digest = hashlib.md5(plain, usedforsecurity=False).digest() if any(icc[_ID:_RESERVED]) else bytes(16)
-    return head + digest + bytes(_HEAD - _RESERVED) + rest
+    header = struct.pack(">I", _HEADER_BYTES + len(rest)) + icc[4:_ID_START]
+    # The profile id is a digest of the profile, computed with zeros for flags, intent and the id itself (7.2.18).
+    hashed = header[:44] + bytes(4) + header[48:64] + bytes(4) + header[68:_ID_START]
+    hashed += bytes(_HEADER_BYTES - _ID_START) + rest
+    has_id = any(icc[_ID_START:_RESERVED_START])
+    profile_id = hashlib.md5(hashed, usedforsecurity=False).digest() if has_id else bytes(16)
+    return header + profile_id + bytes(_HEADER_BYTES - _RESERVED_START) + rest

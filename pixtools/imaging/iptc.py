@@ -1,4 +1,4 @@
-"""IPTC's own datasets (IIM 4.2), as they were put into files before XMP, and still are by agencies."""
+"""Reads IPTC datasets (IIM 4.2), the metadata of pictures before XMP. News agencies still write them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from pixtools.imaging.tiff_tags import text
 
-_RECORD = 2  # the one about the picture; the others are about its transport
+_RECORD = 2  # the record that describes the picture; the other records describe its transmission
 _MARKER = 0x1C
-_LONG = 0x8000  # from here on a length is the number of bytes of the length
+_EXTENDED = 0x8000  # a greater length is 0x8000 plus the number of bytes of the real length, which follows
 
 _NAMES = {
     5: "title",
@@ -39,30 +39,34 @@ _REPEATED = frozenset({20, 25, 80, 85, 118, 122})
 
 
 def texts(iptc: bytes) -> dict[str, str | list[str]]:
-    """Return what the datasets about the picture say, by plain names. Raises nothing: it ends where they break off."""
-    found: dict[str, str | list[str]] = {}
+    """Return the values of the datasets that describe the picture, by name; repeatable datasets become lists.
+
+    Raises nothing: damaged data end the list of datasets.
+    """
+    values: dict[str, str | list[str]] = {}
     for dataset, raw in _datasets(iptc):
-        name, said = _NAMES.get(dataset), text(raw.replace(b"\0", b""))
-        if name is None or not said:
+        name, value = _NAMES.get(dataset), text(raw.replace(b"\0", b""))
+        if name is None or not value:
             continue
         if dataset in _REPEATED:
-            listed = found.setdefault(name, [])
-            assert isinstance(listed, list)  # noqa: S101 (a name is one or the other)
-            listed.append(said)
+            items = values.setdefault(name, [])
+            assert isinstance(items, list)  # noqa: S101 (each name belongs to one dataset)
+            items.append(value)
         else:
-            found.setdefault(name, said)
-    return found
+            values.setdefault(name, value)
+    return values
 
 
 def _datasets(iptc: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of each dataset in the record that describes the picture."""
     at = 0
     while at + 5 <= len(iptc) and iptc[at] == _MARKER:
         record, dataset, length = iptc[at + 1], iptc[at + 2], int.from_bytes(iptc[at + 3 : at + 5], "big")
         at += 5
-        if length >= _LONG:
-            digits = length - _LONG
-            length = int.from_bytes(iptc[at : at + digits], "big")
-            at += digits
+        if length >= _EXTENDED:
+            length_bytes = length - _EXTENDED
+            length = int.from_bytes(iptc[at : at + length_bytes], "big")
+            at += length_bytes
         if record == _RECORD and at + length <= len(iptc):
             yield dataset, iptc[at : at + length]
         at += length

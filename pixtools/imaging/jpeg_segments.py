@@ -1,4 +1,4 @@
-"""The segments of a JPEG before its pixels (ITU-T T.81, annex B), counted before Pillow reads them one by one."""
+"""Checks the segments of a JPEG before its pixels (ITU-T T.81, annex B), because Pillow reads them one by one."""
 
 from __future__ import annotations
 
@@ -8,57 +8,58 @@ from pixtools.errors import CorruptImage
 
 _EXIF, _PHOTOSHOP, _TABLES, _SEGMENTS, _FILL = (
     "bytes of EXIF",
-    "bytes of Photoshop's resources",
+    "bytes of Photoshop resources",
     "bytes of tables",
     "segments",
-    "bytes between its segments",
+    "bytes between segments",
 )
 
-# A profile has up to 255 segments, and extended XMP, further pictures and thermal ones as many again: those cost a copy
-# each. EXIF costs a copy of all that came before; resources, tables and what is no segment, work on each few bytes.
-_MOST = {_EXIF: 1_000_000, _PHOTOSHOP: 4_000_000, _TABLES: 65_536, _SEGMENTS: 1_000, _FILL: 65_536}
+# Real files stay below: a profile has up to 255 segments, and so have extended XMP, further pictures and thermal
+# images. Pillow copies each segment once. It copies all previous EXIF again for each segment of EXIF, and it works on
+# every few bytes of resources, of tables and of fill bytes.
+_LIMITS = {_EXIF: 1_000_000, _PHOTOSHOP: 4_000_000, _TABLES: 65_536, _SEGMENTS: 1_000, _FILL: 65_536}
 
 _APP1, _APP13, _APPS, _COMMENT = 0xE1, 0xED, range(0xE0, 0xF0), 0xFE
 _SCAN = 0xDA
-_FIRST = 0xC0  # of the markers that stand before a scan
-_ALONE = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # markers that Pillow reads no segment behind
+_FIRST_MARKER = 0xC0  # lower markers do not occur before a scan
+_WITHOUT_SEGMENT = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # Pillow reads no segment after these
 
 
-def check(file: IO[bytes]) -> None:
-    """Raise CorruptImage where more stands before the pixels than a picture has. The file is left at its end."""
+def check_segments(file: IO[bytes]) -> None:
+    """Raise CorruptImage if the segments before the pixels exceed a limit. The file is left at its end."""
     data = file.read()
-    counted = dict.fromkeys(_MOST, 0)
-    at = 2
-    while at < len(data):
-        start = data.find(b"\xff", at)
+    counts = dict.fromkeys(_LIMITS, 0)
+    position = 2
+    while position < len(data):
+        start = data.find(b"\xff", position)
         marker = int.from_bytes(data[start + 1 : start + 2], "big")
         if start < 0:
-            counted[_FILL] += len(data) - at
-            at = len(data)
-        elif marker in (0, 0xFF) or marker in _ALONE:
-            counted[_FILL] += start - at + 1
-            at = start + (1 if marker == 0xFF else 2)  # noqa: PLR2004
-        elif marker == _SCAN or marker < _FIRST:
-            return  # the pixels, or what no reader goes on from
+            counts[_FILL] += len(data) - position
+            position = len(data)
+        elif marker in (0, 0xFF) or marker in _WITHOUT_SEGMENT:
+            counts[_FILL] += start - position + 1
+            position = start + (1 if marker == 0xFF else 2)  # noqa: PLR2004
+        elif marker == _SCAN or marker < _FIRST_MARKER:
+            return  # here the pixels begin, or Pillow stops
         else:
             size = max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
-            counted[_FILL] += start - at
-            counted[_SEGMENTS] += 1
-            if kind := _costly(marker, data[start + 4 : start + 18]):
-                counted[kind] += size
-            at = start + 2 + size
-        for kind, most in _MOST.items():
-            if counted[kind] > most:
+            counts[_FILL] += start - position
+            counts[_SEGMENTS] += 1
+            if content := _costly_content(marker, data[start + 4 : start + 18]):
+                counts[content] += size
+            position = start + 2 + size
+        for what, limit in _LIMITS.items():
+            if counts[what] > limit:
                 raise CorruptImage(
-                    f"Before its pixels stand more than {most:,} {kind}, which no picture needs. "
-                    "Open it in an editor and export it anew."
+                    f"The JPEG has more than {limit:,} {what} before its pixels, which no picture needs. "
+                    "Open it in an image editor and export it again."
                 )
 
 
-def _costly(marker: int, begins: bytes) -> str | None:
-    """Say of which kind a segment is whose bytes are counted."""
-    if marker == _APP1 and begins.startswith(b"Exif\0\0"):
+def _costly_content(marker: int, beginning: bytes) -> str | None:
+    """Return the content of a segment, if a limit applies to its bytes; None otherwise."""
+    if marker == _APP1 and beginning.startswith(b"Exif\0\0"):
         return _EXIF
-    if marker == _APP13 and begins == b"Photoshop 3.0\0":
+    if marker == _APP13 and beginning == b"Photoshop 3.0\0":
         return _PHOTOSHOP
     return None if marker in _APPS or marker == _COMMENT else _TABLES

@@ -1,4 +1,4 @@
-"""How much memory pictures and the work on them take at their peak: bounds, which `benchmarks/memory.py` measures."""
+"""Upper bounds of the memory that pictures and operations take at their peak. `benchmarks/memory.py` measures them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from dataclasses import dataclass
 from pixtools.imaging.picture import Size
 
 PIXEL_BYTES = 4
-"""Of a pixel at most: Pillow keeps RGB and LA in four bytes, as it does RGBA."""
+"""Bytes of an 8-bit pixel at most: Pillow stores RGB and LA in four bytes, like RGBA."""
 
-DEEP_BYTES = PIXEL_BYTES + 8
-"""Of a pixel of a picture that has its 16 bits beside its frame."""
+HIGH_BIT_DEPTH_BYTES = PIXEL_BYTES + 8
+"""Bytes of a pixel at most, in a picture that has 16-bit values besides its 8-bit frame."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a piece of work takes at most: for each pixel, for each that may be transparent, and in any case."""
+    """Bytes that an operation takes at most: for each pixel, more for each pixel with alpha, and a constant."""
 
     per_pixel: float
     alpha: float = 0.0
     constant: int = 0
 
     def of(self, pixels: int, *, alpha: bool) -> int:
+        """Return the bytes for a number of pixels."""
         return round((self.per_pixel + (self.alpha if alpha else 0)) * pixels) + self.constant
 
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Bytes for each pixel that comes out, itself and its turning included; and for each that the file has, as long
-    as it is read: the two differ where a JPEG is decoded at less than its size.
+    """Bytes that a decoder takes at most. The two numbers of pixels differ if a JPEG is decoded at a reduced size.
+
+    `out` is for each pixel of the result, including the result itself and the copy that turns it upright. `file` is for
+    each pixel of the full size, while the file is read.
     """
 
     out: float
     file: float = 0.0
 
 
-# Of the worst variant of each format, be it lossless, of 10 or 16 bits, with alpha or turned.
+# For the costliest variant of each format: lossless, of 10 or 16 bits, with alpha, or turned.
 _DECODERS = {
-    "image/jpeg": _Decoder(13, file=9),  # progressive: a coefficient of 16 bits for each of CMYK
-    "image/png": _Decoder(20),  # grey of 16 bits with a transparent shade
+    "image/jpeg": _Decoder(13, file=9),  # progressive: a 16-bit coefficient for each value of CMYK
+    "image/png": _Decoder(20),  # 16-bit grey with a transparent value
     "image/webp": _Decoder(24),
     "image/avif": _Decoder(28),
     "image/heic": _Decoder(28),
@@ -46,64 +49,65 @@ _DECODERS = {
     "image/tiff": _Decoder(40),  # floating point
     "image/bmp": _Decoder(10),
 }
-_DEEP_DECODER = _Decoder(40)  # RGB with a key, turned
-_DEEP_TYPES = ("image/png", "image/tiff", None)
+_HIGH_BIT_DEPTH_DECODER = _Decoder(40)  # RGB with a transparent colour, turned
+_HIGH_BIT_DEPTH_TYPES = ("image/png", "image/tiff", None)
 _ANY_DECODER = _Decoder(40, file=9)
 
 
 def count(size: Size, frames: int = 1) -> int:
-    """Return how many pixels a picture has in all its frames."""
+    """Return the number of pixels in all frames."""
     return size[0] * size[1] * frames
 
 
-def can_be_deep(media_type: str | None, frames: int) -> bool:
-    """Say whether a file of this type may give pixels of more than 8 bits."""
-    return frames == 1 and media_type in _DEEP_TYPES
+def may_have_high_bit_depth(media_type: str | None, frames: int) -> bool:
+    """Return whether a file of this type may have pixels with more than 8 bits. None is an unknown type."""
+    return frames == 1 and media_type in _HIGH_BIT_DEPTH_TYPES
 
 
-def of_decoding(media_type: str | None, size: Size, drafted: Size, frames: int, *, deep: bool = False) -> int:
-    """Return what it takes to decode a file, the picture included; `drafted` is the size that comes out.
+def of_decoding(media_type: str | None, size: Size, reduced: Size, frames: int, *, high_bit_depth: bool = False) -> int:
+    """Return the bytes to decode a file of `size`, including the picture, whose size is `reduced`.
 
-    `deep` where its 16 bits are asked for, be they there or not.
+    `high_bit_depth` says that 16-bit values are requested. The bound holds whether the file has them or not.
     """
-    if deep and can_be_deep(media_type, frames):
-        return round(_DEEP_DECODER.out * count(size))
+    if high_bit_depth and may_have_high_bit_depth(media_type, frames):
+        return round(_HIGH_BIT_DEPTH_DECODER.out * count(size))
     decoder = _DECODERS.get(media_type or "", _ANY_DECODER)
-    reading = decoder.file * count(size, frames) + PIXEL_BYTES * count(drafted, frames)
-    return round(max(reading, decoder.out * count(drafted, frames)))
+    reading = decoder.file * count(size, frames) + PIXEL_BYTES * count(reduced, frames)
+    return round(max(reading, decoder.out * count(reduced, frames)))
 
 
 def of_inspecting(size: Size) -> int:
-    """Return what it takes to read what a file says of itself: WebP's decoder makes room for its frames."""
+    """Return the bytes to read a header: Pillow's WebP decoder allocates its frames already."""
     return 3 * PIXEL_BYTES * count(size)
 
 
 def of_sharing(size: Size, frames: int) -> int:
-    """Return what it takes to put a picture where other processes can reach it: copies on its way there."""
+    """Return the bytes of the copies that are made to share a picture with other processes."""
     return 3 * PIXEL_BYTES * count(size, frames)
 
 
-def of_encoding_deep(size: Size) -> int:
-    """Return what it takes to make a PNG of 16 bits, of noise with alpha: its pieces, and the whole."""
+def of_encoding_16_bit(size: Size) -> int:
+    """Return the bytes to encode a 16-bit PNG, including its chunks and the whole file, for noise with alpha."""
     return 24 * count(size)
 
 
 def of_mark(media_type: str | None, size: Size, frames: int) -> int:
-    """Return what it takes to decode a file and to make a mark of its first frame, in sRGB with transparency."""
+    """Return the bytes to decode a file and make a watermark from its first frame: sRGB with alpha."""
     making = PIXEL_BYTES * count(size, frames) + of_converting(size, 1)
     return max(of_decoding(media_type, size, size, frames), making)
 
 
 def of_resampling(size: Size, scaled: Size, canvas: Size, frames: int, *, alpha: bool) -> int:
-    """Return what it takes to bring a picture of `size` onto a canvas, the result included.
+    """Return the bytes to resize a picture of `size` by the placement `scaled`, `canvas`, including the result.
 
-    A frame is resampled across first, then down; one with alpha is premultiplied before, and the result divided.
+    Pillow resamples a frame horizontally first, then vertically. A frame with alpha is premultiplied before, and its
+    result divided by alpha.
     """
     premultiplied = count(size) if alpha else 0
-    across = min(scaled[0], canvas[0]) * size[1]
-    return PIXEL_BYTES * (premultiplied + across + (2 + frames) * count(canvas))
+    horizontal = min(scaled[0], canvas[0]) * size[1]
+    return PIXEL_BYTES * (premultiplied + horizontal + (2 + frames) * count(canvas))
 
 
 def of_converting(size: Size, frames: int) -> int:
-    """Return what it takes to bring a picture to sRGB, the result included."""
+    """Return the bytes to convert a picture to sRGB, including the result."""
     return PIXEL_BYTES * (frames + 3) * count(size)

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: where each container keeps it, and what of it goes on into another file."""
+"""Reads metadata blocks (EXIF, XMP, IPTC) from each format, selects what results keep, and passes it to encoders."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import IO, Any, Literal
 from PIL import Image, PngImagePlugin
 
 from pixtools.imaging import png_chunks, tiff_tags
-from pixtools.imaging.picture import Notes, Size
+from pixtools.imaging.picture import Metadata, Size
 from pixtools.imaging.tiff_tags import Directory, Tags
 
 Strip = Literal[
-    "gps",  # where it was taken, and what tells one camera or one person from all others
+    "gps",  # the place, and everything that identifies one camera or one person
     "all",  # everything but the colour profile
     "none",
 ]
-"""What does not go on."""
+"""Which metadata to remove."""
 
 EXIF_BYTES = 65_527
-"""What a JPEG has room for, and so the most that goes on: what is too large is left out, the largest first."""
+"""Most bytes of EXIF that results keep, because a JPEG can store no more. The largest values are removed first."""
 
-# A segment of a JPEG has 65,533 bytes, and each kind of block a name in front.
+# A segment of a JPEG holds 65,533 bytes. Each kind of block begins with a name.
 _XMP_BYTES = 65_533 - len(b"http://ns.adobe.com/xap/1.0/\0")
 _IPTC_BYTES = 65_533 - len(b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + b"size" + b"\0")
 
-_PNG_XMP = b"XML:com.adobe.xmp\0"  # the keyword of its chunk
-_READ_BYTES = 1 << 20  # a larger block is no note
+_PNG_XMP = b"XML:com.adobe.xmp\0"  # keyword of its iTXt chunk
+_MAX_READ_BYTES = 1 << 20  # larger blocks are ignored
 
 _XMP, _IPTC, _PHOTOSHOP, _ICC, _ORIENTATION = 0x02BC, 0x83BB, 0x8649, 0x8773, 0x0112
 _WIDTH, _HEIGHT = 0xA002, 0xA003  # of the pixels, in the Exif directory
 
-# Tags that go on by default. A list of what may, for nobody knows what makers will think of next. Serial numbers,
-# owners, unique ids, makers' notes and free comments are not in it; keywords, rooms for places, neither.
+# Tags that `strip: gps` keeps. This is a list of allowed tags, because makers add new ones. It excludes serial numbers,
+# owners, unique ids, makers' notes and free comments. It also excludes keywords, which may contain places.
 _MAIN = frozenset({
     0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298,  # description, make, model, software, date, artist, ©
     0x011A, 0x011B, 0x0128,  # resolution in print
@@ -51,26 +51,26 @@ _EXIF = frozenset({
     _WIDTH, _HEIGHT,
 })  # fmt: skip
 
-# The file's own structure, which no other file may inherit: TIFF's tags but for those that describe, DNG's,
-# and what goes on by itself or not at all.
-_TOLD_BY_TIFF = frozenset({0x010D, 0x011D, 0x013C}) | _MAIN
+# Tags that describe the structure of the file, which no other file may inherit: those of TIFF and DNG, and blocks that
+# this module stores elsewhere or drops. Descriptive tags of TIFF are excepted.
+_DESCRIPTIVE = frozenset({0x010D, 0x011D, 0x013C}) | _MAIN
 _STRUCTURE = (
     frozenset(range(0x0300)) | frozenset(range(0xC612, 0xCE00)) | {_IPTC, _PHOTOSHOP, _ICC, 0x8568, 0x935C}
-) - _TOLD_BY_TIFF
-# What the pixels of the source were. Those of the result have their profile, and are sRGB without one.
-_OF_ITS_PIXELS = frozenset({0x9101, 0x9102, 0xA001, 0xA20E, 0xA20F, 0xA210, 0x9214, 0xA214, 0xA500})
+) - _DESCRIPTIVE
+# Exif tags that describe the pixels of the source. They do not hold for the result, which is sRGB or has a profile.
+_OF_SOURCE_PIXELS = frozenset({0x9101, 0x9102, 0xA001, 0xA20E, 0xA20F, 0xA210, 0x9214, 0xA214, 0xA500})
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
 
 
-def read(image: Image.Image, data: bytes) -> Notes:
-    """Return the notes of an image file, of which `image` was opened; it need not be loaded. Raises nothing.
+def read(image: Image.Image, data: bytes) -> Metadata:
+    """Return the metadata blocks of `image`, opened from `data`; it need not be loaded.
 
-    A block beyond a megabyte is passed over.
+    Blocks of more than 1 MiB are ignored. Raises CorruptImage if a PNG has too many chunks, and nothing else.
     """
     found: tuple[Any, ...]
     match image.format:
-        case "PNG":  # `info` may hold text chunks of the same names
+        case "PNG":  # not by `image.info`, which may contain text chunks of the same names
             found = png_blocks(io.BytesIO(data))
         case "TIFF":
             found = _of_tiff(data)
@@ -79,117 +79,122 @@ def read(image: Image.Image, data: bytes) -> Notes:
             iptc = resources.get(0x0404) if isinstance(resources, dict) else None
             found = (image.info.get("exif"), image.info.get("xmp"), iptc)
     exif, xmp, iptc = (
-        block if isinstance(block, bytes) and len(block) <= _READ_BYTES else b"" for block in (*found, b"")[:3]
+        block if isinstance(block, bytes) and len(block) <= _MAX_READ_BYTES else b"" for block in (*found, b"")[:3]
     )
-    return Notes(re.sub(b"^(Exif\0\0)+", b"", exif), xmp.rstrip(b"\0"), iptc)
+    return Metadata(re.sub(b"^(Exif\0\0)+", b"", exif), xmp.rstrip(b"\0"), iptc)
 
 
 def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
-    """Return EXIF and XMP, which may stand behind the pixels, where Pillow looks only as it decodes them.
+    """Return EXIF and XMP of a PNG, including blocks behind the pixels; Pillow reads those only when it decodes.
 
-    The position of the file is left as it was, and checksums are not looked at. Raises CorruptImage as
-    `png_chunks.walk` does.
+    The position of the file is restored. Checksums are not verified. Raises CorruptImage if there are too many chunks.
     """
     found: dict[bytes, bytes] = {}
-    was = file.tell()
+    position = file.tell()
     for chunk in png_chunks.walk(file):
-        if chunk.kind not in (b"eXIf", b"iTXt") or chunk.size > _READ_BYTES or chunk.kind in found:
+        if chunk.type not in (b"eXIf", b"iTXt") or chunk.size > _MAX_READ_BYTES or chunk.type in found:
             continue
         content = file.read(chunk.size)
-        if chunk.kind == b"eXIf":
-            found[chunk.kind] = content
+        if chunk.type == b"eXIf":
+            found[chunk.type] = content
         elif content.startswith(_PNG_XMP):
-            found[chunk.kind] = _text(content.removeprefix(_PNG_XMP))
-    file.seek(was)
+            found[chunk.type] = _text(content.removeprefix(_PNG_XMP))
+    file.seek(position)
     return found.get(b"eXIf", b""), found.get(b"iTXt", b"")
 
 
-def _text(chunk: bytes) -> bytes:
-    """Return the text of an iTXt chunk behind its keyword (PNG, 11.3.3.4); none where it is a bomb."""
-    compressed, (_, _, text) = chunk[:1] == b"\1", [*chunk[2:].split(b"\0", 2), b"", b""][:3]
-    if not compressed:
+def _text(content: bytes) -> bytes:
+    """Return the text of an iTXt chunk whose keyword was removed (PNG 3, 11.3.3.4), empty if it is too large."""
+    is_compressed, (_, _, text) = content[:1] == b"\1", [*content[2:].split(b"\0", 2), b"", b""][:3]
+    if not is_compressed:
         return text
     try:
-        text = zlib.decompressobj().decompress(text, _READ_BYTES + 1)
+        text = zlib.decompressobj().decompress(text, _MAX_READ_BYTES + 1)
     except zlib.error:
         return b""
-    return text if len(text) <= _READ_BYTES else b""
+    return text if len(text) <= _MAX_READ_BYTES else b""
 
 
 def _of_tiff(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return the tags of the first picture, but for the file's structure: a TIFF is its own EXIF."""
+    """Return EXIF, XMP and IPTC of a TIFF. EXIF is the directory of the first picture, without structural tags."""
     tags = tiff_tags.parse(data)
     if tags is None:
         return b"", b"", b""
     xmp, iptc = (bytes(tags.main[tag].value) if tag in tags.main else b"" for tag in (_XMP, _IPTC))
-    told = replace(tags, main=tiff_tags.without(tags.main, _STRUCTURE - {_ORIENTATION}))
-    return _within(told, _READ_BYTES).to_bytes(), xmp, iptc
+    exif = replace(tags, main=tiff_tags.without(tags.main, _STRUCTURE - {_ORIENTATION}))
+    return _limited(exif, _MAX_READ_BYTES).to_bytes(), xmp, iptc
 
 
-def kept(notes: Notes, strip: Strip, size: Size) -> Notes:
-    """Return what of the notes goes on into a file of `size` pixels. Raises nothing: what is broken stays behind.
+def select_metadata(metadata: Metadata, strip: Strip, size: Size) -> Metadata:
+    """Return the metadata for a result of `size`, without what `strip` removes. Raises nothing: drops damaged tags.
 
-    Never the orientation, which has been applied, the thumbnail, which shows what was, and what the pixels of the
-    source were. A maker's note goes on where it stood, but may refer to what is no longer there.
+    Never kept are the orientation (it has been applied), the thumbnail (it shows the source) and tags that describe the
+    pixels of the source. With `none`, a maker's note keeps its offset in the file, but may refer to data that are gone.
     """
     if strip == "all":
-        return Notes()
-    tags = tiff_tags.parse(notes.exif)
-    exif = _within(_chosen(tags, strip, size), EXIF_BYTES).to_bytes() if tags else b""
+        return Metadata()
+    tags = tiff_tags.parse(metadata.exif)
+    exif = _limited(_selected(tags, strip, size), EXIF_BYTES).to_bytes() if tags else b""
     if strip == "gps":
-        return Notes(exif)
-    return Notes(exif, _XMP_ORIENTATION.sub(rb"\g<1>1", notes.xmp), notes.iptc)
+        return Metadata(exif)
+    return Metadata(exif, _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp), metadata.iptc)
 
 
-def _chosen(tags: Tags, strip: Strip, size: Size) -> Tags:
+def _selected(tags: Tags, strip: Strip, size: Size) -> Tags:
+    """Return the tags that `strip` (`gps` or `none`) keeps. Width and height become those of `size` if present."""
     if strip == "gps":
-        chosen = Tags(tags.order, tiff_tags.only(tags.main, _MAIN), tiff_tags.only(tags.exif, _EXIF))
+        selected = Tags(tags.order, tiff_tags.only(tags.main, _MAIN), tiff_tags.only(tags.exif, _EXIF))
     else:
-        exif = tiff_tags.without(tags.exif, _OF_ITS_PIXELS)
-        chosen = replace(tags, main=tiff_tags.without(tags.main, _STRUCTURE), exif=exif)
+        exif = tiff_tags.without(tags.exif, _OF_SOURCE_PIXELS)
+        selected = replace(tags, main=tiff_tags.without(tags.main, _STRUCTURE), exif=exif)
     sides = {tag: tags.number(side) for tag, side in zip((_WIDTH, _HEIGHT), size, strict=True)}
-    return replace(chosen, exif=chosen.exif | tiff_tags.only(sides, chosen.exif))
+    return replace(selected, exif=selected.exif | tiff_tags.only(sides, selected.exif))
 
 
-def _within(tags: Tags, most: int) -> Tags:
-    """Leave out what is too large: the maker's note first, then the largest values."""
-    excess = len(tags.to_bytes()) - most
+def _limited(tags: Tags, max_bytes: int) -> Tags:
+    """Remove tags until the rest fits into `max_bytes`: the maker's note first, then the largest values."""
+    excess = len(tags.to_bytes()) - max_bytes
     if excess > 0 and tiff_tags.MAKER_NOTE in tags.exif:
         tags = replace(tags, exif=tiff_tags.without(tags.exif, {tiff_tags.MAKER_NOTE}))
-        excess = len(tags.to_bytes()) - most
-    parts: tuple[Directory, ...] = (dict(tags.main), dict(tags.exif), dict(tags.gps))
-    sizes = sorted(((len(entry.value), tag, at) for at, part in enumerate(parts) for tag, entry in part.items()))
+        excess = len(tags.to_bytes()) - max_bytes
+    directories: tuple[Directory, ...] = (dict(tags.main), dict(tags.exif), dict(tags.gps))
+    sizes = sorted(
+        (len(entry.value), tag, index)
+        for index, directory in enumerate(directories)
+        for tag, entry in directory.items()
+    )
     while excess > 0 and sizes:
-        size, tag, at = sizes.pop()
-        del parts[at][tag]
-        excess -= 12 + (size if size > 4 else 0)  # noqa: PLR2004 (a shorter value stands in its entry)
-    main, exif, gps = parts
+        size, tag, index = sizes.pop()
+        del directories[index][tag]
+        excess -= 12 + (size if size > 4 else 0)  # noqa: PLR2004 (values up to four bytes are part of their entry)
+    main, exif, gps = directories
     return Tags(tags.order, main, exif, gps)
 
 
-def blocks(notes: Notes, kind: str) -> dict[str, Any]:
-    """Return the notes as the options of Pillow's encoder `kind`; empty ones too, or it might find some of its own.
+def encoder_options(metadata: Metadata, format_name: str) -> dict[str, Any]:
+    """Return the metadata as options of Pillow's encoder for `format_name`.
 
-    XMP and IPTC that a JPEG has no room for are left out.
+    Empty blocks are included, because some encoders take blocks from `image.info` otherwise. XMP and IPTC that do not
+    fit into a JPEG are left out.
     """
-    match kind:
+    match format_name:
         case "JPEG":
             return {
-                "exif": notes.exif and b"Exif\0\0" + notes.exif,
-                "xmp": notes.xmp if len(notes.xmp) <= _XMP_BYTES else b"",
-                "extra": _photoshop_resource(notes.iptc) if 0 < len(notes.iptc) <= _IPTC_BYTES else b"",
+                "exif": metadata.exif and b"Exif\0\0" + metadata.exif,
+                "xmp": metadata.xmp if len(metadata.xmp) <= _XMP_BYTES else b"",
+                "extra": _photoshop_resource(metadata.iptc) if 0 < len(metadata.iptc) <= _IPTC_BYTES else b"",
             }
         case "PNG":
             info = PngImagePlugin.PngInfo()
-            if notes.xmp:
-                info.add(b"iTXt", _PNG_XMP + bytes(4) + notes.xmp)  # not compressed, no language
-            return {"exif": notes.exif, "pnginfo": info}
+            if metadata.xmp:
+                info.add(b"iTXt", _PNG_XMP + bytes(4) + metadata.xmp)  # four zeros: not compressed, no language
+            return {"exif": metadata.exif, "pnginfo": info}
         case _:
-            return {"exif": notes.exif, "xmp": notes.xmp}
+            return {"exif": metadata.exif, "xmp": metadata.xmp}
 
 
 def _photoshop_resource(iptc: bytes) -> bytes:
-    """Return the segment of a JPEG in which IPTC is looked for: an image resource of Photoshop in APP13."""
+    """Return the segment of a JPEG that holds IPTC: an image resource of Photoshop in APP13."""
     resource = b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + bytes(len(iptc) % 2)
     content = b"Photoshop 3.0\0" + resource
     return b"\xff\xed" + (2 + len(content)).to_bytes(2, "big") + content

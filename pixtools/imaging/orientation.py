@@ -1,6 +1,7 @@
-"""Which way up a picture is: EXIF's tag, however the container spells it.
+"""Turns pictures upright by the orientation tag of EXIF.
 
-XMP is not asked. Of AVIF, Pillow makes an EXIF tag of what the container says; of HEIC, libheif applies it.
+The orientation in XMP is ignored. Pillow turns the orientation of an AVIF container into an EXIF tag. For HEIC, libheif
+applies the orientation when it decodes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pixtools.imaging.metadata_blocks import png_blocks
 
 _TAG = 0x0112
 
-# What turns a picture upright, by its EXIF orientation (Exif 2.32, 4.6.5.A).
+# How to turn a picture upright, by its EXIF orientation (Exif 2.32, 4.6.5.A).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,36 +31,42 @@ _TRANSPOSED = frozenset({5, 6, 7, 8})
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height as they will be when the picture has been turned."""
+    """Return the width and height that an opened image has after it is turned upright."""
     width, height = image.size
     return (height, width) if orientation(image) in _TRANSPOSED else (width, height)
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation that is still to be applied, without decoding anything."""
+    """Return the EXIF orientation, 1 to 8, that must still be applied. Invalid values become 1, upright.
+
+    No pixel is decoded.
+    """
     if image.format == "TIFF":
-        return 1  # Pillow turns it as it loads, and its size is upright from the start
+        return 1  # Pillow reports the upright size at once, and turns the pixels when it loads them
     tags = tiff_tags.parse(_exif(image))
     entry = tags.main.get(_TAG) if tags else None
-    value = tags.value(entry) if tags and entry and entry.count == 1 else ()  # as browsers have it
-    found = value[0] if isinstance(value, tuple) and value else 1
-    return int(found) if found in _TURNS else 1  # tags hold what people write into them
+    value = tags.value(entry) if tags and entry and entry.count == 1 else ()  # browsers ignore tags of several values
+    number = value[0] if isinstance(value, tuple) and value else 1
+    return int(number) if number in _TURNS else 1
 
 
-def upright(image: Image.Image, found: int) -> Image.Image:
-    """Return the picture turned as its orientation says; the same one, without a copy, where it says nothing."""
-    return image if found == 1 else image.transpose(_TURNS[found])  # a copy costs 188 ms at 24 megapixels
+def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
+    """Return the image turned upright; the same object, without a copy, if `exif_orientation` is 1."""
+    return image if exif_orientation == 1 else image.transpose(_TURNS[exif_orientation])  # 188 ms at 24 megapixels
 
 
-def upright_numbers(pixels: NDArray[np.uint16], found: int) -> NDArray[np.uint16]:
-    """Return numbers (H, W, C) turned as their orientation says."""
-    across = pixels.transpose(1, 0, 2) if found in _TRANSPOSED else pixels
-    down_up, right_left = found in (3, 4, 7, 8), found in (2, 3, 6, 7)
-    return np.ascontiguousarray(across[:: -1 if down_up else 1, :: -1 if right_left else 1])
+def upright_array(pixels: NDArray[np.uint16], exif_orientation: int) -> NDArray[np.uint16]:
+    """Return pixels (H, W, C) turned upright: a contiguous array, (W, H, C) for the orientations 5 to 8."""
+    rows = pixels.transpose(1, 0, 2) if exif_orientation in _TRANSPOSED else pixels
+    reverse_rows, reverse_columns = exif_orientation in (3, 4, 7, 8), exif_orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(rows[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1])
 
 
 def _exif(image: Image.Image) -> bytes:
-    """Return EXIF's tags. Pillow's getexif() would ask XMP where EXIF says nothing, and decode a PNG to look for it."""
-    file = image.fp if isinstance(image, ImageFile.ImageFile) else None  # let go once the pixels are loaded
-    found = png_blocks(file)[0] if image.format == "PNG" and file is not None else image.info.get("exif")
-    return re.sub(b"^(Exif\0\0)+", b"", found) if isinstance(found, bytes) else b""
+    """Return the EXIF block of an opened image; empty if it has none.
+
+    Pillow's getexif() is not used: if EXIF has no orientation it searches XMP, and for a PNG it decodes the pixels.
+    """
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None  # Pillow drops the file when pixels are loaded
+    exif = png_blocks(file)[0] if image.format == "PNG" and file is not None else image.info.get("exif")
+    return re.sub(b"^(Exif\0\0)+", b"", exif) if isinstance(exif, bytes) else b""

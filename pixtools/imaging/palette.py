@@ -1,4 +1,4 @@
-"""Pictures of few colours."""
+"""Reduces pictures to a palette of few colours."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from pixtools.imaging.picture import Picture
 
 
 def indexed(picture: Picture, colors: int) -> Picture:
-    """Return the picture in at most `colors` colours, alpha among them: its frames are of mode P, with one palette.
+    """Return the picture with frames of mode P that share one palette of at most `colors` colours, up to 256.
 
-    Grey goes by way of sRGB, since a palette has colours, which the profile of grey does not describe.
+    Colours that differ only in alpha count separately. Grey becomes sRGB first, because a grey profile does not
+    describe the colours of a palette.
     """
     picture = to_rgb(picture)
     if not picture.is_animated:
         return picture.map(lambda frame: _reduced(frame, colors))
-    # As one sheet, so that the frames share a palette: an animated PNG has but one.
+    # An animated PNG has only one palette. Reduce all frames as one tall image, so that they share it.
     width, height = picture.size
     sheet = Image.new(picture.mode, (width, height * len(picture.frames)))
-    for at, frame in enumerate(picture.frames):
-        sheet.paste(frame, (0, at * height))
+    for number, frame in enumerate(picture.frames):
+        sheet.paste(frame, (0, number * height))
     sheet = _reduced(sheet, colors)
     tops = range(0, sheet.height, height)
-    return replace(picture, deep=None, frames=tuple(sheet.crop((0, top, width, top + height)) for top in tops))
+    return replace(picture, pixels_16=None, frames=tuple(sheet.crop((0, top, width, top + height)) for top in tops))
 
 
 def _reduced(frame: Image.Image, colors: int) -> Image.Image:
     if frame.getcolors(colors):
         return _exact(frame)
     if frame.mode == "RGBA":
-        # The one method of Pillow's own that sees alpha; it has no dithering.
+        # Pillow's only built-in method that respects alpha. It cannot dither.
         return frame.quantize(colors, Image.Quantize.FASTOCTREE)
-    found = frame.quantize(colors, Image.Quantize.MEDIANCUT)
-    return frame.quantize(palette=found, dither=Image.Dither.FLOYDSTEINBERG)  # without it, skies show bands
+    palette = frame.quantize(colors, Image.Quantize.MEDIANCUT)
+    return frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)  # without dithering, skies show bands
 
 
 def _exact(frame: Image.Image) -> Image.Image:
-    """Return a frame of at most 256 colours with a palette of all of them, which quantize() only comes near."""
+    """Return a frame of at most 256 colours with all of them in its palette. Pillow's quantize() would change some."""
     pixels = np.asarray(frame.convert("RGBA")).view(np.uint32)[..., 0]  # (H, W)
-    values, places = np.unique(pixels, return_inverse=True)
-    found = Image.fromarray(places.reshape(pixels.shape).astype(np.uint8))
+    values, indexes = np.unique(pixels, return_inverse=True)
+    result = Image.fromarray(indexes.reshape(pixels.shape).astype(np.uint8))
     colors = values.view(np.uint8).reshape(-1, 4)[:, : len(frame.mode)]
-    found.putpalette(colors.tobytes(), frame.mode)
-    return found
+    result.putpalette(colors.tobytes(), frame.mode)
+    return result

@@ -1,4 +1,4 @@
-"""The picture: what every decoder makes and every encoder takes."""
+"""The picture: the result of every decoder and the input of every encoder."""
 
 from __future__ import annotations
 
@@ -20,54 +20,60 @@ def megapixels(size: Size | None) -> float:
 
 
 @dataclass(frozen=True)
-class Notes:
-    """What a file says beside its pixels, in the blocks that it came in; empty where it says nothing."""
+class Metadata:
+    """The metadata blocks of a file, as raw bytes. A block that the file does not have is empty."""
 
-    exif: bytes = b""  # a TIFF structure, without the `Exif\\0\\0` that JPEG puts in front
-    xmp: bytes = b""
+    exif: bytes = b""  # a TIFF structure, without the prefix `Exif\\0\\0` of JPEG
+    xmp: bytes = b""  # XML
     iptc: bytes = b""  # IIM datasets
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Upright 8-bit frames, all of one size and of one mode: L, LA, RGB or RGBA. A still has one frame.
+    """Upright 8-bit frames. All have the same size and the same mode: L, LA, RGB or RGBA. A still has one frame.
 
-    `deep` are the numbers of 16 bits of which a still's frame is rounded, where they were asked for and the file has
-    them: uint16 (1, H, W, C), C from 1 to 4 as the mode has channels. What changes pixels drops them.
-    `icc` is the profile that describes the pixels; without one they are sRGB, or grey of its curve.
+    `icc` is the profile that describes the pixels. Pixels without a profile are sRGB; grey ones have its curve.
+    `pixels_16` holds the 16-bit values of a still: uint16 (1, H, W, C), with the channels of the mode. It is None
+    unless the caller of `decode` asked for it and the file has more than 8 bits. The frame holds the same values,
+    rounded to 8 bits. Every change of the frames removes `pixels_16`.
     """
 
     frames: tuple[Image.Image, ...]
     icc: bytes | None = None
-    notes: Notes = Notes()
+    metadata: Metadata = Metadata()
     durations: tuple[int, ...] = ()  # milliseconds that each frame is shown; empty for a still
-    loops: int = 0  # how often an animation is shown; 0: for ever
-    drafted_from: Size | None = None  # the size in the file, where decoding made it smaller: see decode
-    deep: NDArray[np.uint16] | None = field(default=None, repr=False, compare=False)
+    loops: int = 0  # how often an animation is shown; 0: without end
+    reduced_from: Size | None = None  # the size in the file, if the decoder reduced the picture: see decode
+    pixels_16: NDArray[np.uint16] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def still(cls, image: Image.Image, icc: bytes | None = None) -> Picture:
+        """Return a picture with one frame."""
         return cls((image,), icc)
 
     @property
     def image(self) -> Image.Image:
-        """The first frame: all of a still."""
+        """The first frame; a still has no other."""
         return self.frames[0]
 
     @property
     def size(self) -> Size:
+        """Width and height of every frame, in pixels."""
         return self.image.size
 
     @property
     def mode(self) -> str:
+        """Pillow's mode of every frame: L, LA, RGB or RGBA; P after `indexed`."""
         return self.image.mode
 
     @property
     def has_alpha(self) -> bool:
+        """Whether the mode has an alpha channel."""
         return self.mode in ("LA", "RGBA")
 
     @property
     def is_animated(self) -> bool:
+        """Whether there is more than one frame."""
         return len(self.frames) > 1
 
     def first(self) -> Picture:
@@ -75,37 +81,48 @@ class Picture:
         return replace(self, frames=self.frames[:1], durations=(), loops=0) if self.is_animated else self
 
     def map(self, change: Callable[[Image.Image], Image.Image]) -> Picture:
-        """Return the picture with each frame changed in the same way."""
-        return replace(self, frames=tuple(map(change, self.frames)), deep=None)
+        """Return the picture with `change` applied to each frame, without 16-bit values."""
+        return replace(self, frames=tuple(map(change, self.frames)), pixels_16=None)
 
     def in_8_bit(self) -> Picture:
-        return replace(self, deep=None)
+        """Return the picture without its 16-bit values."""
+        return replace(self, pixels_16=None)
 
     def share(self) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Picture]:
-        """Return (N, H, W, C), C from 1 to 4, and all else: what travels between processes without a copy.
+        """Return the pixels as one array, and a description: this picture without pixels.
 
-        uint16 where the picture is deep, from which its frames follow; else uint8.
+        Ray passes an array between processes of a node without a copy, but pickles Pillow's images. `shared` is the
+        reverse.
+
+        The array is (N, H, W, C): N frames, C from 1 to 4. It is `pixels_16` if the picture has it, and uint8
+        otherwise.
         """
-        if self.deep is not None:
-            return self.deep, replace(self, frames=(), deep=None)
+        if self.pixels_16 is not None:
+            return self.pixels_16, replace(self, frames=(), pixels_16=None)
         arrays = [np.asarray(frame) for frame in self.frames]  # (H, W) or (H, W, C)
-        frames = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
-        return frames if frames.ndim == 4 else frames[..., None], replace(self, frames=())  # noqa: PLR2004
+        pixels = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+        return pixels if pixels.ndim == 4 else pixels[..., None], replace(self, frames=())  # noqa: PLR2004
 
     @classmethod
-    def shared(cls, frames: NDArray[np.uint8] | NDArray[np.uint16], rest: Picture) -> Picture:
-        """Return the picture of which these are the two parts."""
-        if frames.dtype == np.uint16:
-            deep = cast("NDArray[np.uint16]", frames)
-            return replace(cls.shared(_in_8_bit(deep), rest), deep=deep)
-        grey = frames.shape[3] == 1
-        return replace(rest, frames=tuple(Image.fromarray(frame[:, :, 0] if grey else frame) for frame in frames))
+    def shared(cls, pixels: NDArray[np.uint8] | NDArray[np.uint16], description: Picture) -> Picture:
+        """Return the picture whose `share` returned `pixels` and `description`."""
+        if pixels.dtype == np.uint16:
+            pixels_16 = cast("NDArray[np.uint16]", pixels)
+            return replace(cls.shared(_in_8_bit(pixels_16), description), pixels_16=pixels_16)
+        grey = pixels.shape[3] == 1
+        return replace(
+            description, frames=tuple(Image.fromarray(frame[:, :, 0] if grey else frame) for frame in pixels)
+        )
 
 
-def _in_8_bit(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Return the nearest numbers of 8 bits, row by row: wide enough to round in, the whole would take twice as much."""
-    found = np.empty(deep.shape, dtype=np.uint8)
-    for frame, made in zip(deep, found, strict=True):
-        for row, out in zip(frame, made, strict=True):
-            out[...] = (row.astype(np.uint32) + 128) // 257
-    return found
+def _in_8_bit(pixels_16: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Round (N, H, W, C) to the nearest 8-bit values.
+
+    The rounding needs uint32. It works row by row, because a uint32 copy of the whole array would take twice the
+    memory of the array.
+    """
+    pixels_8 = np.empty(pixels_16.shape, dtype=np.uint8)
+    for frame_16, frame_8 in zip(pixels_16, pixels_8, strict=True):
+        for row_16, row_8 in zip(frame_16, frame_8, strict=True):
+            row_8[...] = (row_16.astype(np.uint32) + 128) // 257
+    return pixels_8

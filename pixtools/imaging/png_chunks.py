@@ -1,4 +1,4 @@
-"""The chunks of a PNG (PNG 3, section 5)."""
+"""Reads and writes the chunks of a PNG (PNG 3, section 5)."""
 
 from __future__ import annotations
 
@@ -12,66 +12,73 @@ from typing import IO
 from pixtools.errors import CorruptImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""The first eight bytes of every PNG."""
 
-# Encoders write pixels in chunks of 8 kB and more: 100,000 are 800 MB. Text and profiles may grow a thousandfold as
-# Pillow decompresses them, each up to a megabyte.
-_MOST_CHUNKS, _MOST_COMPRESSED = 100_000, 256
+# Encoders write pixels in chunks of 8 kB or more: 100,000 of them are 800 MB. Pillow decompresses texts and profiles
+# when it opens a file; each may grow a thousandfold, up to 1 MB.
+_MAX_CHUNKS, _MAX_COMPRESSED = 100_000, 256
 _COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    kind: bytes
-    start: int  # of its content
-    size: int
+    """The type of a chunk, and where its content stands in the file."""
+
+    type: bytes
+    start: int  # of the content
+    size: int  # of the content
 
 
 def walk(file: IO[bytes]) -> Iterator[Chunk]:
-    """Yield each chunk up to IEND or the end of the file, whose position is the reader's to move and to put back.
+    """Yield each chunk up to IEND or the end of the file. Checksums are not verified.
 
-    Checksums are not looked at. Raises CorruptImage where there are more than a picture has: each costs time.
+    The file stands at the content of the chunk. The caller may move it, and has to restore its position after the
+    walk. Raises CorruptImage if there are more chunks than any picture needs, because each costs time.
     """
-    at, compressed, number = len(SIGNATURE), 0, 0
-    file.seek(at)
+    position, compressed, number = len(SIGNATURE), 0, 0
+    file.seek(position)
     while len(head := file.read(8)) == 8:  # noqa: PLR2004
-        size, kind = struct.unpack(">I4s", head)
+        size, chunk_type = struct.unpack(">I4s", head)
         number += 1
-        compressed += kind in _COMPRESSED
-        if number > _MOST_CHUNKS or compressed > _MOST_COMPRESSED:
-            what = f"{_MOST_CHUNKS:,} chunks" if number > _MOST_CHUNKS else f"{_MOST_COMPRESSED} texts and profiles"
+        compressed += chunk_type in _COMPRESSED
+        if number > _MAX_CHUNKS or compressed > _MAX_COMPRESSED:
+            what = f"{_MAX_CHUNKS:,} chunks" if number > _MAX_CHUNKS else f"{_MAX_COMPRESSED} texts and profiles"
             raise CorruptImage(
-                f"It has more than {what}, which no picture needs. Open it in an editor and export it anew."
+                f"The PNG has more than {what}, which no picture needs. Open it in an image editor and export it again."
             )
-        yield Chunk(kind, at + 8, size)
-        if kind == b"IEND":
+        yield Chunk(chunk_type, position + 8, size)
+        if chunk_type == b"IEND":
             return
-        at += 12 + size
-        file.seek(at)
+        position += 12 + size
+        file.seek(position)
 
 
-def check(file: IO[bytes]) -> None:
-    """Raise CorruptImage where there are more chunks than a picture has. The file is left anywhere."""
+def check_chunks(file: IO[bytes]) -> None:
+    """Raise CorruptImage if there are more chunks than any picture needs. The file is left at any position."""
     for _ in walk(file):
         pass
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield type and content of each chunk up to IEND, wherever it stands. Raises SyntaxError on a broken checksum."""
+    """Yield type and content of each chunk up to IEND.
+
+    Raises SyntaxError if a checksum is wrong, EOFError if IEND is missing, and CorruptImage as `walk` does.
+    """
     for found in walk(io.BytesIO(data)):
         end = found.start + found.size
         body = data[found.start : end]
-        if data[end : end + 4] != _checksum(found.kind, body):
-            raise SyntaxError(f"broken or truncated chunk {found.kind!r}")
-        yield found.kind, body
-        if found.kind == b"IEND":
+        if data[end : end + 4] != _checksum(found.type, body):
+            raise SyntaxError(f"broken or truncated chunk {found.type!r}")
+        yield found.type, body
+        if found.type == b"IEND":
             return
     raise EOFError("the file ends too early")
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    """Return a chunk as it stands in a file."""
-    return struct.pack(">I", len(body)) + kind + body + _checksum(kind, body)
+def chunk(chunk_type: bytes, body: bytes) -> bytes:
+    """Return the bytes of a chunk: length, type, content, checksum."""
+    return struct.pack(">I", len(body)) + chunk_type + body + _checksum(chunk_type, body)
 
 
-def _checksum(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", zlib.crc32(kind + body))
+def _checksum(chunk_type: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(chunk_type + body))

@@ -1,4 +1,4 @@
-"""The search for a quality: which to try next, from what those before gave."""
+"""Searches for the quality that reaches a goal: each try is chosen by the results of the tries before."""
 
 from __future__ import annotations
 
@@ -8,34 +8,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 LOWEST, HIGHEST = 1, 100
-"""Qualities, as every codec here counts them."""
-
+"""The range of quality, for every codec."""
 
 POINTS = (1, 5, 15, 30, 50, 65, 75, 85, 92, 97, 100)
-"""The qualities at which codecs were measured."""
+"""Qualities at which the curves of the codecs were measured."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a codec gives of an ordinary photo at each of POINTS, rising.
+    """The value that a codec gives for a typical photo at each quality in POINTS. The values rise.
 
-    Its slope is what matters. A picture is compared with it where it was tried, and what lies between is read from
-    the curve, stretched to go through what is known.
+    A value is a score, or the logarithm of the file size.
+
+    The search uses only the slope: it shifts and stretches the curve so that it passes through the values measured so
+    far.
     """
 
     values: tuple[float, ...]
 
     def at(self, quality: float) -> float:
-        return _between(POINTS, self.values, quality)
+        """Return the value at a quality."""
+        return _interpolate(POINTS, self.values, quality)
 
     def quality(self, value: float) -> float:
-        return _between(self.values, POINTS, value)
+        """Return the quality that gives a value; it may lie outside the range of quality."""
+        return _interpolate(self.values, POINTS, value)
 
 
-def _between(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
-    """Return y at x on the line through the points, which goes straight on beyond its ends."""
-    at = min(max(bisect_left(xs, x), 1), len(xs) - 1)
-    return ys[at - 1] + (ys[at] - ys[at - 1]) * (x - xs[at - 1]) / (xs[at] - xs[at - 1])
+def _interpolate(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    """Return y at x on straight lines through the points. The first and the last line continue beyond the points."""
+    right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
+    left = right - 1
+    return ys[left] + (ys[right] - ys[left]) * (x - xs[left]) / (xs[right] - xs[left])
 
 
 def search(
@@ -46,40 +50,40 @@ def search(
     tries: int,
     highest: float = HIGHEST,
 ) -> None:
-    """Measure qualities, at most `tries`, until one lies in `accept` or none is left that might; add them to `tried`.
+    """Measure up to `tries` qualities, until a value lies within `accept` or no quality remains that might.
 
-    Whole qualities alone are tried; those in `tried` may be fractions. `measure` is taken to rise with quality, but
-    for a little noise.
+    The results are added to `tried`, value by quality; it may contain earlier results, also at fractional qualities.
+    Only whole qualities up to `highest` are tried. `measure` must rise with the quality, apart from a little noise.
     """
     for count in range(tries):
         if any(accept[0] <= value <= accept[1] for value in tried.values()):
             return
-        quality = _next(tried, curve, sum(accept) / 2, highest, count)
+        quality = _next_quality(tried, curve, sum(accept) / 2, highest, count)
         if quality is None:
             return
         tried[quality] = measure(quality)
 
 
-def _next(tried: dict[float, float], curve: Curve, aim: float, highest: float, count: int) -> int | None:
-    """Return the quality most likely to give `aim`, or None where there is none between those that miss it.
+def _next_quality(tried: dict[float, float], curve: Curve, target: float, highest: float, count: int) -> int | None:
+    """Return the quality that most likely gives `target`, or None if none is left between the nearest tries.
 
-    `count` tries came before: with each that missed, less trust is put in the curve.
+    `count` is the number of tries so far. The more tries have missed, the less the guess relies on the curve.
     """
-    below = max((quality for quality, value in tried.items() if value < aim), default=None)
-    above = min((quality for quality, value in tried.items() if value >= aim), default=None)
+    below = max((quality for quality, value in tried.items() if value < target), default=None)
+    above = min((quality for quality, value in tried.items() if value >= target), default=None)
     low = LOWEST if below is None else math.floor(below) + 1
     high = math.floor(highest) if above is None else math.ceil(above) - 1
     if low > high:
         return None
     if below is not None and above is not None:
-        share = (aim - tried[below]) / (tried[above] - tried[below])
+        share = (target - tried[below]) / (tried[above] - tried[below])
         guess = curve.quality(curve.at(below) + share * (curve.at(above) - curve.at(below)))
         if count > 2:  # noqa: PLR2004
-            # A line can creep up to the aim from one side; with some of the middle it cannot.
+            # Interpolation alone can approach the target from one side in tiny steps. Mix in the middle of the range.
             guess = (2 * guess + (low + high) / 2) / 3
     elif (known := above if below is None else below) is not None:
-        # Twice as far with each that misses on the same side.
-        guess = curve.quality(curve.at(known) + (aim - tried[known]) * 2 ** max(0, count - 1))
+        # All tries missed on the same side: from the second such guess on, double the step each time.
+        guess = curve.quality(curve.at(known) + (target - tried[known]) * 2 ** max(0, count - 1))
     else:
-        guess = curve.quality(aim)
+        guess = curve.quality(target)
     return min(max(round(guess), low), high)

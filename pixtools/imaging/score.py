@@ -1,8 +1,8 @@
-"""How near a picture comes to its original: SSIMULACRA2, by the library of that name. Slow to import: scipy.
+"""Scores how close a picture is to its original, by SSIMULACRA2. Importing this module is slow: it loads scipy.
 
-The metric compares two pictures at six scales, each half of the one before. The library takes two CPU seconds and
-550 MB a megapixel over all of them, so a large picture is compared whole at its coarse scales only, and at the fine
-ones by a sample: a mosaic of blocks, the same of both pictures.
+The metric compares two pictures at six scales, each half the size of the one before. The library takes two CPU seconds
+and 550 MB for each megapixel. A large picture is therefore compared whole at its coarse scales only. Its fine scales
+are compared on a sample: a mosaic of blocks, cut from the same places of both pictures.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Linear = NDArray[np.float64]
 """(H, W, 3), linear RGB, 0 to 1."""
 
 _SCALES = 6
-_LEAST_SIDE = 8  # of a scale, by the metric
-_WHOLE_PIXELS = 1_300_000  # compared whole
+_MIN_SIDE = 8  # the metric skips smaller scales
+_MAX_WHOLE_PIXELS = 1_300_000  # a scale with more pixels is compared on the sample
 _SAMPLE_PIXELS = 1 << 20
 _BLOCK = 64
-_ALIGNED = 32  # so that the blocks of a codec lie in the mosaic as they lie in the picture
+_ALIGNMENT = 32  # block positions are multiples of it, so that the blocks of codecs are cut at their edges
 _BAND = 256  # rows that are shrunk at a time
 _GOLDEN = 0.618034
 _MID_GREY = "#808080"
@@ -35,29 +35,29 @@ _LINEAR: Linear = metric.srgb_to_linear(np.arange(256, dtype=np.float64))  # (25
 
 
 class Reference:
-    """An original, against which any number of pictures of its size are scored.
+    """An original. Any number of pictures of the same size can be scored against it.
 
-    Measured against the library on all of the picture (photos of 2 to 8 megapixels, JPEG, WebP and AVIF at 60 to 85):
-    at most 0.2 away. `benchmarks/target.py` shows it.
+    Scores differ from the library's own on the whole picture by 0.2 at most, on photos of 2 to 8 megapixels in JPEG,
+    WebP and AVIF of quality 60 to 85. `benchmarks/target.py` measures the difference.
     """
 
     def __init__(self, picture: Picture) -> None:
         self._levels = _levels(picture)
 
     def score(self, picture: Picture) -> float:
-        """Return the score of the first frame: 100 is the same, 90 cannot be told from it, 50 is mediocre.
+        """Return the score of the first frame: 100 is identical, 90 cannot be distinguished, 50 is mediocre.
 
-        Transparency is compared on a middle grey. Numbers are taken as sRGB, as the metric's own tool takes them:
-        both pictures have the same profile.
+        Transparent pixels are drawn on middle grey. The values are taken as sRGB whatever the profile is, as the
+        metric's own tool does; both pictures must have the same profile.
         """
-        found = metric.Msssim()
-        found.scales = [_compared(*pair) for pair in zip(self._levels, _levels(picture), strict=True)]
-        return float(found.score())
+        result = metric.Msssim()
+        result.scales = [_compared(*pair) for pair in zip(self._levels, _levels(picture), strict=True)]
+        return float(result.score())
 
 
 @dataclass(frozen=True)
 class _Level:
-    """One scale of one picture in XYB, with the blurred values and squares that SSIM is made of."""
+    """One scale of one picture in the XYB colour space, with the blurred values and squares that SSIM needs."""
 
     xyb: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -65,19 +65,20 @@ class _Level:
 
 
 def _levels(picture: Picture) -> list[_Level]:
+    """Return the scales from fine to coarse: the mosaic at scales that are too large, then the whole picture."""
     image = picture.image
-    halved = 0  # scales at which the whole picture is too much
-    while image.width * image.height / 4**halved > _WHOLE_PIXELS:
-        halved += 1
-    if not halved:
+    sampled = 0  # number of scales that are too large
+    while image.width * image.height / 4**sampled > _MAX_WHOLE_PIXELS:
+        sampled += 1
+    if not sampled:
         return _pyramid(_LINEAR[_pixels(image)], _SCALES)
-    return _pyramid(_LINEAR[_mosaic(image)], halved) + _pyramid(_shrunk(image, halved), _SCALES - halved)
+    return _pyramid(_LINEAR[_mosaic(image)], sampled) + _pyramid(_shrunk(image, sampled), _SCALES - sampled)
 
 
 def _pyramid(linear: Linear, scales: int) -> list[_Level]:
     levels = []
     for _ in range(scales):
-        if min(linear.shape[:2]) < _LEAST_SIDE:
+        if min(linear.shape[:2]) < _MIN_SIDE:
             break
         xyb = metric.make_positive_xyb(metric.linear_rgb_to_xyb(linear))
         levels.append(_Level(xyb, metric.blur_image(xyb), metric.blur_image(xyb * xyb)))
@@ -100,31 +101,36 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 def _mosaic(image: Image.Image) -> NDArray[np.uint8]:
     rows = [[_pixels(image.crop(block)) for block in row] for row in _sample(image.size)]
-    return np.concatenate([np.concatenate(row, axis=1) for row in rows])  # (rows * B, columns * B, 3)
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])  # (rows * _BLOCK, columns * _BLOCK, 3)
 
 
 def _sample(size: Size) -> list[list[tuple[int, int, int, int]]]:
-    """Return rows of blocks to look at, one in each cell of a grid over the picture, as Pillow has its boxes.
+    """Return rows of Pillow boxes: one block in each cell of a grid over the picture.
 
-    Where in its cell a block lies goes by the golden ratio: evenly, and in step with no pattern of the picture.
+    The golden ratio places each block within its cell: the places are spread evenly, and follow no pattern of the
+    picture.
     """
     width, height = (min(_BLOCK, side) for side in size)
     count = _SAMPLE_PIXELS / (width * height)
     columns = min(max(1, round((count * size[0] / size[1]) ** 0.5)), size[0] // width)
     rows = min(max(1, round(count / columns)), size[1] // height)
-    across, down = size[0] / columns, size[1] / rows
-    found: list[list[tuple[int, int, int, int]]] = []
+    cell_width, cell_height = size[0] / columns, size[1] / rows
+    blocks: list[list[tuple[int, int, int, int]]] = []
     for row in range(rows):
-        found.append([])
+        blocks.append([])
         for column in range(columns):
-            x = int(column * across + (across - width) * ((row + 1) * _GOLDEN % 1)) // _ALIGNED * _ALIGNED
-            y = int(row * down + (down - height) * ((column + 1) * _GOLDEN % 1)) // _ALIGNED * _ALIGNED
-            found[-1].append((x, y, x + width, y + height))
-    return found
+            x = column * cell_width + (cell_width - width) * ((row + 1) * _GOLDEN % 1)
+            y = row * cell_height + (cell_height - height) * ((column + 1) * _GOLDEN % 1)
+            left, top = int(x) // _ALIGNMENT * _ALIGNMENT, int(y) // _ALIGNMENT * _ALIGNMENT
+            blocks[-1].append((left, top, left + width, top + height))
+    return blocks
 
 
 def _shrunk(image: Image.Image, halvings: int) -> Linear:
-    """Return the picture as the metric halves it, a band of rows at a time: to the last odd row, which it weighs."""
+    """Return the picture, halved by the metric's own function. One band of rows at a time saves memory.
+
+    The height of a band is a multiple of every divisor, so the result equals that of the whole picture.
+    """
     bands = []
     for top in range(0, image.height, _BAND):
         band = _LINEAR[_pixels(image.crop((0, top, image.width, min(top + _BAND, image.height))))]

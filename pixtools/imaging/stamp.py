@@ -1,4 +1,4 @@
-"""Marks on pictures: where they go, and how they mix with what is there."""
+"""Draws watermarks: their position, and how they mix with the picture."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ Position = Literal[
     "top-left", "top", "top-right",
     "left", "center", "right",
     "bottom-left", "bottom", "bottom-right",
-    "tile",  # over the whole picture
+    "tile",  # repeated over the whole picture
 ]  # fmt: skip
+"""Where on the picture a mark is drawn."""
 
 
 def stamp(picture: Picture, mark: Image.Image, position: Position, margin: int, opacity: float) -> Picture:
-    """Compose an RGBA mark in sRGB on every frame, `margin` pixels from the edges; what is opaque stays so.
+    """Draw a mark on every frame. Opaque pixels stay opaque.
 
-    A mark with colours turns a grey picture into an RGB one.
+    `mark` is RGBA in sRGB; it is converted to the colour space of the picture. A mark with colours turns a grey
+    picture into RGB. `margin` is the distance from the edges in pixels; `tile` ignores it. `opacity`, 0 to 1, is
+    multiplied with the mark's alpha.
     """
     mark = mark.copy()
     mark.putalpha(mark.getchannel("A").point([round(value * opacity) for value in range(256)]))
@@ -29,25 +32,26 @@ def stamp(picture: Picture, mark: Image.Image, position: Position, margin: int, 
     mark = from_srgb(mark, picture.icc)
     corners = [_corner(picture.size, mark.size, position, margin)]
     if position == "tile":
-        mark = _band(mark, picture.size[0])
+        mark = _tile_rows(mark, picture.size[0])
         corners = [(0, top) for top in range(0, picture.size[1], mark.height)]
     return picture.map(lambda frame: _stamped(frame, mark, corners))
 
 
 def within(size: Size, margin: int) -> Size:
-    """Return the size of what lies within the margins."""
+    """Return the size of the area within the margins, in pixels, at least 1 × 1."""
     return max(1, size[0] - 2 * margin), max(1, size[1] - 2 * margin)
 
 
-def as_mark(picture: Picture, width: int, most: Size) -> Image.Image:
-    """Return the first frame of a picture as RGBA in sRGB, `width` pixels wide, or less to stay within `most`."""
+def as_mark(picture: Picture, width: int, max_size: Size) -> Image.Image:
+    """Return the first frame as a mark: RGBA in sRGB, `width` pixels wide, or smaller to fit into `max_size`."""
     image = with_alpha(to_rgb(to_srgb(picture.first()))).image
-    scale = min(width / image.width, most[0] / image.width, most[1] / image.height)
+    scale = min(width / image.width, max_size[0] / image.width, max_size[1] / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _corner(size: Size, mark: Size, position: Position, margin: int) -> tuple[int, int]:
+    """Return the upper left corner of a mark on a picture of `size`."""
     left, top = (size[0] - mark[0]) // 2, (size[1] - mark[1]) // 2
     if "left" in position:
         left = margin
@@ -60,22 +64,22 @@ def _corner(size: Size, mark: Size, position: Position, margin: int) -> tuple[in
     return left, top
 
 
-def _band(mark: Image.Image, width: int) -> Image.Image:
-    """Return two rows of marks, the second one shifted by half, to be laid below each other."""
+def _tile_rows(mark: Image.Image, width: int) -> Image.Image:
+    """Return an image of two rows of marks, the second shifted by half a step, to be repeated downwards."""
     gap = max(mark.size) // 2
-    across, down = mark.width + gap, mark.height + gap
-    band = Image.new("RGBA", (width, 2 * down))
+    step_x, step_y = mark.width + gap, mark.height + gap
+    rows = Image.new("RGBA", (width, 2 * step_y))
     for row in (0, 1):
-        for left in range(gap // 2 - row * (across // 2), width, across):
-            band.paste(mark, (left, gap // 2 + row * down))
-    return band
+        for left in range(gap // 2 - row * (step_x // 2), width, step_x):
+            rows.paste(mark, (left, gap // 2 + row * step_y))
+    return rows
 
 
 def _stamped(frame: Image.Image, mark: Image.Image, corners: list[tuple[int, int]]) -> Image.Image:
-    made = frame.copy()
+    result = frame.copy()
     for left, top in corners:
         box = (left, top, min(left + mark.width, frame.width), min(top + mark.height, frame.height))
-        ground = frame.crop(box).convert("RGBA")
-        ground.alpha_composite(mark.crop((0, 0, *ground.size)))
-        made.paste(ground.convert(frame.mode), box)
-    return made
+        area = frame.crop(box).convert("RGBA")
+        area.alpha_composite(mark.crop((0, 0, *area.size)))
+        result.paste(area.convert(frame.mode), box)
+    return result

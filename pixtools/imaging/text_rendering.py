@@ -1,4 +1,4 @@
-"""Lines of text as pictures, in FiraGO: Latin, Greek, Cyrillic, Georgian, Arabic, Hebrew, Devanagari and Thai."""
+"""Draws lines of text in the font FiraGO: Latin, Greek, Cyrillic, Georgian, Arabic, Hebrew, Devanagari and Thai."""
 
 from __future__ import annotations
 
@@ -14,92 +14,100 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, features
 from pixtools.imaging.picture import Size
 
 Align = Literal["left", "center", "right"]
+"""How the lines of a text are aligned with each other."""
 
-_OUTLINE = 0.06  # of the font's size
-_REFERENCE = 1000  # a size to take the font's proportions at
-_SAMPLE = 32  # a size to look at single letters at
-_MOST_LINES = 10  # each takes time to measure
-_LIGHT = 140  # of 255: brighter letters get a dark outline
+_OUTLINE = 0.06  # width of the outline, as a share of the font size
+_METRICS_SIZE = 1000  # font size at which the line height is measured
+_GLYPH_SIZE = 32  # font size at which glyphs are tested
+_MAX_LINES = 10  # measuring a line takes time
+_LIGHT = 140  # luma from 0 to 255; lighter text gets a black outline, other text a white one
 _RIGHT_TO_LEFT = ("R", "AL")
 _SCRIPTS = "Latin, Greek, Cyrillic, Georgian, Arabic, Hebrew, Devanagari and Thai"
-_REMEMBERED = 256  # texts: a plan is checked where it is accepted and wherever it is claimed
+_CACHED_TEXTS = 256  # a plan is checked when it is accepted, and again whenever its job is claimed
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def line_size(text: str, height: float, most: Size) -> float:
-    """Return the size of the font whose lines are `height` pixels high; a smaller one where text goes beyond `most`.
+@lru_cache(maxsize=_CACHED_TEXTS)
+def line_size(text: str, height: float, max_size: Size) -> float:
+    """Return the font size at which a line is `height` pixels high, or a smaller one, so that `text` fits `max_size`.
 
-    Below 1, where nothing can be seen, it is no longer looked for.
+    A result below 1 means that the text does not fit at any visible size.
     """
     size = height / _line_height()
     while size >= 1:
-        width, depth = _extent(text, size)
-        if width <= most[0] and depth <= most[1]:
+        text_width, text_height = _extent(text, size)
+        if text_width <= max_size[0] and text_height <= max_size[1]:
             break
-        size *= min(most[0] / width, most[1] / depth, 0.98)  # hinting rounds: one step may not be enough
+        # Hinting rounds the width of letters, so one step may not be enough: each is at least two percent.
+        size *= min(max_size[0] / text_width, max_size[1] / text_height, 0.98)
     return size
 
 
 def line_height(size: float) -> float:
-    """Return how many pixels high a line in a font of `size` is."""
+    """Return the height of a line in pixels at a font size."""
     return size * _line_height()
 
 
-def letters(text: str, size: float, color: str, align: Align) -> Image.Image:
-    """Return RGBA: the text in `color` within a thin outline that tells it from any ground, cut to its ink."""
+def render_text(text: str, size: float, color: str, align: Align) -> Image.Image:
+    """Draw a text that `unwritable` accepts. Returns RGBA, cut to the visible pixels.
+
+    `size` is the font size in pixels and `color` is `#rrggbb`. A thin black or white outline makes the text readable
+    on any background.
+    """
     lines = _placed(text, size, align)
     left, top, right, bottom = _box(lines, size)
-    ink = ImageColor.getrgb(color)[:3]
-    edge = (0, 0, 0) if ImageColor.getcolor(color, "L") > _LIGHT else (255, 255, 255)  # type: ignore[operator]
+    text_color = ImageColor.getrgb(color)[:3]
+    outline_color = (0, 0, 0) if ImageColor.getcolor(color, "L") > _LIGHT else (255, 255, 255)  # type: ignore[operator]
 
     def drawn(fill: tuple[int, ...], stroke: float) -> Image.Image:
-        # Coverage by itself, then colour: drawn on transparent pixels, edges would mix with the black below them.
-        cover = Image.new("L", (right - left, bottom - top))
-        canvas, font = ImageDraw.Draw(cover), _font(size)
+        # Draw the coverage first and use it as alpha: on transparent black, edges would become darker.
+        coverage = Image.new("L", (right - left, bottom - top))
+        canvas, font = ImageDraw.Draw(coverage), _font(size)
         for x, y, line in lines:
             canvas.text((x - left, y - top), line, 255, font, stroke_width=stroke)
-        layer = Image.new("RGBA", cover.size, fill)
-        layer.putalpha(cover)
+        layer = Image.new("RGBA", coverage.size, fill)
+        layer.putalpha(coverage)
         return layer
 
-    whole = drawn(edge, size * _OUTLINE)
-    whole.alpha_composite(drawn(ink, 0))
-    return whole.crop(whole.getbbox())
+    result = drawn(outline_color, size * _OUTLINE)
+    result.alpha_composite(drawn(text_color, 0))
+    return result.crop(result.getbbox())
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_CACHED_TEXTS)
 def unwritable(text: str) -> str | None:
-    """Say what keeps a text from being written, with the remedy; None where nothing does."""
+    """Return why a text cannot be drawn, with the remedy; None if it can.
+
+    The reason continues a sentence that begins with "text": "has more than 10 lines; leave some out".
+    """
     for char in text:
         if char != "\n" and unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"):
             return f"has the control character {_named(char)}; leave it out"
-    if text.count("\n") >= _MOST_LINES:
-        return f"has more than {_MOST_LINES} lines; leave some out"
-    if (lacking := _lacking(text)) is not None:
-        return f"has {_named(lacking)}, which the font lacks; it has {_SCRIPTS}"
-    if not _shows(text):
+    if text.count("\n") >= _MAX_LINES:
+        return f"has more than {_MAX_LINES} lines; leave some out"
+    if (missing := _missing_glyph(text)) is not None:
+        return f"has {_named(missing)}, which the font lacks; it has {_SCRIPTS}"
+    if not _is_visible(text):
         return "shows nothing; write some letters"
     if not features.check("raqm") and any(map(_needs_shaping, text)):
-        # Without it Pillow would set letters apart and backwards.
-        return "needs FriBiDi to be set right; install it (libfribidi0) where the service runs"
+        # Without FriBiDi, Pillow draws letters unconnected and in the wrong order.
+        return "needs FriBiDi, which the service lacks; install it there (libfribidi0)"
     return None
 
 
-def _lacking(text: str) -> str | None:
+def _missing_glyph(text: str) -> str | None:
     """Return the first character that the font lacks."""
-    return next((char for char in dict.fromkeys(text) if not char.isspace() and not _has(char)), None)
+    return next((char for char in dict.fromkeys(text) if not char.isspace() and not _has_glyph(char)), None)
 
 
 @lru_cache(maxsize=4096)
-def _has(char: str) -> bool:
-    """Whether the font has more for a character than its sign for what it lacks."""
-    font = _font(_SAMPLE, ImageFont.Layout.BASIC)
-    return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))  # no character, and never one
+def _has_glyph(char: str) -> bool:
+    """Return whether the font draws a character in another way than a missing one."""
+    font = _font(_GLYPH_SIZE, ImageFont.Layout.BASIC)
+    return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))  # U+FFFF is never a character
 
 
-def _shows(text: str) -> bool:
-    """Whether there is any ink."""
-    font = _font(_SAMPLE)
+def _is_visible(text: str) -> bool:
+    font = _font(_GLYPH_SIZE)
     return any(font.getmask(line).getbbox() for line in text.split("\n"))
 
 
@@ -108,17 +116,19 @@ def _needs_shaping(char: str) -> bool:
 
 
 def _named(char: str) -> str:
-    shown = f"{char!r}" if char.isprintable() else ""
-    return f"{shown} (U+{ord(char):04X} {unicodedata.name(char, '')}".strip() + ")"
+    """Return a character in quotation marks if it is printable, with its code point and name."""
+    quoted = f"{char!r}" if char.isprintable() else ""
+    return f"{quoted} (U+{ord(char):04X} {unicodedata.name(char, '')}".strip() + ")"
 
 
 def _extent(text: str, size: float) -> Size:
+    """Return width and height of a text in pixels, with its outline."""
     left, top, right, bottom = _box(_placed(text, size, "left"), size)
     return right - left, bottom - top
 
 
 def _placed(text: str, size: float, align: Align) -> list[tuple[float, float, str]]:
-    """Return x, y and content of each line: where Pillow puts them depends on their outline."""
+    """Return x, y and content of each line. Pillow would place the lines by the width of their outline."""
     font, lines = _font(size), text.split("\n")
     widths = [font.getlength(line) for line in lines]
     share = {"left": 0.0, "center": 0.5, "right": 1.0}[align]
@@ -129,26 +139,26 @@ def _placed(text: str, size: float, align: Align) -> list[tuple[float, float, st
 
 
 def _box(lines: list[tuple[float, float, str]], size: float) -> tuple[int, int, int, int]:
-    """Return what the ink of lines covers, outline included, about the point from which they are placed."""
+    """Return left, top, right and bottom of the area that the lines cover, with their outlines."""
     canvas, font = ImageDraw.Draw(Image.new("L", (1, 1))), _font(size)
     boxes = [canvas.textbbox((x, y), line, font, stroke_width=size * _OUTLINE) for x, y, line in lines]
     left, top, right, bottom = zip(*boxes, strict=True)
-    # One pixel more: of broken strokes Pillow says less than it draws.
+    # One pixel more on each side: for outlines of fractional width, Pillow draws more than it reports.
     return math.floor(min(left)) - 1, math.floor(min(top)) - 1, math.ceil(max(right)) + 1, math.ceil(max(bottom)) + 1
 
 
 @cache
 def _line_height() -> float:
-    """Return the height of a line over the size of the font."""
-    return sum(_font(_REFERENCE).getmetrics()) / _REFERENCE
+    """Return the height of a line divided by the font size."""
+    return sum(_font(_METRICS_SIZE).getmetrics()) / _METRICS_SIZE
 
 
 def _font(size: float, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
-    # One for each use: FreeType's faces are not for two threads.
-    return ImageFont.truetype(io.BytesIO(_file()), size, layout_engine=layout)
+    # A new object for each use, because a FreeType face must not be used by two threads.
+    return ImageFont.truetype(io.BytesIO(_font_file()), size, layout_engine=layout)
 
 
 @cache
-def _file() -> bytes:
-    found: bytes = pymupdf_fonts.myfont("figo")
-    return found
+def _font_file() -> bytes:
+    data: bytes = pymupdf_fonts.myfont("figo")
+    return data

@@ -1,7 +1,7 @@
-"""The directories of tags that TIFF and EXIF are made of (TIFF 6.0, section 2; Exif 3.0, section 4.6), as raw bytes.
+"""Reads and writes the tag directories of TIFF and EXIF (TIFF 6.0, section 2; Exif 3.0, section 4.6).
 
-Values are moved as they are, so that nonsense in them harms nobody; only `Tags.value` looks into them. What is of no
-known type, or does not lie in the file, is as good as absent; nothing here but `check` raises.
+Values are copied as raw bytes, so that invalid ones do no harm; only `Tags.value` interprets them. Entries of an
+unknown type, and entries whose value lies outside the file, are ignored. Only `check_tags` raises errors.
 """
 
 from __future__ import annotations
@@ -15,49 +15,56 @@ from typing import IO, Literal
 from pixtools.errors import CorruptImage
 
 EXIF, GPS = 0x8769, 0x8825
-"""Tags of the main directory: where the other two begin."""
+"""Tags of the main directory that hold the offsets of the Exif and the GPS directory."""
 
 INTEROP = 0xA005
-"""A tag of the Exif directory: where one begins that says in which colours its file is, and nothing else."""
+"""Tag of the Exif directory that holds the offset of the interoperability directory, which declares a colour space."""
 
 MAKER_NOTE = 0x927C
+"""Tag of the Exif directory: data in the format of the camera's maker."""
 
 BYTE_ORDERS: dict[bytes, Literal["<", ">"]] = {b"II*\0": "<", b"MM\0*": ">"}
+"""Byte order for `struct`, by the first four bytes of a TIFF structure."""
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
-"""Bytes that one value of each type takes; 129 is the UTF-8 of Exif 3.0."""
+"""Bytes of one value, by type; type 129 is the UTF-8 of Exif 3.0."""
 
 _NUMBERS = {1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 13: "I"}
 
-_FRACTIONS, _MOST_FRACTIONS = (5, 10), 1_000
+_FRACTIONS, _MAX_FRACTIONS = (5, 10), 1_000
 
 _LONG = 4
-_INLINE = 4  # a value of no more bytes stands in its entry
+_INLINE = 4  # values up to this many bytes are stored in their entry
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TagEntry:
+    """One entry of a directory, its value as raw bytes."""
+
     type: int
     count: int
     value: bytes | memoryview  # in the byte order of its file
-    at: int = 0  # where in its file the value began
+    offset: int = 0  # of the value in its file
 
 
-Directory = dict[int, Entry]
+Directory = dict[int, TagEntry]
+"""Entries by tag."""
+
 Value = str | bytes | tuple[float, ...]
+"""An interpreted value: text, bytes or numbers."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """The directories of one picture; those of its thumbnail and of its colours (R98, R03) are left out."""
+    """The directories of one picture, without those of its thumbnail and of its colour space (R98, R03)."""
 
     order: Literal["<", ">"]
     main: Directory
     exif: Directory = field(default_factory=dict)
     gps: Directory = field(default_factory=dict)
 
-    def value(self, entry: Entry) -> Value:
-        """Return what an entry says: text, bytes, or numbers, of which those that are none (1/0) are NaN."""
+    def value(self, entry: TagEntry) -> Value:
+        """Interpret the value of an entry as text, bytes or numbers. A fraction with denominator 0 becomes NaN."""
         raw = bytes(entry.value)
         match entry.type:
             case 2 | 129:
@@ -65,46 +72,51 @@ class Tags:
             case 7:
                 return raw
             case 5 | 10:
-                parts = struct.unpack(f"{self.order}{2 * entry.count}{_NUMBERS[entry.type]}", raw)
-                pairs = zip(parts[::2], parts[1::2], strict=True)
-                return tuple(over / under if under else math.nan for over, under in pairs)
-            case kind:
-                return struct.unpack(f"{self.order}{entry.count}{_NUMBERS[kind]}", raw)
+                integers = struct.unpack(f"{self.order}{2 * entry.count}{_NUMBERS[entry.type]}", raw)
+                fractions = zip(integers[::2], integers[1::2], strict=True)
+                return tuple(
+                    numerator / denominator if denominator else math.nan for numerator, denominator in fractions
+                )
+            case number_type:
+                return struct.unpack(f"{self.order}{entry.count}{_NUMBERS[number_type]}", raw)
 
-    def number(self, value: int) -> Entry:
-        return Entry(_LONG, 1, struct.pack(self.order + "I", value))
+    def number(self, value: int) -> TagEntry:
+        """Return an entry of one unsigned 32-bit number."""
+        return TagEntry(_LONG, 1, struct.pack(self.order + "I", value))
 
     def to_bytes(self) -> bytes:
-        """Return the tags as a TIFF structure, empty where there are none.
+        """Return the tags as a TIFF structure; no bytes if there are no tags.
 
-        A maker's note stands where it stood: most refer to their own insides by offsets from the very beginning.
+        A maker's note keeps its offset, because most notes contain offsets that count from the start of the structure.
         """
         body = bytearray(8)
         note = self.exif.get(MAKER_NOTE)
         if note is not None:
-            body += bytes(max(0, note.at - len(body)))
+            body += bytes(max(0, note.offset - len(body)))
             body += note.value
             body += bytes(len(body) % 2)
-        below = {tag: directory for tag, directory in ((EXIF, self.exif), (GPS, self.gps)) if directory}
-        if not self.main and not below:
+        children = {tag: directory for tag, directory in ((EXIF, self.exif), (GPS, self.gps)) if directory}
+        if not self.main and not children:
             return b""
-        start = self._put(body, self.main, below, note)
+        start = self._append(body, self.main, children, note)
         struct.pack_into(self.order + "2sHI", body, 0, b"II" if self.order == "<" else b"MM", 42, start)
         return bytes(body)
 
-    def _put(self, body: bytearray, directory: Directory, below: dict[int, Directory], note: Entry | None) -> int:
-        """Append a directory and those below it, and return where it begins."""
+    def _append(
+        self, body: bytearray, directory: Directory, children: dict[int, Directory], note: TagEntry | None
+    ) -> int:
+        """Append a directory and its children, by the tags that point to them. Return the offset of the directory."""
         start = len(body)
-        entries = directory | {tag: self.number(0) for tag in below}
-        body += bytes(2 + 12 * len(entries) + 4)  # the last four: that no other follows
+        entries = directory | {tag: self.number(0) for tag in children}
+        body += bytes(2 + 12 * len(entries) + 4)  # the last four bytes: no directory follows
         struct.pack_into(self.order + "H", body, start, len(entries))
         for place, (tag, entry) in enumerate(sorted(entries.items())):
-            if tag in below:
-                value = struct.pack(self.order + "I", self._put(body, below[tag], {}, note))
+            if tag in children:
+                value = struct.pack(self.order + "I", self._append(body, children[tag], {}, note))
             elif len(entry.value) <= _INLINE:
                 value = bytes(entry.value)
             elif entry is note:
-                value = struct.pack(self.order + "I", max(8, note.at))
+                value = struct.pack(self.order + "I", max(8, note.offset))
             else:
                 value = struct.pack(self.order + "I", len(body))
                 body += entry.value
@@ -114,41 +126,43 @@ class Tags:
 
 
 def parse(data: bytes) -> Tags | None:
-    """Return the tags of a TIFF structure, or None for what is none. No value is copied."""
+    """Return the tags of a TIFF structure, or None if `data` are no such structure. No value is copied."""
     order = BYTE_ORDERS.get(data[:4])
     if order is None or len(data) < 8:  # noqa: PLR2004
         return None
     whole = memoryview(data)
     main = _directory(whole, order, struct.unpack_from(order + "I", data, 4)[0])
-    exif = _below(whole, order, main, EXIF)
-    gps = _below(whole, order, main, GPS)
+    exif = _child(whole, order, main, EXIF)
+    gps = _child(whole, order, main, GPS)
     return Tags(order, without(main, (EXIF, GPS)), without(exif, (INTEROP,)), gps)
 
 
-def check(file: IO[bytes]) -> None:
-    """Raise CorruptImage where a tag of the first picture has more fractions than any needs.
+def check_tags(file: IO[bytes]) -> None:
+    """Raise CorruptImage if a tag of the first picture in a TIFF has more fractions than any picture needs.
 
-    Pillow makes an object of each as it opens a TIFF. The file is left at its end.
+    Pillow creates an object for each fraction when it opens a TIFF. The file is left at its end.
     """
     tags = parse(file.read())
     for tag, entry in tags.main.items() if tags else ():
-        if entry.type in _FRACTIONS and entry.count > _MOST_FRACTIONS:
+        if entry.type in _FRACTIONS and entry.count > _MAX_FRACTIONS:
             raise CorruptImage(
-                f"Its tag {tag} holds more than {_MOST_FRACTIONS:,} fractions, which no picture needs. "
-                "Open it in an editor and export it anew."
+                f"Tag {tag} of the TIFF has more than {_MAX_FRACTIONS:,} fractions, which no picture needs. "
+                "Open it in an image editor and export it again."
             )
 
 
 def without(directory: Directory, tags: Iterable[int]) -> Directory:
+    """Return a directory without these tags."""
     return {tag: entry for tag, entry in directory.items() if tag not in tags}
 
 
 def only(directory: Directory, tags: Iterable[int]) -> Directory:
+    """Return a directory with these tags alone."""
     return {tag: entry for tag, entry in directory.items() if tag in tags}
 
 
 def text(raw: bytes) -> str:
-    """Return text up to its NUL: ASCII by the standard, in fact UTF-8 or what was common where it was written."""
+    """Decode text up to the first NUL. The standard allows only ASCII, but files contain UTF-8 and Latin-1 too."""
     raw = raw.split(b"\0", 1)[0]
     try:
         return raw.decode().strip()
@@ -156,24 +170,27 @@ def text(raw: bytes) -> str:
         return raw.decode("latin-1").strip()
 
 
-def _below(data: memoryview, order: str, directory: Directory, pointer: int) -> Directory:
+def _child(data: memoryview, order: str, directory: Directory, pointer: int) -> Directory:
     entry = directory.get(pointer)
     if entry is None or len(entry.value) != _INLINE:
         return {}
     return _directory(data, order, struct.unpack(order + "I", entry.value)[0])
 
 
-def _directory(data: memoryview, order: str, at: int) -> Directory:
-    found: Directory = {}
-    if at > len(data) - 2:
-        return found
-    (entries,) = struct.unpack_from(order + "H", data, at)
-    room = len(data)  # a thousand entries that share one megabyte are a bomb
-    for start in range(at + 2, min(at + 2 + 12 * entries, len(data) - 11), 12):
-        tag, kind, count, value = struct.unpack_from(order + "HHI4s", data, start)
-        size = _SIZES.get(kind, 0) * count
-        where = start + 8 if size <= _INLINE else struct.unpack(order + "I", value)[0]
-        if 0 < size <= min(room, len(data) - where) and tag not in found:
-            found[tag] = Entry(kind, count, data[where : where + size], where)
-            room -= size
-    return found
+def _directory(data: memoryview, order: str, offset: int) -> Directory:
+    """Read the directory at `offset`. Ignore entries that are invalid, and the further entries of a tag."""
+    directory: Directory = {}
+    if offset > len(data) - 2:
+        return directory
+    (entries,) = struct.unpack_from(order + "H", data, offset)
+    # The values together may not exceed the data. Otherwise a thousand entries could share one megabyte, and `to_bytes`
+    # would write it a thousand times.
+    bytes_left = len(data)
+    for start in range(offset + 2, min(offset + 2 + 12 * entries, len(data) - 11), 12):
+        tag, value_type, count, value = struct.unpack_from(order + "HHI4s", data, start)
+        size = _SIZES.get(value_type, 0) * count
+        value_offset = start + 8 if size <= _INLINE else struct.unpack(order + "I", value)[0]
+        if 0 < size <= min(bytes_left, len(data) - value_offset) and tag not in directory:
+            directory[tag] = TagEntry(value_type, count, data[value_offset : value_offset + size], value_offset)
+            bytes_left -= size
+    return directory

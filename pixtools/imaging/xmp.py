@@ -1,4 +1,4 @@
-"""XMP (ISO 16684): properties of a picture as RDF in XML."""
+"""Reads XMP (ISO 16684): properties of a picture as RDF in XML."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from defusedxml import ElementTree
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
-_DEPTH = 6  # a history of structures has three
+_MAX_DEPTH = 6  # an editing history, which consists of structures, has three levels
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def properties(xmp: bytes) -> dict[str, Any]:
-    """Return the properties by plain names: text, lists of it, or structures of it.
+    """Return the properties by plain name: each is a text, a list or a structure, a dictionary of properties.
 
-    Of two properties that differ by their namespace alone the first counts, of a text in several languages the
-    default. Raises nothing: XMP that is broken, defines entities or is nested beyond reason says nothing.
+    If two properties differ only in their namespaces, the first one is returned. Of a text in several languages the
+    default is returned. Raises nothing: there are no properties if the XML is damaged or has a document type, and
+    values that are nested too deeply are left out.
     """
     try:
         root = ElementTree.fromstring(xmp, forbid_dtd=True)
@@ -37,32 +39,41 @@ def plain_name(name: str) -> str:
 
 
 def _structure(element: Element, depth: int) -> dict[str, Any]:
-    told = [(name, value.strip()) for name, value in element.attrib.items() if _is_property(name)]
-    told += [(child.tag, _value(child, depth + 1)) for child in element]
-    found: dict[str, Any] = {}
-    for name, value in told:
-        if value not in (None, "", [], {}):
-            found.setdefault(plain_name(name), value)
-    return found
+    """Return the properties in the attributes and children of an element, without empty ones."""
+    members = [(name, value.strip()) for name, value in element.attrib.items() if _is_property(name)]
+    members += [(child.tag, _value(child, depth + 1)) for child in element]
+    structure: dict[str, Any] = {}
+    for name, value in members:
+        if value not in _EMPTY:
+            structure.setdefault(plain_name(name), value)
+    return structure
 
 
-def _is_property(name: str) -> bool:
-    return not name.startswith(_RDF) and name != _LANGUAGE
+def _is_property(attribute: str) -> bool:
+    return not attribute.startswith(_RDF) and attribute != _LANGUAGE
 
 
 def _value(element: Element, depth: int) -> Any:
-    if depth > _DEPTH:
+    """Return the value of a property, None below the greatest depth. The first child decides on the kind of value."""
+    if depth > _MAX_DEPTH:
         return None
-    kind = element[0].tag if len(element) else None
-    if kind == _RDF + "Alt":
-        choices = sorted(element[0], key=lambda item: item.get(_LANGUAGE) != "x-default")
-        return _value(choices[0], depth + 1) if choices else None
-    if kind in (_RDF + "Bag", _RDF + "Seq"):
-        items = [_value(item, depth + 1) for item in element[0]]
-        return [item for item in items if item not in (None, "", [], {})]
-    if kind == _RDF + "Description":
-        return _structure(element[0], depth + 1)
-    if kind is not None or any(map(_is_property, element.attrib)):
-        return _structure(element, depth + 1)
+    if len(element) == 0:
+        return _structure(element, depth + 1) if any(map(_is_property, element.attrib)) else _simple_value(element)
+    child = element[0]
+    if child.tag == _RDF + "Alt":
+        return _default(child, depth)
+    if child.tag in (_RDF + "Bag", _RDF + "Seq"):
+        return [value for item in child if (value := _value(item, depth + 1)) not in _EMPTY]
+    return _structure(child if child.tag == _RDF + "Description" else element, depth + 1)
+
+
+def _simple_value(element: Element) -> str:
+    """Return the text of an element, or the URI that it refers to."""
     resource: str | None = element.get(_RDF + "resource")
     return resource or (element.text or "").strip()
+
+
+def _default(alternatives: Element, depth: int) -> Any:
+    """Return the value in the default language, or the first one."""
+    items = sorted(alternatives, key=lambda item: item.get(_LANGUAGE) != "x-default")
+    return _value(items[0], depth + 1) if items else None

@@ -1,0 +1,1 @@
+"""Jobs as plain data, without SQL: records, views, submissions and outcomes."""

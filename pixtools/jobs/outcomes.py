@@ -1,4 +1,4 @@
-"""What came of a step: plain data that travels from converters to the dispatcher and into the job store."""
+"""Outcomes of steps: plain data that travels from converters to the dispatcher and into the job store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixtools.errors import PixToolsError
 
 @dataclass(frozen=True)
 class Stored:
-    """An artifact that is in object storage under `blob_key`, before anything refers to it."""
+    """An artifact whose blob is in object storage. No record refers to it yet."""
 
     step_key: str
     blob_key: str
@@ -20,25 +20,27 @@ class Stored:
     sha256: str
     width: int | None = None
     height: int | None = None
-    result: dict[str, Any] | None = None  # what an inspector answers inline
+    result: dict[str, Any] | None = None  # the JSON result of an operation that describes its input
 
 
 @dataclass(frozen=True)
-class Began:
+class Started:
+    """A converter or a denoiser began with the step."""
+
     step: str
 
 
 @dataclass(frozen=True)
 class Cached:
-    """The same work was done before, or nobody needs the step's pixels any more: nothing runs."""
+    """The step does not run: its artifact exists already, or no other step needs its pixels (then without an id)."""
 
     step: str
     artifact_id: uuid.UUID | None
 
 
 @dataclass(frozen=True)
-class Done:
-    """The step has its result; `stored` is None where its pixels only passed on."""
+class Succeeded:
+    """The step has its result. `stored` is None if the result is only the pixels that other steps read."""
 
     step: str
     stored: Stored | None
@@ -47,6 +49,8 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
+    """A try of the step failed with an error. Whether it is tried again depends on the error."""
+
     step: str
     error: PixToolsError
     run_ms: int = 0
@@ -54,9 +58,9 @@ class Failed:
 
 @dataclass(frozen=True)
 class Crashed:
-    """The process that ran the step died under it."""
+    """The process that ran the step died."""
 
     step: str
 
 
-Outcome = Began | Cached | Done | Failed | Crashed
+Outcome = Started | Cached | Succeeded | Failed | Crashed

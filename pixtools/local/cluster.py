@@ -1,4 +1,4 @@
-"""A Ray cluster as `pixtools up` meets it: by its dashboard's REST API, be it ours or not."""
+"""A client of the REST API of a Ray dashboard: it deploys the application and reads its state."""
 
 from __future__ import annotations
 
@@ -15,25 +15,33 @@ from pixtools.local.local_error import LocalError
 
 @dataclass(frozen=True)
 class Cluster:
+    """A Ray cluster, whether or not `pixtools up` started it."""
+
     dashboard_url: str
     token: str | None = field(repr=False)
 
     @property
     def host(self) -> str:
+        """The host of the dashboard."""
         return urlsplit(self.dashboard_url).hostname or ""
 
     @property
-    def is_here(self) -> bool:
+    def is_on_this_machine(self) -> bool:
+        """Whether the dashboard has a loopback address."""
         return self.host in {"127.0.0.1", "localhost", "::1"}
 
     def answers(self) -> bool:
+        """Return whether the dashboard answers and accepts the token."""
         try:
             return self._call("GET", "/api/version").is_success
         except httpx.TransportError:
             return False
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """Make `config` what Serve is to run; it does not run yet when this returns."""
+        """Give Ray Serve its configuration. The deployment only begins; it is not complete when this returns.
+
+        Raises LocalError if the dashboard does not answer or refuses `config`.
+        """
         try:
             response = self._call("PUT", "/api/serve/applications/", json=config)
         except httpx.TransportError as error:
@@ -42,13 +50,13 @@ class Cluster:
             raise LocalError(f"Ray Serve refuses the deployment (status {response.status_code}): {response.text}")
 
     def applications(self) -> dict[str, dict[str, Any]]:
-        """Return Serve's account of each application by its name; none while the dashboard is busy."""
+        """Return what Serve reports about each application, by name. Empty while the dashboard does not answer."""
         try:
             response = self._call("GET", "/api/serve/applications/")
         except httpx.TransportError:
             return {}
-        found: dict[str, dict[str, Any]] = response.json()["applications"] if response.is_success else {}
-        return found
+        applications: dict[str, dict[str, Any]] = response.json()["applications"] if response.is_success else {}
+        return applications
 
     def _call(self, method: str, path: str, json: dict[str, Any] | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -56,7 +64,11 @@ class Cluster:
 
 
 def at(ray_address: str, dashboard_port: int) -> Cluster:
-    """Return the cluster at a `RAY_ADDRESS`: its dashboard is that, or at `dashboard_port` of its host."""
+    """Return the cluster at a `RAY_ADDRESS`.
+
+    An http or https address is the dashboard itself. For any other address, the dashboard is at `dashboard_port` of the
+    same host.
+    """
     if ray_address.startswith(("http://", "https://")):
         return Cluster(ray_address.rstrip("/"), _token())
     host = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}").hostname
@@ -64,7 +76,7 @@ def at(ray_address: str, dashboard_port: int) -> Cluster:
 
 
 def _token() -> str | None:
-    """Look where Ray itself looks for the token of a cluster."""
+    """Read the token of a cluster from the places where Ray itself looks for it."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -1,4 +1,4 @@
-"""The Serve application: put on a cluster and awaited until it answers."""
+"""The Serve application: its configuration, and waiting until it runs on a cluster."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pixtools.local.cluster import Cluster
 
 
-_TO_SAY_WHY = 2  # Serve may report that a deployment failed before it reports why
+_REASON_DELAY_S = 2  # Serve may report a failed deployment before it reports the reason
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the Serve configuration at `path`."""
+    """Read the Serve configuration at `path`. Raises LocalError if it cannot be read."""
     try:
         config: dict[str, Any] = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
@@ -30,11 +30,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def listening_on(config: dict[str, Any], host: str, port: int) -> dict[str, Any]:
+    """Return `config` with another address for Serve's HTTP proxy."""
     return config | {"http_options": config.get("http_options", {}) | {"host": host, "port": port}}
 
 
 def with_environment(config: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
-    """Give every application `env`, for a cluster that does not inherit ours."""
+    """Return `config` with `env` added to every application, for a cluster that does not inherit our environment."""
     applications = []
     for application in config["applications"]:
         runtime_env = application.get("runtime_env", {})
@@ -44,25 +45,29 @@ def with_environment(config: dict[str, Any], env: Mapping[str, str]) -> dict[str
 
 
 def page_url(config: dict[str, Any], host: str) -> str:
-    """Return where `host` serves the page under this configuration."""
+    """Return the URL of the page if Serve runs on `host` with this configuration."""
     return f"http://{host}:{config.get('http_options', {}).get('port', 8000)}"
 
 
-def wait_until_running(cluster: Cluster, check: Callable[[], None], patience: float = 300) -> None:
-    """Return when every application runs; `check` raises if a server has ended."""
-    deadline = time.monotonic() + patience
+def wait_until_running(cluster: Cluster, check: Callable[[], None], timeout: float = 300) -> None:
+    """Wait until every application runs, for up to `timeout` seconds.
+
+    `check` is called again and again, and raises LocalError if a server has ended. Raises LocalError, with Serve's
+    reason, if an application fails or does not run in time.
+    """
+    deadline = time.monotonic() + timeout
     while not _all_run(cluster):
         check()
         if time.monotonic() > deadline:
             states = ", ".join(f"{name} is {app['status']}" for name, app in cluster.applications().items())
-            raise LocalError(f"The service did not run within {patience:.0f} s: {states or 'not deployed'}")
+            raise LocalError(f"The service did not run within {timeout:.0f} s: {states or 'not deployed'}")
         time.sleep(0.2)
 
 
 def _all_run(cluster: Cluster) -> bool:
     applications = cluster.applications()
     if any(_failed(application) for application in applications.values()):
-        time.sleep(_TO_SAY_WHY)
+        time.sleep(_REASON_DELAY_S)
         raise LocalError("\n".join(_reasons(cluster.applications())))
     return bool(applications) and all(application["status"] == "RUNNING" for application in applications.values())
 
@@ -74,13 +79,13 @@ def _failed(application: dict[str, Any]) -> bool:
 def _reasons(applications: dict[str, dict[str, Any]]) -> list[str]:
     lines = ["The service could not be deployed:"]
     for name, application in applications.items():
-        messages = [part["message"] for part in application["deployments"].values()]
+        messages = [deployment["message"] for deployment in application["deployments"].values()]
         lines += [f"{name} is {application['status']}: {application['message']}", *messages]
     return lines
 
 
-def missing(page: str) -> str | None:
-    """Return what keeps the service from accepting jobs, if anything does."""
+def obstacle(page: str) -> str | None:
+    """Ask the service at the URL `page` whether it accepts jobs. Return the reason if it does not, else None."""
     try:
         answer = httpx.get(f"{page}/api/readyz", timeout=30, trust_env=False)
     except httpx.TransportError as error:

@@ -1,4 +1,4 @@
-"""The folder of one local service: its data, secrets and logs, and the lock that keeps a second one out."""
+"""The home: a folder with the data, secrets and logs of one local service, and a lock against a second launcher."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 
 class Home:
+    """The folder of one local service. It is created if it is missing. Raises LocalError if it cannot be used."""
+
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         try:
-            self._make()
+            self._create()
         except OSError as error:
             raise LocalError(
                 f"Cannot use {self.path} ({error.strerror}): choose another folder with PIXTOOLS_HOME"
@@ -28,18 +30,20 @@ class Home:
 
     @property
     def digest(self) -> str:
-        """A short name for this home where the home's own path is too long or closed."""
+        """A short name of this home, for paths that must be short or that lie outside the home."""
         return hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
 
     @property
     def logs(self) -> Path:
+        """The folder of the servers' logs."""
         return self.path / "logs"
 
     def secret_path(self, name: str) -> Path:
+        """Return the path of a secret's file."""
         return self.path / "secrets" / name
 
     def secret(self, name: str) -> str:
-        """Return the secret of this name; it is made the first time and stays the same from then on."""
+        """Return the secret `name`: 48 random hexadecimal digits, which are created at the first call and then kept."""
         path = self.secret_path(name)
         if not path.exists():
             # Renamed into place, so that a crash never leaves an empty secret.
@@ -52,7 +56,10 @@ class Home:
 
     @contextmanager
     def locked(self, page_url: str) -> Iterator[None]:
-        """Hold this home until this process and all that it forked have let go; raise LocalError if taken."""
+        """Hold the lock of this home. Raises LocalError if another launcher holds it.
+
+        Forked processes hold the lock too, so it is free only after all of them have ended.
+        """
         with open(os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:  # noqa: PTH123
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,9 +70,10 @@ class Home:
             file.flush()
             yield
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         if not self.path.exists():
             self.path.mkdir(parents=True)
-            self.path.chmod(0o711)  # whatever the umask: Postgres, as nobody, must pass through to its data
+            # Independent of the umask: if we are root, Postgres runs as the `nobody` user and must reach its data.
+            self.path.chmod(0o711)
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.secret_path("").mkdir(mode=0o700, exist_ok=True)

@@ -1,5 +1,5 @@
-"""What goes wrong while the parts of one machine are started."""
+"""The error of the launcher: its message is shown to the user without a traceback."""
 
 
 class LocalError(Exception):
-    """A part of the local service cannot start or has ended; the message names the remedy."""
+    """A part of the local service cannot start, or has ended. The message names the remedy."""

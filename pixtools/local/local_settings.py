@@ -1,4 +1,4 @@
-"""What `pixtools up` reads from the environment: where its parts lie and which of them are yours."""
+"""The settings of `pixtools up`: the home, the ports, and the URLs of servers that it should not start."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ _EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 (compared with, never bound to by def
 
 
 class LocalSettings(BaseSettings):
-    """`PIXTOOLS_<NAME>` sets each, save `RAY_ADDRESS`. A part whose URL is given is used and not started."""
+    """What `pixtools up` reads from the environment.
+
+    `PIXTOOLS_<NAME>` sets each field, except that `RAY_ADDRESS` sets `ray_address`. A server whose URL is set is used
+    and not started. Raises ValidationError for a value that is not valid.
+    """
 
     model_config = SettingsConfigDict(env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True, validate_by_name=True)
 
     home: Path = Path(".pixtools")
-    host: str = "127.0.0.1"  # of what a browser meets: the page and the pictures in S3
+    host: str = "127.0.0.1"  # where the page and S3 listen; browsers use both
     port: int = Field(8000, ge=1, le=65535)
     dashboard_port: int = Field(8265, ge=1, le=65535)
     ray_client_port: int = Field(10001, ge=1, le=65535)
@@ -33,11 +37,12 @@ class LocalSettings(BaseSettings):
 
     @property
     def reachable_host(self) -> str:
-        """The address by which this machine itself reaches what listens on `host`."""
+        """The address under which this machine itself reaches a server that listens on `host`."""
         return "127.0.0.1" if self.host == _EVERY_INTERFACE else self.host
 
     @property
     def page_url(self) -> str:
+        """The URL of the page on this machine."""
         return f"http://{self.reachable_host}:{self.port}"
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Ports: which are free, and who wants those that are taken."""
+"""Ports: finds a free one, and checks before the start that the ports of the service are free."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ if TYPE_CHECKING:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now; another process may still take it before we do."""
+    """Return a loopback port that is free now. Another process may take it before the caller does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def check(settings: LocalSettings) -> None:
-    """Raise LocalError naming every port that we need and cannot have."""
+    """Raise LocalError, which names every port that the service needs and cannot use."""
     complaints = [
         f"  {host}:{port} for {use} ({why}): choose another with {variable}"
         for use, host, port, variable in _needed(settings)
         if (why := _obstacle(host, port))
     ]
     if complaints:
-        raise LocalError("\n".join(["PixTools needs ports that it cannot have:", *complaints]))
+        raise LocalError("\n".join(["PixTools needs ports that it cannot use:", *complaints]))
 
 
 def _needed(settings: LocalSettings) -> list[tuple[str, str, int, str]]:
+    """Return use, host, port and environment variable of each needed port."""
     needed = []
     if settings.s3_endpoint_url is None:
         needed.append(("pictures (S3)", settings.host, settings.s3_port, "PIXTOOLS_S3_PORT"))
@@ -44,7 +45,7 @@ def _needed(settings: LocalSettings) -> list[tuple[str, str, int, str]]:
 
 def _obstacle(host: str, port: int) -> str | None:
     with socket.socket() as probe:
-        # Without it the closed connections of a service that has just stopped would count as a listener.
+        # Without it, closed connections of a service that has just stopped make the port look taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

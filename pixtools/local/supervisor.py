@@ -1,7 +1,7 @@
-"""The outer process of `pixtools up`: it outlives the worker that it forks, and leaves nothing behind it.
+"""The outer process of `pixtools up`. It forks a worker, which starts the servers, and ends after all of them.
 
-The guard adopts every orphan below it, so a worker killed by SIGKILL cannot leak a server; the worker does
-the same and ends when the guard does, so neither can a killed guard.
+The supervisor adopts every orphan below it, so no server outlives a worker that was killed by SIGKILL. The worker
+adopts orphans too and ends when the supervisor ends, so no server outlives a supervisor that was killed.
 """
 
 from __future__ import annotations
@@ -18,65 +18,68 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-# Servers whose launcher was killed have been told by the kernel to stop: let Postgres write its checkpoint.
-_GRACE = 10
+# Seconds. If the worker was killed, the kernel has signalled its servers: this is Postgres' time for a checkpoint.
+_END_TIMEOUT_S = 10
 
 
 class Stop(BaseException):
-    """Raised in the worker by the first SIGINT or SIGTERM."""
+    """The worker received its first SIGINT or SIGTERM."""
 
 
 def run(work: Callable[[], int], parent: int | None) -> int:
-    """Run `work` in a process of its own; return its code when no descendant of ours is left.
+    """Call `work` in a forked process, and return its exit code after all descendants have ended.
 
-    An interrupt of `parent`, if given, is taken as ours.
+    If `parent` is given, an interrupt of that process counts as an interrupt of this one.
     """
     awaited = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes us ignore it
         awaited.add(signal.SIGHUP)
     adopt_orphans()
-    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)  # taken by sigwait, so none comes between two lines
-    guard = os.getpid()
+    # Blocked, so that they arrive only in sigtimedwait and cannot interrupt other lines.
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    supervisor = os.getpid()
     worker = os.fork()
     if worker == 0:
-        _be_worker(work, guard, awaited)
+        _run_worker(work, supervisor, awaited)
     code = _watch(worker, awaited, parent)
-    end_descendants(_GRACE)
+    end_descendants(_END_TIMEOUT_S)
     if code < 0:
-        sys.stderr.write(f"The launcher was killed by signal {-code}; its servers have ended too.\n")
+        sys.stderr.write(f"The launcher was killed by signal {-code}. Its servers have ended too.\n")
         return 128 - code
     return code
 
 
 def _watch(worker: int, awaited: set[signal.Signals], parent: int | None) -> int:
-    """Pass signals on until the worker ends."""
+    """Pass signals on to the worker until it ends; return its exit code."""
     if parent is not None and not _catches_interrupts(parent):
-        parent = None  # then it never does, and an interrupt changes nothing that we could see
+        parent = None  # an interrupt of such a parent changes nothing that we can see
     while True:
-        came = signal.sigtimedwait(awaited, 1)
-        if came is None:
-            # make, when it alone is interrupted and not its group, gives up its handler and waits for us.
+        received = signal.sigtimedwait(awaited, 1)
+        if received is None:
+            # If only make is interrupted, and not its process group, make removes its handler and waits for us.
             if parent is not None and not _catches_interrupts(parent):
                 parent = None
                 os.kill(worker, signal.SIGINT)
-        elif came.si_signo != signal.SIGCHLD:
-            parent = None  # a terminal interrupts make too: that is the same Ctrl-C, not a second one
-            os.kill(worker, signal.SIGINT if came.si_signo == signal.SIGINT else signal.SIGTERM)
+        elif received.si_signo != signal.SIGCHLD:
+            # A terminal sends the same Ctrl-C to make. It must not count as a second one.
+            parent = None
+            os.kill(worker, signal.SIGINT if received.si_signo == signal.SIGINT else signal.SIGTERM)
         elif (code := _reap(worker)) is not None:
             return code
 
 
 def _catches_interrupts(pid: int) -> bool:
+    """Return whether the process has a handler for SIGINT."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has ended, which the kernel tells us
+    except OSError:  # it has ended; the kernel signals that to us separately
         return True
     (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def _reap(worker: int) -> int | None:
-    """Bury every child that has ended, adopted ones too; return the worker's code if it is among them."""
+    """Collect every child that has ended, adopted ones too. Return the worker's exit code if it has ended."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == worker:
@@ -85,19 +88,20 @@ def _reap(worker: int) -> int | None:
             return None
 
 
-def _be_worker(work: Callable[[], int], guard: int, awaited: set[signal.Signals]) -> Never:
-    os.setsid()  # a terminal's Ctrl-C reaches the guard alone, which passes it on once
+def _run_worker(work: Callable[[], int], supervisor: int, awaited: set[signal.Signals]) -> Never:
+    # In a new session a terminal's Ctrl-C reaches only the supervisor, which passes it on once.
+    os.setsid()
     adopt_orphans()
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
-    end_with_parent(signal.SIGTERM, guard)
+    end_with_parent(signal.SIGTERM, supervisor)
     code = 1
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, awaited)
         code = work()
-    except Stop:  # before `work` could handle it
+    except Stop:  # it came before `work` could catch it
         code = 0
-    except BaseException:  # noqa: BLE001 (a forked child must never return into its parent's code)
+    except BaseException:  # noqa: BLE001 (a forked child must never return into the code of its parent)
         sys.excepthook(*sys.exc_info())
     finally:
         end_descendants()

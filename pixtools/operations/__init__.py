@@ -1,4 +1,4 @@
-"""The registry: an operation is one file here and one line below."""
+"""The registry of operations. A new operation is one file in this package and one line in `OPERATIONS`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from pixtools.operations.watermark import WATERMARK
 from pixtools.operations.webp import WEBP
 from pixtools.operations.zip import ZIP
 
-# In the order in which the page offers them.
 OPERATIONS: dict[str, AnyOperation] = {
     operation.name: operation
     for operation in (
         JPG, PNG, WEBP, AVIF, DENOISE, RESIZE, CROP, ROTATE, FLIP, BLUR, SHARPEN, GRAYSCALE, WATERMARK, METADATA, ZIP,
     )
 }  # fmt: skip
+"""All operations by name, in the order in which the page shows them."""
 
 
 def get(name: str) -> AnyOperation:
+    """Return the operation of this name. Raises KeyError if there is none."""
     return OPERATIONS[name]

@@ -1,32 +1,40 @@
+"""Denoising with DnCNN (Zhang et al., 2017), a convolutional network that predicts the noise of a picture.
+
+This file declares the parameters. The network runs in `pixtools/denoising/`, in a deployment of its own.
+"""
+
 from __future__ import annotations
 
 from pydantic import Field
 
 from pixtools.denoising.restoration import Noise
-from pixtools.operations.base.kinds import Inference, PixelParams
+from pixtools.operations.base.kinds import Inference
+from pixtools.operations.base.params import PixelParams
 from pixtools.operations.png import PNG
 
 
 class Denoise(PixelParams):
+    """Parameters of the denoiser."""
+
     strength: float = Field(
         1.0,
         ge=0,
         le=1,
         title="Strength",
-        description="how much of the noise goes; 0.6 to 0.8 leaves some grain, and looks more natural on photos",
+        description="share of the noise to remove; 0.6 to 0.8 keeps some grain and looks more natural on photos",
     )
     noise: Noise = Field(
         "any",
         title="Noise",
-        description="any takes away what there is; auto leaves a picture as it is in which it finds no fine noise",
+        description="any removes whatever noise there is; auto leaves a picture unchanged if it finds no fine noise",
     )
 
 
-# What it makes depends on the weights too: their digest is part of step keys.
+# The weights decide the result too. The plan adds their digest to the step key.
 DENOISE = Inference(
     name="denoise",
     title="Denoise",
-    summary="Takes fine noise out of a photo by a neural network, DnCNN, and says how much there was.",
+    summary="Removes fine noise from a photo with a neural network (DnCNN), and reports how much noise it found.",
     version=1,
     params=Denoise,
     cost=lambda _: PNG.cost(PNG.params()),

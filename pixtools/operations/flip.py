@@ -1,3 +1,5 @@
+"""Flip: mirror the picture. Lossless."""
+
 from __future__ import annotations
 
 from typing import Literal
@@ -7,16 +9,22 @@ from pydantic import Field
 from pixtools.imaging.geometry import flip
 from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base.kinds import Transform, TransformParams
+from pixtools.operations.base.kinds import Transform
+from pixtools.operations.base.params import TransformParams
 
 
 class Flip(TransformParams):
+    """Parameters of the flip."""
+
     direction: Literal["horizontal", "vertical"] = Field(
-        "horizontal", title="Direction", description="horizontal swaps left and right"
+        "horizontal",
+        title="Direction",
+        description="horizontal swaps left and right; vertical swaps top and bottom",
     )
 
 
 def run(picture: Picture, params: Flip) -> Picture:
+    """Return the mirrored picture."""
     return flip(picture, vertical=params.direction == "vertical")
 
 

@@ -1,3 +1,9 @@
+"""JPEG encoding with libjpeg-turbo (through Pillow): ITU-T T.81, 8 bits, baseline or progressive.
+
+JPEG has no transparency and no animation: transparent pixels are composed on a background colour, and only the first
+frame is written.
+"""
+
 from __future__ import annotations
 
 import io
@@ -13,59 +19,66 @@ from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.quality_search import Curve
 from pixtools.operations.base.goals import Lossy, LossyEncoder
-from pixtools.operations.base.kinds import ADVANCED, Color
+from pixtools.operations.base.params import ADVANCED, Color
+from pixtools.operations.base.preparation import convert_color, first_frame, resize, select_metadata
 
 
 class Jpg(Lossy):
+    """Parameters of the JPEG encoder."""
+
     quality: int = Field(85, ge=1, le=100, title="Quality", description="higher is better and larger")
     subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = Field(
         "4:2:0",
         title="Subsampling",
-        description="of colour: 4:4:4 keeps fine red and blue lines and is larger",
+        description="colour resolution: 4:4:4 keeps fine red and blue lines, but the file is larger",
         json_schema_extra=ADVANCED,
     )
     background: Color = Field(
-        "#ffffff", title="Background", description="what transparency becomes", json_schema_extra=ADVANCED
+        "#ffffff", title="Background", description="colour behind transparent pixels", json_schema_extra=ADVANCED
     )
     progressive: bool = Field(
         default=False,
         title="Progressive",
-        description="shows all of it early and is smaller; slower to make and open",
+        description="browsers show a rough picture early; smaller, but slower to make and to open",
         json_schema_extra=ADVANCED,
     )
 
     def frame_count(self, frames: int) -> int:  # noqa: ARG002
-        return 1  # a JPEG holds no animation
+        """Return 1: JPEG stores no animation."""
+        return 1
 
-    def prepare(self, picture: Picture) -> Picture:
-        picture = super().prepare(picture.first())
-        if picture.has_alpha:
-            picture = with_room_for(self.background, picture)
-        return flatten(picture, self.background)
+
+def flatten_on_background(picture: Picture, params: Jpg) -> Picture:
+    """Return the picture composed on the background colour, if it has transparency."""
+    if not picture.has_alpha:
+        return picture
+    return flatten(with_room_for(params.background, picture), params.background)
 
 
 def run(picture: Picture, params: Jpg) -> bytes:
-    return _encoded(picture, params, {"quality": params.quality})
+    """Encode a prepared picture: L or RGB."""
+    return _encode(picture, params, {"quality": params.quality})
 
 
-def between(picture: Picture, params: Jpg) -> bytes:
-    """Make a file a part of a step better than that of the quality: with colour as the next quality has it.
+def half_step(picture: Picture, params: Jpg) -> bytes:
+    """Encode with the brightness table of the quality and the colour table of the next higher one.
 
-    The tables of a quality are rounded: one step may be worth two points of SSIMULACRA2, most of it for the colour.
+    One quality step can change the score by two points, because the entries of the tables are rounded. Most of this
+    change comes from the colour table.
     """
     if picture.mode != "RGB":
         return run(picture, params)
-    finer, own = (_tables(quality) for quality in (min(params.quality + 1, 100), params.quality))
-    return _encoded(picture, params, {"qtables": [own[0], finer[1]]})
+    finer, own = (_quantization_tables(quality) for quality in (min(params.quality + 1, 100), params.quality))
+    return _encode(picture, params, {"qtables": [own[0], finer[1]]})
 
 
-def _encoded(picture: Picture, params: Jpg, options: dict[str, Any]) -> bytes:
-    chroma = {"subsampling": params.subsampling} if picture.mode == "RGB" else {}  # grey has none
-    return encode(picture, "JPEG", progressive=params.progressive, **chroma, **options)
+def _encode(picture: Picture, params: Jpg, options: dict[str, Any]) -> bytes:
+    subsampling = {"subsampling": params.subsampling} if picture.mode == "RGB" else {}  # grey has no colour to sample
+    return encode(picture, "JPEG", progressive=params.progressive, **subsampling, **options)
 
 
-def _tables(quality: int) -> dict[int, list[int]]:
-    """Return the quantisation tables of a quality: brightness, colour."""
+def _quantization_tables(quality: int) -> dict[int, list[int]]:
+    """Return libjpeg's tables for a quality, 64 numbers each: 0 is brightness, 1 is colour."""
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "JPEG", quality=quality)
     return cast("JpegImageFile", Image.open(out)).quantization
@@ -74,11 +87,12 @@ def _tables(quality: int) -> dict[int, list[int]]:
 JPG = LossyEncoder(
     name="jpg",
     title="JPG",
-    summary="Opens everywhere; transparency becomes a colour.",
+    summary="Opens everywhere. Transparency is replaced by a colour.",
     version=2,
     params=Jpg,
+    preparation=(first_frame, resize, convert_color, select_metadata, flatten_on_background),
     run=run,
-    between=between,
+    half_step=half_step,
     cost=lambda params: params.cost_of(17.5 if params.progressive else 2.5),
     memory=lambda params: params.memory_of(Memory(12, alpha=12)),
     scores=Curve((-64.0, -55.0, 13.0, 46.3, 62.7, 69.8, 75.6, 81.9, 87.1, 92.2, 94.7)),

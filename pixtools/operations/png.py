@@ -1,3 +1,5 @@
+"""PNG encoding (W3C PNG, third edition; zlib's deflate): lossless, with transparency, animation and 16-bit pixels."""
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -10,20 +12,27 @@ from pixtools.imaging.encoding import encode
 from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.palette import indexed
 from pixtools.imaging.picture import Picture
-from pixtools.operations.base.kinds import ADVANCED, AnimatedParams, Encoder
+from pixtools.operations.base.encode_params import AnimatedParams
+from pixtools.operations.base.kinds import Encoder
+from pixtools.operations.base.params import ADVANCED
+from pixtools.operations.base.preparation import convert_color, first_frame_if_asked, resize, select_metadata
 
-_RUN_LENGTH = 3  # zlib's Z_RLE strategy
+_RUN_LENGTH = 3  # zlib's strategy Z_RLE
 _FAST = {"compress_level": 1, "compress_type": _RUN_LENGTH}
 _SMALL = {"compress_level": 6}
-_SAMPLE_PIXELS = 32_768  # some 20 ms by both ways
-_WORTH_IT = 0.9  # of the bytes: on photos, five times the cost buys less than 1 %
+_SAMPLE_PIXELS = 32_768  # encoding such a sample in both ways takes some 20 ms
+# Size of the small file over size of the fast one. Above this ratio `small` is not worth it: for photos it takes five
+# times the CPU time and saves less than 1 %.
+_MAX_SIZE_RATIO = 0.9
 
 
 class Png(AnimatedParams):
+    """Parameters of the PNG encoder."""
+
     effort: Literal["auto", "fast", "small"] = Field(
         "auto",
         title="Effort",
-        description="fast is right for photos, small for drawings and screenshots; auto looks which it is",
+        description="fast suits photos, small suits drawings and screenshots; auto chooses by the picture",
         json_schema_extra=ADVANCED,
     )
     palette: int | None = Field(
@@ -31,15 +40,16 @@ class Png(AnimatedParams):
         ge=2,
         le=256,
         title="Palette",
-        description="at most so many colours: loses some, much smaller",
+        description="largest number of colours: loses some colours, but the file is much smaller",
         json_schema_extra=ADVANCED,
     )
 
 
 def run(picture: Picture, params: Png) -> bytes:
+    """Encode a prepared picture. Pixels of 16 bits are written as 16 bits."""
     if params.palette is not None:
         picture = indexed(picture, params.palette)
-    if picture.deep is not None:
+    if picture.pixels_16 is not None:
         return png_16_bit.encode(picture, **(_SMALL if params.effort == "small" else _FAST))
     return encode(picture, "PNG", **_options(picture, params))
 
@@ -53,11 +63,11 @@ def _options(picture: Picture, params: Png) -> dict[str, Any]:
         case "auto":
             sample = Picture.still(_sample(picture.image))
             fast, small = (len(encode(sample, "PNG", **options)) for options in (_FAST, _SMALL))
-            return _SMALL if small < _WORTH_IT * fast else _FAST
+            return _SMALL if small < _MAX_SIZE_RATIO * fast else _FAST
 
 
 def _sample(image: Image.Image) -> Image.Image:
-    """Return a few bands of whole rows, evenly spread."""
+    """Return four bands of whole rows, evenly spaced over the image, about `_SAMPLE_PIXELS` together."""
     width, height = image.size
     rows = max(1, _SAMPLE_PIXELS // width // 4)
     if rows * 4 >= height:
@@ -74,9 +84,10 @@ def _sample(image: Image.Image) -> Image.Image:
 PNG = Encoder(
     name="png",
     title="PNG",
-    summary="Lossless, with transparency; large for photos.",
+    summary="Lossless, with transparency. Photos become large files.",
     version=3,
     params=Png,
+    preparation=(first_frame_if_asked, resize, convert_color, select_metadata),
     run=run,
     cost=lambda params: 450 if params.effort == "small" else 100,
     memory=lambda params: Memory(6 if params.palette is None else 48, alpha=2),

@@ -1,26 +1,38 @@
+"""Resize: resample the picture to another size (see `imaging/geometry.py`).
+
+Encoders have the same parameters under `resize`. This operation does the work once for all steps that read its result.
+"""
+
 from __future__ import annotations
 
 from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture, Size
-from pixtools.operations.base.kinds import Resizing, Transform, TransformParams
+from pixtools.operations.base.kinds import Transform
+from pixtools.operations.base.params import TransformParams
+from pixtools.operations.base.resizing import Resizing
 
 
 class Resize(Resizing, TransformParams):
+    """Parameters of the resize operation."""
+
     def size(self, size: Size) -> Size:
+        """Return the size of the result for a picture of `size`."""
         return self.placement(size).canvas
 
-    def enough(self, size: Size) -> Size:
+    def needed_size(self, size: Size) -> Size:
+        """Return the size to which a picture of `size` is scaled, before margins are added or edges cut off."""
         return self.placement(size).scaled
 
 
 def run(picture: Picture, params: Resize) -> Picture:
+    """Return the picture in its new size."""
     return params.apply(picture)
 
 
 RESIZE = Transform(
     name="resize",
     title="Resize",
-    summary="Another size, made once for every step that reads it.",
+    summary="Changes the size, once for all steps that read the result.",
     version=2,
     params=Resize,
     run=run,

@@ -1,3 +1,9 @@
+"""Watermark: draw a text or a part of the request, such as a logo, on every frame.
+
+Sizes are relative to the picture's shorter side, so the same parameters suit pictures of all sizes. Text is set in
+FiraGO (see `imaging/text_rendering.py`).
+"""
+
 from __future__ import annotations
 
 import math
@@ -11,51 +17,54 @@ from pixtools.imaging.decoding import decode
 from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.stamp import Position, as_mark, stamp, within
-from pixtools.imaging.text_rendering import Align, letters, line_height, line_size, unwritable
-from pixtools.operations.base.kinds import ADVANCED, Color, Composite, Misfit, PartName, Parts, TransformParams
+from pixtools.imaging.text_rendering import Align, line_height, line_size, render_text, unwritable
+from pixtools.operations.base.kinds import Composite, Parts
+from pixtools.operations.base.params import ADVANCED, Color, PartName, TransformParams, UnsuitableParameter
 
 _TEXT_SCALE, _IMAGE_SCALE = 0.06, 0.25
-_LEAST_LINE = 6.0  # pixels: what is lower cannot be read
+_MIN_LINE_HEIGHT = 6.0  # pixels: smaller text cannot be read
 
 
-def _writable(text: str) -> str:
-    if (wrong := unwritable(text)) is not None:
-        raise ValueError(wrong)
+def _check_writable(text: str) -> str:
+    if (reason := unwritable(text)) is not None:
+        raise ValueError(reason)
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_writable)]
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_writable)]
 
 
 class Watermark(TransformParams):
+    """Parameters of the watermark: either `text` or `image`, and where and how it is drawn."""
+
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["image"]}]})
 
-    text: Text | None = Field(None, title="Text", description="up to 200 characters, on up to 10 lines")
+    text: Text | None = Field(None, title="Text", description="up to 200 characters on up to 10 lines")
     image: PartName | None = Field(
-        None, title="Image", description="such as a logo: a further file of the request, called by its name"
+        None, title="Image", description="name of a further file of the request, such as a logo"
     )
-    position: Position = Field("bottom-right", title="Position", description="tile: all over the picture")
+    position: Position = Field("bottom-right", title="Position", description="tile repeats it over the whole picture")
     scale: float | None = Field(
         None,
         gt=0,
         le=1,
         title="Scale",
-        description=f"of the picture's shorter side: the height of a line of text ({_TEXT_SCALE} if left out), or the "
-        f"width of the image ({_IMAGE_SCALE}); less where it would not fit",
+        description="share of the picture's shorter side: height of a line of text "
+        f"({_TEXT_SCALE} if left out), or width of the image ({_IMAGE_SCALE}); reduced if it would not fit",
     )
     margin: float = Field(
         0.03,
         ge=0,
         le=0.4,
         title="Margin",
-        description="to the edges, of the shorter side",
+        description="distance from the edges, as a share of the shorter side",
         json_schema_extra=ADVANCED,
     )
-    opacity: float = Field(0.6, gt=0, le=1, title="Opacity", description="1 hides what is below")
+    opacity: float = Field(0.6, gt=0, le=1, title="Opacity", description="1 is opaque")
     color: Color = Field("#ffffff", title="Colour", description="of the text; its outline is black or white")
 
     @model_validator(mode="after")
-    def _is_one_mark(self) -> Watermark:
+    def _check_text_or_image(self) -> Watermark:
         if (self.text is None) == (self.image is None):
             raise ValueError("give a text or an image, one of them")
         if self.image is not None and "color" in self.model_fields_set:
@@ -63,56 +72,79 @@ class Watermark(TransformParams):
         return self
 
     def identity(self) -> dict[str, Any]:
+        """Return the values that decide the result. With a text, the versions of font and text libraries are added."""
         return super().identity() | ({} if self.text is None else {"lettering": LETTERING})
 
     def size(self, size: Size) -> Size:
+        """Return `size`: a watermark does not change it.
+
+        Raises UnsuitableParameter if the text could not be read, or the image not be seen, on a picture of `size`.
+        """
         if self.text is None:
-            if self.mark_size(size) < 1:
-                raise Misfit("scale", f"makes the image narrower than a pixel on {_shown(size)}; give a larger one")
-        elif self.mark_size(size) < _LEAST_LINE:
-            least = math.ceil(_LEAST_LINE / min(size) * 100) / 100
-            remedy = f"give {least:g} or more" if least <= 1 else "leave the watermark out"
-            raise Misfit("scale", f"makes lines too low to be read on {_shown(size)}; {remedy}")
-        elif line_height(self.font_size(size)) < _LEAST_LINE:
-            raise Misfit("text", f"is too long to be read on {_shown(size)}; shorten it, or break it into lines")
+            self._check_image_width(size)
+        else:
+            self._check_line_height(size)
         return size
 
+    def _check_image_width(self, size: Size) -> None:
+        if self.mark_size(size) < 1:
+            raise UnsuitableParameter(
+                "scale", f"makes the image narrower than a pixel on {_size_text(size)}; give a larger one"
+            )
+
+    def _check_line_height(self, size: Size) -> None:
+        if self.mark_size(size) < _MIN_LINE_HEIGHT:
+            smallest_scale = math.ceil(_MIN_LINE_HEIGHT / min(size) * 100) / 100
+            remedy = f"give {smallest_scale:g} or more" if smallest_scale <= 1 else "leave the watermark out"
+            raise UnsuitableParameter("scale", f"makes the text too small to read on {_size_text(size)}; {remedy}")
+        if line_height(self.font_size(size)) < _MIN_LINE_HEIGHT:
+            raise UnsuitableParameter(
+                "text", f"is too long to read on {_size_text(size)}; shorten it, or break it into lines"
+            )
+
     def mark_size(self, size: Size) -> float:
-        """Return the height of a line of text, or the width of the image, in pixels."""
+        """Return the wanted height of a line of text, or the wanted width of the image, in pixels."""
         scale = self.scale or (_IMAGE_SCALE if self.text is None else _TEXT_SCALE)
         return scale * min(size)
 
     def font_size(self, size: Size) -> float:
-        assert self.text is not None  # noqa: S101 (asked for texts alone)
-        return line_size(self.text, self.mark_size(size), self.most(size))
+        """Return the font size in pixels at which the whole text fits within the margins."""
+        assert self.text is not None  # noqa: S101 (called for texts only)
+        return line_size(self.text, self.mark_size(size), self.max_mark_size(size))
 
-    def most(self, size: Size) -> Size:
-        """Return the size that no mark exceeds."""
-        return within(size, self.margin_of(size))
+    def max_mark_size(self, size: Size) -> Size:
+        """Return the size of the area within the margins. No mark is larger."""
+        return within(size, self.margin_pixels(size))
 
-    def margin_of(self, size: Size) -> int:
+    def margin_pixels(self, size: Size) -> int:
+        """Return the margin in pixels."""
         return round(self.margin * min(size))
 
 
-def _shown(size: Size) -> str:
+def _size_text(size: Size) -> str:
     return f"{size[0]} × {size[1]} pixels"
 
 
 def run(picture: Picture, params: Watermark, parts: Parts) -> Picture:
+    """Return the picture with the mark on every frame. Raises CorruptImage or UnsupportedType for a bad part."""
     size = picture.size
     if params.text is not None:
-        mark = letters(params.text, params.font_size(size), params.color, _align(params.position))
+        mark = render_text(params.text, params.font_size(size), params.color, _align(params.position))
     else:
-        assert params.image is not None  # noqa: S101 (one of them is)
-        mark = as_mark(_decoded(params.image, parts), round(params.mark_size(size)), params.most(size))
-    return stamp(picture, mark, params.position, params.margin_of(size), params.opacity)
+        assert params.image is not None  # noqa: S101 (one of the two is given)
+        width = round(params.mark_size(size))
+        mark = as_mark(_decode_part(params.image, parts), width, params.max_mark_size(size))
+    return stamp(picture, mark, params.position, params.margin_pixels(size), params.opacity)
 
 
 def _align(position: Position) -> Align:
-    return "left" if "left" in position else "right" if "right" in position else "center"
+    """Return how the lines of a text are aligned: towards the edge at which the text stands."""
+    if "left" in position:
+        return "left"
+    return "right" if "right" in position else "center"
 
 
-def _decoded(name: str, parts: Parts) -> Picture:
+def _decode_part(name: str, parts: Parts) -> Picture:
     try:
         return decode(parts[name])
     except (CorruptImage, UnsupportedType) as error:

@@ -1,3 +1,5 @@
+"""ZIP bundles (PKWARE APPNOTE), written with Python's `zipfile`. Entries are stored without compression."""
+
 from __future__ import annotations
 
 import shutil
@@ -5,22 +7,26 @@ import zipfile
 from collections.abc import Iterable
 from typing import IO
 
-from pixtools.operations.base.kinds import Bundler, Entry, Params
+from pixtools.operations.base.kinds import BundleEntry, Bundler
+from pixtools.operations.base.params import Params
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same entries give the same bytes
+_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date, the earliest in a ZIP: the same entries give the same bytes
+_BLOCK_BYTES = 1 << 20
 
 
 class Zip(Params):
-    pass
+    """ZIP has no parameters."""
 
 
-def run(entries: Iterable[Entry], out: IO[bytes], params: Zip) -> None:  # noqa: ARG001
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:  # its entries are compressed already
+def run(entries: Iterable[BundleEntry], out: IO[bytes], params: Zip) -> None:  # noqa: ARG001
+    """Write the entries to `out`, in their order. Only one entry is open at a time."""
+    # Stored: the entries are image files, which are compressed already.
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
         for entry in entries:
-            info = zipfile.ZipInfo(entry.name, _EPOCH)
-            info.external_attr = 0o644 << 16
+            info = zipfile.ZipInfo(entry.name, _DATE)
+            info.external_attr = 0o644 << 16  # file mode: the owner may write, all may read
             with entry.open() as source, bundle.open(info, "w") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+                shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
 
 ZIP = Bundler(

@@ -1,30 +1,64 @@
-"""How Redis is asked: with little patience, for all that it knows may be forgotten."""
+"""The Redis client: how it connects, how long a call may take, and how an outage is logged.
+
+Everything in Redis may be lost, so no caller waits for it to answer: each goes on without it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from collections.abc import Callable
 
 import redis
 import redis.asyncio
 
+from pixtools.logs import reason
 from pixtools.settings import Settings
 
-_PATIENCE_S = 1.0
+log = logging.getLogger(__name__)
 
-UNANSWERED = (redis.RedisError, OSError)  # TimeoutError is of the latter
+_TIMEOUT_S = 1.0
+_LOG_INTERVAL_S = 30.0  # between two log lines about an outage
+
+REDIS_ERRORS = (redis.RedisError, OSError)
+"""The errors of a call that Redis does not answer. TimeoutError is an OSError."""
 
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
+    """Return a client. It connects with its first call."""
     return redis.asyncio.Redis.from_url(
         settings.redis_url.get_secret_value(),
         decode_responses=True,
-        socket_connect_timeout=_PATIENCE_S,
-        # With one, redis-py uses asyncio.wait_for, which in Python 3.11 swallows a cancellation that comes as the
-        # answer does; then whoever asked runs on for ever.
+        socket_connect_timeout=_TIMEOUT_S,
+        # With a socket timeout, redis-py uses asyncio.wait_for. In Python 3.11 that swallows a cancellation which
+        # arrives together with the response, and the cancelled task would then run forever.
         socket_timeout=None,
     )
 
 
-def patience() -> asyncio.Timeout:
-    """Bound a call: what is not answered in time raises one of UNANSWERED."""
-    return asyncio.timeout(_PATIENCE_S)
+def timeout() -> asyncio.Timeout:
+    """Return a context that bounds a call: if Redis takes longer than a second, it raises TimeoutError."""
+    return asyncio.timeout(_TIMEOUT_S)
+
+
+class RedisOutageLog:
+    """Logs that Redis does not answer, at most every 30 s. All clients of a process share one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns seconds."""
+        self._clock = clock
+        self._logged_at: float | None = None
+
+    def failed(self, error: BaseException, doing: str) -> None:
+        """Log a failed call, unless the last line is less than 30 s old. `doing` says what the call was for."""
+        now = self._clock()
+        if self._logged_at is not None and now - self._logged_at < _LOG_INTERVAL_S:
+            return
+        self._logged_at = now
+        why = f"no response within {_TIMEOUT_S:.0f} s" if isinstance(error, TimeoutError) else reason(error)
+        log.warning("redis does not answer: doing=%s reason=%s", doing, why)
+
+
+OUTAGES = RedisOutageLog()
+"""The log of this process."""

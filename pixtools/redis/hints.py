@@ -1,46 +1,47 @@
-"""Hints over Redis: that there is work, that a job moved. They may be lost; whoever listens polls as well."""
+"""Hints over Redis pub/sub: a job was queued, cancelled or changed. A hint may be lost, so listeners also poll."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 
 from pixtools.redis import client as redis_client
-from pixtools.redis.client import UNANSWERED
+from pixtools.redis.client import REDIS_ERRORS, RedisOutageLog
+from pixtools.retries import STORE_PAUSE_S
 from pixtools.settings import Settings
 
-log = logging.getLogger(__name__)
-
 QUEUED = "pixtools:queued"  # a job waits for a dispatcher
-CANCELLED = "pixtools:cancelled"  # whoever runs a job is to stop; the message is its id
-MOVED = "pixtools:moved"  # a job has a new version; the message is its id
-
-_PAUSE_S = 1.0
+CANCELLED = "pixtools:cancelled"  # the dispatcher of the job has to stop; the message is the id of the job
+MOVED = "pixtools:moved"  # a job has a new version; the message is the id of the job
 
 
 class Hints:
-    def __init__(self, settings: Settings) -> None:
+    """Publishes hints and listens for them."""
+
+    def __init__(self, settings: Settings, outages: RedisOutageLog = redis_client.OUTAGES) -> None:
         self._redis = redis_client.connect(settings)
+        self._outages = outages
 
     async def publish(self, channel: str, message: str = "") -> None:
+        """Send a hint. If Redis does not answer within a second, the hint is lost and nothing is raised."""
         try:
-            async with redis_client.patience():
+            async with redis_client.timeout():
                 await self._redis.publish(channel, message)
-        except UNANSWERED as error:
-            log.warning("hint lost: channel=%s error=%s", channel, error)
+        except REDIS_ERRORS as error:
+            self._outages.failed(error, f"publishing to {channel}")
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
-        """Yield the messages of a channel for ever; while Redis is away there are none."""
+        """Yield the messages of a channel, forever. Messages sent while Redis is down are lost."""
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(channel)
                     async for message in pubsub.listen():
                         yield message["data"]
-            except UNANSWERED as error:
-                log.warning("no hints: channel=%s error=%s", channel, error)
-                await asyncio.sleep(_PAUSE_S)
+            except REDIS_ERRORS as error:
+                self._outages.failed(error, f"listening to {channel}")
+                await asyncio.sleep(STORE_PAUSE_S)
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._redis.aclose()

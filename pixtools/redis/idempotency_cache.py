@@ -1,6 +1,6 @@
-"""Idempotency's fast path in Redis: who is accepting a key now, and what it was answered. Postgres is the truth.
+"""The idempotency cache in Redis: which keys are being accepted now, and the responses to earlier requests.
 
-All of it may vanish, or be out of reach, at any time: then every key looks free, and the job store decides.
+It only saves time: the unique key in Postgres decides. If Redis is down or was emptied, every key looks free.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ import asyncio
 import base64
 import hashlib
 import json
-import logging
 import secrets
 import uuid
 from typing import Any
 
-from pixtools.database.job_store import Accepted, Idempotency, Scope
+from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope
 from pixtools.redis import client as redis_client
-from pixtools.redis.client import UNANSWERED
+from pixtools.redis.client import REDIS_ERRORS, RedisOutageLog
 from pixtools.settings import Settings
 
-log = logging.getLogger(__name__)
+_RESERVATION_S = 10  # how long a key stays reserved if the process that accepts its request dies
 
-_RESERVED_S = 10  # so long a key stays taken when whoever was accepting it has died
 _DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 
 _EXTEND_IF_OURS = (
@@ -29,71 +27,82 @@ _EXTEND_IF_OURS = (
 )
 
 
-class AnswerCache:
-    def __init__(self, settings: Settings) -> None:
+class IdempotencyCache:
+    """Reserves idempotency keys and caches responses."""
+
+    def __init__(self, settings: Settings, outages: RedisOutageLog = redis_client.OUTAGES) -> None:
         self._ttl = settings.idempotency_ttl
         self._redis = redis_client.connect(settings)
+        self._outages = outages
 
     async def ping(self) -> bool:
+        """Return whether Redis answers within a second."""
         try:
-            async with redis_client.patience():
+            async with redis_client.timeout():
                 return bool(await self._redis.ping())
-        except UNANSWERED:
+        except REDIS_ERRORS:
             return False
 
-    async def reserve(self, scope: Scope) -> str | None:
-        """Take the key for the length of a request and return our token, or None if another request has it."""
+    async def reserve(self, scope: IdempotencyScope) -> str | None:
+        """Reserve a key for one request. Return the token of the reservation, or None if the key is taken.
+
+        A key is taken if another request holds it, or if a response to it is cached.
+        """
         token = secrets.token_hex(8)
         try:
-            async with redis_client.patience():
-                return token if await self._redis.set(_name(scope), token, nx=True, ex=_RESERVED_S) else None
-        except UNANSWERED as error:
-            log.warning("no reservation: %s", error)
+            async with redis_client.timeout():
+                return token if await self._redis.set(_name(scope), token, nx=True, ex=_RESERVATION_S) else None
+        except REDIS_ERRORS as error:
+            self._outages.failed(error, "reserving an idempotency key")
             return token
 
-    async def hold(self, scope: Scope, token: str) -> None:
-        """Keep a key reserved, until this is cancelled."""
+    async def hold(self, scope: IdempotencyScope, token: str) -> None:
+        """Extend a reservation again and again, until this task is cancelled."""
         while True:
-            await asyncio.sleep(_RESERVED_S / 3)
+            await asyncio.sleep(_RESERVATION_S / 3)
             try:
-                async with redis_client.patience():
-                    await self._redis.eval(_EXTEND_IF_OURS, 1, _name(scope), token, _RESERVED_S)
-            except UNANSWERED as error:
-                log.warning("reservation not held: %s", error)
+                async with redis_client.timeout():
+                    await self._redis.eval(_EXTEND_IF_OURS, 1, _name(scope), token, _RESERVATION_S)
+            except REDIS_ERRORS as error:
+                self._outages.failed(error, "extending an idempotency reservation")
 
-    async def release(self, scope: Scope, token: str) -> None:
-        """Free a key that was reserved by `token` and came to nothing."""
+    async def release(self, scope: IdempotencyScope, token: str) -> None:
+        """End the reservation with this token. A response that was cached meanwhile stays."""
         try:
-            async with redis_client.patience():
+            async with redis_client.timeout():
                 await self._redis.eval(_DELETE_IF_OURS, 1, _name(scope), token)
-        except UNANSWERED as error:
-            log.warning("reservation left to expire: %s", error)
+        except REDIS_ERRORS as error:
+            self._outages.failed(error, "releasing an idempotency key")
 
-    async def answer(self, scope: Scope) -> tuple[str, Accepted] | None:
-        """Return the fingerprint and the answer of a key that was served before, if it is still known."""
+    async def get(self, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
+        """Return the fingerprint of the first request with a key and its response, or None if that is not cached."""
         try:
-            async with redis_client.patience():
+            async with redis_client.timeout():
                 text: Any = await self._redis.get(_name(scope))
-        except UNANSWERED:
+        except REDIS_ERRORS as error:
+            self._outages.failed(error, "reading a cached response")
             return None
-        if text is None or not text.startswith("{"):
+        if text is None or not text.startswith("{"):  # the token of a reservation is not JSON
             return None
         row = json.loads(text)
         return row["fingerprint"], Accepted(base64.b64decode(row["body"]), uuid.UUID(row["job_id"]), replayed=True)
 
-    async def keep(self, request: Idempotency, accepted: Accepted) -> None:
-        body = base64.b64encode(accepted.body).decode()
-        row = {"fingerprint": request.fingerprint, "job_id": str(accepted.job_id), "body": body}
+    async def put(self, request: Idempotency, response: Accepted) -> None:
+        """Cache the response to a request. It replaces the reservation of the key."""
+        body = base64.b64encode(response.body).decode()
+        row = {"fingerprint": request.fingerprint, "job_id": str(response.job_id), "body": body}
         try:
-            async with redis_client.patience():
+            async with redis_client.timeout():
                 await self._redis.set(_name(request.scope), json.dumps(row), ex=self._ttl)
-        except UNANSWERED as error:
-            log.warning("answer not cached: %s", error)
+        except REDIS_ERRORS as error:
+            self._outages.failed(error, "caching a response")
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._redis.aclose()
 
 
-def _name(scope: Scope) -> str:
+def _name(scope: IdempotencyScope) -> str:
+    """Return the name of the key in Redis: a digest, so that the owner's keys cannot be read there."""
     digest = hashlib.sha256(json.dumps([scope.owner, scope.route, scope.key]).encode()).hexdigest()
     return f"pixtools:idempotency:{digest}"

@@ -1,1 +1,1 @@
-"""Training of the denoiser: `python -m pixtools.training --help`."""
+"""Training of the denoiser. `python -m pixtools.training --help` shows how to run it."""

@@ -1,4 +1,4 @@
-"""What the denoiser learns from: patches of clean photos."""
+"""Training data: finds clean photos, holds some out for validation, and cuts patches from the others."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-# A photo scaled down shows more detail a pixel, and less of what JPEG did to it.
+# A photo that is scaled down has more detail for each pixel, and weaker artefacts of JPEG.
 SCALES = (1.0, 0.9, 0.8, 0.7)
-HELD_OUT = 27  # of each folder's photos every so manieth is kept for the validation
+HELD_OUT_INTERVAL = 27  # every 27th photo of a folder is held out for validation
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 def read(path: Path, scale: float = 1.0) -> Pixels:
+    """Read a photo, scaled by `scale`. Raises ValueError, naming the file, if it cannot be read."""
     with _open(path) as opened:
         image = opened.convert("RGB")
     if scale != 1.0:
@@ -38,58 +39,58 @@ def _open(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error}): take it out of its folder") from error
+        raise ValueError(f"{path} cannot be read ({error}): remove it from its folder") from error
 
 
-def check(paths: Iterable[Path], least: int) -> None:
-    """Look at the size of photos; raises ValueError for one with a side of less than `least` pixels."""
+def check(paths: Iterable[Path], min_side: int) -> None:
+    """Check the sizes of photos. Raises ValueError for a photo with a side of less than `min_side` pixels."""
     for path in paths:
         with _open(path) as image:
-            if min(image.size) < least:
+            if min(image.size) < min_side:
                 raise ValueError(
-                    f"{path} has {image.width} × {image.height} pixels, too few for patches: take it out of its "
-                    f"folder, or put one of at least {least} × {least} in its place"
+                    f"{path} has {image.width} × {image.height} pixels, too few for patches: remove it from its "
+                    f"folder, or replace it by a photo of at least {min_side} × {min_side}"
                 )
 
 
 def find(folder: Path) -> list[Path]:
-    """List the photos of a folder in the order of their names; raises FileNotFoundError where there is none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    """List the photos of a folder, sorted by name. Raises FileNotFoundError if there is none."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise FileNotFoundError(f"There is no photo in {folder}: expected files with {', '.join(sorted(SUFFIXES))}")
-    return found
+    return paths
 
 
 def split(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Split the photos of some folders: those to learn from, and those to judge by.
+    """Split the photos of folders into those for training and those held out for validation.
 
-    Raises FileNotFoundError where a folder has no photo, and ValueError where none is left to learn from.
+    Raises FileNotFoundError if a folder has no photo, and ValueError if no photo is left for training.
     """
-    learn, judge = [], []
+    training, held_out = [], []
     for folder in folders:
-        found = find(folder)
-        judge += found[::HELD_OUT]
-        learn += [path for n, path in enumerate(found) if n % HELD_OUT]
-    if not learn:
-        raise ValueError("The photo of each folder is held out to judge by, and none is left to learn from: add some")
-    return learn, judge
+        paths = find(folder)
+        held_out += paths[::HELD_OUT_INTERVAL]
+        training += [path for n, path in enumerate(paths) if n % HELD_OUT_INTERVAL]
+    if not training:
+        raise ValueError("Each folder has one photo, which is held out, so none is left for training: add more photos")
+    return training, held_out
 
 
 class Photos:
-    """Clean photos in memory, at several scales, from each of which patches of `side` can be cut.
+    """Clean photos in memory, at several scales, from which patches of up to `side` × `side` pixels are cut.
 
-    Raises ValueError, naming the photo, where one cannot be read or is too small.
+    Raises ValueError, naming the photo, if a photo cannot be read or is too small.
     """
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:
         check(paths, math.ceil(side / min(SCALES)))
         self._images = [read(path, scale) for path in paths for scale in SCALES]
-        # A large photo is drawn more often, but by less than it is larger: its pixels are like each other.
-        chances = np.sqrt([image.size for image in self._images])
-        self._ends = np.cumsum(chances / chances.sum())
+        # A large photo is chosen more often, but only by the root of its size, because its patches resemble each other.
+        weights = np.sqrt([image.size for image in self._images])
+        self._ends = np.cumsum(weights / weights.sum())
 
     def patch(self, side: int, random: np.random.Generator) -> Pixels:
-        """Cut a patch (side, side, 3) anywhere, turned and mirrored at random."""
+        """Cut a patch (side, side, 3) at a random position, rotated and mirrored at random."""
         image = self._images[
             min(int(np.searchsorted(self._ends, random.random(), side="right")), len(self._images) - 1)
         ]
@@ -100,24 +101,21 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class Shape:
+class BatchShape:
     """The shape of a batch: `count` patches of `side` × `side` pixels."""
 
     count: int
     side: int
 
-    @property
-    def pixels(self) -> int:
-        return self.count * self.side**2
-
 
 class Batches(Dataset[Tensor]):
-    """Batch n of a run: clean patches, uint8 (N, 3, side, side), channels last.
+    """The batches of a run by their numbers: clean patches, uint8 (N, 3, side, side), channels last.
 
-    It depends on the seed and n alone: a run that was interrupted goes on with the batches that it would have had.
+    A batch depends only on the seed and its number, so an interrupted run continues with the batches that it would have
+    had.
     """
 
-    def __init__(self, photos: Photos, shape: Shape, seed: int) -> None:
+    def __init__(self, photos: Photos, shape: BatchShape, seed: int) -> None:
         self._photos, self._shape, self._seed = photos, shape, seed
 
     def __getitem__(self, n: int) -> Tensor:
@@ -127,7 +125,7 @@ class Batches(Dataset[Tensor]):
 
 
 def crops(paths: Sequence[Path], side: int) -> Tensor:
-    """Cut the middle of each photo, for validation: uint8 (N, 3, side, side). Raises ValueError as Photos does."""
+    """Cut the middle of each photo, for validation: uint8 (N, 3, side, side). Raises ValueError like Photos."""
     check(paths, side)
     cut = []
     for image in map(read, paths):

@@ -1,4 +1,4 @@
-"""The picture of a run: how well it denoises, and how fast it learns."""
+"""Plots the progress of a training run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Any
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draw the lines of a run's log as a PNG: PSNR at each sigma and the learning rate, over megapixels."""
+    """Write a PNG to `path` with two curves over the megapixels of a run: PSNR for each sigma, and learning rate.
+
+    `lines` are those of the run's log: see `run.train`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (an optional extra)
-    from matplotlib.figure import Figure  # noqa: PLC0415 (without pyplot, which keeps figures and wants a display)
+    from matplotlib.figure import Figure  # noqa: PLC0415 (pyplot would need a display and keep all figures)
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
     quality, rate = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     megapixels = [line["megapixels"] for line in lines]
     for sigma, last in lines[-1]["psnr"].items():
-        found = [line["psnr"][sigma] for line in lines]
-        quality.plot(megapixels, found, marker=".", label=f"σ {sigma}: {last:.2f} dB")
+        psnr = [line["psnr"][sigma] for line in lines]
+        quality.plot(megapixels, psnr, marker=".", label=f"σ {sigma}: {last:.2f} dB")
     quality.set_ylabel("PSNR of held-out photos, dB")
     quality.legend()
     rate.plot(megapixels, [line["rate"] for line in lines], color="black")

@@ -1,10 +1,11 @@
-"""Quantization-aware training: DnCNN as an engine runs it that has some layers in int8, in half their time on a CPU.
+"""Quantization-aware training: DnCNN as an engine runs it with some layers in int8, which halves their time on a CPU.
 
-What such a layer reads is then rounded to even steps from 0 to a top. A ReLU lets the channels of an activation be
-scaled, if the kernels that read them are scaled back: so all get the same top, and the network stays the same (M. Nagel
-et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019). Then it goes on with its
-training, rounded and clipped as it will be, the gradient passing the rounding as if there were none (B. Jacob et al.,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+An engine clips what an int8 layer reads to 0..1 and rounds it to even steps. The training prepares for that in two
+steps. First, each channel that an int8 layer reads is divided by its largest value, and the kernels that read it are
+multiplied by the same number. Because of the ReLU, the network stays the same (M. Nagel et al., "Data-Free Quantization
+Through Weight Equalization and Bias Correction", ICCV 2019). Then the training continues with clipped and rounded
+values, and the gradient passes the rounding unchanged (B. Jacob et al., "Quantization and Training of Neural Networks
+for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
 """
 
 from __future__ import annotations
@@ -20,49 +21,51 @@ from pixtools.denoising.dncnn import ACTIVATION_STEPS, DEPTH, KERNEL_STEPS
 from pixtools.denoising.torch_network import DnCNN
 
 LAYERS = (1, 3, 4, 6, 7, 10, 15, 16)
-"""Those that lose least, each alone. All 18 inner ones cost 0.1 dB and more, and training took little of it away."""
+"""The int8 layers: those that lose least when they alone are in int8. All 18 inner layers in int8 lose at least 0.1 dB,
+and training regains little of it."""
 
-KEPT = 0.8  # of the largest activation seen is the top: finer steps are worth some clipping
-TINY = 1e-6  # what is less counts as that: there are no steps between 0 and 0
+CLIPPED_AT = 0.8  # of the largest activation: finer steps outweigh the loss by clipping
+MIN_MAXIMUM = 1e-6  # smaller maxima count as this, because steps between 0 and 0 would have no size
 
-Tops = dict[int, Tensor]
-"""For each layer in int8, by its number: the tops of the channels that it reads, (64,)."""
+Maxima = dict[int, Tensor]
+"""For each int8 layer, by its number: the value at which each channel that it reads is clipped, (64,)."""
 
 
 @torch.no_grad()
-def tops(network: DnCNN, pictures: Iterable[Tensor]) -> Tops:
-    """Return what LAYERS get to read of noisy pictures, float (N, 3, H, W)."""
-    largest: Tops = {}
+def measure_maxima(network: DnCNN, pictures: Iterable[Tensor]) -> Maxima:
+    """Run the network on noisy pictures, float (N, 3, H, W), and return the maxima of what LAYERS read."""
+    largest: Maxima = {}
     for picture in pictures:
         hidden = picture
-        for at, module in enumerate(network.model):
+        for index, module in enumerate(network.model):
             hidden = module(hidden)
-            layer = at // 2 + 1  # that reads it
-            if isinstance(module, nn.ReLU) and layer in LAYERS:
-                reached = hidden.amax((0, 2, 3))
-                largest[layer] = torch.maximum(largest.get(layer, reached), reached)
-    # What never was anything must not be scaled up without end.
+            reader = index // 2 + 1  # the layer that reads this output
+            if isinstance(module, nn.ReLU) and reader in LAYERS:
+                highest = hidden.amax((0, 2, 3))
+                largest[reader] = torch.maximum(largest.get(reader, highest), highest)
+    # A channel that is always near 0 has a lower bound, because `scaled` divides by the maximum.
     return {
-        layer: reached.clamp(min=max(TINY, 1e-3 * reached.max().item())) * KEPT for layer, reached in largest.items()
+        layer: highest.clamp(min=max(MIN_MAXIMUM, 1e-3 * highest.max().item())) * CLIPPED_AT
+        for layer, highest in largest.items()
     }
 
 
-def scaled(weights: dict[str, Tensor], tops: Tops) -> dict[str, Tensor]:
-    """Return weights of the same network, in which all that layers in int8 read has its top at 1."""
-    found = dict(weights)
-    for layer, top in tops.items():
-        before, reading = f"model.{2 * layer - 2}", f"model.{2 * layer}"
-        found[f"{before}.weight"] = found[f"{before}.weight"] / top.view(-1, 1, 1, 1)
-        found[f"{before}.bias"] = found[f"{before}.bias"] / top
-        found[f"{reading}.weight"] = found[f"{reading}.weight"] * top.view(1, -1, 1, 1)
-    return found
+def scaled(weights: dict[str, Tensor], maxima: Maxima) -> dict[str, Tensor]:
+    """Return weights of the same network in which every channel that an int8 layer reads is clipped at 1."""
+    result = dict(weights)
+    for layer, maximum in maxima.items():
+        writer, reader = f"model.{2 * layer - 2}", f"model.{2 * layer}"
+        result[f"{writer}.weight"] = result[f"{writer}.weight"] / maximum.view(-1, 1, 1, 1)
+        result[f"{writer}.bias"] = result[f"{writer}.bias"] / maximum
+        result[f"{reader}.weight"] = result[f"{reader}.weight"] * maximum.view(1, -1, 1, 1)
+    return result
 
 
 def predict(weights: dict[str, Tensor], layers: Collection[int], noisy: Tensor) -> Tensor:
-    """Predict the noise, (N, 3, H, W) in bfloat16, with scaled weights and layers in int8, as an engine does.
+    """Predict the noise, (N, 3, H, W) in bfloat16, with scaled weights and `layers` in int8, as an engine does.
 
-    bfloat16 holds all whole numbers up to 255: what is rounded goes as these from layer to layer. Kernels and sums
-    alone are rounded once more by it, which an engine does not.
+    Rounded activations are whole numbers of 0..255, which bfloat16 represents exactly. It rounds kernels and sums once
+    more, which an engine does not.
     """
     hidden = noisy
     for layer in range(DEPTH):
@@ -79,24 +82,24 @@ def predict(weights: dict[str, Tensor], layers: Collection[int], noisy: Tensor) 
     return hidden
 
 
-def rounded(given: Tensor) -> Tensor:
-    """Return the whole numbers of 0..255 nearest to what is given; the gradient passes where nothing is clipped."""
-    found: Tensor = _Rounded.apply(given)  # type: ignore[no-untyped-call]
-    return found
+def rounded(values: Tensor) -> Tensor:
+    """Clip to 0..255 and round to whole numbers. The gradient is passed on for values that are not clipped."""
+    result: Tensor = _Rounded.apply(values)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _rounded_kernels(kernels: Tensor) -> Tensor:
-    """Return kernels of 127 even steps to each side of 0, up to the largest that makes the same channel."""
-    step = kernels.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY) / KERNEL_STEPS
+    """Round kernels to 127 even steps on each side of 0, up to the largest value of their output channel."""
+    step = kernels.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=MIN_MAXIMUM) / KERNEL_STEPS
     nearest: Tensor = (kernels / step).round() * step
     return kernels + (nearest - kernels).detach()
 
 
 class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, given: Tensor) -> Tensor:
-        context.save_for_backward((given > 0) & (given < ACTIVATION_STEPS))
-        return given.clamp(0, ACTIVATION_STEPS).round_()
+    def forward(context: Any, values: Tensor) -> Tensor:
+        context.save_for_backward((values > 0) & (values < ACTIVATION_STEPS))
+        return values.clamp(0, ACTIVATION_STEPS).round_()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:

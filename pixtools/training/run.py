@@ -1,4 +1,4 @@
-"""A training run: what is asked of it, what it leaves in its folder, and its steps from one checkpoint to the next."""
+"""A training run: its recipe, the files in its folder, and the loop from one checkpoint to the next."""
 
 from __future__ import annotations
 
@@ -16,51 +16,62 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pixtools.denoising.dncnn import INT8
-from pixtools.training.photos import Batches, Photos, Shape
+from pixtools.training.photos import Batches, BatchShape, Photos
 from pixtools.training.plot import draw
 from pixtools.training.trainer import Schedule, Trainer
 
-# Up to which part of a run patches have which side. Most is learned from small patches, of many photos a batch; the
-# last part from patches in which most pixels see their whole surroundings, as they do in a picture.
 STAGES = ((0.6, 64), (1.0, 112))
-# The part of a run after which it trains for int8. A run that is made longer afterwards goes on so.
+"""The end of each stage, as a part of the run, and the side of its patches in pixels. Small patches are first, because
+a batch of them shows many photos. In larger patches most pixels see all their surroundings, as in a picture."""
+
 QUANTIZED_FROM = 0.75
-LOOKED_AT = 24  # batches that tell how large activations get
+"""The part of a run after which it trains for int8. A run that is extended later stays in int8."""
+
+MEASURED_BATCHES = 24  # from which the maxima of activations are taken
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is asked of a run."""
+class Recipe:
+    """Length, batches and learning rate of a run."""
 
-    pixels: float  # of patches, from its first step to its last
+    pixels: float  # of the patches of all steps
     batch_pixels: int
     schedule: Schedule
     stages: tuple[tuple[float, int], ...] = STAGES
     quantized_from: float = QUANTIZED_FROM
 
     @property
-    def largest_side(self) -> int:
+    def max_side(self) -> int:
+        """The side of the largest patches, in pixels."""
         return max(side for _, side in self.stages)
 
     def rate(self, pixels: int) -> float:
+        """Return the learning rate after so many pixels."""
         return self.schedule.at(pixels / self.pixels)
 
-    def shape(self, side: int) -> Shape:
-        return Shape(max(1, round(self.batch_pixels / side**2)), side)
+    def batch_shape(self, side: int) -> BatchShape:
+        """Return the shape of batches with patches of this side."""
+        return BatchShape(max(1, round(self.batch_pixels / side**2)), side)
 
 
 class Run:
-    """A folder with what a run leaves: checkpoint.pt, log.jsonl, progress.png, weights.safetensors."""
+    """The folder of a run, which is created if it is missing.
+
+    It holds checkpoint.pt, log.jsonl, progress.png and weights.safetensors. All but the log are renamed into place, so
+    they are complete whenever the run is killed.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._checkpoint, self._log = folder / "checkpoint.pt", folder / "log.jsonl"
         self._weights, self._progress = folder / "weights.safetensors", folder / "progress.png"
-        # Files are renamed into their place: what is there is whole whenever the run is killed.
-        self._draft = folder / "draft"
+        self._temporary = folder / "temporary"
 
     def resume(self, trainer: Trainer) -> bool:
-        """Go on from the checkpoint, if there is one; raises ValueError for one that is damaged or of another seed."""
+        """Load the checkpoint into `trainer`, and return whether there is one.
+
+        Raises ValueError if it is damaged, or if its run has another seed.
+        """
         if not self._checkpoint.exists():
             return False
         try:
@@ -68,60 +79,65 @@ class Run:
             seed = state["seed"]
             if seed == trainer.seed:
                 trainer.load_state_dict(state)
-        except Exception as error:  # (PyTorch raises what it likes at a file that is not its own)
+        except Exception as error:  # (PyTorch raises errors of many classes for a damaged file)
             raise ValueError(
-                f"{self._checkpoint} is damaged, or of another version ({type(error).__name__}: {error}): "
-                "put a copy in its place, or begin anew with another --out"
+                f"{self._checkpoint} is damaged, or belongs to another version ({type(error).__name__}: {error}): "
+                "replace it by a copy, or start a new run with another --out"
             ) from error
         if seed != trainer.seed:
             raise ValueError(
-                f"{self._checkpoint} is of a run with --seed {seed}, not {trainer.seed}: give --seed {seed} to go on "
-                "with it, or another --out to begin anew"
+                f"{self._checkpoint} belongs to a run with --seed {seed}, not {trainer.seed}: give --seed {seed} to "
+                "continue it, or another --out to start a new run"
             )
         return True
 
     def save(self, trainer: Trainer) -> None:
-        torch.save(trainer.state_dict(), self._draft)
-        self._draft.replace(self._checkpoint)
+        """Write the checkpoint and the averaged weights."""
+        torch.save(trainer.state_dict(), self._temporary)
+        self._temporary.replace(self._checkpoint)
         metadata = {INT8: " ".join(map(str, trainer.int8))} if trainer.int8 else None
-        save_file(trainer.averaged(), self._draft, metadata)
-        self._draft.replace(self._weights)
+        save_file(trainer.averaged(), self._temporary, metadata)
+        self._temporary.replace(self._weights)
 
     def log(self, line: dict[str, Any]) -> None:
+        """Append a line to the log, and plot the whole log."""
         with self._log.open("a") as log:
             log.write(json.dumps(line) + "\n")
-        draw([json.loads(each) for each in self._log.read_text().splitlines()], self._draft)
-        self._draft.replace(self._progress)
+        draw([json.loads(each) for each in self._log.read_text().splitlines()], self._temporary)
+        self._temporary.replace(self._progress)
 
 
-def steps(trainer: Trainer, plan: Plan, photos: Photos, workers: int = 0) -> Iterator[float]:
-    """Train from where the trainer is to the end of the plan, and yield the loss of each step."""
-    for part, side in plan.stages:
-        batches = Batches(photos, plan.shape(side), trainer.seed)
-        for clean in _batches(batches, trainer.steps, workers):
-            if trainer.pixels >= part * plan.pixels:
+def steps(trainer: Trainer, recipe: Recipe, photos: Photos, workers: int = 0) -> Iterator[float]:
+    """Train from the trainer's current step to the end of the recipe, and yield the loss of each step.
+
+    `workers` is the number of processes that cut patches; with 0 this process cuts them.
+    """
+    for end, side in recipe.stages:
+        batches = Batches(photos, recipe.batch_shape(side), trainer.seed)
+        for clean in _load(batches, trainer.steps, workers):
+            if trainer.pixels >= end * recipe.pixels:
                 break
-            if trainer.pixels >= plan.quantized_from * plan.pixels and not trainer.int8:
-                trainer.quantize(batches[number] for number in range(LOOKED_AT))
-            yield trainer.step(clean, plan.rate(trainer.pixels))
+            if trainer.pixels >= recipe.quantized_from * recipe.pixels and not trainer.int8:
+                trainer.quantize(batches[number] for number in range(MEASURED_BATCHES))
+            yield trainer.step(clean, recipe.rate(trainer.pixels))
 
 
-def _batches(batches: Batches, first: int, workers: int) -> Iterator[Tensor]:
+def _load(batches: Batches, first: int, workers: int) -> Iterator[Tensor]:
     numbers = range(first, 2**40)
     return iter(
-        DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, worker_init_fn=_leave_signals)
+        DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, worker_init_fn=_ignore_interrupts)
     )
 
 
-def _leave_signals(_: int) -> None:
-    # Ctrl-C is sent to the workers too, who would be gone when the last step asks for its patches.
+def _ignore_interrupts(_: int) -> None:
+    # Ctrl-C reaches the workers too, but the last step still needs their patches.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def train(
     run: Run,
     trainer: Trainer,
-    plan: Plan,
+    recipe: Recipe,
     photos: Photos,
     pictures: Tensor,
     *,
@@ -129,23 +145,23 @@ def train(
     workers: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Train to the end of the plan, or until `stopped`, and yield what each checkpoint logs.
+    """Train to the end of the recipe, or until `stopped` returns true, and yield the log line of each checkpoint.
 
-    A checkpoint comes `every` so many seconds, and at the end. Pictures, uint8 (N, 3, H, W), are what it is judged by.
+    There is a checkpoint every `every` seconds and at the end. `pictures`, uint8 (N, 3, H, W), are the validation set.
     """
     last, done, losses = time.monotonic(), trainer.pixels, []
-    for loss in steps(trainer, plan, photos, workers):
+    for loss in steps(trainer, recipe, photos, workers):
         losses.append(loss)
         now, ends = time.monotonic(), stopped()
-        if ends or now - last >= every or trainer.pixels >= plan.pixels:
+        if ends or now - last >= every or trainer.pixels >= recipe.pixels:
             run.save(trainer)
             line = {
                 "steps": trainer.steps,
                 "megapixels": round(trainer.pixels / 1e6, 2),
-                "rate": round(plan.rate(trainer.pixels), 5),
+                "rate": round(recipe.rate(trainer.pixels), 5),
                 "loss": round(sum(losses) / len(losses), 3),
                 "kpx_per_s": round((trainer.pixels - done) / (now - last) / 1e3, 1),
-                "psnr": {sigma: round(found, 3) for sigma, found in trainer.validate(pictures).items()},
+                "psnr": {sigma: round(psnr, 3) for sigma, psnr in trainer.validate(pictures).items()},
             }
             run.log(line)
             yield line

@@ -1,4 +1,4 @@
-"""The weights that training starts from."""
+"""The weights with which training starts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pixtools.denoising.torch_network import DnCNN
 
 
 def start_as_identity(network: DnCNN, generator: torch.Generator) -> None:
-    """Set the weights such that the network passes its input on through all layers and predicts no noise at first.
+    """Set the weights so that all layers pass their input on and the last layer predicts no noise.
 
-    "Looks linear" and "delta orthogonal": in each pair of channels one carries x and the other -x, so that ReLU loses
-    nothing, and the inner kernels are orthogonal at their centre. Deep networks without normalisation learn much
-    faster from there (Balduzzi et al., "The Shattered Gradients Problem", 2017; Xiao et al., "Dynamical Isometry and a
+    Channels come in pairs: one carries x, the other -x, so that a ReLU loses nothing ("looks linear"). The centres of
+    the inner kernels are orthogonal matrices ("delta orthogonal"). From this start, deep networks without normalisation
+    learn much faster (Balduzzi et al., "The Shattered Gradients Problem", 2017; Xiao et al., "Dynamical Isometry and a
     Mean Field Theory of CNNs", 2018).
     """
     half = WIDTH // 2
@@ -27,10 +27,10 @@ def start_as_identity(network: DnCNN, generator: torch.Generator) -> None:
         basis = basis.view(half, *first.weight.shape[1:])
         first.weight.copy_(torch.cat([basis, -basis]))
         for layer in inner:
-            # The noise keeps the filters from staying alike; mirrored, it does not disturb the pairs.
+            # Without noise the kernels would stay alike. The noise is mirrored too, so the pairs stay pairs.
             kernel = torch.randn(half, half, 3, 3, generator=generator) * (0.3 / (9 * half) ** 0.5)
-            turn = torch.empty(half, half)
-            nn.init.orthogonal_(turn, generator=generator)
-            kernel[:, :, 1, 1] += turn
+            rotation = torch.empty(half, half)
+            nn.init.orthogonal_(rotation, generator=generator)
+            kernel[:, :, 1, 1] += rotation
             layer.weight.copy_(torch.cat([torch.cat([kernel, -kernel], 1), torch.cat([-kernel, kernel], 1)]))
         nn.init.zeros_(last.weight)

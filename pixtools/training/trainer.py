@@ -1,9 +1,12 @@
-"""Training of DnCNN: one class that holds all that changes, so that a checkpoint is its `state_dict`.
+"""The trainer of DnCNN: it holds all state that changes in training, so a checkpoint is its `state_dict`.
 
-What the paper does not do, and why: Muon (K. Jordan, 2024, as it comes with PyTorch) on the inner kernels and a start
-as the identity reach within an hour on a CPU what Adam from a random start takes days for; the loss is the mean of
-log(MSE) over patches, so that a decibel weighs the same whatever the noise; the mean of the weights
-over the last steps (EMA) is what is kept. The last part of a run trains for int8: see `pixtools.training.quantization`.
+It differs from the paper:
+
+- The inner kernels are optimised by Muon (K. Jordan, 2024, from PyTorch), and the network starts as the identity.
+  Together they reach within an hour on a CPU what Adam from a random start reaches in days.
+- The loss is the mean of log(MSE) over patches, so that a decibel has the same weight at every noise level.
+- The mean of the weights over the last steps (EMA) is kept.
+- The last part of a run trains for int8: see `quantization.py`.
 """
 
 from __future__ import annotations
@@ -22,30 +25,31 @@ from pixtools.denoising.torch_network import DnCNN
 from pixtools.training import quantization
 from pixtools.training.start import start_as_identity
 
-MAX_SIGMA = 55.0  # of 255, as in the paper
+MAX_SIGMA = 55.0  # in levels of 255, as in the paper
 SIGMAS = (15, 25, 50)  # for validation
-SIGMA_POWER = 0.55  # for the sigmas of patches: with 0.5 sigma 15 is left behind, with 0.6 sigma 50
-GREY, COARSE = 0.12, 0.13  # of the patches are grey, or have noise with coarse colours
-# Errors of less than 2 levels count for less: nobody sees them, and their gradients would drown all others.
+SIGMA_POWER = 0.55  # shapes the distribution of sigmas: with 0.5 the network is weaker at sigma 15, with 0.6 at 50
+GREY_SHARE, COARSE_SHARE = 0.12, 0.13  # of patches that are grey, and of patches whose noise has coarse colours
+# Added to the MSE, so that errors below 2 levels count less: they are invisible, and their gradients would dominate.
 FLOOR = (2 / 255) ** 2
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over a run: up in a line, level, and down to 0 in a line. Parts of the whole run."""
+    """The learning rate over a run: it rises linearly, stays level, and falls linearly to 0."""
 
-    rate: float = 0.01  # Muon's; Adam's is 0.3 of it
-    rise: float = 0.02
-    level: float = 0.2
+    rate: float = 0.01  # of Muon; Adam's is 0.3 of it
+    rise: float = 0.02  # end of the rise, as a part of the run
+    level: float = 0.2  # end of the level, as a part of the run
 
     def at(self, progress: float) -> float:
+        """Return the rate at `progress`, 0..1."""
         up = progress / self.rise
         down = (1 - progress) / (1 - self.level)
         return self.rate * max(0.0, min(1.0, up, down))
 
 
 class Trainer:
-    """A DnCNN in training on `device`: master weights in float32, the work in bfloat16."""
+    """A DnCNN in training on `device`: master weights in float32, computation in bfloat16."""
 
     def __init__(self, device: str, seed: int, ema: float = 0.998) -> None:
         self.device, self.seed, self._decay = torch.device(device), seed, ema
@@ -55,20 +59,23 @@ class Trainer:
         named = dict(self._network.named_parameters())
         self._shapes = {name: weight.shape for name, weight in named.items()}
         inner = [name for name, shape in self._shapes.items() if shape[:2] == (WIDTH, WIDTH)]
-        # Muon takes matrices: (64, 3 · 3 · 64), which seen as (64, 64, 3, 3) lies channels last in memory.
+        # Muon needs matrices: (64, 3 · 3 · 64). A view of them as (64, 64, 3, 3) is channels last in memory.
         matrices = {name: named[name].detach().permute(0, 2, 3, 1).flatten(1) for name in inner}
         rest = {name: weight.detach() for name, weight in named.items() if name not in inner}
         self._weights = {name: value.clone().requires_grad_() for name, value in (matrices | rest).items()}
         self._average = {name: value.detach().clone() for name, value in self._weights.items()}
         self._muon = torch.optim.Muon([self._weights[name] for name in inner], momentum=0.9, weight_decay=0.0)
         self._adam = torch.optim.Adam([self._weights[name] for name in rest])
-        self._tops: quantization.Tops = {}  # once it trains for int8
+        self._maxima: quantization.Maxima = {}  # empty until `quantize` is called
         self.steps = 0
         self.pixels = 0
 
     def step(self, clean: Tensor, rate: float) -> float:
-        """Learn from a batch of clean patches, uint8 (N, 3, H, W); return the loss, a mean of 10 log10(MSE), dB."""
-        clean, noise = self._noised(clean, self.steps)
+        """Learn from a batch of clean patches, uint8 (N, 3, H, W).
+
+        Return the loss: the mean of 10 log10(MSE) over patches, in dB.
+        """
+        clean, noise = self._add_noise(clean, self.steps)
         predicted = self._predict(self._weights, clean + noise)
         loss = (predicted - noise).square().mean((1, 2, 3)).add(FLOOR).log10().mean().mul(10)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -80,7 +87,7 @@ class Trainer:
         self.steps += 1
         self.pixels += clean.shape[0] * clean.shape[2] * clean.shape[3]
         with torch.no_grad():
-            # The first steps are forgotten sooner.
+            # A smaller decay at first, so that the mean soon forgets the start.
             decay = min(self._decay, self.steps / (self.steps + 10))
             for name, value in self._weights.items():
                 self._average[name].lerp_(value, 1 - decay)
@@ -88,96 +95,102 @@ class Trainer:
 
     @property
     def int8(self) -> list[int]:
-        """The layers that it trains for int8."""
-        return list(self._tops)
+        """The layers that are trained for int8; empty until `quantize` is called."""
+        return list(self._maxima)
 
     def quantize(self, batches: Iterable[Tensor]) -> None:
-        """Train for int8 from now on; clean batches, uint8 (N, 3, H, W), tell how large activations get.
+        """Train for int8 from now on. The maxima of activations are measured on clean `batches`, uint8 (N, 3, H, W).
 
-        Raises ValueError if it does so already.
+        Raises ValueError if this was called before.
         """
-        if self._tops:
-            raise ValueError("what is trained for int8 cannot begin anew")
-        noisy = (torch.add(*self._noised(clean, number)) for number, clean in enumerate(batches))
+        if self._maxima:
+            raise ValueError("the training for int8 has begun already")
+        noisy = (torch.add(*self._add_noise(clean, number)) for number, clean in enumerate(batches))
         self._network.load_state_dict(self.averaged())
-        self._tops = quantization.tops(self._network, noisy)
+        self._maxima = quantization.measure_maxima(self._network, noisy)
 
-    def _noised(self, clean: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return clean patches in 0..1 and white Gaussian noise for them, not clipped, each of a sigma of its own.
+    def _add_noise(self, clean: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return clean patches in 0..1, and white Gaussian noise for them, not clipped, with a sigma for each patch.
 
-        Both follow from the seed and `number`. There is more strong than weak noise: it takes longest to learn, for it
-        needs the widest surroundings. Some patches are grey, with noise that is the same in all channels; in as many
-        others the noise has its colours at half the size, as most JPEGs do. Else the network would take the noise of
-        both for texture.
+        Both depend only on the seed and `number`. Strong noise is more frequent than weak noise, because it needs the
+        longest training: the network must use wider surroundings. Some patches are grey, with the same noise in all
+        channels. In others the noise has colours at half the size, as in most JPEGs. Without such patches the network
+        takes both kinds of noise for texture.
         """
         clean = clean.to(self.device, non_blocking=True).float().div_(255)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
         noise = torch.empty_like(clean).normal_(generator=generator)
-        chance = torch.empty(2, len(clean), 1, 1, 1, device=self.device).uniform_(generator=generator)
-        sigma, kind = chance[0].pow(SIGMA_POWER) * (MAX_SIGMA / 255), chance[1]
-        grey, coarse = kind < GREY, (kind >= GREY) & (kind < GREY + COARSE)
+        random = torch.empty(2, len(clean), 1, 1, 1, device=self.device).uniform_(generator=generator)
+        sigma, kind = random[0].pow(SIGMA_POWER) * (MAX_SIGMA / 255), random[1]
+        grey, coarse = kind < GREY_SHARE, (kind >= GREY_SHARE) & (kind < GREY_SHARE + COARSE_SHARE)
         noise = torch.where(grey, noise[:, :1], torch.where(coarse, _with_coarse_colors(noise), noise)) * sigma
         return torch.where(grey, clean.mean(1, keepdim=True), clean), noise
 
     def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
         shaped = {name: self._shape(name, value) for name, value in weights.items()}
         noisy = noisy.bfloat16().contiguous(memory_format=torch.channels_last)
-        if self._tops:
-            return quantization.predict(quantization.scaled(shaped, self._tops), self._tops, noisy).float()
+        if self._maxima:
+            return quantization.predict(quantization.scaled(shaped, self._maxima), self._maxima, noisy).float()
         shaped = {name: value.bfloat16() for name, value in shaped.items()}
         noise: Tensor = functional_call(self._network, shaped, (noisy,))
         return noise.float()
 
     def _shape(self, name: str, value: Tensor) -> Tensor:
+        """Return a matrix of Muon as kernels, and every other array unchanged."""
         shape = self._shapes[name]
         return value if value.shape == shape else value.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def validate(self, clean: Tensor) -> dict[int, float]:
-        """Measure the averaged weights on pictures, uint8 (N, 3, H, W): the mean PSNR in dB for each sigma."""
-        found = {}
+        """Denoise noisy copies of pictures, uint8 (N, 3, H, W), with the averaged weights.
+
+        Return the mean PSNR in dB for each sigma.
+        """
+        psnr = {}
         for sigma in SIGMAS:
             generator = torch.Generator().manual_seed(sigma)
             errors = []
-            for picture in clean.split(4):  # type: ignore[no-untyped-call]
-                truth = picture.float().div(255)
+            for pictures in clean.split(4):  # type: ignore[no-untyped-call]
+                truth = pictures.float().div(255)
                 noisy = (truth + torch.randn(truth.shape, generator=generator) * (sigma / 255)).to(self.device)
                 denoised = (noisy - self._predict(self._average, noisy)).clamp(0, 1).cpu()
                 errors.append((denoised - truth).square().mean((1, 2, 3)))
-            found[sigma] = -10 * torch.cat(errors).log10().mean().item()
-        return found
+            psnr[sigma] = -10 * torch.cat(errors).log10().mean().item()
+        return psnr
 
     def state_dict(self) -> dict[str, Any]:
+        """Return all state, for a checkpoint."""
         return {
             "seed": self.seed,
             "weights": {name: value.detach() for name, value in self._weights.items()},
             "average": self._average,
             "muon": self._muon.state_dict(),
             "adam": self._adam.state_dict(),
-            "tops": self._tops,
+            "tops": self._maxima,
             "steps": self.steps,
             "pixels": self.pixels,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the state of a checkpoint. The seed is not loaded."""
         with torch.no_grad():
-            for kind, values in ((self._weights, state["weights"]), (self._average, state["average"])):
+            for target, values in ((self._weights, state["weights"]), (self._average, state["average"])):
                 for name, value in values.items():
-                    kind[name].copy_(value)
+                    target[name].copy_(value)
         self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])
-        self._tops, self.steps, self.pixels = state["tops"], state["steps"], state["pixels"]
+        self._maxima, self.steps, self.pixels = state["tops"], state["steps"], state["pixels"]
 
     def averaged(self) -> dict[str, Tensor]:
-        """The weights to keep, float32, by the names and shapes of `DnCNN`."""
+        """Return the averaged weights, float32, with the names and shapes of `DnCNN`."""
         weights = {name: self._shape(name, value) for name, value in self._average.items()}
-        if self._tops:
-            weights = quantization.scaled(weights, self._tops)
+        if self._maxima:
+            weights = quantization.scaled(weights, self._maxima)
         return {name: value.contiguous().cpu() for name, value in weights.items()}
 
 
 def _with_coarse_colors(noise: Tensor) -> Tensor:
-    """Return noise (N, 3, H, W) whose differences from its luma (BT.601) are means of 2 × 2 pixels."""
+    """Return noise (N, 3, H, W) with its luma (BT.601) unchanged and its colours averaged over 2 × 2 pixels."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=noise.device).view(1, 3, 1, 1)
     luma = (noise * weights).sum(1, keepdim=True)
     colors = avg_pool2d(noise - luma, 2)

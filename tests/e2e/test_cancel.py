@@ -1,4 +1,4 @@
-"""Cancelling a job: at once, even while a codec is deep in C code, and without harm to others."""
+"""Cancelling a job takes effect at once, even while a codec runs C code, and disturbs no other job."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import httpx
 from api import Api
 from sideways import sideways_photo
 
-# Minutes of one core, and a moment of it.
+# SLOW takes minutes of one core, QUICK a moment.
 SLOW = {"slow": {"op": "avif", "input": "source", "speed": 0}}
 QUICK = {"quick": {"op": "webp", "input": "source", "resize": {"width": 100}}}
 
 
 def running(api: Api, seed: int) -> dict:
+    """Submit a slow job and return it when its step runs."""
     job = api.submit("minutes.jpg", sideways_photo(3000, 2000, seed=seed), SLOW)
     deadline = time.monotonic() + 60
     while api.read(job)["steps"]["slow"]["state"] != "running":
@@ -24,36 +25,36 @@ def running(api: Api, seed: int) -> dict:
     return job
 
 
-def test_a_running_step_is_ended_and_its_converter_replaced(api):
-    before = api.http.get("/api/health").json()["dispatchers"][0]["converters"]
-    jobs = [running(api, seed) for seed in (901, 902)][:before]
+def test_a_running_step_is_stopped_and_its_converter_is_replaced(api):
+    converters = api.http.get("/api/health").json()["dispatchers"][0]["converters"]
+    jobs = [running(api, seed) for seed in (901, 902)][:converters]
 
     for job in jobs:
         answer = api.http.post(f"/api/jobs/{job['id']}/cancel")
         assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
         assert answer.json()["steps"]["slow"]["state"] == "cancelled"
 
-    # Every converter was busy for minutes, so this job runs on one that came after them.
-    other = api.wait(api.submit("q.jpg", sideways_photo(300, 200, seed=903), QUICK), patience=60)
+    # Every converter was busy for minutes, so this job runs on a new one.
+    other = api.wait(api.submit("q.jpg", sideways_photo(300, 200, seed=903), QUICK), timeout=60)
     assert other["state"] == "succeeded"
     for job in jobs:
         assert api.read(job)["state"] == "cancelled"
 
 
-def test_a_queued_job_never_begins(api):
+def test_a_queued_job_is_cancelled_before_it_begins(api):
     busy = [running(api, seed) for seed in (911, 912)]
     queued = [api.submit(f"{seed}.jpg", sideways_photo(300, 200, seed=seed), SLOW) for seed in range(920, 930)]
     waiting = [job for job in queued if api.read(job)["state"] == "queued"]
     for job in waiting:
         api.http.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
-    for job in [*busy, *queued]:
-        assert api.http.post(f"/api/jobs/{job['id']}/cancel").json()["state"] == "cancelled"  # again: the same
+    for job in [*busy, *queued]:  # some for the second time, which has the same answer
+        assert api.http.post(f"/api/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
     assert waiting
     for job in waiting:
         assert {step["attempt"] for step in api.read(job)["steps"].values()} == {0}
 
 
-def test_what_a_cancelled_job_has_made_stays(api):
+def test_results_of_a_cancelled_job_stay(api):
     steps = {"exif": {"op": "metadata", "input": "source"}, **SLOW}
     job = api.submit("minutes.jpg", sideways_photo(3000, 2000, seed=931), steps)
     deadline = time.monotonic() + 60
@@ -68,7 +69,7 @@ def test_what_a_cancelled_job_has_made_stays(api):
     assert json.loads(api.download(job, "exif"))["camera"] == "PixTools Test Camera"
 
 
-def test_those_who_follow_it_see_the_end(api):
+def test_a_follower_of_a_cancelled_job_sees_its_end(api):
     job, seen = running(api, 941), []
 
     def follow() -> None:
@@ -83,13 +84,13 @@ def test_those_who_follow_it_see_the_end(api):
     assert seen[-1] == "cancelled"
 
 
-def test_a_job_that_has_ended_is_not_cancelled(api):
+def test_a_job_that_has_ended_cannot_be_cancelled(api):
     job = api.wait(api.submit("q.jpg", sideways_photo(300, 200, seed=951), QUICK))
     answer = api.http.post(f"/api/jobs/{job['id']}/cancel")
     assert (answer.status_code, answer.json()["code"]) == (409, "job_ended")
     assert api.read(job)["state"] == "succeeded"
 
 
-def test_a_job_that_is_not_there_is_not_found(api):
+def test_a_job_that_does_not_exist_cannot_be_cancelled(api):
     answer = api.http.post("/api/jobs/0199aaaa-0000-7000-8000-000000000000/cancel")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

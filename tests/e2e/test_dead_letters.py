@@ -1,4 +1,4 @@
-"""Dead letters by the API and by the command line: listed with their history, redriven, discarded, counted."""
+"""Dead letters over the API and the command line: they are listed with a history, redriven, discarded and counted."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ STEPS = {
 
 
 def broken(seed: int) -> bytes:
+    """Return the first two thirds of a photo: its header is valid, and its pixels cannot be decoded."""
     photo = sideways_photo(300, 200, seed=seed)
     return photo[: len(photo) * 2 // 3]
 
 
 @pytest.fixture
 def failed(api) -> dict:
-    """A job one of whose steps was given up."""
+    """A job that has ended, with one step that failed permanently."""
     return api.wait(api.submit("broken.jpg", broken(time.monotonic_ns()), STEPS))
 
 
@@ -39,9 +40,10 @@ def letters(api, **query: str) -> list[dict]:
     return answer.json()["dead_letters"]
 
 
-def until(what, patience: float = 60):
-    deadline = time.monotonic() + patience
-    while not (found := what()):
+def until(read, timeout: float = 60):
+    """Return the first true result of `read`. Fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (found := read()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return found
@@ -61,7 +63,7 @@ def test_a_step_that_cannot_succeed_is_listed_with_its_error_and_history(api, fa
     assert letters(api, job=failed["id"], code="corrupt_image", op="webp") == [letter]
 
 
-def test_a_redriven_step_runs_again_and_what_was_skipped_for_it_waits_again(api, failed):
+def test_a_redriven_step_runs_again_and_the_steps_that_read_it_wait_again(api, failed):
     (letter,) = letters(api, job=failed["id"])
     answer = api.http.post(f"/api/dead-letters/{letter['id']}/redrive")
     assert (answer.status_code, answer.json()) == (202, {"dead_letters": 1})
@@ -75,10 +77,10 @@ def test_a_redriven_step_runs_again_and_what_was_skipped_for_it_waits_again(api,
     assert (answer.status_code, answer.json()["code"]) == (409, "dead_letter_closed")
     job = until(lambda: (now := api.read(failed))["state"] == "partial" and now)
     assert job["steps"]["all"]["state"] == "skipped"
-    assert job["steps"]["exif"]["attempt"] == 1  # what had succeeded did not run again
+    assert job["steps"]["exif"]["attempt"] == 1  # a step that had succeeded does not run again
 
 
-def test_a_job_is_retried_as_a_whole(api, failed):
+def test_a_retry_redrives_all_dead_letters_of_a_job(api, failed):
     answer = api.http.post(f"/api/jobs/{failed['id']}/retry")
     assert (answer.status_code, answer.json()["id"]) == (202, failed["id"])
     until(lambda: letters(api, job=failed["id"], state="redriven"))
@@ -102,14 +104,14 @@ def test_a_discarded_letter_is_kept_and_closed(api, failed):
     assert api.http.delete(f"/api/dead-letters/{uuid.uuid4()}").status_code == 404
 
 
-def test_a_selection_with_a_mistake_selects_nothing(api, failed):
+def test_a_selection_with_an_unknown_field_is_refused(api, failed):
     answer = api.http.post("/api/dead-letters/discard", json={"jop": failed["id"]})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/body/jop")
     assert len(letters(api, job=failed["id"])) == 1
 
 
 @pytest.mark.parametrize("selection", [{}, {"job": None}, {"job": str(uuid.uuid4()), "all": True}, {"op": "wepb"}])
-def test_a_selection_that_may_not_be_meant_is_refused(api, failed, selection):
+def test_a_selection_that_may_be_a_mistake_is_refused(api, failed, selection):
     for decision in ("redrive", "discard"):
         answer = api.http.post(f"/api/dead-letters/{decision}", json=selection)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
@@ -135,11 +137,11 @@ def test_the_command_line_lists_redrives_and_discards(api, failed):
     assert "is redriven." in closed.stderr
     assert pixtools(api, "discard", "--job", job, "--code", "corrupt_image").stdout == "Discarded: 1.\n"
     assert pixtools(api, "list", "--job", job).stdout == "There are none.\n"
-    assert "Say which" in pixtools(api, "discard").stderr
-    assert "Say which" in pixtools(api, "discard", letter["id"], "--all").stderr
+    assert "use one of the three" in pixtools(api, "discard").stderr
+    assert "use one of the three" in pixtools(api, "discard", letter["id"], "--all").stderr
 
 
-def test_they_are_counted(api, stack, failed):
+def test_dead_letters_are_counted_in_the_metrics(api, stack, failed):
     before = until(lambda: "pixtools_dead_letters_total" in (now := metrics(stack)) and now)
     api.http.post("/api/dead-letters/discard", json={"job": failed["id"]}).raise_for_status()
     name = "pixtools_dead_letters_discarded_total"
@@ -147,13 +149,13 @@ def test_they_are_counted(api, stack, failed):
 
 
 def metrics(stack) -> dict[str, float]:
-    """Add up each metric of ours over all that Prometheus would read from the cluster."""
+    """Return the metrics of PixTools, each summed over all addresses that Prometheus would read."""
     found: dict[str, float] = {}
     for targets in json.loads((stack.ray_folder / "prom_metrics_service_discovery.json").read_text()):
         for target in targets["targets"]:
             try:
                 text = httpx.get(f"http://{target}/metrics", timeout=30).text
-            except httpx.ConnectError:  # Ray names ports at which it may not listen
+            except httpx.ConnectError:  # Ray lists ports that it may not listen on
                 continue
             for line in text.splitlines():
                 if line.startswith("ray_pixtools_"):

@@ -1,4 +1,4 @@
-"""Denoising over HTTP: on a real denoiser, by the weights that come with PixTools."""
+"""Denoising over HTTP, on a real denoiser with the weights that PixTools ships."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ CHAIN = {"clean": {"op": "denoise", "input": "source"}, "web": {"op": "webp", "i
 
 
 def noisy(sigma: float, width: int = 240, height: int = 160, seed: int = 1) -> np.ndarray:
+    """Return a photo with Gaussian noise of `sigma` levels: uint8 (H, W, 3)."""
     scene = photo(width, height)
     return (scene + np.random.default_rng(seed).normal(0, sigma, scene.shape)).clip(0, 255).round().astype(np.uint8)
 
 
 def decibels(data: bytes, truth: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio of a file against the true pixels."""
     made = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)
     return float(10 * np.log10(255**2 / ((made - truth) ** 2).mean()))
 
@@ -27,7 +29,7 @@ def png(array: np.ndarray) -> bytes:
     return saved(Image.fromarray(array), "PNG")
 
 
-def test_noise_goes_and_the_result_says_how_much_there_was(api):
+def test_noise_is_removed_and_the_result_has_its_estimated_strength(api):
     job = api.wait(api.submit("noisy.png", png(noisy(25)), CHAIN))
 
     assert job["state"] == "succeeded", job
@@ -38,7 +40,7 @@ def test_noise_goes_and_the_result_says_how_much_there_was(api):
     assert (clean == web).all()
 
 
-def test_less_strength_leaves_some_of_the_noise(api):
+def test_a_lower_strength_leaves_some_of_the_noise(api):
     steps = {str(part): {"op": "denoise", "input": "source", "strength": part / 10} for part in (0, 4, 10)}
 
     job = api.wait(api.submit("noisy.png", png(noisy(20, seed=2)), steps))
@@ -48,7 +50,7 @@ def test_less_strength_leaves_some_of_the_noise(api):
     assert job["steps"]["0"]["result"]["skipped"] == "strength"
 
 
-def test_a_clean_picture_is_left_alone_where_the_noise_is_to_be_looked_for(api):
+def test_automatic_noise_leaves_a_clean_picture_unchanged(api):
     scene = np.asarray(Image.fromarray(photo(24, 16)).resize((480, 320), Image.Resampling.BICUBIC))
 
     job = api.wait(api.submit("clean.png", png(scene), {"it": {"op": "denoise", "input": "source", "noise": "auto"}}))
@@ -59,8 +61,8 @@ def test_a_clean_picture_is_left_alone_where_the_noise_is_to_be_looked_for(api):
     assert (np.asarray(Image.open(io.BytesIO(api.download(job, "it")))) == scene).all()
 
 
-def test_what_was_denoised_once_serves_every_later_job(api):
-    """Through its file, which shows less than the source: what the source says of itself still goes on."""
+def test_a_denoised_picture_serves_later_jobs_from_its_file(api):
+    """That file has no metadata about places. Steps that read the pixels still get the metadata of the source."""
     source = saved(Image.fromarray(noisy(15, seed=3)), "PNG", exif=exif())
     api.wait(api.submit("a.png", source, CHAIN))
     steps = CHAIN | {"jpg": {"op": "jpg", "input": "clean", "strip": "none", "quality": 95}}
@@ -70,11 +72,11 @@ def test_what_was_denoised_once_serves_every_later_job(api):
     assert [job["steps"][name]["cached"] for name in ("clean", "web", "jpg")] == [True, True, False]
     assert job["steps"]["clean"]["result"]["denoised"]
     assert decibels(api.download(job, "jpg"), photo(240, 160)) > 31
-    assert Image.open(io.BytesIO(api.download(job, "jpg"))).getexif().get_ifd(0x8825), "the place is not there"
+    assert Image.open(io.BytesIO(api.download(job, "jpg"))).getexif().get_ifd(0x8825), "the location is missing"
     assert not Image.open(io.BytesIO(api.download(job, "clean"))).getexif().get_ifd(0x8825)
 
 
-def test_transparency_and_grey_stay_as_they_are(api):
+def test_transparency_and_greyscale_are_preserved(api):
     alpha = np.linspace(0, 255, 240 * 160).reshape(160, 240, 1).astype(np.uint8)
     for mode, array in (("RGBA", np.dstack([noisy(25), alpha])), ("L", noisy(25)[:, :, 0])):
         job = api.wait(api.submit("it.png", png(array), {"it": {"op": "denoise", "input": "source"}}))
@@ -85,8 +87,8 @@ def test_transparency_and_grey_stay_as_they_are(api):
             assert decibels(saved(made.convert("RGB"), "PNG"), np.repeat(photo(240, 160)[:, :, :1], 3, 2)) > 28
 
 
-def test_noise_that_a_jpeg_has_been_over_goes_too(api):
-    """Its colours are at half the size there, so it is not white any more."""
+def test_noise_is_removed_from_a_jpeg(api):
+    """The JPEG stores colours at half the size, so its noise is no longer white."""
     source = saved(Image.fromarray(noisy(25, seed=6)), "JPEG", quality=95, subsampling="4:2:0")
 
     job = api.wait(api.submit("noisy.jpg", source, {"it": {"op": "denoise", "input": "source"}}))
@@ -95,18 +97,18 @@ def test_noise_that_a_jpeg_has_been_over_goes_too(api):
     assert decibels(api.download(job, "it"), photo(240, 160)) > 29
 
 
-def test_sixteen_bits_stay_sixteen(api):
+def test_16_bit_pixels_keep_their_depth(api):
     scene = np.linspace(0, 60_000, 200 * 100).reshape(100, 200)
     grey = (scene + np.random.default_rng(1).normal(0, 5000, scene.shape)).clip(0, 65_535).astype(np.uint16)
     steps = CHAIN | {"again": {"op": "denoise", "input": "clean", "strength": 0.1}}
 
-    job = api.wait(api.submit("deep.png", png(grey), steps))
+    job = api.wait(api.submit("16-bit.png", png(grey), steps))
 
     assert job["state"] == "succeeded", job
     for name in ("clean", "again"):
         made = np.asarray(Image.open(io.BytesIO(api.download(job, name))))
         assert made.dtype == np.uint16 or made.max() > 255
-        assert len(np.unique(made % 257)) > 100, "the lower bits say nothing"
+        assert len(np.unique(made % 257)) > 100, "the lower bits carry no information"
         assert np.abs(made - scene).mean() < np.abs(grey - scene).mean() / 3
     assert Image.open(io.BytesIO(api.download(job, "web"))).mode == "RGB"
 
@@ -124,7 +126,7 @@ def test_every_frame_of_an_animation_is_denoised(api):
         assert decibels(saved(made.convert("RGB"), "PNG"), photo(240, 160)) > 29
 
 
-def test_it_stands_anywhere_in_a_graph(api):
+def test_denoise_may_stand_anywhere_in_a_graph(api):
     steps = {
         "half": {"op": "resize", "input": "source", "width": 120},
         "clean": {"op": "denoise", "input": "half", "noise": "any"},
@@ -132,20 +134,20 @@ def test_it_stands_anywhere_in_a_graph(api):
         "twice": {"op": "denoise", "input": "turned", "strength": 0.5},
         "web": {"op": "avif", "input": "twice"},
         "plain": {"op": "jpg", "input": "half"},
-        "facts": {"op": "metadata", "input": "clean"},
+        "exif": {"op": "metadata", "input": "clean"},
         "all": {"op": "zip", "input": ["clean", "web", "plain"]},
     }
 
     answer = api.post("it.png", png(noisy(30, seed=5)), steps=json.dumps(steps))
-    assert answer.status_code == 422, "metadata of pixels is refused for denoise as for any other"
-    del steps["facts"]
+    assert answer.status_code == 422, "metadata reads the source, never pixels"
+    del steps["exif"]
     job = api.wait(api.submit("it.png", png(noisy(30, seed=5)), steps))
 
     assert job["state"] == "succeeded", job
     assert Image.open(io.BytesIO(api.download(job, "web"))).size == (80, 120)
 
 
-def test_a_picture_that_cannot_be_decoded_fails_its_denoising_and_what_reads_it(api):
+def test_a_picture_that_cannot_be_decoded_fails_its_denoise_step_and_skips_the_readers(api):
     data = png(noisy(20))
 
     job = api.wait(api.submit("cut.png", data[: len(data) // 2], CHAIN))
@@ -155,7 +157,7 @@ def test_a_picture_that_cannot_be_decoded_fails_its_denoising_and_what_reads_it(
     assert job["steps"]["web"]["state"] == "skipped"
 
 
-def test_what_no_denoiser_can_do_is_refused_at_once(api):
+def test_parameters_that_are_not_valid_are_refused_at_once(api):
     steps = {"it": {"op": "denoise", "input": "source", "strength": 1.5, "noise": "some", "keep": True}}
 
     answer = api.post("it.png", png(noisy(20)), steps=json.dumps(steps))

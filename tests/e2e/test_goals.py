@@ -1,4 +1,4 @@
-"""Goals over HTTP: a score is reached, a size is kept, and the answer says what came of it."""
+"""Goals over HTTP: a score is reached, a size is not exceeded, and the result says how."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ssimulacra2 import compute_ssimulacra2
 
 
 def grainy() -> Image.Image:
+    """Return a photo with film grain: large at high quality."""
     grain = np.random.default_rng(3).normal(0, 6, (300, 400, 1))
     return Image.fromarray((photo(400, 300) + grain).clip(0, 255).astype(np.uint8))
 

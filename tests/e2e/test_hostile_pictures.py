@@ -1,6 +1,6 @@
-"""Pictures that are not what most are, through the API: each comes out right, or is refused in words.
+"""Unusual and hostile pictures over the API: each becomes a correct result.
 
-Those that are refused at once are in test_inputs; those that are cut in the middle, in test_jobs.
+Pictures that are refused at once are in test_inputs. Truncated pictures are in test_jobs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def zipped() -> bytes:
 
 
 def gif_that_is_a_script() -> bytes:
-    """Return a GIF whose width reads `/*` for a script: what is between is a comment, and the tail is the program."""
+    """Return a GIF that is also a script: its width reads `/*`, which makes the pixels a comment before the tail."""
     image, _ = indexed(scene())
     data = bytearray(saved(image.resize((ord("/") + 256 * ord("*"), 2)), "GIF"))
     assert data[6:8] == b"/*"
@@ -46,7 +46,7 @@ POLYGLOTS = {
 
 
 @pytest.mark.parametrize("name", POLYGLOTS)
-def test_of_a_file_that_is_two_the_picture_alone_comes_out(api, name):
+def test_of_a_file_of_two_types_only_the_picture_comes_out(api, name):
     data = POLYGLOTS[name]()
     assert TAIL in data
 
@@ -60,7 +60,7 @@ def test_of_a_file_that_is_two_the_picture_alone_comes_out(api, name):
         assert Image.MIME[Image.open(io.BytesIO(made)).format] == job["steps"][step]["artifact"]["media_type"]
 
 
-ODD = {
+UNUSUAL = {
     "cmyk": SPECIMENS["jpeg cmyk with profile"],
     "cmyk without a profile": SPECIMENS["jpeg cmyk"],
     "16 bit": SPECIMENS["png 16 bit rgb"],
@@ -69,7 +69,8 @@ ODD = {
 }
 
 
-def assert_right(api, job, frame):
+def assert_correct(api, job, frame):
+    """Compare each result of a job with the pixels of the scene."""
     assert job["state"] == "succeeded", job
     for step in OUTPUTS:
         found = read_back(api.download(job, step))
@@ -78,29 +79,29 @@ def assert_right(api, job, frame):
         assert alike.shift < 1.5, (step, alike)
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_numbers_that_screens_do_not_show_become_a_correct_picture(api, name):
-    specimen = ODD[name]()
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_pixel_types_that_screens_do_not_show_become_a_correct_picture(api, name):
+    specimen = UNUSUAL[name]()
 
     job = api.wait(api.submit("odd.bin", specimen.data, OUTPUTS))
 
-    assert_right(api, job, specimen.frames[0])
+    assert_correct(api, job, specimen.frames[0])
 
 
 BAD_PROFILES = {
-    "none at all": b"no profile" * 20,
-    "cut": wide_gamut_profile()[:200],
-    "of grey": wide_gamut_profile()[:16] + b"GRAY" + wide_gamut_profile()[20:],
-    "that says it is 4 GB": b"\xff\xff\xff\xff" + wide_gamut_profile()[4:],
+    "not a profile": b"no profile" * 20,
+    "truncated": wide_gamut_profile()[:200],
+    "for grey pixels": wide_gamut_profile()[:16] + b"GRAY" + wide_gamut_profile()[20:],
+    "with a stated size of 4 GB": b"\xff\xff\xff\xff" + wide_gamut_profile()[4:],
 }
 
 
 @pytest.mark.parametrize("name", BAD_PROFILES)
 @pytest.mark.parametrize("color", ["keep", "srgb"])
-def test_a_profile_that_is_none_does_no_harm(api, name, color):
+def test_a_damaged_profile_does_not_fail_a_job(api, name, color):
     data = saved(scene(), "PNG", icc_profile=BAD_PROFILES[name])
     steps = {name: step | {"color": color} for name, step in OUTPUTS.items()}
-    steps["facts"] = {"op": "metadata", "input": "source"}
+    steps["exif"] = {"op": "metadata", "input": "source"}
     steps["grey"] = {"op": "grayscale", "input": "source"}
 
     job = api.wait(api.submit("bad-profile.png", data, steps))
@@ -109,7 +110,7 @@ def test_a_profile_that_is_none_does_no_harm(api, name, color):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(api, orientation):
+def test_an_undefined_orientation_turns_nothing(api, orientation):
     job = api.wait(api.submit("odd.jpg", saved(scene(), "JPEG", quality=95, exif=exif(orientation)), OUTPUTS))
 
-    assert_right(api, job, scene())
+    assert_correct(api, job, scene())

@@ -1,4 +1,4 @@
-"""What bad input is answered: one clear problem at once, and nothing that is tried again."""
+"""Bad input is answered at once with one problem, and no job is stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 
 import httpx
 import pytest
-from animations import Part, full
+from animations import Frame, filled
 from animations import gif as layers
 from images import animation
 from PIL import Image
@@ -22,7 +22,7 @@ WEBP = json.dumps({"web": {"op": "webp", "input": "source"}})
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG that says it is width × height, with 10 kB of data that decompress to 10 MB."""
+    """Return a PNG whose header says width × height, with 10 kB of data that decompress to 10 MB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -58,7 +58,7 @@ def gif(frames: int) -> bytes:
         ("large-bomb.png", png(60_000, 60_000), 422, "image_too_large"),
         ("flat.png", png(0, 5), 422, "corrupt_image"),
         ("thin.png", png(5, 0), 422, "corrupt_image"),
-        ("flat.gif", layers((0, 5), [Part(full(1, 0, 1))]), 422, "corrupt_image"),
+        ("flat.gif", layers((0, 5), [Frame(filled(1, 0, 1))]), 422, "corrupt_image"),
         ("pieces.gif", gif(1)[:-1] + b"\x21\xfe\0" * 8_000_000, 422, "corrupt_image"),
         ("wide.png", png(16_385, 10), 422, "image_too_large"),
         ("many.gif", gif(101), 422, "image_too_large"),
@@ -70,20 +70,20 @@ def gif(frames: int) -> bytes:
         ("large.png", small() + bytes(25_000_001), 413, "upload_too_large"),
     ],
 )
-def test_a_file_that_cannot_be_taken_is_refused_before_a_job_exists(api, name, data, status, code):
+def test_a_file_that_is_not_acceptable_is_refused_before_a_job_exists(api, name, data, status, code):
     answer = api.post(name, data, steps=WEBP)
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.json()["detail"]
-    named = [fault["pointer"] for fault in answer.json()["errors"]]
-    assert named == ([] if status == 413 else ["/file"])  # where it may be all files together
+    pointers = [fault["pointer"] for fault in answer.json()["errors"]]
+    assert pointers == ([] if status == 413 else ["/file"])  # the limit of 413 applies to all files together
 
 
 def test_the_bomb_of_60_000_by_60_000_is_10_kilobytes():
     assert len(png(60_000, 60_000)) < 12_000
 
 
-def test_a_body_over_the_cap_without_a_length_is_refused_while_it_comes(api):
+def test_a_body_over_the_limit_without_a_length_is_refused_while_it_arrives(api):
     def body():
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
         for _ in range(300):
@@ -94,7 +94,7 @@ def test_a_body_over_the_cap_without_a_length_is_refused_while_it_comes(api):
     assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
 
 
-def test_a_png_named_jpg_is_taken_as_what_it_is(api):
+def test_the_content_of_a_file_decides_on_its_type_and_not_its_name(api):
     job = api.wait(api.submit("odd.jpg", small(), {"web": {"op": "webp", "input": "source"}}))
     assert (job["source"]["media_type"], job["state"]) == ("image/png", "succeeded")
 
@@ -117,7 +117,7 @@ def test_a_file_name_is_made_safe(api, name, safe):
     ("raw", "safe"),
     [(b'filename="a\0b\x7fc.png"', "abc.png"), (b"filename*=UTF-8''a%00%0D%0Ab.png", None)],
 )
-def test_control_characters_in_a_file_name_are_gone_or_the_request_is_refused(api, raw, safe):
+def test_control_characters_in_a_file_name_are_removed_or_the_request_is_refused(api, raw, safe):
     body = b'--x\r\nContent-Disposition: form-data; name="steps"\r\n\r\n' + WEBP.encode()
     body += b'\r\n--x\r\nContent-Disposition: form-data; name="file"; ' + raw + b"\r\n\r\n" + small() + b"\r\n--x--\r\n"
     answer = api.http.post("/api/jobs", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
@@ -164,7 +164,7 @@ def test_a_plan_with_four_mistakes_gets_one_answer_that_names_all_four(api):
         ({"steps": WEBP, "file": "text"}, 422, {"/file"}),
     ],
 )
-def test_fields_that_do_not_fit_are_named(api, fields, status, pointers):
+def test_fields_that_are_not_valid_are_named(api, fields, status, pointers):
     answer = api.post("a.png", small(), **fields)
     assert answer.status_code == status, answer.text
     assert {error["pointer"] for error in answer.json()["errors"]} == pointers
@@ -173,9 +173,11 @@ def test_fields_that_do_not_fit_are_named(api, fields, status, pointers):
 @pytest.mark.parametrize(
     ("steps", "pointer"),
     [
-        pytest.param({"a": {"op": "webp", "color": "cmyk"}}, "/steps/a/color", id="an enum's value that is none"),
+        pytest.param({"a": {"op": "webp", "color": "cmyk"}}, "/steps/a/color", id="an unknown value of an enum"),
         pytest.param({"a": {"op": "webp", "qualty": 1}}, "/steps/a/qualty", id="an unknown field"),
-        pytest.param({"a": {"op": "webp", "resize": {"width": 5, "fit": "in"}}}, "/steps/a/resize/fit", id="deep down"),
+        pytest.param(
+            {"a": {"op": "webp", "resize": {"width": 5, "fit": "in"}}}, "/steps/a/resize/fit", id="a nested field"
+        ),
         pytest.param({"a": {"op": "webp", "input": ["source", "b"]}, "b": RESIZE}, "/steps/a/input", id="two inputs"),
         pytest.param({"a": {"op": "webp", "input": "c"}, "b": RESIZE}, "/steps/a/input", id="an unknown step"),
         pytest.param(
@@ -195,7 +197,7 @@ def test_a_step_that_cannot_run_is_named_before_a_job_exists(api, steps, pointer
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-def test_requests_that_are_no_upload_are_told_what_to_send(api):
+def test_requests_without_an_upload_are_problems(api):
     for answer in (
         api.http.post("/api/jobs"),
         api.http.post("/api/jobs", json={"steps": {}}),
@@ -206,7 +208,7 @@ def test_requests_that_are_no_upload_are_told_what_to_send(api):
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_two_files_in_one_request_are_refused_rather_than_one_dropped(api):
+def test_two_images_in_one_request_are_refused(api):
     files = [("file", ("a.png", small())), ("file", ("b.png", small()))]
     answer = api.http.post("/api/jobs", files=files, data={"steps": WEBP})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/file")
@@ -223,14 +225,14 @@ def test_addresses_and_methods_that_do_not_exist_are_problems(api):
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
 
 
-def test_the_type_of_a_problem_leads_to_what_it_means(api):
+def test_the_type_of_a_problem_leads_to_its_explanation(api):
     problem = api.post("empty.png", b"", steps=WEBP).json()
-    meaning = api.http.get(problem["type"]).json()
-    assert meaning == {"code": "empty_upload", "title": problem["title"], "status": 400, "retryable": False}
+    explanation = api.http.get(problem["type"]).json()
+    assert explanation == {"code": "empty_upload", "title": problem["title"], "status": 400, "retryable": False}
     assert api.http.get("/problems/nothing").status_code == 404
 
 
-def test_an_idempotency_key_that_is_no_key_is_refused(api):
+def test_an_idempotency_key_that_is_too_long_is_refused(api):
     headers = {"Idempotency-Key": "k" * 256}
     answer = api.http.post("/api/jobs", files={"file": ("a.png", small())}, data={"steps": WEBP}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
@@ -241,7 +243,7 @@ def test_a_failed_request_leaves_its_key_free(api):
     assert api.post("a.png", small(), key="free-again", steps=WEBP).status_code == 202
 
 
-def test_every_answer_carries_the_security_headers(api):
+def test_every_response_has_the_security_headers(api):
     for path in ("/", "/docs", "/api/operations", "/api/nothing", "/static/index.html"):
         headers = api.http.get(path).headers
         assert headers["x-content-type-options"] == "nosniff", path
@@ -260,7 +262,7 @@ def test_the_docs_need_no_other_host(api):
     assert set(form["properties"]) == {"file", "steps", "operations", "operation_params"}
 
 
-def test_the_service_says_that_it_is_live_ready_and_well(api):
+def test_a_running_service_is_live_ready_and_healthy(api):
     assert api.http.get("/api/livez").json() == {"live": True}
     assert api.http.get("/api/readyz").json() == {"database": "up", "storage": "up", "redis": "up"}
     health = api.http.get("/api/health").json()
@@ -268,13 +270,13 @@ def test_the_service_says_that_it_is_live_ready_and_well(api):
     assert health["backlog"] is not None
 
 
-def test_operations_describe_themselves(api):
+def test_the_catalog_has_all_operations_and_the_limits(api):
     catalog = api.http.get("/api/operations").json()
     assert [operation["op"] for operation in catalog["operations"]] == list(OPERATIONS)
     assert catalog["limits"]["pixels"] == 50_000_000
 
 
-def test_a_client_that_hangs_up_in_its_upload_leaves_nothing_behind(api, stack):
+def test_a_client_that_disconnects_during_its_upload_leaves_no_job(api, stack):
     before = api.http.get("/api/health").json()["backlog"]
     body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + bytes(1000)
 

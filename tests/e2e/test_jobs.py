@@ -1,4 +1,4 @@
-"""The main job over HTTP: submit, follow, download."""
+"""A job over HTTP: submit it, follow it, download its results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zipfile
 import httpx
 import pytest
 from api import Api
-from images import ALTITUDE, LATITUDE, LONGITUDE, telling
+from images import ALTITUDE, LATITUDE, LONGITUDE, photo_with_metadata
 from PIL import Image
 from sideways import is_upright, sideways_photo
 
@@ -55,33 +55,33 @@ def test_a_12_megapixel_photo_on_its_side_becomes_upright_results_and_a_zip(api)
         assert bundle.read("IMG 1-web.webp") == files["web"]
 
 
-def test_by_default_the_camera_goes_on_and_the_place_stays_behind(api):
+def test_by_default_results_keep_the_camera_and_lose_the_location(api):
     steps = {
         "web": {"op": "webp", "input": "source"},
         "whole": {"op": "jpg", "input": "source", "strip": "none"},
         "bare": {"op": "png", "input": "source", "strip": "all"},
         "exif": {"op": "metadata", "input": "source"},
     }
-    job = api.wait(api.submit("IMG 2.jpg", telling("JPEG"), steps))
+    job = api.wait(api.submit("IMG 2.jpg", photo_with_metadata("JPEG"), steps))
     assert job["state"] == "succeeded", job
 
     web, whole, bare = (api.download(job, name) for name in ("web", "whole", "bare"))
-    for data, make, place in ((web, "PixCam", None), (whole, "PixCam", "S"), (bare, None, None)):
+    for data, make, latitude_ref in ((web, "PixCam", None), (whole, "PixCam", "S"), (bare, None, None)):
         tags = Image.open(io.BytesIO(data)).getexif()
         assert tags.get(0x010F) == make
-        assert tags.get_ifd(0x8825).get(1) == place
+        assert tags.get_ifd(0x8825).get(1) == latitude_ref
     assert b"secret" not in web + bare
     assert b"secret city" in whole
 
-    said = job["steps"]["exif"]["result"]
-    assert (said["camera"], said["lens"]) == ("PixCam One", "PixLens 35mm")
-    assert said["taken_at"] == "2026-02-03T04:05:06+09:00"
-    assert said["exposure"].items() >= {"time_s": 0.004, "f_number": 2.8, "iso": 200}.items()
-    assert said["gps"] == {"latitude": LATITUDE, "longitude": pytest.approx(LONGITUDE), "altitude_m": ALTITUDE}
-    assert (said["xmp"]["title"], said["iptc"]["city"]) == ("Scene", "secret city")
+    metadata = job["steps"]["exif"]["result"]
+    assert (metadata["camera"], metadata["lens"]) == ("PixCam One", "PixLens 35mm")
+    assert metadata["taken_at"] == "2026-02-03T04:05:06+09:00"
+    assert metadata["exposure"].items() >= {"time_s": 0.004, "f_number": 2.8, "iso": 200}.items()
+    assert metadata["gps"] == {"latitude": LATITUDE, "longitude": pytest.approx(LONGITUDE), "altitude_m": ALTITUDE}
+    assert (metadata["xmp"]["title"], metadata["iptc"]["city"]) == ("Scene", "secret city")
 
 
-def test_the_same_work_is_answered_from_the_cache(api):
+def test_a_step_with_the_same_key_is_answered_from_the_cache(api):
     photo = sideways_photo(300, 200, seed=1)
     first = api.wait(api.submit("a.jpg", photo, {"web": {"op": "webp", "input": "source"}}))
     second = api.wait(api.submit("b.jpg", photo, {"again": {"op": "webp", "input": "source", "quality": 80}}))
@@ -91,7 +91,7 @@ def test_the_same_work_is_answered_from_the_cache(api):
     assert api.download(second, "again") == api.download(first, "web")
 
 
-def test_a_resize_that_others_read_passes_on_pixels_and_one_that_is_kept_leaves_a_file(api):
+def test_a_resize_leaves_a_file_only_if_it_is_kept(api):
     steps = {
         "half": {"op": "resize", "input": "source", "width": 100},
         "kept": {"op": "resize", "input": "half", "width": 50, "keep": True},
@@ -107,11 +107,11 @@ def test_a_resize_that_others_read_passes_on_pixels_and_one_that_is_kept_leaves_
     assert Image.open(io.BytesIO(api.download(job, "web"))).size == (50, 34)
 
 
-def test_a_kept_resize_from_the_cache_still_gives_its_pixels_to_others(api):
+def test_a_kept_resize_from_the_cache_gives_its_pixels_to_its_readers(api):
     photo = sideways_photo(300, 200, seed=10)
     half = {"op": "resize", "input": "source", "width": 100, "keep": True}
     assert api.wait(api.submit("a.jpg", photo, {"half": half}))["state"] == "succeeded"
-    job = api.wait(api.submit("a.jpg", photo, {"half": half, "small": {"op": "avif", "input": "half"}}), patience=20)
+    job = api.wait(api.submit("a.jpg", photo, {"half": half, "small": {"op": "avif", "input": "half"}}), timeout=20)
     assert {name: step["state"] for name, step in job["steps"].items()} == {"half": "cached", "small": "succeeded"}
     assert Image.open(io.BytesIO(api.download(job, "small"))).size == (100, 67)
 
@@ -130,14 +130,14 @@ def test_the_short_form_runs_each_operation_once(api):
     assert job["state"] == "succeeded"
 
 
-def test_a_truncated_photo_fails_where_its_pixels_are_needed_and_at_once(api):
+def test_a_truncated_photo_fails_only_the_steps_that_need_its_pixels_and_without_a_retry(api):
     photo = sideways_photo(1200, 800, seed=4)
     steps = {
         "exif": {"op": "metadata", "input": "source"},
         "web": {"op": "webp", "input": "source"},
         "all": {"op": "zip", "input": ["exif", "web"]},
     }
-    job = api.wait(api.submit("cut.jpg", photo[: len(photo) // 2], steps), patience=20)
+    job = api.wait(api.submit("cut.jpg", photo[: len(photo) // 2], steps), timeout=20)
     assert job["state"] == "partial"
     assert {name: step["state"] for name, step in job["steps"].items()} == {
         "exif": "succeeded",
@@ -180,7 +180,7 @@ def test_a_key_with_another_request_is_refused(api):
     assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
 
 
-def test_events_tell_the_job_up_to_its_end_and_go_on_from_the_last_one_seen(api):
+def test_events_follow_a_job_to_its_end_and_continue_after_the_last_one_seen(api):
     job = api.submit("a.jpg", sideways_photo(900, 600, seed=7), GRAPH)
     events = list(read_events(api, job))
     ids = [number for number, _ in events]
@@ -188,11 +188,12 @@ def test_events_tell_the_job_up_to_its_end_and_go_on_from_the_last_one_seen(api)
     assert events[-1][1]["state"] == "succeeded"
     assert len(events) > 2
     assert [number for number, _ in read_events(api, job, last=ids[-2])] == ids[-1:]
-    over = api.http.get(f"/api/jobs/{job['id']}/events", headers={"Last-Event-ID": str(ids[-1])})
-    assert over.status_code == 204
+    after_the_end = api.http.get(f"/api/jobs/{job['id']}/events", headers={"Last-Event-ID": str(ids[-1])})
+    assert after_the_end.status_code == 204
 
 
 def read_events(api, job, last: int = 0):
+    """Yield the id and the job of each event after `last`."""
     headers = {"Last-Event-ID": str(last)} if last else {}
     with api.http.stream("GET", f"/api/jobs/{job['id']}/events", headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -205,7 +206,7 @@ def read_events(api, job, last: int = 0):
                 yield number, json.loads(value)
 
 
-def test_history_pages_through_jobs_newest_first(api):
+def test_the_list_of_jobs_is_read_page_by_page_newest_first(api):
     ids = [
         api.submit("a.jpg", sideways_photo(60, 40, seed=8), {"web": {"op": "webp", "input": "source"}})["id"]
         for _ in range(3)
@@ -219,7 +220,7 @@ def test_history_pages_through_jobs_newest_first(api):
     assert {error["pointer"] for error in answer.json()["errors"]} == {"/query/limit", "/query/state"}
 
 
-def test_downloads_have_their_name_and_type_and_end_with_their_url(api):
+def test_a_download_has_its_name_and_type_and_only_its_signed_url_works(api):
     job = api.wait(
         api.submit("Zürich «1».jpg", sideways_photo(60, 40, seed=9), {"w": {"op": "webp", "input": "source"}})
     )

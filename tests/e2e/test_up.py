@@ -1,6 +1,6 @@
-"""`pixtools up`: what it starts, what it refuses, and that nothing outlives it.
+"""`pixtools up`: what it starts, what it refuses, and that no process outlives it.
 
-The application is a small one: what is tested is how a service is started and ended.
+The deployed application is a small one, because these tests are about starting and stopping a service.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def app_folder(open_folder: Path) -> Path:
 
 @pytest.fixture
 def small(new_stack: Callable[..., Stack], app_folder: Path) -> Stack:
-    """A stack, not running yet, whose Ray finds the small application."""
+    """A service that is not started yet. Its Ray can import the small application."""
     return new_stack(extra_env={"PYTHONPATH": str(app_folder)})
 
 
@@ -77,9 +77,9 @@ def running(small: Stack, ready: Path) -> Stack:
     return small
 
 
-def worker_of(guard: int) -> psutil.Process:
-    """The process that the launcher forks: it starts the servers."""
-    (worker,) = psutil.Process(guard).children()
+def worker_of(supervisor: int) -> psutil.Process:
+    """Return the process that the supervisor forks. It starts the servers."""
+    (worker,) = psutil.Process(supervisor).children()
     return worker
 
 
@@ -93,15 +93,15 @@ def assert_nothing_left(stack: Stack) -> None:
     assert [port for port in stack.ports if is_open(port)] == []
 
 
-def test_a_running_service_keeps_to_itself(running: Stack, ready: Path) -> None:
-    """It listens on loopback alone, shows no secret, wants a token, and refuses a second launcher."""
+def test_a_running_service_is_closed_to_others(running: Stack, ready: Path) -> None:
+    """It listens only on loopback, shows no secret, requires its token, and refuses a second launcher."""
     family = psutil.Process(running.process.pid).children(recursive=True)
     listening = {c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
     assert {port for _, port in listening} >= set(running.ports)
-    beyond = [port for ip, port in listening if ip not in {"127.0.0.1", "::ffff:127.0.0.1"}]
-    # Ray gives each replica a port on every interface, and no setting for it: that one wants the token too.
-    assert len(beyond) == 1
-    with grpc.insecure_channel(f"127.0.0.1:{beyond[0]}") as channel, pytest.raises(grpc.RpcError) as refusal:
+    public = [port for ip, port in listening if ip not in {"127.0.0.1", "::ffff:127.0.0.1"}]
+    # Ray opens one port of each replica on every interface, without a setting for it. It requires the token too.
+    assert len(public) == 1
+    with grpc.insecure_channel(f"127.0.0.1:{public[0]}") as channel, pytest.raises(grpc.RpcError) as refusal:
         channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
     assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
@@ -148,7 +148,7 @@ def test_nothing_outlives_the_worker(running: Stack, signum: signal.Signals, cod
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_it_ends_with_make(small: Stack, ready: Path, app_folder: Path, signum: signal.Signals) -> None:
-    """Even if make alone gets the signal: a terminal's Ctrl-C goes to all of its group."""
+    """Only make gets the signal here. Ctrl-C in a terminal sends it to the whole process group."""
     makefile = app_folder / "Makefile"
     makefile.write_text(f"run:\n\t@exec {PIXTOOLS} up --config {ready} --parent $$PPID\n")
     small.run("make", "-f", makefile)
@@ -161,13 +161,13 @@ def test_it_ends_with_make(small: Stack, ready: Path, app_folder: Path, signum: 
 def test_it_outlives_the_shell_that_put_it_in_the_background(small: Stack, ready: Path) -> None:
     small.run("/bin/sh", "-c", f"nohup {PIXTOOLS} up --config {ready} & echo $! > {small.home}.pid; sleep 1")
     assert small.process.wait(60) == 0
-    guard = psutil.Process(int(Path(f"{small.home}.pid").read_text()))
+    supervisor = psutil.Process(int(Path(f"{small.home}.pid").read_text()))
     deadline = time.monotonic() + 120
     while "Ctrl-C stops it." not in small.output:
-        assert guard.is_running(), small.output
+        assert supervisor.is_running(), small.output
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    guard.terminate()
+    supervisor.terminate()
     assert_nothing_left(small)
 
 
@@ -179,7 +179,7 @@ def test_a_second_ctrl_c_ends_it_at_once(running: Stack) -> None:
     assert_nothing_left(running)
 
 
-def test_data_outlive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
+def test_data_survive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
     write(running.env)
     assert running.stop() == 0
 
@@ -192,7 +192,7 @@ def test_data_outlive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
     running.launch("--config", ready)
     running.wait_until_ready()
     assert_written(running.env)
-    # Both launchers at once: nobody is left to clean up but the kernel, and the next start.
+    # With both launchers killed at once, only the kernel and the next start clean up.
     worker = worker_of(running.process.pid)
     running.process.kill()
     worker.kill()
@@ -217,7 +217,7 @@ def test_taken_ports_are_named_before_anything_starts(small: Stack, ready: Path)
     assert not (small.home / "postgres").exists()
 
 
-def test_a_server_that_ends_by_itself_ends_the_service_and_is_named(running: Stack) -> None:
+def test_a_server_that_ends_unexpectedly_stops_the_service_and_is_named(running: Stack) -> None:
     (rclone,) = [process for process in running.processes() if process.name() == "rclone"]
     rclone.kill()
     assert running.process.wait(60) == 1
@@ -225,7 +225,7 @@ def test_a_server_that_ends_by_itself_ends_the_service_and_is_named(running: Sta
     assert_nothing_left(running)
 
 
-def test_an_application_that_cannot_be_deployed_says_why(small: Stack, app_folder: Path) -> None:
+def test_the_reason_of_a_failed_deployment_is_printed(small: Stack, app_folder: Path) -> None:
     small.launch("--config", app_folder / "broken.yaml")
     assert small.process.wait(120) == 1
     assert "no such model" in small.output
@@ -243,7 +243,7 @@ def test_wrong_settings_are_explained_without_a_traceback(small: Stack, ready: P
 
 def write(env: dict[str, str]) -> None:
     with psycopg.connect(env["PIXTOOLS_DATABASE_URL"]) as connection:
-        connection.execute("CREATE TABLE kept AS SELECT 'in postgres' AS what")
+        connection.execute("CREATE TABLE kept AS SELECT 'in postgres' AS place")
     with redis.Redis.from_url(env["PIXTOOLS_REDIS_URL"]) as client:
         client.set("kept", "in redis")
         client.waitaof(1, 0, 5000)
@@ -252,7 +252,7 @@ def write(env: dict[str, str]) -> None:
 
 def assert_written(env: dict[str, str]) -> None:
     with psycopg.connect(env["PIXTOOLS_DATABASE_URL"]) as connection:
-        assert connection.execute("SELECT what FROM kept").fetchall() == [("in postgres",)]
+        assert connection.execute("SELECT place FROM kept").fetchall() == [("in postgres",)]
     with redis.Redis.from_url(env["PIXTOOLS_REDIS_URL"]) as client:
         assert client.get("kept") == b"in redis"
     assert bucket(env).Object("kept").get()["Body"].read() == b"in s3"

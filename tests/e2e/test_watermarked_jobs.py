@@ -1,4 +1,4 @@
-"""Watermarks over HTTP: a text, and a logo that comes as a part of the request."""
+"""Watermarks over HTTP: a text, and a logo that is a part of the request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def send(api: Api, logo: bytes, *, key: str | None = None) -> httpx.Response:
     return api.http.post("/api/jobs", files=files, data={"steps": json.dumps(STEPS)}, headers=headers)
 
 
-def test_a_picture_is_marked_with_a_text_and_with_a_logo_of_the_request(api):
+def test_a_picture_is_marked_with_a_text_and_with_a_logo(api):
     logo = picture("red", (40, 40))
     answer = send(api, logo)
     assert answer.status_code == 202, answer.text
@@ -39,8 +39,8 @@ def test_a_picture_is_marked_with_a_text_and_with_a_logo_of_the_request(api):
     job = api.wait(answer.json())
 
     assert job["state"] == "succeeded", job
-    facts = {"media_type": "image/png", "bytes": len(logo), "sha256": hashlib.sha256(logo).hexdigest()}
-    assert job["parts"] == {"logo": facts}
+    expected = {"media_type": "image/png", "bytes": len(logo), "sha256": hashlib.sha256(logo).hexdigest()}
+    assert job["parts"] == {"logo": expected}
     web = Image.open(io.BytesIO(api.download(job, "web"))).convert("RGB")
     assert (web.getpixel((5, 5)), web.getpixel((390, 290))) == ((255, 0, 0), (0, 0, 128))
     text = Image.open(io.BytesIO(api.download(job, "text")))
@@ -58,7 +58,7 @@ def test_another_logo_makes_another_result_and_the_same_one_is_answered_from_the
     assert again["artifact"]["sha256"] == red["artifact"]["sha256"]
 
 
-def test_a_request_sent_again_with_another_logo_is_refused(api):
+def test_a_repeated_request_with_another_logo_is_refused(api):
     first = send(api, picture("red", (40, 40)), key="logo-once")
     again = send(api, picture("red", (40, 40)), key="logo-once")
     other = send(api, picture("blue", (40, 40)), key="logo-once")
@@ -67,7 +67,7 @@ def test_a_request_sent_again_with_another_logo_is_refused(api):
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_logo_that_does_not_decode_fails_its_own_steps_alone(api):
+def test_a_logo_that_cannot_be_decoded_fails_only_its_own_steps(api):
     whole = picture("red", (400, 400), "JPEG")
     job = api.wait(send(api, whole[: len(whole) // 2]).json())
 
@@ -78,7 +78,7 @@ def test_a_logo_that_does_not_decode_fails_its_own_steps_alone(api):
     assert "'logo'" in job["steps"]["logo"]["error"]["detail"]
 
 
-def test_a_logo_that_nobody_uses_or_nobody_sent_is_named(api):
+def test_an_unused_logo_and_a_missing_logo_are_named(api):
     logo = picture("red", (40, 40))
     unused = api.http.post(
         "/api/jobs", files={"file": logo, "badge": logo}, data={"steps": '{"a": {"op": "png", "input": "source"}}'}
@@ -89,7 +89,7 @@ def test_a_logo_that_nobody_uses_or_nobody_sent_is_named(api):
     assert [fault["pointer"] for fault in missing.json()["errors"]] == ["/steps/w/image"]
 
 
-def test_the_description_says_that_further_images_may_be_sent(api):
+def test_the_openapi_document_describes_further_images(api):
     form = api.http.get("/openapi.json").json()["paths"]["/api/jobs"]["post"]["requestBody"]["content"]
 
     assert form["multipart/form-data"]["schema"]["additionalProperties"]["format"] == "binary"

@@ -1,6 +1,6 @@
-"""What happened to jobs by Postgres' own account: triggers write down each move and the connection that made it.
+"""An independent record of all state moves: database triggers write each move and the connection that made it.
 
-The code under test neither writes nor reads any of it.
+The code under test neither writes nor reads these tables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS faults.job_move (
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     by text NOT NULL DEFAULT current_setting('application_name'),
     job uuid NOT NULL, was text, became text, attempt int, crashed bool,
-    holder text, lapsed bool  -- of the job as it was: who held it, and whether the lease had run out
+    holder text, lapsed bool  -- before the move: the dispatcher of the job, and whether its lease had run out
 );
 CREATE TABLE IF NOT EXISTS faults.step_move (
     id bigserial PRIMARY KEY,
@@ -65,8 +65,8 @@ _ENDED_TWICE = """
     WHERE was = ANY(%(ended)s) AND became IS DISTINCT FROM 'expired'
 """
 
-# Who holds a job may move it; anybody may rescue one whose lease ran out, which counts a crash; and a stop in good
-# order, if there was one, puts jobs back and counts none.
+# Three kinds of moves out of `running` are allowed: by the dispatcher that holds the job; by any process if the lease
+# has run out, which counts a crash; and back to the queue without a crash, if the service was shut down.
 _MOVED_BY_ANOTHER = """
     SELECT job, was || ' to ' || became || ' at attempt ' || attempt || ' by ' || by || ', not by ' || holder
     FROM faults.job_move
@@ -80,8 +80,8 @@ _MOVED_BY_ANOTHER = """
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A job as its row says."""
+class JobRow:
+    """The columns of a job that the checks need."""
 
     id: str
     state: str
@@ -91,7 +91,7 @@ class Kept:
 
 
 class Audit:
-    """A connection of our own to the service's database, with the triggers installed."""
+    """A separate connection to the database of the service. It installs the triggers and reads what they wrote."""
 
     def __init__(self, database_url: str) -> None:
         self.url = database_url
@@ -105,7 +105,7 @@ class Audit:
         self.connection.close()
 
     def query(self, statement: str, parameters: object = None) -> list[tuple]:
-        """Ask until Postgres answers: it may be what is being hurt."""
+        """Run a query. Repeat it for up to a minute while Postgres, which may be the victim, does not answer."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -117,41 +117,41 @@ class Audit:
                     raise
                 time.sleep(0.2)
 
-    def wait(self, statement: str, parameters: object = None, patience: float = 60) -> list[tuple]:
-        """Ask until there is an answer."""
-        deadline = time.monotonic() + patience
+    def wait(self, statement: str, parameters: object = None, timeout: float = 60) -> list[tuple]:
+        """Repeat a query until it returns rows. Fails after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         while not (rows := self.query(statement, parameters)):
             assert time.monotonic() < deadline, (statement, parameters)
             time.sleep(0.02)
         return rows
 
     def now(self) -> object:
-        """Return the database's time, by which everything here is measured."""
+        """Return the time of the database, which all measurements use."""
         return self.query("SELECT clock_timestamp()")[0][0]
 
-    def jobs(self, prefix: str) -> dict[str, list[Kept]]:
-        """Return the jobs whose pictures' names begin so, by that name."""
-        found: dict[str, list[Kept]] = {}
+    def jobs(self, prefix: str) -> dict[str, list[JobRow]]:
+        """Return the jobs whose source name begins with `prefix`, by that name."""
+        rows: dict[str, list[JobRow]] = {}
         statement = "SELECT source_name, id::text, state, attempt, crashes, dispatcher FROM job WHERE source_name ~ %s"
-        for name, *facts in self.query(statement, [f"^{prefix}-"]):
-            found.setdefault(name, []).append(Kept(*facts))
-        return found
+        for name, *columns in self.query(statement, [f"^{prefix}-"]):
+            rows.setdefault(name, []).append(JobRow(*columns))
+        return rows
 
-    def strangers(self, prefix: str, since: object) -> list[str]:
-        """Return the jobs that came up since then and bear other names."""
+    def other_jobs(self, prefix: str, since: object) -> list[str]:
+        """Return the jobs that were created after `since` and whose source name does not begin with `prefix`."""
         statement = "SELECT source_name || ' ' || id FROM job WHERE created_at >= %s AND source_name !~ %s"
         return [row[0] for row in self.query(statement, [since, f"^{prefix}-"])]
 
-    def irregular(self, ids: list[str], *, stopped: bool) -> dict[str, list[str]]:
-        """Return what happened to these jobs that may not happen; `stopped` if the service was, in good order."""
-        found: dict[str, list[str]] = {}
+    def forbidden_moves(self, ids: list[str], *, stopped: bool) -> dict[str, list[str]]:
+        """Return the forbidden moves of these jobs, by job. `stopped`: the service was shut down, and not killed."""
+        moves: dict[str, list[str]] = {}
         for statement in (_ENDED_TWICE, _MOVED_BY_ANOTHER):
-            for job, what in self.query(statement, {"ended": list(ENDED), "stopped": stopped}):
+            for job, move in self.query(statement, {"ended": list(ENDED), "stopped": stopped}):
                 if str(job) in ids:
-                    found.setdefault(str(job), []).append(what)
-        return found
+                    moves.setdefault(str(job), []).append(move)
+        return moves
 
     def errors(self, job: str) -> list[str]:
-        """Return the codes of the errors that a job's steps met, in order, each once."""
+        """Return the error codes of a job's steps, each once, in the order in which they first occurred."""
         statement = "SELECT error FROM faults.step_move WHERE job = %s AND error IS NOT NULL ORDER BY id"
         return list(dict.fromkeys(row[0] for row in self.query(statement, [job])))

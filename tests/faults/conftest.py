@@ -1,4 +1,4 @@
-"""What the faults share."""
+"""The fixtures of the fault tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from service import Stack
 
 @pytest.fixture(scope="session")
 def audit(stack: Stack) -> Iterator[Audit]:
-    """The audit of the stack that all tiers share."""
+    """The audit of the service that runs for the whole session."""
     with Audit(stack.env["PIXTOOLS_DATABASE_URL"]) as audit:
         yield audit

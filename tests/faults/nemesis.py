@@ -1,4 +1,4 @@
-"""What is done to the service again and again while it works."""
+"""Repeats a harmful action while the service works."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
-    """Act in a thread until the block is left; what `act` raises is raised there."""
-    leave = threading.Event()
+    """Call `act` in a thread, with pauses of `seconds`, until the block ends. Then raise the error of `act`, if any."""
+    ended = threading.Event()
     raised: list[Exception] = []
 
     def repeat() -> None:
-        while not leave.wait(seconds):
+        while not ended.wait(seconds):
             try:
                 act()
             except Exception as error:  # noqa: BLE001 (raised again below)
@@ -26,7 +26,7 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        leave.set()
+        ended.set()
         thread.join()
     if raised:
         raise raised[0]

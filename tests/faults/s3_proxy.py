@@ -1,4 +1,4 @@
-"""A proxy before S3 that does what a bad network and a bad day do."""
+"""A proxy in front of S3 that refuses, delays and cuts requests."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class S3Proxy:
-    """Passes requests on to the S3 server at `port`; `with proxy.behaving(refused=0.3)` makes it worse.
+    """Passes requests on to the S3 server at `port`. `with proxy.behaving(refused=0.3)` causes failures meanwhile.
 
-    It keeps the Host header, which is signed.
+    It keeps the Host header, because that header is part of the signature.
     """
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.refused = self.cut = 0.0  # the shares of requests that are
-        self.delay = 0.0  # seconds, at most
+        self.refused = self.cut = 0.0  # shares of requests that get a 503, and whose connection is cut
+        self.delay = 0.0  # longest delay of a request, in seconds
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self._thread = threading.Thread(target=self._server.serve_forever)
@@ -29,17 +29,20 @@ class S3Proxy:
 
     @property
     def url(self) -> str:
+        """The URL of the proxy."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def close(self) -> None:
+        """Stop the proxy."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     @contextmanager
-    def behaving(self, **how: float) -> Iterator[None]:
-        before = {name: getattr(self, name) for name in how}
-        vars(self).update(how)
+    def behaving(self, **failures: float) -> Iterator[None]:
+        """Set `refused`, `cut` or `delay` until the block ends."""
+        before = {name: getattr(self, name) for name in failures}
+        vars(self).update(failures)
         yield
         vars(self).update(before)
 
@@ -51,7 +54,7 @@ class _Server(ThreadingHTTPServer):
     proxy: S3Proxy
 
     def handle_error(self, request, client_address) -> None:
-        """Say nothing: connections that break are what we are for."""
+        """Print nothing: broken connections are expected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -74,11 +77,12 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             return self.hang_up()
         self.answer(status, headers, answer, len(answer) // 2 if cut else None)
-        return self.hang_up() if cut else None  # though what it asked for was done
+        return self.hang_up() if cut else None  # S3 has carried the request out
 
-    do_GET = do_PUT = do_HEAD = pass_on  # noqa: N815 (called by these names)
+    do_GET = do_PUT = do_HEAD = pass_on  # noqa: N815 (the base class calls these names)
 
     def ask(self, body: bytes):
+        """Send the request to S3; return status, headers and body of its answer."""
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.proxy.port, timeout=60)
         with closing(upstream):
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -89,15 +93,16 @@ class _Handler(BaseHTTPRequestHandler):
             answer = upstream.getresponse()
             return answer.status, answer.getheaders(), answer.read()
 
-    def answer(self, status, headers, body: bytes, most: int | None = None) -> None:
+    def answer(self, status, headers, body: bytes, sent_bytes: int | None = None) -> None:
+        """Answer with the first `sent_bytes` of the body; None sends all of it."""
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
-        if most is None or body:
+        if sent_bytes is None or body:
             self.end_headers()
-        self.wfile.write(body[:most])
+        self.wfile.write(body[:sent_bytes])
 
     def hang_up(self) -> None:
         self.close_connection = True

@@ -1,4 +1,4 @@
-"""Postgres, Redis and S3 outside the service, on ports that they keep when they are stopped and started again."""
+"""Postgres, Redis and S3 outside the service. They keep their ports when they are stopped and started again."""
 
 from __future__ import annotations
 
@@ -15,46 +15,53 @@ from pixtools.local import postgres_server, redis_server, s3_server
 from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 
-_S3_DISK = "size=600m"  # twice what all tests together put on it
+_S3_DISK = "size=600m"  # twice as much as all tests together write
 
 
 class Servers:
-    """To be used by the main thread alone: each server ends with the thread that started it."""
+    """The three servers, named database, redis and storage. S3 is behind a proxy.
+
+    Only the main thread may use this class: a server ends when the thread that started it ends.
+    """
 
     def __init__(self, folder) -> None:
         self.home = Home(folder)
         self._disk = self.home.path / "s3"
         self.disk_is_small = self._mount()
-        self._start = {"database": postgres_server.start, "redis": redis_server.start, "storage": s3_server.start}
-        self._ports = {name: free_port() for name in self._start}
+        self._starters = {"database": postgres_server.start, "redis": redis_server.start, "storage": s3_server.start}
+        self._ports = {name: free_port() for name in self._starters}
         self._running = {}
-        for name in self._start:
-            self.begin(name)
+        for name in self._starters:
+            self.start(name)
         self.proxy = S3Proxy(self._ports["storage"])
         self.env = {name: value for server in self._running.values() for name, value in server.env.items()}
         self.env["PIXTOOLS_S3_ENDPOINT_URL"] = self.proxy.url
 
     @property
     def database_url(self) -> str:
+        """The URL of Postgres."""
         return self.env["PIXTOOLS_DATABASE_URL"]
 
     @property
     def redis_url(self) -> str:
+        """The URL of Redis."""
         return self.env["PIXTOOLS_REDIS_URL"]
 
     def close(self) -> None:
+        """Stop the proxy and all servers."""
         self.proxy.close()
         for name in list(self._running):
             self.kill(name)
         if self.disk_is_small:
             subprocess.run(["umount", self._disk], check=True)
 
-    def begin(self, name: str) -> None:
-        self._running[name] = self._start[name](self.home, self._ports[name])
+    def start(self, name: str) -> None:
+        """Start a server, and wait until it answers."""
+        self._running[name] = self._starters[name](self.home, self._ports[name])
         self._running[name].wait()
 
     def kill(self, name: str) -> None:
-        """End a server and its children at once."""
+        """Kill a server and its child processes."""
         server = self._running.pop(name)
         for process in self._family(server):
             with suppress(psutil.NoSuchProcess):
@@ -62,36 +69,36 @@ class Servers:
         server.process.popen.wait()
 
     def restart(self, name: str) -> None:
-        """End a server in good order and start it again."""
+        """Stop a server by its signal, and start it again."""
         self._running.pop(name).stop()
-        self.begin(name)
+        self.start(name)
 
     @contextmanager
-    def away(self, name: str) -> Iterator[None]:
-        """Let nobody be at the server's address meanwhile."""
+    def killed(self, name: str) -> Iterator[None]:
+        """Kill a server, and start it again when the block ends. Meanwhile its port is closed."""
         self.kill(name)
         try:
             yield
         finally:
-            self.begin(name)
+            self.start(name)
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
-        """Let a server keep its connections and say nothing."""
-        stopped = self._family(self._running[name])
-        for process in stopped:
+        """Suspend a server until the block ends. It keeps its connections and does not answer."""
+        suspended = self._family(self._running[name])
+        for process in suspended:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
         try:
             yield
         finally:
-            for process in stopped:
+            for process in suspended:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
-        """Leave no room on the disk of S3."""
+        """Fill the disk of S3 until the block ends."""
         ballast = self.home.path / "s3" / "ballast"
         with ballast.open("wb", buffering=0) as file, suppress(OSError):
             while True:
@@ -103,7 +110,7 @@ class Servers:
             ballast.unlink()
 
     def _mount(self) -> bool:
-        """Give S3 a small disk in memory, where we may."""
+        """Mount a small disk in memory for S3; return whether that is allowed."""
         self._disk.mkdir()
         if os.geteuid() != 0:
             return False
@@ -116,8 +123,9 @@ class Servers:
         return [leader, *leader.children(recursive=True)]
 
 
-def wait_for(true, patience: float = 60) -> None:
-    deadline = time.monotonic() + patience
-    while not true():
+def wait_for(condition, timeout: float = 60) -> None:
+    """Wait until `condition()` is true. Fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Services of one test module's own."""
+"""Starts a separate service for one test module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixtools.local.home import Home
 
 @contextmanager
 def running(home, **env: str) -> Iterator[Stack]:
-    """Start a service on `home` and end it in the end, whatever became of it."""
+    """Run a service on `home` with these environment variables, and kill it when the block ends."""
     stack = Stack(home, extra_env=env)
     stack.launch("--parent", str(os.getpid()))
     try:
@@ -23,4 +23,4 @@ def running(home, **env: str) -> Iterator[Stack]:
     finally:
         stack.kill()
         stack.process.wait(60)
-        ray_head.forget(Home(home))
+        ray_head.remove_folder(Home(home))

@@ -1,4 +1,4 @@
-"""The dispatcher dies around the commit of a step: what is in S3 already is neither lost nor counted twice."""
+"""The dispatcher is killed before or after the commit of a step: its artifact is neither lost nor counted twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from victims import DISPATCHER, find
 from workload import Workload, one_avif
 
 
-def test_the_dispatcher_dies_between_the_put_and_the_commit(stack, audit):
+def test_a_dispatcher_killed_between_put_and_commit_costs_one_attempt(stack, audit):
     with psycopg.connect(audit.url) as other, Workload(stack, audit, jobs=1, steps=one_avif(5)) as work:
         dispatcher, key = work.wait_for_work()
         other.execute("SELECT FROM job WHERE source_name ~ %s FOR UPDATE", [work.prefix])
@@ -24,10 +24,10 @@ def test_the_dispatcher_dies_between_the_put_and_the_commit(stack, audit):
         other.rollback()
         report = work.finish("killed the dispatcher between the put and the commit")
     assert report.clean
-    assert [job.attempt for job in work.jobs()] == [2], "it was committed"
+    assert [job.attempt for job in work.jobs()] == [2], "the step was committed before the kill"
 
 
-def test_the_dispatcher_dies_right_after_a_commit(stack, audit):
+def test_a_dispatcher_killed_right_after_a_commit_costs_no_attempt(stack, audit):
     with psycopg.connect(audit.url, autocommit=True) as other, Workload(stack, audit, jobs=6) as work:
         other.execute("LISTEN faults")
         dispatcher = find(stack, DISPATCHER)[0]

@@ -1,4 +1,4 @@
-"""The denoiser dies in the middle of many pictures: none is lost, and small ones do not wait for large ones."""
+"""A denoiser replica is killed while it denoises many pictures, and small pictures compete with large ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def submit(api: Api, sizes: list[tuple[int, int]], seed: int) -> list[dict]:
     return [api.submit(f"{at}.png", noisy(size, seed + at), STEPS) for at, size in enumerate(sizes)]
 
 
-def in_order_of_their_ends(api: Api, jobs: list[dict], patience: float = 240) -> list[dict]:
+def in_order_of_their_ends(api: Api, jobs: list[dict], timeout: float = 240) -> list[dict]:
+    """Wait until all jobs have ended, and return them in the order of their ends."""
     left, ended = {job["id"]: job for job in jobs}, []
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while left:
         assert time.monotonic() < deadline, f"{len(left)} jobs have not ended"
         for job in [api.read(job) for job in left.values()]:
@@ -39,24 +40,24 @@ def in_order_of_their_ends(api: Api, jobs: list[dict], patience: float = 240) ->
     return ended
 
 
-def test_jobs_of_all_sizes_survive_the_death_of_their_denoiser(stack):
+def test_jobs_of_all_sizes_survive_a_killed_replica(stack):
     with Api(stack.base_url) as api:
         jobs = submit(api, [LARGE, LARGE, *[SMALL] * 5, (500, 300), *[SMALL] * 4], seed=100)
-        (killed,) = find(stack, DENOISER, patience=60)
+        (killed,) = find(stack, DENOISER, timeout=60)
         while not any(job["state"] in ENDED for job in map(api.read, jobs)):
             time.sleep(0.05)
-        at_work = [job for job in map(api.read, jobs) if job["steps"]["clean"]["state"] == "running"]
+        running = [job for job in map(api.read, jobs) if job["steps"]["clean"]["state"] == "running"]
         killed.kill()
         ended = in_order_of_their_ends(api, jobs)
-        assert at_work, "nothing was being denoised when it was killed"
+        assert running, "no picture was being denoised at the kill"
         assert [job["state"] for job in ended] == ["succeeded"] * 12
-        assert {job["steps"]["clean"]["attempt"] for job in ended} == {1}, "its death is nobody's fault"
+        assert {job["steps"]["clean"]["attempt"] for job in ended} == {1}, "a killed replica counts as no attempt"
         for job in ended:
-            made = Image.open(io.BytesIO(api.download(job, "web")))
-            assert made.size == (job["source"]["width"], job["source"]["height"])
+            denoised = Image.open(io.BytesIO(api.download(job, "web")))
+            assert denoised.size == (job["source"]["width"], job["source"]["height"])
 
 
-def test_small_pictures_do_not_wait_for_a_large_one_that_came_first(stack):
+def test_small_pictures_end_before_large_ones_that_came_first(stack):
     with Api(stack.base_url) as api:
         api.wait(api.submit("warm.png", noisy(SMALL, 1), STEPS))
         jobs = submit(api, [HUGE, HUGE, *[SMALL] * 6], seed=200)
@@ -67,7 +68,7 @@ def test_small_pictures_do_not_wait_for_a_large_one_that_came_first(stack):
 
 
 @pytest.mark.slow
-def test_other_work_goes_on_while_large_pictures_are_denoised(stack):
+def test_other_jobs_end_before_large_pictures_are_denoised(stack):
     with Api(stack.base_url) as api:
         large = submit(api, [LARGE] * 6, seed=300)
         others = [

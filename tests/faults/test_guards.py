@@ -1,7 +1,7 @@
-"""The guards of the protocol, each of which is taken away in turn: then the check must say that jobs were hurt.
+"""The guards of the protocol are removed one by one, and each time the checks must find harmed jobs.
 
-Each scenario runs with all of them first. The leases are short, so that a dispatcher which is frozen for seconds
-comes back as a zombie.
+Each scenario also runs with all guards, and then must be clean. Leases are short, so that a dispatcher that is frozen
+for seconds comes back as a zombie: it has lost its jobs and does not know it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TAKEN_OVER = """
 
 @pytest.fixture(scope="module")
 def guards(open_folder):
-    """The file that says which guard is missing."""
+    """The file that names the missing guard: see mutations/sitecustomize.py."""
     path = open_folder / "missing-guard"
     path.write_text("")
     return path
@@ -35,8 +35,8 @@ def guards(open_folder):
 
 @pytest.fixture(scope="module")
 def hasty(open_folder, guards):
-    """A service of two dispatchers whose leases are short."""
-    env = {"LEASE": "PT3S", "BEAT": "PT1S", "SWEEP": "PT1S", "DISPATCHERS": "2"}
+    """A service with two dispatchers and short leases."""
+    env = {"LEASE": "PT3S", "RENEW_INTERVAL": "PT1S", "SWEEP_INTERVAL": "PT1S", "DISPATCHERS": "2"}
     with running(
         open_folder / "hasty",
         PYTHONPATH=str(Path(__file__).with_name("mutations")),
@@ -54,19 +54,19 @@ def hasty_audit(hasty):
 
 @contextmanager
 def without(guard, guards, stack, audit):
-    """Take a guard away; give it back, and let the service get over it."""
+    """Remove a guard until the block ends. Then wait until no job is queued or running."""
     guards.write_text(guard)
     yield
     guards.write_text("")
     deadline = time.monotonic() + 120
     while audit.query("SELECT 1 FROM job WHERE state IN ('queued', 'running')"):
-        assert time.monotonic() < deadline, "the service did not get over it"
+        assert time.monotonic() < deadline, "the service did not recover"
         time.sleep(0.5)
     assert stack.process.poll() is None
 
 
 def report_of_a_zombie(stack, audit, title):
-    """Freeze a dispatcher at work; it comes back when another has taken its jobs over and is at work on them."""
+    """Freeze a dispatcher with running steps until the other one has taken over its jobs and runs them."""
     with Workload(stack, audit, jobs=4, steps=one_avif(speed=4)) as work:
         name, _ = work.wait_for_work()
         with frozen(dispatcher_called(stack, audit, name)):
@@ -75,21 +75,22 @@ def report_of_a_zombie(stack, audit, title):
         return work.finish(title)
 
 
-def report_of_a_killed_dispatcher(stack, audit, title, patience):
+def report_of_a_killed_dispatcher(stack, audit, title, timeout):
+    """Kill a dispatcher with running steps."""
     with Workload(stack, audit, jobs=6, steps=one_avif(speed=4)) as work:
         name, _ = work.wait_for_work()
         dispatcher_called(stack, audit, name).kill()
-        return work.finish(title, patience=patience)
+        return work.finish(title, timeout=timeout)
 
 
 def report_of_long_steps(stack, audit, title):
-    """Let steps run for longer than a lease that nobody renews."""
+    """Run steps that take longer than a lease."""
     with Workload(stack, audit, jobs=2, steps=one_avif(speed=2)) as work:
         return work.finish(title)
 
 
 def report_of_requests_sent_twice(stack, audit, title):
-    """Send all requests again, after Redis has forgotten the first answers."""
+    """Send all requests again, after Redis has lost the first answers."""
     with Workload(stack, audit, jobs=4) as work:
         work.join()
         with redis.Redis.from_url(stack.env["PIXTOOLS_REDIS_URL"]) as client:
@@ -98,11 +99,11 @@ def report_of_requests_sent_twice(stack, audit, title):
         return work.finish(title)
 
 
-def test_what_a_zombie_reports_changes_nothing(hasty, hasty_audit):
+def test_results_of_a_zombie_change_nothing(hasty, hasty_audit):
     assert report_of_a_zombie(hasty, hasty_audit, "a zombie").clean
 
 
-def test_the_sweeper_dies_while_leases_run_out(hasty, hasty_audit):
+def test_jobs_are_rescued_although_the_sweeper_is_killed_meanwhile(hasty, hasty_audit):
     with Workload(hasty, hasty_audit, jobs=4, steps=one_avif(speed=3)) as work:
         name, _ = work.wait_for_work()
         with frozen(dispatcher_called(hasty, hasty_audit, name)):
@@ -110,10 +111,10 @@ def test_the_sweeper_dies_while_leases_run_out(hasty, hasty_audit):
                 find(hasty, SWEEPER)[0].kill()
                 time.sleep(1)
             hasty_audit.wait(TAKEN_OVER, [work.prefix, name])
-        assert work.finish("a zombie, the sweeper killed 3 times meanwhile").clean
+        assert work.finish("a zombie, and the sweeper killed 3 times").clean
 
 
-def test_a_killed_dispatchers_jobs_are_rescued(hasty, hasty_audit):
+def test_the_jobs_of_a_killed_dispatcher_are_rescued(hasty, hasty_audit):
     assert report_of_a_killed_dispatcher(hasty, hasty_audit, "a dispatcher killed", 120).clean
 
 
@@ -121,41 +122,42 @@ def test_a_step_may_take_longer_than_the_lease(hasty, hasty_audit):
     assert report_of_long_steps(hasty, hasty_audit, "long steps").clean
 
 
-def test_a_request_sent_again_has_one_job(hasty, hasty_audit):
+def test_a_repeated_request_makes_no_second_job(hasty, hasty_audit):
     assert report_of_requests_sent_twice(hasty, hasty_audit, "requests sent twice").clean
 
 
-def test_without_the_fence_a_zombie_ends_the_job_of_another(hasty, hasty_audit, guards):
-    for _ in range(3):  # it takes luck to come back when its own work is done and the other's is not
+def test_without_the_check_of_the_attempt_a_zombie_ends_a_job_of_another_dispatcher(hasty, hasty_audit, guards):
+    # Several tries: the zombie must return after its own steps are done and before those of the other dispatcher are.
+    for _ in range(3):
         with without("fence", guards, hasty, hasty_audit):
-            report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no fence")
+            report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no check of the attempt")
         if report.duplicated:
             break
     assert report.duplicated > 0
 
 
-def test_without_the_key_in_postgres_a_request_sent_again_is_another_job(hasty, hasty_audit, guards):
+def test_without_the_key_in_postgres_a_repeated_request_makes_a_second_job(hasty, hasty_audit, guards):
     with without("key", guards, hasty, hasty_audit):
         report = report_of_requests_sent_twice(hasty, hasty_audit, "requests sent twice, no key")
     assert report.duplicated == 4
 
 
-def test_an_artifact_that_is_gone_from_s3_is_a_loss(hasty, hasty_audit):
+def test_an_artifact_that_is_missing_in_s3_counts_as_a_loss(hasty, hasty_audit):
     with Workload(hasty, hasty_audit, jobs=2, steps=one_avif(speed=8)) as work:
         _, key = work.wait_for_work()
         work.wait_until(("succeeded",), 2)
         next((hasty.home / "s3").glob(f"*/artifacts/*/{key}/*.avif")).unlink()
-        report = work.finish("an artifact gone")
+        report = work.finish("a missing artifact")
     assert report.lost == 1
 
 
-def test_without_rescue_a_killed_dispatchers_jobs_are_lost(hasty, hasty_audit, guards):
+def test_without_rescue_the_jobs_of_a_killed_dispatcher_are_lost(hasty, hasty_audit, guards):
     with without("rescue", guards, hasty, hasty_audit):
         report = report_of_a_killed_dispatcher(hasty, hasty_audit, "a dispatcher killed, no rescue", 25)
     assert report.lost > 0
 
 
-def test_without_renewal_a_long_step_is_taken_from_who_runs_it_until_the_job_is_lost(hasty, hasty_audit, guards):
+def test_without_renewal_a_long_step_is_rescued_too_often_and_its_job_is_lost(hasty, hasty_audit, guards):
     with without("renewal", guards, hasty, hasty_audit):
         report = report_of_long_steps(hasty, hasty_audit, "long steps, no renewal")
     assert report.lost > 0

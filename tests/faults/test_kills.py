@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of work: every accepted job ends well, and none twice."""
+"""Processes are killed by SIGKILL while they work: every accepted job succeeds, and none ends twice."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from victims import CONVERTER, DISPATCHER, INGRESS, SWEEPER, find
 from workload import Workload
 
-WAITING_INSIDE = """
+WAITING_FOR_THE_LOCK = """
     SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'idempotency'::regclass
-    HAVING count(*) > 2  -- one may be the sweeper
+    HAVING count(*) > 2  -- one of them may be the sweeper
 """
 
 
@@ -22,34 +22,34 @@ WAITING_INSIDE = """
         pytest.param(SWEEPER, id="the sweeper"),
     ],
 )
-def test_all_jobs_survive_the_death_of(stack, audit, victim):
+def test_all_jobs_survive_a_kill_of(stack, audit, victim):
     with Workload(stack, audit, jobs=20) as work:
         work.wait_until(("succeeded",), 2)
         killed = find(stack, victim)[0]
         killed.kill()
         report = work.finish(f"killed {victim}")
     assert report.clean
-    assert killed not in find(stack, victim.removesuffix(".run")), "nobody took its place"
+    assert killed not in find(stack, victim.removesuffix(".run")), "the process was not replaced"
     if victim != SWEEPER:
-        assert max(job.attempt for job in work.jobs()) == 2, "nothing was running when it was killed"
+        assert max(job.attempt for job in work.jobs()) == 2, "no step was running at the kill"
 
 
-@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for ten seconds
-def test_a_client_whose_ingress_dies_before_the_commit_sends_again_and_has_one_job(stack, audit):
+@pytest.mark.slow  # the killed replica has reserved the key in Redis for ten seconds
+def test_a_client_whose_ingress_is_killed_before_the_commit_gets_one_job_by_repeating(stack, audit):
     with psycopg.connect(audit.url) as other:
-        other.execute("LOCK TABLE idempotency IN SHARE MODE")  # jobs can be inserted, their keys cannot
+        other.execute("LOCK TABLE idempotency IN SHARE MODE")  # blocks the insertion of keys, but not of jobs
         with Workload(stack, audit, jobs=6) as work:
-            audit.wait(WAITING_INSIDE, patience=30)
+            audit.wait(WAITING_FOR_THE_LOCK, timeout=30)
             assert work.jobs() == []
             find(stack, INGRESS)[0].kill()
             other.rollback()
             report = work.finish("killed the ingress before the commit")
     assert report.clean
-    assert sum(work.answers.values()) > 6, "no request was under way when it was killed"
+    assert sum(work.answers.values()) > 6, "no request was waiting at the kill"
 
 
-@pytest.mark.slow  # the dead replica's reservation of a key in Redis keeps others out for ten seconds
-def test_a_client_whose_ingress_dies_after_the_commit_gets_the_answer_of_its_job(stack, audit):
+@pytest.mark.slow  # the killed replica has reserved the key in Redis for ten seconds
+def test_a_client_whose_ingress_is_killed_after_the_commit_gets_the_stored_response_by_repeating(stack, audit):
     with psycopg.connect(audit.url, autocommit=True) as other, Workload(stack, audit, jobs=30, clients=8) as work:
         other.execute("LISTEN faults")
         replica = find(stack, INGRESS)[0]

@@ -1,4 +1,4 @@
-"""A storm of clients with one key: one job, even while what Redis knew of the key is forgotten."""
+"""Many clients send the same idempotency key at the same time: one job, even if Redis loses its data meanwhile."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SMALL = photo(160, 120)
 
 
 def same_for_all(name: str) -> tuple[bytes, dict[str, str]]:
-    """Return body and headers of a request: made once, for a hundred clients on this machine take its time too."""
+    """Build the body and headers that all clients send: once, because a hundred clients share this machine."""
     parts = {"files": {"file": (name, titled(SMALL, name))}, "data": {"operations": '["webp"]'}}
     request = httpx.Request("POST", "http://x", headers={"Idempotency-Key": name}, **parts)
     return request.read(), {key: request.headers[key] for key in ("content-type", "idempotency-key")}
 
 
-def test_a_hundred_clients_with_one_key_have_one_job_though_redis_is_flushed(stack, audit):
+def test_a_hundred_clients_with_one_key_get_one_job_although_redis_is_flushed(stack, audit):
     prefix = f"w{secrets.token_hex(4)}"
     requests = [same_for_all(f"{prefix}-{number}.jpg") for number in range(KEYS)]
     starts = [threading.Barrier(CLIENTS) for _ in range(KEYS)]
@@ -38,7 +38,7 @@ def test_a_hundred_clients_with_one_key_have_one_job_though_redis_is_flushed(sta
             for number, (start, (body, headers)) in enumerate(zip(starts, requests, strict=True)):
                 start.wait(120)
                 while (answer := http.post("/api/jobs", content=body, headers=headers)).status_code == 409:
-                    # Not all at once again, or one of them is served and the others are not, each time.
+                    # A random pause: if all return at the same time, again only one of them gets an answer.
                     time.sleep(float(answer.headers["retry-after"]) * random.uniform(1, 2))
                 assert answer.status_code == 202, answer.text
                 job = answer.json()["id"]

@@ -1,4 +1,4 @@
-"""A picture that outgrows its converter's memory, among a hundred that do not."""
+"""A picture that needs more memory than its converter may take, among a hundred good pictures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ pytestmark = pytest.mark.slow
 GOOD = 100
 CLIENTS = 4
 STEPS = {"web": {"op": "webp", "input": "source"}}
-LITTLE, ENOUGH = "250000000", "2000000000"
-BOMB = photo(8000, 6000)  # 144 MB of pixels, and WebP needs thrice that
+TOO_LITTLE, ENOUGH = "250000000", "2000000000"
+BOMB = photo(8000, 6000)  # 144 MB of pixels, and WebP needs three times as much
 
 
 def rush(api_url: str, title: str, poison: threading.Event | None = None) -> tuple[list[str], float]:
-    """Submit the good ones from some clients; return their final states and the p95 of their times in seconds."""
+    """Submit the good pictures; return their final states and the 95th percentile of their times, in seconds.
+
+    After a quarter of them, `poison` is set.
+    """
 
     def one(number: int) -> tuple[str, float]:
         if number == GOOD // 4 and poison is not None:
@@ -43,22 +46,22 @@ def start(stack: Stack, memory: str) -> None:
     stack.wait_until_ready()
 
 
-def test_it_becomes_one_dead_letter_and_harms_nobody(new_stack):
+def test_the_picture_gets_one_dead_letter_and_harms_no_other_job(new_stack):
     stack = new_stack()
-    start(stack, LITTLE)
+    start(stack, TOO_LITTLE)
     rush(stack.base_url, "warm")
     _, without = rush(stack.base_url, "without")
 
-    time_for_it, submitted = threading.Event(), []
+    poison_due, submitted = threading.Event(), []
 
-    def poison() -> None:
-        time_for_it.wait(60)
+    def submit_bomb() -> None:
+        poison_due.wait(60)
         with Api(stack.base_url) as api:
             submitted.append(api.submit("bomb.jpg", BOMB, STEPS))
 
-    thread = threading.Thread(target=poison)
+    thread = threading.Thread(target=submit_bomb)
     thread.start()
-    states, beside = rush(stack.base_url, "beside", time_for_it)
+    states, beside = rush(stack.base_url, "beside", poison_due)
     thread.join()
     print(f"\ngood={GOOD} ok={states.count('succeeded')} p95_without_s={without:.2f} p95_beside_s={beside:.2f}")
     assert states == ["succeeded"] * GOOD
@@ -67,15 +70,15 @@ def test_it_becomes_one_dead_letter_and_harms_nobody(new_stack):
     with Api(stack.base_url) as api:
         job = api.wait(submitted[0])
         assert (job["state"], job["steps"]["web"]["error"]["code"]) == ("failed", "out_of_memory")
-        (letter,) = api.http.get("/api/dead-letters").json()["dead_letters"]
-        print(f"dead letter: {letter['error']['title']}. {letter['error']['detail']}")
-        assert letter["job"] == job["id"]
-        assert "PIXTOOLS_CONVERTER_MEMORY_BYTES" in letter["error"]["detail"]
+        (dead_letter,) = api.http.get("/api/dead-letters").json()["dead_letters"]
+        print(f"dead letter: {dead_letter['error']['title']}. {dead_letter['error']['detail']}")
+        assert dead_letter["job"] == job["id"]
+        assert "PIXTOOLS_CONVERTER_MEMORY_BYTES" in dead_letter["error"]["detail"]
 
     assert stack.stop() == 0
     start(stack, ENOUGH)
     with Api(stack.base_url) as api:
-        api.http.post(f"/api/dead-letters/{letter['id']}/redrive").raise_for_status()
+        api.http.post(f"/api/dead-letters/{dead_letter['id']}/redrive").raise_for_status()
         deadline = time.monotonic() + 120
         while (job := api.read(job))["state"] != "succeeded":
             assert time.monotonic() < deadline, job

@@ -1,4 +1,4 @@
-"""A deployment with other settings while jobs run: the old dispatcher ends its work or hands it over, then itself."""
+"""A deployment with other settings while jobs run: the old dispatcher finishes or returns its jobs, and ends."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ QUICK = {"web": {"op": "webp", "input": "source", "resize": {"width": 64}}}
 
 
 def redeploy(stack, **env: str) -> None:
+    """Deploy the application again with these environment variables."""
     config = yaml.safe_load(SERVE_CONFIG.read_text())
     config = deployment.listening_on(config, "127.0.0.1", stack.port)
     Cluster(stack.dashboard_url, stack.token).deploy(deployment.with_environment(config, env))
 
 
-def at_work(api: Api, job: dict) -> None:
+def wait_until_running(api: Api, job: dict) -> None:
+    """Wait until a step of the job runs."""
     deadline = time.monotonic() + 60
     while "running" not in {step["state"] for step in api.read(job)["steps"].values()}:
         assert time.monotonic() < deadline
@@ -35,47 +37,47 @@ def at_work(api: Api, job: dict) -> None:
 
 
 def wait_for_another_dispatcher(stack, old: int) -> None:
-    """Wait until the old one has ended, and the new one is there."""
+    """Wait until the dispatcher with the pid `old` has ended and a new one runs."""
     deadline = time.monotonic() + 120
     while len(found := find(stack, DISPATCHER)) != 1 or found[0].pid == old:
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
 
 
-def test_work_at_hand_is_finished_or_handed_over_and_nobody_is_blamed(open_folder):
+def test_running_jobs_are_finished_or_returned_to_the_queue_and_no_crash_is_counted(open_folder):
     with running(open_folder / "redeploy") as stack, Api(stack.base_url) as api:
         (old,) = find(stack, DISPATCHER)
         short = api.submit("short.jpg", photo(3000, 2000), one_avif(5))
-        at_work(api, short)
-        redeploy(stack, PIXTOOLS_POLL="2", PIXTOOLS_DRAIN="60")
+        wait_until_running(api, short)
+        redeploy(stack, PIXTOOLS_POLL_INTERVAL="2", PIXTOOLS_DRAIN_TIMEOUT="60")
         wait_for_another_dispatcher(stack, old.pid)
         finished = api.wait(short)
         assert (finished["state"], finished["steps"]["only"]["attempt"]) == ("succeeded", 1)
 
         (old,) = find(stack, DISPATCHER)
         long = api.submit("long.jpg", photo(3000, 2200), one_avif(1))
-        at_work(api, long)
-        redeploy(stack, PIXTOOLS_POLL="1", PIXTOOLS_DRAIN="3")
+        wait_until_running(api, long)
+        redeploy(stack, PIXTOOLS_POLL_INTERVAL="1", PIXTOOLS_DRAIN_TIMEOUT="3")
         wait_for_another_dispatcher(stack, old.pid)
         assert api.wait(api.submit("quick.jpg", photo(320, 240), QUICK))["state"] == "succeeded"
-        handed_over = api.wait(long, patience=240)
-        assert (handed_over["state"], handed_over["steps"]["only"]["attempt"]) == ("succeeded", 2)
-        # Back to settings whose dispatcher is still retiring: somebody must be at work all the same.
+        returned = api.wait(long, timeout=240)
+        assert (returned["state"], returned["steps"]["only"]["attempt"]) == ("succeeded", 2)
+        # Back to settings whose dispatcher is still draining: jobs must run meanwhile.
         slow = api.submit("slow.jpg", photo(3000, 2400), one_avif(1))
-        at_work(api, slow)
-        redeploy(stack, PIXTOOLS_POLL="2", PIXTOOLS_DRAIN="120")
+        wait_until_running(api, slow)
+        redeploy(stack, PIXTOOLS_POLL_INTERVAL="2", PIXTOOLS_DRAIN_TIMEOUT="120")
         while len(find(stack, DISPATCHER)) < 2:
             time.sleep(0.1)
-        redeploy(stack, PIXTOOLS_POLL="1", PIXTOOLS_DRAIN="3")
+        redeploy(stack, PIXTOOLS_POLL_INTERVAL="1", PIXTOOLS_DRAIN_TIMEOUT="3")
         while len(find(stack, DISPATCHER)) < 2 or api.http.get("/api/health").json()["dispatchers"] in ([], [None]):
             time.sleep(0.1)
         assert api.wait(api.submit("back.jpg", photo(320, 240), QUICK))["state"] == "succeeded"
         api.http.post(f"/api/jobs/{slow['id']}/cancel").raise_for_status()
         last = api.submit("last.jpg", photo(330, 240), QUICK)
-        time.sleep(5)  # the one that was retiring has nothing left to do, and ends
+        time.sleep(5)  # the draining dispatcher has no jobs left, and ends
         assert api.wait(last)["state"] == "succeeded"
         assert api.wait(api.submit("after.jpg", photo(340, 240), QUICK))["state"] == "succeeded"
 
         with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as database:
             assert database.execute("SELECT DISTINCT crashes FROM job").fetchall() == [(0,)]
-        print(f"\nfinished_in_attempt=1 handed_over_in_attempt={handed_over['steps']['only']['attempt']}")
+        print(f"\nfinished_in_attempt=1 returned_in_attempt={returned['steps']['only']['attempt']}")

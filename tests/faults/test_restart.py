@@ -1,4 +1,4 @@
-"""A stop in good order, and the next start: what was done is served, what was under way goes on."""
+"""The service is stopped by Ctrl-C and started again: finished jobs are served, and running ones continue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def photo(width: int, height: int) -> bytes:
     return out.getvalue()
 
 
-def test_ctrl_c_in_the_middle_of_a_job_costs_it_no_attempt_and_the_next_start_serves_all_jobs(new_stack):
+def test_ctrl_c_during_a_job_counts_no_crash_and_the_next_start_serves_all_jobs(new_stack):
     stack = new_stack()
     stack.launch()
     stack.wait_until_ready()
@@ -44,5 +44,5 @@ def test_ctrl_c_in_the_middle_of_a_job_costs_it_no_attempt_and_the_next_start_se
     with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as connection:
         (first, second) = connection.execute("SELECT attempt, crashes FROM job ORDER BY id").fetchall()
     assert first == (1, 0)
-    assert second in [(1, 0), (2, 0)]  # it came to its end before the stop, or was put back without blame
+    assert second in [(1, 0), (2, 0)]  # it finished before the stop, or was returned to the queue without a crash
     assert stack.stop() == 0

@@ -1,4 +1,4 @@
-"""The whole service ends in the middle of work, in the ways that it can; the next start finishes all jobs."""
+"""The whole service ends during work, by different causes, and the next start finishes all jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNTED = """
 
 @pytest.fixture(scope="module")
 def mortal(open_folder):
-    with running(open_folder / "mortal", PIXTOOLS_DRAIN="2") as stack:
+    with running(open_folder / "mortal", PIXTOOLS_DRAIN_TIMEOUT="2") as stack:
         yield stack
 
 
@@ -32,7 +32,7 @@ def audit(mortal):
 
 
 def start_again(stack, audit) -> None:
-    """Start the service anew: its database is the same, at another port."""
+    """Start the service again. Its database has another port now."""
     stack.wait_until_gone()
     stack.launch("--parent", str(os.getpid()))
     stack.wait_until_ready()
@@ -40,7 +40,7 @@ def start_again(stack, audit) -> None:
     audit.connection.close()
 
 
-def test_everything_is_killed_at_once(mortal, audit):
+def test_all_jobs_survive_a_kill_of_everything(mortal, audit):
     with Workload(mortal, audit, jobs=40, clients=3, pause=0.7) as work:
         work.wait_until(("succeeded",), 3)
         mortal.kill()
@@ -48,10 +48,10 @@ def test_everything_is_killed_at_once(mortal, audit):
         start_again(mortal, audit)
         report = work.finish("everything killed at once")
     assert report.clean
-    assert max(job.attempt for job in work.jobs()) == 2, "nothing was running when it was killed"
+    assert max(job.attempt for job in work.jobs()) == 2, "no step was running at the kill"
 
 
-def test_the_raylet_is_killed_and_clients_do_not_come_back(mortal, audit):
+def test_all_jobs_survive_a_kill_of_the_raylet_without_repeated_requests(mortal, audit):
     with Workload(mortal, audit, jobs=200, clients=4, pause=0.3) as work:
         work.wait_until(("succeeded",), 3)
         raylet(mortal).kill()
@@ -59,7 +59,7 @@ def test_the_raylet_is_killed_and_clients_do_not_come_back(mortal, audit):
         assert mortal.process.wait(60) == 1
         assert "ray ended by itself" in mortal.output
         start_again(mortal, audit)
-        report = work.finish("the raylet killed", stopped=True)  # `pixtools up` went in good order
+        report = work.finish("the raylet killed", stopped=True)  # `pixtools up` has ended by itself
     assert report.clean
     assert report.acknowledged + report.recovered == len(work.jobs())
 
@@ -73,5 +73,5 @@ def test_sigterm_with_long_jobs_running_counts_no_crash(mortal, audit):
         start_again(mortal, audit)
         report = work.finish("SIGTERM with long jobs running", stopped=True)
     assert report.clean
-    assert max(job.attempt for job in work.jobs()) == 2, "nothing was running when it was stopped"
+    assert max(job.attempt for job in work.jobs()) == 2, "no step was running at the stop"
     assert audit.query(COUNTED, [work.prefix]) == [(0, 0, 0)]

@@ -1,4 +1,4 @@
-"""The service's processes, found by the titles that Ray gives them, or by what they hold in Postgres."""
+"""Finds processes of the service: by the titles that Ray gives them, or by their connections to Postgres."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-CONVERTER = "ray::Converter.run"  # one at work
+CONVERTER = "ray::Converter.run"  # one that works
 DISPATCHER = "ray::Dispatcher"
 SWEEPER = "ray::Sweeper"
 INGRESS = "ray::ServeReplica:pixtools:ingress"
 DENOISER = "ray::ServeReplica:denoiser:Denoiser"
 
 
-def find(stack, title: str, patience: float = 30) -> list[psutil.Process]:
-    """Return the processes of this title, once there are any."""
-    deadline = time.monotonic() + patience
-    while not (found := [process for process in _family(stack) if _title(process).startswith(title)]):
+def find(stack, title: str, timeout: float = 30) -> list[psutil.Process]:
+    """Return the processes whose title begins so. Wait for the first one for up to `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (found := [process for process in _descendants(stack) if _title(process).startswith(title)]):
         assert time.monotonic() < deadline, f"no process {title}"
         time.sleep(0.02)
     return found
 
 
 def raylet(stack) -> psutil.Process:
-    (found,) = (process for process in _family(stack) if _title(process).split(" ")[0].endswith("/raylet"))
+    """Return the raylet of the service."""
+    (found,) = (process for process in _descendants(stack) if _title(process).split(" ")[0].endswith("/raylet"))
     return found
 
 
 def dispatcher_called(stack, audit, name: str) -> psutil.Process:
-    """Return the dispatcher whose connections Postgres knows by this name, as it knows their ports."""
+    """Return the dispatcher process that has connections to Postgres with this application name.
+
+    Postgres lists the client ports of these connections.
+    """
     ports = {
         row[0] for row in audit.query("SELECT client_port FROM pg_stat_activity WHERE application_name = %s", [name])
     }
@@ -43,7 +47,7 @@ def dispatcher_called(stack, audit, name: str) -> psutil.Process:
 
 @contextmanager
 def frozen(process: psutil.Process) -> Iterator[None]:
-    """Stop a process as SIGSTOP does, and let it go on in the end."""
+    """Suspend a process by SIGSTOP until the block ends."""
     process.suspend()
     try:
         yield
@@ -52,7 +56,7 @@ def frozen(process: psutil.Process) -> Iterator[None]:
             process.resume()
 
 
-def _family(stack) -> list[psutil.Process]:
+def _descendants(stack) -> list[psutil.Process]:
     return psutil.Process(stack.process.pid).children(recursive=True)
 
 

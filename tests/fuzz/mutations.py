@@ -1,6 +1,7 @@
-"""Damage to files: seeded, so that a case is its decoder, seed and number, and nothing else.
+"""Damages files at random. A case is determined by its format, seed and number.
 
-Half of what is done knows the format's blocks (and mends their checksums), or no case would come past the first check.
+Some mutations move whole blocks of the format, and most PNGs get valid checksums again. Otherwise the first check of a
+decoder would refuse nearly every case.
 """
 
 from __future__ import annotations
@@ -12,36 +13,36 @@ from random import Random
 
 Mutation = Callable[[bytearray, Random], None]
 
-# At which off-by-ones, signs, allocations and multiplications break.
+# Numbers at which off-by-one errors, signs, allocations and multiplications fail.
 _EDGES = (0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1024, 4096, 32767, 32768, 65535, 65536)
 _SIGNATURES = {"JPEG": 3, "PNG": 16, "WEBP": 12, "AVIF": 16, "GIF": 6, "TIFF": 4, "BMP": 2, "HEIF": 16}
 _LARGE = (2**24 - 1, 2**27, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 
 
-def mutated(kind: str, seeds: list[bytes], random: Random) -> bytes:
-    """Return one of the valid files with one to six injuries."""
+def mutated(format_name: str, seeds: list[bytes], random: Random) -> bytes:
+    """Return one of the valid files `seeds` with one to six mutations."""
     seed = random.choice(seeds)
     data = bytearray(seed)
     if random.random() < 0.1:
         data = _spliced(data, random.choice(seeds), random)
     for _ in range(random.choice((1, 1, 1, 2, 3, 6))):
         if random.random() < 0.3:
-            data = _with_blocks_moved(kind, data, random)
+            data = _with_blocks_moved(format_name, data, random)
         else:
-            random.choice(_INJURIES)(data, random)
+            random.choice(_MUTATIONS)(data, random)
         if len(data) < 16:
             break
-    if random.random() < 0.9:  # or half of all would be refused for their first bytes alone
-        data[: _SIGNATURES[kind]] = seed[: _SIGNATURES[kind]]
-    if kind == "PNG" and random.random() < 0.8:
-        data = _with_right_checksums(data)
+    if random.random() < 0.9:  # otherwise half of all cases would be refused because of their signature
+        data[: _SIGNATURES[format_name]] = seed[: _SIGNATURES[format_name]]
+    if format_name == "PNG" and random.random() < 0.8:
+        data = _with_valid_checksums(data)
     return bytes(data)
 
 
 def _place(data: bytearray, random: Random) -> int:
-    """Return an offset: mostly one of the headers, which decide what is done with the rest."""
-    most = len(data) - 1
-    return random.randint(0, min(most, 300) if random.random() < 0.6 else most)
+    """Return an offset, mostly near the start: headers determine how the rest is read."""
+    last = len(data) - 1
+    return random.randint(0, min(last, 300) if random.random() < 0.6 else last)
 
 
 def _flip_bits(data: bytearray, random: Random) -> None:
@@ -56,7 +57,7 @@ def _set_bytes(data: bytearray, random: Random) -> None:
 
 
 def _set_number(data: bytearray, random: Random) -> None:
-    """Write a size, offset or count of 2 or 4 bytes, of either order."""
+    """Overwrite 2 or 4 bytes with a size, offset or count, in either byte order."""
     form = random.choice(("<H", ">H", "<I", ">I", ">I"))
     size = struct.calcsize(form)
     number = random.choice(_EDGES + _LARGE) & (2 ** (8 * size) - 1)
@@ -64,7 +65,7 @@ def _set_number(data: bytearray, random: Random) -> None:
     data[at : at + size] = struct.pack(form, number)
 
 
-def _nudge(data: bytearray, random: Random) -> None:
+def _change_slightly(data: bytearray, random: Random) -> None:
     at = _place(data, random)
     data[at] = (data[at] + random.choice((-2, -1, 1, 2))) % 256
 
@@ -80,8 +81,8 @@ def _remove(data: bytearray, random: Random) -> None:
 
 def _repeat(data: bytearray, random: Random) -> None:
     at = _place(data, random)
-    part = data[at : at + random.choice((1, 4, 12, 60, 400))]
-    data[at:at] = part * random.choice((1, 1, 2, 20))
+    piece = data[at : at + random.choice((1, 4, 12, 60, 400))]
+    data[at:at] = piece * random.choice((1, 1, 2, 20))
 
 
 def _insert(data: bytearray, random: Random) -> None:
@@ -89,12 +90,12 @@ def _insert(data: bytearray, random: Random) -> None:
     data[at:at] = random.randbytes(random.choice((1, 2, 4, 30)))
 
 
-_INJURIES: tuple[Mutation, ...] = (
+_MUTATIONS: tuple[Mutation, ...] = (
     _flip_bits,
     _set_bytes,
     _set_number,
     _set_number,
-    _nudge,
+    _change_slightly,
     _cut,
     _remove,
     _repeat,
@@ -107,9 +108,9 @@ def _spliced(one: bytearray, other: bytes, random: Random) -> bytearray:
     return one[: random.randint(16, len(one))] + other[random.randint(0, len(other)) :]
 
 
-def _with_blocks_moved(kind: str, data: bytearray, random: Random) -> bytearray:
-    """Return the file with one of its blocks repeated, left out, or changed for another."""
-    spans = _BLOCKS.get(kind, _no_blocks)(data)
+def _with_blocks_moved(format_name: str, data: bytearray, random: Random) -> bytearray:
+    """Return the file with one of its blocks copied, removed, exchanged with another, or repeated 50 times."""
+    spans = _BLOCKS.get(format_name, _no_blocks)(data)
     if len(spans) < 2:
         return data
     blocks = [data[0 : spans[0][0]], *(data[start:end] for start, end in spans), data[spans[-1][1] :]]
@@ -127,9 +128,10 @@ def _with_blocks_moved(kind: str, data: bytearray, random: Random) -> bytearray:
 
 
 Spans = list[tuple[int, int]]
+"""Start and end of each block."""
 
 
-def _no_blocks(data: bytearray) -> Spans:  # noqa: ARG001 (as the others)
+def _no_blocks(data: bytearray) -> Spans:  # noqa: ARG001 (the signature of the others)
     return []
 
 
@@ -168,17 +170,17 @@ def _riff_chunks(data: bytearray) -> Spans:
 
 
 def _boxes(data: bytearray) -> Spans:
-    """Return the boxes of an ISO base media file, those inside `meta` and `iprp` for these two."""
-    spans, todo = [], [(0, len(data))]
-    while todo:
-        at, end = todo.pop()
+    """Return the boxes of an ISO base media file. Container boxes are replaced by the boxes inside them."""
+    spans, ranges = [], [(0, len(data))]
+    while ranges:
+        at, end = ranges.pop()
         while at + 8 <= end:
             length, name = struct.unpack_from(">I4s", data, at)
             if not 8 <= length <= end - at:
                 break
-            inner = {b"meta": 12, b"iprp": 8, b"ipco": 8, b"moov": 8, b"trak": 8, b"mdia": 8, b"minf": 8, b"stbl": 8}
-            if name in inner:
-                todo.append((at + inner[name], at + length))
+            headers = {b"meta": 12, b"iprp": 8, b"ipco": 8, b"moov": 8, b"trak": 8, b"mdia": 8, b"minf": 8, b"stbl": 8}
+            if name in headers:
+                ranges.append((at + headers[name], at + length))
             else:
                 spans.append((at, at + length))
             at += length
@@ -203,7 +205,7 @@ _BLOCKS: dict[str, Callable[[bytearray], Spans]] = {
 }  # fmt: skip
 
 
-def _with_right_checksums(data: bytearray) -> bytearray:
+def _with_valid_checksums(data: bytearray) -> bytearray:
     for start, end in _png_chunks(data):
         struct.pack_into(">I", data, end - 4, zlib.crc32(data[start + 4 : end - 4]))
     return data

@@ -1,4 +1,4 @@
-"""One small Ray cluster and the real stores."""
+"""A small Ray cluster and the real stores."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from pixtools.local.ports import free_port
 
 @pytest.fixture(scope="session")
 def blobs(settings):
+    """Return the object storage of the tests."""
     return BlobStore(settings)
 
 
 @pytest.fixture(scope="module")
 def cluster(open_folder):
-    """A head as `pixtools up` starts it, with this process as a driver: no longer than needed, for a driver
-    aborts when its cluster is gone.
+    """Yield Ray, connected to a head that is started as `pixtools up` does.
+
+    A driver aborts if its cluster is gone, so the connection ends before the head does.
     """
     home = Home(open_folder / "head")
     home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])
     head = local_ray.start(home, free_port(), free_port(), dict(os.environ))
     try:
         head.wait()
-        import ray  # noqa: PLC0415 (it reads the environment)
+        import ray  # noqa: PLC0415 (it reads the environment on import)
 
         address = local_ray.folder(home) / "ray_current_cluster"
-        while not address.exists():  # written when all its processes are up
+        while not address.exists():  # it is written when all processes are up
             time.sleep(0.1)
         ray.init(address.read_text(), namespace="test", log_to_driver=False)
         yield ray
         ray.shutdown()
     finally:
         head.stop()
-        local_ray.forget(home)
+        local_ray.remove_folder(home)

@@ -1,4 +1,4 @@
-"""Graphs on real converters: what crosses between processes, and what ends when one of them does."""
+"""Graphs on converters in other processes: shared pixels, crashes and deadlines."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from PIL import Image
 
 from actors import fleet
 from actors.converter_pool import ConverterPool
-from actors.denoiser_client import Denoisers
+from actors.denoiser_client import DenoiserClient
 from dag.graph import Graph
+from dag.messages import Inputs
 from dag.plan import Source
-from dag.segments import Inputs, segments
+from dag.segments import ArtifactsSegment, PixelsSegment, SourceSegment, plan_segments
 from dag.specification import build
 from pixtools.errors import CorruptImage, DenoiserDown, StepTimedOut
-from pixtools.jobs.outcomes import Began, Crashed, Done, Failed
+from pixtools.jobs.outcomes import Crashed, Failed, Started, Succeeded
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -37,6 +38,7 @@ SLOW = {"slow": {"op": "avif", "input": "source", "speed": 0}}
 
 
 def photo(width: int, height: int, seed: int) -> bytes:
+    """Return a JPEG of smooth noise."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
     out = io.BytesIO()
@@ -45,7 +47,7 @@ def photo(width: int, height: int, seed: int) -> bytes:
 
 
 class Run:
-    """One attempt at a plan on a pool of its own, outside of any dispatcher."""
+    """One attempt at a plan with a separate pool, without a dispatcher."""
 
     def __init__(self, settings, blobs, data: bytes, steps: dict, *, converters: int, deadline_s: float = 120) -> None:
         self.settings, self.converters, self.deadline_s = settings, converters, deadline_s
@@ -57,6 +59,7 @@ class Run:
         blobs.put(self.source_key, data, "image/jpeg")
 
     async def go(self, *, before=None, meanwhile=None) -> dict:
+        """Return the outcomes by step. Call `before` with the pool first, and `meanwhile` beside the graph."""
         import ray  # noqa: PLC0415
 
         pool = ConverterPool(
@@ -75,7 +78,7 @@ class Run:
             self.plan,
             inputs=Inputs("test", self.source_key, self.source_bytes),
             converters=pool,
-            denoiser=Denoisers(self.settings, lambda: None).of("it"),
+            denoiser=DenoiserClient(self.settings, lambda: None).of("it"),
             deadline_s=self.deadline_s,
             report=self.outcomes.append,
         )
@@ -85,64 +88,64 @@ class Run:
             await graph.run(frozenset(step.name for step in self.plan.steps), {})
         while pool.idle:
             ray.kill(await pool.acquire(1))
-        return {outcome.step: outcome for outcome in self.outcomes if not isinstance(outcome, Began)}
+        return {outcome.step: outcome for outcome in self.outcomes if not isinstance(outcome, Started)}
 
 
-def test_work_split_over_converters_makes_what_one_of_them_makes(settings, blobs):
+def test_several_converters_make_the_same_files_as_one(settings, blobs):
     data = photo(1600, 1200, 1)
     together = asyncio.run(Run(settings, blobs, data, STEPS, converters=1).go())
     run = Run(settings, blobs, data, STEPS, converters=2)
-    parts = segments(run.plan, frozenset(STEPS), 2)
-    assert [(part.exports, part.imports) for part in parts if not part.bundles] == [(True, False), (False, True)]
+    segments = plan_segments(run.plan, frozenset(STEPS), 2)
+    assert [type(segment) for segment in segments] == [SourceSegment, PixelsSegment, ArtifactsSegment]
     split = asyncio.run(run.go())
     assert split.keys() == together.keys() == STEPS.keys()
-    assert all(isinstance(outcome, Done) for outcome in split.values())
+    assert all(isinstance(outcome, Succeeded) for outcome in split.values())
     for name, outcome in split.items():
         if outcome.stored:
             assert outcome.stored.sha256 == together[name].stored.sha256, name
             assert len(blobs.get(outcome.stored.blob_key)) == outcome.stored.bytes
 
 
-def test_every_step_is_said_to_begin_before_it_ends(settings, blobs):
+def test_each_step_is_reported_as_started_before_it_ends(settings, blobs):
     run = Run(settings, blobs, photo(640, 480, 2), STEPS, converters=2)
     asyncio.run(run.go())
     seen = set()
     for outcome in run.outcomes:
-        if isinstance(outcome, Began):
+        if isinstance(outcome, Started):
             seen.add(outcome.step)
         else:
             assert outcome.step in seen
 
 
 @pytest.mark.parametrize("converters", [1, 2])
-def test_pixels_that_cannot_be_decoded_fail_all_that_need_them_and_nothing_else(settings, blobs, converters):
+def test_a_source_that_cannot_be_decoded_fails_the_readers_of_its_pixels_only(settings, blobs, converters):
     data = photo(1600, 1200, 3)
     outcomes = asyncio.run(Run(settings, blobs, data[: len(data) // 2], STEPS, converters=converters).go())
-    assert isinstance(outcomes.pop("exif"), Done)
-    assert outcomes.keys() == {"png", "web", "half"}  # the others read one of these
+    assert isinstance(outcomes.pop("exif"), Succeeded)
+    assert outcomes.keys() == {"png", "web", "half"}  # the other steps read one of these
     assert all(isinstance(outcome.error, CorruptImage) for outcome in outcomes.values())
 
 
-def test_the_death_of_a_converter_is_blamed_on_the_step_at_work(settings, blobs):
+def test_the_death_of_a_converter_is_blamed_on_the_running_step(settings, blobs):
     later = {"op": "avif", "input": "source", "speed": 0, "quality": 30}
     steps = {"exif": {"op": "metadata", "input": "source"}, **SLOW, "later": later}
     run = Run(settings, blobs, photo(3000, 2000, 4), steps, converters=1)
 
     async def kill(_) -> None:
-        while not any(isinstance(outcome, Began) and outcome.step == "slow" for outcome in run.outcomes):
+        while not any(isinstance(outcome, Started) and outcome.step == "slow" for outcome in run.outcomes):
             await asyncio.sleep(0.05)
-        await asyncio.sleep(1.5)  # past decoding, in the middle of the encoder
+        await asyncio.sleep(1.5)  # decoding has ended, and the encoder is running
         children = psutil.Process().children(recursive=True)
         (busy,) = [process for process in children if "ray::Converter.run" in "".join(process.cmdline())]
         busy.kill()
 
     outcomes = asyncio.run(run.go(meanwhile=kill))
-    assert isinstance(outcomes["exif"], Done)
+    assert isinstance(outcomes["exif"], Succeeded)
     assert outcomes["slow"] == Crashed("slow")
-    assert "later" not in outcomes  # left for the next attempt, without blame
+    assert "later" not in outcomes  # it is left for the next attempt
 
 
-def test_a_step_past_its_deadline_is_ended_with_its_converter(settings, blobs):
+def test_a_step_beyond_its_deadline_is_ended_with_its_converter(settings, blobs):
     run = Run(settings, blobs, photo(4000, 3000, 5), SLOW, converters=1, deadline_s=2)
     started = time.monotonic()
     outcomes = asyncio.run(run.go())
@@ -151,7 +154,7 @@ def test_a_step_past_its_deadline_is_ended_with_its_converter(settings, blobs):
     assert time.monotonic() - started < 60
 
 
-def test_a_converter_that_died_while_it_stood_idle_is_blamed_on_nobody(settings, blobs):
+def test_no_step_is_blamed_for_a_converter_that_died_while_it_was_idle(settings, blobs):
     run = Run(settings, blobs, photo(640, 480, 6), STEPS, converters=2)
 
     async def kill_both(pool) -> None:
@@ -164,33 +167,34 @@ def test_a_converter_that_died_while_it_stood_idle_is_blamed_on_nobody(settings,
 
     outcomes = asyncio.run(run.go(before=kill_both))
     assert outcomes.keys() == STEPS.keys()
-    assert all(isinstance(outcome, Done) for outcome in outcomes.values())
+    assert all(isinstance(outcome, Succeeded) for outcome in outcomes.values())
 
 
-def test_the_fleet_is_launched_once_and_replaced_when_its_settings_change(settings, cluster):
+def test_the_fleet_is_launched_once_and_replaced_if_its_settings_change(settings, cluster):
     fleet.launch(settings)
     first = fleet_names(cluster)
     fleet.launch(settings)
     assert fleet_names(cluster) == first
-    assert [facts["jobs"] for facts in asyncio.run(fleet.facts(settings))] == [0]
+    assert [stats["jobs"] for stats in asyncio.run(fleet.stats(settings))] == [0]
 
     fleet.launch(settings.model_copy(update={"max_attempts": 7}))
     deadline = time.monotonic() + 60
-    while fleet_names(cluster) & first != {"dead-letters"}:  # whose name stays, so that scripts find it
+    while fleet_names(cluster) & first != {"dead-letters"}:  # this name stays, so that scripts find the actor
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert len(fleet_names(cluster)) == 3
-    assert asyncio.run(fleet.facts(settings)) == []
+    assert asyncio.run(fleet.stats(settings)) == []
     for name in fleet_names(cluster):
         cluster.kill(cluster.get_actor(name, namespace=fleet.NAMESPACE))
 
 
 def fleet_names(cluster) -> set[str]:
+    """Return the names of the actors of the fleet."""
     actors = cluster.util.list_named_actors(all_namespaces=True)
     return {actor["name"] for actor in actors if actor["namespace"] == fleet.NAMESPACE}
 
 
-def test_without_a_denoiser_its_step_fails_for_now_and_the_others_go_on(settings, blobs):
+def test_without_a_denoiser_its_step_fails_with_a_retryable_error_and_the_others_run(settings, blobs):
     steps = {
         "clean": {"op": "denoise", "input": "source"},
         "web": {"op": "webp", "input": "clean"},
@@ -199,7 +203,7 @@ def test_without_a_denoiser_its_step_fails_for_now_and_the_others_go_on(settings
 
     outcomes = asyncio.run(Run(settings, blobs, photo(320, 240, 9), steps, converters=1).go())
 
-    assert isinstance(outcomes["plain"], Done)
+    assert isinstance(outcomes["plain"], Succeeded)
     assert isinstance(outcomes["clean"].error, DenoiserDown)
     assert outcomes["clean"].error.retryable
     assert "not deployed" in outcomes["clean"].error.detail

@@ -1,9 +1,11 @@
-"""The real stores, started once for all tests that need them: Postgres, Redis and S3, each on a port of its own."""
+"""Fixtures of the store tests: the stores on real servers (Postgres, Redis, S3), which start once for all tests."""
 
 from __future__ import annotations
 
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import boto3
 import psycopg
@@ -18,16 +20,19 @@ from pixtools.database.retention_store import RetentionStore
 from pixtools.local.ports import free_port
 from pixtools.settings import Settings
 
+T = TypeVar("T")
+
 
 @pytest.fixture(scope="session")
 def connection(settings: Settings) -> Iterator[psycopg.Connection]:
+    """A connection for the whole session, past the stores."""
     with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def database(connection: psycopg.Connection) -> psycopg.Connection:
-    """The database without a record, to look into and to move time in."""
+    """The database without records, for tests that look into it or change it directly."""
     connection.execute("DELETE FROM job")
     connection.execute("DELETE FROM artifact")
     return connection
@@ -51,7 +56,7 @@ def letters(pool: Database) -> DeadLetterStore:
 
 
 @pytest.fixture
-def kept(pool: Database) -> RetentionStore:
+def retention(pool: Database) -> RetentionStore:
     return RetentionStore(pool)
 
 
@@ -61,8 +66,29 @@ def clock(database: psycopg.Connection) -> Clock:
 
 
 @pytest.fixture
+def calls_in() -> Callable[[Callable[[], T]], tuple[T, int]]:
+    """Run a function and count the calls of Python functions in it. Unlike the time, the count does not vary."""
+
+    def count(function: Callable[[], T]) -> tuple[T, int]:
+        calls = 0
+
+        def profile(frame: object, event: str, arg: object) -> None:  # noqa: ARG001 (the signature of a profiler)
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(profile)
+        try:
+            result = function()
+        finally:
+            sys.setprofile(None)
+        return result, calls
+
+    return count
+
+
+@pytest.fixture
 def fresh_url(connection: psycopg.Connection) -> Iterator[str]:
-    """The URL of a new database, without a table and without statistics."""
+    """The URL of a new database without tables."""
     name, info = f"fresh_{uuid.uuid4().hex}", connection.info
     connection.execute(f"CREATE DATABASE {name}")
     yield f"postgresql://{info.user}:{info.password}@{info.host}:{info.port}/{name}"
@@ -71,7 +97,7 @@ def fresh_url(connection: psycopg.Connection) -> Iterator[str]:
 
 @pytest.fixture
 def nowhere(settings: Settings) -> Settings:
-    """Settings of a service none of whose stores can be reached."""
+    """Settings of a service that can reach none of its servers."""
     port = free_port()
     return settings.model_copy(
         update={
@@ -84,7 +110,7 @@ def nowhere(settings: Settings) -> Settings:
 
 @pytest.fixture
 def own_bucket(settings: Settings) -> Settings:
-    """Settings of a service with an empty bucket of its own."""
+    """Settings of a service with a new, empty bucket."""
     there = settings.model_copy(update={"s3_bucket": uuid.uuid4().hex})
     s3 = boto3.client(
         "s3",

@@ -1,32 +1,40 @@
-"""Jobs for tests of the job store, and the ways to make time pass for them."""
+"""Helpers for tests of the stores: jobs to submit, outcomes to record, and a clock that moves the times of a record."""
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import psycopg
+from psycopg.rows import dict_row
 
-from pixtools.database.job_store import Accepted, Claim, Idempotency, JobStore, JobView, NewJob, NewPart, NewStep, Scope
+from pixtools.database.job_store import JobStore
 from pixtools.errors import CorruptImage
-from pixtools.jobs.outcomes import Began, Done, Failed, Outcome, Stored
+from pixtools.jobs.outcomes import Failed, Outcome, Started, Stored, Succeeded
+from pixtools.jobs.records import PartRecord
+from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob, NewStep
+from pixtools.jobs.views import Claim
 from pixtools.states import JobState, StepState
 
 ANN, BOB = "ann", "bob"
 
 ONE = {"a": ("source",)}
 CHAIN = {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a", "b"), "other": ("source",)}
-"""Two steps that read one, a bundle of both, and one that reads none of them."""
+"""Steps a and b read t, step z bundles a and b, and step other reads none of them."""
 
 
 OPS = {"t": "resize", "u": "resize", "z": "zip"}
-"""What steps of these names do; all others encode."""
+"""The operations of steps by name. Every other step is png."""
 
 
 def new_job(
     steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN, keys: str = "", parts: tuple[str, ...] = (),
 ) -> NewJob:  # fmt: skip
-    """Return a job whose step keys are its own, or those of all jobs that are given the same `keys`."""
+    """Return a job with these steps and their inputs.
+
+    Jobs with the same `keys` have the same step keys. Without `keys`, the step keys of each job are unique.
+    """
     unique = keys or uuid.uuid4().hex
     return NewJob(
         owner=owner,
@@ -42,23 +50,28 @@ def new_job(
             NewStep(name, OPS.get(name, "png"), inputs, {"n": 1}, f"{name}-{unique}")
             for name, inputs in (steps or ONE).items()
         ),
-        parts=tuple(NewPart(name, f"sources/x-{name}", "image/png", 4, 3, 1, 7, "ef" * 32) for name in parts),
+        parts=tuple(PartRecord(name, f"sources/x-{name}", "image/png", 4, 3, 1, 7, "ef" * 32) for name in parts),
     )
 
 
-def render(view: JobView) -> bytes:
-    return f"job {view.job.id}".encode()
-
-
 def submit(store: JobStore, new: NewJob | None = None, request: Idempotency | None = None) -> Accepted:
-    return store.submit(new or new_job(), request, render)
+    """Submit a job, with `request` only once for its idempotency key. The response contains the id of the job."""
+    new = new or new_job()
+    body = f"job {new.id}".encode()
+    if request is None:
+        return Accepted(body, store.submit(new).job.id, replayed=False)
+    if new.created_at is None:
+        new = replace(new, created_at=store.now())
+    return store.submit_once(new, request, body)
 
 
 def asked(key: str = "k", *, owner: str = ANN, route: str = "POST /api/jobs", content: str = "same") -> Idempotency:
-    return Idempotency(Scope(owner, route, key), content)
+    """Return the identity of a request with this key and this content."""
+    return Idempotency(IdempotencyScope(owner, route, key), content)
 
 
 def claim(store: JobStore, dispatcher: str = "d0") -> Claim:
+    """Claim the one job that is queued."""
     (claimed,) = store.claim(dispatcher, 1)
     return claimed
 
@@ -72,67 +85,81 @@ def submitted(store: JobStore, new: NewJob | None = None) -> Claim:
 
 
 def stored(claimed: Claim, step: str, blob: str = "blob") -> Stored:
+    """Return an artifact of a step, stored under the blob key `blob`."""
     (key,) = (row.key for row in claimed.view.steps if row.name == step)
     return Stored(key, blob, "image/png", 9, "cd" * 32, 4, 3, {"fact": step})
 
 
 def finish(store: JobStore, claimed: Claim, *steps: str, settle: bool = False) -> JobState:
-    """Record that steps ran and left their artifacts."""
-    outcomes = [outcome for step in steps for outcome in (Began(step), Done(step, stored(claimed, step), 7))]
+    """Record that steps ran and succeeded, each with an artifact."""
+    outcomes = [outcome for step in steps for outcome in (Started(step), Succeeded(step, stored(claimed, step), 7))]
     return store.record(claimed.id, claimed.attempt, outcomes, settle=settle)
 
 
 def record(
     store: JobStore, claimed: Claim, *outcomes: Outcome, batch: int | None = None, settle: bool = False,
 ) -> JobState:  # fmt: skip
+    """Record outcomes for the attempt of a claim."""
     return store.record(claimed.id, claimed.attempt, outcomes, batch=batch, settle=settle)
 
 
 def fail(store: JobStore, claimed: Claim, *steps: str, settle: bool = False) -> JobState:
-    """Record that steps failed for a reason that never passes."""
-    outcomes = [outcome for step in steps for outcome in (Began(step), Failed(step, CorruptImage()))]
+    """Record that steps failed with an error that is not retryable."""
+    outcomes = [outcome for step in steps for outcome in (Started(step), Failed(step, CorruptImage()))]
     return record(store, claimed, *outcomes, settle=settle)
 
 
 def states(store: JobStore, job_id: uuid.UUID, owner: str = ANN) -> dict[str, StepState]:
-    return {step.name: StepState(step.state) for step in store.get(owner, job_id).steps}
+    """Return the state of each step of a job."""
+    return {step.name: step.state for step in store.get(owner, job_id).steps}
+
+
+def job_row(database: psycopg.Connection, job_id: uuid.UUID) -> SimpleNamespace:
+    """Return all columns of a job, also those that no record has."""
+    with database.cursor(row_factory=dict_row) as cursor:
+        (row,) = cursor.execute("SELECT * FROM job WHERE id = %s", [job_id]).fetchall()
+    return SimpleNamespace(**row)
 
 
 def everything(database: psycopg.Connection) -> list[tuple]:
-    """Return all that is recorded, to compare with later."""
+    """Return all rows of all jobs, to compare them with a later state."""
     return [
         row
-        for table in ("job", "part", "step", "artifact", "dead_letter", "step_event")
+        for table in ("job", "part", "step", "artifact", "dead_letter", "step_event", "idempotency")
         for row in database.execute(f"SELECT {table}::text FROM {table} ORDER BY 1").fetchall()
     ]
 
 
 def history(database: psycopg.Connection, step: str = "a") -> list[tuple[int, str, str | None]]:
-    """Return what befell the steps of a name: attempt, what, and the code of its error."""
+    """Return the history of the steps with a name: attempt, kind of event, and code of the error."""
     query = "SELECT attempt, what, error->>'code' FROM step_event WHERE step = %s ORDER BY id"
     return database.execute(query, [step]).fetchall()
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Time, as far as the database knows: it passes for one record at a time."""
+    """Makes time pass for one record: moves one of its times in the database."""
 
     database: psycopg.Connection
 
     def end_backoff(self, job_id: uuid.UUID) -> None:
+        """Make a queued job available now."""
         self._change("UPDATE job SET available_at = now() WHERE id = %s", job_id)
 
     def end_lease(self, job_id: uuid.UUID) -> None:
+        """Make the lease on a job expire."""
         self._change("UPDATE job SET lease_until = now() - interval '1 second' WHERE id = %s", job_id)
 
     def end_retention(self, job_id: uuid.UUID) -> None:
+        """Make the retention of a job end."""
         self._change("UPDATE job SET expires_at = now() - interval '1 second' WHERE id = %s", job_id)
 
-    def end_answer(self, key: str) -> None:
+    def end_response(self, key: str) -> None:
+        """Make the stored response to an idempotency key expire."""
         self._change("UPDATE idempotency SET expires_at = now() - interval '1 second' WHERE key = %s", key)
 
     def delay(self, job_id: uuid.UUID) -> float:
-        """Return how many seconds a queued job has still to wait."""
+        """Return the seconds until a queued job is available."""
         (row,) = self.database.execute(
             "SELECT extract(epoch FROM available_at - now())::float FROM job WHERE id = %s", [job_id]
         ).fetchall()

@@ -1,6 +1,7 @@
-"""The job store as it should be: a few dictionaries in one process that never dies.
+"""A model of the stores: plain objects in one process that never dies.
 
-Written from the documents and not from the store's SQL; the state machine compares the two after each step.
+It is written from the documents, not from the SQL of the stores. test_job_store_machine.py compares the two after each
+call.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 
-from pixtools.states import JobState, LetterState, StepState
+from pixtools.states import DeadLetterState, JobState, StepState
 
 Q, R = JobState.QUEUED, JobState.RUNNING
 WAITING, RUNNING = StepState.WAITING, StepState.RUNNING
@@ -18,19 +19,23 @@ DONE = (StepState.SUCCEEDED, StepState.CACHED)
 
 @dataclass
 class ModelLetter:
+    """A dead letter."""
+
     job: ModelJob
     step: str
     attempt: int
-    state: LetterState = LetterState.WAITING
-    id: uuid.UUID | None = None  # once it was read
+    state: DeadLetterState = DeadLetterState.WAITING
+    id: uuid.UUID | None = None  # None until it was read
 
     @property
     def open(self) -> bool:
-        return self.state in (LetterState.WAITING, LetterState.REDRIVING)
+        return self.state in (DeadLetterState.WAITING, DeadLetterState.REDRIVING)
 
 
 @dataclass
 class ModelStep:
+    """A step. `file`: it has an artifact."""
+
     name: str
     key: str
     inputs: tuple[str, ...]
@@ -43,12 +48,16 @@ class ModelStep:
 
 @dataclass
 class ModelArtifact:
+    """An artifact. `lost`: its blob is missing."""
+
     lost: bool = False
-    id: uuid.UUID | None = None  # once it was read
+    id: uuid.UUID | None = None  # None until it was read
 
 
 @dataclass
 class ModelJob:
+    """A job, with every move that the stores can make."""
+
     id: uuid.UUID
     owner: str
     steps: dict[str, ModelStep]  # in running order
@@ -57,9 +66,9 @@ class ModelJob:
     written: int = 0
     crashes: int = 0
     dispatcher: str | None = None
-    lapsed: bool = False  # its lease has run out
-    due: bool = False  # its results were kept long enough
-    letters: list[ModelLetter] = field(default_factory=list)  # in the order in which they came
+    lease_over: bool = False  # its lease has expired
+    due: bool = False  # its retention is over
+    letters: list[ModelLetter] = field(default_factory=list)  # oldest first
 
     @property
     def ended(self) -> bool:
@@ -68,21 +77,21 @@ class ModelJob:
     def open_letters(self) -> list[ModelLetter]:
         return [letter for letter in self.letters if letter.open]
 
-    # What moves the job
+    # Moves of the job
 
     def claim(self, dispatcher: str) -> None:
         self.state, self.dispatcher = R, dispatcher
         self.attempt += 1
-        self.written, self.lapsed = 0, False
+        self.written, self.lease_over = 0, False
 
     def requeue(self) -> None:
-        self.state, self.lapsed = Q, False
+        self.state, self.lease_over = Q, False
         for step in self.steps.values():
             if step.state is RUNNING:
                 step.state = WAITING
 
     def end(self, state: JobState) -> None:
-        self.state, self.lapsed, self.due = state, False, False
+        self.state, self.lease_over, self.due = state, False, False
 
     def settle(self) -> None:
         states = [step.state for step in self.steps.values()]
@@ -100,7 +109,7 @@ class ModelJob:
             self.requeue()
             return
         for step in self.steps.values():
-            self.bury(step)
+            self.fail_permanently(step)
         self.settle()
 
     def cancel(self) -> None:
@@ -115,7 +124,7 @@ class ModelJob:
         for step in self.steps.values():
             step.file = False
 
-    # What moves a step
+    # Moves of a step
 
     def begin(self, step: ModelStep) -> None:
         if step.state is WAITING:
@@ -129,37 +138,37 @@ class ModelJob:
         if again and step.state in OPEN:
             step.state = WAITING
         elif not again:
-            self.bury(step)
+            self.fail_permanently(step)
 
-    def bury(self, step: ModelStep) -> None:
+    def fail_permanently(self, step: ModelStep) -> None:
         if step.state not in OPEN:
             return
         step.state = StepState.FAILED
         self.letters.append(ModelLetter(self, step.name, self.attempt))
-        gone = {step.name}
+        without_result = {step.name}
         for reader in self.steps.values():
-            if reader.state is WAITING and gone.intersection(reader.inputs):
+            if reader.state is WAITING and without_result.intersection(reader.inputs):
                 reader.state = StepState.SKIPPED
-                gone.add(reader.name)
+                without_result.add(reader.name)
 
-    # What moves a dead letter
+    # Moves of a dead letter
 
     def redrive(self) -> int:
-        """Redrive all letters that are to be; return how many."""
-        letters = [letter for letter in self.letters if letter.state is LetterState.REDRIVING]
+        """Redrive all letters whose redrive was requested. Return how many."""
+        letters = [letter for letter in self.letters if letter.state is DeadLetterState.REDRIVING]
         if self.state in (JobState.CANCELLED, JobState.EXPIRED):
             self.discard(letters)
             return 0
         for letter in letters:
-            letter.state = LetterState.REDRIVEN
-            self.unbury(letter)
+            letter.state = DeadLetterState.REDRIVEN
+            self.revive(letter)
         if letters and self.ended:
             self.state, self.crashes = Q, 0
         return len(letters)
 
-    def unbury(self, letter: ModelLetter) -> None:
+    def revive(self, letter: ModelLetter) -> None:
         step = self.steps[letter.step]
-        assert step.state is StepState.FAILED  # or somebody moved a step with an open letter
+        assert step.state is StepState.FAILED  # a step with an open letter does not move
         step.state, step.failures, step.crashes = WAITING, 0, 0
         for reader in self.steps.values():
             inputs = [self.steps[name].state for name in reader.inputs if name in self.steps]
@@ -170,5 +179,5 @@ class ModelJob:
     def discard(letters: list[ModelLetter]) -> int:
         found = [letter for letter in letters if letter.open]
         for letter in found:
-            letter.state = LetterState.DISCARDED
+            letter.state = DeadLetterState.DISCARDED
         return len(found)

@@ -1,4 +1,4 @@
-"""Object storage as the service uses it: every store that it may meet passes the same tests."""
+"""Object storage: rclone and moto, which behaves like AWS, pass the same tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pixtools.settings import Settings
 
 @pytest.fixture(scope="session")
 def moto(settings: Settings) -> Iterator[Settings]:
-    """Settings of a service that keeps its pictures in moto, which answers as AWS does."""
+    """Settings of a service whose object storage is moto."""
     server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
@@ -62,31 +62,31 @@ def download(url: str) -> httpx.Response:
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_a_store_that_is_there_answers(blobs):
+def test_a_store_that_is_up_answers(blobs):
     blobs.ping()
 
 
 @pytest.mark.parametrize("data", [b"", b"data", bytes(range(256)) * 1_000], ids=["empty", "short", "binary"])
-def test_what_is_put_can_be_got(blobs, data):
+def test_data_that_is_put_can_be_read(blobs, data):
     blobs.put("some/key", data, "image/png")
 
     assert blobs.get("some/key") == data
 
 
-def test_a_file_can_be_put(blobs):
+def test_an_open_file_can_be_put(blobs):
     blobs.put("some/file", io.BytesIO(b"from a file"), "image/png")
 
     assert blobs.get("some/file") == b"from a file"
 
 
-def test_an_object_can_be_read_piece_by_piece(blobs):
+def test_an_object_can_be_read_in_pieces(blobs):
     blobs.put("some/key", b"0123456789", "image/png")
 
     with blobs.open("some/key") as body:
         assert [body.read(4), body.read(4), body.read(4), body.read(4)] == [b"0123", b"4567", b"89", b""]
 
 
-def test_a_large_file_arrives_whole(blobs):
+def test_a_large_file_is_stored_whole(blobs):
     data = np.random.default_rng(1).bytes(20_000_000)
 
     blobs.put("some/large", io.BytesIO(data), "image/tiff")
@@ -106,14 +106,14 @@ def test_the_same_key_can_be_put_again(blobs):
 
 
 @pytest.mark.parametrize("key", ["some/missing", "nowhere", "some"])
-def test_a_key_that_is_not_there_is_missing(blobs, key):
+def test_reading_an_unknown_key_raises_object_missing(blobs, key):
     blobs.put("some/key", b"data", "image/png")
 
     with pytest.raises(ObjectMissing, match=key):
         blobs.get(key)
 
 
-def test_what_is_there_exists(blobs):
+def test_only_whole_keys_exist(blobs):
     blobs.put("some/key", b"", "image/png")
 
     assert blobs.exists("some/key")
@@ -121,7 +121,7 @@ def test_what_is_there_exists(blobs):
         assert not blobs.exists(key)
 
 
-def test_what_is_deleted_is_gone_and_may_be_deleted_again(blobs):
+def test_deleted_objects_do_not_exist_and_can_be_deleted_again(blobs):
     for key in ("gone/1", "gone/2", "gone/3"):
         blobs.put(key, b"data", "image/png")
 
@@ -134,7 +134,7 @@ def test_what_is_deleted_is_gone_and_may_be_deleted_again(blobs):
         blobs.get("gone/1")
 
 
-def test_objects_are_listed_below_a_prefix_in_the_order_of_their_bytes(blobs):
+def test_objects_with_a_prefix_are_listed_by_the_bytes_of_their_keys(blobs):
     keys = [f"list/{name}" for name in ("a/2", "a/10", "a-b/1", "a.png", "B/1", "b/c/d", "ä/1", "a b/1", "z")]
     for key in [*keys, "listed", "other/1"]:
         blobs.put(key, b"data", "image/png")
@@ -146,11 +146,11 @@ def test_objects_are_listed_below_a_prefix_in_the_order_of_their_bytes(blobs):
     assert all(abs(blob.modified_at - started) < timedelta(minutes=1) for blob in found)
 
 
-def test_a_prefix_below_which_there_is_nothing_has_no_objects(blobs):
+def test_an_unknown_prefix_has_no_objects(blobs):
     assert [blob for page in blobs.pages("nothing/here/") for blob in page] == []
 
 
-def test_more_objects_than_a_page_are_listed_page_by_page(blobs):
+def test_many_objects_are_listed_page_by_page(blobs):
     keys = [f"paged/{number % 7}/{number:04}" for number in range(1_050)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda key: blobs.put(key, b"", "image/png"), keys))
@@ -161,19 +161,20 @@ def test_more_objects_than_a_page_are_listed_page_by_page(blobs):
     assert all(len(page) <= 1_000 for page in pages)
 
 
-def test_each_job_and_each_try_has_a_key_of_its_own(blobs):
+def test_each_job_and_each_try_has_its_own_key(blobs):
     one, other = uuid6.uuid7(), uuid6.uuid7()
     sources = {source_key("ann", "ab" * 32, job) for job in (one, other, one)}
     artifacts = {artifact_key("ann", "key", "png") for _ in range(3)}
 
     assert (len(sources), len(artifacts)) == (2, 3)
-    blobs.put(f"sources/ann/{'ab' * 32}", b"from version 0001", "image/png")  # the same picture, long ago
+    key_of_0001 = f"sources/ann/{'ab' * 32}"  # version 0001 gave the same picture this key
+    blobs.put(key_of_0001, b"from version 0001", "image/png")
     for key in sources | artifacts:
         blobs.put(key, b"data", "image/png")
         assert blobs.get(key) == b"data"
 
 
-def test_many_at_once_do_not_get_in_each_others_way(blobs):
+def test_many_threads_can_use_the_store_at_once(blobs):
     def put_and_get(number: int) -> bool:
         data = f"object {number}".encode() * 1_000
         blobs.put(f"many/{number}", data, "image/png")
@@ -183,11 +184,11 @@ def test_many_at_once_do_not_get_in_each_others_way(blobs):
         assert all(threads.map(put_and_get, range(48)))
 
 
-def test_an_error_of_the_caller_is_not_taken_for_one_of_the_store(blobs):
+def test_an_error_of_the_caller_is_not_translated(blobs):
     blobs.put("some/key", b"data", "image/png")
 
     with pytest.raises(FileNotFoundError), blobs.open("some/key"):
-        raise FileNotFoundError("a file of ours")
+        raise FileNotFoundError("a file of the caller")
 
 
 @pytest.mark.parametrize("name", ["IMG_1-web.webp", "größe 日本.webp", 'a "b"; c.webp', "it's 100%.webp"])
@@ -204,14 +205,14 @@ def test_a_url_downloads_the_object_under_its_name_and_type_without_credentials(
     assert unquote(extended) == name
 
 
-def test_a_url_says_when_it_ends(blobs, settings):
-    url, ends = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+def test_a_url_expires_after_its_time_to_live(blobs, settings):
+    url, expires_at = blobs.url("some/picture", "x.webp", "image/webp", NOW)
 
-    assert ends == NOW + settings.url_ttl
+    assert expires_at == NOW + settings.url_ttl
     assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [str(int(settings.url_ttl.total_seconds()))]
 
 
-def test_a_url_is_made_for_the_address_that_a_browser_reaches(settings):
+def test_a_url_has_the_public_address_of_the_store(settings):
     blobs = BlobStore(settings.model_copy(update={"s3_public_url": "https://pictures.example:8443"}))
 
     url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
@@ -219,7 +220,7 @@ def test_a_url_is_made_for_the_address_that_a_browser_reaches(settings):
     assert urlsplit(url).netloc == "pictures.example:8443"
 
 
-def test_no_object_is_had_without_a_signature(rclone, settings):
+def test_an_object_cannot_be_read_without_a_signature(rclone, settings):
     rclone.put("some/picture", b"pixels", "image/webp")
 
     answer = download(f"{settings.s3_endpoint_url}/{settings.s3_bucket}/some/picture")
@@ -237,7 +238,7 @@ def test_no_object_is_had_without_a_signature(rclone, settings):
         pytest.param("X-Amz-Expires=900", "X-Amz-Expires=90000", id="a longer life"),
     ],
 )
-def test_a_url_that_was_tampered_with_is_refused(rclone, old, new):
+def test_a_changed_url_is_refused(rclone, old, new):
     rclone.put("some/picture", b"pixels", "image/webp")
     rclone.put("some/secret", b"secret", "image/webp")
     url, _ = rclone.url("some/picture", "x.webp", "image/webp", NOW)
@@ -249,7 +250,7 @@ def test_a_url_that_was_tampered_with_is_refused(rclone, old, new):
     assert answer.status_code == 403
 
 
-def test_a_url_whose_time_is_over_is_refused(settings):
+def test_an_expired_url_is_refused(settings):
     blobs = BlobStore(settings.model_copy(update={"url_ttl": timedelta(seconds=-1)}))
     blobs.put("some/picture", b"pixels", "image/webp")
     url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
@@ -273,7 +274,7 @@ def test_a_store_that_cannot_be_reached_is_down(nowhere):
             call()
 
 
-def test_a_store_that_refuses_us_says_so(settings):
+def test_a_call_that_the_store_refuses_raises_storage_refused(settings):
     blobs = BlobStore(settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")}))
 
     for call in (
@@ -287,7 +288,7 @@ def test_a_store_that_refuses_us_says_so(settings):
             call()
 
 
-def test_a_url_can_be_made_while_the_store_is_away(nowhere):
+def test_a_url_can_be_signed_while_the_store_is_down(nowhere):
     url, _ = BlobStore(nowhere).url("some/picture", "x.webp", "image/webp", NOW)
 
     assert url.startswith(nowhere.s3_endpoint_url)

@@ -1,4 +1,4 @@
-"""The converter as a plain class, with real storage: what it makes of an order, and what it says of failures."""
+"""The converter as a plain class, with real storage: its messages and the artifacts that it makes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from images import LIMITS, camera_jpeg, distance, exif, opened, photo, saved, st
 from pydantic import SecretStr
 
 from actors.converter import Converter
-from dag.plan import Part, Plan, Source
-from dag.segments import Decoded, Inputs, Order, Segment, segments
+from dag.messages import ArtifactsWork, Decoded, Inputs, PixelsReady, PixelsWork, SourceWork, StoredFile
+from dag.plan import PartInfo, Plan, Source
+from dag.segments import ArtifactsSegment, PixelsSegment, SourceSegment, plan_segments
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.errors import CorruptImage, ObjectMissing, StorageDown, StorageRefused, UnencodableImage, UnsupportedType
 from pixtools.imaging.picture import Picture
-from pixtools.jobs.outcomes import Began, Done, Failed, Stored
+from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
 
-REST = Picture(())  # what is shared of a plain picture beside its pixels
+REST = Picture(())  # the second value of Picture.share for a picture without profile and metadata
 
 
 class Bench:
@@ -38,44 +39,51 @@ class Bench:
         self.source_key = f"sources/{self.owner}/{self.sha256}"
         self.source_bytes = len(source)
         self.blobs.put(self.source_key, source, "image/jpeg")
-        self.parts: dict[str, str] = {}  # keys by name
-        self.size: tuple[int, int] | None = None  # as planned, where that matters
+        self.parts: dict[str, str] = {}  # blob keys by name
+        self.size: tuple[int, int] | None = None  # in the plan; None: any size of the wanted megapixels
 
     def plan(self, document: dict[str, Any], megapixels: float = 0.1) -> Plan:
         size = self.size or (round(megapixels * 100), 10_000)
-        parts = {name: Part(key, (10, 10)) for name, key in self.parts.items()}
+        parts = {name: PartInfo(key, (10, 10)) for name, key in self.parts.items()}
         return build(document, Source("IMG_1.jpg", self.sha256, size, parts=parts), 50, LIMITS)
 
     def put_part(self, name: str, data: bytes) -> None:
         self.parts[name] = f"{self.source_key}-{name}"
         self.blobs.put(self.parts[name], data, "image/png")
 
-    def order(self, segment: Segment, *entries: tuple[str, str]) -> Order:
-        return Order(segment, Inputs(self.owner, self.source_key, self.source_bytes, self.parts), entries)
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.owner, self.source_key, self.source_bytes, self.parts)
 
-    def run(self, document: dict[str, Any], ways: int = 1, megapixels: float = 0.1) -> list[list[Any]]:
-        """Run all that needs no bundle, each segment after the other; return what each yielded."""
+    def run(self, document: dict[str, Any], converters: int = 1, megapixels: float = 0.1) -> list[list[Any]]:
+        """Run all segments but bundles, one after the other. Return the items of each call after Started."""
         plan = self.plan(document, megapixels)
-        made, pixels = [], []
-        for segment in segments(plan, frozenset(plan.by_name), ways):
-            if not segment.bundles:
-                order = self.order(segment)
-                began, *items = self.converter.run(order, *(pixels if segment.imports else []))
-                assert began == Began(segment.names[0])
-                made.append(items)
-                if segment.exports:
-                    at = next(at for at, item in enumerate(items) if isinstance(item, Decoded))
-                    pixels = [items[at + 1]]
-        return made
+        calls, pixels = [], None
+        for segment in plan_segments(plan, frozenset(plan.by_name), converters):
+            match segment:
+                case SourceSegment():
+                    started, *items = self.converter.run(SourceWork(segment, self.inputs))
+                case PixelsSegment():
+                    started, *items = self.converter.run(PixelsWork(segment, self.inputs), pixels)
+                case _:
+                    continue
+            assert started == Started(segment.names[0])
+            calls.append(items)
+            if PixelsReady("source") in items:
+                pixels = items[items.index(PixelsReady("source")) + 1]
+        return calls
 
-    def bundle(self, document: dict[str, Any], step: str, *entries: tuple[str, str]) -> list[Any]:
-        plan = self.plan(document)
-        (segment,) = segments(plan, frozenset([step]), 1)
-        _, *items = self.converter.run(self.order(segment, *entries))
+    def run_artifacts(self, document: dict[str, Any], step: str, *files: tuple[str, str]) -> list[Any]:
+        """Run a step that reads the artifacts `files`, given as names and blob keys. Return the items after Started."""
+        (segment,) = plan_segments(self.plan(document), frozenset([step]), 1)
+        assert isinstance(segment, ArtifactsSegment)
+        stored_files = tuple(StoredFile(name, key) for name, key in files)
+        started, *items = self.converter.run(ArtifactsWork(segment, self.inputs, stored_files))
+        assert started == Started(step)
         return items
 
-    def artifact(self, outcome: Done) -> bytes:
-        """Return what the outcome says is in storage, having seen that it is."""
+    def artifact(self, outcome: Succeeded) -> bytes:
+        """Return the file of an outcome from storage, after a check of its length and digest."""
         data = self.blobs.get(outcome.stored.blob_key)
         assert (len(data), hashlib.sha256(data).hexdigest()) == (outcome.stored.bytes, outcome.stored.sha256)
         return data
@@ -83,14 +91,17 @@ class Bench:
 
 @pytest.fixture
 def bench(settings):
+    """Return a function that makes a Bench of a source."""
     return lambda source: Bench(settings, source)
 
 
 def done(items: list[Any]) -> dict[str, Stored | None]:
-    return {item.step: item.stored for item in items if isinstance(item, Done)}
+    """Return the artifacts of the steps that succeeded, by step."""
+    return {item.step: item.stored for item in items if isinstance(item, Succeeded)}
 
 
 def failed(items: list[Any]) -> dict[str, type]:
+    """Return the error classes of the steps that failed, by step."""
     return {item.step: type(item.error) for item in items if isinstance(item, Failed)}
 
 
@@ -103,24 +114,24 @@ ALL = {
 }
 
 
-def test_one_order_leaves_every_artifact_in_storage_before_it_is_reported(bench):
+def test_each_artifact_is_in_storage_before_it_is_reported(bench):
     work = bench(camera_jpeg())
 
     (items,) = work.run(ALL)
 
-    facts, decoded, *made = items  # what needs no pixels comes first
+    facts, decoded, *made = items  # a step that needs no pixels runs before the source is decoded
     assert (facts.step, type(decoded)) == ("facts", Decoded)
     assert {item.step for item in made} == {"a", "b", "c", "d"}
     types = {"a": "image/jpeg", "b": "image/webp", "c": "image/avif", "d": "image/png"}
     for item in made:
-        assert isinstance(item, Done)
+        assert isinstance(item, Succeeded)
         image = opened(work.artifact(item))
         assert item.stored.media_type == types[item.step] == image.get_format_mimetype()
         assert (item.stored.width, item.stored.height) == image.size == ((48, 32) if item.step == "b" else (96, 64))
         assert item.run_ms >= 0
 
 
-def test_each_try_leaves_its_artifact_under_a_key_of_its_own_below_owner_and_step_key(bench):
+def test_each_try_stores_its_artifact_under_a_new_key_below_owner_and_step_key(bench):
     work = bench(camera_jpeg())
     key = work.plan(ALL).by_name["d"].key
 
@@ -139,12 +150,12 @@ def test_artifacts_are_upright(bench, orientation):
 
     (items,) = work.run({"d": {"op": "png", "input": "source"}, "a": {"op": "jpg", "input": "source"}})
 
-    made = {item.step: opened(work.artifact(item)) for item in items if isinstance(item, Done)}
+    made = {item.step: opened(work.artifact(item)) for item in items if isinstance(item, Succeeded)}
     assert np.array_equal(made["d"], photo())
     assert distance(made["a"], photo()) < 6
 
 
-def test_artifacts_keep_the_profile_and_the_camera_but_no_place_and_no_secret(bench):
+def test_artifacts_keep_the_profile_and_the_camera_but_not_the_place(bench):
     work = bench(camera_jpeg(orientation=6))
 
     (items,) = work.run({name: step for name, step in ALL.items() if name != "facts"})
@@ -158,12 +169,12 @@ def test_artifacts_keep_the_profile_and_the_camera_but_no_place_and_no_secret(be
         assert b"secret" not in data
 
 
-def test_facts_are_answered_inline_and_left_as_json(bench):
+def test_metadata_is_a_result_of_the_step_and_a_json_file(bench):
     work = bench(camera_jpeg())
 
     (items,) = work.run({"facts": ALL["facts"]})
 
-    (item,) = items  # no pixel was needed for it
+    (item,) = items  # without Decoded: no step needs pixels
     assert item.stored.result["camera"] == "PixCam One"
     assert json.loads(work.artifact(item)) == item.stored.result
     assert (item.stored.media_type, item.stored.width) == ("application/json", None)
@@ -172,7 +183,7 @@ def test_facts_are_answered_inline_and_left_as_json(bench):
 SMALL = {"t": {"op": "resize", "input": "source", "width": 48}, "a": {"op": "png", "input": "t"}}
 
 
-def test_pixels_of_a_transform_pass_on_and_leave_no_file(bench):
+def test_a_transform_passes_its_pixels_on_and_leaves_no_file(bench):
     work = bench(saved(photo(), "PNG"))
 
     (items,) = work.run(SMALL)
@@ -181,7 +192,7 @@ def test_pixels_of_a_transform_pass_on_and_leave_no_file(bench):
     assert opened(work.artifact(items[2])).size == (48, 32)
 
 
-def test_a_transform_that_is_kept_leaves_a_lossless_file(bench):
+def test_a_kept_transform_leaves_a_lossless_file(bench):
     work = bench(saved(photo(), "PNG"))
 
     (items,) = work.run({"t": SMALL["t"] | {"keep": True}, "a": SMALL["a"]})
@@ -191,7 +202,7 @@ def test_a_transform_that_is_kept_leaves_a_lossless_file(bench):
     assert np.array_equal(kept, read)
 
 
-DRAFTED = {
+REDUCED = {
     "a": {"op": "png", "input": "source", "resize": {"width": 90}},
     "b": {"op": "png", "input": "source", "resize": {"width": 60, "height": 60, "fit": "cover"}},
     "t": {"op": "resize", "input": "source", "width": 47, "height": 47, "fit": "contain", "background": "#000000"},
@@ -200,75 +211,80 @@ DRAFTED = {
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_jpeg_that_is_wanted_small_is_made_of_fewer_pixels_and_looks_the_same(bench, orientation):
+def test_a_jpeg_that_is_shrunk_on_load_looks_the_same(bench, orientation):
     work = bench(camera_jpeg(997, 801, orientation))
     work.size = (997, 801)
-    whole = DRAFTED | {"d": {"op": "png", "input": "source"}}
+    whole = REDUCED | {"d": {"op": "png", "input": "source"}}
 
     small, full = (
         {
             item.step: opened(work.artifact(item))
             for item in work.run(steps)[0]
-            if isinstance(item, Done) and item.stored
+            if isinstance(item, Succeeded) and item.stored
         }
-        for steps in (DRAFTED, whole)
+        for steps in (REDUCED, whole)
     )
 
     assert {name: image.size for name, image in small.items()} == {"a": (90, 72), "b": (60, 60), "c": (47, 47)}
     for name, image in small.items():
-        assert 0 < distance(image, full[name]) < 2  # it did come another way
+        assert 0 < distance(image, full[name]) < 2  # not equal, because it was decoded at another size
 
 
 LARGE = {"a": {"op": "png", "input": "source"}, "b": {"op": "webp", "input": "source", "lossless": True}}
 
 
-def test_an_order_that_exports_hands_on_its_pixels_right_after_it_decoded_them(bench):
+def test_shared_pixels_are_announced_right_after_they_are_decoded(bench):
     work = bench(saved(photo(), "PNG", icc_profile=wide_gamut_profile()))
 
-    first, _ = work.run(LARGE, ways=2, megapixels=24)
+    first, _ = work.run(LARGE, converters=2, megapixels=24)
 
-    assert isinstance(first[0], Decoded)
-    array, rest = first[1]
+    assert first[:2] == [Decoded(), PixelsReady("source")]
+    array, rest = first[2]
     assert np.array_equal(array, photo()[None])
     assert rest.icc == wide_gamut_profile()
 
 
-def test_an_order_that_imports_makes_of_the_pixels_what_it_would_make_of_the_source(bench):
+def test_steps_make_the_same_from_shared_pixels_as_from_the_source(bench):
     work = bench(saved(photo(), "PNG", icc_profile=wide_gamut_profile()))
 
-    _, second = work.run(LARGE, ways=2, megapixels=24)
+    _, second = work.run(LARGE, converters=2, megapixels=24)
 
-    (item,) = second  # it decoded nothing
+    (item,) = second  # without Decoded
     image = opened(work.artifact(item))
     assert np.array_equal(image.convert("RGB"), photo())
     assert image.info["icc_profile"] == wide_gamut_profile()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_pixels_with_one_or_four_channels_travel_too(bench, kind):
+def test_pixels_with_one_or_four_channels_are_shared_too(bench, kind):
     image = opened(saved(photo(), "PNG")).convert("L" if kind == "GIF" else "RGBA")
     work = bench(saved(image, "PNG"))
 
-    _, second = work.run(LARGE, ways=2, megapixels=24)
+    _, second = work.run(LARGE, converters=2, megapixels=24)
 
     assert np.array_equal(opened(work.artifact(second[0])).convert(image.mode), image)
 
 
-def test_pixels_cannot_be_written_where_they_came_from_shared_memory(bench):
-    """Ray hands out arrays that are read-only; every step must make do with one."""
+def pixels_work(work: Bench, document: dict[str, Any]) -> PixelsWork:
+    """Return a work item that makes all steps of a document from pixels."""
+    plan = work.plan(document)
+    return PixelsWork(PixelsSegment(steps=plan.steps, head="source"), work.inputs)
+
+
+def test_all_encoders_accept_read_only_arrays_as_ray_passes_them(bench):
     work = bench(saved(photo(), "PNG"))
-    plan = work.plan(ALL)
     array = photo()
     array.setflags(write=False)
-    for segment in segments(plan, frozenset(["a", "b", "c", "d"]), 1):
-        items = list(work.converter.run(work.order(segment), (array[None], REST)))
+    encoders = {name: step for name, step in ALL.items() if name != "facts"}
+
+    items = list(work.converter.run(pixels_work(work, encoders), (array[None], REST)))
 
     assert failed(items) == {}
     assert len(done(items)) == 4
 
 
 @pytest.mark.parametrize("first", ["facts", "a"])
-def test_a_corrupt_source_fails_every_step_that_needs_its_pixels_and_no_other(bench, first):
+def test_a_corrupt_source_fails_each_step_that_needs_its_pixels_and_no_other(bench, first):
     work = bench(truncated_jpeg())
     document = {first: ALL[first]} | ALL
 
@@ -279,7 +295,7 @@ def test_a_corrupt_source_fails_every_step_that_needs_its_pixels_and_no_other(be
     assert len(items) == 5
 
 
-def test_what_reads_a_step_that_failed_is_passed_over(bench):
+def test_the_readers_of_a_failed_step_are_skipped(bench):
     work = bench(truncated_jpeg())
 
     (items,) = work.run(SMALL | {"facts": ALL["facts"]})
@@ -288,7 +304,7 @@ def test_what_reads_a_step_that_failed_is_passed_over(bench):
     assert done(items).keys() == {"facts"}
 
 
-def test_a_picture_that_does_not_fit_its_format_fails_that_step_alone(bench):
+def test_a_picture_that_is_too_large_for_a_format_fails_only_that_step(bench):
     wide = saved(np.zeros((1, 16_384, 3), np.uint8), "PNG")
     work = bench(wide)
 
@@ -298,7 +314,7 @@ def test_a_picture_that_does_not_fit_its_format_fails_that_step_alone(bench):
     assert done(items).keys() == {"d"}
 
 
-def test_a_source_that_is_no_image_is_said_to_be_unsupported(bench):
+def test_a_source_that_is_not_an_image_is_unsupported(bench):
     work = bench(b"%PDF-1.7")
 
     (items,) = work.run({"a": ALL["a"], "facts": ALL["facts"]})
@@ -306,7 +322,7 @@ def test_a_source_that_is_no_image_is_said_to_be_unsupported(bench):
     assert failed(items) == {"a": UnsupportedType, "facts": UnsupportedType}
 
 
-def test_a_source_that_is_gone_fails_its_readers_in_a_way_that_may_pass(bench):
+def test_a_missing_source_fails_its_readers_with_a_retryable_error(bench):
     work = bench(camera_jpeg())
     work.source_key = "sources/gone"
 
@@ -316,7 +332,7 @@ def test_a_source_that_is_gone_fails_its_readers_in_a_way_that_may_pass(bench):
     assert all(item.error.retryable and not item.error.outage for item in items)
 
 
-def test_storage_that_is_away_fails_steps_in_a_way_that_may_pass(bench, nowhere):
+def test_steps_fail_with_a_retryable_error_while_storage_is_down(bench, nowhere):
     work = bench(camera_jpeg())
     work.converter = Converter(nowhere)
 
@@ -326,44 +342,42 @@ def test_storage_that_is_away_fails_steps_in_a_way_that_may_pass(bench, nowhere)
     assert items[0].error.retryable
 
 
-def test_storage_that_refuses_what_was_made_fails_the_step_and_what_reads_it(bench, settings):
+def test_if_storage_refuses_an_artifact_its_step_fails_and_its_readers_are_skipped(bench, settings):
     work = bench(saved(photo(), "PNG"))
     document = {"t": SMALL["t"] | {"keep": True}, "a": SMALL["a"]}
-    (segment,) = segments(work.plan(document), frozenset(document), 1)
     wrong = settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
-    refused = Converter(wrong)
+    work.converter = Converter(wrong)
 
-    order = work.order(segment)
-    items = list(refused.run(order, (photo()[None], REST)))
+    items = list(work.converter.run(pixels_work(work, document), (photo()[None], REST)))
 
     assert failed(items) == {"t": StorageRefused}
     assert done(items) == {}
 
 
-MARKED = {
+WATERMARKED = {
     "m": {"op": "watermark", "input": "source", "image": "logo", "position": "center", "scale": 0.5, "opacity": 1},
     "a": {"op": "png", "input": "m"},
     "b": {"op": "png", "input": "source"},
 }
 
 
-def test_a_mark_that_came_beside_the_source_is_put_on_its_pixels(bench):
+def test_a_watermark_from_a_part_is_drawn_on_the_pixels(bench):
     work = bench(saved(photo(), "PNG"))
     work.put_part("logo", saved(np.full((10, 10, 3), (1, 2, 3), np.uint8), "PNG"))
 
-    (items,) = work.run(MARKED)
+    (items,) = work.run(WATERMARKED)
 
     assert failed(items) == {}
-    images = {item.step: opened(work.artifact(item)) for item in items if isinstance(item, Done) and item.stored}
+    images = {item.step: opened(work.artifact(item)) for item in items if isinstance(item, Succeeded) and item.stored}
     assert images["a"].getpixel((48, 32)) == (1, 2, 3)
     assert np.array_equal(images["b"], photo())
 
 
-def test_a_damaged_mark_fails_the_steps_that_need_it_and_no_other(bench):
+def test_a_damaged_part_fails_the_steps_that_use_it_and_no_other(bench):
     work = bench(saved(photo(), "PNG"))
     work.put_part("logo", truncated_jpeg())
 
-    (items,) = work.run(MARKED)
+    (items,) = work.run(WATERMARKED)
 
     assert failed(items) == {"m": CorruptImage}
     (error,) = (item.error for item in items if isinstance(item, Failed))
@@ -371,11 +385,11 @@ def test_a_damaged_mark_fails_the_steps_that_need_it_and_no_other(bench):
     assert done(items).keys() == {"b"}
 
 
-def test_a_mark_that_is_gone_fails_its_step_in_a_way_that_may_pass(bench):
+def test_a_missing_part_fails_its_step_with_a_retryable_error(bench):
     work = bench(saved(photo(), "PNG"))
     work.parts["logo"] = "sources/gone"
 
-    (items,) = work.run(MARKED)
+    (items,) = work.run(WATERMARKED)
 
     assert failed(items) == {"m": ObjectMissing}
 
@@ -383,58 +397,58 @@ def test_a_mark_that_is_gone_fails_its_step_in_a_way_that_may_pass(bench):
 BUNDLE = ALL | {"all": {"op": "zip", "input": ["b", "facts", "source"]}}
 
 
-def test_a_bundle_holds_the_artifacts_under_the_names_it_is_given(bench):
+def test_a_bundle_holds_the_artifacts_under_the_given_names(bench):
     work = bench(camera_jpeg())
     (items,) = work.run(ALL)
     made = done(items)
-    entries = [
+    files = [
         ("IMG_1-b.webp", made["b"].blob_key),
         ("IMG_1-facts.json", made["facts"].blob_key),
         ("IMG_1.jpg", work.source_key),
     ]
 
-    (item,) = work.bundle(BUNDLE, "all", *entries)
+    (item,) = work.run_artifacts(BUNDLE, "all", *files)
 
     assert item.stored.media_type == "application/zip"
     with zipfile.ZipFile(io.BytesIO(work.artifact(item))) as bundle:
-        assert bundle.namelist() == [name for name, _ in entries]
-        for name, key in entries:
+        assert bundle.namelist() == [name for name, _ in files]
+        for name, key in files:
             assert bundle.read(name) == work.blobs.get(key)
 
 
 def test_a_bundle_made_twice_is_the_same_file(bench):
     work = bench(camera_jpeg())
 
-    one, other = (work.bundle(BUNDLE, "all", ("IMG_1.jpg", work.source_key))[0].stored for _ in range(2))
+    one, other = (work.run_artifacts(BUNDLE, "all", ("IMG_1.jpg", work.source_key))[0].stored for _ in range(2))
 
     assert (one.sha256, one.step_key) == (other.sha256, other.step_key)
     assert one.blob_key != other.blob_key
 
 
-def test_a_bundle_whose_entry_is_gone_fails(bench):
+def test_a_bundle_with_a_missing_entry_fails(bench):
     work = bench(camera_jpeg())
 
-    items = work.bundle(BUNDLE, "all", ("x.webp", "artifacts/gone"))
+    items = work.run_artifacts(BUNDLE, "all", ("x.webp", "artifacts/gone"))
 
     assert failed(items) == {"all": ObjectMissing}
 
 
-def test_a_bundle_larger_than_memory_allows_is_written_whole(bench):
+def test_a_bundle_that_is_too_large_for_memory_is_complete(bench):
     data = np.random.default_rng(1).bytes(9_000_000)
     work = bench(data)
 
-    (item,) = work.bundle(BUNDLE, "all", ("one", work.source_key), ("two", work.source_key))
+    (item,) = work.run_artifacts(BUNDLE, "all", ("one", work.source_key), ("two", work.source_key))
 
     with zipfile.ZipFile(io.BytesIO(work.artifact(item))) as bundle:
         assert bundle.read("two") == data
 
 
-def test_facts_about_another_steps_file_are_read_from_that_file(bench):
+def test_metadata_of_another_steps_file_is_read_from_that_file(bench):
     work = bench(camera_jpeg())
     document = {"b": ALL["b"], "facts": {"op": "metadata", "input": "b"}}
     (items,) = work.run(document)
 
-    (item,) = work.bundle(document, "facts", ("IMG_1-b.webp", done(items)["b"].blob_key))
+    (item,) = work.run_artifacts(document, "facts", ("IMG_1-b.webp", done(items)["b"].blob_key))
 
     assert (item.stored.result["media_type"], item.stored.result["width"]) == ("image/webp", 48)
     assert item.stored.result["camera"] == "PixCam One"

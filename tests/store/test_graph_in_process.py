@@ -1,4 +1,4 @@
-"""A graph that is bound to converters in this very process: what Ray would carry passes from hand to hand."""
+"""A graph whose converters and denoiser are objects of this process, with real storage."""
 
 from __future__ import annotations
 
@@ -11,58 +11,72 @@ from typing import Any
 import pytest
 from denoisers import Plain
 from images import LIMITS, camera_jpeg
-from ray.exceptions import ObjectLostError
+from ray.exceptions import ActorDiedError, ObjectLostError
 
 from actors.converter import Converter
 from dag.graph import Graph
+from dag.messages import Inferred, Inputs, WorkItem
 from dag.plan import Plan, Source
-from dag.segments import Inferred, Inputs, Order
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.denoising.restoration import denoise
 from pixtools.errors import DenoiserDown
-from pixtools.jobs.outcomes import Began, Crashed, Done, Failed, Outcome
-from pixtools.operations.base.kinds import Params
+from pixtools.jobs.outcomes import Crashed, Failed, Outcome, Started, Succeeded
+from pixtools.operations.base.params import Params
+from pixtools.retries import CONVERTER_CALL_TRIES
 
 pytestmark = pytest.mark.anyio
 
 
-class Here:
-    """Converters of this process behind the calls that a graph makes of Ray's, and the pool that lends them."""
+class LocalConverters:
+    """A pool of one converter in this process, with the calls that a graph makes of an actor handle."""
 
     def __init__(self, converter: Converter, idle: int) -> None:
         self._converter = converter
         self.idle = idle
         self.run = self
 
-    async def acquire(self, memory_bytes: int) -> Here:  # noqa: ARG002
+    async def acquire(self, memory_bytes: int) -> LocalConverters:  # noqa: ARG002
         return self
 
     def release(self, converter: Any) -> None: ...
     def discard(self, converter: Any) -> None: ...
 
-    def options(self, **_: object) -> Here:
+    def options(self, **_: object) -> LocalConverters:
         return self
 
-    async def remote(self, order: Order, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
-        for item in self._converter.run(order, *[await ref for ref in pixels]):
+    async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
+        for item in self._converter.run(work_item, *[await ref for ref in pixels]):
             ref: asyncio.Future[Any] = asyncio.Future()
             ref.set_result(item)
             yield ref
             await asyncio.sleep(0)
 
 
-class HereToo:
-    """A denoiser of this process: a real one, of a network that has learned nothing, which is enough to tell apart."""
+class DeadConverters(LocalConverters):
+    """A pool whose converters have died while they were idle. `calls` counts the tries."""
+
+    calls = 0
+
+    async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:  # noqa: ARG002
+        self.calls += 1
+        raise ActorDiedError
+        yield
+
+
+class LocalDenoiser:
+    """A denoiser in this process. Its network has random weights, so its results differ from its input."""
 
     def __init__(self) -> None:
         self.pictures = 0
         self.failure: Exception | None = None
+        self.delay_s = 0.0
 
     async def run(self, pixels: asyncio.Future[Any], params: Params) -> asyncio.Future[Any]:
         self.pictures += 1
         if self.failure:
             raise self.failure
+        await asyncio.sleep(self.delay_s)
         frames, rest = await pixels
         made, report = denoise(Plain(), frames, params.strength)
         inferred: asyncio.Future[Any] = asyncio.Future()
@@ -75,29 +89,33 @@ Runner = Callable[..., Any]
 
 @pytest.fixture
 def run(settings) -> Runner:
-    """Run the work that is left of a document, with the artifacts that it has already; return what came of it."""
+    """Run the steps of a document that are still to run, given the stored files. Return the outcomes by step."""
     blobs, owner, source = BlobStore(settings), uuid.uuid4().hex, camera_jpeg()
-    denoiser = HereToo()
+    denoiser = LocalDenoiser()
     sha256 = hashlib.sha256(source).hexdigest()
     blobs.put(f"sources/{sha256}", source, "image/jpeg")
 
     async def run(
-        document: dict[str, Any], *, done: dict[str, str] | None = None, idle: int = 1
-    ) -> dict[str, Done | Failed]:
+        document: dict[str, Any],
+        *,
+        stored: dict[str, str] | None = None,
+        idle: int = 1,
+        converters: LocalConverters | None = None,
+    ) -> dict[str, Outcome]:
         plan: Plan = build(document, Source("IMG_1.jpg", sha256, (6000, 4000)), 50, LIMITS)
         reported: list[Outcome] = []
         graph = Graph(
             plan,
             inputs=Inputs(owner, f"sources/{sha256}", len(source)),
-            converters=Here(Converter(settings), idle),
+            converters=converters or LocalConverters(Converter(settings), idle),
             denoiser=denoiser,
             deadline_s=10,
             report=reported.append,
         )
         async with asyncio.timeout(20):
-            there = frozenset(done or {})
-            await graph.run(plan.work(there, frozenset(), filed=there), done or {})
-        return {item.step: item for item in reported if not isinstance(item, Began)}
+            done = frozenset(stored or {})
+            await graph.run(plan.work(done, frozenset(), filed=done), stored or {})
+        return {item.step: item for item in reported if not isinstance(item, Started)}
 
     run.denoiser = denoiser  # type: ignore[attr-defined]
     return run
@@ -111,29 +129,29 @@ KEPT = {
 
 
 @pytest.mark.parametrize("idle", [1, 4])
-async def test_every_step_is_reported_done(run, idle):
+async def test_each_step_is_reported_as_succeeded(run, idle):
     document = KEPT | {"b": {"op": "png", "input": "source"}, "c": {"op": "webp", "input": "source"}}
 
     outcomes = await run(document, idle=idle)
 
     assert outcomes.keys() == document.keys()
-    assert {type(outcome) for outcome in outcomes.values()} == {Done}
+    assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
 
 
-async def test_a_transform_whose_file_is_there_runs_again_for_those_who_need_its_pixels(run):
+async def test_a_transform_with_a_stored_file_runs_again_for_the_readers_of_its_pixels(run):
     first = await run(KEPT)
 
-    again = await run(KEPT, done={"t": first["t"].stored.blob_key})
+    again = await run(KEPT, stored={"t": first["t"].stored.blob_key})
 
-    assert {type(outcome) for outcome in again.values()} == {Done}
+    assert {type(outcome) for outcome in again.values()} == {Succeeded}
     assert {"a", "z"} <= again.keys()
     assert again["z"].stored.sha256 == first["z"].stored.sha256
 
 
-async def test_a_bundle_of_what_is_there_already_is_made_alone(run):
+async def test_a_bundle_of_stored_files_runs_alone(run):
     first = await run(KEPT)
 
-    again = await run(KEPT, done={name: first[name].stored.blob_key for name in ("t", "a")})
+    again = await run(KEPT, stored={name: first[name].stored.blob_key for name in ("t", "a")})
 
     assert again.keys() == {"z"}
 
@@ -158,17 +176,17 @@ async def test_an_inference_runs_between_the_steps_before_and_after_it(run, idle
     outcomes = await run(CLEANED, idle=idle)
 
     assert outcomes.keys() == CLEANED.keys()
-    assert {type(outcome) for outcome in outcomes.values()} == {Done}
+    assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
     assert run.denoiser.pictures == 1
     assert outcomes["d"].stored.result["sigma"] >= 0
     assert outcomes["a"].stored.sha256 != outcomes["c"].stored.sha256
 
 
 @pytest.mark.parametrize("idle", [1, 4])
-async def test_what_an_inference_made_is_made_once_whatever_is_asked_of_it_later(run, idle):
+async def test_an_inference_with_a_stored_file_does_not_run_again_for_new_readers(run, idle):
     first = await run(CLEANED)
 
-    again = await run(CLEANED, done={"d": first["d"].stored.blob_key}, idle=idle)
+    again = await run(CLEANED, stored={"d": first["d"].stored.blob_key}, idle=idle)
 
     assert run.denoiser.pictures == 1
     assert again.keys() == CLEANED.keys() - {"d"}
@@ -176,30 +194,47 @@ async def test_what_an_inference_made_is_made_once_whatever_is_asked_of_it_later
         assert again[name].stored.sha256 == first[name].stored.sha256, name
 
 
-async def test_inferences_follow_one_another(run):
+async def test_an_inference_of_an_inference_runs_after_it(run):
     document = CLEANED | {"e": {"op": "denoise", "input": "d"}, "f": {"op": "resize", "input": "e", "width": 20}}
 
     outcomes = await run(document)
 
-    assert {type(outcome) for outcome in outcomes.values()} == {Done}
+    assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
     assert run.denoiser.pictures == 2
     assert (outcomes["f"].stored.width, outcomes["e"].stored.width) == (20, outcomes["d"].stored.width)
 
 
-async def test_a_denoiser_that_cannot_fails_its_step_and_the_others_go_on(run):
-    run.denoiser.failure = DenoiserDown("none is there")
+async def test_a_denoiser_that_is_down_fails_its_step_and_the_others_run(run):
+    run.denoiser.failure = DenoiserDown("no replica")
 
     outcomes = await run(CLEANED)
 
-    assert isinstance(outcomes["c"], Done)
+    assert isinstance(outcomes["c"], Succeeded)
     assert isinstance(outcomes["d"], Failed)
     assert outcomes["d"].error is run.denoiser.failure
-    assert outcomes.keys() == {"c", "d"}, "of what reads a failed step nothing is said"
+    assert outcomes.keys() == {"c", "d"}, "the readers of a failed step have no outcome"
 
 
-async def test_a_picture_that_is_lost_on_its_way_counts_as_a_crash_of_its_step(run):
-    run.denoiser.failure = ObjectLostError("it", None, "")
+async def test_a_picture_that_is_lost_on_the_way_to_the_denoiser_is_a_crash_of_its_step(run):
+    run.denoiser.failure = ObjectLostError("00", None, "")
 
     outcomes = await run(CLEANED)
 
     assert outcomes == {"c": outcomes["c"], "d": Crashed("d")}
+
+
+async def test_if_each_converter_dies_before_it_begins_the_first_step_is_blamed(run, settings):
+    converters = DeadConverters(Converter(settings), 1)
+
+    outcomes = await run({"d": CLEANED["d"], "a": CLEANED["a"]}, converters=converters)
+
+    assert outcomes == {"d": Crashed("d")}
+    assert converters.calls == CONVERTER_CALL_TRIES
+
+
+async def test_the_time_of_an_inference_is_part_of_the_time_of_its_step(run):
+    run.denoiser.delay_s = 0.3
+
+    outcomes = await run(CLEANED)
+
+    assert outcomes["d"].run_ms >= 300

@@ -1,4 +1,4 @@
-"""Hints arrive while Redis is there, and their loss is never an error."""
+"""Hints: they arrive while Redis is up, and losing one is never an error."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
+from pixtools.redis.client import RedisOutageLog
 from pixtools.redis.hints import Hints
 
 pytestmark = pytest.mark.anyio
 
 
 class Listener:
-    """Somebody who listens to a channel and notes what comes."""
+    """Listens to a channel and collects its messages."""
 
     def __init__(self, hints: Hints, channel: str) -> None:
         self._hints = hints
         self._channel = channel
-        self.heard: list[str] = []
+        self.messages: list[str] = []
         self.task = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
         async for message in self._hints.listen(self._channel):
-            self.heard.append(message)
+            self.messages.append(message)
 
-    async def hears(self, message: str, patience: float = 10) -> None:
-        """Publish until the listener has heard it: of a hint published before it listens nothing is heard."""
-        async with asyncio.timeout(patience):
-            while message not in self.heard:
+    async def receives(self, message: str, timeout_s: float = 10) -> None:
+        """Publish a message until it arrives. Redis drops messages that are published before the subscription."""
+        async with asyncio.timeout(timeout_s):
+            while message not in self.messages:
                 await self._hints.publish(self._channel, message)
                 await asyncio.sleep(0.02)
 
@@ -51,78 +52,80 @@ async def listener(hints) -> AsyncIterator[Listener]:
     await asyncio.gather(listener.task, return_exceptions=True)
 
 
-async def test_what_is_published_is_heard_in_order(hints, listener):
-    await listener.hears("first")
-    listener.heard.clear()
+async def test_messages_arrive_in_order(hints, listener):
+    await listener.receives("first")
+    listener.messages.clear()
 
     for number in range(5):
         await hints.publish(listener._channel, str(number))
-    await listener.hears("last")
+    await listener.receives("last")
 
-    assert listener.heard[:5] == ["0", "1", "2", "3", "4"]
+    assert listener.messages[:5] == ["0", "1", "2", "3", "4"]
 
 
-async def test_other_channels_are_not_heard(hints, listener):
-    await listener.hears("first")
+async def test_messages_of_other_channels_do_not_arrive(hints, listener):
+    await listener.receives("first")
 
     await hints.publish("another channel", "elsewhere")
-    await listener.hears("last")
+    await listener.receives("last")
 
-    assert "elsewhere" not in listener.heard
+    assert "elsewhere" not in listener.messages
 
 
-async def test_all_who_listen_hear(hints, listener):
+async def test_every_listener_receives_a_message(hints, listener):
     other = Listener(hints, listener._channel)
-    await other.hears("ready")
-    await listener.hears("ready")
+    await other.receives("ready")
+    await listener.receives("ready")
 
     await hints.publish(listener._channel, "both")
-    await listener.hears("last")
-    await other.hears("last")
+    await listener.receives("last")
+    await other.receives("last")
 
-    assert "both" in listener.heard
-    assert "both" in other.heard
+    assert "both" in listener.messages
+    assert "both" in other.messages
     other.task.cancel()
     await asyncio.gather(other.task, return_exceptions=True)
 
 
-async def test_a_listener_outlives_the_loss_of_its_connection(settings, listener):
-    await listener.hears("before")
+async def test_a_listener_reconnects_after_its_connection_is_lost(settings, listener):
+    await listener.receives("before")
     with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
         assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 1
 
-    await listener.hears("after")
+    await listener.receives("after")
 
     assert not listener.task.done()
 
 
-async def test_a_listener_waits_as_long_as_it_takes(listener):
-    await listener.hears("before")
+async def test_a_listener_waits_longer_than_the_timeout_of_other_calls(listener):
+    await listener.receives("before")
 
-    await asyncio.sleep(1.5)  # longer than the time limit of other calls
+    await asyncio.sleep(1.5)
 
     assert not listener.task.done()
-    await listener.hears("after", patience=1)
+    await listener.receives("after", timeout_s=1)
 
 
-async def test_without_redis_nobody_hears_and_nothing_fails(nowhere, caplog):
-    hints = Hints(nowhere)
+async def test_without_redis_no_message_arrives_and_nothing_fails(nowhere, caplog):
+    hints = Hints(nowhere, RedisOutageLog())
     listener = Listener(hints, "channel")
 
     with caplog.at_level(logging.WARNING):
         await hints.publish("channel", "lost")
         await asyncio.sleep(0.1)
 
-    assert listener.heard == []
+    assert listener.messages == []
     assert not listener.task.done()
-    assert "hint lost: channel=channel" in caplog.text
+    (line,) = caplog.messages  # one for all calls of the outage
+    assert line.startswith("redis does not answer: doing=publishing to channel reason=")
+    assert "refused" in line or "Connect call failed" in line
     listener.task.cancel()
     await asyncio.gather(listener.task, return_exceptions=True)
     await hints.close()
 
 
 async def test_a_cancellation_is_never_swallowed(hints):
-    """Whenever it comes: as the answer does, the client library's own time limit would swallow it."""
+    """The time limit of the client library would swallow a cancellation that arrives together with the response."""
 
     async def publish() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Idempotency's fast path: who accepts a key now, and what it was answered; all of it may be gone at any time."""
+"""The idempotency cache: reservations of keys and cached responses, all of which may be lost at any time."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from pixtools.database.job_store import Accepted, Idempotency, Scope
+from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope
 from pixtools.redis import idempotency_cache
-from pixtools.redis.idempotency_cache import AnswerCache
+from pixtools.redis.idempotency_cache import IdempotencyCache
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def cache(settings) -> AsyncIterator[AnswerCache]:
-    cache = AnswerCache(settings)
+async def cache(settings) -> AsyncIterator[IdempotencyCache]:
+    cache = IdempotencyCache(settings)
     yield cache
     await cache.close()
 
 
 @pytest.fixture
-def scope() -> Scope:
-    return Scope("ann", "POST /api/jobs", uuid.uuid4().hex)
+def scope() -> IdempotencyScope:
+    return IdempotencyScope("ann", "POST /api/jobs", uuid.uuid4().hex)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def valkey(settings):
         yield client
 
 
-ANSWER = Accepted(b'{"bytes": "\xc3\xbc\xff\x00"}', uuid.uuid4(), replayed=False)
+RESPONSE = Accepted(b'{"bytes": "\xc3\xbc\xff\x00"}', uuid.uuid4(), replayed=False)
 
 
 async def test_a_key_is_reserved_by_one_request_at_a_time(cache, scope):
@@ -42,7 +42,7 @@ async def test_a_key_is_reserved_by_one_request_at_a_time(cache, scope):
 
     assert token is not None
     assert await cache.reserve(scope) is None
-    assert await cache.answer(scope) is None
+    assert await cache.get(scope) is None
 
 
 async def test_a_released_key_can_be_reserved_again(cache, scope):
@@ -55,9 +55,9 @@ async def test_a_released_key_can_be_reserved_again(cache, scope):
     assert second != first
 
 
-async def test_a_release_with_an_old_token_leaves_the_key_to_its_new_holder(cache, scope, valkey):
+async def test_a_release_with_an_old_token_keeps_the_new_reservation(cache, scope, valkey):
     stale = await cache.reserve(scope)
-    valkey.flushdb()  # its time was over
+    valkey.flushdb()  # the reservation expires
     assert await cache.reserve(scope) is not None
 
     await cache.release(scope, stale)
@@ -65,71 +65,71 @@ async def test_a_release_with_an_old_token_leaves_the_key_to_its_new_holder(cach
     assert await cache.reserve(scope) is None
 
 
-async def test_an_answer_is_kept_as_it_was_given(cache, scope):
+async def test_a_response_is_cached_unchanged(cache, scope):
     await cache.reserve(scope)
-    await cache.keep(Idempotency(scope, "fingerprint"), ANSWER)
+    await cache.put(Idempotency(scope, "fingerprint"), RESPONSE)
 
-    fingerprint, answer = await cache.answer(scope)
+    fingerprint, response = await cache.get(scope)
 
-    assert (fingerprint, answer.body, answer.job_id, answer.replayed) == (
+    assert (fingerprint, response.body, response.job_id, response.replayed) == (
         "fingerprint",
-        ANSWER.body,
-        ANSWER.job_id,
+        RESPONSE.body,
+        RESPONSE.job_id,
         True,
     )
     assert await cache.reserve(scope) is None
 
 
-async def test_a_release_after_the_answer_was_kept_leaves_the_answer(cache, scope):
+async def test_a_release_keeps_a_cached_response(cache, scope):
     token = await cache.reserve(scope)
-    await cache.keep(Idempotency(scope, "fingerprint"), ANSWER)
+    await cache.put(Idempotency(scope, "fingerprint"), RESPONSE)
 
     await cache.release(scope, token)
 
-    assert await cache.answer(scope) is not None
+    assert await cache.get(scope) is not None
 
 
-async def test_a_key_that_was_never_used_has_no_answer(cache, scope):
-    assert await cache.answer(scope) is None
+async def test_a_key_that_was_never_used_has_no_response(cache, scope):
+    assert await cache.get(scope) is None
 
 
 @pytest.mark.parametrize("field", ["owner", "route", "key"])
-async def test_a_key_counts_for_its_owner_and_route_alone(cache, scope, field):
-    other = Scope(**(vars(scope) | {field: "other"}))
+async def test_a_key_is_valid_only_for_its_owner_and_route(cache, scope, field):
+    other = IdempotencyScope(**(vars(scope) | {field: "other"}))
     await cache.reserve(scope)
-    await cache.keep(Idempotency(scope, "fingerprint"), ANSWER)
+    await cache.put(Idempotency(scope, "fingerprint"), RESPONSE)
 
-    assert await cache.answer(other) is None
+    assert await cache.get(other) is None
     assert await cache.reserve(other) is not None
-    await cache.keep(Idempotency(other, "fingerprint"), ANSWER)
+    await cache.put(Idempotency(other, "fingerprint"), RESPONSE)
 
 
-async def test_parts_of_a_scope_are_not_run_together(cache, scope):
-    await cache.reserve(Scope("a", "b c", scope.key))
+async def test_the_fields_of_a_scope_are_not_joined(cache, scope):
+    await cache.reserve(IdempotencyScope("a", "b c", scope.key))
 
-    assert await cache.reserve(Scope("a b", "c", scope.key)) is not None
+    assert await cache.reserve(IdempotencyScope("a b", "c", scope.key)) is not None
 
 
-async def test_what_is_kept_ends_by_itself(cache, scope, valkey, settings):
+async def test_reservations_and_responses_expire(cache, scope, valkey, settings):
     valkey.flushdb()
     await cache.reserve(scope)
     (name,) = valkey.keys()
     assert 0 < valkey.ttl(name) <= 10
 
-    await cache.keep(Idempotency(scope, "fingerprint"), ANSWER)
+    await cache.put(Idempotency(scope, "fingerprint"), RESPONSE)
 
     assert valkey.keys() == [name]
     assert 60 < valkey.ttl(name) <= settings.idempotency_ttl.total_seconds()
 
 
-async def test_a_reservation_lasts_as_long_as_it_is_held_and_little_longer(cache, scope, monkeypatch):
-    monkeypatch.setattr(idempotency_cache, "_RESERVED_S", 1)
+async def test_a_reservation_expires_soon_after_it_is_no_longer_extended(cache, scope, monkeypatch):
+    monkeypatch.setattr(idempotency_cache, "_RESERVATION_S", 1)
     token = await cache.reserve(scope)
     holding = asyncio.create_task(cache.hold(scope, token))
     await asyncio.sleep(2.5)
     assert await cache.reserve(scope) is None
 
-    holding.cancel()  # as its holder dies
+    holding.cancel()  # as if its process died
     async with asyncio.timeout(60):
         while await cache.reserve(scope) is None:
             await asyncio.sleep(0.1)
@@ -137,42 +137,42 @@ async def test_a_reservation_lasts_as_long_as_it_is_held_and_little_longer(cache
 
 async def test_keys_and_owners_are_not_readable_in_redis(cache, valkey):
     valkey.flushdb()
-    await cache.reserve(Scope("secret owner", "route", "secret key"))
+    await cache.reserve(IdempotencyScope("secret owner", "route", "secret key"))
 
     assert not any("secret" in name for name in valkey.scan_iter())
 
 
-async def test_redis_that_is_emptied_makes_every_key_look_free(cache, scope, valkey):
+async def test_every_key_is_free_after_redis_was_emptied(cache, scope, valkey):
     await cache.reserve(scope)
-    await cache.keep(Idempotency(scope, "fingerprint"), ANSWER)
+    await cache.put(Idempotency(scope, "fingerprint"), RESPONSE)
 
     valkey.flushall()
 
-    assert await cache.answer(scope) is None
+    assert await cache.get(scope) is None
     assert await cache.reserve(scope) is not None
 
 
-async def test_a_store_that_is_there_answers(cache):
+async def test_redis_that_is_up_answers(cache):
     assert await cache.ping() is True
 
 
-async def test_a_connection_that_was_cut_costs_one_reservation_at_most(cache, scope, valkey):
+async def test_a_cut_connection_fails_at_most_one_reservation(cache, scope, valkey):
     await cache.ping()
     valkey.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    assert await cache.reserve(Scope("ann", "route", "unlucky")) is not None
+    assert await cache.reserve(IdempotencyScope("ann", "route", "unlucky")) is not None
 
     assert await cache.reserve(scope) is not None
     assert await cache.reserve(scope) is None
 
 
-async def test_without_redis_every_key_looks_free_and_nothing_fails(nowhere, scope):
-    cache = AnswerCache(nowhere)
+async def test_without_redis_every_key_is_free_and_nothing_fails(nowhere, scope):
+    cache = IdempotencyCache(nowhere)
 
     token = await cache.reserve(scope)
     assert token is not None
     assert await cache.reserve(scope) is not None
     await cache.release(scope, token)
-    await cache.keep(Idempotency(scope, "fingerprint"), ANSWER)
-    assert await cache.answer(scope) is None
+    await cache.put(Idempotency(scope, "fingerprint"), RESPONSE)
+    assert await cache.get(scope) is None
     assert await cache.ping() is False
     await cache.close()

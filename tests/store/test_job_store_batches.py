@@ -1,12 +1,12 @@
-"""Batches of outcomes: one whose commit went unheard is written again, and counts once."""
+"""Batches of outcomes: a batch whose commit was not confirmed can be written again, and counts once."""
 
 from __future__ import annotations
 
 import pytest
-from jobs import ANN, claim, everything, finish, history, record, states, stored, submit, submitted
+from jobs import ANN, claim, everything, finish, history, job_row, record, states, stored, submit, submitted
 
 from pixtools.errors import LeaseLost, StorageRefused
-from pixtools.jobs.outcomes import Began, Crashed, Done, Failed
+from pixtools.jobs.outcomes import Crashed, Failed, Started, Succeeded
 from pixtools.states import JobState, StepState
 
 REFUSED = StorageRefused("The clock is wrong.")
@@ -15,11 +15,11 @@ REFUSED = StorageRefused("The clock is wrong.")
 @pytest.mark.parametrize("outcome", [Failed("a", REFUSED), Crashed("a")], ids=["failure", "crash"])
 def test_the_same_batch_again_changes_nothing(store, database, outcome):
     claimed = submitted(store)
-    assert record(store, claimed, Began("a"), outcome, batch=1) is JobState.RUNNING
+    assert record(store, claimed, Started("a"), outcome, batch=1) is JobState.RUNNING
     before = everything(database)
 
     for _ in range(3):
-        assert record(store, claimed, Began("a"), outcome, batch=1) is JobState.RUNNING
+        assert record(store, claimed, Started("a"), outcome, batch=1) is JobState.RUNNING
 
     assert everything(database) == before
     (step,) = store.get(ANN, claimed.id).steps
@@ -29,7 +29,7 @@ def test_the_same_batch_again_changes_nothing(store, database, outcome):
 
 def test_the_batch_that_ended_the_job_can_be_written_again(store, database):
     claimed = submitted(store)
-    outcomes = Began("a"), Done("a", stored(claimed, "a"), 1)
+    outcomes = Started("a"), Succeeded("a", stored(claimed, "a"), 1)
     assert record(store, claimed, *outcomes, batch=1, settle=True) is JobState.SUCCEEDED
     before = everything(database)
 
@@ -38,9 +38,9 @@ def test_the_batch_that_ended_the_job_can_be_written_again(store, database):
     assert everything(database) == before
 
 
-def test_the_batch_that_put_the_job_back_can_be_written_again(store, clock):
+def test_the_batch_that_requeued_the_job_can_be_written_again(store, clock):
     claimed = submitted(store)
-    outcomes = Began("a"), Failed("a", REFUSED)
+    outcomes = Started("a"), Failed("a", REFUSED)
     assert record(store, claimed, *outcomes, batch=1, settle=True) is JobState.QUEUED
     before = everything(clock.database)
 
@@ -49,7 +49,7 @@ def test_the_batch_that_put_the_job_back_can_be_written_again(store, clock):
     assert everything(clock.database) == before
 
 
-def test_the_batch_that_ended_an_attempt_is_lost_once_the_next_attempt_has_begun(store, clock):
+def test_the_last_batch_of_an_attempt_finds_the_lease_lost_when_the_next_attempt_has_begun(store, clock):
     claimed = submitted(store)
     record(store, claimed, Failed("a", REFUSED), batch=1, settle=True)
     clock.end_backoff(claimed.id)
@@ -62,50 +62,50 @@ def test_the_batch_that_ended_an_attempt_is_lost_once_the_next_attempt_has_begun
     assert everything(clock.database) == before
 
 
-def test_batches_follow_each_other(store):
+def test_a_late_copy_of_an_earlier_batch_changes_nothing(store):
     claimed = submitted(store)
 
-    record(store, claimed, Began("a"), batch=1)
-    record(store, claimed, Done("a", stored(claimed, "a"), 1), batch=2)
-    record(store, claimed, Began("a"), batch=1)  # it comes late, and is known
+    record(store, claimed, Started("a"), batch=1)
+    record(store, claimed, Succeeded("a", stored(claimed, "a"), 1), batch=2)
+    record(store, claimed, Started("a"), batch=1)  # a late copy of the first batch
 
     assert states(store, claimed.id) == {"a": StepState.SUCCEEDED}
     assert record(store, claimed, batch=3, settle=True) is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("settle", [False, True])
-def test_a_batch_that_was_written_before_its_job_was_cancelled_finds_the_lease_lost(store, database, settle):
+def test_a_batch_finds_the_lease_lost_when_its_job_was_cancelled(store, database, settle):
     claimed = submitted(store)
-    record(store, claimed, Began("a"), batch=1)
+    record(store, claimed, Started("a"), batch=1)
     store.cancel(ANN, claimed.id)
     before = everything(database)
 
     for batch in (1, 2):
         with pytest.raises(LeaseLost):
-            record(store, claimed, Began("a"), batch=batch, settle=settle)
+            record(store, claimed, Started("a"), batch=batch, settle=settle)
 
     assert everything(database) == before
 
 
-def test_a_batch_that_was_never_written_finds_the_lease_lost_once_the_job_is_rescued(store, clock):
+def test_a_new_batch_finds_the_lease_lost_when_its_job_was_rescued(store, clock):
     claimed = submitted(store)
-    record(store, claimed, Began("a"), batch=1)
+    record(store, claimed, Started("a"), batch=1)
     clock.end_lease(claimed.id)
     store.rescue()
     before = everything(clock.database)
 
     with pytest.raises(LeaseLost):
-        record(store, claimed, Done("a", stored(claimed, "a"), 1), batch=2)
+        record(store, claimed, Succeeded("a", stored(claimed, "a"), 1), batch=2)
 
     assert everything(clock.database) == before
 
 
-def test_each_attempt_numbers_its_batches_from_one(store, clock):
+def test_each_attempt_numbers_its_batches_from_one(store, clock, database):
     job_id = submit(store).job_id
     for attempt in (1, 2, 3):
         claimed = claim(store)
-        assert (claimed.attempt, claimed.view.job.written) == (attempt, 0)
-        record(store, claimed, Began("a"), batch=1)
+        assert (claimed.attempt, job_row(database, job_id).written) == (attempt, 0)
+        record(store, claimed, Started("a"), batch=1)
         record(store, claimed, Failed("a", REFUSED), batch=2, settle=True)
         clock.end_backoff(job_id)
 

@@ -1,27 +1,30 @@
-"""One key, one job: whatever is sent again, by however many at once."""
+"""Idempotency keys: one key makes one job, however often and by how many clients the request is sent."""
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
+from databases import HookedDatabase
 from jobs import ANN, BOB, asked, finish, new_job, submit
 
-from pixtools.database.job_store import Idempotency, JobStore
+from pixtools.database.job_store import JobStore
 from pixtools.errors import KeyReused
+from pixtools.jobs.submission import Idempotency
 
 
 def jobs(database: psycopg.Connection) -> int:
     return database.execute("SELECT count(*) FROM job").fetchone()[0]
 
 
-def test_a_key_that_was_never_used_has_no_answer(store):
+def test_a_key_that_was_never_used_has_no_response(store):
     assert store.replay(asked()) is None
 
 
-def test_the_same_request_gets_the_same_bytes_again_and_makes_no_job(store, database):
+def test_a_repeated_request_gets_the_same_bytes_and_makes_no_job(store, database):
     first = submit(store, request=asked())
 
     for again in (submit(store, request=asked()), store.replay(asked())):
@@ -30,7 +33,7 @@ def test_the_same_request_gets_the_same_bytes_again_and_makes_no_job(store, data
     assert jobs(database) == 1
 
 
-def test_the_answer_stays_the_same_when_the_job_has_moved_on(store):
+def test_the_response_stays_the_same_when_the_job_has_ended(store):
     first = submit(store, request=asked())
     (claimed,) = store.claim("d0", 1)
     finish(store, claimed, "a", settle=True)
@@ -48,7 +51,7 @@ def test_a_key_with_another_content_is_refused(store, database):
 
 
 @pytest.mark.parametrize("other", [asked(owner=BOB), asked(route="POST /api/process"), asked("k2")])
-def test_a_key_counts_for_its_owner_and_route_alone(store, database, other):
+def test_a_key_is_valid_only_for_its_owner_and_route(store, database, other):
     first = submit(store, request=asked())
 
     assert store.replay(other) is None
@@ -79,24 +82,24 @@ def at_once(store: JobStore, requests: list[Idempotency]) -> list:
 
 
 def test_thirty_requests_with_one_key_at_once_are_one_job(store, database):
-    answers = at_once(store, [asked()] * 30)
+    responses = at_once(store, [asked()] * 30)
 
-    assert len({answer.body for answer in answers}) == 1
-    assert sum(not answer.replayed for answer in answers) == 1
+    assert len({response.body for response in responses}) == 1
+    assert sum(not response.replayed for response in responses) == 1
     assert jobs(database) == 1
-    assert store.get(ANN, answers[0].job_id).job.id == answers[0].job_id
+    assert store.get(ANN, responses[0].job_id).job.id == responses[0].job_id
 
 
 def test_of_different_requests_with_one_key_at_once_one_is_accepted(store, database):
-    answers = at_once(store, [asked(content=f"request {number}") for number in range(10)])
+    responses = at_once(store, [asked(content=f"request {number}") for number in range(10)])
 
-    assert sum(isinstance(answer, KeyReused) for answer in answers) == 9
+    assert sum(isinstance(response, KeyReused) for response in responses) == 9
     assert jobs(database) == 1
 
 
-def test_an_expired_answer_frees_its_key(store, clock):
+def test_an_expired_response_frees_its_key(store, clock):
     first = submit(store, request=asked())
-    clock.end_answer("k")
+    clock.end_response("k")
 
     assert store.replay(asked(content="other")) is None
     second = submit(store, request=asked(content="other"))
@@ -108,47 +111,49 @@ def test_an_expired_answer_frees_its_key(store, clock):
         store.replay(asked())
 
 
-def test_an_expired_key_is_taken_once_by_many_at_once(store, clock):
+def test_of_many_requests_with_an_expired_key_at_once_one_makes_a_job(store, clock):
     submit(store, request=asked())
-    clock.end_answer("k")
+    clock.end_response("k")
 
-    answers = at_once(store, [asked()] * 10)
+    responses = at_once(store, [asked()] * 10)
 
-    assert sum(not answer.replayed for answer in answers) == 1
+    assert sum(not response.replayed for response in responses) == 1
     assert jobs(clock.database) == 2
 
 
-def test_only_answers_whose_time_is_over_are_forgotten(store, clock):
+def test_only_expired_responses_are_deleted(store, clock):
     for key in ("old", "older", "new"):
         submit(store, request=asked(key))
-    clock.end_answer("old")
-    clock.end_answer("older")
+    clock.end_response("old")
+    clock.end_response("older")
 
-    assert store.forget_answers() == 2
-    assert store.forget_answers() == 0
+    assert store.delete_expired_responses() == 2
+    assert store.delete_expired_responses() == 0
     assert store.replay(asked("new")) is not None
     assert jobs(clock.database) == 3
 
 
-def test_an_answer_is_kept_as_long_as_the_settings_say(store, database, settings):
+def test_a_response_is_kept_for_its_time_to_live(store, database, settings):
     submit(store, request=asked())
 
-    kept = database.execute("SELECT expires_at - created_at FROM idempotency").fetchone()[0]
-    assert kept == settings.idempotency_ttl
+    lifetime = database.execute("SELECT expires_at - created_at FROM idempotency").fetchone()[0]
+    assert lifetime == settings.idempotency_ttl
 
 
-def test_a_key_is_as_good_as_new_when_its_job_is_deleted(store, database):
+def test_a_key_is_free_when_its_job_was_deleted(store, database):
     submit(store, request=asked())
     database.execute("DELETE FROM job")
 
     assert submit(store, request=asked(content="other")).replayed is False
 
 
-def test_nothing_is_dispatched_before_its_commit(store):
-    def render(_) -> bytes:
-        assert store.claim("d0", 10) == []
-        return b""
+def test_no_job_is_claimed_before_its_commit(store, settings):
+    claimed_before = []
+    database = HookedDatabase(settings, lambda: claimed_before.append(store.claim("d0", 10)))
+    new = replace(new_job(), created_at=store.now())
 
-    accepted = store.submit(new_job(), asked(), render)
+    accepted = submit(JobStore(database, settings), new, asked())
+    database.close()
 
+    assert claimed_before == [[]]
     assert [claimed.id for claimed in store.claim("d0", 10)] == [accepted.job_id]

@@ -1,13 +1,14 @@
-"""What comes of steps: how each outcome moves them, when they are tried again, and how their job ends."""
+"""Outcomes of steps: the state that each leads to, when a step is tried again, and how its job ends."""
 
 from __future__ import annotations
 
 import pytest
-from jobs import ANN, BOB, CHAIN, Clock, claim, finish, new_job, record, render, states, stored, submit, submitted
+from jobs import ANN, BOB, CHAIN, Clock, claim, finish, job_row, new_job, record, states, stored, submit, submitted
 
-from pixtools.database.job_store import Claim, JobStore
+from pixtools.database.job_store import JobStore
 from pixtools.errors import CorruptImage, DatabaseDown, Fault, StorageDown, StorageRefused
-from pixtools.jobs.outcomes import Began, Cached, Crashed, Done, Failed
+from pixtools.jobs.outcomes import Cached, Crashed, Failed, Started, Succeeded
+from pixtools.jobs.views import Claim
 from pixtools.states import JobState, StepState
 
 WAITING, RUNNING, SUCCEEDED = StepState.WAITING, StepState.RUNNING, StepState.SUCCEEDED
@@ -26,10 +27,10 @@ def letters(clock: Clock) -> list[tuple]:
     return clock.database.execute(query).fetchall()
 
 
-def test_a_step_that_began_is_running(store):
+def test_a_step_that_started_is_running(store):
     claimed = submitted(store)
 
-    assert record(store, claimed, Began("a")) is JobState.RUNNING
+    assert record(store, claimed, Started("a")) is JobState.RUNNING
 
     step = step_of(store, claimed)
     assert (step.state, step.attempt) == (RUNNING, 1)
@@ -39,23 +40,23 @@ def test_a_step_that_began_is_running(store):
 def test_a_step_that_is_done_has_its_artifact(store):
     claimed = submitted(store)
 
-    record(store, claimed, Began("a"), Done("a", stored(claimed, "a"), 42))
+    record(store, claimed, Started("a"), Succeeded("a", stored(claimed, "a"), 42))
 
     step = step_of(store, claimed)
     assert (step.state, step.run_ms, step.error) == (SUCCEEDED, 42, None)
     assert step.artifact_id == store.get(ANN, claimed.id).artifacts["a"].id
 
 
-def test_pixels_that_passed_on_leave_no_artifact(store):
+def test_a_step_whose_result_is_only_pixels_has_no_artifact(store):
     claimed = submitted(store)
 
-    record(store, claimed, Began("a"), Done("a", None, 5))
+    record(store, claimed, Started("a"), Succeeded("a", None, 5))
 
     step = step_of(store, claimed)
     assert (step.state, step.artifact_id) == (SUCCEEDED, None)
 
 
-def test_a_cached_step_never_ran_and_has_the_artifact_that_was_there(store):
+def test_a_cached_step_did_not_run_and_has_the_existing_artifact(store):
     first = submitted(store, new_job(keys="same"))
     finish(store, first, "a", settle=True)
     claimed = submitted(store, new_job(keys="same"))
@@ -68,27 +69,35 @@ def test_a_cached_step_never_ran_and_has_the_artifact_that_was_there(store):
     assert store.get(ANN, claimed.id).artifacts["a"].id == artifact.id
 
 
-def test_a_step_whose_pixels_nobody_needs_is_cached_without_an_artifact(store):
+def test_a_step_whose_pixels_no_step_needs_is_cached_without_an_artifact(store):
     claimed = submitted(store)
 
     assert record(store, claimed, Cached("a", None), settle=True) is JobState.SUCCEEDED
     assert states(store, claimed.id) == {"a": CACHED}
 
 
-def test_outcomes_of_one_call_count_in_their_order(store):
+def test_the_outcomes_of_one_call_are_applied_in_order(store):
     claimed = submitted(store, new_job(CHAIN))
 
-    record(store, claimed, Began("t"), Done("t", None, 1), Began("a"), Done("a", stored(claimed, "a"), 1), Began("b"))
+    record(
+        store,
+        claimed,
+        Started("t"),
+        Succeeded("t", None, 1),
+        Started("a"),
+        Succeeded("a", stored(claimed, "a"), 1),
+        Started("b"),
+    )
 
     assert states(store, claimed.id) == {"t": SUCCEEDED, "a": SUCCEEDED, "b": RUNNING, "z": WAITING, "other": WAITING}
 
 
-def test_a_step_that_ended_does_not_move_again(store):
+def test_a_step_that_ended_keeps_its_state(store):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "other")
     before = step_of(store, claimed, "other")
 
-    record(store, claimed, Began("other"))
+    record(store, claimed, Started("other"))
     record(store, claimed, Cached("other", None))
     record(store, claimed, Failed("other", CORRUPT))
 
@@ -96,27 +105,27 @@ def test_a_step_that_ended_does_not_move_again(store):
     assert (after.state, after.artifact_id, after.error) == (SUCCEEDED, before.artifact_id, None)
 
 
-def test_bad_input_is_not_tried_again_but_buried(store, clock):
+def test_bad_input_is_not_tried_again_and_makes_a_dead_letter(store, clock):
     claimed = submitted(store)
 
-    assert record(store, claimed, Began("a"), Failed("a", CORRUPT, 3), settle=True) is JobState.FAILED
+    assert record(store, claimed, Started("a"), Failed("a", CORRUPT, 3), settle=True) is JobState.FAILED
 
     step = step_of(store, claimed)
     assert (step.state, step.run_ms, step.error) == (FAILED, 3, CORRUPT.problem())
     assert letters(clock) == [("a", 1, "corrupt_image", ANN)]
 
 
-def test_a_step_can_fail_before_it_began(store, clock):
+def test_a_step_can_fail_before_it_starts(store, clock):
     claimed = submitted(store)
 
     assert record(store, claimed, Failed("a", CORRUPT), settle=True) is JobState.FAILED
     assert len(letters(clock)) == 1
 
 
-def test_what_reads_a_failed_step_is_skipped_and_the_rest_goes_on(store, clock):
+def test_the_steps_that_read_a_failed_step_are_skipped_and_the_others_continue(store, clock):
     claimed = submitted(store, new_job(CHAIN))
 
-    record(store, claimed, Began("t"), Failed("t", CORRUPT))
+    record(store, claimed, Started("t"), Failed("t", CORRUPT))
 
     assert states(store, claimed.id) == {"t": FAILED, "a": SKIPPED, "b": SKIPPED, "z": SKIPPED, "other": WAITING}
     assert [step for step, *_ in letters(clock)] == ["t"]
@@ -127,13 +136,13 @@ def test_one_failed_input_is_enough_to_skip_a_bundle(store):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t", "a")
 
-    record(store, claimed, Began("b"), Failed("b", CORRUPT))
+    record(store, claimed, Started("b"), Failed("b", CORRUPT))
 
     assert states(store, claimed.id) == {"t": SUCCEEDED, "a": SUCCEEDED, "b": FAILED, "z": SKIPPED, "other": WAITING}
 
 
 def cached(store: JobStore, steps: dict[str, tuple[str, ...]], *names: str) -> Claim:
-    """Submit a job some of whose steps have their results from another one."""
+    """Submit a job and take the artifacts of the named steps from an earlier job."""
     finish(store, submitted(store, new_job(dict.fromkeys(names, ("source",)), keys="same")), *names, settle=True)
     claimed = submitted(store, new_job(steps, keys="same"))
     artifacts = {step.name: claimed.reusable[step.key].id for step in claimed.view.steps if step.name in names}
@@ -141,48 +150,49 @@ def cached(store: JobStore, steps: dict[str, tuple[str, ...]], *names: str) -> C
     return claimed
 
 
-def test_a_reader_that_has_its_result_from_the_cache_does_not_fall_with_its_input(store):
+def test_a_cached_step_keeps_its_result_when_its_input_fails(store):
     claimed = cached(store, {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a",)}, "a")
 
-    record(store, claimed, Began("t"), Failed("t", CORRUPT))
+    record(store, claimed, Started("t"), Failed("t", CORRUPT))
 
     assert states(store, claimed.id) == {"t": FAILED, "a": CACHED, "b": SKIPPED, "z": WAITING}
 
 
-def test_all_steps_done_is_success(store):
+def test_a_job_succeeds_when_all_of_its_steps_are_done(store, database):
     claimed = submitted(store, new_job(CHAIN))
 
     assert finish(store, claimed, *CHAIN, settle=True) is JobState.SUCCEEDED
 
-    job = store.get(ANN, claimed.id).job
+    job = job_row(database, claimed.id)
     assert (job.state, job.lease_until) == (JobState.SUCCEEDED, None)
     assert job.finished_at is not None
 
 
-def test_a_failure_that_may_pass_puts_the_step_and_its_job_back(store, clock):
+def test_a_retryable_failure_returns_the_step_and_its_job_to_waiting(store, clock):
     claimed = submitted(store)
 
-    state = record(store, claimed, Began("a"), Failed("a", StorageRefused("The clock is wrong."), 9), settle=True)
+    state = record(store, claimed, Started("a"), Failed("a", StorageRefused("The clock is wrong."), 9), settle=True)
 
     view = store.get(ANN, claimed.id)
     assert state is JobState.QUEUED
-    assert (view.job.state, view.job.crashes, view.job.finished_at) == (JobState.QUEUED, 0, None)
+    assert (view.job.state, view.job.finished_at) == (JobState.QUEUED, None)
+    assert job_row(clock.database, claimed.id).crashes == 0
     assert (view.steps[0].state, view.steps[0].failures) == (WAITING, 1)
     assert view.steps[0].error["code"] == "storage_refused"
     assert letters(clock) == []
     assert clock.delay(claimed.id) <= 2
 
 
-def test_what_is_away_is_asked_again_within_seconds_however_often_it_was_in_vain(store, clock):
+def test_a_job_is_tried_again_within_seconds_after_each_outage(store, clock):
     job_id = submit(store).job_id
     delays = []
     for _ in range(12):
-        record(store, claim(store), Began("a"), Failed("a", StorageDown()), settle=True)
+        record(store, claim(store), Started("a"), Failed("a", StorageDown()), settle=True)
         delays.append(clock.delay(job_id))
         clock.end_backoff(job_id)
 
     assert max(delays) <= 8
-    assert max(delays) - min(delays) > 0.1  # not all jobs at once
+    assert max(delays) - min(delays) > 0.1  # random, so that jobs do not return all at once
 
 
 def test_the_delay_grows_with_the_failures_up_to_its_cap(store, clock):
@@ -198,7 +208,7 @@ def test_the_delay_grows_with_the_failures_up_to_its_cap(store, clock):
     assert delays[1] <= 300
 
 
-def test_retries_do_not_come_back_all_at_once(store, clock):
+def test_the_delays_of_several_jobs_differ(store, clock):
     ids = [submit(store).job_id for _ in range(20)]
     clock.database.execute("UPDATE step SET failures = 20")
     for claimed in store.claim("d0", 20):
@@ -209,14 +219,14 @@ def test_retries_do_not_come_back_all_at_once(store, clock):
     assert max(delays) - min(delays) > 60
 
 
-def test_a_step_is_tried_as_often_as_the_settings_say_and_then_buried(store, clock, settings):
+def test_a_step_fails_permanently_after_the_last_of_its_attempts(store, clock, settings):
     job_id = submit(store, new_job(CHAIN)).job_id
     for attempt in range(1, settings.max_attempts + 1):
         claimed = claim(store)
         assert claimed.attempt == attempt
         if attempt == 1:
             finish(store, claimed, "other")
-        state = record(store, claimed, Began("t"), Failed("t", StorageRefused()), settle=True)
+        state = record(store, claimed, Started("t"), Failed("t", StorageRefused()), settle=True)
         assert (state is JobState.QUEUED) == (attempt < settings.max_attempts)
         clock.end_backoff(job_id)
 
@@ -225,10 +235,10 @@ def test_a_step_is_tried_as_often_as_the_settings_say_and_then_buried(store, clo
     assert letters(clock) == [("t", settings.max_attempts, "storage_refused", ANN)]
 
 
-def test_an_outage_of_a_store_costs_a_step_no_attempt(store, clock, settings):
+def test_a_try_during_an_outage_is_not_counted(store, clock, settings):
     job_id = submit(store).job_id
     for _ in range(settings.max_attempts + 3):
-        state = record(store, claim(store), Began("a"), Failed("a", StorageDown()), settle=True)
+        state = record(store, claim(store), Started("a"), Failed("a", StorageDown()), settle=True)
         assert state is JobState.QUEUED
         clock.end_backoff(job_id)
     assert letters(clock) == []
@@ -236,21 +246,21 @@ def test_an_outage_of_a_store_costs_a_step_no_attempt(store, clock, settings):
 
 
 @pytest.mark.parametrize("error", [StorageDown, DatabaseDown])
-def test_an_outage_hides_no_failure_that_counts(store, clock, settings, error):
+def test_an_outage_between_two_failures_does_not_reset_their_count(store, clock, settings, error):
     job_id = submit(store).job_id
     for _ in range(settings.max_attempts):
-        record(store, claim(store), Began("a"), Failed("a", error()), settle=True)
+        record(store, claim(store), Started("a"), Failed("a", error()), settle=True)
         clock.end_backoff(job_id)
-        state = record(store, claim(store), Began("a"), Failed("a", StorageRefused()), settle=True)
+        state = record(store, claim(store), Started("a"), Failed("a", StorageRefused()), settle=True)
         clock.end_backoff(job_id)
 
     assert state is JobState.FAILED
     assert letters(clock) == [("a", 2 * settings.max_attempts, "storage_refused", ANN)]
 
 
-def test_a_step_that_succeeds_at_last_forgets_its_error(store, clock):
+def test_a_step_that_succeeds_after_a_retry_has_no_error(store, clock):
     claimed = submitted(store)
-    record(store, claimed, Began("a"), Failed("a", StorageRefused()), settle=True)
+    record(store, claimed, Started("a"), Failed("a", StorageRefused()), settle=True)
     clock.end_backoff(claimed.id)
 
     assert finish(store, claim(store), "a", settle=True) is JobState.SUCCEEDED
@@ -258,32 +268,32 @@ def test_a_step_that_succeeds_at_last_forgets_its_error(store, clock):
     assert (step.error, step.attempt, step.failures) == (None, 2, 1)
 
 
-def test_a_converter_that_dies_under_a_step_is_a_crash_and_no_failure(store, clock):
+def test_a_converter_that_dies_during_a_step_is_a_crash_and_not_a_failure(store, clock):
     claimed = submitted(store)
 
-    assert record(store, claimed, Began("a"), Crashed("a"), settle=True) is JobState.QUEUED
+    assert record(store, claimed, Started("a"), Crashed("a"), settle=True) is JobState.QUEUED
 
     step = step_of(store, claimed)
     assert (step.state, step.crashes, step.failures) == (WAITING, 1, 0)
-    assert store.get(ANN, claimed.id).job.crashes == 0
-    assert clock.delay(claimed.id) <= 0  # the first may be anybody's fault
+    assert job_row(clock.database, claimed.id).crashes == 0
+    assert clock.delay(claimed.id) <= 0  # another step may have caused the first crash
 
 
-def test_a_step_that_killed_a_converter_before_waits_for_its_next_try(store, clock):
+def test_a_step_waits_after_its_second_crash(store, clock):
     ids = [submit(store).job_id for _ in range(20)]
     clock.database.execute("UPDATE step SET crashes = 1")
     for claimed in store.claim("d0", 20):
-        record(store, claimed, Began("a"), Crashed("a"), settle=True)
+        record(store, claimed, Started("a"), Crashed("a"), settle=True)
 
     delays = [clock.delay(job_id) for job_id in ids]
 
     assert 0 < max(delays) <= 2
 
 
-def test_a_step_that_kills_its_converter_too_often_is_buried(store, clock, settings):
+def test_a_step_that_crashes_too_often_fails_permanently(store, clock, settings):
     job_id = submit(store).job_id
     for _ in range(settings.max_crashes):
-        state = record(store, claim(store), Began("a"), Crashed("a"), settle=True)
+        state = record(store, claim(store), Started("a"), Crashed("a"), settle=True)
         clock.end_backoff(job_id)
 
     assert state is JobState.FAILED
@@ -293,16 +303,16 @@ def test_a_step_that_kills_its_converter_too_often_is_buried(store, clock, setti
     assert error["detail"].endswith(f": {settings.max_crashes}.")
 
 
-def test_steps_at_work_when_their_attempt_is_settled_wait_again(store):
+def test_the_running_steps_of_an_attempt_that_is_settled_wait_again(store):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t")
 
-    assert record(store, claimed, Began("a"), settle=True) is JobState.QUEUED
+    assert record(store, claimed, Started("a"), settle=True) is JobState.QUEUED
 
     assert states(store, claimed.id) == {"t": SUCCEEDED, "a": WAITING, "b": WAITING, "z": WAITING, "other": WAITING}
 
 
-def test_an_error_may_say_anything(store):
+def test_an_error_with_any_text_can_be_stored(store):
     claimed = submitted(store)
     odd = CorruptImage("half a pair \ud800, a NUL \0 and a \u202e")
 
@@ -310,19 +320,19 @@ def test_an_error_may_say_anything(store):
     assert step_of(store, claimed).error["code"] == "corrupt_image"
 
 
-def test_artifacts_are_shared_by_step_key_and_the_first_stays(store):
+def test_jobs_with_one_step_key_share_the_first_artifact(store):
     first = submitted(store, new_job(keys="same"))
     second = submitted(store, new_job(keys="same"))
 
-    record(store, first, Began("a"), Done("a", stored(first, "a", blob="first"), 1), settle=True)
-    record(store, second, Began("a"), Done("a", stored(second, "a", blob="second"), 1), settle=True)
+    record(store, first, Started("a"), Succeeded("a", stored(first, "a", blob="first"), 1), settle=True)
+    record(store, second, Started("a"), Succeeded("a", stored(second, "a", blob="second"), 1), settle=True)
 
     artifacts = [store.get(ANN, claimed.id).artifacts["a"] for claimed in (first, second)]
     assert artifacts[0].id == artifacts[1].id
     assert artifacts[1].blob_key == "first"
 
 
-def test_work_that_was_done_before_can_be_reused_by_the_same_owner_alone(store):
+def test_an_artifact_can_be_reused_only_by_its_owner(store):
     finish(store, submitted(store, new_job(keys="same")), "a", settle=True)
 
     mine = submitted(store, new_job(keys="same"))
@@ -333,7 +343,7 @@ def test_work_that_was_done_before_can_be_reused_by_the_same_owner_alone(store):
     assert theirs.reusable == {}
 
 
-def test_two_owners_have_an_artifact_each_of_the_same_work(store, database):
+def test_two_owners_have_separate_artifacts_with_one_step_key(store, database):
     for owner in (ANN, BOB):
         submit(store, new_job(keys="same", owner=owner))
         finish(store, claim(store), "a", settle=True)
@@ -341,7 +351,7 @@ def test_two_owners_have_an_artifact_each_of_the_same_work(store, database):
     assert database.execute("SELECT count(*), count(DISTINCT step_key) FROM artifact").fetchone() == (2, 1)
 
 
-def test_only_unfinished_steps_are_offered_what_can_be_reused(store, clock):
+def test_a_claim_offers_artifacts_only_for_unfinished_steps(store, clock):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t", "other")
     record(store, claimed, settle=True)
@@ -350,24 +360,24 @@ def test_only_unfinished_steps_are_offered_what_can_be_reused(store, clock):
     assert claim(store).reusable == {}
 
 
-def test_different_work_is_not_reused(store):
+def test_an_artifact_with_another_step_key_is_not_offered(store):
     finish(store, submitted(store, new_job(keys="same")), "a", settle=True)
 
     assert submitted(store, new_job(keys="other")).reusable == {}
 
 
-def test_a_settled_job_is_not_claimed_again(store):
+def test_a_job_that_ended_is_not_claimed_again(store):
     finish(store, submitted(store), "a", settle=True)
 
     assert store.claim("d0", 10) == []
 
 
-def test_jobs_of_two_owners_do_not_touch_each_other(store, clock):
-    store.submit(new_job(CHAIN, owner=BOB), None, render)
+def test_a_failure_in_one_job_leaves_the_job_of_another_owner_alone(store, clock):
+    submit(store, new_job(CHAIN, owner=BOB))
     theirs = claim(store)
     mine = submitted(store, new_job(CHAIN))
 
-    record(store, mine, Began("t"), Failed("t", CORRUPT), settle=False)
+    record(store, mine, Started("t"), Failed("t", CORRUPT), settle=False)
 
     assert set(states(store, theirs.id, BOB).values()) == {WAITING}
     assert [owner for *_, owner in letters(clock)] == [ANN]

@@ -1,22 +1,28 @@
-"""What clients read of their jobs, and that nobody reads another's."""
+"""Reading jobs: views, versions, pages of summaries, and that an owner reads only jobs of that owner."""
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from databases import HookedDatabase
 from jobs import ANN, BOB, CHAIN, asked, claim, finish, new_job, submit, submitted
+from pydantic import SecretStr
 
 from pixtools.database.connection import Database
-from pixtools.database.job_store import JobStore, JobView
+from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, NotFound
-from pixtools.jobs.outcomes import Began
+from pixtools.jobs.outcomes import Started
+from pixtools.jobs.views import JobSummary, StepSummary, view_of
+from pixtools.logs import reason
 from pixtools.states import JobState, StepState
 
 
-def test_a_submitted_job_is_read_as_it_was_accepted(store):
+def test_a_submitted_job_is_read_as_it_was_submitted(store):
     new = new_job(CHAIN)
 
     view = store.get(ANN, submit(store, new).job_id)
@@ -31,32 +37,38 @@ def test_a_submitted_job_is_read_as_it_was_accepted(store):
     assert abs(view.job.created_at - datetime.now(UTC)) < timedelta(seconds=10)
 
 
-def test_the_answer_is_rendered_of_the_job_as_it_is_stored(store):
-    rendered: list[JobView] = []
+def test_submitting_returns_the_job_as_it_is_stored(store):
+    view = store.submit(new_job(CHAIN, parts=("logo", "Badge")))
 
-    def render(view: JobView) -> bytes:
-        rendered.append(view)
-        return b"the answer"
-
-    accepted = store.submit(new_job(CHAIN), None, render)
-
-    assert (accepted.body, accepted.replayed) == (b"the answer", False)
-    read = store.get(ANN, accepted.job_id)
-    assert rendered[0].job.model_dump() == read.job.model_dump()
-    assert [step.model_dump() for step in rendered[0].steps] == [step.model_dump() for step in read.steps]
+    assert view == store.get(ANN, view.job.id)
 
 
-def test_a_job_whose_answer_cannot_be_rendered_is_not_stored(store, database):
-    def fail(_: JobView) -> bytes:
-        raise ValueError("no answer")
+def test_the_view_of_a_new_job_is_the_job_as_it_will_be_stored(store, settings):
+    new = replace(new_job(CHAIN, parts=("logo", "Badge")), created_at=store.now())
+    view = view_of(new, settings.job_retention)
 
-    with pytest.raises(ValueError, match="no answer"):
-        store.submit(new_job(), asked(), fail)
+    store.submit_once(new, asked(), b"the response")
+
+    assert view == store.get(ANN, new.id)
+
+
+def test_a_job_without_a_time_of_creation_has_no_view_and_no_response(store, database, settings):
+    with pytest.raises(ValueError, match="time of creation"):
+        view_of(new_job(), settings.job_retention)
+    with pytest.raises(ValueError, match="time of creation"):
+        store.submit_once(new_job(), asked(), b"the response")
 
     assert count(database, "job") == count(database, "step") == count(database, "idempotency") == 0
 
 
-def test_artifacts_are_read_with_the_steps_that_left_them(store):
+def test_the_time_comes_from_the_databases_clock(store, database):
+    before = database.execute("SELECT clock_timestamp()").fetchone()[0]
+    now = store.now()
+
+    assert before <= now <= database.execute("SELECT clock_timestamp()").fetchone()[0]
+
+
+def test_artifacts_are_read_with_their_steps(store):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t", "other")
 
@@ -71,7 +83,7 @@ def test_artifacts_are_read_with_the_steps_that_left_them(store):
 
 
 @pytest.mark.parametrize("read", [JobStore.get, JobStore.version])
-def test_the_job_of_another_owner_is_not_there(store, read):
+def test_the_job_of_another_owner_is_not_found(store, read):
     job_id = submit(store).job_id
 
     assert read(store, ANN, job_id)
@@ -80,17 +92,17 @@ def test_the_job_of_another_owner_is_not_there(store, read):
 
 
 @pytest.mark.parametrize("read", [JobStore.get, JobStore.version])
-def test_a_job_that_never_was_is_not_there(store, read):
+def test_an_unknown_job_is_not_found(store, read):
     with pytest.raises(NotFound):
         read(store, ANN, uuid.uuid4())
 
 
-def test_each_change_that_can_be_seen_raises_the_version(store):
+def test_each_visible_change_raises_the_version(store):
     job_id = submit(store).job_id
     versions = [store.version(ANN, job_id)]
     claimed = claim(store)
     versions.append(store.version(ANN, job_id))
-    store.record(job_id, claimed.attempt, [Began("a")])
+    store.record(job_id, claimed.attempt, [Started("a")])
     versions.append(store.version(ANN, job_id))
     finish(store, claimed, "a", settle=True)
     versions.append(store.version(ANN, job_id))
@@ -98,7 +110,7 @@ def test_each_change_that_can_be_seen_raises_the_version(store):
     assert versions == sorted(set(versions))
 
 
-def test_renewing_a_lease_is_no_change_that_can_be_seen(store):
+def test_renewing_a_lease_is_not_a_visible_change(store):
     claimed = submitted(store)
     before = store.version(ANN, claimed.id)
 
@@ -107,54 +119,73 @@ def test_renewing_a_lease_is_no_change_that_can_be_seen(store):
     assert store.version(ANN, claimed.id) == before
 
 
-def ids(views: list[JobView]) -> list[uuid.UUID]:
-    return [view.job.id for view in views]
+def ids(summaries: list[JobSummary]) -> list[uuid.UUID]:
+    return [summary.job.id for summary in summaries]
 
 
-def test_history_is_the_owners_own_newest_first(store):
+def test_a_list_has_the_jobs_of_the_owner_newest_first(store):
     mine = [submit(store).job_id for _ in range(3)]
     submit(store, new_job(owner=BOB))
 
-    assert ids(store.history(ANN, state=None, before=None, limit=10)) == mine[::-1]
-    assert ids(store.history("nobody", state=None, before=None, limit=10)) == []
+    assert ids(store.list_jobs(ANN, state=None, before=None, limit=10)) == mine[::-1]
+    assert ids(store.list_jobs("nobody", state=None, before=None, limit=10)) == []
 
 
-def test_a_cursor_walks_through_history_without_gap_or_repetition(store):
+def test_pages_of_jobs_have_no_gap_and_no_repetition(store):
     submitted_ids = [submit(store).job_id for _ in range(5)]
 
     seen: list[uuid.UUID] = []
     pages = []
     for _ in range(4):
-        page = store.history(ANN, state=None, before=seen[-1] if seen else None, limit=2)
+        page = store.list_jobs(ANN, state=None, before=seen[-1] if seen else None, limit=2)
         pages.append(len(page))
         seen += ids(page)
-        submit(store)  # what comes in meanwhile does not move the pages
+        submit(store)  # new jobs do not move the pages
 
     assert seen == submitted_ids[::-1]
     assert pages == [2, 2, 1, 0]
 
 
-def test_history_by_state_shows_that_state_alone(store):
+def test_a_list_by_state_has_only_jobs_in_that_state(store):
     running = submitted(store).id
     queued = submit(store).job_id
 
-    assert ids(store.history(ANN, state=JobState.RUNNING, before=None, limit=10)) == [running]
-    assert ids(store.history(ANN, state=JobState.QUEUED, before=None, limit=10)) == [queued]
-    assert ids(store.history(ANN, state=JobState.FAILED, before=None, limit=10)) == []
+    assert ids(store.list_jobs(ANN, state=JobState.RUNNING, before=None, limit=10)) == [running]
+    assert ids(store.list_jobs(ANN, state=JobState.QUEUED, before=None, limit=10)) == [queued]
+    assert ids(store.list_jobs(ANN, state=JobState.FAILED, before=None, limit=10)) == []
 
 
-def test_history_has_steps_in_running_order_and_artifacts(store):
+def test_a_summary_has_the_steps_in_running_order(store):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t")
     submit(store)
 
-    view = store.history(ANN, state=None, before=None, limit=10)[1]
+    summary = store.list_jobs(ANN, state=None, before=None, limit=10)[1]
 
-    assert [step.name for step in view.steps] == list(CHAIN)
-    assert view.artifacts.keys() == {"t"}
+    waiting = StepState.WAITING
+    assert summary.job == store.get(ANN, claimed.id).job
+    assert summary.steps == (
+        StepSummary("t", "resize", StepState.SUCCEEDED),
+        StepSummary("a", "png", waiting),
+        StepSummary("b", "png", waiting),
+        StepSummary("z", "zip", waiting),
+        StepSummary("other", "png", waiting),
+    )
 
 
-def test_the_backlog_counts_what_is_queued_and_running_over_all_owners(store):
+def test_a_page_of_jobs_is_grouped_in_one_pass(store, calls_in):
+    """Comparing each step with each job of the page would take 100 calls for each step."""
+    steps = {f"s{number:02}": ("source",) for number in range(50)}
+    submitted_ids = [submit(store, new_job(steps)).job_id for _ in range(100)]
+
+    page, calls = calls_in(lambda: store.list_jobs(ANN, state=None, before=None, limit=100))
+
+    assert ids(page) == submitted_ids[::-1]
+    assert {tuple(step.name for step in summary.steps) for summary in page} == {tuple(steps)}
+    assert calls < 20 * 100 * 50
+
+
+def test_the_backlog_counts_queued_and_running_jobs_of_all_owners(store):
     assert store.backlog() == {"queued": 0, "running": 0}
     finish(store, submitted(store), "a", settle=True)
     submitted(store)
@@ -165,7 +196,7 @@ def test_the_backlog_counts_what_is_queued_and_running_over_all_owners(store):
 
 
 @pytest.mark.parametrize(("table", "states"), [("job", JobState), ("step", StepState)])
-def test_every_state_can_be_stored_and_no_other(store, database, table, states):
+def test_the_database_stores_every_state_and_refuses_others(store, database, table, states):
     submit(store)
 
     for state in states:
@@ -174,7 +205,7 @@ def test_every_state_can_be_stored_and_no_other(store, database, table, states):
         database.execute(f"UPDATE {table} SET state = 'lost'")
 
 
-def test_a_deleted_job_takes_its_records_with_it_and_leaves_artifacts_to_others(store, database):
+def test_deleting_a_job_deletes_its_steps_and_keeps_its_artifacts(store, database):
     claimed = submitted(store)
     finish(store, claimed, "a", settle=True)
 
@@ -195,20 +226,34 @@ def test_a_database_that_cannot_be_reached_is_down(nowhere):
         database.ping,
         store.backlog,
         store.rescue,
-        store.forget_answers,
+        store.delete_expired_responses,
         lambda: store.claim("d0", 1),
         lambda: store.renew([(uuid.uuid4(), 1)]),
         lambda: store.get(ANN, uuid.uuid4()),
         lambda: store.replay(asked()),
         lambda: submit(store),
-        lambda: store.record(uuid.uuid4(), 1, [Began("a")]),
+        lambda: store.record(uuid.uuid4(), 1, [Started("a")]),
     ):
         with pytest.raises(DatabaseDown):
             call()
     database.close()
 
 
-def test_connections_that_were_cut_while_they_stood_idle_are_not_noticed(pool, database):
+def test_the_cause_of_an_outage_can_be_logged(nowhere, settings):
+    """A wrong password can be told from a server that is down."""
+    url = settings.database_url.get_secret_value()
+    password = urlsplit(url).password
+    refused = settings.model_copy(update={"database_url": SecretStr(url.replace(password, "wrong"))})
+
+    for unusable, expected in ((nowhere, "refused"), (refused, "password authentication failed")):
+        database = Database(unusable)
+        with pytest.raises(DatabaseDown) as down:
+            database.ping()
+        database.close()
+        assert expected in reason(down.value)
+
+
+def test_idle_connections_that_were_cut_are_replaced(pool, database):
     pool.ping()
 
     cut(database)
@@ -216,20 +261,20 @@ def test_connections_that_were_cut_while_they_stood_idle_are_not_noticed(pool, d
     pool.ping()
 
 
-def test_a_connection_that_is_cut_before_the_commit_stores_nothing_and_says_so(store, database):
-    def render(_: JobView) -> bytes:
-        cut(database)
-        return b"never sent"
+def test_a_connection_that_is_cut_before_the_commit_stores_nothing_and_raises(store, settings, database):
+    hooked = HookedDatabase(settings, lambda: cut(database))
+    new = replace(new_job(), created_at=store.now())
 
     with pytest.raises(DatabaseDown):
-        store.submit(new_job(), asked(), render)
+        JobStore(hooked, settings).submit_once(new, asked(), b"never sent")
+    hooked.close()
 
     assert count(database, "job") == count(database, "idempotency") == 0
     assert submit(store, request=asked()).replayed is False
 
 
 def cut(database: psycopg.Connection) -> None:
-    """End every connection to the database but our own."""
+    """End every connection to the database except this one."""
     database.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE pid <> pg_backend_pid() AND datname = current_database()"

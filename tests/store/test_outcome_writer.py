@@ -1,4 +1,4 @@
-"""The ledger of one attempt, on a real database: what is reported is written in order, and the end settles the job."""
+"""The outcome writer on a real database: it writes outcomes in order, and the last batch settles the attempt."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 from images import LIMITS
 from jobs import ANN, CHAIN, Clock, claim, finish, new_job, states, stored, submitted
 
-from actors.outcome_writer import Ledger
-from dag.plan import Source
+from actors.outcome_writer import OutcomeWriter
+from dag.plan import Plan, Source
 from dag.specification import build
-from pixtools.database.job_store import Claim, JobStore
+from pixtools.database.job_store import JobStore
 from pixtools.errors import CorruptImage, LeaseLost, StorageRefused
-from pixtools.jobs.outcomes import Began, Cached, Crashed, Done, Failed, Outcome
+from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started, Succeeded
+from pixtools.jobs.views import Claim
 from pixtools.redis.hints import Hints
 from pixtools.states import JobState, StepState
 
@@ -23,11 +24,11 @@ pytestmark = pytest.mark.anyio
 WAITING, SUCCEEDED, FAILED = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED
 
 SOURCE = Source("x.jpg", "ab", (64, 48))
-AGAIN = build(
+PLAN = build(
     {"t": {"op": "resize", "input": "source", "width": 3}, "a": {"op": "png", "input": "t"}}, SOURCE, 50, LIMITS
 )
 
-BEHIND = build(
+LONGER_PLAN = build(
     {
         "t": {"op": "resize", "input": "source", "width": 3},
         "u": {"op": "resize", "input": "t", "width": 2, "keep": True},
@@ -46,42 +47,42 @@ async def hints(settings) -> AsyncIterator[Hints]:
     await hints.close()
 
 
-def ledger(store: JobStore, hints: Hints, claimed: Claim) -> Ledger:
-    made = Ledger(store, hints, claimed)
-    made.plan = AGAIN
-    return made
+def new_writer(store: JobStore, hints: Hints, claimed: Claim, plan: Plan = PLAN) -> OutcomeWriter:
+    writer = OutcomeWriter(store, hints, claimed)
+    writer.plan = plan
+    return writer
 
 
-async def write(ledger: Ledger, *outcomes: Outcome) -> None:
-    """Report outcomes as the whole of an attempt."""
+async def write(writer: OutcomeWriter, *outcomes: Outcome) -> None:
+    """Report the outcomes of a whole attempt, and write them."""
     for outcome in outcomes:
-        ledger.report(outcome)
-    ledger.close()
+        writer.report(outcome)
+    writer.close()
     async with asyncio.timeout(60):
-        await ledger.write()
+        await writer.write()
 
 
 async def test_the_attempt_is_settled_when_every_step_is_reported(store, hints):
     claimed = submitted(store, new_job({"a": ("source",), "b": ("source",)}))
-    book = ledger(store, hints, claimed)
-    writing = asyncio.create_task(book.write())
+    writer = new_writer(store, hints, claimed)
+    writing = asyncio.create_task(writer.write())
     for step in ("a", "b"):
-        book.report(Began(step))
+        writer.report(Started(step))
         await asyncio.sleep(0.05)
         assert not writing.done()
-        book.report(Done(step, stored(claimed, step), 5))
+        writer.report(Succeeded(step, stored(claimed, step), 5))
 
     await asyncio.wait_for(writing, 60)
 
     assert store.get(ANN, claimed.id).job.state == JobState.SUCCEEDED
 
 
-async def test_progress_can_be_seen_before_the_end(store, hints):
+async def test_progress_is_written_before_the_end(store, hints):
     claimed = submitted(store, new_job(CHAIN))
-    book = ledger(store, hints, claimed)
-    writing = asyncio.create_task(book.write())
+    writer = new_writer(store, hints, claimed)
+    writing = asyncio.create_task(writer.write())
 
-    book.report(Began("t"))
+    writer.report(Started("t"))
     async with asyncio.timeout(60):
         while states(store, claimed.id)["t"] is WAITING:
             await asyncio.sleep(0.01)
@@ -90,94 +91,94 @@ async def test_progress_can_be_seen_before_the_end(store, hints):
     await asyncio.gather(writing, return_exceptions=True)
 
 
-async def test_steps_of_which_nothing_was_reported_wait_for_the_next_attempt(store, hints):
+async def test_steps_without_an_outcome_wait_for_the_next_attempt(store, hints):
     claimed = submitted(store, new_job(CHAIN))
 
-    await write(ledger(store, hints, claimed), Began("other"), Done("other", stored(claimed, "other"), 1))
+    await write(new_writer(store, hints, claimed), Started("other"), Succeeded("other", stored(claimed, "other"), 1))
 
     assert store.get(ANN, claimed.id).job.state == JobState.QUEUED
     assert states(store, claimed.id) == dict.fromkeys("tabz", WAITING) | {"other": SUCCEEDED}
 
 
-async def test_a_ledger_that_lost_its_lease_says_so_and_writes_nothing(store, hints, clock):
+async def test_a_writer_without_a_lease_raises_lease_lost_and_writes_nothing(store, hints, clock):
     claimed = submitted(store)
     clock.end_lease(claimed.id)
     store.rescue()
 
     with pytest.raises(LeaseLost):
-        await write(ledger(store, hints, claimed), Failed("a", CorruptImage()))
+        await write(new_writer(store, hints, claimed), Failed("a", CorruptImage()))
 
     assert states(store, claimed.id) == {"a": WAITING}
 
 
-def again(store: JobStore, clock: Clock) -> Claim:
-    """Return the second attempt of a job whose transform was done in the first, and leaves no file to its reader."""
+def second_attempt(store: JobStore, clock: Clock) -> Claim:
+    """Claim a job whose transform succeeded in the first attempt, without a file for the step that reads it."""
     first = submitted(store, new_job({"t": ("source",), "a": ("t",)}))
-    store.record(first.id, first.attempt, [Began("t"), Done("t", None, 1)])
+    store.record(first.id, first.attempt, [Started("t"), Succeeded("t", None, 1)])
     clock.end_lease(first.id)
     store.rescue()
     clock.end_backoff(first.id)
     return claim(store)
 
 
-async def test_a_transform_that_ran_again_for_its_pixels_stays_as_it_was(store, hints, clock):
-    claimed = again(store, clock)
-    outcomes = [Began("t"), Done("t", None, 9), Began("a"), Done("a", stored(claimed, "a"), 1)]
+async def test_a_transform_that_runs_again_for_its_pixels_keeps_its_state(store, hints, clock):
+    claimed = second_attempt(store, clock)
+    outcomes = [Started("t"), Succeeded("t", None, 9), Started("a"), Succeeded("a", stored(claimed, "a"), 1)]
 
-    await write(ledger(store, hints, claimed), *outcomes)
+    await write(new_writer(store, hints, claimed), *outcomes)
 
     view = store.get(ANN, claimed.id)
     assert view.job.state == JobState.SUCCEEDED
     assert (view.steps[0].run_ms, view.steps[0].attempt) == (1, 1)
 
 
-async def test_a_transform_that_fails_when_it_runs_again_fails_those_who_need_its_pixels(store, hints, clock):
-    claimed = again(store, clock)
+async def test_a_transform_that_fails_when_it_runs_again_fails_the_steps_that_need_its_pixels(store, hints, clock):
+    claimed = second_attempt(store, clock)
 
-    await write(ledger(store, hints, claimed), Began("t"), Failed("t", CorruptImage("It changed.")))
+    await write(new_writer(store, hints, claimed), Started("t"), Failed("t", CorruptImage("It changed.")))
 
     view = store.get(ANN, claimed.id)
-    assert view.job.state == JobState.FAILED  # its only result were pixels, and they are gone
+    assert view.job.state == JobState.FAILED  # the only result were pixels, and they are lost
     assert states(store, claimed.id) == {"t": SUCCEEDED, "a": FAILED}
 
 
-async def test_a_failure_that_may_pass_counts_though_the_step_had_run_before(store, hints, clock):
-    claimed = again(store, clock)
+async def test_a_retryable_failure_counts_although_the_step_succeeded_before(store, hints, clock):
+    claimed = second_attempt(store, clock)
 
-    await write(ledger(store, hints, claimed), Began("t"), Failed("t", StorageRefused()))
+    await write(new_writer(store, hints, claimed), Started("t"), Failed("t", StorageRefused()))
 
     view = store.get(ANN, claimed.id)
     assert view.job.state == JobState.QUEUED
-    assert sum(step.failures for step in view.steps) == 1  # or it would be tried without a pause and for ever
+    assert sum(step.failures for step in view.steps) == 1  # otherwise it would be tried without a pause and forever
 
 
-async def test_a_crash_counts_though_the_step_had_run_before(store, hints, clock):
-    claimed = again(store, clock)
+async def test_a_crash_counts_although_the_step_succeeded_before(store, hints, clock):
+    claimed = second_attempt(store, clock)
 
-    await write(ledger(store, hints, claimed), Began("t"), Crashed("t"))
+    await write(new_writer(store, hints, claimed), Started("t"), Crashed("t"))
 
     view = store.get(ANN, claimed.id)
     assert view.job.state == JobState.QUEUED
     assert sum(step.crashes for step in view.steps) == 1
 
 
-async def test_whoever_follows_a_job_is_told_of_its_end(store, hints, settings):
+async def test_a_hint_tells_of_the_end_of_a_job(store, hints, settings):
     claimed = submitted(store)
-    heard: list[str] = []
+    received: list[str] = []
     listener = Hints(settings)
 
     async def listen() -> None:
         async for message in listener.listen("pixtools:moved"):
-            heard.append(message)  # noqa: PERF401 (it never ends)
+            received.append(message)  # noqa: PERF401 (it never ends)
 
     listening = asyncio.create_task(listen())
     async with asyncio.timeout(60):
-        while "ready" not in heard:
+        while "ready" not in received:
             await hints.publish("pixtools:moved", "ready")
             await asyncio.sleep(0.02)
         finish(store, claimed, "a")
-        await write(ledger(store, hints, claimed))
-        while str(claimed.id) not in heard:
+        await write(new_writer(store, hints, claimed))
+        while str(claimed.id) not in received:
             await asyncio.sleep(0.02)
 
     listening.cancel()
@@ -185,29 +186,27 @@ async def test_whoever_follows_a_job_is_told_of_its_end(store, hints, settings):
     await listener.close()
 
 
-async def test_a_transform_found_in_the_cache_that_fails_as_it_runs_for_its_pixels_is_charged_to_its_readers(
-    store, hints
-):
+async def test_a_cached_transform_that_fails_when_it_runs_for_its_pixels_fails_its_readers(store, hints):
     made = submitted(store, new_job({"t": ("source",)}, keys="same"))
     finish(store, made, "t", settle=True)
     claimed = submitted(store, new_job({"t": ("source",), "a": ("t",)}, keys="same"))
     (artifact,) = claimed.reusable.values()
 
-    await write(ledger(store, hints, claimed), Cached("t", artifact.id), Began("t"), Failed("t", CorruptImage()))
+    await write(new_writer(store, hints, claimed), Cached("t", artifact.id), Started("t"), Failed("t", CorruptImage()))
 
     assert states(store, claimed.id) == {"t": StepState.CACHED, "a": FAILED}
 
 
-async def test_steps_behind_a_cached_one_whose_pixels_are_lost_for_good_come_to_an_end(store, hints, clock):
+async def test_readers_of_a_cached_step_whose_pixels_cannot_be_made_again_fail(store, hints, clock):
     made = submitted(store, new_job({"u": ("source",)}, keys="same"))
     finish(store, made, "u", settle=True)
     claimed = submitted(store, new_job({"t": ("source",), "u": ("t",), "a": ("u",)}, keys="same"))
     (artifact,) = claimed.reusable.values()
     outcomes: tuple[Outcome, ...] = (Cached("u", artifact.id),)
     for _ in range(2):
-        book = ledger(store, hints, claimed)
-        book.plan = BEHIND
-        await write(book, *outcomes, Began("t"), Failed("t", CorruptImage()))
+        await write(
+            new_writer(store, hints, claimed, LONGER_PLAN), *outcomes, Started("t"), Failed("t", CorruptImage())
+        )
         if store.get(ANN, claimed.id).job.state != JobState.QUEUED:
             break
         clock.end_backoff(claimed.id)

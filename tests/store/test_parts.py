@@ -1,27 +1,25 @@
-"""Files that come beside an image: from the request, through the stores, to their end."""
+"""Parts, the files of a request beside the source image: from the request, through the stores, to their deletion."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request, Response
 from images import animation, bomb, photo, saved
+from ingress import ingress
 from jobs import ANN, CHAIN, claim, new_job, submit, submitted
 from PIL import Image
 
 from pixtools.blob_store import SOURCES, BlobStore
-from pixtools.database.job_store import JobStore
-from pixtools.redis.hints import Hints
-from pixtools.redis.idempotency_cache import AnswerCache
+from pixtools.database.connection import Database
+from pixtools.jobs.records import PartRecord
 from pixtools.settings import Settings
-from serve import problems
-from serve.intake import Intake
+from serve.owner import PUBLIC_OWNER
 
 pytestmark = pytest.mark.anyio
 
@@ -38,8 +36,7 @@ def test_a_job_is_claimed_with_the_parts_it_was_submitted_with(store):
 
     badge, logo = claimed.view.parts
     assert (badge.name, logo.name) == ("Badge", "logo")
-    facts = {"job_id": claimed.id, "name": "logo", "blob_key": "sources/x-logo", "media_type": "image/png"}
-    assert logo.model_dump() == facts | {"width": 4, "height": 3, "frames": 1, "bytes": 7, "sha256": "ef" * 32}
+    assert logo == PartRecord("logo", "sources/x-logo", "image/png", 4, 3, 1, 7, "ef" * 32)
 
 
 def test_each_job_has_its_own_parts(store):
@@ -47,43 +44,38 @@ def test_each_job_has_its_own_parts(store):
     without, with_badge = submit(store).job_id, submit(store, new_job(CHAIN, parts=("badge",))).job_id
 
     claims = {claimed.id: [part.name for part in claimed.view.parts] for claimed in store.claim("d0", 10)}
-    history = {
-        view.job.id: [part.name for part in view.parts]
-        for view in store.history(ANN, state=None, before=None, limit=10)
-    }
 
-    assert claims == history == {with_logo: ["logo"], without: [], with_badge: ["badge"]}
+    assert claims == {with_logo: ["logo"], without: [], with_badge: ["badge"]}
     assert [part.name for part in store.get(ANN, with_badge).parts] == ["badge"]
 
 
-def test_the_answer_is_rendered_with_the_parts(store):
-    seen = []
-    store.submit(new_job(parts=("logo",)), None, lambda view: seen.extend(part.name for part in view.parts) or b"")
+def test_a_submitted_job_is_returned_with_its_parts(store):
+    view = store.submit(new_job(parts=("logo",)))
 
-    assert seen == ["logo"]
+    assert [part.name for part in view.parts] == ["logo"]
 
 
-def test_parts_expire_with_their_job_and_are_remembered_as_long_as_it_is(store, kept, clock, database):
+def test_the_files_of_parts_expire_with_their_job_and_their_records_do_not(store, retention, clock, database):
     claimed = submitted(store, new_job(parts=("logo",)))
     store.cancel(ANN, claimed.id)
-    assert kept.unreferenced(["sources/x-logo", "sources/x-other"]) == {"sources/x-other"}
+    assert retention.unreferenced(["sources/x-logo", "sources/x-other"]) == {"sources/x-other"}
     clock.end_retention(claimed.id)
 
-    assert kept.expire_jobs() == [["sources/x", "sources/x-logo"]]
+    assert retention.expire_jobs() == [["sources/x", "sources/x-logo"]]
 
-    assert kept.unreferenced(["sources/x-logo"]) == {"sources/x-logo"}
+    assert retention.unreferenced(["sources/x-logo"]) == {"sources/x-logo"}
     assert [part.name for part in store.get(ANN, claimed.id).parts] == ["logo"]
     database.execute("DELETE FROM job")
     assert database.execute("SELECT count(*) FROM part").fetchone() == (0,)
 
 
-def test_each_job_that_expires_gives_up_its_own_files(store, kept, clock):
+def test_each_job_that_expires_names_the_files_to_delete(store, retention, clock):
     for parts in (("logo",), (), ("badge", "logo")):
         claimed = submitted(store, new_job(parts=parts))
         store.cancel(ANN, claimed.id)
         clock.end_retention(claimed.id)
 
-    assert sorted(map(len, kept.expire_jobs())) == [1, 2, 3]
+    assert sorted(map(len, retention.expire_jobs())) == [1, 2, 3]
 
 
 # The request
@@ -91,7 +83,7 @@ def test_each_job_that_expires_gives_up_its_own_files(store, kept, clock):
 
 @pytest.fixture
 def bucket(own_bucket: Settings) -> Settings:
-    """Settings of a service with an empty bucket of its own, and little patience for large files."""
+    """Settings of a service with an empty bucket of its own and low limits for files."""
     return own_bucket.model_copy(update={"max_upload_bytes": 100_000, "max_part_pixels": 10_000})
 
 
@@ -100,30 +92,9 @@ def blobs(bucket: Settings) -> BlobStore:
     return BlobStore(bucket)
 
 
-@asynccontextmanager
-async def client(
-    settings: Settings, store: JobStore, blobs: BlobStore, redis: Settings,
-) -> AsyncIterator[httpx.AsyncClient]:  # fmt: skip
-    """A client of an application that accepts jobs and does nothing else."""
-    answers, hints = AnswerCache(redis), Hints(redis)
-    intake = Intake(settings, store, blobs, answers, hints)
-    app = FastAPI()
-    problems.install(app)
-
-    @app.post("/api/jobs")
-    async def accept(request: Request) -> Response:
-        accepted = await intake.accept(ANN, request)
-        return Response(accepted.body, 202, {"Idempotency-Replayed": str(accepted.replayed).lower()})
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
-        yield http
-    await hints.close()
-    await answers.close()
-
-
 @pytest.fixture
-async def http(bucket: Settings, store: JobStore, blobs: BlobStore) -> AsyncIterator[httpx.AsyncClient]:
-    async with client(bucket, store, blobs, bucket) as http:
+async def http(bucket: Settings, pool: Database, blobs: BlobStore) -> AsyncIterator[httpx.AsyncClient]:
+    async with ingress(bucket, pool, blobs) as http:
         yield http
 
 
@@ -144,17 +115,18 @@ def objects(blobs: BlobStore) -> list[str]:
     return [blob.key for page in blobs.pages(SOURCES) for blob in page]
 
 
-async def test_a_part_is_stored_before_its_job_says_what_it_was_made_of(http, store, blobs):
+async def test_a_part_is_stored_and_its_job_describes_it(http, store, blobs):
     answer = await post(http, ("logo", LOGO))
 
     assert answer.status_code == 202, answer.text
     (part,) = claim(store).view.parts
     assert blobs.get(part.blob_key) == LOGO
     assert answer.json()["parts"] == {"logo": {"media_type": "image/png", "bytes": len(LOGO), "sha256": part.sha256}}
-    assert sorted(objects(blobs)) == sorted([part.blob_key, store.get(ANN, part.job_id).job.source_key])
+    source_key = store.get(PUBLIC_OWNER, uuid.UUID(answer.json()["id"])).job.source_key
+    assert sorted(objects(blobs)) == sorted([part.blob_key, source_key])
 
 
-async def test_the_short_form_takes_parts_too(http, store):
+async def test_the_short_form_accepts_parts(http, store):
     params = json.dumps({"watermark": {"image": "logo"}})
     answer = await post(http, ("logo", LOGO), operations='["watermark", "webp"]', operation_params=params)
 
@@ -173,20 +145,22 @@ async def test_one_part_serves_many_steps(http):
 
 
 async def test_a_request_with_another_logo_is_another_request(http, store, blobs):
-    first = await post(http, ("logo", LOGO), key="k")
-    again = await post(http, ("logo", LOGO), key="k")
-    other = await post(http, ("logo", OTHER_LOGO), key="k")
+    key = uuid.uuid4().hex
+    first = await post(http, ("logo", LOGO), key=key)
+    again = await post(http, ("logo", LOGO), key=key)
+    other = await post(http, ("logo", OTHER_LOGO), key=key)
 
     assert (again.content, again.headers["Idempotency-Replayed"]) == (first.content, "true")
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
-    assert len(store.history(ANN, state=None, before=None, limit=10)) == 1
+    assert len(store.list_jobs(PUBLIC_OWNER, state=None, before=None, limit=10)) == 1
     assert len(objects(blobs)) == 2
 
 
-async def test_of_requests_at_once_with_one_key_the_files_of_one_stay(bucket, nowhere, store, blobs):
-    """Without Redis none of them knows of the others until the database tells."""
-    async with client(bucket, store, blobs, nowhere) as http:
-        answers = await asyncio.gather(*(post(http, ("logo", LOGO), key="k") for _ in range(8)))
+async def test_of_parallel_requests_with_one_key_the_files_of_one_are_kept(bucket, nowhere, pool, blobs):
+    """Without Redis the requests learn of each other only from the database, after their files are stored."""
+    key = uuid.uuid4().hex
+    async with ingress(bucket, pool, blobs, redis=nowhere) as http:
+        answers = await asyncio.gather(*(post(http, ("logo", LOGO), key=key) for _ in range(8)))
 
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.content for answer in answers}) == 1
@@ -200,11 +174,11 @@ async def test_of_requests_at_once_with_one_key_the_files_of_one_stay(bucket, no
         (b"<svg/>", 415, "unsupported_type"),
         (b"\xff\xd8\xff\xe0" + bytes(40), 422, "corrupt_image"),
         (bomb(), 422, "image_too_large"),
-        (saved(photo(101, 100), "JPEG"), 422, "image_too_large"),  # more than the 10,000 of a part
+        (saved(photo(101, 100), "JPEG"), 422, "image_too_large"),  # above the limit of 10,000 pixels for a part
         (animation(101), 422, "image_too_large"),
     ],
 )
-async def test_a_part_that_cannot_be_taken_is_named(http, database, blobs, data, status, code):
+async def test_a_part_that_is_not_acceptable_is_named(http, database, blobs, data, status, code):
     answer = await post(http, ("logo", data))
 
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
@@ -214,13 +188,13 @@ async def test_a_part_that_cannot_be_taken_is_named(http, database, blobs, data,
     assert objects(blobs) == []
 
 
-async def test_a_damaged_part_whose_header_is_sound_is_accepted_as_a_source_is(http):
+async def test_a_damaged_part_with_a_sound_header_is_accepted_as_a_source_would_be(http):
     small = saved(photo(80, 60), "JPEG")
 
     assert (await post(http, ("logo", small[: len(small) // 2]))).status_code == 202
 
 
-async def test_all_files_together_are_at_most_what_an_upload_may_be(http):
+async def test_the_limit_of_an_upload_applies_to_all_files_together(http):
     large = saved(Image.effect_noise((99, 99), 200), "BMP")
     steps = {f"w{number}": MARKED["w"] | {"image": f"logo{number}"} for number in range(5)}
     parts = [(f"logo{number}", large * 2) for number in range(5)]
@@ -231,38 +205,39 @@ async def test_all_files_together_are_at_most_what_an_upload_may_be(http):
     assert "all files together" in answer.json()["detail"]
 
 
-async def test_more_parts_than_are_accepted_are_named(http):
+async def test_parts_beyond_the_limit_are_named(http):
     answer = await post(http, *((f"logo{number}", LOGO) for number in range(7)))
 
     assert answer.status_code == 422
     assert faults(answer) == dict.fromkeys(
-        ("/logo5", "/logo6"), "7 files beside the image are more than the 5 accepted"
+        ("/logo5", "/logo6"), "is one of 7 files beside the image; at most 5 are accepted"
     )
+    assert answer.json()["detail"] == "These fields are not valid: logo5, logo6."
 
 
 @pytest.mark.parametrize(
     ("parts", "pointer", "words"),
     [
-        ([("logo", LOGO), ("logo", LOGO)], "/logo", "stands twice"),
-        ([("operations", LOGO)], "/operations", "came as a file; send it as text"),
-        ([("my logo", LOGO)], "/my logo", "is no name for a file that a step takes"),
-        ([("a/b", LOGO)], "/a~1b", "is no name"),
+        ([("logo", LOGO), ("logo", LOGO)], "/logo", "is sent twice"),
+        ([("operations", LOGO)], "/operations", "is a file; send it as text"),
+        ([("my logo", LOGO)], "/my logo", "is not a valid name for a further image"),
+        ([("a/b", LOGO)], "/a~1b", "is not a valid name"),
     ],
 )
-async def test_parts_whose_names_do_not_fit_are_named(http, parts, pointer, words):
+async def test_parts_whose_names_are_not_valid_are_named(http, parts, pointer, words):
     answer = await post(http, *parts)
 
     assert answer.status_code == 422
     assert words in faults(answer)[pointer]
 
 
-async def test_a_text_under_an_unknown_name_is_told_how_an_image_is_sent(http):
+async def test_a_text_under_an_unknown_name_is_answered_with_how_an_image_is_sent(http):
     answer = await post(http, steps=json.dumps(MARKED), logo="logo.png")
 
     assert answer.status_code == 422
-    assert "is no field of this request" in faults(answer)["/logo"]
+    assert "is not a field of this request" in faults(answer)["/logo"]
     assert "sent as a file" in faults(answer)["/logo"]
 
 
-async def test_a_step_that_names_no_part_of_the_request_points_to_its_field(http):
+async def test_the_fault_of_a_step_that_names_a_missing_part_points_to_its_field(http):
     assert faults(await post(http)).keys() == {"/steps/w/image"}

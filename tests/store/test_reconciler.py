@@ -1,4 +1,4 @@
-"""The reconciler on real stores: it deletes what is past its time, and finds what is missing."""
+"""The reconciler on real stores: it deletes expired jobs and orphaned blobs, and finds missing blobs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from jobs import ANN, claim, fail, new_job, record, states, stored, submit, subm
 
 from pixtools.blob_store import ARTIFACTS, DATABASE, SOURCES, BlobStore
 from pixtools.database.connection import Database
-from pixtools.database.job_store import Claim, JobStore
+from pixtools.database.job_store import JobStore
 from pixtools.database.reconciler import Reconciled, Reconciler
 from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import DatabaseDown, StorageDown
-from pixtools.jobs.outcomes import Began, Cached, Done
+from pixtools.jobs.outcomes import Cached, Started, Succeeded
+from pixtools.jobs.views import Claim
 from pixtools.settings import Settings
 from pixtools.states import JobState, StepState
 
@@ -25,7 +26,7 @@ NOTHING = Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=0, found
 
 @pytest.fixture
 def bucket(own_bucket: Settings) -> Settings:
-    """Settings of a service with a bucket of its own, where a file without a reference is an orphan at once."""
+    """Settings of a service with a new bucket, where a blob without a reference is an orphan at once."""
     return own_bucket.model_copy(update={"orphan_age": timedelta()})
 
 
@@ -35,8 +36,8 @@ def blobs(bucket: Settings) -> BlobStore:
 
 
 @pytest.fixture
-def run(bucket: Settings, kept: RetentionStore, blobs: BlobStore) -> Callable[[], Reconciled]:
-    return Reconciler(bucket, kept, blobs).run
+def run(bucket: Settings, retention: RetentionStore, blobs: BlobStore) -> Callable[[], Reconciled]:
+    return Reconciler(bucket, retention, blobs).run
 
 
 def accept(store: JobStore, blobs: BlobStore, keys: str = "") -> None:
@@ -46,12 +47,13 @@ def accept(store: JobStore, blobs: BlobStore, keys: str = "") -> None:
 
 
 def make(store: JobStore, blobs: BlobStore, claimed: Claim, blob: str) -> JobState:
-    """Put what the one step of a job makes in storage and record it."""
+    """Store the artifact of the one step of a job, and record it."""
     blobs.put(blob, b"artifact", "image/png")
-    return record(store, claimed, Began("a"), Done("a", stored(claimed, "a", blob), 1), settle=True)
+    return record(store, claimed, Started("a"), Succeeded("a", stored(claimed, "a", blob), 1), settle=True)
 
 
 def done(store: JobStore, blobs: BlobStore, blob: str, keys: str = "") -> Claim:
+    """Return the claim of a job of one step that succeeded, with all of its blobs in storage."""
     accept(store, blobs, keys)
     claimed = claim(store)
     make(store, blobs, claimed, blob)
@@ -62,11 +64,11 @@ def objects(blobs: BlobStore) -> list[str]:
     return [blob.key for prefix in (SOURCES, ARTIFACTS) for page in blobs.pages(prefix) for blob in page]
 
 
-def test_without_anything_there_is_nothing_to_do(run):
+def test_an_empty_service_has_nothing_to_reconcile(run):
     assert run() == NOTHING
 
 
-def test_what_is_referred_to_stays(store, blobs, run):
+def test_blobs_with_a_reference_stay(store, blobs, run):
     done(store, blobs, "artifacts/1")
 
     assert run() == NOTHING
@@ -74,11 +76,11 @@ def test_what_is_referred_to_stays(store, blobs, run):
     assert objects(blobs) == ["sources/x", "artifacts/1"]
 
 
-def test_what_nothing_refers_to_goes(store, blobs, run):
+def test_orphaned_blobs_are_deleted(store, blobs, run):
     done(store, blobs, "artifacts/5")
     for key in ("artifacts/4", "artifacts/6", "artifacts/deep/er/5", "sources/w", "sources/y"):
         blobs.put(key, b"orphan", "image/png")
-    blobs.put("elsewhere/1", b"not ours to judge", "image/png")
+    blobs.put("elsewhere/1", b"neither source nor artifact", "image/png")
 
     assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=5, lost=0, found=0)
 
@@ -87,17 +89,17 @@ def test_what_nothing_refers_to_goes(store, blobs, run):
     assert run() == NOTHING
 
 
-def test_what_is_young_may_still_be_on_its_way_into_a_record(blobs, bucket, kept):
+def test_a_new_blob_without_a_reference_stays(blobs, bucket, retention):
     for key in ("sources/x", "artifacts/1"):
         blobs.put(key, b"new", "image/png")
-    patient = Reconciler(bucket.model_copy(update={"orphan_age": timedelta(minutes=5)}), kept, blobs)
+    reconciler = Reconciler(bucket.model_copy(update={"orphan_age": timedelta(minutes=5)}), retention, blobs)
 
-    assert patient.run() == NOTHING
+    assert reconciler.run() == NOTHING
 
     assert objects(blobs) == ["sources/x", "artifacts/1"]
 
 
-def test_a_job_past_its_retention_takes_its_files_with_it(store, blobs, run, clock):
+def test_the_blobs_of_an_expired_job_are_deleted(store, blobs, run, clock):
     old, _ = done(store, blobs, "artifacts/1"), done(store, blobs, "artifacts/2")
     clock.database.execute("UPDATE job SET source_key = 'sources/old' WHERE id = %s", [old.id])
     blobs.put("sources/old", b"source", "image/jpeg")
@@ -110,8 +112,8 @@ def test_a_job_past_its_retention_takes_its_files_with_it(store, blobs, run, clo
     assert run() == NOTHING
 
 
-def test_a_source_that_jobs_share_stays_until_the_last_of_them_expires(store, blobs, run, clock):
-    """The first version of the code named a source by its content alone."""
+def test_a_shared_source_stays_until_the_last_of_its_jobs_expires(store, blobs, run, clock):
+    """In version 0001 the key of a source depended only on its content, so jobs shared it."""
     old, new = done(store, blobs, "artifacts/1"), done(store, blobs, "artifacts/2")
     clock.end_retention(old.id)
     run()
@@ -145,7 +147,7 @@ def test_an_artifact_shared_with_a_job_that_is_kept_stays(store, blobs, run, clo
     assert blobs.exists("artifacts/1")
 
 
-def test_jobs_that_expired_long_ago_are_forgotten(store, blobs, run, clock):
+def test_jobs_that_expired_long_ago_are_deleted(store, blobs, run, clock):
     done(store, blobs, "artifacts/1")
     clock.database.execute("UPDATE job SET expires_at = now() - interval '91 days'")
 
@@ -154,21 +156,21 @@ def test_jobs_that_expired_long_ago_are_forgotten(store, blobs, run, clock):
     assert objects(blobs) == []
 
 
-def test_what_a_run_let_go_of_before_it_died_is_deleted_by_the_next(store, blobs, run, clock, kept):
+def test_a_run_deletes_the_blobs_that_an_interrupted_run_released(store, blobs, run, clock, retention):
     claimed = done(store, blobs, "artifacts/1")
     clock.end_retention(claimed.id)
-    kept.expire_jobs()
-    kept.drop_artifacts()  # and nobody deleted the files
+    retention.expire_jobs()
+    retention.drop_artifacts()  # the run ended before it deleted the blobs
 
     assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=2, lost=0, found=0)
 
     assert objects(blobs) == []
 
 
-# What is missing
+# Missing blobs
 
 
-def test_an_object_that_is_gone_is_found_lost_once_and_never_reused(store, blobs, run):
+def test_an_artifact_without_its_blob_is_lost_and_not_reused(store, blobs, run):
     for blob in ("artifacts/1", "artifacts/2", "artifacts/3"):
         done(store, blobs, blob, keys=blob)
     blobs.delete(["artifacts/2", "artifacts/3"])
@@ -180,14 +182,14 @@ def test_an_object_that_is_gone_is_found_lost_once_and_never_reused(store, blobs
     assert reusable == [1, 0, 0]
 
 
-def test_a_bucket_that_was_emptied_loses_everything_that_was_in_it(store, blobs, run):
+def test_the_artifacts_of_an_emptied_bucket_are_lost(store, blobs, run):
     done(store, blobs, "artifacts/1")
     blobs.delete(["artifacts/1", "sources/x"])
 
     assert run().lost == 1
 
 
-def test_what_was_lost_is_healed_by_the_next_job_that_makes_it(store, blobs, run):
+def test_the_next_job_that_makes_a_lost_artifact_restores_it(store, blobs, run):
     first = done(store, blobs, "artifacts/1", keys="same")
     blobs.delete(["artifacts/1"])
     run()
@@ -200,7 +202,7 @@ def test_what_was_lost_is_healed_by_the_next_job_that_makes_it(store, blobs, run
     assert run() == NOTHING
 
 
-def test_what_reappears_is_found_again(store, blobs, run):
+def test_a_lost_artifact_whose_blob_exists_again_is_found(store, blobs, run):
     claimed = done(store, blobs, "artifacts/1", keys="same")
     blobs.delete(["artifacts/1"])
     run()
@@ -213,28 +215,28 @@ def test_what_reappears_is_found_again(store, blobs, run):
     assert len(submitted(store, new_job(keys="same")).reusable) == 1
 
 
-def test_what_comes_into_storage_while_it_is_listed_is_not_lost(store, blobs, kept, bucket):
+def test_an_artifact_that_is_stored_during_the_listing_is_not_lost(store, blobs, retention, bucket):
     done(store, blobs, "artifacts/1")
 
     class Late(BlobStore):
-        """Lists what was there before the last artifact came."""
+        """Lists the bucket as it was before the last artifact was stored."""
 
         def pages(self, prefix: str):
             for page in super().pages(prefix):
                 yield [blob for blob in page if blob.key != "artifacts/1"]
 
-    assert Reconciler(bucket, kept, Late(bucket)).run() == NOTHING
+    assert Reconciler(bucket, retention, Late(bucket)).run() == NOTHING
 
 
 # Outages
 
 
-def test_a_run_without_storage_says_so_and_the_next_completes_it(store, blobs, run, clock, kept, nowhere):
+def test_a_run_without_storage_raises_and_the_next_run_completes_it(store, blobs, run, clock, retention, nowhere):
     claimed = done(store, blobs, "artifacts/1")
     clock.end_retention(claimed.id)
 
     with pytest.raises(StorageDown):
-        Reconciler(nowhere, kept, BlobStore(nowhere)).run()
+        Reconciler(nowhere, retention, BlobStore(nowhere)).run()
     assert objects(blobs) == ["sources/x", "artifacts/1"]
 
     run()
@@ -242,7 +244,7 @@ def test_a_run_without_storage_says_so_and_the_next_completes_it(store, blobs, r
     assert run() == NOTHING
 
 
-def test_storage_that_goes_away_between_two_calls_loses_no_artifact(store, blobs, kept, bucket):
+def test_no_artifact_is_lost_when_storage_goes_down_between_two_calls(store, blobs, retention, bucket):
     done(store, blobs, "artifacts/1")
     done(store, blobs, "artifacts/2")
     blobs.delete(["artifacts/2"])
@@ -252,11 +254,11 @@ def test_storage_that_goes_away_between_two_calls_loses_no_artifact(store, blobs
             raise StorageDown(key)
 
     with pytest.raises(StorageDown):
-        Reconciler(bucket, kept, Failing(bucket)).run()
-    assert kept.artifacts_between("", None) == {"artifacts/1": False, "artifacts/2": False}
+        Reconciler(bucket, retention, Failing(bucket)).run()
+    assert retention.artifacts_between("", None) == {"artifacts/1": False, "artifacts/2": False}
 
 
-def test_a_run_without_a_database_says_so_and_deletes_nothing(store, blobs, bucket, nowhere):
+def test_a_run_without_a_database_raises_and_deletes_nothing(store, blobs, bucket, nowhere):
     done(store, blobs, "artifacts/1")
     database = Database(nowhere)
 
@@ -270,7 +272,7 @@ def test_a_run_without_a_database_says_so_and_deletes_nothing(store, blobs, buck
 # Size
 
 
-def test_more_objects_than_a_page_are_all_seen_in_order(store, blobs, run, database):
+def test_all_pages_of_a_large_bucket_are_compared(store, blobs, run, database):
     def key(number: int) -> str:
         return f"artifacts/{ANN}/{number:05}/{number}.png"
 
@@ -278,9 +280,9 @@ def test_more_objects_than_a_page_are_all_seen_in_order(store, blobs, run, datab
         list(threads.map(lambda number: blobs.put(key(number), b"", "image/png"), range(1_100)))
     for number in (0, 500, 999, 1_000, 1_099):
         claimed = submitted(store)
-        record(store, claimed, Began("a"), Done("a", stored(claimed, "a", key(number)), 1), settle=True)
+        record(store, claimed, Started("a"), Succeeded("a", stored(claimed, "a", key(number)), 1), settle=True)
     claimed = submitted(store)
-    record(store, claimed, Began("a"), Done("a", stored(claimed, "a", "artifacts/zoe/1.png"), 1), settle=True)
+    record(store, claimed, Started("a"), Succeeded("a", stored(claimed, "a", "artifacts/zoe/1.png"), 1), settle=True)
     assert states(store, claimed.id) == {"a": StepState.SUCCEEDED}
 
     pages = list(blobs.pages(ARTIFACTS))
@@ -297,11 +299,11 @@ def test_more_objects_than_a_page_are_all_seen_in_order(store, blobs, run, datab
     ]
 
 
-def test_in_the_bucket_of_another_database_nothing_is_deleted_or_thought_lost(store, blobs, run, caplog):
+def test_nothing_is_deleted_or_marked_in_the_bucket_of_another_database(store, blobs, run, caplog):
     blobs.put(DATABASE, str(uuid.uuid4()).encode(), "text/plain")
     blobs.put(f"{SOURCES}theirs", b"a source", "image/jpeg")
     claimed = submitted(store)
-    record(store, claimed, Began("a"), Done("a", stored(claimed, "a", f"{ARTIFACTS}nowhere"), 1), settle=True)
+    record(store, claimed, Started("a"), Succeeded("a", stored(claimed, "a", f"{ARTIFACTS}nowhere"), 1), settle=True)
 
     assert run() == NOTHING
 
@@ -309,7 +311,7 @@ def test_in_the_bucket_of_another_database_nothing_is_deleted_or_thought_lost(st
     assert "belongs to another database" in caplog.text
 
 
-def test_a_bucket_is_of_the_first_database_that_sees_it(blobs, run, kept):
+def test_a_bucket_belongs_to_the_first_database_that_uses_it(blobs, run, retention):
     run()
 
-    assert blobs.get(DATABASE).decode() == str(kept.database_id())
+    assert blobs.get(DATABASE).decode() == str(retention.database_id())

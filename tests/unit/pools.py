@@ -1,4 +1,4 @@
-"""Converters that start when the test says so, and the cluster that they are on."""
+"""Converters that start at a time that the test chooses, and the cluster on which they run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from actors.converter_pool import ConverterPool, Node
 
 
 class Converter:
-    """What the pool sees of an actor: something that is ready later, if it starts at all."""
+    """An actor as the pool sees it: it is ready after `starts` is set, or fails to start."""
 
     def __init__(self, number: int, node: Node, starts: asyncio.Event, *, fails: bool) -> None:
         self.number = number
@@ -31,7 +31,7 @@ class Converter:
 
 
 class Cluster:
-    """Where converters come from, each on the next of the nodes, and where they end."""
+    """Creates converters on its nodes in turn, and remembers those that were ended."""
 
     def __init__(self, *nodes: int) -> None:
         self.nodes = [Node(f"node {number}", bytes_) for number, bytes_ in enumerate(nodes or (1_000_000,))]
@@ -55,13 +55,13 @@ class Cluster:
 
 
 async def settle() -> None:
-    """Let everything run that can run without time passing."""
+    """Let all tasks run that can run without time passing."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def take(pool: ConverterPool, memory_bytes: int = 1, patience: float = 5) -> Converter:
-    async with asyncio.timeout(patience):
+async def take(pool: ConverterPool, memory_bytes: int = 1, timeout_s: float = 5) -> Converter:
+    async with asyncio.timeout(timeout_s):
         return await pool.acquire(memory_bytes)
 
 

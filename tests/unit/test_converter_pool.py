@@ -1,4 +1,4 @@
-"""The pool of converters, with converters that start when the test says so."""
+"""The pool of converters: when converters start and end, and which caller gets which one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pools import Cluster, acquire, settle, take, take_each
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_minimum_is_started_before_anybody_asks():
+async def test_the_minimum_is_started_before_the_first_call():
     cluster = Cluster()
     pool = cluster.pool(minimum=2, maximum=5)
     await settle()
@@ -19,7 +19,7 @@ async def test_the_minimum_is_started_before_anybody_asks():
     assert (pool.size, pool.idle) == (2, 2)
 
 
-async def test_without_a_minimum_nothing_starts_until_somebody_asks():
+async def test_without_a_minimum_no_converter_starts_before_the_first_call():
     cluster = Cluster()
     pool = cluster.pool(minimum=0, maximum=5)
     await settle()
@@ -29,7 +29,7 @@ async def test_without_a_minimum_nothing_starts_until_somebody_asks():
     assert (pool.size, pool.idle) == (1, 0)
 
 
-async def test_it_grows_with_those_who_wait_up_to_the_maximum():
+async def test_the_pool_grows_with_the_waiting_callers_up_to_the_maximum():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=3)
 
@@ -43,7 +43,7 @@ async def test_it_grows_with_those_who_wait_up_to_the_maximum():
         caller.cancel()
 
 
-async def test_no_more_are_started_than_there_are_callers_for():
+async def test_no_more_converters_are_started_than_callers_wait():
     cluster = Cluster()
     cluster.starts.clear()
     pool = cluster.pool(minimum=0, maximum=10)
@@ -57,17 +57,17 @@ async def test_no_more_are_started_than_there_are_callers_for():
     assert len(cluster.created) == 2
 
 
-async def test_a_caller_right_behind_another_gets_a_converter_of_its_own():
+async def test_a_second_caller_at_the_same_moment_gets_another_converter():
     cluster = Cluster()
     pool = cluster.pool(minimum=0, maximum=2)
 
     first = await take(pool)
-    second = await take(pool, patience=0.5)  # in the very turn of the loop that served the first
+    second = await take(pool, timeout_s=0.5)  # in the iteration of the loop that served the first
 
     assert {first, second} == set(cluster.created)
 
 
-async def test_who_waits_longest_is_served_first():
+async def test_the_caller_that_waits_longest_is_served_first():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=1)
     held = await take(pool)
@@ -95,7 +95,7 @@ async def test_the_converter_used_last_is_used_again():
     assert await take(pool) is one
 
 
-async def test_converters_that_stood_idle_for_too_long_are_let_go_down_to_the_minimum():
+async def test_converters_that_were_idle_for_too_long_are_ended_down_to_the_minimum():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=4, idle_s=0.05)
     held = await take_each(pool, 4)
@@ -113,7 +113,7 @@ async def test_converters_that_stood_idle_for_too_long_are_let_go_down_to_the_mi
     assert await take(pool) is held[3]
 
 
-async def test_a_converter_that_was_used_meanwhile_stays():
+async def test_a_converter_that_was_used_in_between_stays():
     cluster = Cluster()
     pool = cluster.pool(minimum=0, maximum=2, idle_s=0.2)
     one, two = await take_each(pool, 2)
@@ -129,7 +129,7 @@ async def test_a_converter_that_was_used_meanwhile_stays():
     assert cluster.ended == [one]
 
 
-async def test_a_busy_converter_is_never_let_go():
+async def test_a_busy_converter_is_never_ended_for_being_idle():
     cluster = Cluster()
     pool = cluster.pool(minimum=0, maximum=2, idle_s=0)
     held = await take(pool)
@@ -141,7 +141,7 @@ async def test_a_busy_converter_is_never_let_go():
     pool.release(held)
 
 
-async def test_a_discarded_converter_is_ended_and_another_takes_its_place_for_those_who_wait():
+async def test_a_discarded_converter_is_replaced_for_a_waiting_caller():
     cluster = Cluster()
     pool = cluster.pool(minimum=0, maximum=1)
     dead = await take(pool)
@@ -156,7 +156,7 @@ async def test_a_discarded_converter_is_ended_and_another_takes_its_place_for_th
     assert pool.size == 1
 
 
-async def test_a_discarded_converter_is_replaced_up_to_the_minimum_though_nobody_waits():
+async def test_a_discarded_converter_is_replaced_up_to_the_minimum_without_a_waiting_caller():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=2)
 
@@ -177,41 +177,41 @@ async def test_a_converter_that_did_not_start_is_ended_and_started_again():
     assert converter is cluster.created[1]
     assert cluster.ended == [cluster.created[0]]
     assert pool.size == 1
-    assert time.monotonic() - started > 0.5  # it pauses, so that a broken node is not hammered
+    assert time.monotonic() - started > 0.5  # it pauses, so that a broken node is not overloaded
 
 
-async def test_a_caller_that_gives_up_while_it_waits_costs_no_converter():
+async def test_a_caller_that_is_cancelled_while_it_waits_takes_no_converter():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=1)
     held = await take(pool)
-    gone, patient = acquire(pool, 2)
+    gone, waiting = acquire(pool, 2)
     await settle()
 
     gone.cancel()
     await settle()
     pool.release(held)
 
-    assert await asyncio.wait_for(patient, 5) is held
+    assert await asyncio.wait_for(waiting, 5) is held
     pool.release(held)
     assert (pool.size, pool.idle) == (1, 1)
 
 
-async def test_a_caller_that_gives_up_just_as_it_is_served_hands_its_converter_on():
+async def test_the_converter_of_a_caller_that_is_cancelled_as_it_is_served_goes_to_the_next():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=1)
     held = await take(pool)
-    gone, patient = acquire(pool, 2)
+    gone, waiting = acquire(pool, 2)
     await settle()
 
-    pool.release(held)  # `gone` has its converter now, and has not run since
+    pool.release(held)  # `gone` has its converter now, but has not run since
     gone.cancel()
 
-    assert await asyncio.wait_for(patient, 5) is held
+    assert await asyncio.wait_for(waiting, 5) is held
     with pytest.raises(asyncio.CancelledError):
         await gone
 
 
-async def test_nothing_is_started_for_a_caller_that_gave_up():
+async def test_no_converter_is_started_for_a_cancelled_caller():
     cluster = Cluster()
     cluster.starts.clear()
     pool = cluster.pool(minimum=0, maximum=2)
@@ -220,15 +220,15 @@ async def test_nothing_is_started_for_a_caller_that_gave_up():
     gone.cancel()
     await settle()
 
-    (patient,) = acquire(pool, 1)
+    (waiting,) = acquire(pool, 1)
     await settle()
     cluster.starts.set()
 
-    assert await asyncio.wait_for(patient, 5) is cluster.created[0]
+    assert await asyncio.wait_for(waiting, 5) is cluster.created[0]
     assert len(cluster.created) == 1
 
 
-async def test_a_converter_that_starts_after_its_caller_gave_up_stands_idle():
+async def test_a_converter_that_starts_after_its_caller_was_cancelled_is_idle():
     cluster = Cluster()
     cluster.starts.clear()
     pool = cluster.pool(minimum=0, maximum=1)
@@ -242,7 +242,7 @@ async def test_a_converter_that_starts_after_its_caller_gave_up_stands_idle():
     assert (pool.size, pool.idle) == (1, 1)
 
 
-async def test_many_callers_at_once_all_get_their_turn():
+async def test_many_callers_at_once_are_all_served():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=3)
     now = most = 0
@@ -268,7 +268,7 @@ async def test_many_callers_at_once_all_get_their_turn():
     ]
 
 
-async def test_a_pool_that_retires_lets_go_of_all_that_stand_idle():
+async def test_a_pool_that_retires_ends_its_idle_converters():
     cluster = Cluster()
     pool = cluster.pool(minimum=2, maximum=4)
     held = await take(pool)
@@ -281,7 +281,7 @@ async def test_a_pool_that_retires_lets_go_of_all_that_stand_idle():
     assert held not in cluster.ended
 
 
-async def test_a_retired_pool_lets_go_of_each_converter_as_it_is_released():
+async def test_a_retired_pool_ends_each_converter_when_it_is_released():
     cluster = Cluster()
     pool = cluster.pool(minimum=2, maximum=2)
     held = await take_each(pool, 2)
@@ -294,7 +294,7 @@ async def test_a_retired_pool_lets_go_of_each_converter_as_it_is_released():
     assert (pool.size, pool.idle) == (0, 0)
 
 
-async def test_a_retired_pool_still_serves_those_who_work_to_their_end():
+async def test_a_retired_pool_still_serves_its_callers():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=1)
     held = await take(pool)
@@ -306,10 +306,10 @@ async def test_a_retired_pool_still_serves_those_who_work_to_their_end():
 
     assert await asyncio.wait_for(caller, 5) is held
     pool.release(held)
-    assert await take(pool) is cluster.created[1]  # somebody still needs one: it is started for them
+    assert await take(pool) is cluster.created[1]  # started for this caller
 
 
-async def test_a_retired_pool_replaces_no_converter_that_nobody_waits_for():
+async def test_a_retired_pool_replaces_a_discarded_converter_only_for_a_waiting_caller():
     cluster = Cluster()
     pool = cluster.pool(minimum=1, maximum=2)
     held = await take(pool)
@@ -321,7 +321,7 @@ async def test_a_retired_pool_replaces_no_converter_that_nobody_waits_for():
     assert (pool.size, len(cluster.created)) == (0, 1)
 
 
-async def test_a_converter_that_starts_after_its_pool_retired_is_let_go():
+async def test_a_converter_that_starts_after_its_pool_retired_is_ended():
     cluster = Cluster()
     cluster.starts.clear()
     pool = cluster.pool(minimum=1, maximum=2)

@@ -1,4 +1,4 @@
-"""Which order begins where and when: a node's memory is never promised twice, and everybody gets a turn."""
+"""Where and when work begins: no node gets more work than its memory budget allows, and every caller is served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def end(*callers: asyncio.Task) -> None:
     await asyncio.gather(*callers, return_exceptions=True)
 
 
-async def test_orders_begin_together_as_long_as_their_memory_fits_on_the_node():
+async def test_work_runs_together_as_long_as_its_memory_fits_on_the_node():
     pool = Cluster(1000).pool(minimum=3, maximum=3)
     await take(pool, 600)
     await take(pool, 400)
@@ -27,13 +27,13 @@ async def test_orders_begin_together_as_long_as_their_memory_fits_on_the_node():
     (caller,) = acquire(pool, 1, 1)
     await settle()
 
-    assert not caller.done()  # though a converter stands idle
+    assert not caller.done()  # although one converter is idle
     assert (pool.idle, pool.taken_bytes, pool.memory_bytes) == (1, 1000, 1000)
     await end(caller)
 
 
 @pytest.mark.parametrize("how", ["release", "discard"])
-async def test_an_order_that_ends_makes_room(how):
+async def test_work_that_ends_makes_room(how):
     pool = Cluster(1000).pool(minimum=2, maximum=2)
     first = await take(pool, 600)
     (caller,) = acquire(pool, 1, 500)
@@ -46,7 +46,7 @@ async def test_an_order_that_ends_makes_room(how):
     assert pool.taken_bytes == 500
 
 
-async def test_an_order_goes_to_the_node_that_has_room():
+async def test_work_goes_to_the_node_that_has_room():
     cluster = Cluster(1000, 1000)
     pool = cluster.pool(minimum=4, maximum=4)
     await settle()
@@ -57,8 +57,8 @@ async def test_an_order_goes_to_the_node_that_has_room():
     assert pool.memory_bytes == 2000
 
 
-async def test_a_converter_is_started_for_an_order_that_finds_no_room_beside_the_idle_ones():
-    """It may come up on another node; and Ray adds one for it."""
+async def test_a_converter_is_started_for_work_that_has_no_room_on_the_nodes_of_idle_ones():
+    """It may start on another node, or Ray adds a node for it."""
     cluster = Cluster(1000, 1000)
     pool = cluster.pool(minimum=1, maximum=3)
     await take(pool, 700)
@@ -68,7 +68,7 @@ async def test_a_converter_is_started_for_an_order_that_finds_no_room_beside_the
     assert other.node == cluster.nodes[1]
 
 
-async def test_an_order_that_needs_more_than_the_node_begins_where_nothing_else_runs():
+async def test_work_that_needs_more_than_a_node_runs_on_a_node_alone():
     pool = Cluster(1000).pool(minimum=2, maximum=2)
     small = await take(pool, 10)
     (caller,) = acquire(pool, 1, 2_500)
@@ -84,7 +84,7 @@ async def test_an_order_that_needs_more_than_the_node_begins_where_nothing_else_
     await end(behind)
 
 
-async def test_no_order_counts_for_more_than_a_converter_may_take():
+async def test_no_work_counts_for_more_than_the_limit_of_a_converter():
     pool = Cluster(7_000).pool(minimum=3, maximum=3)
 
     await take_each(pool, 2, memory_bytes=9_000)
@@ -92,7 +92,7 @@ async def test_no_order_counts_for_more_than_a_converter_may_take():
     assert pool.taken_bytes == 6_000
 
 
-async def test_small_orders_pass_a_large_one_only_so_often():
+async def test_small_work_goes_ahead_of_large_work_a_limited_number_of_times():
     pool = Cluster(1000).pool(minimum=2, maximum=2)
     held = await take(pool, 500)
     (large,) = acquire(pool, 1, 900)
@@ -111,7 +111,7 @@ async def test_small_orders_pass_a_large_one_only_so_often():
     await asyncio.wait_for(small, 5)
 
 
-async def test_those_behind_a_large_order_that_gives_up_are_served_at_once():
+async def test_callers_behind_large_work_are_served_at_once_when_it_is_cancelled():
     pool = Cluster(1000).pool(minimum=2, maximum=2)
     await take(pool, 500)
     (large,) = acquire(pool, 1, 900)
@@ -127,7 +127,7 @@ async def test_those_behind_a_large_order_that_gives_up_are_served_at_once():
     await asyncio.wait_for(small, 5)
 
 
-async def test_an_order_that_is_given_up_just_as_it_is_served_takes_no_memory():
+async def test_work_that_is_cancelled_as_it_is_served_takes_no_memory():
     pool = Cluster(1000).pool(minimum=2, maximum=2)
     held = await take(pool, 900)
     (gone,) = acquire(pool, 1, 900)
@@ -139,16 +139,16 @@ async def test_an_order_that_is_given_up_just_as_it_is_served_takes_no_memory():
     assert pool.taken_bytes == 0
 
 
-# What an order needs, and how it ends.
-ORDERS = st.lists(st.tuples(st.integers(1, 4_000), st.sampled_from(["release", "discard", "cancel"])), max_size=40)
+# The memory that each piece of work needs, and how it ends.
+WORK = st.lists(st.tuples(st.integers(1, 4_000), st.sampled_from(["release", "discard", "cancel"])), max_size=40)
 
 
-@given(nodes=st.lists(st.integers(500, 3_000), min_size=1, max_size=3), maximum=st.integers(1, 5), orders=ORDERS)
-def test_no_node_is_over_its_budget_and_everybody_is_served(nodes, maximum, orders):
-    asyncio.run(work_through(Cluster(*nodes), maximum, orders))
+@given(nodes=st.lists(st.integers(500, 3_000), min_size=1, max_size=3), maximum=st.integers(1, 5), work=WORK)
+def test_no_node_is_over_its_budget_and_every_caller_is_served(nodes, maximum, work):
+    asyncio.run(run_all(Cluster(*nodes), maximum, work))
 
 
-async def work_through(cluster: Cluster, maximum: int, orders: list[tuple[int, str]]) -> None:
+async def run_all(cluster: Cluster, maximum: int, work: list[tuple[int, str]]) -> None:
     pool = cluster.pool(minimum=0, maximum=maximum)
     at_work: dict[str, Counter[int]] = {node.name: Counter() for node in cluster.nodes}
     served = 0
@@ -170,9 +170,9 @@ async def work_through(cluster: Cluster, maximum: int, orders: list[tuple[int, s
             del busy[number]
             (pool.discard if ending == "discard" else pool.release)(converter)
 
-    callers = [asyncio.create_task(run(number, *order)) for number, order in enumerate(orders)]
+    callers = [asyncio.create_task(run(number, *item)) for number, item in enumerate(work)]
     await asyncio.sleep(0)
-    for caller, (_, ending) in zip(callers, orders, strict=True):
+    for caller, (_, ending) in zip(callers, work, strict=True):
         if ending == "cancel":
             caller.cancel()
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Many pictures on one engine: each comes out as it does alone, in turn with the others."""
+"""Many pictures share one engine: the result of each is the same as alone, and all get their turn."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from denoisers import Plain
 from pixtools.denoising.batcher import Batcher
 from pixtools.denoising.restoration import Restoration, denoise
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
-SIDE = 48  # of tiles: halos of 20 leave 8 to keep within
+SIDE = 48  # of tiles: between two halos of 20 there are 8 pixels
 
 
 def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
@@ -25,7 +25,7 @@ def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
 
 
 class Gated(Plain):
-    """Runs so many calls as it was let, and raises at those whose tiles hold a pixel of a certain colour."""
+    """Each call waits until the gate lets it through, and fails if a tile has a pixel of the colour `poison`."""
 
     batch_pixels = 2 * SIDE**2
     poison = (255, 0, 255)
@@ -33,7 +33,7 @@ class Gated(Plain):
     def __init__(self) -> None:
         super().__init__()
         self.gate = threading.Semaphore(0)
-        self.calls = 0  # that were begun
+        self.calls = 0  # that have begun
 
     def open(self) -> None:
         self.gate.release(1_000_000)
@@ -46,7 +46,8 @@ class Gated(Plain):
             raise RuntimeError("the engine is out of memory")
         return super().denoise(tiles, strengths)
 
-    async def begins(self, calls: int) -> None:
+    async def has_begun(self, calls: int) -> None:
+        """Wait until so many calls have begun."""
         while self.calls < calls:
             await asyncio.sleep(0.001)
 
@@ -55,7 +56,7 @@ class Gated(Plain):
 async def engine() -> AsyncIterator[Gated]:
     engine = Gated()
     yield engine
-    engine.open()  # a thread that waits would keep the process
+    engine.open()  # a waiting thread would keep the process from ending
 
 
 @pytest.fixture
@@ -64,16 +65,16 @@ async def batcher(engine: Gated) -> Batcher:
 
 
 async def restored(batcher, restoration):
-    """Return what comes of a picture, and how it was told to go on."""
-    told = [done async for done in batcher.restore(restoration)]
-    return restoration.output, told
+    """Denoise a picture; return it, and the numbers of finished tiles that were reported."""
+    reported = [done async for done in batcher.restore(restoration)]
+    return restoration.output, reported
 
 
 def start(batcher, pixels, strength=1.0):
     return asyncio.create_task(restored(batcher, Restoration(pixels, strength, "any", SIDE)))
 
 
-async def test_many_pictures_at_once_come_out_as_each_does_alone(engine, batcher):
+async def test_many_pictures_at_once_have_the_same_results_as_each_alone(engine, batcher):
     engine.open()
     pictures = [
         (noisy(50, 64), 1.0),
@@ -86,24 +87,24 @@ async def test_many_pictures_at_once_come_out_as_each_does_alone(engine, batcher
     tasks = [start(batcher, pixels, strength) for pixels, strength in pictures]
 
     for task, (pixels, strength) in zip(tasks, pictures, strict=True):
-        found, told = await task
+        result, reported = await task
         expected, _ = denoise(Plain(), pixels, strength, "any", SIDE)
-        assert found.dtype == expected.dtype
-        # Sums in another order, as a batch has them, may round to the next number.
-        assert np.abs(found.astype(int) - expected).max() <= (1 if found.dtype == np.uint8 else 2)
-        assert told == sorted(told)
-        assert told[-1] == len(Restoration(pixels, strength, "any", SIDE))
+        assert result.dtype == expected.dtype
+        # A batch adds up in another order, so a result may round to the next number.
+        assert np.abs(result.astype(int) - expected).max() <= (1 if result.dtype == np.uint8 else 2)
+        assert reported == sorted(reported)
+        assert reported[-1] == len(Restoration(pixels, strength, "any", SIDE))
 
 
-async def test_a_picture_of_which_nothing_is_to_be_done_ends_at_once(engine, batcher):
+async def test_a_picture_with_a_strength_of_0_ends_at_once(engine, batcher):
     assert (await start(batcher, noisy(50, 64), strength=0))[1] == []
     assert engine.calls == 0
 
 
-async def test_a_small_picture_that_comes_after_a_large_one_is_done_long_before_it(engine, batcher):
+async def test_a_small_picture_that_comes_after_a_large_one_ends_long_before_it(engine, batcher):
     engine.open()
     large = start(batcher, noisy(200, 200))
-    await engine.begins(1)
+    await engine.has_begun(1)
     small = start(batcher, noisy(40, 40))
 
     await small
@@ -114,9 +115,9 @@ async def test_a_small_picture_that_comes_after_a_large_one_is_done_long_before_
     large.cancel()
 
 
-async def test_a_picture_that_comes_later_goes_ahead_of_the_second_tiles_of_others(engine, batcher):
+async def test_a_new_picture_runs_before_the_second_tiles_of_others(engine, batcher):
     large = [start(batcher, noisy(48, 200, dtype=dtype)) for dtype in (np.uint8, np.uint16)]
-    await engine.begins(1)
+    await engine.has_begun(1)
     small = start(batcher, noisy(40, 40))
     await asyncio.sleep(0.01)
     engine.open()
@@ -127,7 +128,7 @@ async def test_a_picture_that_comes_later_goes_ahead_of_the_second_tiles_of_othe
     await asyncio.gather(*large)
 
 
-async def test_small_pictures_that_come_without_end_do_not_keep_a_large_one_waiting(engine, batcher):
+async def test_an_endless_series_of_small_pictures_does_not_hold_back_a_large_one(engine, batcher):
     engine.open()
     large = start(batcher, noisy(48, 100))
     count = 0
@@ -154,9 +155,9 @@ async def test_two_large_pictures_take_turns(engine, batcher):
     assert one > 0.7 * other
 
 
-async def test_tiles_of_one_shape_go_together_as_far_as_a_batch_goes_and_others_do_not(engine, batcher):
+async def test_tiles_share_a_call_up_to_the_batch_size_if_shape_and_type_are_the_same(engine, batcher):
     block = start(batcher, noisy(41, 41))
-    await engine.begins(1)
+    await engine.has_begun(1)
     alike = [start(batcher, noisy(48, 48, seed=n)) for n in range(3)]
     others = [start(batcher, noisy(48, 32)), start(batcher, noisy(32, 48)), start(batcher, noisy(48, 48, 3, np.uint16))]
     await asyncio.sleep(0.01)
@@ -174,7 +175,7 @@ async def test_tiles_of_one_shape_go_together_as_far_as_a_batch_goes_and_others_
     ]
 
 
-async def test_a_tile_larger_than_a_batch_goes_alone(engine, batcher):
+async def test_a_tile_larger_than_a_batch_runs_alone(engine, batcher):
     engine.open()
 
     await restored(batcher, Restoration(noisy(100, 150), 1.0, "any", 100))
@@ -182,25 +183,25 @@ async def test_a_tile_larger_than_a_batch_goes_alone(engine, batcher):
     assert engine.seen == [(1, 100, 96, 3), (1, 100, 96, 3)]
 
 
-async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_go_on(engine, batcher):
+async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_continue(engine, batcher):
     unwanted, wanted = start(batcher, noisy(48, 200)), start(batcher, noisy(48, 40))
-    await engine.begins(1)
+    await engine.has_begun(1)
     unwanted.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unwanted
 
     engine.open()
-    found, _ = await wanted
+    result, _ = await wanted
 
-    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the first was at the engine already
-    assert (found != noisy(48, 40)).any()
+    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the engine had the first two already
+    assert (result != noisy(48, 40)).any()
 
 
 async def test_a_picture_whose_reader_stops_leaves_no_tile_waiting(engine, batcher):
     engine.open()
-    going = batcher.restore(Restoration(noisy(48, 200), 1.0, "any", SIDE))
-    await anext(going)
-    await going.aclose()
+    progress = batcher.restore(Restoration(noisy(48, 200), 1.0, "any", SIDE))
+    await anext(progress)
+    await progress.aclose()
     await batcher.check()
     seen = len(engine.seen)
 
@@ -209,11 +210,11 @@ async def test_a_picture_whose_reader_stops_leaves_no_tile_waiting(engine, batch
     assert len(engine.seen) == seen + 1
 
 
-async def test_an_engine_that_raises_fails_those_whose_tiles_it_had_and_goes_on(engine, batcher):
+async def test_an_engine_error_fails_only_the_pictures_of_that_call(engine, batcher):
     bad = noisy(48, 200)
     bad[0, 20, 20] = Gated.poison
     block = start(batcher, noisy(41, 41))
-    await engine.begins(1)
+    await engine.has_begun(1)
     with_it, other = start(batcher, noisy(48, 40)), start(batcher, bad)
     await asyncio.sleep(0.01)
     engine.open()
@@ -223,28 +224,28 @@ async def test_an_engine_that_raises_fails_those_whose_tiles_it_had_and_goes_on(
     await asyncio.gather(block, with_it)
     await start(batcher, noisy(48, 48))
     assert engine.seen[-1] == (1, 48, 48, 3)
-    # Of the 20 tiles of the picture that failed, no more were run than those of the call, and of the next at hand.
+    # The failed picture has 20 tiles. Only those of the failed call and of the next one were run.
     assert sum(shape[0] for shape in engine.seen if shape[1:] == (48, 48, 3)) <= 2 + 2 + 1
 
 
-async def test_an_engine_that_raises_fails_all_pictures_of_that_call(engine, batcher):
+async def test_an_engine_error_fails_every_picture_of_that_call(engine, batcher):
     bad = noisy(48, 48)
     bad[0, 0, 0] = Gated.poison
     block = start(batcher, noisy(41, 41))
-    await engine.begins(1)
+    await engine.has_begun(1)
     beside, other = start(batcher, noisy(48, 48)), start(batcher, bad)
     await asyncio.sleep(0.01)
     engine.open()
 
-    found = await asyncio.gather(block, beside, other, return_exceptions=True)
+    results = await asyncio.gather(block, beside, other, return_exceptions=True)
 
-    assert [type(each) for each in found] == [tuple, RuntimeError, RuntimeError]
+    assert [type(result) for result in results] == [tuple, RuntimeError, RuntimeError]
 
 
-async def test_a_failure_is_logged_where_it_is_handled_and_not_by_asyncio_again(engine, batcher, caplog):
+async def test_asyncio_does_not_log_an_error_that_the_picture_has_raised(engine, batcher, caplog):
     bad = noisy(48, 200)
     bad[0, 20, 20] = Gated.poison
-    failing = start(batcher, bad)  # with two tiles in that call, of which one error is raised
+    failing = start(batcher, bad)  # two of its tiles are in the failed call, and one error is raised
     engine.open()
 
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -257,7 +258,7 @@ async def test_a_failure_is_logged_where_it_is_handled_and_not_by_asyncio_again(
 
 async def test_a_check_runs_before_waiting_tiles(engine, batcher):
     pictures = [start(batcher, noisy(48, 48, seed=n)) for n in range(6)]
-    await engine.begins(1)
+    await engine.has_begun(1)
     check = asyncio.create_task(batcher.check())
     await asyncio.sleep(0.01)
     engine.open()
@@ -267,7 +268,7 @@ async def test_a_check_runs_before_waiting_tiles(engine, batcher):
     assert engine.seen == [(2, 48, 48, 3), (1, 64, 64, 3), (2, 48, 48, 3), (2, 48, 48, 3)]
 
 
-async def test_a_check_raises_what_the_engine_raises(engine, batcher):
+async def test_a_check_raises_the_error_of_the_engine(engine, batcher):
     engine.open()
     engine.poison = (0, 0, 0)
 

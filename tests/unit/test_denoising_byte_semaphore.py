@@ -1,4 +1,4 @@
-"""Places: so many bytes at a time, first come, first served, and nobody for ever outside."""
+"""Bytes are granted up to the limit and in the order of the requests, and no request waits for ever."""
 
 from __future__ import annotations
 
@@ -6,65 +6,66 @@ import asyncio
 
 import pytest
 
-from pixtools.denoising.byte_semaphore import Places
+from pixtools.denoising.byte_semaphore import ByteSemaphore
 
 pytestmark = pytest.mark.anyio
 
 
-async def visit(places: Places, bytes_: int, inside: list[int], leave: asyncio.Event) -> None:
-    async with places.of(bytes_) as place:
-        while not await place.comes_within(0.001):
+async def hold(semaphore: ByteSemaphore, bytes_: int, granted: list[int], release: asyncio.Event) -> None:
+    """Reserve bytes, note in `granted` when they are held, and hold them until `release` is set."""
+    async with semaphore.reserve(bytes_) as reservation:
+        while not await reservation.granted_within(0.001):
             pass
-        inside.append(bytes_)
-        await leave.wait()
+        granted.append(bytes_)
+        await release.wait()
 
 
-async def test_as_many_are_let_in_as_there_are_bytes_for_in_the_order_in_which_they_came():
-    places, inside, leaves = Places(100), [], [asyncio.Event() for _ in range(4)]
-    visits = [
-        asyncio.create_task(visit(places, bytes_, inside, leave))
-        for bytes_, leave in zip((60, 30, 50, 5), leaves, strict=True)
+async def test_bytes_are_granted_up_to_the_limit_in_the_order_of_the_requests():
+    semaphore, granted, releases = ByteSemaphore(100), [], [asyncio.Event() for _ in range(4)]
+    holders = [
+        asyncio.create_task(hold(semaphore, bytes_, granted, release))
+        for bytes_, release in zip((60, 30, 50, 5), releases, strict=True)
     ]
     await asyncio.sleep(0.02)
-    assert inside == [60, 30]  # the last would fit, and waits its turn
+    assert granted == [60, 30]  # the last one would fit, but the third comes first
 
-    leaves[0].set()
+    releases[0].set()
     await asyncio.sleep(0.02)
-    assert inside == [60, 30, 50, 5]
+    assert granted == [60, 30, 50, 5]
 
-    for leave in leaves:
-        leave.set()
-    await asyncio.gather(*visits)
+    for release in releases:
+        release.set()
+    await asyncio.gather(*holders)
 
 
-async def test_what_is_larger_than_all_places_goes_in_alone():
-    places, inside, leaves = Places(100), [], [asyncio.Event(), asyncio.Event()]
-    visits = [
-        asyncio.create_task(visit(places, bytes_, inside, leave))
-        for bytes_, leave in zip((10, 1000), leaves, strict=True)
+async def test_a_reservation_above_the_limit_is_granted_alone():
+    semaphore, granted, releases = ByteSemaphore(100), [], [asyncio.Event(), asyncio.Event()]
+    holders = [
+        asyncio.create_task(hold(semaphore, bytes_, granted, release))
+        for bytes_, release in zip((10, 1000), releases, strict=True)
     ]
     await asyncio.sleep(0.02)
-    assert inside == [10]
+    assert granted == [10]
 
-    leaves[0].set()
+    releases[0].set()
     await asyncio.sleep(0.02)
-    assert inside == [10, 1000]
-    leaves[1].set()
-    await asyncio.gather(*visits)
+    assert granted == [10, 1000]
+    releases[1].set()
+    await asyncio.gather(*holders)
 
 
-async def test_who_gives_up_waiting_keeps_nobody_out():
-    places, inside, leave = Places(100), [], asyncio.Event()
-    first = asyncio.create_task(visit(places, 90, inside, leave))
+async def test_a_cancelled_request_does_not_block_later_ones():
+    semaphore, granted, release = ByteSemaphore(100), [], asyncio.Event()
+    first = asyncio.create_task(hold(semaphore, 90, granted, release))
     await asyncio.sleep(0.01)
-    waiting = asyncio.create_task(visit(places, 50, inside, leave))
+    waiting = asyncio.create_task(hold(semaphore, 50, granted, release))
     await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
-    third = asyncio.create_task(visit(places, 10, inside, leave))
+    third = asyncio.create_task(hold(semaphore, 10, granted, release))
     await asyncio.sleep(0.02)
 
-    assert inside == [90, 10]
-    leave.set()
+    assert granted == [90, 10]
+    release.set()
     await asyncio.gather(first, third)

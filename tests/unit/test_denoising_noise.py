@@ -1,4 +1,4 @@
-"""How much noise a picture has, told from it alone."""
+"""The noise of a picture is estimated from the picture alone."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pixtools.denoising.noise import CLEAN, LEAST_SIDE, estimate
+from pixtools.denoising.noise import CLEAN_SIGMA, MIN_SIDE, estimate
 
 SIGMAS = [2, 3, 5, 10, 15, 25, 50]
 
 
 def scene(height=256, width=320):
-    """Return float (H, W, 3), about 60 to 200: soft colours, a grating that grows finer, and edges."""
+    """Return float (H, W, 3), about 60 to 200: soft colours, a grating that becomes finer, and edges."""
     y, x = np.mgrid[:height, :width] / 64
     soft = 130 + 30 * np.sin(x[..., None] + np.arange(3)) + 20 * np.cos(1.3 * y[..., None])
     grating = 15 * np.sin(4 * x * x)[..., None] * (y > 2.5)[..., None]
@@ -20,43 +20,45 @@ def scene(height=256, width=320):
 
 
 def noisy(levels, sigma, dtype=np.uint8):
-    top = np.iinfo(dtype).max
-    found = levels + np.random.default_rng(17).normal(0, sigma, levels.shape)
-    return (found * (top / 255)).round().clip(0, top).astype(dtype)
+    white = np.iinfo(dtype).max
+    noisy_levels = levels + np.random.default_rng(17).normal(0, sigma, levels.shape)
+    return (noisy_levels * (white / 255)).round().clip(0, white).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_noise_is_found_as_it_was_made(sigma, dtype):
+def test_the_estimate_is_the_sigma_of_the_added_noise(sigma, dtype):
     assert estimate(noisy(scene(), sigma, dtype)) == pytest.approx(sigma, rel=0.08)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_noise_of_a_grey_picture_is_found(sigma):
+def test_the_noise_of_a_grey_picture_is_estimated(sigma):
     assert estimate(noisy(scene()[..., 1], sigma)) == pytest.approx(sigma, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_clean_picture_has_next_to_none(dtype):
+def test_a_clean_picture_has_hardly_any_noise(dtype):
     assert estimate(noisy(scene(), 0, dtype)) < 0.5
 
 
-def test_fine_texture_beside_smooth_parts_is_no_noise():
+def test_fine_texture_beside_smooth_parts_does_not_count_as_noise():
     levels = scene()
     levels[128:] += np.random.default_rng(2).choice([-30, 30], levels[128:].shape[:2])[..., None]
-    assert estimate(noisy(levels, 0)) < CLEAN
+    assert estimate(noisy(levels, 0)) < CLEAN_SIGMA
     assert estimate(noisy(levels, 5)) == pytest.approx(5, rel=0.1)
 
 
 @pytest.mark.parametrize("limit", [0, 255])
 @pytest.mark.parametrize("sigma", [3, 15])
-def test_areas_that_are_cut_off_at_black_or_white_are_not_looked_at(limit, sigma):
+def test_areas_clipped_at_black_or_white_are_ignored(limit, sigma):
     levels = scene()
-    levels[:, :200] = limit + np.sign(limit - 100) * 80  # where noise shows on no pixel
+    levels[:, :200] = (
+        limit + np.sign(limit - 100) * 80
+    )  # noise is invisible there, because it is clipped in every pixel
     assert estimate(noisy(levels, sigma)) == pytest.approx(sigma, rel=0.1)
 
 
-def test_a_dark_picture_under_heavy_noise_is_far_from_clean():
+def test_a_dark_picture_with_heavy_noise_does_not_count_as_clean():
     assert 15 < estimate(noisy(np.full((128, 128, 3), 10.0), 25)) < 25
 
 
@@ -70,16 +72,16 @@ def drawing(paper, ink):
 
 
 @pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255), (230, 40), (255, 90)])
-def test_what_is_drawn_in_a_few_colours_has_no_noise(paper, ink):
+def test_a_drawing_in_a_few_colours_has_no_noise(paper, ink):
     assert estimate(drawing(paper, ink)) == 0
 
 
 @pytest.mark.parametrize("sigma", [3, 10])
-def test_a_drawing_that_was_scanned_with_noise_has_some(sigma):
+def test_the_noise_of_a_scanned_drawing_is_estimated(sigma):
     assert estimate(noisy(drawing(200, 60).astype(float), sigma)) == pytest.approx(sigma, rel=0.1)
 
 
-def test_a_narrow_frame_of_one_colour_hides_no_noise():
+def test_a_narrow_frame_of_one_colour_does_not_change_the_estimate():
     framed = noisy(scene(), 10)
     framed[:3], framed[-3:], framed[:, :3], framed[:, -3:] = (90, 80, 70), (90, 80, 70), (90, 80, 70), (90, 80, 70)
     assert estimate(framed) == pytest.approx(10, rel=0.1)
@@ -87,16 +89,16 @@ def test_a_narrow_frame_of_one_colour_hides_no_noise():
 
 @pytest.mark.parametrize("number", [0, 77, 255])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (7, 9, 3), (200, 200, 3)])
-def test_one_colour_has_no_noise_of_whatever_size_it_is(shape, number):
+def test_a_picture_of_one_colour_has_no_noise_at_any_size(shape, number):
     assert estimate(np.full(shape, number, np.uint8)) == 0
 
 
-def test_a_picture_too_small_to_tell_has_none():
-    assert estimate(noisy(np.full((LEAST_SIDE - 1, 200), 128.0), 20)) == 0
-    assert estimate(noisy(np.full((LEAST_SIDE, 200), 128.0), 20)) == pytest.approx(20, rel=0.1)
+def test_the_estimate_is_0_for_a_picture_that_is_too_small():
+    assert estimate(noisy(np.full((MIN_SIDE - 1, 200), 128.0), 20)) == 0
+    assert estimate(noisy(np.full((MIN_SIDE, 200), 128.0), 20)) == pytest.approx(20, rel=0.1)
 
 
-def test_what_is_clear_is_not_looked_at():
+def test_transparent_pixels_are_ignored():
     pixels = noisy(scene(), 5)
     pixels[:, :250] = noisy(scene()[:, :250], 60)
     alpha = np.full(pixels.shape[:2], 255, np.uint8)
@@ -105,7 +107,7 @@ def test_what_is_clear_is_not_looked_at():
     assert estimate(pixels, np.zeros_like(alpha)) == 0
 
 
-def test_a_large_picture_is_sampled_all_over():
+def test_a_large_picture_is_sampled_in_all_its_parts():
     levels = np.full((2000, 1500), 100.0)
     levels[1000:] = 160
     pixels = noisy(levels, 4)

@@ -1,4 +1,4 @@
-"""Windows cover a picture once, and the network makes of them what it makes of the whole."""
+"""Windows cover a picture once, and the network has the same result for them as for the whole picture."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixtools.denoising.dncnn import HALO
-from pixtools.denoising.tiles import STEP, windows
+from pixtools.denoising.tiles import SIDE_STEP, windows
+
+pytestmark = pytest.mark.heavy
 
 lengths = st.integers(1, 700)
 sides = st.integers(2 * HALO + 10, 300)
 
 
 @given(lengths, lengths, sides)
-def test_what_is_kept_covers_the_picture_once(width, height, side):
+def test_the_kept_parts_cover_the_picture_once(width, height, side):
     covered = np.zeros((height, width), dtype=int)
     for window in windows(width, height, side):
         covered[window.kept.slices] += 1
@@ -24,7 +26,7 @@ def test_what_is_kept_covers_the_picture_once(width, height, side):
 
 
 @given(lengths, lengths, sides, st.integers(0, HALO))
-def test_what_is_kept_is_a_halo_away_from_every_edge_that_is_not_the_pictures_own(width, height, side, halo):
+def test_a_kept_part_is_a_halo_away_from_each_edge_that_is_not_an_edge_of_the_picture(width, height, side, halo):
     for window in windows(width, height, side, halo):
         read, kept = window.read, window.kept
         assert kept.left - read.left >= halo or read.left == kept.left == 0
@@ -34,27 +36,27 @@ def test_what_is_kept_is_a_halo_away_from_every_edge_that_is_not_the_pictures_ow
 
 
 @given(lengths, lengths, sides)
-def test_windows_lie_within_the_picture_and_have_one_size_of_at_most_the_side(width, height, side):
-    found = [window.read for window in windows(width, height, side)]
-    assert all(min(box.left, box.top) >= 0 and box.right <= width and box.bottom <= height for box in found)
-    ((across, down),) = {(box.right - box.left, box.bottom - box.top) for box in found}
-    assert across <= side
-    assert down <= side
+def test_windows_are_inside_the_picture_and_have_one_size_of_at_most_the_side(width, height, side):
+    boxes = [window.read for window in windows(width, height, side)]
+    assert all(min(box.left, box.top) >= 0 and box.right <= width and box.bottom <= height for box in boxes)
+    ((box_width, box_height),) = {(box.right - box.left, box.bottom - box.top) for box in boxes}
+    assert box_width <= side
+    assert box_height <= side
 
 
 @given(lengths, sides)
-def test_windows_are_as_few_as_can_be_and_as_short_as_steps_allow(length, side):
-    found = windows(length, 1, side)
-    number, span = len(found), found[0].read.right
-    if number == 1:
+def test_windows_are_as_few_and_as_short_as_possible(length, side):
+    cut = windows(length, 1, side)
+    count, span = len(cut), cut[0].read.right
+    if count == 1:
         assert span == length <= side
         return
-    assert (number - 1) * (side - 2 * HALO) + 2 * HALO < length
-    assert span == side or span % STEP == 0
-    assert number * (span - STEP - 2 * HALO) + 2 * HALO < length
+    assert (count - 1) * (side - 2 * HALO) + 2 * HALO < length
+    assert span == side or span % SIDE_STEP == 0
+    assert count * (span - SIDE_STEP - 2 * HALO) + 2 * HALO < length
 
 
-def test_a_side_that_leaves_nothing_to_keep_is_refused():
+def test_a_side_of_two_halos_is_refused():
     with pytest.raises(ValueError, match="side of 40"):
         windows(100, 100, 2 * HALO)
 
@@ -65,24 +67,25 @@ def test_a_picture_without_pixels_is_refused():
 
 
 def tiled(plain, picture, side, halo=HALO):
+    """Denoise a picture window by window."""
     height, width = picture.shape[:2]
-    found = np.full_like(picture, np.nan)
+    result = np.full_like(picture, np.nan)
     for window in windows(width, height, side, halo):
         (tile,) = plain.denoise(picture[window.read.slices][None], np.ones(1, np.float32))
-        found[window.kept.slices] = tile[window.inner.slices]
-    return found
+        result[window.kept.slices] = tile[window.inner.slices]
+    return result
 
 
 @pytest.mark.parametrize(("width", "height", "side"), [(70, 131, 64), (131, 70, 96), (65, 41, 64), (97, 103, 57)])
-def test_a_picture_in_tiles_comes_out_as_in_one(width, height, side):
+def test_a_picture_in_windows_has_the_same_result_as_in_one_piece(width, height, side):
     plain = Plain()
     picture = np.random.default_rng(3).random((height, width, 3), dtype=np.float32)
     (whole,) = plain.denoise(picture[None], np.ones(1, np.float32))
-    assert np.abs(whole - picture).mean() > 0.01  # or it would do nothing, in tiles too
+    assert np.abs(whole - picture).mean() > 0.01  # the network changes the picture at all
     assert np.abs(tiled(plain, picture, side) - whole).max() < 1e-5
 
 
-def test_a_halo_that_is_too_narrow_shows():
+def test_a_halo_that_is_too_narrow_changes_the_result():
     plain = Plain()
     picture = np.random.default_rng(3).random((70, 90, 3), dtype=np.float32)
     (whole,) = plain.denoise(picture[None], np.ones(1, np.float32))

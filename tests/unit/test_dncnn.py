@@ -1,4 +1,4 @@
-"""The weights of the denoiser: each format is read to the same arrays, and what is not them is refused."""
+"""Weights are read from each format to the same arrays, and files without valid weights are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pixtools.errors import WeightsUnusable
 @pytest.fixture(scope="module")
 def weights() -> dict[str, np.ndarray]:
     random = np.random.default_rng(3)
-    return {name: random.normal(size=shape).astype(np.float32) for name, shape in dncnn.shapes().items()}
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in dncnn.array_shapes().items()}
 
 
 def state_dict(state: object) -> bytes:
@@ -36,7 +36,7 @@ def tensors(weights: dict[str, np.ndarray], prefix: str = "") -> dict[str, torch
 
 
 def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
-    """Write a file as MATLAB 7.3 would: layers by reference, ReLUs among them, arrays with their axes reversed."""
+    """Write a file like MATLAB 7.3: it refers to layers, ReLUs included, and reverses the axes of arrays."""
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
         layers = []
@@ -53,6 +53,7 @@ def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
 
 
 def with_header(data: bytes, changes: dict[str, object]) -> bytes:
+    """Change the header of a safetensors file."""
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]) | changes).encode()
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
@@ -68,116 +69,120 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_of_each_format_gives_the_same_arrays_in_the_order_of_the_layers(name, weights):
-    found = dncnn.load(FILES[name](weights), name)
+def test_each_format_gives_the_same_arrays_in_the_order_of_the_layers(name, weights):
+    parsed = dncnn.parse(FILES[name](weights), name)
 
-    assert found.int8 == ()
-    assert list(found.arrays) == list(dncnn.shapes())
-    for array, value in found.arrays.items():
+    assert parsed.int8 == ()
+    assert list(parsed.arrays) == list(dncnn.array_shapes())
+    for array, value in parsed.arrays.items():
         np.testing.assert_array_equal(value, weights[array], strict=True)
 
 
-def test_weights_that_were_trained_for_int8_say_so_in_their_file(weights):
-    assert dncnn.load(save(weights, {dncnn.INT8: "1 3 19"}), "a.safetensors").int8 == (1, 3, 19)
-    assert dncnn.load(save(weights, {"format": "pt"}), "a.safetensors").int8 == ()
-    assert dncnn.load(with_header(save(weights), {"__metadata__": None}), "a.safetensors").int8 == ()
+def test_a_safetensors_file_lists_the_layers_that_were_trained_for_int8(weights):
+    assert dncnn.parse(save(weights, {dncnn.INT8: "1 3 19"}), "a.safetensors").int8 == (1, 3, 19)
+    assert dncnn.parse(save(weights, {"format": "pt"}), "a.safetensors").int8 == ()
+    assert dncnn.parse(with_header(save(weights), {"__metadata__": None}), "a.safetensors").int8 == ()
 
 
-@pytest.mark.parametrize("said", ["0 1", "20", "one", "-1", "1,2", "1 1", "3 1", "\u0661", "9" * 5000])
-def test_layers_that_there_are_not_are_refused(said, weights):
-    with pytest.raises(WeightsUnusable, match=rf"a.safetensors says '{said[:100]}' of its layers in int8: give"):
-        dncnn.load(save(weights, {dncnn.INT8: said}), "a.safetensors")
+@pytest.mark.parametrize("listed", ["0 1", "20", "one", "-1", "1,2", "1 1", "3 1", "\u0661", "9" * 5000])
+def test_an_invalid_list_of_int8_layers_is_refused(listed, weights):
+    with pytest.raises(
+        WeightsUnusable, match=rf"a.safetensors lists its int8 layers as '{listed[:100]}': list numbers"
+    ):
+        dncnn.parse(save(weights, {dncnn.INT8: listed}), "a.safetensors")
 
 
-def test_the_shipped_weights_are_those_of_their_digest():
-    assert {name: value.shape for name, value in dncnn.shipped().arrays.items()} == dncnn.shapes()
+def test_the_shipped_weights_have_their_digest_and_shapes():
+    assert {name: value.shape for name, value in dncnn.load_shipped().arrays.items()} == dncnn.array_shapes()
 
 
-def test_a_digest_is_checked_whatever_its_case(weights):
+def test_a_digest_is_compared_in_any_case(weights):
     data = save(weights)
 
-    dncnn.load(data, "a.safetensors", hashlib.sha256(data).hexdigest().upper())
+    dncnn.parse(data, "a.safetensors", hashlib.sha256(data).hexdigest().upper())
     with pytest.raises(WeightsUnusable, match=r"a.safetensors has the SHA-256 .*, not 00ff as expected: fetch"):
-        dncnn.load(data, "a.safetensors", "00ff")
+        dncnn.parse(data, "a.safetensors", "00ff")
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "weights", "a.safetensors.zip"])
-def test_a_name_of_no_known_format_is_refused(name):
+def test_a_name_with_an_unknown_ending_is_refused(name):
     with pytest.raises(WeightsUnusable, match=r"its name must end in \.safetensors, \.pt, \.pth, \.mat"):
-        dncnn.load(b"", name)
+        dncnn.parse(b"", name)
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.pth", "a.mat"])
 @pytest.mark.parametrize("data", [b"", b"<html>not found</html>", bytes(1000)], ids=["empty", "page", "zeros"])
-def test_a_file_that_is_not_of_its_format_is_refused(name, data):
-    with pytest.raises(WeightsUnusable, match=rf"{name} cannot be read as the format that its name says"):
-        dncnn.load(data, name)
+def test_a_file_that_is_not_in_its_format_is_refused(name, data):
+    with pytest.raises(WeightsUnusable, match=rf"{name} cannot be read in the format that its name ends in"):
+        dncnn.parse(data, name)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_ends_early_is_refused(name, weights):
     with pytest.raises(WeightsUnusable, match=name):
-        dncnn.load(FILES[name](weights)[:-5000], name)
+        dncnn.parse(FILES[name](weights)[:-5000], name)
 
 
 class Danger:
-    """Unpickled as it asks to be, it would run a command."""
+    """An object that runs a command if it is unpickled without protection."""
 
     def __reduce__(self):
         return print, ("a command was run",)
 
 
 @pytest.mark.parametrize("state", [{"a": Danger()}, [1, 2], {"epoch": 3}], ids=["code", "list", "number"])
-def test_a_pytorch_file_of_other_things_than_tensors_is_refused_and_runs_nothing(state, capsys):
+def test_a_pytorch_file_without_tensors_is_refused_and_runs_no_code(state, capsys):
     with pytest.raises(WeightsUnusable, match=r"a\.pt"):
-        dncnn.load(state_dict(state), "a.pt")
+        dncnn.parse(state_dict(state), "a.pt")
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
-    ("changes", "fault"),
+    ("changes", "error"),
     [
         ({"model.38.bias": None}, r"model\.38\.bias is missing"),
         ({"model.1.weight": np.ones(64, np.float32)}, r"model\.1\.weight is unknown"),
         ({"model.0.bias": np.ones(64, np.float16)}, r"model\.0\.bias is float16, not float32"),
         ({"model.0.bias": np.ones(32, np.float32)}, r"model\.0\.bias has the shape \(32,\), not \(64,\)"),
         ({"model.0.bias": np.full(64, np.nan, np.float32)}, r"model\.0\.bias has numbers that are not finite"),
-        ({f"model.{n}.bias": None for n in range(0, 20, 2)}, r"model\.6\.bias is missing, and 6 more such faults"),
+        ({f"model.{n}.bias": None for n in range(0, 20, 2)}, r"model\.6\.bias is missing, and 6 more errors"),
     ],
 )
-def test_arrays_that_the_network_does_not_have_are_refused(changes, fault, weights):
+def test_arrays_that_do_not_fit_the_network_are_refused(changes, error, weights):
     changed = {name: value for name, value in (weights | changes).items() if value is not None}
 
     with pytest.raises(
-        WeightsUnusable, match=rf"^a\.safetensors does not hold .*{fault}.*: use a file of that network"
+        WeightsUnusable, match=rf"^a\.safetensors does not hold .*{error}.*: use a file of that network"
     ):
-        dncnn.load(save(changed), "a.safetensors")
+        dncnn.parse(save(changed), "a.safetensors")
 
 
 @pytest.mark.parametrize(("name", "library", "extra"), [("a.pt", "torch", "gpu"), ("a.mat", "h5py", "train")])
-def test_where_the_library_of_a_format_is_missing_the_error_names_the_extra(name, library, extra, tmp_path):
+def test_the_error_names_the_extra_if_the_library_of_a_format_is_missing(name, library, extra, tmp_path):
     (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError('No module', name={library!r})")
     code = (
-        "from pixtools.denoising.dncnn import load\n"
-        f"try:\n  load(b'', {name!r})\nexcept Exception as error: print(repr(error))"
+        "from pixtools.denoising.dncnn import parse\n"
+        f"try:\n  parse(b'', {name!r})\nexcept Exception as error: print(repr(error))"
     )
 
-    said = run(code, tmp_path)
+    output = run(code, tmp_path)
 
-    assert said.startswith("WeightsUnusable")
-    assert f"{name} cannot be read without {library}: pip install 'pixtools[{extra}]'" in said
+    assert output.startswith("WeightsUnusable")
+    assert f"{name} cannot be read without {library}: pip install 'pixtools[{extra}]'" in output
 
 
-def test_reading_what_is_shipped_needs_none_of_the_large_libraries(tmp_path):
+def test_loading_the_shipped_weights_imports_no_large_library(tmp_path):
     code = (
-        "from pixtools.denoising.dncnn import shipped\nshipped()\nprint({'torch', 'h5py', 'openvino'} & {*sys.modules})"
+        "from pixtools.denoising.dncnn import load_shipped\n"
+        "load_shipped()\n"
+        "print({'torch', 'h5py', 'openvino'} & {*sys.modules})"
     )
 
     assert run(code, tmp_path) == "set()\n"
 
 
 def run(code: str, folder: Path) -> str:
-    """Run code in a new Python that looks for modules in `folder` before it does elsewhere."""
+    """Run code in a new Python that looks for modules in `folder` first, and return its output."""
     return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"],
         check=True,

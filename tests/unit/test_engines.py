@@ -1,4 +1,4 @@
-"""What runs the network: all engines do the same, to all types of tiles, and as the plain network does."""
+"""All engines have the same results as the plain network, for all types of tiles."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from pixtools.denoising.torch_engine import TorchEngine
 from pixtools.denoising.torch_network import DnCNN
 from pixtools.errors import DeviceMissing
 
+pytestmark = pytest.mark.heavy
+
 ENGINES = {
-    "openvino-int8": lambda: OpenVINOEngine(dncnn.shipped(), threads=1, precision="int8"),
-    "openvino-bfloat16": lambda: OpenVINOEngine(dncnn.shipped(), threads=1, precision="bfloat16"),
-    "openvino-float32": lambda: OpenVINOEngine(dncnn.shipped(), threads=1, precision="float32"),
-    "torch": lambda: TorchEngine(dncnn.shipped()),
-    "torch-float32": lambda: TorchEngine(dncnn.shipped(), precision="float32"),
+    "openvino-int8": lambda: OpenVINOEngine(dncnn.load_shipped(), threads=1, precision="int8"),
+    "openvino-bfloat16": lambda: OpenVINOEngine(dncnn.load_shipped(), threads=1, precision="bfloat16"),
+    "openvino-float32": lambda: OpenVINOEngine(dncnn.load_shipped(), threads=1, precision="float32"),
+    "torch": lambda: TorchEngine(dncnn.load_shipped()),
+    "torch-float32": lambda: TorchEngine(dncnn.load_shipped(), precision="float32"),
 }
 REFERENCE = "torch-float32"
 
@@ -36,7 +38,7 @@ def engine(name: str) -> Engine:
 
 
 def clean(height: int = 60, width: int = 72) -> np.ndarray:
-    """Return a picture with a slope, an edge and a fine pattern: float32 (H, W, 3), 0.1..0.9."""
+    """Return a picture with a gradient, an edge and a fine pattern: float32 (H, W, 3), 0.1..0.9."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     planes = [x / width, (x + y > (height + width) / 2).astype(np.float32), 0.5 + 0.5 * np.sin(y / 3)]
     return np.stack(planes, axis=-1) * np.float32(0.8) + np.float32(0.1)
@@ -72,16 +74,16 @@ each_type = pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_an_engine_denoises_as_well_as_the_reference(name, sigma):
     tile = noisy(sigma)[None]
 
-    found, expected = (psnr(engine(one).denoise(tile, ones())[0]) for one in (name, REFERENCE))
+    actual, expected = (psnr(engine(one).denoise(tile, ones())[0]) for one in (name, REFERENCE))
 
-    assert found > psnr(tile[0]) + 3
-    # Such edges and patterns cost int8 most: on photos it is 0.02 dB.
-    assert abs(found - expected) < (0.15 if "int8" in name else 0.01)
+    assert actual > psnr(tile[0]) + 3
+    # These edges and patterns are the worst case for int8. On photos it loses 0.02 dB.
+    assert abs(actual - expected) < (0.15 if "int8" in name else 0.01)
 
 
 @int8_works
-def test_the_layers_that_were_trained_for_int8_run_in_int8_and_no_others():
-    weights, options = dncnn.shipped(), {"INFERENCE_PRECISION_HINT": "f32"}
+def test_only_the_layers_that_were_trained_for_int8_run_in_int8():
+    weights, options = dncnn.load_shipped(), {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(_model(weights, np.dtype(np.uint8), weights.int8), "CPU", options)
 
     run_as = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
@@ -91,14 +93,14 @@ def test_the_layers_that_were_trained_for_int8_run_in_int8_and_no_others():
     assert sum(precision in ("u8", "i8") for precision in precisions) == len(weights.int8) > 0
 
 
-def test_int8_is_what_is_taken_where_it_can_be_had_and_refused_where_it_cannot():
-    taken = OpenVINOEngine(dncnn.shipped(), threads=1).name
-    others = dncnn.Weights(dncnn.shipped().arrays)
+def test_int8_is_the_default_if_possible_and_is_refused_if_not():
+    default = OpenVINOEngine(dncnn.load_shipped(), threads=1).name
+    without_int8 = dncnn.Weights(dncnn.load_shipped().arrays)
 
-    assert ("int8" in taken) == has_vnni()
-    assert "int8" not in OpenVINOEngine(others, threads=1).name
+    assert ("int8" in default) == has_vnni()
+    assert "int8" not in OpenVINOEngine(without_int8, threads=1).name
     with pytest.raises(ValueError, match="int8 needs weights that were trained for it and a CPU with VNNI"):
-        OpenVINOEngine(others, threads=1, precision="int8")
+        OpenVINOEngine(without_int8, threads=1, precision="int8")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_int8_is_what_is_taken_where_it_can_be_had_and_refused_where_it_cannot()
         ("Features : asimddp i8mm", False),
     ],
 )
-def test_what_the_cpu_says_of_itself_decides(text, expected, tmp_path):
+def test_vnni_is_read_from_the_flags_of_the_cpu(text, expected, tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(text)
 
@@ -122,7 +124,7 @@ def test_what_the_cpu_says_of_itself_decides(text, expected, tmp_path):
 @torch.inference_mode()
 def test_the_reference_is_the_plain_network():
     network = DnCNN()
-    network.load_state_dict({name: torch.tensor(value) for name, value in dncnn.shipped().arrays.items()})
+    network.load_state_dict({name: torch.tensor(value) for name, value in dncnn.load_shipped().arrays.items()})
     tile = torch.from_numpy(noisy())[None]
 
     expected = tile - network(tile.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -135,34 +137,34 @@ def test_the_reference_is_the_plain_network():
 
 @each_type
 @each_engine
-def test_shape_and_type_stay_and_the_tiles_given_are_not_written_to(name, dtype):
+def test_an_engine_keeps_shape_and_type_and_does_not_modify_its_input(name, dtype):
     tiles = as_type(np.stack([noisy(), noisy(seed=2)])[:, :33, :47], dtype)
     before = tiles.copy()
 
     for writeable in (True, False):
         tiles.flags.writeable = writeable
-        found = engine(name).denoise(tiles, ones(2))
-        assert (found.shape, found.dtype) == (tiles.shape, tiles.dtype)
+        actual = engine(name).denoise(tiles, ones(2))
+        assert (actual.shape, actual.dtype) == (tiles.shape, tiles.dtype)
         np.testing.assert_array_equal(tiles, before)
 
 
 @each_type
 @each_engine
-def test_all_types_of_tiles_are_denoised_alike(name, dtype):
+def test_all_types_of_tiles_have_the_same_result(name, dtype):
     step = {np.uint8: 1 / 255, np.uint16: 1 / 65_535, np.float32: 0}[dtype]
     tile = as_type(noisy()[None], dtype)
 
-    found = engine(name).denoise(tile, ones()) * (np.float32(step) or 1)
+    actual = engine(name).denoise(tile, ones()) * (np.float32(step) or 1)
     expected = engine(name).denoise(tile * (np.float32(step) or np.float32(1)), ones()).clip(0, 1)
 
-    # In int8, a last bit that makes one activation round the other way makes others do so.
+    # In int8 a difference in the last bit can round one activation differently, and then further ones.
     rounding = 0.02 if "int8" in name else 1e-6
-    np.testing.assert_allclose(found.clip(0, 1), expected, rtol=0, atol=step / 2 + rounding)
+    np.testing.assert_allclose(actual.clip(0, 1), expected, rtol=0, atol=step / 2 + rounding)
 
 
 @each_type
 @each_engine
-def test_a_strength_of_0_changes_nothing_and_one_of_a_half_gives_the_mean(name, dtype):
+def test_a_strength_of_0_changes_nothing_and_one_half_gives_the_mean(name, dtype):
     tile = as_type(noisy()[None], dtype)
 
     nothing, half, full = engine(name).denoise(np.repeat(tile, 3, axis=0), np.array([0, 0.5, 1], np.float32))
@@ -171,14 +173,14 @@ def test_a_strength_of_0_changes_nothing_and_one_of_a_half_gives_the_mean(name, 
     if dtype == np.float32:
         np.testing.assert_allclose(half, (nothing + full) / 2, rtol=0, atol=1e-6)
     else:
-        # What was clipped is not the mean.
+        # Clipped values are left out: they are not the mean.
         inside = (full > 0) & (full < np.iinfo(dtype).max)
-        off = half.astype(float) - (nothing.astype(float) + full) / 2
-        assert abs(off[inside]).max() <= 1
+        difference = half.astype(float) - (nothing.astype(float) + full) / 2
+        assert abs(difference[inside]).max() <= 1
 
 
 @each_engine
-def test_tiles_of_a_batch_do_not_touch_each_other(name):
+def test_tiles_of_a_batch_do_not_influence_each_other(name):
     tiles = np.stack([noisy(), np.zeros_like(clean()), noisy(50, seed=3)])
 
     together = engine(name).denoise(tiles, np.array([1, 1, 0.7], np.float32))
@@ -191,42 +193,42 @@ def test_tiles_of_a_batch_do_not_touch_each_other(name):
 
 
 @each_engine
-def test_a_window_into_a_larger_picture_is_taken_as_the_pixels_that_it_shows(name):
+def test_a_view_into_a_larger_array_has_the_same_result_as_its_copy(name):
     picture = as_type(noisy()[None], np.uint8)
     window = picture[:, 5:40, 10:50]
 
     np.testing.assert_array_equal(engine(name).denoise(window, ones()), engine(name).denoise(window.copy(), ones()))
 
 
-def test_without_a_gpu_openvino_is_loaded_and_asking_for_the_gpu_says_what_to_do():
+def test_without_a_gpu_auto_loads_openvino_and_cuda_names_the_remedy():
     if torch.cuda.is_available():
         pytest.skip("This machine has a GPU.")
 
-    assert load_engine(dncnn.shipped(), "auto", threads=1).name.startswith("OpenVINO")
+    assert load_engine(dncnn.load_shipped(), "auto", threads=1).name.startswith("OpenVINO")
     with pytest.raises(DeviceMissing, match=r"sees no GPU: .* or set the denoiser's device to cpu"):
-        load_engine(dncnn.shipped(), "cuda", threads=1)
+        load_engine(dncnn.load_shipped(), "cuda", threads=1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @each_type
-def test_a_gpu_denoises_as_the_reference_does(dtype):
-    on_gpu = load_engine(dncnn.shipped(), "cuda")
+def test_a_gpu_has_the_same_result_as_the_reference(dtype):
+    on_gpu = load_engine(dncnn.load_shipped(), "cuda")
     tile = as_type(noisy()[None], dtype)
     white = {np.uint8: 255, np.uint16: 65_535, np.float32: 1}[dtype]
 
-    found, expected = (psnr(one.denoise(tile, ones())[0] / white) for one in (on_gpu, engine(REFERENCE)))
+    actual, expected = (psnr(one.denoise(tile, ones())[0] / white) for one in (on_gpu, engine(REFERENCE)))
 
-    assert abs(found - expected) < 0.01
+    assert abs(actual - expected) < 0.01
 
 
-def test_without_pytorch_auto_means_openvino_and_the_gpu_names_the_extra(tmp_path):
+def test_without_pytorch_auto_loads_openvino_and_cuda_names_the_extra(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module', name='torch')")
     code = """
-from pixtools.denoising.dncnn import shipped
+from pixtools.denoising.dncnn import load_shipped
 from pixtools.denoising.engine import load_engine
-print(load_engine(shipped(), "auto", 1).name)
+print(load_engine(load_shipped(), "auto", 1).name)
 try:
-    load_engine(shipped(), "cuda", 1)
+    load_engine(load_shipped(), "cuda", 1)
 except Exception as error:
     print(repr(error))
 """
@@ -238,16 +240,16 @@ except Exception as error:
     assert "pip install 'pixtools[gpu]'" in second
 
 
-def test_openvino_sends_nothing_and_writes_nothing_to_the_home_folder(tmp_path):
+def test_openvino_sends_nothing_and_does_not_write_to_the_home_folder(tmp_path):
     code = """
 def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen"):
         print(event, arguments)
 sys.addaudithook(watch)
 import numpy as np
-from pixtools.denoising.dncnn import shipped
+from pixtools.denoising.dncnn import load_shipped
 from pixtools.denoising.engine import load_engine
-load_engine(shipped(), "cpu", 1).denoise(np.zeros((1, 8, 8, 3), np.uint8), np.ones(1, np.float32))
+load_engine(load_shipped(), "cpu", 1).denoise(np.zeros((1, 8, 8, 3), np.uint8), np.ones(1, np.float32))
 """
     env = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
 
@@ -256,7 +258,7 @@ load_engine(shipped(), "cpu", 1).denoise(np.zeros((1, 8, 8, 3), np.uint8), np.on
 
 
 def run(code: str, folder: Path, env: dict[str, str] | None = None) -> str:
-    """Run code in a new Python that looks for modules in `folder` before it does elsewhere."""
+    """Run code in a new Python that looks for modules in `folder` first, and return its output."""
     return subprocess.run(
         [sys.executable, "-B", "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"],
         check=True,

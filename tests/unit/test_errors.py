@@ -1,4 +1,4 @@
-"""The error tree: every class is complete, and every error survives the way between processes."""
+"""The error tree: every class is complete, and every error can be sent between processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAULTS = (Fault("/steps/a", "is wrong"), Fault("/steps/b", "is wrong too"))
 
 @pytest.mark.parametrize("kind", tree())
 @pytest.mark.parametrize("arguments", [(), ("A detail.",), ("A detail.", FAULTS)], ids=["bare", "detail", "faults"])
-def test_an_error_survives_pickling_with_its_facts(kind, arguments):
+def test_an_error_can_be_pickled(kind, arguments):
     error = kind(*arguments)
 
     back = pickle.loads(pickle.dumps(error))
@@ -30,7 +30,7 @@ def test_an_error_survives_pickling_with_its_facts(kind, arguments):
 
 
 @pytest.mark.parametrize("kind", tree())
-def test_a_problem_says_type_title_status_code_and_detail(kind):
+def test_a_problem_has_type_title_status_code_and_detail(kind):
     problem = kind("A detail.", FAULTS).problem()
 
     assert problem == {
@@ -47,7 +47,7 @@ def test_a_problem_says_type_title_status_code_and_detail(kind):
 
 
 @pytest.mark.parametrize("kind", tree())
-def test_an_error_without_a_detail_says_its_title(kind):
+def test_the_detail_of_an_error_without_one_is_its_title(kind):
     assert kind().problem()["detail"] == kind.title() != ""
 
 
@@ -56,7 +56,7 @@ def test_codes_are_unique():
 
 
 @pytest.mark.parametrize("kind", tree())
-def test_statuses_are_errors_and_only_what_may_pass_says_when_to_come_back(kind):
+def test_every_status_is_an_error_and_only_a_retryable_error_has_a_retry_after(kind):
     assert 400 <= kind.status < 600
     assert kind.retryable == (kind.retry_after_s is not None)
 
@@ -65,7 +65,7 @@ def test_bad_input_is_never_retried():
     assert not [kind for kind in tree() if kind.status in (400, 413, 415, 422) and kind.retryable]
 
 
-def test_an_error_reads_as_its_detail_and_its_faults():
+def test_the_text_of_an_error_has_its_detail_and_its_faults():
     assert str(PixToolsError("2 mistakes", FAULTS)) == "2 mistakes; /steps/a: is wrong; /steps/b: is wrong too"
 
 

@@ -1,4 +1,4 @@
-"""Where pixels go: shapes are kept where they should be, nothing is enlarged unasked, hidden colours stay hidden."""
+"""Resizing, cropping, rotating and mirroring: sizes, positions of pixels, colours of transparent pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = st.tuples(SIDES, SIDES)
 
 
 @given(size=SIZES, box=st.tuples(SIDES, SIDES | st.none()), turned=st.booleans(), upscale=st.booleans())
-def test_a_size_inside_a_box_has_the_same_shape(size, box, turned, upscale):
+def test_a_size_inside_a_box_has_the_same_aspect_ratio(size, box, turned, upscale):
     width, height = reversed(box) if turned else box
     placed = place(size, width, height, "inside", upscale=upscale)
     fitted = placed.scaled
@@ -28,14 +28,14 @@ def test_a_size_inside_a_box_has_the_same_shape(size, box, turned, upscale):
     assert placed.canvas == fitted
     assert 1 <= fitted[0] <= (width or fitted[0])
     assert 1 <= fitted[1] <= (height or fitted[1])
-    # Of the same shape to within the rounding of a pixel, unless one is the least that a side can have.
+    # The aspect ratio is equal within the rounding of a pixel, unless a side would be shorter than one pixel.
     if 1 not in fitted:
         assert abs(fitted[0] * size[1] - fitted[1] * size[0]) <= (max(size) + min(size)) * 0.5
     assert fitted[0] == width or fitted[1] == height or (fitted == size and not upscale)
 
 
 @given(size=SIZES, box=SIZES, fit=st.sampled_from(get_args(Fit)))
-def test_nothing_is_enlarged_unasked(size, box, fit):
+def test_nothing_is_enlarged_without_upscale(size, box, fit):
     placed = place(size, *box, fit, upscale=False)
 
     assert placed.scaled[0] <= size[0]
@@ -43,15 +43,14 @@ def test_nothing_is_enlarged_unasked(size, box, fit):
 
 
 @given(size=SIZES, box=SIZES, fit=st.sampled_from(["contain", "cover", "fill"]))
-def test_a_whole_box_is_made_whatever_the_shape_if_enlarging_is_asked_for(size, box, fit):
+def test_with_upscale_the_canvas_is_the_whole_box(size, box, fit):
     placed = place(size, *box, fit, upscale=True)
 
     assert placed.canvas == box
-    wide, high = (placed.scaled[0] >= box[0], placed.scaled[1] >= box[1])
     match fit:
         case "cover":
-            assert wide
-            assert high
+            assert placed.scaled[0] >= box[0]
+            assert placed.scaled[1] >= box[1]
         case "contain":
             assert placed.scaled[0] == box[0] or placed.scaled[1] == box[1]
             assert placed.scaled[0] <= box[0]
@@ -81,7 +80,7 @@ def test_a_whole_box_is_made_whatever_the_shape_if_enlarging_is_asked_for(size, 
         ((200, 100), 400, 50, "fill", True, (400, 50), (400, 50)),
     ],
 )
-def test_where_a_picture_goes(size, width, height, fit, upscale, scaled, canvas):
+def test_placements_of_typical_pictures(size, width, height, fit, upscale, scaled, canvas):
     placed = place(size, width, height, fit, upscale=upscale)
 
     assert (placed.scaled, placed.canvas) == (scaled, canvas)
@@ -95,7 +94,7 @@ def resized(picture: Picture, width: int, height: int, fit: str = "inside", back
     return put(picture, place(picture.size, width, height, fit, upscale=True), background)
 
 
-def test_a_resized_photo_is_the_same_scene():
+def test_a_resized_photo_shows_the_same_scene():
     small = resized(still(), 96, 64)
 
     assert small.icc == b"icc"
@@ -108,20 +107,20 @@ def test_a_picture_of_the_right_size_is_not_resampled():
     assert resized(picture, 384, 256) is picture
 
 
-def test_cover_shows_the_middle():
+def test_cover_keeps_the_middle():
     covered = resized(still(), 128, 256, "cover")
 
     assert np.array_equal(covered.image, photo(384, 256)[:, 128:256])
 
 
-def test_cover_is_what_resampling_the_whole_and_cutting_gives():
+def test_cover_gives_the_same_as_resampling_the_whole_picture_and_cutting():
     covered = resized(still(), 96, 128, "cover")
     whole = resized(still(), 192, 128, "fill")
 
     assert distance(covered.image, np.asarray(whole.image)[:, 48:144]) < 0.5
 
 
-def test_contain_adds_transparent_margins():
+def test_contain_adds_transparent_padding():
     pixels = np.asarray(resized(still(96, 64), 96, 96, "contain").image)
 
     assert pixels.shape == (96, 96, 4)
@@ -130,7 +129,7 @@ def test_contain_adds_transparent_margins():
     assert pixels[:16].max() == pixels[80:].max() == 0
 
 
-def test_contain_adds_margins_of_a_colour():
+def test_contain_adds_padding_of_a_colour():
     pixels = np.asarray(resized(still(96, 64), 96, 96, "contain", "#ff8000").image)
 
     assert pixels.shape == (96, 96, 3)
@@ -138,26 +137,26 @@ def test_contain_adds_margins_of_a_colour():
 
 
 @pytest.mark.parametrize(("color", "mode"), [("#ff0000", "RGB"), ("#808080", "L")])
-def test_a_grey_picture_gets_colours_only_for_a_coloured_margin(color, mode):
+def test_a_grey_picture_becomes_rgb_only_for_padding_with_a_colour(color, mode):
     grey = Picture.still(Image.new("L", (8, 4), 7))
 
     assert resized(grey, 8, 8, "contain", color).mode == mode
 
 
-def test_hidden_colours_do_not_bleed_into_what_is_seen():
+def test_the_colours_of_transparent_pixels_do_not_leak_into_visible_ones():
     pixels = np.zeros((8, 8, 4), np.uint8)
-    pixels[:, :4] = (255, 0, 0, 0)  # an unseen red
+    pixels[:, :4] = (255, 0, 0, 0)  # a transparent red
     pixels[:, 4:] = (0, 0, 255, 255)
     picture = Picture.still(Image.fromarray(pixels))
 
-    for made in (resized(picture, 3, 3), blur(picture, 2), sharpen(picture, 2, 2, 0), rotate(picture, 30, None)):
-        changed = np.asarray(made.image).astype(int)
-        seen = changed[changed[:, :, 3] > 8]
-        assert len(seen)
-        assert seen[:, 0].max() <= 16, made
+    for result in (resized(picture, 3, 3), blur(picture, 2), sharpen(picture, 2, 2, 0), rotate(picture, 30, None)):
+        changed = np.asarray(result.image).astype(int)
+        visible = changed[changed[:, :, 3] > 8]
+        assert len(visible)
+        assert visible[:, 0].max() <= 16, result
 
 
-def test_each_frame_of_an_animation_is_changed():
+def test_every_frame_of_an_animation_is_resized():
     frames = tuple(Image.fromarray(photo()).point(lambda value, by=by: value // by) for by in (1, 2))
     picture = Picture(frames, None, durations=(100, 200), loops=3)
 
@@ -168,12 +167,12 @@ def test_each_frame_of_an_animation_is_changed():
     assert distance(small.frames[0], photo(48, 32)) < 6
 
 
-def test_a_part_is_cut_out():
+def test_crop_cuts_out_an_area():
     assert np.array_equal(crop(still(), 10, 20, (30, 40)).image, photo(384, 256)[20:60, 10:40])
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(0, 0), (90, -1), (180, 2), (270, 1), (-90, 1), (360, 0), (-270, -1)])
-def test_right_angles_turn_clockwise_without_changing_a_pixel(degrees, turns):
+def test_right_angles_rotate_clockwise_without_changing_a_pixel(degrees, turns):
     turned = rotate(still(), degrees, None)
 
     assert np.array_equal(turned.image, np.rot90(photo(384, 256), turns))
@@ -181,7 +180,7 @@ def test_right_angles_turn_clockwise_without_changing_a_pixel(degrees, turns):
 
 
 @pytest.mark.parametrize("degrees", [1, 30, 45, 89.5, 120, -33, 200.25])
-def test_between_right_angles_the_whole_picture_is_there_and_corners_are_transparent(degrees):
+def test_other_angles_keep_the_whole_picture_and_make_corners_transparent(degrees):
     turned = rotate(still(96, 64), degrees, None)
 
     assert turned.mode == "RGBA"
@@ -190,19 +189,19 @@ def test_between_right_angles_the_whole_picture_is_there_and_corners_are_transpa
     assert alpha[0, 0] == alpha[-1, -1] == 0 or abs(degrees) < 2
     assert abs(int((alpha / 255).sum()) - 96 * 64) < 96 * 64 * 0.03
     back = rotate(turned, -degrees, None).image
-    middle = [back.width // 2 - 20, back.height // 2 - 12]
-    again = np.asarray(back)[middle[1] : middle[1] + 24, middle[0] : middle[0] + 40, :3]
-    assert distance(again, photo(96, 64)[20:44, 28:68]) < 8
+    left, top = back.width // 2 - 20, back.height // 2 - 12
+    middle = np.asarray(back)[top : top + 24, left : left + 40, :3]
+    assert distance(middle, photo(96, 64)[20:44, 28:68]) < 8
 
 
-def test_corners_get_the_colour_asked_for():
+def test_corners_get_the_requested_colour():
     pixels = np.asarray(rotate(still(96, 64), 45, "#00ff00").image)
 
     assert pixels.shape[2] == 3
     assert tuple(pixels[0, 0]) == tuple(pixels[-1, -1]) == (0, 255, 0)
 
 
-def test_a_picture_is_mirrored():
+def test_flip_mirrors_horizontally_or_vertically():
     assert np.array_equal(flip(still(), vertical=False).image, photo(384, 256)[:, ::-1])
     assert np.array_equal(flip(still(), vertical=True).image, photo(384, 256)[::-1])
 
@@ -211,11 +210,12 @@ def test_a_picture_is_mirrored():
 def test_filters_keep_mode_and_size(mode):
     picture = Picture.still(Image.fromarray(photo()).convert(mode))
 
-    for made in (blur(picture, 2), sharpen(picture, 1, 1, 0)):
-        assert (made.mode, made.size) == (mode, picture.size)
+    for result in (blur(picture, 2), sharpen(picture, 1, 1, 0)):
+        assert (result.mode, result.size) == (mode, picture.size)
 
 
 def contrast(picture: Picture) -> float:
+    """Return the mean difference of horizontal neighbours."""
     grey = np.asarray(picture.image.convert("L"), dtype=float)
     return float(np.abs(np.diff(grey, axis=1)).mean())
 

@@ -1,6 +1,7 @@
-"""Colours: what a file says of them is heeded, kept or converted, and nothing goes dull.
+"""Colours of a file are read from its profile or its other declarations, and are kept or converted correctly.
 
-What is expected is computed here, from the definitions of the colour spaces; neither lcms nor our code takes part.
+The expected colours are computed by `color_math` from the definitions of the colour spaces, without lcms and without
+the code under test.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from animations import Part, apng
+from animations import Frame, apng
 from color_math import (
     ADOBE_RGB,
     DISPLAY_P3,
     SRGB,
     Space,
     cmyk_profile,
+    converted,
     grey_profile,
-    moved,
     printed,
     rgb_profile,
 )
@@ -34,13 +35,13 @@ from PIL import Image, ImageCms
 from pixtools.imaging.color import flatten, to_grey, to_srgb
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.geometry import pad, rotate
-from pixtools.imaging.icc_filter import MOST_BYTES, essential
+from pixtools.imaging.icc_filter import MOST_BYTES, filter_profile
 from pixtools.imaging.picture import Picture
 from pixtools.operations import get
 from pixtools.operations.base.kinds import Encoder
 
 SPACES = {"Display P3": DISPLAY_P3, "Adobe RGB": ADOBE_RGB}
-LINEAR = Space(SRGB.lights, (1.0,))
+LINEAR = Space(SRGB.primaries, (1.0,))
 BEST = {
     "jpg": {"quality": 95},
     "png": {},
@@ -50,7 +51,7 @@ BEST = {
 
 
 def colours(mode: str = "RGB") -> np.ndarray:
-    """Return (64, 64, C): sixteen colours that sRGB has, whatever their primaries here."""
+    """Return (64, 64, C): sixteen colours that lie inside sRGB in every colour space of these tests."""
     rng = np.random.default_rng(3)
     tiles = rng.integers(70, 190, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     if mode == "RGB":
@@ -59,7 +60,8 @@ def colours(mode: str = "RGB") -> np.ndarray:
 
 
 def as_srgb(pixels: Any, space: Space) -> NDArray[np.float64]:
-    return 255 * moved(np.asarray(pixels) / 255, space, SRGB)
+    """Convert pixels, 0 to 255, from a colour space to sRGB."""
+    return 255 * converted(np.asarray(pixels) / 255, space, SRGB)
 
 
 def encoded(name: str, picture: Picture, **params: object) -> Image.Image:
@@ -70,7 +72,7 @@ def encoded(name: str, picture: Picture, **params: object) -> Image.Image:
 
 @pytest.mark.parametrize("name", BEST)
 @pytest.mark.parametrize("space", SPACES)
-def test_wide_colours_are_kept_with_their_profile(space, name):
+def test_wide_gamut_colours_are_kept_with_their_profile(space, name):
     icc = rgb_profile(SPACES[space])
     picture = decode(saved(colours(), "PNG", icc_profile=icc))
 
@@ -82,7 +84,7 @@ def test_wide_colours_are_kept_with_their_profile(space, name):
 
 @pytest.mark.parametrize("name", BEST)
 @pytest.mark.parametrize("space", SPACES)
-def test_wide_colours_are_converted_to_srgb(space, name):
+def test_wide_gamut_colours_are_converted_to_srgb(space, name):
     picture = decode(saved(colours(), "PNG", icc_profile=rgb_profile(SPACES[space])))
     expected = as_srgb(colours(), SPACES[space])
 
@@ -94,14 +96,14 @@ def test_wide_colours_are_converted_to_srgb(space, name):
 
 
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"])
-def test_every_kind_of_source_brings_its_profile(source):
+def test_the_profile_is_read_from_every_format(source):
     best = {"WEBP": {"lossless": True}, "HEIF": {"quality": 95, "chroma": 444}, "AVIF": {"subsampling": "4:4:4"}}
     data = saved(colours(), source, icc_profile=wide_gamut_profile(), **best.get(source, {}))
 
     assert distance(to_srgb(decode(data)).image, as_srgb(colours(), DISPLAY_P3)) < 4
 
 
-def test_transparency_takes_no_part_in_a_conversion():
+def test_a_conversion_leaves_alpha_unchanged():
     original = colours("RGBA")
 
     picture = to_srgb(Picture.still(Image.fromarray(original), wide_gamut_profile()))
@@ -112,7 +114,7 @@ def test_transparency_takes_no_part_in_a_conversion():
     assert distance(pixels[..., :3], as_srgb(original[..., :3], DISPLAY_P3)) < 0.7
 
 
-def test_what_srgb_has_not_is_cut_off_and_what_it_has_stays():
+def test_colours_outside_srgb_are_clipped_and_neutral_ones_are_kept():
     pixels = np.array([[[0, 255, 0], [255, 255, 255], [0, 0, 0], [128, 128, 128]]], np.uint8)
 
     found = np.asarray(to_srgb(Picture.still(Image.fromarray(pixels), wide_gamut_profile())).image)
@@ -120,7 +122,7 @@ def test_what_srgb_has_not_is_cut_off_and_what_it_has_stays():
     assert np.abs(found.astype(int) - [[[0, 255, 0], [255, 255, 255], [0, 0, 0], [128, 128, 128]]]).max() <= 1
 
 
-def test_each_frame_is_converted():
+def test_every_frame_is_converted():
     frames = tuple(Image.fromarray(colours()[:, ::turn]) for turn in (1, -1))
 
     picture = to_srgb(Picture(frames, wide_gamut_profile(), durations=(50, 50)))
@@ -130,10 +132,10 @@ def test_each_frame_is_converted():
 
 
 def test_an_animation_keeps_its_profile():
-    parts = [Part(colours()), Part(colours()[::-1])]
+    layers = [Frame(colours()), Frame(colours()[::-1])]
     chunk = (b"iCCP", b"x\0\0" + zlib.compress(wide_gamut_profile()))
 
-    picture = decode(apng(parts, colour=2, shared=(chunk,)))
+    picture = decode(apng(layers, colour=2, shared=(chunk,)))
 
     assert picture.icc == wide_gamut_profile()
     assert len(picture.frames) == 2
@@ -146,12 +148,12 @@ ORANGE = "#c08040"
 @pytest.mark.parametrize(
     "changed",
     [
-        pytest.param(lambda picture: pad(picture, (200, 200), ORANGE), id="margins"),
+        pytest.param(lambda picture: pad(picture, (200, 200), ORANGE), id="padding"),
         pytest.param(lambda picture: rotate(picture, 30, ORANGE), id="corners"),
         pytest.param(lambda picture: flatten(rotate(picture, 30, None), ORANGE), id="transparency"),
     ],
 )
-def test_a_background_is_the_colour_that_was_named_whatever_the_profile(space, changed):
+def test_a_background_has_the_requested_colour_whatever_the_profile(space, changed):
     picture = changed(Picture.still(Image.fromarray(colours()), rgb_profile(SPACES[space])))
 
     corner = as_srgb(np.asarray(picture.image)[0, 0], SPACES[space])
@@ -164,7 +166,7 @@ def test_a_background_is_the_colour_that_was_named_whatever_the_profile(space, c
 
 
 @pytest.mark.parametrize("mode", ["L", "LA"])
-def test_the_profile_of_grey_is_kept_or_converted(mode):
+def test_a_grey_profile_is_kept_or_converted(mode):
     original = Image.fromarray(photo()).convert(mode)
     data = saved(original, "PNG", icc_profile=grey_profile(1.0))
 
@@ -185,7 +187,7 @@ def test_the_profile_of_16_bit_grey_is_kept():
 
 
 @pytest.mark.parametrize("mode", ["L", "LA"])
-def test_grey_with_a_profile_of_rgb_is_read_by_it_and_stays_grey(mode):
+def test_grey_with_an_rgb_profile_is_converted_and_stays_grey(mode):
     original = Image.fromarray(photo()).convert(mode)
 
     picture = decode(saved(original, "PNG", icc_profile=rgb_profile(LINEAR)))
@@ -197,35 +199,26 @@ def test_grey_with_a_profile_of_rgb_is_read_by_it_and_stays_grey(mode):
 
 @pytest.mark.parametrize("mode", ["L", "LA"])
 @pytest.mark.parametrize("name", BEST)
-def test_the_profile_of_grey_is_written_where_the_format_stores_grey_alone(name, mode):
-    """Browsers read RGB by a profile of grey as if there were none."""
-    original = Image.fromarray(photo()).convert(mode)  # which is opaque
+def test_a_grey_profile_is_written_only_if_the_format_stores_grey(name, mode):
+    """Browsers ignore a grey profile of RGB pixels."""
+    original = Image.fromarray(photo()).convert(mode)  # with LA, its alpha is opaque
     picture = decode(saved(original, "PNG", icc_profile=grey_profile(1.0)))
 
     image = encoded(name, picture)
 
-    keeps = name == "png" or (name, mode) == ("avif", "L") or name == "jpg"
-    assert image.info.get("icc_profile") == (grey_profile(1.0) if keeps else None)
-    shown = np.asarray(original.getchannel(0)) if keeps else np.asarray(to_srgb(picture).image.getchannel(0))
+    is_kept = name == "png" or (name, mode) == ("avif", "L") or name == "jpg"
+    assert image.info.get("icc_profile") == (grey_profile(1.0) if is_kept else None)
+    shown = np.asarray(original.getchannel(0)) if is_kept else np.asarray(to_srgb(picture).image.getchannel(0))
     assert distance(image.convert("RGB").getchannel(0), shown) < (0.1 if name in ("png", "webp") else 4)
 
 
-def test_svt_writes_grey_as_rgb_and_without_its_profile():
-    picture = decode(saved(Image.fromarray(photo()).convert("L"), "PNG", icc_profile=grey_profile(1.0)))
-
-    image = encoded("avif", picture, encoder="svt")
-
-    assert "icc_profile" not in image.info
-    assert distance(image.convert("L"), to_srgb(picture).image) < 4
-
-
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
-@pytest.mark.parametrize("colourful", [0, 1, 2])
-def test_frames_with_a_profile_of_grey_are_colours_as_soon_as_one_is(kind, colourful):
+@pytest.mark.parametrize("with_colours", [0, 1, 2])
+def test_a_grey_profile_is_dropped_if_one_frame_has_colours(kind, with_colours):
     frames = [Image.new("RGB", (16, 16), (90, 90, 90)) for _ in range(3)]
     for at, frame in enumerate(frames):
         frame.paste((40 * at,) * 3, (0, 0, 8, 8))
-    frames[colourful].paste((200, 0, 0), (8, 8, 16, 16))
+    frames[with_colours].paste((200, 0, 0), (8, 8, 16, 16))
     fine = {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": "4:4:4"}
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:], icc_profile=grey_profile(1.0), **fine)
 
@@ -238,17 +231,17 @@ def test_frames_with_a_profile_of_grey_are_colours_as_soon_as_one_is(kind, colou
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_layers_with_a_profile_of_grey_are_colours_as_soon_as_one_is(order):
+def test_a_grey_profile_is_dropped_if_one_layer_has_colours(order):
     grey, red = np.full((8, 8, 3), 90, np.uint8), np.full((8, 8, 3), (200, 0, 0), np.uint8)
     chunk = (b"iCCP", b"x\0\0" + zlib.compress(grey_profile(1.0)))
 
-    picture = decode(apng([Part(grey), Part(red)][::order], colour=2, shared=(chunk,)))
+    picture = decode(apng([Frame(grey), Frame(red)][::order], colour=2, shared=(chunk,)))
 
     assert picture.icc is None
     assert [np.asarray(frame)[0, 0].tolist() for frame in picture.frames] == [[90] * 3, [200, 0, 0]][::order]
 
 
-def test_grey_is_made_of_what_the_profile_says():
+def test_to_grey_applies_the_profile_first():
     picture = to_grey(Picture.still(Image.fromarray(colours()), wide_gamut_profile()))
 
     expected = as_srgb(colours(), DISPLAY_P3) @ (0.299, 0.587, 0.114)
@@ -256,7 +249,7 @@ def test_grey_is_made_of_what_the_profile_says():
     assert distance(picture.image, expected) < 1
 
 
-def test_16_bit_grey_of_which_0_is_white_is_no_negative():
+def test_16_bit_grey_in_which_0_is_white_is_inverted():
     ramp = (np.arange(256, dtype=np.uint16) * 257)[None]
     data = bytearray(saved(Image.fromarray(ramp), "TIFF"))
     tag = data.index(struct.pack("<HHI", 262, 3, 1))
@@ -277,7 +270,7 @@ def test_16_bit_grey_and_alpha_keep_their_upper_8_bits():
     assert np.asarray(described.image).tolist() == [[[0x12, 0x80], [0xFF, 0]]]
 
 
-def test_a_profile_of_grey_on_colours_is_dropped():
+def test_a_grey_profile_of_rgb_pixels_is_dropped():
     assert decode(saved(photo(), "PNG", icc_profile=grey_profile(1.0))).icc is None
 
 
@@ -285,7 +278,7 @@ def test_a_profile_of_grey_on_colours_is_dropped():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk_becomes_the_rgb_that_it_prints(kind):
+def test_cmyk_becomes_the_rgb_of_its_print(kind):
     original = Image.fromarray(photo())
 
     picture = decode(saved(original.convert("CMYK"), kind, quality=95))
@@ -308,7 +301,7 @@ def test_cmyk_is_converted_by_its_profile(kind):
     assert distance(image.convert("RGB"), expected) > 12
 
 
-def test_cmyk_of_a_jpeg_that_is_not_adobes_is_not_inverted():
+def test_the_cmyk_of_a_jpeg_without_adobe_marker_is_not_inverted():
     original = Image.fromarray(photo())
     inverted = Image.fromarray(255 - np.asarray(original.convert("CMYK")), "CMYK")
     data = saved(inverted, "JPEG", quality=95)
@@ -318,7 +311,7 @@ def test_cmyk_of_a_jpeg_that_is_not_adobes_is_not_inverted():
     assert distance(decode(plain).image, original) < 6
 
 
-def test_ycck_becomes_the_rgb_that_it_prints():
+def test_ycck_becomes_the_rgb_of_its_print():
     original = Image.fromarray(photo())
     cmyk = np.asarray(original.convert("CMYK")).copy()
     cmyk[..., 3] = 40
@@ -333,7 +326,7 @@ def test_ycck_becomes_the_rgb_that_it_prints():
     assert distance(picture.image, expected) < 6
 
 
-def test_cmyk_with_a_profile_that_is_none_becomes_rgb():
+def test_cmyk_with_an_invalid_profile_becomes_rgb():
     original = Image.fromarray(photo())
 
     picture = decode(saved(original.convert("CMYK"), "JPEG", quality=95, icc_profile=b"no profile" * 20))
@@ -366,17 +359,17 @@ def test_the_profile_of_rgb_pixels_is_kept():
 
 
 @pytest.mark.parametrize("mode", ["P", "1"])
-def test_the_profile_follows_pixels_into_the_colour_space_that_it_describes(mode):
+def test_an_rgb_profile_of_a_palette_is_kept_and_of_a_bilevel_image_is_dropped(mode):
     data = saved(Image.fromarray(photo()).convert(mode), "PNG", icc_profile=wide_gamut_profile())
 
     assert decode(data).icc == (wide_gamut_profile() if mode == "P" else None)
 
 
-def test_a_profile_that_is_none_is_dropped():
+def test_an_invalid_profile_is_dropped():
     assert decode(saved(photo(), "JPEG", icc_profile=b"no profile")).icc is None
 
 
-def test_a_profile_of_rgb_does_not_follow_lab_into_srgb():
+def test_an_rgb_profile_of_lab_pixels_is_dropped():
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     image = ImageCms.profileToProfile(Image.fromarray(photo()), srgb, lab, outputMode="LAB")
 
@@ -384,7 +377,7 @@ def test_a_profile_of_rgb_does_not_follow_lab_into_srgb():
 
 
 @pytest.mark.parametrize("name", BEST)
-def test_a_profile_that_is_broken_behind_its_header_is_dropped(name):
+def test_a_profile_that_is_damaged_after_its_header_is_dropped(name):
     broken = wide_gamut_profile()[:200] + bytes(len(wide_gamut_profile()) - 200)
 
     picture = decode(saved(photo(), "JPEG", icc_profile=broken))
@@ -394,20 +387,20 @@ def test_a_profile_that_is_broken_behind_its_header_is_dropped(name):
         assert "icc_profile" not in encoded(name, picture, color=color).info
 
 
-# What a profile holds beside colours
+# Other data in a profile
 
 
 def with_tags(icc: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """Return the profile with further tags at its end."""
+    """Return the profile with further tags appended, and with a profile id."""
     count = int.from_bytes(icc[128:132], "big")
-    grown = 12 * len(tags)
+    added = 12 * len(tags)
     table = b""
     for at in range(132, 132 + 12 * count, 12):
         name, start, length = struct.unpack_from(">4sII", icc, at)
-        table += struct.pack(">4sII", name, start + grown, length)
+        table += struct.pack(">4sII", name, start + added, length)
     body = icc[132 + 12 * count :]
     for name, content in tags.items():
-        table += struct.pack(">4sII", name, 132 + len(table[: 12 * count]) + grown + len(body), len(content))
+        table += struct.pack(">4sII", name, 132 + len(table[: 12 * count]) + added + len(body), len(content))
         body += content + bytes(-len(content) % 4)
     rest = struct.pack(">I", count + len(tags)) + table + body
     return struct.pack(">I", 128 + len(rest)) + icc[4:84] + b"an identity here" + bytes(28) + rest
@@ -421,7 +414,7 @@ def hidden_file() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"])
-def test_a_profile_brings_its_colours_and_nothing_else(kind):
+def test_only_the_colour_tags_of_a_profile_are_kept(kind):
     icc = wide_gamut_profile()
     secret = {b"mmod": b"mmod\0\0\0\0secret serial number", b"targ": b"text\0\0\0\0secret numbers\0"}
     data = saved(colours(), kind, icc_profile=with_tags(icc, secret) + hidden_file())
@@ -434,7 +427,7 @@ def test_a_profile_brings_its_colours_and_nothing_else(kind):
 
 
 @pytest.mark.parametrize("name", BEST)
-def test_no_result_is_an_archive_that_its_source_was(name):
+def test_an_archive_appended_to_a_profile_is_removed(name):
     data = saved(colours(), "PNG", icc_profile=wide_gamut_profile() + hidden_file())
     operation = get(name)
     assert isinstance(operation, Encoder)
@@ -445,10 +438,10 @@ def test_no_result_is_an_archive_that_its_source_was(name):
     assert opened(made).info["icc_profile"] == wide_gamut_profile()
 
 
-def test_a_text_as_long_as_a_file_is_none_of_a_profile():
+def test_a_long_text_in_a_profile_is_removed():
     icc = wide_gamut_profile().replace(b"cprt", b"xxxx", 1)
 
-    found = essential(with_tags(icc, {b"cprt": b"text\0\0\0\0" + bytes(10_000)}))
+    found = filter_profile(with_tags(icc, {b"cprt": b"text\0\0\0\0" + bytes(10_000)}))
 
     assert found is not None
     assert len(found) < len(icc)
@@ -460,35 +453,35 @@ def as_lcms_shows(icc: bytes) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("space", [ADOBE_RGB, DISPLAY_P3, SRGB, LINEAR])
-def test_a_profile_that_holds_nothing_else_is_left_as_it_is(space):
+def test_a_profile_without_other_data_is_unchanged(space):
     for icc in (rgb_profile(space), grey_profile(1.8), cmyk_profile()):
-        assert essential(icc) == icc
-        assert essential(icc + b"more") == icc
+        assert filter_profile(icc) == icc
+        assert filter_profile(icc + b"more") == icc
 
 
 @settings(max_examples=300)
 @given(damage=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8), length=st.integers(0, 700))
-def test_a_damaged_profile_is_a_smaller_one_or_none(damage, length):
+def test_a_damaged_profile_is_filtered_or_dropped(damage, length):
     icc = bytearray(wide_gamut_profile()[:length])
     for at, value in damage:
         icc[at % max(1, len(icc)) : at % max(1, len(icc)) + 1] = bytes([value])
 
-    found = essential(bytes(icc))
+    found = filter_profile(bytes(icc))
 
     assert found is None or len(found) <= len(icc) + 3 * 100
-    assert found is None or essential(found) == found
+    assert found is None or filter_profile(found) == found
 
 
-def test_tags_that_overlap_do_not_multiply_what_they_hold():
+def test_a_profile_with_overlapping_tags_is_dropped():
     names = [b"A2B0", b"A2B1", b"A2B2", b"B2A0", b"B2A1", b"B2A2", b"gamt"]
     body = bytes(100_000)
     table = b"".join(struct.pack(">4sII", name, 300 + at, len(body) - 200) for at, name in enumerate(names))
     head = struct.pack(">I", 132 + len(table) + len(body)) + wide_gamut_profile()[4:128]
 
-    assert essential(head + struct.pack(">I", len(names)) + table + body) is None
+    assert filter_profile(head + struct.pack(">I", len(names)) + table + body) is None
 
 
-def test_pixels_of_a_profile_too_large_to_be_written_become_srgb():
+def test_pixels_whose_profile_is_too_large_to_be_written_become_srgb():
     large = with_tags(wide_gamut_profile(), {b"B2A0": b"mft2" + bytes(MOST_BYTES)})
 
     picture = decode(saved(colours(), "TIFF", icc_profile=large))
@@ -497,10 +490,10 @@ def test_pixels_of_a_profile_too_large_to_be_written_become_srgb():
     assert distance(picture.image, as_srgb(colours(), DISPLAY_P3)) < 0.7
 
 
-# What files say of colours without a profile
+# Colours that are declared without a profile
 
 
-def says_p3(picture: Picture) -> bool:
+def looks_like_p3(picture: Picture) -> bool:
     return distance(to_srgb(picture).image.convert("RGB"), as_srgb(colours(), DISPLAY_P3)) < 4
 
 
@@ -521,10 +514,10 @@ CHRM_SRGB = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 
         pytest.param([(b"cICP", bytes([12, 13, 0, 1])), (b"sRGB", b"\0")], id="cICP before sRGB"),
     ],
 )
-def test_a_png_that_says_p3_in_chunks_is_one(extra):
+def test_a_png_that_declares_display_p3_in_chunks_is_read_as_display_p3(extra):
     picture = decode(with_chunks(*extra))
 
-    assert says_p3(picture)
+    assert looks_like_p3(picture)
     assert encoded("webp", picture).info["icc_profile"] == picture.icc
 
 
@@ -533,44 +526,44 @@ def test_a_png_that_says_p3_in_chunks_is_one(extra):
     [
         pytest.param([], id="nothing"),
         pytest.param([(b"sRGB", b"\0")], id="sRGB"),
-        pytest.param([(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", CHRM_SRGB)], id="what sRGB is written as"),
+        pytest.param([(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", CHRM_SRGB)], id="gAMA and cHRM of sRGB"),
         pytest.param([(b"sRGB", b"\0"), (b"cHRM", CHRM_P3)], id="sRGB before cHRM"),
         pytest.param([(b"cICP", bytes([1, 13, 0, 1]))], id="cICP of sRGB"),
-        pytest.param([(b"cHRM", bytes(32))], id="primaries that are none"),
-        pytest.param([(b"cHRM", b"\xff" * 32)], id="primaries beyond all bounds"),
-        pytest.param([(b"cHRM", CHRM_SRGB[:8] * 4)], id="primaries that are all white"),
-        pytest.param([(b"gAMA", bytes(4))], id="a gamma that is none"),
-        pytest.param([(b"gAMA", bytes([0, 0, 0, 1]))], id="a gamma beyond all bounds"),
+        pytest.param([(b"cHRM", bytes(32))], id="primaries of zero"),
+        pytest.param([(b"cHRM", b"\xff" * 32)], id="primaries out of range"),
+        pytest.param([(b"cHRM", CHRM_SRGB[:8] * 4)], id="primaries equal to white"),
+        pytest.param([(b"gAMA", bytes(4))], id="a gamma of zero"),
+        pytest.param([(b"gAMA", bytes([0, 0, 0, 1]))], id="a gamma out of range"),
     ],
 )
-def test_a_png_is_srgb_where_it_says_so_or_nothing(extra):
+def test_a_png_is_srgb_if_it_declares_that_or_nothing_valid(extra):
     assert decode(with_chunks(*extra)).icc is None
 
 
-def test_the_gamma_of_a_png_is_heeded():
+def test_the_gamma_of_a_png_is_applied():
     picture = to_srgb(decode(with_chunks((b"gAMA", struct.pack(">I", 100_000)))))
 
     assert distance(picture.image, as_srgb(colours(), LINEAR)) < 0.7
 
 
-def test_an_avif_that_says_p3_by_code_points_is_one():
+def test_an_avif_with_the_code_points_of_display_p3_is_read_as_display_p3():
     data = saved(colours(), "AVIF", quality=95, subsampling="4:4:4")
     at = data.index(b"colrnclx") + 8
 
     assert decode(data).icc is None
-    assert says_p3(decode(data[:at] + struct.pack(">H", 12) + data[at + 2 :]))
+    assert looks_like_p3(decode(data[:at] + struct.pack(">H", 12) + data[at + 2 :]))
 
 
-def test_a_heic_that_says_p3_by_code_points_is_one():
+def test_a_heic_with_the_code_points_of_display_p3_is_read_as_display_p3():
     points = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 6, "full_range_flag": 1}
 
     assert decode(saved(colours(), "HEIF", quality=95, chroma=444)).icc is None
-    assert says_p3(decode(saved(colours(), "HEIF", quality=95, chroma=444, **points)))
+    assert looks_like_p3(decode(saved(colours(), "HEIF", quality=95, chroma=444, **points)))
 
 
 @pytest.mark.parametrize(("signal", "shown"), [(148, 255), (130, 188), (77, 63), (0, 0)])
-def test_white_of_pq_is_white(signal, shown):
-    """Of the signal 0.581 is 203 cd/m², which is white, 0.508 is 100 and 0.302 is 10 (SMPTE ST 2084)."""
+def test_the_reference_white_of_pq_becomes_white(signal, shown):
+    """The signal 0.581 is 203 cd/m², which is white. 0.508 is 100 cd/m² and 0.302 is 10 cd/m² (SMPTE ST 2084)."""
     pixels = np.full((8, 8, 3), signal, np.uint8)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     data = png(8, 8, depth=8, colour=2, rows=rows, extra=((b"cICP", bytes([9, 16, 0, 1])),))
@@ -578,7 +571,7 @@ def test_white_of_pq_is_white(signal, shown):
     assert abs(int(np.asarray(to_srgb(decode(data)).image)[0, 0, 0]) - shown) <= 3
 
 
-def test_a_camera_set_to_adobe_rgb_says_so_by_its_tag_alone():
+def test_adobe_rgb_is_recognised_by_the_exif_tag_alone():
     tags = exif()
     tags.get_ifd(0x8769)[0xA005] = {1: "R03"}
     data = saved(colours(), "JPEG", quality=95, subsampling=0, exif=tags)

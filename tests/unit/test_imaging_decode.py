@@ -1,4 +1,4 @@
-"""Whatever a file holds, decoding gives upright 8-bit pixels in L, LA, RGB or RGBA, or says that it is corrupt."""
+"""Decoding any file gives upright 8-bit pixels in L, LA, RGB or RGBA, or an error that names the fault."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from animations import Part, apng
+from animations import Frame, apng
 from hypothesis import given
 from hypothesis import strategies as st
 from images import (
@@ -39,7 +39,7 @@ LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "AVIF": {"quality": 90, "sub
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_lossless_pixels_come_out_upright_and_exact(kind, orientation):
+def test_lossless_pixels_are_decoded_upright_and_exact(kind, orientation):
     upright = photo()
     data = saved(stored(upright, orientation), kind, exif=exif(orientation), **LOSSLESS[kind])
 
@@ -48,7 +48,7 @@ def test_lossless_pixels_come_out_upright_and_exact(kind, orientation):
 
 @pytest.mark.parametrize("kind", LOSSY)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_lossy_pixels_come_out_upright(kind, orientation):
+def test_lossy_pixels_are_decoded_upright(kind, orientation):
     upright = photo()
     data = saved(stored(upright, orientation), kind, exif=exif(orientation), **LOSSY[kind])
 
@@ -57,14 +57,14 @@ def test_lossy_pixels_come_out_upright(kind, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+def test_an_invalid_orientation_is_ignored(orientation):
     upright = photo()
 
     assert np.array_equal(decode(saved(upright, "PNG", exif=exif(orientation))).image, upright)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_the_four_modes_of_a_picture_pass_unchanged(mode):
+def test_the_four_modes_of_a_picture_are_decoded_unchanged(mode):
     original = Image.fromarray(photo()).convert(mode)
     if "A" in mode:
         original.putalpha(Image.linear_gradient("L").resize(original.size))
@@ -84,7 +84,7 @@ def test_a_bilevel_image_becomes_grey():
     assert np.array_equal(np.asarray(picture.image) > 127, np.asarray(original))
 
 
-def test_a_palette_becomes_its_colours():
+def test_a_palette_image_becomes_rgb():
     original = Image.fromarray(photo()).quantize(16)
 
     picture = decode(saved(original, "PNG"))
@@ -112,7 +112,7 @@ def test_the_transparent_colour_of_an_rgb_png_becomes_alpha():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_the_transparent_shade_of_a_grey_png_is_of_its_own_depth(depth):
+def test_the_transparent_value_of_a_grey_png_is_scaled_with_its_depth(depth):
     white, per_byte = (1 << depth) - 1, 8 // depth
     row = sum(white << depth * at for at in range(0, per_byte, 2)) if depth < 8 else 255  # every other one
     data = png(per_byte, 1, depth=depth, colour=0, rows=bytes([0, row]), extra=((b"tRNS", struct.pack(">H", white)),))
@@ -122,7 +122,7 @@ def test_the_transparent_shade_of_a_grey_png_is_of_its_own_depth(depth):
     assert alpha.tolist() == ([255, 0] * (per_byte // 2) or [0])
 
 
-def test_the_transparent_colour_of_16_bit_rgb_has_all_its_bits():
+def test_the_transparent_colour_of_16_bit_rgb_is_compared_by_all_bits():
     pixels = [(1234, 1234, 1234), (1235, 1234, 1234), (1234, 1234, 1234 + 256), (210, 210, 210)]
     rows = b"\0" + b"".join(struct.pack(">3H", *pixel) for pixel in pixels)
     data = png(4, 1, depth=16, colour=2, rows=rows, extra=((b"tRNS", struct.pack(">3H", *pixels[0])),))
@@ -133,11 +133,11 @@ def test_the_transparent_colour_of_16_bit_rgb_has_all_its_bits():
     assert picture.image.info == {}
 
 
-def test_the_transparent_colour_of_an_animation_has_all_its_bits():
-    clear, other = (1234, 1234, 1234), (1235, 1234, 1234)
-    frames = [np.array([pair], ">u2").view(np.uint8) for pair in ((clear, other), (other, clear))]
-    key = (b"tRNS", struct.pack(">3H", *clear))
-    data = apng([Part(frame.reshape(1, 2, 6)) for frame in frames], colour=2, depth=16, shared=(key,))
+def test_the_transparent_colour_of_a_16_bit_animation_is_compared_by_all_bits():
+    color, other = (1234, 1234, 1234), (1235, 1234, 1234)
+    frames = [np.array([pair], ">u2").view(np.uint8) for pair in ((color, other), (other, color))]
+    transparent = (b"tRNS", struct.pack(">3H", *color))
+    data = apng([Frame(frame.reshape(1, 2, 6)) for frame in frames], colour=2, depth=16, shared=(transparent,))
 
     alphas = [np.asarray(frame)[0, :, 3].tolist() for frame in decode(data).frames]
 
@@ -151,7 +151,7 @@ def test_16_bit_grey_is_scaled_and_not_clipped():
     assert np.asarray(picture.image).tolist() == [list(range(256))]
 
 
-def test_16_bit_grey_is_rounded_to_the_nearest_of_8_bits():
+def test_16_bit_grey_is_rounded_to_the_nearest_8_bit_value():
     row = np.array([0, 128, 129, 385, 386, 65406, 65407], dtype=">u2").tobytes()
 
     picture = decode(png(7, 1, depth=16, colour=0, rows=b"\0" + row))
@@ -159,7 +159,7 @@ def test_16_bit_grey_is_rounded_to_the_nearest_of_8_bits():
     assert np.asarray(picture.image).tolist() == [[0, 0, 1, 1, 2, 254, 255]]
 
 
-def test_16_bit_grey_with_a_transparent_shade_is_scaled_and_not_clipped():
+def test_16_bit_grey_with_a_transparent_value_is_scaled_and_not_clipped():
     data = grey_ramp_16_bit(extra=((b"tRNS", struct.pack(">H", 257 * 100)),))
 
     pixels = np.asarray(decode(data).image.convert("RGBA"))[0]
@@ -177,39 +177,39 @@ def test_16_bit_rgb_keeps_its_upper_8_bits():
     assert np.asarray(picture.image).tolist() == [[[18, 128, 255], [0, 1, 255]]]
 
 
-def test_32_bit_grey_of_a_tiff_spans_black_to_white():
+def test_32_bit_grey_of_a_tiff_is_scaled_from_black_to_white():
     ramp = np.array([[0, 32768, 65535]], dtype=np.int32)
 
     assert np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")).image).tolist() == [[0, 128, 255]]
 
 
-@pytest.mark.parametrize("top", [1.0, 1000.0])
-def test_float_grey_of_a_tiff_spans_black_to_white(top):
-    ramp = np.array([[0, 0.5, 1]], dtype=np.float32) * top
+@pytest.mark.parametrize("white", [1.0, 1000.0])
+def test_floating_point_grey_of_a_tiff_is_scaled_from_black_to_white(white):
+    ramp = np.array([[0, 0.5, 1]], dtype=np.float32) * white
 
     assert np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")).image).tolist() == [[0, 128, 255]]
 
 
-def test_float_grey_is_scaled_by_the_numbers_that_are_some():
+def test_floating_point_grey_is_scaled_by_its_finite_values():
     wild = np.array([[np.nan, np.inf, -np.inf, -5, 0.5]], dtype=np.float32)
 
     assert np.asarray(decode(saved(Image.fromarray(wild), "TIFF")).image).tolist() == [[0, 255, 0, 0, 128]]
 
 
-def test_float_grey_of_no_number_at_all_is_black():
+def test_floating_point_grey_without_finite_values_is_black():
     nothing = np.full((1, 2), np.nan, np.float32)
 
     assert np.asarray(decode(saved(Image.fromarray(nothing), "TIFF")).image).tolist() == [[0, 0]]
 
 
-def test_float_grey_of_which_0_is_white_is_no_negative():
+def test_floating_point_grey_in_which_0_is_white_is_inverted():
     data = saved(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "TIFF")
     inverted = data.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
 
     assert np.asarray(decode(inverted).image).tolist() == [[255, 128, 0]]
 
 
-def test_unsigned_32_bit_grey_reaches_beyond_what_is_signed():
+def test_unsigned_32_bit_grey_may_exceed_the_signed_range():
     data = saved(Image.fromarray(np.array([[0, 2**31 - 1, -1]], np.int32)), "TIFF")
     unsigned = data.replace(struct.pack("<HHIH", 339, 3, 1, 2), struct.pack("<HHIH", 339, 3, 1, 1))
 
@@ -218,18 +218,18 @@ def test_unsigned_32_bit_grey_reaches_beyond_what_is_signed():
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_signed_16_bit_grey_spans_black_to_white(byte_order):
+def test_signed_16_bit_grey_is_scaled_from_black_to_white(byte_order):
     data = grey_tiff(np.array([[-5, 0, 16384, 32767]], byte_order + "i2"))
 
     assert np.asarray(decode(data).image).tolist() == [[0, 0, 128, 255]]
 
 
-def test_nothing_but_pixels_is_left_of_what_the_file_said():
+def test_a_decoded_image_has_no_info_of_its_file():
     assert decode(camera_jpeg()).image.info == {}
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "MPO"])
-def test_further_pages_do_not_follow_the_first_into_encoders(kind):
+def test_the_decoded_image_of_a_file_with_pages_has_only_one(kind):
     pages = saved(photo(), kind, save_all=True, append_images=[Image.new("RGB", (9, 9))])
 
     image = decode(pages).image
@@ -249,14 +249,14 @@ def test_a_truncated_jpeg_is_corrupt():
 
 
 @pytest.mark.parametrize("kind", MEDIA_TYPES)
-def test_a_file_cut_in_half_is_corrupt(kind):
+def test_half_of_a_file_is_corrupt(kind):
     whole = saved(photo(300, 200), kind)
 
     with pytest.raises(CorruptImage):
         decode(whole[: len(whole) // 2])
 
 
-def test_a_broken_checksum_is_corrupt():
+def test_a_wrong_checksum_is_corrupt():
     data = bytearray(saved(photo(), "PNG"))
     data[data.index(b"IDAT") - 20 + 60] ^= 0xFF
 
@@ -264,17 +264,17 @@ def test_a_broken_checksum_is_corrupt():
         decode(bytes(data))
 
 
-def test_the_head_of_an_avif_alone_is_corrupt():
+def test_the_beginning_of_an_avif_alone_is_corrupt():
     with pytest.raises(CorruptImage):
         decode(container(b"avif", b"mif1"))
 
 
-def test_an_unsupported_type_is_said_to_be_one():
+def test_a_pdf_is_of_an_unsupported_type():
     with pytest.raises(UnsupportedType):
         decode(b"%PDF-1.7")
 
 
-def test_a_corrupt_image_does_not_tell_where_it_lay_in_memory():
+def test_the_error_of_a_corrupt_image_contains_no_memory_address():
     with pytest.raises(CorruptImage) as caught:
         decode(b"\x89PNG\r\n\x1a\n" + b"garbage" * 10)
 
@@ -288,13 +288,13 @@ WHOLE = {kind: saved(photo(40, 30), kind) for kind in MEDIA_TYPES}
     kind=st.sampled_from(sorted(MEDIA_TYPES)),
     damage=st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 255)), min_size=1, max_size=20),
 )
-def test_damaged_bytes_give_a_picture_or_a_named_error(kind, damage):
+def test_damaged_bytes_give_a_picture_or_a_pixtools_error(kind, damage):
     data = bytearray(WHOLE[kind])
     for at, value in damage:
         data[16 + at % (len(data) - 16)] = value
 
     try:
-        inspect(io.BytesIO(data), LIMITS)  # as everything is before it is decoded
+        inspect(io.BytesIO(data), LIMITS)  # as every file is before it is decoded
         picture = decode(bytes(data))
     except (CorruptImage, UnsupportedType, ImageTooLarge):
         return
@@ -302,13 +302,13 @@ def test_damaged_bytes_give_a_picture_or_a_named_error(kind, damage):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_a_picture_survives_the_way_through_an_array(mode):
+def test_a_still_is_shared_as_an_array_without_loss(mode):
     picture = Picture.still(Image.fromarray(photo()).convert(mode), wide_gamut_profile())
 
-    array, rest = picture.share()
-    back = Picture.shared(array, rest)
+    pixels, description = picture.share()
+    back = Picture.shared(pixels, description)
 
-    assert array.dtype == np.uint8
-    assert array.shape == (1, 64, 96, len(mode))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (1, 64, 96, len(mode))
     assert (back.mode, back.icc) == (mode, picture.icc)
     assert np.array_equal(back.image, picture.image)

@@ -1,4 +1,4 @@
-"""HEIC is read where pillow-heif is installed, and refused with the remedy where it is not."""
+"""HEIC is read if pillow-heif is installed, and refused with the remedy otherwise."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ BEST = {"quality": 95, "chroma": 444}
     "head",
     [
         pytest.param(container(b"heic", b"heic"), id="by its main brand"),
-        pytest.param(container(b"heix", b"mif1", b"heix"), id="of 10 bits"),
+        pytest.param(container(b"heix", b"mif1", b"heix"), id="with 10 bits"),
         pytest.param(container(b"heic", b"mif1", b"heic"), id="sharing a brand with AVIF"),
-        pytest.param(container(b"mif1", b"mif1", b"heic"), id="by that brand"),
+        pytest.param(container(b"mif1", b"mif1", b"heic"), id="with that brand as the main one"),
     ],
 )
-def test_heic_is_known_by_its_brands(head):
+def test_heic_is_identified_by_its_brands(head):
     assert sniff(head[:HEAD_BYTES]) == "HEIF"
 
 
-def test_avif_brands_that_follow_its_brand_box_do_not_make_a_heic_an_avif():
+def test_avif_brands_after_the_brand_box_are_ignored():
     assert sniff(container(b"heic", b"mif1") + b"avif" * 4) == "HEIF"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_heic_comes_out_upright(orientation):
+def test_heic_is_decoded_upright(orientation):
     upright = photo()
     data = saved(stored(upright, orientation), "HEIF", exif=exif(orientation).tobytes(), **BEST)
 
@@ -56,7 +56,7 @@ def test_the_profile_of_a_heic_is_kept():
     assert decode(data).icc == wide_gamut_profile()
 
 
-def test_transparency_of_a_heic_is_kept():
+def test_the_alpha_of_a_heic_is_kept():
     original = Image.fromarray(photo()).convert("RGBA")
     original.putalpha(Image.linear_gradient("L").resize(original.size))
 
@@ -66,7 +66,7 @@ def test_transparency_of_a_heic_is_kept():
     assert distance(picture.image.getchannel("A"), original.getchannel("A")) < 3
 
 
-def test_10_bits_of_a_heic_become_8():
+def test_a_10_bit_heic_is_decoded_to_8_bits():
     ramp = np.repeat(np.linspace(0, 65535, 256)[None, :, None], 64, axis=0).repeat(3, axis=2).astype(np.uint16)
 
     out = io.BytesIO()
@@ -78,8 +78,7 @@ def test_10_bits_of_a_heic_become_8():
     assert distance(picture.image, ramp / 257) < 3
 
 
-def test_further_pictures_of_a_heic_are_no_animation():
-
+def test_only_the_first_picture_of_a_heic_is_read():
     both = pillow_heif.from_pillow(Image.fromarray(photo()))
     both.add_from_pillow(Image.new("RGB", (20, 20)))
     out = io.BytesIO()
@@ -89,12 +88,12 @@ def test_further_pictures_of_a_heic_are_no_animation():
     assert decode(out.getvalue()).size == (96, 64)
 
 
-def test_a_heic_of_garbage_is_corrupt():
+def test_a_heic_with_random_content_is_corrupt():
     with pytest.raises(CorruptImage):
         decode(container(b"heic", b"mif1") + b"\xa5" * 500)
 
 
-def test_a_heic_that_says_it_is_enormous_is_refused_by_its_header():
+def test_a_heic_that_declares_a_huge_size_is_refused_by_its_header():
     data = bytearray(saved(photo(), "HEIF", **BEST))
     at = data.index(b"ispe") + 8
     data[at : at + 4] = b"\x40\0\0\0"
@@ -103,18 +102,18 @@ def test_a_heic_that_says_it_is_enormous_is_refused_by_its_header():
         inspect(io.BytesIO(bytes(data)), LIMITS)
 
 
-def test_a_size_that_libheif_refuses_is_no_lack_of_memory():
+def test_a_size_that_libheif_refuses_is_reported_as_corrupt_and_not_as_out_of_memory():
     with pytest.raises(CorruptImage, match="Security limit"), decoding():
         raise RuntimeError("Memory allocation error: Security limit exceeded: Image size 95x5722 exceeds 65536")
 
 
-def test_its_version_is_part_of_every_step_key_and_its_type_is_listed():
+def test_the_version_of_pillow_heif_is_part_of_every_step_key_and_heic_is_a_known_type():
     assert "heif-1." in CODECS
     assert "avif-plugin-1." in CODECS
     assert MEDIA_TYPES["HEIF"] == "image/heic"
 
 
-def test_without_the_package_it_is_refused_with_the_remedy():
+def test_without_pillow_heif_the_error_names_the_remedy():
     script = """
 import sys
 sys.modules["pillow_heif"] = None

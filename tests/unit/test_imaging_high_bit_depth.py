@@ -1,4 +1,4 @@
-"""Numbers of 16 bits, from file to file."""
+"""16-bit pixels are kept from file to file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from animations import Part, apng
+from animations import Frame, apng
 from images import exif, opened, png, stored, wide_gamut_profile
 from PIL import Image, ImageCms
 
@@ -21,25 +21,26 @@ COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def gradient(channels, height=37, width=53):
-    """Return uint16 (H, W, C): a gradient whose lower bytes matter, and some noise."""
+    """Return uint16 (H, W, C): a gradient that uses the lower bytes, with some noise."""
     y, x, channel = np.mgrid[:height, :width, :channels]
     noise = np.random.default_rng(1).integers(0, 300, (height, width, channels))
     return (x * 1131 + y * 97 + channel * 517 + noise).astype(np.uint16)
 
 
-def file(pixels, extra=()):
+def png_16_bit(pixels, extra=()):
+    """Return uint16 (H, W, C) as a PNG."""
     height, width, channels = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     return png(width, height, depth=16, colour=COLOR_TYPES[channels], rows=rows, extra=extra)
 
 
 def read(data):
-    """Return the numbers of a PNG of 16 bits, row by row as the specification says, and its chunks."""
-    parts = list(chunks(data))
-    width, height, depth, color = struct.unpack(">IIBB", parts[0][1][:10])
+    """Decode a 16-bit PNG row by row as the specification defines it. Return its pixels and its chunks by type."""
+    found = list(chunks(data))
+    width, height, depth, color = struct.unpack(">IIBB", found[0][1][:10])
     assert depth == 16
     channels = {kind: count for count, kind in COLOR_TYPES.items()}[color]
-    raw = zlib.decompress(b"".join(body for kind, body in parts if kind == b"IDAT"))
+    raw = zlib.decompress(b"".join(body for kind, body in found if kind == b"IDAT"))
     size, stride = 2 * channels, 2 * channels * width
     above, rows = bytes(stride), []
     for at in range(0, len(raw), stride + 1):
@@ -51,7 +52,7 @@ def read(data):
         rows.append(row)
         above = row
     assert len(rows) == height
-    return np.frombuffer(b"".join(rows), ">u2").reshape(height, width, channels), dict(parts)
+    return np.frombuffer(b"".join(rows), ">u2").reshape(height, width, channels), dict(found)
 
 
 def written(picture, **params):
@@ -60,98 +61,100 @@ def written(picture, **params):
 
 @pytest.mark.parametrize("effort", ["auto", "fast", "small"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_16_bits_go_through_decoding_sharing_and_encoding(channels, effort):
+def test_16_bit_pixels_are_kept_by_decoding_sharing_and_encoding(channels, effort):
     pixels = gradient(channels)
-    shared, rest = decode(file(pixels), deep=True).share()
+    shared, description = decode(png_16_bit(pixels), high_bit_depth=True).share()
     assert shared.dtype == np.uint16
-    picture = Picture.shared(shared, rest)
+    picture = Picture.shared(shared, description)
     assert (picture.mode, picture.size) == (["L", "LA", "RGB", "RGBA"][channels - 1], (53, 37))
     assert (read(written(picture, effort=effort))[0] == pixels).all()
 
 
-def test_pillow_reads_the_same_greys():
+def test_pillow_decodes_the_same_grey_values():
     pixels = gradient(1)
-    assert (np.asarray(opened(written(decode(file(pixels), deep=True)))) == pixels[..., 0]).all()
+    assert (np.asarray(opened(written(decode(png_16_bit(pixels), high_bit_depth=True)))) == pixels[..., 0]).all()
 
 
-def test_a_picture_of_more_than_a_band_of_rows_is_whole():
+def test_a_picture_of_several_bands_is_encoded_completely():
     pixels = gradient(1, height=6500, width=100)  # 1.3 MB
-    assert (np.asarray(opened(written(decode(file(pixels), deep=True)))) == pixels[..., 0]).all()
+    assert (np.asarray(opened(written(decode(png_16_bit(pixels), high_bit_depth=True)))) == pixels[..., 0]).all()
 
 
-def test_the_frame_of_a_deep_picture_is_its_numbers_rounded():
-    picture = decode(file(gradient(3)), deep=True)
+def test_the_8_bit_frame_holds_the_rounded_16_bit_values():
+    picture = decode(png_16_bit(gradient(3)), high_bit_depth=True)
     assert (np.asarray(picture.image) == np.rint(gradient(3) / 257)).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_key_of_a_png_becomes_alpha(channels):
+def test_the_transparent_colour_of_a_png_becomes_alpha(channels):
     pixels = gradient(channels)
-    key = pixels[5, 7]
-    found, _ = decode(file(pixels, ((b"tRNS", struct.pack(f">{channels}H", *key)),)), deep=True).share()
+    transparent = pixels[5, 7]
+    found, _ = decode(
+        png_16_bit(pixels, ((b"tRNS", struct.pack(f">{channels}H", *transparent)),)), high_bit_depth=True
+    ).share()
     assert (found[0, ..., :-1] == pixels).all()
-    assert (found[0, ..., -1] == np.where((pixels == key).all(axis=2), 0, 65535)).all()
+    assert (found[0, ..., -1] == np.where((pixels == transparent).all(axis=2), 0, 65535)).all()
     assert found[0, 5, 7, -1] == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_numbers_are_turned_as_frames_are(orientation):
+def test_16_bit_pixels_are_turned_upright(orientation):
     pixels = gradient(3)
     block = exif(orientation).tobytes().removeprefix(b"Exif\0\0")
-    data = file(stored(pixels, orientation), ((b"eXIf", block),))
-    assert (decode(data, deep=True).share()[0][0] == pixels).all()
+    data = png_16_bit(stored(pixels, orientation), ((b"eXIf", block),))
+    assert (decode(data, high_bit_depth=True).share()[0][0] == pixels).all()
 
 
-def test_profile_and_notes_stay_in_the_file():
+def test_profile_and_metadata_are_written_as_by_the_8_bit_encoder():
     profile = wide_gamut_profile()
     block = exif().tobytes().removeprefix(b"Exif\0\0")
     extra = ((b"iCCP", b"p\0\0" + zlib.compress(profile)), (b"eXIf", block))
-    deep, plain = (decode(file(gradient(3), extra), deep=deep) for deep in (True, False))
-    assert deep.icc == plain.icc
-    kept, expected = read(written(deep))[1], dict(chunks(written(plain)))
+    with_16_bits, plain = (decode(png_16_bit(gradient(3), extra), high_bit_depth=wanted) for wanted in (True, False))
+    assert with_16_bits.icc == plain.icc
+    kept, expected = read(written(with_16_bits))[1], dict(chunks(written(plain)))
     assert {b"iCCP", b"eXIf"} <= kept.keys()
     assert {kind: body for kind, body in kept.items() if kind not in (b"IHDR", b"IDAT")} == {
         kind: body for kind, body in expected.items() if kind not in (b"IHDR", b"IDAT")
     }
 
 
-def test_grey_whose_profile_is_of_rgb_comes_in_8_bits():
+def test_grey_with_an_rgb_profile_is_decoded_to_8_bits():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for channels in (1, 2):
-        data = file(gradient(channels), ((b"iCCP", b"p\0\0" + zlib.compress(profile)),))
-        assert decode(data, deep=True).deep is None
+        data = png_16_bit(gradient(channels), ((b"iCCP", b"p\0\0" + zlib.compress(profile)),))
+        assert decode(data, high_bit_depth=True).pixels_16 is None
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
-def test_grey_of_a_tiff_has_16_bits(order):
+def test_grey_of_a_tiff_is_decoded_to_16_bits(order):
     pixels = gradient(1)
     out = io.BytesIO()
     Image.fromarray(pixels[..., 0].astype("<u2")).save(out, "TIFF", big_endian=order == ">u2")
-    assert (decode(out.getvalue(), deep=True).share()[0][0] == pixels).all()
+    assert (decode(out.getvalue(), high_bit_depth=True).share()[0][0] == pixels).all()
 
 
-def test_the_default_image_of_an_apng_is_not_taken_for_its_only_frame():
+def test_the_default_image_of_an_apng_is_not_used_for_its_only_frame():
     samples = gradient(4, 5, 4).astype(">u2").view(np.uint8).reshape(5, 4, 8)
-    picture = decode(apng([Part(samples)], default=255 - samples, depth=16), deep=True)
-    assert picture.deep is None
+    picture = decode(apng([Frame(samples)], default=255 - samples, depth=16), high_bit_depth=True)
+    assert picture.pixels_16 is None
     assert (np.asarray(picture.image) == gradient(4, 5, 4) >> 8).all()
 
 
-def test_nothing_is_deep_unless_asked_or_in_8_bits():
-    assert decode(file(gradient(3))).deep is None
+def test_16_bit_values_are_absent_unless_requested_and_in_the_file():
+    assert decode(png_16_bit(gradient(3))).pixels_16 is None
     out = io.BytesIO()
     Image.new("RGB", (5, 5)).save(out, "PNG")
-    assert decode(out.getvalue(), deep=True).deep is None
+    assert decode(out.getvalue(), high_bit_depth=True).pixels_16 is None
 
 
-def test_what_changes_pixels_leaves_8_bits():
-    picture = decode(file(gradient(3)), deep=True)
-    assert picture.map(Image.Image.copy).deep is None
+def test_a_change_of_pixels_leaves_8_bits():
+    picture = decode(png_16_bit(gradient(3)), high_bit_depth=True)
+    assert picture.map(Image.Image.copy).pixels_16 is None
     assert opened(written(picture, palette=16)).mode == "P"
     assert opened(written(picture.map(Image.Image.copy))).mode == "RGB"
 
 
-def test_an_interlaced_picture_has_its_16_bits():
+def test_an_interlaced_png_is_decoded_to_16_bits():
     pixels = gradient(3, height=9, width=11)
     rows = b""
     for top, left, down, right in (
@@ -168,4 +171,4 @@ def test_an_interlaced_picture_has_its_16_bits():
     data = SIGNATURE + b"".join(
         chunk(kind, body) for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     )
-    assert (decode(data, deep=True).share()[0][0] == pixels).all()
+    assert (decode(data, high_bit_depth=True).share()[0][0] == pixels).all()

@@ -1,4 +1,4 @@
-"""A codec that can get no memory says so; it is not the file that is damaged, nor the picture that does not fit."""
+"""A codec that lacks memory raises MemoryError, and blames neither the file nor the picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from images import saved
 from PIL import Image
 
-# Each limit in a process of its own, which costs little where it is forked.
+pytestmark = pytest.mark.heavy
+
+# Tries each memory limit in a forked process. Forking makes them cheap.
 PROGRAM = """
 import json, os, sys
 from pixtools import memory
@@ -17,16 +19,16 @@ from pixtools.errors import CorruptImage, UnencodableImage
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.encoding import encode
 
-data, work = sys.stdin.buffer.read(), json.loads(sys.argv[1])
+data, options = sys.stdin.buffer.read(), json.loads(sys.argv[1])
 picture = decode(data)
-if work is None:
+if options is None:
     del picture
 for megabytes in (1, 3, 6, 9, 12, 16, 24, 400):
     child = os.fork()
     if child == 0:
         memory.limit(megabytes * 1_000_000)
         try:
-            decode(data) if work is None else encode(picture, **work)
+            decode(data) if options is None else encode(picture, **options)
         except MemoryError:
             os._exit(1)
         except (CorruptImage, UnencodableImage):
@@ -36,9 +38,9 @@ for megabytes in (1, 3, 6, 9, 12, 16, 24, 400):
 """
 
 
-def ends(data: bytes, work: str) -> set[int]:
-    """Return how it ended with ever more memory: 0 well, 1 without memory, 2 with blame."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, work], input=data, capture_output=True, check=True)
+def results(data: bytes, options: str) -> set[int]:
+    """Return the results at rising memory limits: 0 success, 1 MemoryError, 2 an error that blames the input."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, options], input=data, capture_output=True, check=True)
     return set(map(int, done.stdout.split()))
 
 
@@ -59,17 +61,17 @@ SCENE = Image.effect_noise((1_200, 900), 30).convert("RGB")
     ],
 )
 def test_a_decoder_without_memory_does_not_blame_the_file(kind, options):
-    assert ends(saved(SCENE, kind, **options), "null") == {0, 1}
+    assert results(saved(SCENE, kind, **options), "null") == {0, 1}
 
 
 @pytest.mark.parametrize(
-    "work",
+    "options",
     [
-        '{"kind": "JPEG", "optimize": true, "progressive": true}',
-        '{"kind": "PNG", "compress_level": 1}',
-        '{"kind": "WEBP", "method": 2}',
-        '{"kind": "WEBP", "lossless": true, "quality": 0, "method": 0}',
+        '{"format_name": "JPEG", "optimize": true, "progressive": true}',
+        '{"format_name": "PNG", "compress_level": 1}',
+        '{"format_name": "WEBP", "method": 2}',
+        '{"format_name": "WEBP", "lossless": true, "quality": 0, "method": 0}',
     ],
 )
-def test_an_encoder_without_memory_does_not_blame_the_picture(work):
-    assert ends(saved(SCENE, "JPEG"), work) == {0, 1}
+def test_an_encoder_without_memory_does_not_blame_the_picture(options):
+    assert results(saved(SCENE, "JPEG"), options) == {0, 1}

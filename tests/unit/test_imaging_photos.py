@@ -1,4 +1,4 @@
-"""Real files of many cameras and encoders: each is decoded as its header says, or refused with the reason."""
+"""Real files of many cameras and encoders are decoded as their headers declare, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PHOTOS = os.environ.get("PIXTOOLS_TEST_DATA")
 FOLDERS = ("avif", "heic", "orientation", "animated", "exif", "cameras")
 FILES = sorted(path for folder in FOLDERS for path in Path(PHOTOS, "photos", folder).iterdir()) if PHOTOS else []
 
-REFUSED = {
-    "plum-blossom-small.profile0.8bpc.yuv420.alpha-full.avif",  # made before alpha had its final form
+REFUSED = {  # their alpha follows a draft of the AVIF standard
+    "plum-blossom-small.profile0.8bpc.yuv420.alpha-full.avif",
     "plum-blossom-small.profile1.10bpc.yuv444.alpha-full.avif",
     "star-12bpc-with-alpha.avifs",
 }
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.skipif(PHOTOS is None, reason="PIXTOOLS_TEST_DATA names
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_real_file_is_decoded_as_its_header_says_or_refused_with_the_reason(path):
+def test_a_real_file_is_decoded_as_its_header_declares_or_refused_with_the_reason(path):
     data = path.read_bytes()
     if path.name in REFUSED:
-        with pytest.raises(CorruptImage, match="AVIF with transparency"):
+        with pytest.raises(CorruptImage, match="AVIF files with transparency"):
             decode(data)
         return
 
@@ -42,17 +42,17 @@ def test_a_real_file_is_decoded_as_its_header_says_or_refused_with_the_reason(pa
 
 
 @pytest.mark.parametrize("scene", ["Landscape", "Portrait"])
-def test_one_scene_stored_in_eight_ways_looks_the_same(scene):
+def test_one_scene_stored_in_eight_orientations_looks_the_same(scene):
     small = [
-        decode(Path(PHOTOS, "photos", "orientation", f"{scene}_{way}.jpg").read_bytes()).image.resize((90, 90))
-        for way in range(1, 9)
+        decode(Path(PHOTOS, "photos", "orientation", f"{scene}_{orientation}.jpg").read_bytes()).image.resize((90, 90))
+        for orientation in range(1, 9)
     ]
 
-    # All but a number that is drawn on each.
+    # They differ only in a number that is drawn on each.
     assert max(distance(other, small[0]) for other in small) < 12
 
 
-def test_a_10_bit_avif_and_an_8_bit_one_show_the_same_fox():
+def test_avif_files_of_8_10_and_12_bits_show_the_same_fox():
     folder = Path(PHOTOS, "photos", "avif") if PHOTOS else Path()
     one, other, third = (
         decode((folder / f"fox.{name}.avif").read_bytes()).image

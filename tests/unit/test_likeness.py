@@ -1,24 +1,24 @@
-"""The comparison itself: what is held against it as right must not pass where it is wrong."""
+"""Tests `likeness` itself: it must distinguish wrong pictures from right ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from color_math import ADOBE_RGB, DISPLAY_P3, SRGB, moved_8_bit
+from color_math import ADOBE_RGB, DISPLAY_P3, SRGB, converted_8_bit
 from images import opened, saved
 from likeness import likeness
 from PIL import Image
 from read_back import composed
 from specimens import on_paper, scene, with_alpha
-from test_matrix import MOST_SHIFT
+from test_matrix import MAX_SHIFT
 
-LEAST_SCORE = 52  # the loosest of any output
+MIN_SCORE = 52  # lower than the limit of every output format
 
 WHITE, BLACK = 255, 0
 
 
-def luma_of_another_standard(pixels):
-    """Return pixels that were written by BT.601 and read by BT.709."""
+def with_wrong_matrix(pixels):
+    """Return pixels that were converted to YCbCr by BT.601 and back by BT.709."""
     y, cb, cr = np.moveaxis(np.asarray(Image.fromarray(pixels).convert("YCbCr"), dtype=float), -1, 0)
     red, blue = y + 1.5748 * (cr - 128), y + 1.8556 * (cb - 128)
     green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
@@ -28,13 +28,13 @@ def luma_of_another_standard(pixels):
 RGBA = with_alpha(scene())
 ON_WHITE = composed(RGBA, WHITE)
 WRONG = {
-    "display p3 shown as srgb": (moved_8_bit(scene(), SRGB, DISPLAY_P3), scene()),
-    "srgb shown as display p3": (moved_8_bit(scene(), DISPLAY_P3, SRGB), scene()),
-    "adobe rgb shown as srgb": (moved_8_bit(scene(), SRGB, ADOBE_RGB), scene()),
+    "display p3 shown as srgb": (converted_8_bit(scene(), SRGB, DISPLAY_P3), scene()),
+    "srgb shown as display p3": (converted_8_bit(scene(), DISPLAY_P3, SRGB), scene()),
+    "adobe rgb shown as srgb": (converted_8_bit(scene(), SRGB, ADOBE_RGB), scene()),
     "cmyk without its profile": (scene(), on_paper()),
     "cmyk inverted": (255 - on_paper(), on_paper()),
-    "red for blue": (scene()[..., ::-1], scene()),
-    "another matrix": (luma_of_another_standard(scene()), scene()),
+    "red and blue exchanged": (scene()[..., ::-1], scene()),
+    "wrong matrix": (with_wrong_matrix(scene()), scene()),
     "limited range": ((16 + scene() * (219 / 255)).round().astype(np.uint8), scene()),
     "a little dark": (((scene() / 255) ** 1.1 * 255).round().astype(np.uint8), scene()),
     "clipped to white": (np.full_like(scene(), 255), scene()),
@@ -42,32 +42,32 @@ WRONG = {
     "a pixel down": (np.roll(scene(), 1, axis=0), scene()),
     "mirrored": (scene()[:, ::-1], scene()),
     "upside down": (scene()[::-1], scene()),
-    "turned round": (scene()[::-1, ::-1], scene()),
-    "before black": (composed(RGBA, BLACK), ON_WHITE),
-    "what is clear shown": (RGBA[..., :3], ON_WHITE),
+    "rotated by 180 degrees": (scene()[::-1, ::-1], scene()),
+    "drawn on black": (composed(RGBA, BLACK), ON_WHITE),
+    "transparent colours visible": (RGBA[..., :3], ON_WHITE),
     "alpha applied twice": (composed(np.dstack([composed(RGBA, BLACK), RGBA[..., 3]]), WHITE), ON_WHITE),
     "grey": (np.dstack([scene()[..., 1]] * 3), scene()),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_picture_is_told_from_the_right_one(wrong):
+def test_a_wrong_picture_is_distinguished_from_the_right_one(wrong):
     alike = likeness(*WRONG[wrong])
 
-    assert alike.score < LEAST_SCORE or alike.shift > MOST_SHIFT * 1.5, str(alike)
+    assert alike.score < MIN_SCORE or alike.shift > MAX_SHIFT * 1.5, str(alike)
 
 
-def test_a_picture_is_like_itself():
+def test_a_picture_equals_itself():
     alike = likeness(scene(), scene().copy())
 
     assert (alike.score, alike.shift) == (100, 0)
 
 
 @pytest.mark.parametrize("quality", [50, 75, 95])
-def test_the_score_rises_with_quality_and_the_colors_stay(quality):
+def test_the_score_rises_with_quality_and_colours_are_kept(quality):
     def alike(quality):
         shown = np.asarray(opened(saved(scene(), "JPEG", quality=quality)))
         return likeness(shown, scene())
 
     assert alike(quality - 20).score < alike(quality).score
-    assert alike(quality).shift < MOST_SHIFT
+    assert alike(quality).shift < MAX_SHIFT

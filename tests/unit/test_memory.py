@@ -1,4 +1,4 @@
-"""A process's own limit of memory, each in a process of its own: whoever runs the tests keeps all they have."""
+"""The memory limit of a process. Each limit is set in a new process, because it cannot be raised again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MB = 1_000_000
 
 
 def run(program: str) -> str:
-    """Return what a program prints that has `limit` at hand, having seen that it came to its end."""
+    """Run a program that can use `limit`, and return its output. Fail if the program fails."""
     program = f"from pixtools.memory import limit\nMB = {MB}\n{program}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_the_node_has_some_memory_and_no_more_than_the_machine():
+def test_the_node_has_at_most_the_memory_of_the_machine():
     machine = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
 
     assert 100 * MB < memory.of_node() <= machine
@@ -38,15 +38,15 @@ def test_the_node_has_some_memory_and_no_more_than_the_machine():
         ("4:memory:/docker/1", {"memory/memory.limit_in_bytes": "300"}, [300]),
     ],
 )
-def test_the_limits_of_all_cgroups_around_us_count(tmp_path, membership, files, limits):
+def test_the_limits_of_all_cgroups_around_the_process_count(tmp_path, membership, files, limits):
     root = tmp_path / "cgroup"
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{text}\n")
-    ours = tmp_path / "membership"
-    ours.write_text(membership + "\n")
+    membership_file = tmp_path / "membership"
+    membership_file.write_text(membership + "\n")
 
-    assert list(memory._limits_of_cgroups(ours, root)) == limits
+    assert list(memory._limits_of_cgroups(membership_file, root)) == limits
 
 
 TAKE = """
@@ -62,33 +62,33 @@ limit(200 * MB)
 """
 
 
-def test_what_asks_for_more_is_refused_and_the_process_lives():
+def test_an_allocation_beyond_the_limit_fails_and_the_process_lives():
     assert run(TAKE + "take(50 * MB); take(300 * MB); take(50 * MB)") == "granted refused granted "
 
 
-def test_what_was_given_back_can_be_taken_again():
+def test_freed_memory_can_be_allocated_again():
     assert run(TAKE + "for _ in range(5): take(150 * MB)") == "granted " * 5
 
 
-def test_what_is_held_counts():
+def test_allocated_memory_counts():
     assert run(TAKE + "held = bytearray(120 * MB); take(120 * MB); del held; take(120 * MB)") == "refused granted "
 
 
-def test_what_the_process_had_before_does_not_count():
+def test_memory_allocated_before_the_limit_does_not_count():
     assert run("before = bytearray(500 * MB)\n" + TAKE + "take(150 * MB)") == "granted "
 
 
 @pytest.mark.parametrize(
     "allocation", ["numpy.ones(300_000_000, 'u1')", "PIL.Image.new('RGB', (10_000, 10_000), 'red')"]
 )
-def test_libraries_meet_the_limit_as_a_memory_error(allocation):
+def test_libraries_raise_memory_error_at_the_limit(allocation):
     program = f"import numpy, PIL.Image\nlimit(200 * MB)\ntry: {allocation}\nexcept MemoryError: print('refused')"
 
     assert run(program) == "refused\n"
 
 
-def test_memory_shared_with_others_does_not_count():
-    """Where pixels from another converter lie."""
+def test_shared_memory_does_not_count():
+    """Pixels from another converter are in shared memory."""
     program = "import mmap\nlimit(100 * MB)\nshared = mmap.mmap(-1, 500 * MB)\nshared[499 * MB] = 1\nprint(len(shared))"
 
     assert run(program) == f"{500 * MB}\n"

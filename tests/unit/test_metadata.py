@@ -1,4 +1,4 @@
-"""Metadata: what a file says of itself, as JSON can carry it, however wild the file."""
+"""The metadata operation: which values it reads from files, including damaged and hostile ones."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from images import (
     exif,
     iptc,
     photo,
+    photo_with_metadata,
     saved,
-    telling,
     truncated_jpeg,
     wide_gamut_profile,
 )
@@ -33,12 +33,13 @@ from pixtools.errors import CorruptImage, UnsupportedType
 from pixtools.imaging.decoding import decode
 from pixtools.imaging.iptc import texts
 from pixtools.operations import OPERATIONS
-from pixtools.operations.metadata import METADATA, Metadata
+from pixtools.operations.metadata import METADATA, MetadataParams
 
 
-def facts(data: bytes) -> dict:
-    found = METADATA.run(data, Metadata())
-    # Strict JSON, as Postgres takes it: no NaN, no NUL, no half of a surrogate pair.
+def read(data: bytes) -> dict:
+    """Run the operation, and check that Postgres accepts the result as JSON."""
+    found = METADATA.run(data, MetadataParams())
+    # Postgres rejects NaN, NUL characters and single surrogates.
     text = json.dumps(found, allow_nan=False, ensure_ascii=False)
     assert "\\u0000" not in text
     assert text.encode().decode() == text
@@ -50,8 +51,8 @@ def jpeg_with(tags: Image.Exif) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
-def test_camera_exposure_and_place_are_found_in_every_format_that_has_them(kind):
-    found = facts(saved(photo(), kind, exif=exif(1)))
+def test_camera_exposure_and_location_are_read_from_every_format_that_stores_them(kind):
+    found = read(saved(photo(), kind, exif=exif(1)))
 
     assert found["camera"] == "PixCam One"
     assert found["exif"]["exposure_time"] == 0.004
@@ -64,8 +65,8 @@ def test_camera_exposure_and_place_are_found_in_every_format_that_has_them(kind)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG behind", "WEBP", "AVIF", "TIFF", "HEIF"])
-def test_what_a_camera_says_has_plain_names_and_units(kind):
-    found = facts(telling(kind))
+def test_values_of_a_camera_have_plain_names_and_units(kind):
+    found = read(photo_with_metadata(kind))
 
     assert (found["width"], found["height"]) == (96, 64)
     assert (found["camera"], found["lens"]) == ("PixCam One", "PixLens 35mm")
@@ -84,11 +85,11 @@ def test_what_a_camera_says_has_plain_names_and_units(kind):
     assert found["iptc"] == ({"city": "secret city", "keywords": ["soft", "Grüße"]} if iptc_too else {})
 
 
-def test_what_is_left_of_it_in_another_steps_file_is_read_there():
+def test_the_metadata_that_an_encoder_keeps_can_be_read_from_its_file():
     webp = OPERATIONS["webp"]
-    source = telling("JPEG")
+    source = photo_with_metadata("JPEG")
 
-    found = facts(webp.encode(decode(source), webp.params(), len(source)).data)
+    found = read(webp.encode(decode(source), webp.params(), len(source)).data)
 
     assert (found["camera"], found["taken_at"]) == ("PixCam One", "2026-02-03T04:05:06+09:00")
     assert (found["gps"], found["xmp"], found["iptc"]) == (None, {}, {})
@@ -106,12 +107,12 @@ def test_what_is_left_of_it_in_another_steps_file_is_read_there():
         ({}, None),
     ],
 )
-def test_the_time_is_the_cameras_with_an_offset_only_where_it_is_known(tags, taken_at):
+def test_the_time_has_an_offset_only_if_the_camera_recorded_it(tags, taken_at):
     written = Image.Exif()
     written[0x010F] = "PixCam"
     written.get_ifd(0x8769).update(tags)
 
-    assert facts(jpeg_with(written))["taken_at"] == taken_at
+    assert read(jpeg_with(written))["taken_at"] == taken_at
 
 
 @pytest.mark.parametrize(
@@ -125,15 +126,15 @@ def test_the_time_is_the_cameras_with_an_offset_only_where_it_is_known(tags, tak
         ({0x8822: 99, 0x829A: "fast", 0x829D: IFDRational(0, 0)}, {}),
     ],
 )  # fmt: skip
-def test_exposure_is_told_in_words_and_units_and_left_out_where_it_is_nonsense(tags, exposure):
+def test_exposure_has_words_and_units_and_omits_invalid_values(tags, exposure):
     written = Image.Exif()
     written[0x010F] = "PixCam"
     written.get_ifd(0x8769).update(tags)
 
-    assert facts(jpeg_with(written))["exposure"] == exposure
+    assert read(jpeg_with(written))["exposure"] == exposure
 
 
-def test_a_place_in_signed_numbers_is_held_to_the_same_limits():
+def test_a_location_in_signed_numbers_is_checked_against_the_same_range():
     tags = exif()
     tags.get_ifd(0x8825)[4] = (IFDRational(1000), IFDRational(0), IFDRational(0))
     data = jpeg_with(tags)
@@ -141,23 +142,23 @@ def test_a_place_in_signed_numbers_is_held_to_the_same_limits():
         assert data.count(struct.pack(at, *unsigned)) == 1
         data = data.replace(struct.pack(at, *unsigned), struct.pack(at, *signed))
 
-    assert facts(data)["gps"] is None
+    assert read(data)["gps"] is None
 
 
-def test_a_satellites_time_that_no_clock_shows_is_left_out():
+def test_a_satellite_time_out_of_range_is_omitted():
     tags = exif()
     tags.get_ifd(0x8825).update({0x1D: "2026:02:02", 7: (IFDRational(4_294_967_295), IFDRational(0), IFDRational(0))})
 
-    assert facts(jpeg_with(tags))["gps"].keys() == {"latitude", "longitude", "altitude_m"}
+    assert read(jpeg_with(tags))["gps"].keys() == {"latitude", "longitude", "altitude_m"}
 
 
-def test_direction_error_and_the_satellites_time_belong_to_the_place():
+def test_direction_error_and_satellite_time_are_part_of_the_location():
     tags = exif()
     tags.get_ifd(0x8825).update(
         {0x11: IFDRational(9025, 100), 0x1F: IFDRational(5), 0x1D: "2026:02:02", 7: (19.0, 5.0, 6.0)}
     )
 
-    gps = facts(jpeg_with(tags))["gps"]
+    gps = read(jpeg_with(tags))["gps"]
 
     assert gps.items() >= {"direction": 90.25, "error_m": 5.0, "taken_at": "2026-02-02T19:05:06Z"}.items()
 
@@ -185,7 +186,7 @@ def rdf(inside: str) -> bytes:
     ],
 )  # fmt: skip
 def test_xmp_becomes_plain_names_lists_and_structures(inside, found):
-    assert facts(saved(photo(), "JPEG", xmp=rdf(inside)))["xmp"] == found
+    assert read(saved(photo(), "JPEG", xmp=rdf(inside)))["xmp"] == found
 
 
 @pytest.mark.parametrize(
@@ -200,27 +201,27 @@ def test_xmp_becomes_plain_names_lists_and_structures(inside, found):
         pytest.param(rdf("<rdf:Description>" + "<a:x>" * 5_000 + "</a:x>" * 5_000 + "</rdf:Description>"), id="deep"),
     ],
 )
-def test_xmp_that_is_broken_or_an_attack_says_nothing(block):
-    assert facts(saved(photo(), "JPEG", xmp=block))["xmp"] == {}
+def test_broken_or_hostile_xmp_gives_no_values(block):
+    assert read(saved(photo(), "JPEG", xmp=block))["xmp"] == {}
 
 
-def test_xmp_of_a_megabyte_is_told_as_far_as_there_is_room():
+def test_a_megabyte_of_xmp_is_cut_at_the_limit():
     inside = "".join(f"<rdf:Description><a:x{at}>{'y' * 1_000}</a:x{at}></rdf:Description>" for at in range(900))
 
-    found = facts(saved(photo(), "WEBP", xmp=rdf(inside)))
+    found = read(saved(photo(), "WEBP", xmp=rdf(inside)))
 
     assert 10 < len(found["xmp"]) < 100
     assert found["xmp"]["x0"] == "y" * 1_000
 
 
-def test_deep_xmp_of_a_megabyte_costs_no_more_than_its_size():
+def test_a_megabyte_of_nested_xmp_gives_no_values():
     block = rdf("<rdf:Description>" + "<a:x>" * 80_000 + "</a:x>" * 80_000 + "</rdf:Description>")
 
-    assert facts(saved(photo(), "WEBP", xmp=block))["xmp"] == {}
+    assert read(saved(photo(), "WEBP", xmp=block))["xmp"] == {}
 
 
 @given(block=st.binary(max_size=60) | st.builds(lambda rest: iptc() + b"\x1c\x02" + rest, st.binary(max_size=30)))
-def test_broken_iptc_is_read_up_to_where_it_breaks_off(block):
+def test_broken_iptc_is_read_up_to_the_break(block):
     found = texts(block)
 
     json.dumps(found)
@@ -234,19 +235,19 @@ needs_photos = pytest.mark.skipif(PHOTOS is None, reason="PIXTOOLS_TEST_DATA nam
 @needs_photos
 @needs_exiftool
 @pytest.mark.parametrize("folder", ["exif", "cameras", "orientation", "avif", "heic"])
-def test_what_real_photos_say_is_what_exiftool_reads(folder):
-    seen = tags(Path(PHOTOS, "photos", folder))
+def test_values_of_real_photos_equal_those_that_exiftool_reads(folder):
+    by_file = tags(Path(PHOTOS, "photos", folder))
     for path in sorted(Path(PHOTOS, "photos", folder).iterdir()):
         try:
-            found, other = facts(path.read_bytes()), seen[path.name]
+            found, other = read(path.read_bytes()), by_file[path.name]
         except (CorruptImage, UnsupportedType):
             continue
-        mine = {"ExifIFD:DateTimeOriginal": (found["taken_at"] or "")[:19].replace("-", ":").replace("T", " ") or None}
+        ours = {"ExifIFD:DateTimeOriginal": (found["taken_at"] or "")[:19].replace("-", ":").replace("T", " ") or None}
         names = {"time_s": "ExposureTime", "f_number": "FNumber", "iso": "ISO", "focal_length_mm": "FocalLength"}
-        mine |= {f"ExifIFD:{name}": found["exposure"].get(mine_) for mine_, name in names.items()}
+        ours |= {f"ExifIFD:{name}": found["exposure"].get(own) for own, name in names.items()}
         if found["gps"]:
-            mine |= {f"Composite:GPS{name.title()}": found["gps"][name] for name in ("latitude", "longitude")}
-        for name, value in mine.items():
+            ours |= {f"Composite:GPS{name.title()}": found["gps"][name] for name in ("latitude", "longitude")}
+        for name, value in ours.items():
             theirs = other.get(name) or None
             expected = pytest.approx(theirs, rel=1e-4) if isinstance(theirs, float) else theirs
             assert value == expected, (path.name, name)
@@ -255,7 +256,7 @@ def test_what_real_photos_say_is_what_exiftool_reads(folder):
 def test_the_container_is_described():
     data = camera_jpeg(120, 80)
 
-    found = facts(data)
+    found = read(data)
 
     expected = {"media_type": "image/jpeg", "width": 120, "height": 80, "mode": "RGB", "frames": 1, "bytes": len(data)}
     assert found.items() >= expected.items()
@@ -263,11 +264,11 @@ def test_the_container_is_described():
 
 
 def test_frames_are_counted():
-    assert facts(animation(7))["frames"] == 7
+    assert read(animation(7))["frames"] == 7
 
 
-def test_a_file_that_says_nothing_has_no_camera_and_no_place():
-    found = facts(saved(photo(), "PNG"))
+def test_a_file_without_metadata_has_no_camera_and_no_location():
+    found = read(saved(photo(), "PNG"))
 
     assert (found["camera"], found["gps"], found["exif"], found["icc_profile"]) == (None, None, {}, None)
 
@@ -282,13 +283,13 @@ def test_a_file_that_says_nothing_has_no_camera_and_no_place():
         ("  ", "\0", None),
     ],
 )
-def test_a_maker_is_named_once(make, model, camera):
+def test_the_maker_is_not_repeated_before_the_model(make, model, camera):
     tags = Image.Exif()
     for tag, value in ((0x010F, make), (0x0110, model)):
         if value is not None:
             tags[tag] = value
 
-    assert facts(jpeg_with(tags))["camera"] == camera
+    assert read(jpeg_with(tags))["camera"] == camera
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_north_and_east_are_positive(refs, signs):
     place = tags.get_ifd(0x8825)
     place[1], place[3] = refs
 
-    gps = facts(jpeg_with(tags))["gps"]
+    gps = read(jpeg_with(tags))["gps"]
 
     assert gps["latitude"] == pytest.approx(abs(LATITUDE) * signs[0])
     assert gps["longitude"] == pytest.approx(LONGITUDE * signs[1])
@@ -309,7 +310,7 @@ def test_an_altitude_below_the_sea_is_negative():
     tags = exif()
     tags.get_ifd(0x8825)[5] = b"\x01"
 
-    assert facts(jpeg_with(tags))["gps"]["altitude_m"] == -ALTITUDE
+    assert read(jpeg_with(tags))["gps"]["altitude_m"] == -ALTITUDE
 
 
 @pytest.mark.parametrize(
@@ -321,11 +322,11 @@ def test_an_altitude_below_the_sea_is_negative():
         pytest.param(2, (IFDRational(1), IFDRational(2)), id="no seconds"),
     ],
 )
-def test_a_place_that_cannot_be_is_left_out(tag, value):
+def test_an_impossible_location_is_omitted(tag, value):
     tags = exif()
     tags.get_ifd(0x8825)[tag] = value
 
-    found = facts(jpeg_with(tags))
+    found = read(jpeg_with(tags))
 
     assert found["gps"] is None
     assert found["camera"] == "PixCam One"
@@ -339,20 +340,20 @@ def test_a_place_that_cannot_be_is_left_out(tag, value):
         (IFDRational(1, 0), None),
     ],
 )
-def test_rationals_become_numbers_or_nothing(value, plain):
+def test_rationals_become_numbers_or_are_omitted(value, plain):
     tags = Image.Exif()
     tags.get_ifd(0x8769)[0x829A] = value
 
-    assert facts(jpeg_with(tags))["exif"].get("exposure_time") == plain
+    assert read(jpeg_with(tags))["exif"].get("exposure_time") == plain
 
 
-def test_text_ends_at_its_nul_and_blobs_are_left_out():
+def test_text_ends_at_its_nul_and_binary_values_are_omitted():
     tags = Image.Exif()
     tags[0x010F] = "Acme\0hidden"
     tags[0x010E] = "x" * 5_000
     tags.get_ifd(0x8769)[0x927C] = bytes(range(256))  # the maker's note
 
-    found = facts(jpeg_with(tags))
+    found = read(jpeg_with(tags))
 
     assert found["camera"] == "Acme"
     assert "image_description" not in found["exif"]
@@ -366,12 +367,12 @@ WHOLE = exif(1).tobytes()
     damage=st.lists(st.tuples(st.integers(0, len(WHOLE) - 7), st.integers(0, 255)), min_size=1, max_size=12),
     end=st.integers(7, len(WHOLE)),
 )
-def test_nonsense_in_the_tags_never_hides_what_the_container_says(damage, end):
+def test_damaged_tags_never_hide_the_values_of_the_container(damage, end):
     data = bytearray(WHOLE)
     for at, value in damage:
         data[6 + at] = value  # behind "Exif\0\0"
 
-    found = facts(saved(photo(16, 16), "JPEG", exif=bytes(data[:end])))
+    found = read(saved(photo(16, 16), "JPEG", exif=bytes(data[:end])))
 
     assert (found["width"], found["height"]) == (16, 16)
 
@@ -385,32 +386,32 @@ def test_nonsense_in_the_tags_never_hides_what_the_container_says(damage, end):
         pytest.param(wide_gamut_profile("bad \ud800 name"), id="half a surrogate pair"),
     ],
 )
-def test_a_profile_with_a_broken_name_is_a_fact_or_nothing(profile):
-    name = facts(saved(photo(), "JPEG", icc_profile=profile))["icc_profile"]
+def test_a_broken_profile_name_is_readable_text_or_omitted(profile):
+    name = read(saved(photo(), "JPEG", icc_profile=profile))["icc_profile"]
 
     assert name is None or "\0" not in name
 
 
-def test_a_truncated_jpeg_still_says_what_its_header_says():
-    found = facts(truncated_jpeg())
+def test_the_header_of_a_truncated_jpeg_is_read():
+    found = read(truncated_jpeg())
 
     assert (found["width"], found["camera"]) == (400, "PixCam One")
 
 
 @pytest.mark.parametrize("tags", [{}, {"exif": exif(1)}], ids=["without tags", "with tags"])
-def test_a_truncated_png_still_says_what_its_header_says(tags):
+def test_the_header_of_a_truncated_png_is_read(tags):
     whole = saved(photo(400, 300), "PNG", **tags)
 
-    found = facts(whole[: len(whole) // 2])
+    found = read(whole[: len(whole) // 2])
 
     assert (found["width"], found["height"]) == (400, 300)
 
 
-def test_16_bits_are_told():
-    assert facts(saved(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"))["mode"] == "I;16"
+def test_the_mode_of_a_16_bit_file_is_reported():
+    assert read(saved(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"))["mode"] == "I;16"
 
 
 @pytest.mark.parametrize(("data", "error"), [(b"%PDF-1.7", UnsupportedType), (b"\xff\xd8\xff garbage", CorruptImage)])
-def test_a_file_that_is_no_image_is_named_as_such(data, error):
+def test_a_file_that_is_not_an_image_is_an_error(data, error):
     with pytest.raises(error):
-        METADATA.run(data, Metadata())
+        METADATA.run(data, MetadataParams())

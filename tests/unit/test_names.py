@@ -1,4 +1,4 @@
-"""Names from strangers: made safe for storage, headers and archives."""
+"""File names of uploads: made safe for storage, headers and archives."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_file_name_is_made_safe(name, safe):
 
 
 @given(name=st.text(st.characters(), max_size=400) | st.text("./\\ \0\r\nab~", max_size=20))
-def test_any_name_becomes_one_that_is_safe_everywhere(name):
+def test_every_name_becomes_a_safe_one(name):
     safe = safe_name(name)
 
     assert 0 < len(safe) <= 150
@@ -66,12 +66,12 @@ def test_any_name_becomes_one_that_is_safe_everywhere(name):
         ("a;b'c.png", "attachment; filename=\"a;b'c.png\"; filename*=UTF-8''a%3Bb%27c.png"),
     ],
 )
-def test_a_download_is_named_by_rfc_6266(name, header):
+def test_the_name_of_a_download_follows_rfc_6266(name, header):
     assert attachment(name) == header
 
 
 @given(name=st.text(max_size=30))
-def test_no_name_breaks_out_of_its_header(name):
+def test_no_name_can_change_its_header(name):
     header = attachment(name)
 
     assert header.isascii()

@@ -1,4 +1,4 @@
-"""Step keys say what is the same work; `work` says what of it is left to do."""
+"""Step keys identify equal work, and `Plan.work` returns the steps still to run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from hypothesis import strategies as st
 from images import LIMITS
 from plans import SHA, documents, plan
 
-from dag.plan import SOURCE, Plan, Source, order, step_key
+from dag.plan import SOURCE, Plan, Source, running_order, step_key
 from dag.specification import build
 from pixtools.imaging.codecs import SCORER
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base.kinds import Kind
+from pixtools.operations.base.kinds import DataKind
 
 
 def key(document: dict, step: str = "a", **source: str) -> str:
+    """Return the step key of one step of a document."""
     return plan(document, **source).by_name[step].key
 
 
 WEBP = {"a": {"op": "webp", "input": "source", "quality": 70}}
 
 
-def test_the_same_work_has_the_same_key_in_another_job_under_another_name():
+def test_equal_work_has_the_same_key_in_another_job_and_under_another_name():
     other = {"z": {"op": "png", "input": "source"}, "b": {"op": "webp", "input": "source", "quality": 70}}
 
     assert key(WEBP) == key(other, "b", name="other.jpg")
@@ -36,11 +37,11 @@ def test_a_key_is_a_sha256():
     assert len(bytes.fromhex(key(WEBP))) == 32
 
 
-def test_a_default_that_is_given_does_not_change_the_key():
-    bare = {"a": {"op": "webp", "input": "source"}}
-    given_ = {"a": {"op": "webp", "input": ["source"], "quality": 80, "lossless": False, "resize": None}}
+def test_a_parameter_that_equals_its_default_does_not_change_the_key():
+    short = {"a": {"op": "webp", "input": "source"}}
+    in_full = {"a": {"op": "webp", "input": ["source"], "quality": 80, "lossless": False, "resize": None}}
 
-    assert key(bare) == key(given_)
+    assert key(short) == key(in_full)
 
 
 def test_different_work_has_different_keys():
@@ -76,7 +77,7 @@ ZIP = {
 }
 
 
-def test_what_scores_is_part_of_the_keys_of_targets_alone():
+def test_the_scorer_is_part_of_the_key_only_with_a_target():
     jpg = OPERATIONS["jpg"].params
 
     assert jpg(target=80).identity() == {"target": 80, "scorer": SCORER}
@@ -85,11 +86,11 @@ def test_what_scores_is_part_of_the_keys_of_targets_alone():
     assert version("ssimulacra2") in SCORER
 
 
-def test_a_bundle_is_the_same_work_when_its_entries_have_the_same_names_and_content():
+def test_a_bundle_has_the_same_key_if_its_entries_have_the_same_names_and_content():
     assert key(ZIP) == key(dict(reversed(ZIP.items())))
 
 
-def test_a_bundle_of_other_names_or_another_order_is_other_work():
+def test_a_bundle_with_other_entry_names_or_another_order_has_another_key():
     renamed = {"b2" if name == "b" else name: step for name, step in ZIP.items()}
     renamed["a"] = {"op": "zip", "input": ["b2", "c"]}
     swapped = ZIP | {"a": {"op": "zip", "input": ["c", "b"]}}
@@ -102,7 +103,7 @@ def test_a_bundle_of_other_names_or_another_order_is_other_work():
     ("name", "stem"),
     [("IMG_1.jpg", "IMG_1"), ("a.b.png", "a.b"), ("noending", "noending"), (".jpg", ".jpg"), ("", "image")],
 )
-def test_files_are_called_after_the_source(name, stem):
+def test_file_names_begin_with_the_stem_of_the_source(name, stem):
     assert plan(WEBP, name=name).by_name["a"].file_name == f"{stem}-a.webp"
 
 
@@ -126,24 +127,24 @@ CHAIN = {
 @pytest.mark.parametrize(
     ("done", "held", "work"),
     [
-        pytest.param("", "", "tuabz", id="at first: all"),
-        pytest.param("tuabz", "", "", id="at the end: nothing"),
-        pytest.param("tu", "", "tuabz", id="pixels that passed on are made again for their readers"),
-        pytest.param("tuab", "", "z", id="pixels that nobody needs are not made again"),
+        pytest.param("", "", "tuabz", id="at the start: all steps"),
+        pytest.param("tuabz", "", "", id="at the end: no step"),
+        pytest.param("tu", "", "tuabz", id="pixels without a file are made again for their readers"),
+        pytest.param("tuab", "", "z", id="pixels that no step needs are not made again"),
         pytest.param("tua", "", "tbz", id="only the pixels that are needed are made again"),
-        pytest.param("ab", "", "z", id="pixels that were never made are not needed once their readers are done"),
-        pytest.param("", "u", "tb", id="what reads a failed step does not run"),
-        pytest.param("", "t", "", id="all that reads a failed step does not run"),
-        pytest.param("t", "a", "tb", id="what was done before a failure is not lost"),
+        pytest.param("ab", "", "z", id="pixels are not made if their readers are done"),
+        pytest.param("", "u", "tb", id="the reader of a failed step does not run"),
+        pytest.param("", "t", "", id="no step runs that reads a failed step, directly or not"),
+        pytest.param("t", "a", "tb", id="pixels are made again for a reader beside the failed one"),
         pytest.param("tub", "a", "", id="pixels are not made for a step that failed"),
-        pytest.param("tuab", "z", "", id="a failed end needs nothing"),
+        pytest.param("tuab", "z", "", id="nothing is made for a failed last step"),
     ],
 )
-def test_what_is_left_to_do(done, held, work):
+def test_work_is_the_steps_still_to_run(done, held, work):
     assert plan(CHAIN).work(frozenset(done), frozenset(held)) == frozenset(work)
 
 
-def test_a_transform_that_is_kept_is_done_when_its_file_is_there():
+def test_a_kept_transform_is_done_if_its_file_is_stored():
     kept = {"t": {"op": "resize", "input": "source", "width": 9, "keep": True}, "a": {"op": "png", "input": "t"}}
 
     assert plan(kept).work(frozenset("a"), frozenset()) == {"t"}
@@ -151,7 +152,7 @@ def test_a_transform_that_is_kept_is_done_when_its_file_is_there():
     assert plan(kept).work(frozenset("t"), frozenset()) == {"t", "a"}
 
 
-def test_a_bundle_reads_the_file_that_a_transform_left_and_not_its_pixels():
+def test_a_bundle_reads_the_file_of_a_transform_and_not_its_pixels():
     bundled = {"t": {"op": "resize", "input": "source", "width": 9}, "z": {"op": "zip", "input": "t"}}
 
     assert plan(bundled).work(frozenset("t"), frozenset()) == {"z"}
@@ -160,16 +161,16 @@ def test_a_bundle_reads_the_file_that_a_transform_left_and_not_its_pixels():
 DENOISED = {"d": {"op": "denoise", "input": "source"}, "a": {"op": "png", "input": "d"}}
 
 
-def test_an_inference_does_not_run_again_for_pixels_that_its_file_holds():
+def test_an_inference_does_not_run_again_if_its_file_is_stored():
     assert plan(DENOISED).work(frozenset("d"), frozenset(), filed=frozenset("d")) == {"a"}
     assert plan(DENOISED).work(frozenset("d"), frozenset()) == {"d", "a"}  # the file is lost
 
 
-def test_an_inference_always_leaves_its_file():
+def test_an_inference_always_leaves_a_file():
     assert plan(DENOISED).by_name["d"].leaves_file
 
 
-def test_other_weights_make_other_results_of_an_inference_and_of_what_reads_it():
+def test_other_weights_change_the_keys_of_an_inference_and_of_its_readers_only():
     steps = DENOISED | {"b": {"op": "png", "input": "source"}}
     ours, others = (build(steps, Source("a.jpg", SHA, (9, 9)), 9, LIMITS, weights * 32) for weights in ("aa", "bb"))
 
@@ -178,46 +179,47 @@ def test_other_weights_make_other_results_of_an_inference_and_of_what_reads_it()
 
 
 @st.composite
-def plans_under_way(draw: st.DrawFn) -> tuple[Plan, frozenset[str], frozenset[str]]:
+def unfinished_plans(draw: st.DrawFn) -> tuple[Plan, frozenset[str], frozenset[str]]:
+    """Draw a plan, its steps that are done, and its steps that get no result."""
     made = plan(draw(documents()))
     done, held = set(), set()
     for step in made.steps:
-        # What was made of pixels stays when they are lost, and no more can be made of it.
-        lost = step.inputs[0] in held and step.operation.reads is Kind.PIXELS
-        (draw(st.sampled_from([done, held, set()])) if not lost else held).add(step.name)
+        # A step that reads pixels cannot run if the step that makes them gets no result.
+        unreachable = step.inputs[0] in held and step.operation.reads is DataKind.PIXELS
+        (draw(st.sampled_from([done, held, set()])) if not unreachable else held).add(step.name)
     return made, frozenset(done), frozenset(held)
 
 
-@given(under_way=plans_under_way())
-def test_work_is_all_that_can_be_finished_and_the_pixels_for_it_and_nothing_else(under_way):
-    made, done, held = under_way
+@given(drawn=unfinished_plans())
+def test_work_is_the_missing_files_and_the_pixels_for_them_and_no_other_step(drawn):
+    made, done, held = drawn
     work = made.work(done, held)
 
     for step in made.steps:
         if step.name in work:
             for name in set(step.inputs) - {SOURCE}:
                 source = made.by_name[name]
-                reads_pixels = step.operation.reads is Kind.PIXELS
+                reads_pixels = step.operation.reads is DataKind.PIXELS
                 assert name in work or (name in done and source.leaves_file and not reads_pixels)
             readers = [made.by_name[name] for name in work.intersection(made.pixel_readers[step.name])]
             assert step.name not in held
             assert (step.leaves_file and step.name not in done) or any(
-                reader.operation.reads is Kind.PIXELS for reader in readers
+                reader.operation.reads is DataKind.PIXELS for reader in readers
             )
         elif step.leaves_file and step.name not in done:
             assert blocked(made, step.name, done, held)
 
 
 def blocked(made: Plan, name: str, done: frozenset[str], held: frozenset[str]) -> bool:
-    """Say whether a step waits for ever, by the words of the design: a step that failed takes its readers with it."""
+    """Return whether a step cannot run, calculated from its inputs: a failed step blocks all of its readers."""
     if name == SOURCE or name in done:
         return False
     return name in held or any(blocked(made, read, done, held) for read in made.by_name[name].inputs)
 
 
 @pytest.mark.parametrize("names", list(itertools.permutations("abc")))
-def test_steps_keep_the_order_in_which_they_were_written_where_they_may(names):
-    assert order(dict.fromkeys(names, ())) == (list(names), [])
+def test_steps_that_are_ready_keep_the_order_in_which_they_were_written(names):
+    assert running_order(dict.fromkeys(names, ())) == (list(names), [])
 
 
 @given(
@@ -225,8 +227,8 @@ def test_steps_keep_the_order_in_which_they_were_written_where_they_may(names):
         lambda reads: {name: tuple(read for read in inputs if read in reads) for name, inputs in reads.items()}
     )
 )
-def test_each_name_is_ordered_after_its_inputs_or_waits_for_a_cycle(reads):
-    ordered, cycles = order(reads)
+def test_each_name_comes_after_its_inputs_or_waits_for_a_cycle(reads):
+    ordered, cycles = running_order(reads)
 
     seen: set[str] = set()
     for name in ordered:

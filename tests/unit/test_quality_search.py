@@ -1,4 +1,4 @@
-"""The search for a quality: few tries, an answer that is right where the curve has one, and never a guess twice."""
+"""The search for a quality needs few tries, finds the best quality on a rising curve, and tries no quality twice."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ QUALITIES = st.integers(LOWEST, HIGHEST)
 
 
 @given(codec=st.sampled_from(CODECS), shift=st.floats(-12, 12), slope=st.floats(0.6, 1.6), noise=NOISE, data=st.data())
-def test_a_picture_like_others_gets_its_target_in_six_tries(codec, shift, slope, noise, data):
-    usual = OPERATIONS[codec].scores
+def test_a_picture_with_a_typical_curve_reaches_its_target_in_six_tries(codec, shift, slope, noise, data):
+    typical = OPERATIONS[codec].scores
 
     def measure(quality: int) -> float:
-        return 75 + shift + slope * (usual.at(quality) - 75) + noise[quality]
+        return 75 + shift + slope * (typical.at(quality) - 75) + noise[quality]
 
     target = data.draw(st.floats(30, 95))
     tried = {}
-    search(measure, usual, (target - 0.4, target + 0.4), tried, 6)
+    search(measure, typical, (target - 0.4, target + 0.4), tried, 6)
 
     best = min(abs(measure(quality) - target) for quality in range(LOWEST, HIGHEST + 1))
-    # Where the codec's own steps are wider than that, the nearest two are what there is.
+    # If the codec's steps between qualities are wider than the tolerance, the nearest quality is enough.
     assert min(abs(value - target) for value in tried.values()) <= max(1.0, best + 0.6)
 
 
 @given(st.lists(st.floats(0.001, 8), min_size=HIGHEST, max_size=HIGHEST), st.floats(-60, 95), NOISE, st.floats(30, 95))
-def test_any_rising_curve_is_searched_in_six_tries_within_its_bounds(steps, start, noise, target):
+def test_a_search_on_any_rising_curve_stays_within_the_range_and_six_tries(steps, start, noise, target):
     values = [start + sum(steps[:quality]) + noise[quality] for quality in range(HIGHEST + 1)]
     calls = []
 
@@ -52,23 +52,25 @@ def test_any_rising_curve_is_searched_in_six_tries_within_its_bounds(steps, star
     codec=st.sampled_from(CODECS), shift=st.floats(-2, 3), slope=st.floats(0.6, 1.6), start=st.integers(30, 100),
     share=st.floats(0.2, 0.95),
 )  # fmt: skip
-def test_a_size_is_kept_and_used_where_the_qualities_are_close_enough(codec, shift, slope, start, share):
-    usual = OPERATIONS[codec].sizes
+def test_a_search_for_a_size_uses_at_least_95_percent_of_it_or_finds_the_highest_fitting_quality(
+    codec, shift, slope, start, share
+):
+    typical = OPERATIONS[codec].sizes
 
     def measure(quality: int) -> float:
-        return shift + slope * usual.at(quality)
+        return shift + slope * typical.at(quality)
 
-    most = measure(start) + math.log(share)
+    limit = measure(start) + math.log(share)
     tried = {start: measure(start)}
-    search(measure, usual, (most + math.log(0.95), most), tried, 6, start)
+    search(measure, typical, (limit + math.log(0.95), limit), tried, 6, start)
 
-    within = [quality for quality in range(LOWEST, start + 1) if measure(quality) <= most]
-    if within:
-        found = max(quality for quality, value in tried.items() if value <= most)
-        assert measure(found) >= most + math.log(0.95) or found == max(within)
+    fitting = [quality for quality in range(LOWEST, start + 1) if measure(quality) <= limit]
+    if fitting:
+        found = max(quality for quality, value in tried.items() if value <= limit)
+        assert measure(found) >= limit + math.log(0.95) or found == max(fitting)
 
 
-def test_a_search_ends_with_what_lies_in_reach():
+def test_a_search_ends_at_the_first_accepted_value():
     tried = {}
 
     search(float, Curve(POINTS), (49.6, 50.4), tried, 6)
@@ -76,16 +78,16 @@ def test_a_search_ends_with_what_lies_in_reach():
     assert tried == {50: 50.0}
 
 
-@pytest.mark.parametrize(("aim", "end"), [(200, HIGHEST), (-200, LOWEST)])
-def test_what_lies_out_of_reach_ends_at_the_nearest_quality(aim, end):
+@pytest.mark.parametrize(("target", "end"), [(200, HIGHEST), (-200, LOWEST)])
+def test_a_search_for_a_value_out_of_reach_ends_at_the_nearest_quality(target, end):
     tried = {}
 
-    search(float, Curve(POINTS), (aim - 0.4, aim + 0.4), tried, 6)
+    search(float, Curve(POINTS), (target - 0.4, target + 0.4), tried, 6)
 
     assert list(tried) == [end]
 
 
-def test_a_search_goes_on_from_what_is_known():
+def test_a_search_starts_from_earlier_results():
     tried = {40: 38.0, 60: 62.0}
 
     search(lambda quality: quality * 1.2 - 10, Curve(POINTS), (49.6, 50.4), tried, 1)
@@ -94,7 +96,7 @@ def test_a_search_goes_on_from_what_is_known():
 
 
 @given(QUALITIES)
-def test_a_curve_read_backwards_gives_the_quality_again(quality):
+def test_the_quality_of_a_curves_value_is_the_original_quality(quality):
     for codec in CODECS:
         for curve in (OPERATIONS[codec].scores, OPERATIONS[codec].sizes):
             assert curve.quality(curve.at(quality)) == pytest.approx(quality)

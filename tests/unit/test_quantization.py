@@ -1,4 +1,4 @@
-"""Training for int8: the network stays the same, and is trained as the engine will run it."""
+"""Training for int8: scaling keeps the network, and training predicts what the engine computes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pixtools.denoising.openvino_engine import OpenVINOEngine, has_vnni
 from pixtools.denoising.torch_network import DnCNN
 from pixtools.training import quantization
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def network() -> DnCNN:
-    """Channels of very different size, as training leaves them."""
+    """A network whose channels differ much in size, as after training."""
     generator = torch.Generator().manual_seed(5)
     network = DnCNN()
     for parameter in network.parameters():
@@ -33,59 +35,59 @@ def picture() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def scaled(network, picture) -> dict[str, torch.Tensor]:
     weights = {name: value.detach() for name, value in network.named_parameters()}
-    return quantization.scaled(weights, quantization.tops(network, [picture]))
+    return quantization.scaled(weights, quantization.measure_maxima(network, [picture]))
 
 
 @torch.inference_mode()
-def test_scaled_weights_are_the_same_network(network, picture, scaled):
-    found = functional_call(network, scaled, (picture,))
+def test_scaled_weights_have_the_same_result(network, picture, scaled):
+    actual = functional_call(network, scaled, (picture,))
 
-    torch.testing.assert_close(found, network(picture), rtol=0, atol=1e-5 * found.abs().max().item())
+    torch.testing.assert_close(actual, network(picture), rtol=0, atol=1e-5 * actual.abs().max().item())
 
 
 @torch.inference_mode()
-def test_the_channels_that_layers_in_int8_read_reach_the_same_height(picture, scaled):
+def test_the_channels_that_int8_layers_read_have_the_same_maximum(picture, scaled):
     network = DnCNN()
     network.load_state_dict(scaled)
 
     for layer in quantization.LAYERS:
-        heights = network.model[: 2 * layer](picture).amax((0, 2, 3)) * quantization.KEPT
-        assert heights.max() < 1.001
-        # Channels that are next to nothing stay so.
-        assert (heights > 0.999).float().mean() > 0.8
+        maxima = network.model[: 2 * layer](picture).amax((0, 2, 3)) * quantization.CLIPPED_AT
+        assert maxima.max() < 1.001
+        # Channels that are always near 0 stay so.
+        assert (maxima > 0.999).float().mean() > 0.8
 
 
 @torch.inference_mode()
 @pytest.mark.skipif(not has_vnni(), reason="this CPU has no VNNI")
-def test_what_is_trained_is_what_the_engine_runs(network, picture, scaled):
+def test_training_predicts_what_the_engine_computes(network, picture, scaled):
     weights = dncnn.Weights({name: value.numpy() for name, value in scaled.items()}, quantization.LAYERS)
     tile = picture.permute(0, 2, 3, 1).contiguous().numpy()
 
     trained = quantization.predict(scaled, quantization.LAYERS, picture.bfloat16()).float()
-    found = torch.from_numpy(tile - OpenVINOEngine(weights, 1, "int8").denoise(tile, np.ones(1, np.float32)))
-    found, exact = found.permute(0, 3, 1, 2), functional_call(network, scaled, (picture,))
+    actual = torch.from_numpy(tile - OpenVINOEngine(weights, 1, "int8").denoise(tile, np.ones(1, np.float32)))
+    actual, exact = actual.permute(0, 3, 1, 2), functional_call(network, scaled, (picture,))
 
-    # With such weights clipping tells most: both do it alike, the network that is meant does not.
-    assert 0 < rms(found - trained) < 0.5 * rms(found - exact)
-    assert rms(found - trained) < 0.01 * exact.std()
+    # With these weights clipping changes most. Training and engine both clip, and the exact network does not.
+    assert 0 < rms(actual - trained) < 0.5 * rms(actual - exact)
+    assert rms(actual - trained) < 0.01 * exact.std()
 
 
 def rms(errors: torch.Tensor) -> float:
     return errors.square().mean().sqrt().item()
 
 
-def test_the_gradient_passes_the_rounding_and_not_the_clipping():
-    given = torch.tensor([-3.0, 0.4, 17.6, 300.0], requires_grad=True)
+def test_the_gradient_passes_rounded_values_but_not_clipped_ones():
+    values = torch.tensor([-3.0, 0.4, 17.6, 300.0], requires_grad=True)
 
-    found = quantization.rounded(given)
-    found.sum().backward()
+    rounded = quantization.rounded(values)
+    rounded.sum().backward()
 
-    assert found.tolist() == [0, 0, 18, 255]
-    assert given.grad.tolist() == [0, 1, 1, 0]
+    assert rounded.tolist() == [0, 0, 18, 255]
+    assert values.grad.tolist() == [0, 1, 1, 0]
 
 
 @torch.inference_mode()
-def test_a_channel_that_is_dead_and_kernels_that_are_zero_leave_all_numbers_finite(network, picture):
+def test_all_numbers_stay_finite_with_a_dead_channel_and_zero_kernels(network, picture):
     dead = {name: value.clone() for name, value in network.named_parameters()}
     dead["model.4.weight"].zero_()
     dead["model.4.bias"].zero_()
@@ -93,7 +95,7 @@ def test_a_channel_that_is_dead_and_kernels_that_are_zero_leave_all_numbers_fini
     network = DnCNN()
     network.load_state_dict(dead)
 
-    scaled = quantization.scaled(dead, quantization.tops(network, [picture]))
+    scaled = quantization.scaled(dead, quantization.measure_maxima(network, [picture]))
 
     assert all(value.isfinite().all() for value in scaled.values())
     assert quantization.predict(scaled, quantization.LAYERS, picture.bfloat16()).isfinite().all()

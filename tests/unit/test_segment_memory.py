@@ -1,4 +1,4 @@
-"""What a segment takes in its converter, as known before it runs; `benchmarks/memory.py` holds it to the truth."""
+"""The calculated memory of segments. `benchmarks/memory.py` compares it with the memory that converters use."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from images import LIMITS
 from plans import SHA, documents
 
-from dag.plan import Part, Source
+from dag.plan import PartInfo, Source
 from dag.segment_memory import footprint
-from dag.segments import segments
+from dag.segments import plan_segments
 from dag.specification import build
 from pixtools.imaging.memory_bounds import Memory, of_decoding
 from pixtools.imaging.picture import Size
@@ -20,9 +20,9 @@ from pixtools.operations import OPERATIONS
 from pixtools.operations.base.kinds import Encoder, PixelOperation
 from pixtools.settings import Settings
 
-FILE = 20_000_000
+FILE = 20_000_000  # bytes of the source
 LARGEST = (8660, 5773)  # 50 megapixels
-NEEDS = {
+REQUIRED_PARAMS = {
     "watermark": {"text": "x"},
     "crop": {"width": 10, "height": 10},
     "resize": {"width": 10},
@@ -30,104 +30,109 @@ NEEDS = {
 }
 
 
-def of(
-    steps: dict[str, Any], size: Size, media_type: str | None = None, frames: int = 1, ways: int = 1,
+def footprints(
+    steps: dict[str, Any], size: Size, media_type: str | None = None, frames: int = 1, converters: int = 1,
 ) -> list[int]:  # fmt: skip
-    """Return the footprint of each segment."""
+    """Return the footprint of each segment of a document."""
     plan = build(steps, Source("it", SHA, size, frames, media_type=media_type), 50, LIMITS)
-    return [footprint(plan, segment, FILE) for segment in segments(plan, frozenset(plan.by_name), ways)]
+    return [footprint(plan, segment, FILE) for segment in plan_segments(plan, frozenset(plan.by_name), converters)]
 
 
 def one(op: str, **params: Any) -> dict[str, Any]:
+    """Return a document of one step."""
     return {"it": {"op": op, "input": "source", **params}}
 
 
-PIXELS = [name for name, operation in OPERATIONS.items() if isinstance(operation, Encoder | PixelOperation)]
+PIXEL_OPERATIONS = [name for name, operation in OPERATIONS.items() if isinstance(operation, Encoder | PixelOperation)]
 
 
-@pytest.mark.parametrize("op", PIXELS)
-def test_every_operation_on_pixels_says_what_it_takes(op):
+@pytest.mark.parametrize("op", PIXEL_OPERATIONS)
+def test_each_operation_on_pixels_declares_its_memory(op):
     operation = OPERATIONS[op]
-    memory = operation.memory(operation.params(**NEEDS.get(op, {})))
+    memory = operation.memory(operation.params(**REQUIRED_PARAMS.get(op, {})))
 
     assert isinstance(memory, Memory)
     assert memory.per_pixel > 0
 
 
-@pytest.mark.parametrize("op", PIXELS)
+@pytest.mark.parametrize("op", PIXEL_OPERATIONS)
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif", "gif", "bmp", "tiff", "heic"])
-def test_the_default_limits_admit_every_operation_on_the_largest_picture(op, kind):
-    most = Settings.model_fields["converter_memory_bytes"].default
+def test_each_operation_on_the_largest_picture_fits_the_default_limit_of_a_converter(op, kind):
+    document = one(op, **REQUIRED_PARAMS.get(op, {}))
+    limit = Settings.model_fields["converter_memory_bytes"].default
 
-    needed = of(one(op, **NEEDS.get(op, {})), LARGEST, f"image/{kind}")  # two segments for what runs elsewhere
+    needed = footprints(document, LARGEST, f"image/{kind}")
 
-    assert all(200_000_000 < bytes_ <= most for bytes_ in needed)
+    assert all(200_000_000 < bytes_ <= limit for bytes_ in needed)
 
 
 @given(document=documents(), width=st.integers(1, 1_700), height=st.integers(1, 1_700), times=st.integers(1, 4))
-def test_a_larger_picture_of_the_same_shape_never_takes_less(document, width, height, times):
-    small, large = of(document, (width, height)), of(document, (times * width, times * height))
+def test_a_larger_picture_of_the_same_shape_never_needs_less(document, width, height, times):
+    small, large = footprints(document, (width, height)), footprints(document, (times * width, times * height))
 
     assert [one <= other for one, other in zip(small, large, strict=True)] == [True] * len(small)
 
 
-def test_transparency_counts_where_there_may_be_some():
+def test_a_picture_that_may_be_transparent_needs_more():
     def webp(kind: str, **resize: Any) -> int:
-        (needed,) = of(one("webp", resize={"width": 4000, "height": 4000, **resize}), (4000, 3999), f"image/{kind}")
+        (needed,) = footprints(
+            one("webp", resize={"width": 4000, "height": 4000, **resize}), (4000, 3999), f"image/{kind}"
+        )
         return needed
 
     assert webp("jpeg", fit="contain", background="#000000") < webp("jpeg", fit="contain")
     assert webp("jpeg", fit="cover") < webp("png", fit="cover")
 
 
-def test_what_is_turned_by_no_right_angle_has_transparent_corners():
-    def turned(degrees: float) -> int:
+def test_rotation_by_other_than_right_angles_makes_transparent_corners():
+    def rotated(degrees: float) -> int:
         document = {"t": {"op": "rotate", "input": "source", "degrees": degrees}, "it": {"op": "webp", "input": "t"}}
-        (needed,) = of(document, (3000, 3000), "image/jpeg")
+        (needed,) = footprints(document, (3000, 3000), "image/jpeg")
         return needed
 
-    assert turned(89.999) > 1.4 * turned(90)
+    assert rotated(89.999) > 1.4 * rotated(90)
 
 
-def test_all_frames_of_an_animation_count():
-    (still,), (moving,) = (of(one("webp"), (500, 500), frames=frames) for frames in (1, 100))
+def test_an_animation_needs_memory_for_all_frames():
+    (still,), (animated,) = (footprints(one("webp"), (500, 500), frames=frames) for frames in (1, 100))
 
-    assert moving > 50 * (still - FILE - 48_000_000)
+    assert animated > 50 * (still - FILE - 48_000_000)
 
 
 @pytest.mark.parametrize(
     "encoder", [{"op": "jpg", "keep_smaller": True}, {"op": "webp", "frames": "first"}], ids=["jpg", "frames: first"]
 )
-def test_what_holds_one_frame_takes_no_more_for_an_animation_than_its_pixels(encoder):
-    (still,), (moving,) = (
-        of({"it": encoder | {"input": "source"}}, (500, 500), "image/gif", frames) for frames in (1, 100)
+def test_an_encoder_of_one_frame_needs_no_more_for_an_animation_than_its_pixels(encoder):
+    (still,), (animated,) = (
+        footprints({"it": encoder | {"input": "source"}}, (500, 500), "image/gif", frames) for frames in (1, 100)
     )
     decoded = of_decoding("image/gif", (500, 500), (500, 500), 100)
 
-    assert still < moving <= 48_000_000 + FILE + decoded
+    assert still < animated <= 48_000_000 + FILE + decoded
 
 
-def marked(**parts: Part) -> int:
+def watermarked(**parts: PartInfo) -> int:
+    """Return the footprint of a text watermark and of one watermark for each part."""
     document = {name: {"op": "watermark", "input": "source", "image": name} for name in parts} | {
         "text": {"op": "watermark", "input": "source", "text": "x"}
     }
     plan = build(document, Source("it", SHA, (100, 100), parts=parts, media_type="image/png"), 50, LIMITS)
-    return max(footprint(plan, segment, FILE) for segment in segments(plan, frozenset(plan.by_name), 1))
+    return max(footprint(plan, segment, FILE) for segment in plan_segments(plan, frozenset(plan.by_name), 1))
 
 
-def test_a_logo_counts_as_large_as_it_is():
-    small, large, moving = (
-        marked(logo=Part(SHA, size, frames, "image/png"))
+def test_a_logo_needs_memory_for_its_pixels_frames_and_bytes():
+    small, large, animated = (
+        watermarked(logo=PartInfo(SHA, size, frames, "image/png"))
         for size, frames in (((100, 100), 1), ((4000, 4000), 1), ((100, 100), 1000))
     )
 
-    assert small < marked() + 1_000_000
-    assert marked(logo=Part(SHA, (100, 100), bytes=FILE)) > small + FILE - 1_000_000
+    assert small < watermarked() + 1_000_000
+    assert watermarked(logo=PartInfo(SHA, (100, 100), bytes=FILE)) > small + FILE - 1_000_000
     assert large - small > 16_000_000 * 19
-    assert moving - small > 10_000_000 * 19
+    assert animated - small > 10_000_000 * 19
 
 
-def test_pictures_that_later_steps_read_are_held_until_then():
+def test_pictures_that_later_steps_read_stay_in_memory():
     chain = {
         "a": {"op": "flip", "input": "source"},
         "b": {"op": "flip", "input": "a"},
@@ -136,58 +141,64 @@ def test_pictures_that_later_steps_read_are_held_until_then():
     }
     tree = chain | {name: {"op": "png", "input": read} for name, read in (("x", "source"), ("y", "a"), ("w", "b"))}
 
-    (passed_on,), (held,) = of(chain, (8000, 6000), "image/bmp"), of(tree, (8000, 6000), "image/bmp")
+    (dropped,), (kept,) = footprints(chain, (8000, 6000), "image/bmp"), footprints(tree, (8000, 6000), "image/bmp")
 
-    assert held > passed_on
+    assert kept > dropped
 
 
-def test_a_jpeg_that_is_wanted_small_takes_less_than_one_that_is_wanted_whole():
+def test_a_jpeg_that_is_shrunk_on_load_needs_less():
     (small,), (whole,) = (
-        of(one("webp", **params), LARGEST, "image/jpeg") for params in ({"resize": {"width": 320}}, {})
+        footprints(one("webp", **params), LARGEST, "image/jpeg") for params in ({"resize": {"width": 320}}, {})
     )
 
-    assert small < 0.6 * whole  # a progressive one has all its coefficients in memory
+    assert small < 0.6 * whole  # not less: the coefficients of a progressive JPEG are in memory in full
 
 
-def test_a_picture_that_is_enlarged_counts_as_large_as_it_will_be():
-    (large,) = of(one("jpg", resize={"width": 7000, "upscale": True}), (100, 100))
+def test_an_enlarged_picture_needs_memory_for_its_new_size():
+    (large,) = footprints(one("jpg", resize={"width": 7000, "upscale": True}), (100, 100))
 
     assert large > 7000 * 7000 * 4
 
 
-def test_a_segment_that_is_handed_its_pixels_pays_for_no_decoder():
+def test_a_segment_that_starts_from_pixels_needs_no_memory_for_a_decoder():
     steps = {"a": {"op": "jpg", "input": "source", "resize": {"width": 6_000}}, "b": {"op": "png", "input": "source"}}
-    (decoding, importing), (alone,) = (of(steps, LARGEST, "image/tiff", ways=ways) for ways in (2, 1))
+    (decoding, receiving), (alone,) = (
+        footprints(steps, LARGEST, "image/tiff", converters=converters) for converters in (2, 1)
+    )
 
-    assert importing < decoding
-    assert importing < alone
+    assert receiving < decoding
+    assert receiving < alone
 
 
-def test_a_bundle_takes_little_whatever_it_bundles():
-    *_, bundle = of(one("png") | {"all": {"op": "zip", "input": ["it", "source"]}}, LARGEST)
+def test_a_bundle_needs_little_memory_for_large_files():
+    *_, bundle = footprints(one("png") | {"all": {"op": "zip", "input": ["it", "source"]}}, LARGEST)
 
     assert bundle < 50_000_000
 
 
-def test_facts_of_a_file_made_here_take_that_file():
-    *_, facts = of(one("png") | {"facts": {"op": "metadata", "input": "it"}}, LARGEST)
+def test_metadata_of_another_steps_file_needs_memory_for_that_file():
+    *_, facts = footprints(one("png") | {"facts": {"op": "metadata", "input": "it"}}, LARGEST)
 
     assert facts > 4 * 50_000_000
 
 
 @pytest.mark.parametrize(("kind", "more"), [("image/png", True), ("image/jpeg", False), ("image/webp", False)])
-def test_sixteen_bits_take_more_to_decode_where_a_format_has_them(kind, more):
-    plain, deep = (of_decoding(kind, LARGEST, LARGEST, 1, deep=deep) for deep in (False, True))
-    assert (deep > plain) == more
-    assert of_decoding(kind, (100, 100), (100, 100), 5, deep=True) == of_decoding(kind, (100, 100), (100, 100), 5)
+def test_decoding_16_bits_needs_more_for_formats_that_have_them(kind, more):
+    plain, high_bit_depth = (
+        of_decoding(kind, LARGEST, LARGEST, 1, high_bit_depth=high_bit_depth) for high_bit_depth in (False, True)
+    )
+    assert (high_bit_depth > plain) == more
+    assert of_decoding(kind, (100, 100), (100, 100), 5, high_bit_depth=True) == of_decoding(
+        kind, (100, 100), (100, 100), 5
+    )
 
 
-def test_only_an_inference_is_admitted_with_the_room_for_sixteen_bits():
+def test_only_an_inference_needs_memory_for_16_bits():
     size = (4000, 3000)
-    (plain,), (wide,) = (of(one("webp"), size, kind) for kind in ("image/png", "image/webp"))
-    handing, receiving = of(one("denoise"), size, "image/png")
-    _, receiving_8 = of(one("denoise"), size, "image/jpeg")
+    (png,), (webp,) = (footprints(one("webp"), size, kind) for kind in ("image/png", "image/webp"))
+    offloading, receiving = footprints(one("denoise"), size, "image/png")
+    _, receiving_8 = footprints(one("denoise"), size, "image/jpeg")
 
-    assert plain <= wide
-    assert handing > of(one("crop", width=9, height=9), size, "image/png")[0]
+    assert png <= webp
+    assert offloading > footprints(one("crop", width=9, height=9), size, "image/png")[0]
     assert receiving > receiving_8

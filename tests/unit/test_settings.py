@@ -1,7 +1,9 @@
-"""The service's settings: what does not fit together is refused when they are read."""
+"""The settings of the service: environment variables, units, and values that are refused."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -15,10 +17,11 @@ URLS = {"database_url": "postgresql://user:secret@db/x", "redis_url": "redis://:
 
 
 def test_two_renewals_may_fail_before_a_lease_ends():
-    assert Settings(**URLS, beat=timedelta(seconds=10), lease=timedelta(seconds=30)).beat == timedelta(seconds=10)
+    settings = Settings(**URLS, renew_interval=timedelta(seconds=10), lease=timedelta(seconds=30))
+    assert settings.renew_interval == timedelta(seconds=10)
 
-    with pytest.raises(ValidationError, match="PIXTOOLS_BEAT must be at most a third of PIXTOOLS_LEASE"):
-        Settings(**URLS, beat=timedelta(seconds=11), lease=timedelta(seconds=30))
+    with pytest.raises(ValidationError, match="PIXTOOLS_RENEW_INTERVAL must be at most a third of PIXTOOLS_LEASE"):
+        Settings(**URLS, renew_interval=timedelta(seconds=11), lease=timedelta(seconds=30))
 
 
 def test_settings_do_not_show_their_secrets():
@@ -43,19 +46,21 @@ def test_a_limit_of_zero_is_refused(name):
 WEIGHTS, DIGEST = "s3://models/weights.safetensors", "0f" * 32
 
 
-def test_the_weights_of_the_denoiser_are_named_by_their_digest():
+def test_the_weights_of_the_denoiser_are_identified_by_their_digest():
     assert Settings(**URLS).weights_sha256 == SHIPPED_SHA256
     assert Settings(**URLS, denoise_weights=WEIGHTS, denoise_weights_sha256=DIGEST).weights_sha256 == DIGEST
 
 
 @pytest.mark.parametrize("half", [{"denoise_weights": WEIGHTS}, {"denoise_weights_sha256": DIGEST}])
 def test_weights_without_a_digest_and_a_digest_without_weights_are_refused(half):
-    with pytest.raises(ValidationError, match="WEIGHTS and PIXTOOLS_DENOISE_WEIGHTS_SHA256 go together: set both, or"):
+    with pytest.raises(
+        ValidationError, match="WEIGHTS and PIXTOOLS_DENOISE_WEIGHTS_SHA256 belong together: set both or"
+    ):
         Settings(**URLS, **half)
 
 
 @pytest.mark.parametrize("digest", [DIGEST[1:], DIGEST.upper(), f"sha256:{DIGEST}"])
-def test_what_is_no_digest_is_refused(digest):
+def test_a_digest_that_is_not_64_hexadecimal_digits_is_refused(digest):
     with pytest.raises(ValidationError, match="denoise_weights_sha256"):
         Settings(**URLS, denoise_weights=WEIGHTS, denoise_weights_sha256=digest)
 
@@ -70,7 +75,45 @@ def test_only_postgres_is_a_database(url):
     ("text", "duration"),
     [("30", timedelta(seconds=30)), ("0.5", timedelta(seconds=0.5)), ("P7D", timedelta(days=7))],
 )
-def test_a_duration_in_the_environment_is_in_seconds_or_as_iso_8601_has_it(monkeypatch, text, duration):
-    monkeypatch.setenv("PIXTOOLS_DRAIN", text)
+def test_a_duration_in_the_environment_is_in_seconds_or_in_iso_8601(monkeypatch, text, duration):
+    monkeypatch.setenv("PIXTOOLS_DRAIN_TIMEOUT", text)
 
-    assert Settings(**URLS).drain == duration
+    assert Settings(**URLS).drain_timeout == duration
+
+
+RENAMED = [
+    ("renew_interval", "PIXTOOLS_RENEW_INTERVAL", "PIXTOOLS_BEAT"),
+    ("poll_interval", "PIXTOOLS_POLL_INTERVAL", "PIXTOOLS_POLL"),
+    ("sweep_interval", "PIXTOOLS_SWEEP_INTERVAL", "PIXTOOLS_SWEEP"),
+    ("reconcile_interval", "PIXTOOLS_RECONCILE_INTERVAL", "PIXTOOLS_RECONCILE"),
+    ("drain_timeout", "PIXTOOLS_DRAIN_TIMEOUT", "PIXTOOLS_DRAIN"),
+    ("denoise_start_timeout", "PIXTOOLS_DENOISE_START_TIMEOUT", "PIXTOOLS_DENOISE_PATIENCE"),
+]
+
+
+@pytest.mark.parametrize(("field", "variable", "earlier"), RENAMED)
+def test_a_renamed_variable_still_works_under_its_earlier_name(monkeypatch, field, variable, earlier):
+    monkeypatch.setenv(earlier, "7")
+    assert getattr(Settings(**URLS), field) == timedelta(seconds=7)
+
+    monkeypatch.setenv(variable, "8")
+    assert getattr(Settings(**URLS), field) == timedelta(seconds=8)
+
+    monkeypatch.setenv(variable, "")  # an empty variable counts as not set
+    assert getattr(Settings(**URLS), field) == timedelta(seconds=7)
+
+
+@pytest.mark.parametrize("field", [field for field, _, _ in RENAMED])
+def test_a_variable_without_the_prefix_sets_nothing(monkeypatch, field):
+    monkeypatch.setenv(field.upper(), "7")
+
+    assert getattr(Settings(**URLS), field) != timedelta(seconds=7)
+
+
+def test_reading_settings_loads_no_imaging_library():
+    """Every process reads the settings. Loading numpy and Pillow takes 0.7 s, and most processes need neither."""
+    program = "import sys, pixtools.settings; print({'numpy', 'PIL'} & sys.modules.keys())"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert loaded.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""A JPEG that is wanted small is decoded small: what comes of it has the planned size, and looks the same."""
+"""A JPEG for a small result is decoded at a reduced size; the result has the planned size and looks the same."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import camera_jpeg, distance, exif, photo, saved, stored
 
-from pixtools.imaging.decoding import decode, drafted_size
-from pixtools.operations.base.kinds import Resizing
+from pixtools.imaging.decoding import decode, reduced_size
+from pixtools.operations.base.resizing import Resizing
 
 
 def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
-    """Return a photo of this upright size, stored as a camera does that was turned."""
+    """Return a photo that has this size when upright, stored with an orientation."""
     return saved(
         stored(photo(width, height), orientation), "JPEG",
         quality=95, subsampling=0, exif=exif(orientation),
@@ -21,7 +21,7 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("enough", "size"),
+    ("needed_size", "size"),
     [
         ((800, 600), (800, 600)),
         ((400, 300), (800, 600)),
@@ -34,31 +34,31 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
         ((9_000, 1), (800, 600)),
     ],
 )
-def test_it_is_halved_as_long_as_both_sides_stay_twice_what_is_enough(enough, size):
-    picture = decode(jpeg(800, 600), enough)
+def test_a_jpeg_is_halved_while_both_sides_stay_at_least_twice_the_needed_size(needed_size, size):
+    picture = decode(jpeg(800, 600), needed_size)
 
-    assert picture.size == size == drafted_size((800, 600), enough)
-    assert picture.drafted_from == (None if size == (800, 600) else (800, 600))
+    assert picture.size == size == reduced_size((800, 600), needed_size)
+    assert picture.reduced_from == (None if size == (800, 600) else (800, 600))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF"])
-def test_other_formats_are_decoded_whole(kind):
+def test_other_formats_are_decoded_at_full_size(kind):
     picture = decode(saved(photo(80, 60), kind), (1, 1))
 
-    assert (picture.size, picture.drafted_from) == ((80, 60), None)
+    assert (picture.size, picture.reduced_from) == ((80, 60), None)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_enough_is_upright_as_the_picture_is(orientation):
+def test_the_needed_size_is_upright(orientation):
     data = jpeg(800, 160, orientation)
 
     picture = decode(data, (200, 20))
 
-    assert (picture.size, picture.drafted_from) == ((400, 80), (800, 160))
+    assert (picture.size, picture.reduced_from) == ((400, 80), (800, 160))
     assert distance(picture.image, np.asarray(photo(800, 160)).reshape(80, 2, 400, 2, 3).mean(axis=(1, 3))) < 6
 
 
-def test_the_profile_stays():
+def test_a_reduced_jpeg_keeps_its_profile():
     assert decode(camera_jpeg(800, 600), (50, 50)).icc == decode(camera_jpeg(800, 600)).icc is not None
 
 
@@ -73,23 +73,23 @@ RESIZES = st.builds(
 
 @settings(max_examples=60)
 @given(width=st.integers(1, 500), height=st.integers(1, 500), resize=RESIZES)
-def test_what_is_made_of_it_has_the_size_that_was_planned(width, height, resize):
+def test_a_resize_of_a_reduced_jpeg_has_the_planned_size(width, height, resize):
     planned = resize.placement((width, height))
     data = saved(np.full((height, width, 3), 90, np.uint8), "JPEG")
 
-    made = resize.apply(decode(data, planned.scaled))
+    result = resize.apply(decode(data, planned.scaled))
 
-    assert (made.size, made.drafted_from) == (planned.canvas, None)
+    assert (result.size, result.reduced_from) == (planned.canvas, None)
 
 
 @pytest.mark.parametrize("fit", ["inside", "contain", "cover", "fill"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_what_is_made_of_it_looks_the_same(fit, orientation):
+def test_a_resize_of_a_reduced_jpeg_looks_the_same(fit, orientation):
     resize = Resizing(width=90, height=60, fit=fit)
     data = jpeg(801, 803, orientation)
 
-    drafted = resize.apply(decode(data, resize.placement((801, 803)).scaled))
+    reduced = resize.apply(decode(data, resize.placement((801, 803)).scaled))
     whole = resize.apply(decode(data))
 
-    assert drafted.size == whole.size
-    assert distance(drafted.image, whole.image) < 1.5
+    assert reduced.size == whole.size
+    assert distance(reduced.image, whole.image) < 1.5

@@ -1,29 +1,29 @@
-"""What may follow what, for jobs, steps and dead letters."""
+"""The allowed moves between the states of jobs, steps and dead letters."""
 
 from __future__ import annotations
 
 import pytest
 
 from pixtools.states import (
+    DEAD_LETTER_MOVES,
+    DEAD_LETTER_OPEN,
     JOB_ENDED,
     JOB_MOVES,
-    LETTER_MOVES,
-    LETTER_OPEN,
     STEP_DONE,
     STEP_ENDED,
     STEP_MOVES,
     STEP_WITHOUT_RESULT,
+    DeadLetterState,
     JobState,
-    LetterState,
     StepState,
-    origins,
-    settled,
+    job_state_after,
+    states_before,
 )
 
 
 @pytest.mark.parametrize(
     ("moves", "first"),
-    [(JOB_MOVES, JobState.QUEUED), (STEP_MOVES, StepState.WAITING), (LETTER_MOVES, LetterState.WAITING)],
+    [(JOB_MOVES, JobState.QUEUED), (STEP_MOVES, StepState.WAITING), (DEAD_LETTER_MOVES, DeadLetterState.WAITING)],
     ids=["jobs", "steps", "letters"],
 )
 def test_every_state_can_be_reached_from_the_first(moves, first):
@@ -35,30 +35,32 @@ def test_every_state_can_be_reached_from_the_first(moves, first):
     assert reached == set(moves) == set(type(first))
 
 
-def test_an_ended_job_can_only_expire_or_go_on_where_something_failed():
+def test_an_ended_job_can_only_expire_or_be_redriven_after_a_failure():
     again = {JobState.PARTIAL, JobState.FAILED}
     for state in JOB_ENDED - {JobState.EXPIRED}:
         assert JOB_MOVES[state] == {JobState.EXPIRED} | ({JobState.QUEUED} if state in again else set())
     assert JOB_MOVES[JobState.EXPIRED] == set()
 
 
-def test_an_ended_step_stays_as_it_is_unless_it_failed_or_was_skipped_for_one_that_did():
+def test_an_ended_step_keeps_its_state_unless_it_failed_or_was_skipped():
     again = {StepState.FAILED, StepState.SKIPPED}
     for state in STEP_ENDED:
         assert STEP_MOVES[state] == ({StepState.WAITING} if state in again else set())
 
 
-def test_a_decision_about_a_dead_letter_is_final_once_carried_out():
-    assert {state for state in LetterState if LETTER_MOVES[state]} == LETTER_OPEN
+def test_a_closed_dead_letter_keeps_its_state():
+    assert {state for state in DeadLetterState if DEAD_LETTER_MOVES[state]} == DEAD_LETTER_OPEN
 
 
-def test_what_has_not_ended_can_still_be_cancelled():
+def test_a_job_or_step_that_has_not_ended_can_be_cancelled():
     assert all(JobState.CANCELLED in JOB_MOVES[state] for state in set(JobState) - JOB_ENDED)
     assert all(StepState.CANCELLED in STEP_MOVES[state] for state in set(StepState) - STEP_ENDED)
 
 
 def test_no_state_follows_itself():
-    assert not any(state in moves for state, moves in [*JOB_MOVES.items(), *STEP_MOVES.items(), *LETTER_MOVES.items()])
+    assert not any(
+        state in moves for state, moves in [*JOB_MOVES.items(), *STEP_MOVES.items(), *DEAD_LETTER_MOVES.items()]
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,8 +76,8 @@ def test_no_state_follows_itself():
         ),
     ],
 )
-def test_where_a_job_may_come_from(to, states):
-    assert origins(JOB_MOVES, to) == states
+def test_the_states_before_a_state_of_a_job(to, states):
+    assert states_before(JOB_MOVES, to) == states
 
 
 @pytest.mark.parametrize(
@@ -90,8 +92,8 @@ def test_where_a_job_may_come_from(to, states):
         (StepState.CANCELLED, [StepState.WAITING, StepState.RUNNING]),
     ],
 )
-def test_where_a_step_may_come_from(to, states):
-    assert origins(STEP_MOVES, to) == states
+def test_the_states_before_a_state_of_a_step(to, states):
+    assert states_before(STEP_MOVES, to) == states
 
 
 OK, CACHED, BAD, SKIPPED = StepState.SUCCEEDED, StepState.CACHED, StepState.FAILED, StepState.SKIPPED
@@ -110,10 +112,10 @@ OK, CACHED, BAD, SKIPPED = StepState.SUCCEEDED, StepState.CACHED, StepState.FAIL
         ([BAD, SKIPPED], 0, JobState.FAILED),
     ],
 )
-def test_a_job_is_settled_by_its_steps_and_what_they_left(steps, results, job):
-    assert settled(steps, results) is job
+def test_the_states_and_results_of_the_steps_decide_how_a_job_ends(steps, results, job):
+    assert job_state_after(steps, results) is job
 
 
-def test_a_step_that_ended_has_its_result_or_will_get_none():
+def test_a_step_that_ended_is_done_or_without_a_result():
     assert STEP_DONE | STEP_WITHOUT_RESULT == STEP_ENDED
     assert not STEP_DONE & STEP_WITHOUT_RESULT

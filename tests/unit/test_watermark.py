@@ -1,4 +1,4 @@
-"""Watermarks: where they stand, how they mix with the picture, and which cannot be made."""
+"""Watermarks: position, size, mixing with the picture, and parameters that are rejected."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from PIL import Image, ImageCms, features
 from plans import SHA
 from pydantic import ValidationError
 
-from dag.plan import Part, Plan, Source
+from dag.plan import PartInfo, Plan, Source
 from dag.specification import build
 from pixtools.errors import CorruptImage, InvalidPlan, UnsupportedType
 from pixtools.imaging import text_rendering
 from pixtools.imaging.codecs import LETTERING
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.stamp import Position
-from pixtools.imaging.text_rendering import letters, line_size, unwritable
+from pixtools.imaging.text_rendering import line_size, render_text, unwritable
 from pixtools.operations import OPERATIONS
-from pixtools.operations.base.kinds import Misfit
+from pixtools.operations.base.params import UnsuitableParameter
 
 WATERMARK = OPERATIONS["watermark"]
 ANCHORS = [position for position in get_args(Position) if position != "tile"]
 RED = (255, 0, 0, 255)
 
 
-def ground(color: Any = "white", size: tuple[int, int] = (200, 100), mode: str = "RGB") -> Picture:
+def background(color: Any = "white", size: tuple[int, int] = (200, 100), mode: str = "RGB") -> Picture:
     return Picture.still(Image.new(mode, size, color))
 
 
@@ -49,7 +49,7 @@ def marked(picture: Picture, data: bytes | None = None, **params: Any) -> Pictur
     return WATERMARK.run(picture, model, {"logo": data})
 
 
-def touched(before: Picture, after: Picture) -> tuple[int, int, int, int]:
+def changed_box(before: Picture, after: Picture) -> tuple[int, int, int, int]:
     """Return the box (left, top, right, bottom) of what changed."""
     changed = (np.asarray(before.image.convert("RGBA")) != np.asarray(after.image.convert("RGBA"))).any(axis=-1)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
@@ -57,17 +57,19 @@ def touched(before: Picture, after: Picture) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("position", ANCHORS)
-def test_an_image_stands_where_it_is_told_to(position):
-    after = marked(ground(), logo(), position=position, scale=0.4, margin=0.1)
+def test_an_image_stands_at_its_position(position):
+    after = marked(background(), logo(), position=position, scale=0.4, margin=0.1)
 
     left = 10 if "left" in position else 150 if "right" in position else 80
     top = 10 if "top" in position else 70 if "bottom" in position else 40
-    assert touched(ground(), after) == (left, top, left + 40, top + 20)
+    assert changed_box(background(), after) == (left, top, left + 40, top + 20)
 
 
 @pytest.mark.parametrize("position", ANCHORS)
-def test_the_ink_of_a_text_keeps_the_margin_too(position):
-    box = touched(ground("gray"), marked(ground("gray"), text="gÅ", position=position, scale=0.3, margin=0.1))
+def test_the_visible_part_of_a_text_keeps_the_margin(position):
+    box = changed_box(
+        background("gray"), marked(background("gray"), text="gÅ", position=position, scale=0.3, margin=0.1)
+    )
 
     left, top, right, bottom = box
     assert ("left" in position) == (left == 10)
@@ -78,30 +80,30 @@ def test_the_ink_of_a_text_keeps_the_margin_too(position):
         assert abs(left + right - 200) <= 1
 
 
-def test_a_mark_is_opaque_as_far_as_it_is_told_to():
-    after = marked(ground("black"), logo(), position="center", scale=0.4, opacity=0.5)
+def test_a_mark_has_its_opacity():
+    after = marked(background("black"), logo(), position="center", scale=0.4, opacity=0.5)
 
     assert after.image.getpixel((100, 50)) == (128, 0, 0)
-    assert marked(ground("black"), logo(), position="center", opacity=1).image.getpixel((100, 50)) == (255, 0, 0)
+    assert marked(background("black"), logo(), position="center", opacity=1).image.getpixel((100, 50)) == (255, 0, 0)
 
 
-def test_what_is_opaque_stays_opaque():
-    after = marked(ground(), logo(), position="center")
+def test_an_opaque_picture_stays_opaque():
+    after = marked(background(), logo(), position="center")
 
     assert after.mode == "RGB"
-    assert marked(ground((0, 0, 0, 255), mode="RGBA"), logo()).image.getextrema()[3] == (255, 255)
+    assert marked(background((0, 0, 0, 255), mode="RGBA"), logo()).image.getextrema()[3] == (255, 255)
 
 
-def test_on_a_transparent_picture_a_mark_keeps_its_own_colour():
-    """The colour that is hidden below, green, takes no part."""
-    after = marked(ground((0, 255, 0, 0), mode="RGBA"), logo(), position="center", scale=0.4, opacity=0.5)
+def test_a_mark_on_a_transparent_picture_keeps_its_colour():
+    """The hidden colour of the transparent pixels, green, has no effect."""
+    after = marked(background((0, 255, 0, 0), mode="RGBA"), logo(), position="center", scale=0.4, opacity=0.5)
 
     assert after.image.getpixel((100, 50)) == (255, 0, 0, 128)
     assert after.image.getpixel((1, 1)) == (0, 255, 0, 0)
 
 
-def test_half_transparent_pixels_mix_by_their_weights():
-    after = marked(ground((0, 0, 255, 128), mode="RGBA"), logo(), position="center", scale=0.4, opacity=0.5)
+def test_half_transparent_pixels_mix_by_their_alpha():
+    after = marked(background((0, 0, 255, 128), mode="RGBA"), logo(), position="center", scale=0.4, opacity=0.5)
 
     red, green, blue, alpha = after.image.getpixel((100, 50))
     assert abs(alpha - 192) <= 1
@@ -114,15 +116,15 @@ def test_half_transparent_pixels_mix_by_their_weights():
 def test_a_grey_mark_leaves_a_grey_picture_grey(mode):
     color = 40 if mode == "L" else (40, 255)
     for after in (
-        marked(ground(color, mode=mode), text="grey"),
-        marked(ground(color, mode=mode), logo(color=(9,) * 4)),
+        marked(background(color, mode=mode), text="grey"),
+        marked(background(color, mode=mode), logo(color=(9,) * 4)),
     ):
         assert after.mode == mode
 
 
 @pytest.mark.parametrize(("mode", "becomes"), [("L", "RGB"), ("LA", "RGBA")])
-def test_a_coloured_mark_gives_a_grey_picture_colours(mode, becomes):
-    picture = ground(40 if mode == "L" else (40, 255), mode=mode)
+def test_a_coloured_mark_turns_a_grey_picture_into_rgb(mode, becomes):
+    picture = background(40 if mode == "L" else (40, 255), mode=mode)
 
     for after in (marked(picture, logo(), opacity=1), marked(picture, text="red", color="#ff0000", opacity=1)):
         assert after.mode == becomes
@@ -139,12 +141,12 @@ def test_every_frame_of_an_animation_is_marked():
     assert [frame.getpixel((0, 0)) for frame in after.frames] == [(255, 255, 255), (0, 0, 0), (0, 0, 255)]
 
 
-def test_of_an_animated_mark_the_first_frame_is_taken():
-    assert marked(ground(), animation(3), opacity=1, position="center").image.getpixel((100, 50)) == (0, 0, 0)
+def test_an_animated_mark_is_drawn_with_its_first_frame():
+    assert marked(background(), animation(3), opacity=1, position="center").image.getpixel((100, 50)) == (0, 0, 0)
 
 
-def test_the_picture_that_was_marked_is_left_as_it_was():
-    """Its pixels may be in memory that is shared with other converters, and cannot be written."""
+def test_the_input_picture_is_not_changed():
+    """Its pixels may be in shared memory, which other converters read and nobody can write."""
     array = photo()
     array.setflags(write=False)
     picture = Picture.still(Image.fromarray(array))
@@ -156,36 +158,36 @@ def test_the_picture_that_was_marked_is_left_as_it_was():
 
 
 def test_an_image_larger_than_the_picture_is_shrunk_to_fit_within_the_margins():
-    tall = marked(ground(), logo((100, 1000)), position="center", scale=1.0, margin=0.1)
-    wide = marked(ground(size=(100, 200)), logo((1000, 100)), position="center", scale=1.0, margin=0.1)
+    tall = marked(background(), logo((100, 1000)), position="center", scale=1.0, margin=0.1)
+    wide = marked(background(size=(100, 200)), logo((1000, 100)), position="center", scale=1.0, margin=0.1)
 
-    assert touched(ground(), tall) == (96, 10, 104, 90)
-    assert touched(ground(size=(100, 200)), wide) == (10, 96, 90, 104)
+    assert changed_box(background(), tall) == (96, 10, 104, 90)
+    assert changed_box(background(size=(100, 200)), wide) == (10, 96, 90, 104)
 
 
 def test_a_text_wider_than_the_picture_is_shrunk_to_fit_within_the_margins():
-    after = marked(ground("gray"), text="A text that is much too wide", scale=0.5, margin=0.05, position="center")
+    after = marked(background("gray"), text="A text that is much too wide", scale=0.5, margin=0.05, position="center")
 
-    left, top, right, bottom = touched(ground("gray"), after)
+    left, top, right, bottom = changed_box(background("gray"), after)
     assert 5 <= left <= 9
     assert 191 <= right <= 195
     assert bottom - top < 30
 
 
-def test_a_text_is_as_high_as_it_is_told_to_be():
+def test_the_height_of_a_text_follows_its_scale():
     def heights(scale: float) -> int:
-        _, top, _, bottom = touched(
-            ground("gray", (2000, 1000)), marked(ground("gray", (2000, 1000)), text="gÅ", scale=scale)
+        _, top, _, bottom = changed_box(
+            background("gray", (2000, 1000)), marked(background("gray", (2000, 1000)), text="gÅ", scale=scale)
         )
         return bottom - top
 
-    assert 90 <= heights(0.1) <= 115  # lines of 100 pixels, filled from Å's ring to g's tail, and an outline
+    assert 90 <= heights(0.1) <= 115  # lines of 100 pixels: from the ring of Å to the tail of g, with the outline
     assert abs(heights(0.2) - 2 * heights(0.1)) <= 3
 
 
 def test_lines_stand_below_each_other():
     def size(text: str) -> tuple[int, int]:
-        left, top, right, bottom = touched(ground("gray"), marked(ground("gray"), text=text, scale=0.2))
+        left, top, right, bottom = changed_box(background("gray"), marked(background("gray"), text=text, scale=0.2))
         return right - left, bottom - top
 
     assert size("one\ntwo")[1] > size("one two")[1] + 15
@@ -194,37 +196,40 @@ def test_lines_stand_below_each_other():
 
 @pytest.mark.parametrize("color", ["white", "black", "#808080", "#ff0000"])
 @pytest.mark.parametrize("text_color", ["#ffffff", "#000000", "#ff0000", "#808080"])
-def test_a_text_is_seen_on_any_ground(color, text_color):
-    after = np.asarray(marked(ground(color), text="seen", scale=0.4, color=text_color).image, dtype=int)
+def test_a_text_is_visible_on_any_colour(color, text_color):
+    after = np.asarray(marked(background(color), text="seen", scale=0.4, color=text_color).image, dtype=int)
 
-    assert np.abs(after - np.asarray(ground(color).image, dtype=int)).max() > 70
+    assert np.abs(after - np.asarray(background(color).image, dtype=int)).max() > 70
 
 
-def test_the_edges_of_letters_mix_with_nothing_but_their_outline():
-    """On a transparent picture: no pixel is darker than the letters and their outline, white both."""
-    after = marked(ground((0, 0, 0, 0), mode="RGBA"), text="edge", color="#7f7f7f", scale=0.4, opacity=1)
+def test_the_edges_of_letters_mix_only_with_their_outline():
+    """On a transparent picture, no pixel is darker than the letters. Their outline is white."""
+    after = marked(background((0, 0, 0, 0), mode="RGBA"), text="edge", color="#7f7f7f", scale=0.4, opacity=1)
 
     pixels = np.asarray(after.image)
     assert pixels[pixels[..., 3] > 0][:, 0].min() >= 126
 
 
 def test_arabic_is_joined_and_runs_from_right_to_left():
-    """Letters that are joined take less room than the same ones apart; the first one stands at the right."""
+    """Joined letters are narrower than separate ones, and the first letter stands at the right."""
     apart, joined = (
-        touched(ground("gray", (800, 100)), marked(ground("gray", (800, 100)), text=text, scale=0.6, position="left"))
+        changed_box(
+            background("gray", (800, 100)),
+            marked(background("gray", (800, 100)), text=text, scale=0.6, position="left"),
+        )
         for text in ("س ل ا م", "سلام")
     )
 
     assert joined[2] < apart[2] * 0.75
-    first_wide = marked(ground("gray", (800, 100)), text="سا", scale=0.6, position="left", opacity=1)
+    first_wide = marked(background("gray", (800, 100)), text="سا", scale=0.6, position="left", opacity=1)
     changed = np.asarray(first_wide.image)[..., 0] != 128
     columns = np.flatnonzero(changed.any(axis=0))
     left, right = np.array_split(changed[:, columns[0] : columns[-1] + 1], 2, axis=1)
-    assert right[60:].sum() > left[60:].sum()  # the bowl of the first letter, seen, hangs at the right
+    assert right[60:].sum() > left[60:].sum()  # the first letter, seen, reaches below the line at the right
 
 
-def test_marks_are_laid_all_over_the_picture():
-    picture = ground(size=(400, 300))
+def test_tiled_marks_cover_the_picture():
+    picture = background(size=(400, 300))
     after = np.asarray(marked(picture, logo(), position="tile", scale=0.1, opacity=1).image)
 
     red = (after == (255, 0, 0)).all(axis=-1)
@@ -232,14 +237,14 @@ def test_marks_are_laid_all_over_the_picture():
     assert 0.15 < red.mean() < 0.5
 
 
-def test_marks_all_over_a_large_picture_take_no_time_for_each():
-    after = marked(ground(size=(3000, 2000)), logo((1, 1)), position="tile", scale=0.0005, opacity=1)
+def test_tiny_marks_tiled_over_a_large_picture_are_quick():
+    after = marked(background(size=(3000, 2000)), logo((1, 1)), position="tile", scale=0.0005, opacity=1)
 
     assert (np.asarray(after.image)[..., 1] == 0).sum() > 100_000
 
 
-def test_a_marks_colours_are_those_it_has_in_srgb_whatever_the_pictures_profile():
-    picture = replace(ground("black"), icc=wide_gamut_profile())
+def test_the_colours_of_a_mark_are_converted_to_the_profile_of_the_picture():
+    picture = replace(background("black"), icc=wide_gamut_profile())
     after = marked(picture, logo(), position="center", opacity=1)
 
     assert after.icc == picture.icc
@@ -250,17 +255,19 @@ def test_a_marks_colours_are_those_it_has_in_srgb_whatever_the_pictures_profile(
     assert after.image.getpixel((100, 50)) != RED[:3]
 
 
-def test_a_profile_of_a_mark_is_heeded():
+def test_the_profile_of_a_mark_is_applied():
     wide = saved(Image.new("RGB", (40, 20), (255, 0, 0)), "PNG", icc_profile=wide_gamut_profile())
-    plain = marked(ground("black"), saved(Image.new("RGB", (40, 20), (200, 60, 60)), "PNG"), position="center")
+    plain = marked(background("black"), saved(Image.new("RGB", (40, 20), (200, 60, 60)), "PNG"), position="center")
     same = saved(Image.new("RGB", (40, 20), (200, 60, 60)), "PNG", icc_profile=wide_gamut_profile())
 
-    assert marked(ground("black"), wide, position="center", opacity=1).image.getpixel((100, 50)) == (255, 0, 0)
-    assert marked(ground("black"), same, position="center").image.getpixel((100, 50)) != plain.image.getpixel((100, 50))
+    assert marked(background("black"), wide, position="center", opacity=1).image.getpixel((100, 50)) == (255, 0, 0)
+    assert marked(background("black"), same, position="center").image.getpixel((100, 50)) != plain.image.getpixel(
+        (100, 50)
+    )
 
 
-def test_a_profile_that_is_none_keeps_nobody_from_marking():
-    picture = replace(ground("black"), icc=b"no profile")
+def test_an_invalid_profile_of_the_picture_is_ignored():
+    picture = replace(background("black"), icc=b"no profile")
 
     assert marked(picture, logo(), position="center", opacity=1).image.getpixel((100, 50)) == RED[:3]
 
@@ -269,9 +276,9 @@ def test_a_profile_that_is_none_keeps_nobody_from_marking():
     ("data", "error"),
     [(truncated_jpeg(), CorruptImage), (b"\x89PNG\r\n\x1a\n" + bytes(50), CorruptImage), (b"%PDF", UnsupportedType)],
 )
-def test_a_damaged_mark_is_named(data, error):
+def test_an_error_of_a_damaged_mark_names_the_part(data, error):
     with pytest.raises(error, match="The image 'logo': "):
-        marked(ground(), data)
+        marked(background(), data)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +307,7 @@ def test_a_damaged_mark_is_named(data, error):
         ({"text": "a", "position": "middle"}, "top-left"),
     ],
 )
-def test_what_makes_no_mark_is_refused(params, words):
+def test_invalid_parameters_are_rejected(params, words):
     with pytest.raises(ValidationError, match=words):
         WATERMARK.params.model_validate(params)
 
@@ -319,8 +326,8 @@ def test_what_makes_no_mark_is_refused(params, words):
         "a\u00a0b",
     ],
 )
-def test_these_scripts_can_be_written(text):
-    assert marked(ground("gray"), text=text).size == (200, 100)
+def test_text_in_many_scripts_is_drawn(text):
+    assert marked(background("gray"), text=text).size == (200, 100)
 
 
 SCRIPTS = st.sampled_from("aÅß€©–؟لاسمשلกำ\u0e49\u0301\u200d\u200f\u00ad\ufeff\n 12٣\u0600") | st.characters()
@@ -331,46 +338,48 @@ SCRIPTS = st.sampled_from("aÅß€©–؟لاسمשلกำ\u0e49\u0301\u200d\u
     scale=st.floats(0.01, 1),
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
 )
-def test_any_text_is_written_within_its_room_or_refused(text, scale, size):
+def test_any_text_is_drawn_within_the_margins_or_rejected(text, scale, size):
     try:
         params = WATERMARK.params(text=text, scale=scale)
         params.size(size)
-    except (ValidationError, Misfit):
+    except (ValidationError, UnsuitableParameter):
         return
-    mark = letters(text, params.font_size(size), "#123456", "left")
-    assert mark.width <= params.most(size)[0]
-    assert mark.height <= params.most(size)[1]
+    mark = render_text(text, params.font_size(size), "#123456", "left")
+    assert mark.width <= params.max_mark_size(size)[0]
+    assert mark.height <= params.max_mark_size(size)[1]
 
 
-def test_a_text_too_low_to_be_read_is_refused_with_the_remedy():
+def test_a_text_too_small_to_read_is_rejected_with_the_remedy():
     params = WATERMARK.params(text="© Ann")
-    with pytest.raises(Misfit, match=r"lines too low to be read on 64 × 48 pixels; give 0\.13 or more") as caught:
+    with pytest.raises(
+        UnsuitableParameter, match=r"makes the text too small to read on 64 × 48 pixels; give 0\.13 or more"
+    ) as caught:
         params.size((64, 48))
     assert caught.value.field == "scale"
     assert WATERMARK.params(text="© Ann", scale=0.13).size((64, 48)) == (64, 48)
-    with pytest.raises(Misfit, match="leave the watermark out"):
+    with pytest.raises(UnsuitableParameter, match="leave the watermark out"):
         params.size((4, 4))
 
 
-def test_a_text_too_long_to_be_read_is_refused_with_the_remedy():
-    with pytest.raises(Misfit, match="too long to be read on 200 × 100 pixels; shorten it") as caught:
+def test_a_text_too_long_to_read_is_rejected_with_the_remedy():
+    with pytest.raises(UnsuitableParameter, match="too long to read on 200 × 100 pixels; shorten it") as caught:
         WATERMARK.params(text="word " * 30, scale=0.1).size((200, 100))
     assert caught.value.field == "text"
 
 
 @pytest.mark.parametrize("size", [(8, 1_000), (1_000, 8), (7, 7)])
-def test_where_a_text_can_never_be_read_it_is_refused(size):
-    with pytest.raises(Misfit, match="too long to be read"):
+def test_a_picture_too_small_for_any_text_is_rejected(size):
+    with pytest.raises(UnsuitableParameter, match="too long to read"):
         WATERMARK.params(text="A text", scale=1.0, margin=0.4).size(size)
 
 
-def test_an_image_narrower_than_a_pixel_is_refused():
-    with pytest.raises(Misfit, match="narrower than a pixel") as caught:
+def test_an_image_narrower_than_a_pixel_is_rejected():
+    with pytest.raises(UnsuitableParameter, match="narrower than a pixel") as caught:
         WATERMARK.params(image="logo", scale=0.005).size((200, 100))
     assert caught.value.field == "scale"
 
 
-def test_the_form_asks_for_a_file():
+def test_the_schema_marks_the_image_as_a_part():
     image = WATERMARK.params.model_json_schema()["properties"]["image"]
 
     assert image["anyOf"][0]["format"] == "part"
@@ -380,7 +389,7 @@ def test_the_form_asks_for_a_file():
 
 
 def planned(document: dict[str, Any], **parts: str) -> Plan:
-    files = {name: Part(sha256, (20, 10)) for name, sha256 in parts.items()}
+    files = {name: PartInfo(sha256, (20, 10)) for name, sha256 in parts.items()}
     return build(document, Source("IMG_1.jpg", SHA, (400, 300), parts=files), 50, LIMITS)
 
 
@@ -393,39 +402,39 @@ def faults(document: dict[str, Any], **parts: str) -> dict[str, str]:
     return {fault.pointer: fault.detail for fault in caught.value.faults}
 
 
-def test_a_step_that_names_a_missing_part_says_in_which_field():
+def test_a_missing_part_is_a_fault_at_the_field_that_names_it():
     (found,) = faults(STEPS).items()
 
     assert found == ("/steps/w/image", "there is no part 'logo' in the request; send the file under this name")
 
 
-def test_a_missing_part_is_named_beside_the_other_mistakes():
+def test_a_missing_part_is_reported_together_with_other_faults():
     assert faults(STEPS | {"x": {"op": "png", "input": "y"}}).keys() == {"/steps/w/image", "/steps/x/input"}
 
 
-def test_a_part_that_no_step_names_is_refused():
+def test_a_part_that_no_step_names_is_a_fault():
     assert faults(STEPS, logo="aa", other="bb") == {"/other": "is a file that no step names; leave it out"}
 
 
-def test_another_image_makes_another_result():
+def test_another_image_gives_another_step_key():
     one, same, other = (planned(STEPS, logo=sha).by_name["w"].key for sha in ("aa", "aa", "bb"))
 
     assert one == same != other
 
 
 @pytest.mark.parametrize("script", ["Latin", "Ελληνικά", "Кириллица", "ქართული", "العربية", "עברית", "देवनागरी", "ไทย"])
-def test_every_script_that_is_named_can_be_written(script):
+def test_every_script_in_the_error_message_can_be_drawn(script):
     assert unwritable(script) is None
 
 
-def test_a_refusal_names_the_scripts_that_there_are():
+def test_the_error_for_a_missing_script_lists_the_available_scripts():
     assert text_rendering.__doc__ is not None
     scripts = text_rendering.__doc__.partition("FiraGO: ")[2].rstrip(".")
 
     assert unwritable("写真").endswith(scripts)
 
 
-def test_texts_are_checked_once_however_often_a_plan_is_made():
+def test_texts_are_checked_once_for_all_builds_of_a_plan():
     document = {
         f"s{number}": {"op": "watermark", "input": "source", "text": f"{number} {3 * 'नमस्ते '}"} for number in range(50)
     }
@@ -436,7 +445,7 @@ def test_texts_are_checked_once_however_often_a_plan_is_made():
     assert (unwritable.cache_info().misses, line_size.cache_info().misses) == drawn
 
 
-def test_what_draws_text_is_part_of_the_keys_of_texts_alone():
+def test_only_texts_have_the_version_of_the_text_renderer_in_their_identity():
     text, image = WATERMARK.params(text="a"), WATERMARK.params(image="logo")
 
     assert text.identity() == {"text": "a", "lettering": LETTERING}
@@ -446,7 +455,7 @@ def test_what_draws_text_is_part_of_the_keys_of_texts_alone():
     assert str(features.version("fribidi")) in LETTERING
 
 
-def test_what_does_not_fit_a_small_picture_points_to_its_parameter():
+def test_a_text_too_small_after_a_resize_is_a_fault_at_its_scale():
     document = {
         "s": {"op": "resize", "input": "source", "width": 40},
         "w": {"op": "watermark", "input": "s", "text": "© Ann"},
@@ -456,22 +465,24 @@ def test_what_does_not_fit_a_small_picture_points_to_its_parameter():
     assert found == "/steps/w/scale"
 
 
-def test_a_mark_of_a_photo_is_what_it_was():
-    """Seen through at 1, the mark is the image itself."""
+def test_an_opaque_mark_in_its_own_size_is_drawn_unchanged():
+    """With opacity 1 the pixels of the mark replace those of the picture."""
     image = photo(96, 64)
-    after = marked(ground(size=(960, 384)), saved(image, "PNG"), scale=0.25, opacity=1, position="top-left", margin=0)
+    after = marked(
+        background(size=(960, 384)), saved(image, "PNG"), scale=0.25, opacity=1, position="top-left", margin=0
+    )
 
     assert np.array_equal(np.asarray(after.image)[:64, :96], image)
     assert opened(saved(image, "PNG")).size == (96, 64)
 
 
-def test_every_line_stands_in_the_middle_of_its_outline():
-    mark = np.asarray(letters("HEH\nHEH\nHEH", 50, "#ffffff", "left")).astype(int)
+def test_every_line_is_centred_in_its_outline():
+    mark = np.asarray(render_text("HEH\nHEH\nHEH", 50, "#ffffff", "left")).astype(int)
     rows = np.flatnonzero((mark[:, :, 3] > 128).any(axis=1))
     lines = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
 
     assert len(lines) == 3
     for line in lines:
         inked = np.flatnonzero((mark[line, :, 0] > 200).any(axis=1))
-        assert abs(inked[0] - (len(line) - 1 - inked[-1])) <= 1  # as much of the outline above as below
+        assert abs(inked[0] - (len(line) - 1 - inked[-1])) <= 1  # the outline has the same width above and below
         assert 1 <= inked[0] <= 5

@@ -1,4 +1,4 @@
-"""The weights that PixTools ships for its denoiser. Only their name and digest: importing this loads nothing."""
+"""Name and digest of the weights that PixTools ships. Importing this package does not load the weights."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ SHIPPED = "dncnn-color-blind.safetensors"
 """File name of the weights in this folder."""
 
 SHIPPED_SHA256 = "c7bd118c2887b8a031b49e15325f82cda7e517021549f205546c3f03614d63b7"
-"""SHA-256 of that file, in hexadecimal digits: part of the step key of each denoising step."""
+"""SHA-256 of that file, in hexadecimal digits. It is part of the step key of each denoising step."""

@@ -1,11 +1,15 @@
-"""Goals: a perceptual score to reach or a size to stay under, in place of a quality."""
+"""Goals of a lossy encoder: a score to reach or a size to stay below, instead of a fixed quality.
+
+The score is SSIMULACRA2 by Cloudinary, a perceptual measure. By its authors 90 is visually lossless, 70 high quality,
+50 medium quality. `quality_search` proposes qualities. This module encodes and measures them, and chooses the file.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -15,21 +19,38 @@ from pixtools.imaging.decoding import decode
 from pixtools.imaging.memory_bounds import Memory
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.quality_search import HIGHEST, LOWEST, Curve, search
-from pixtools.operations.base.kinds import ADVANCED, Encoded, EncodeParams, Encoder
+from pixtools.operations.base.encode_params import EncodeParams
+from pixtools.operations.base.kinds import Encoded, Encoder
+from pixtools.operations.base.params import ADVANCED
 
-_TARGET_TRIES = 6
-_TOLERANCE = 1.0  # of a score
-_CAP_TRIES = 6  # beside the lowest quality, which is tried last where nothing else has fitted
-_NEAR_ENOUGH = 0.5  # of a score: what is left of the tolerance is for the sample that it is taken from
-_TOO_FAR = 0.6  # of a score, where a codec has something between two qualities
-_FILES = 6.0  # bytes a pixel that all that were tried have together
-_DECODING = 28.0  # bytes a pixel, of any of our own formats
-_SCORING_BYTES = 700_000_000  # of the metric, which looks at so many pixels and no more
-_FULL_ENOUGH = 0.95  # of the bytes allowed
+if TYPE_CHECKING:
+    from pixtools.imaging.score import Reference
+
+_TARGET_TRIES = 6  # encodes to reach a target
+_TOLERANCE = 1.0  # points of score: a target counts as reached this far below it
+_CLOSE_ENOUGH = 0.5  # points: the search stops. The rest of the tolerance covers the error of scoring only a sample.
+_TOO_FAR = 0.6  # points: from here on a half step between two qualities is worth a try
+
+_LIMIT_TRIES = 6  # encodes to fit a byte limit; the lowest quality is tried after them
+_FULL_ENOUGH = 0.95  # of the byte limit: the search stops
+
+_FILES_BYTES = 6.0  # bytes per pixel of all tried files together
+_DECODING_BYTES = 28.0  # bytes per pixel to decode a tried file, in any format that is written here
+_SCORING_BYTES = 700_000_000  # bytes of the scorer, whose sample has a fixed largest size
+
+ByteLimitName = Literal["max_bytes", "keep_smaller"]
+
+
+@dataclass(frozen=True)
+class ByteLimit:
+    """The largest size of a file in bytes, and the parameter that sets it."""
+
+    bytes: int
+    parameter: ByteLimitName
 
 
 class Lossy(EncodeParams):
-    """Parameters of a lossy encoder: a quality, or what the quality is for."""
+    """Parameters of a lossy encoder: a quality, or goals from which the quality follows."""
 
     quality: int = Field(ge=1, le=100, title="Quality", description="higher is better and larger")
     target: float | None = Field(
@@ -37,54 +58,66 @@ class Lossy(EncodeParams):
         ge=30,
         le=95,
         title="Target",
-        description="SSIMULACRA2 score to reach, in place of a quality: 70 is high, 85 hard to tell from the source",
+        description="SSIMULACRA2 score to reach, instead of a quality: 70 is high, "
+        "at 85 a difference from the source is hard to see",
     )
     max_bytes: int | None = Field(
         None,
         ge=1,
-        title="Most bytes",
-        description="the quality is lowered until the file is no larger",
+        title="Maximum bytes",
+        description="lower the quality until the file is no larger than this",
         json_schema_extra=ADVANCED,
     )
     keep_smaller: bool = Field(
         default=False,
         title="Keep smaller",
-        description="never larger than the source: the quality is lowered until the file is not",
+        description="lower the quality until the file is no larger than the source",
         json_schema_extra=ADVANCED,
     )
 
     @model_validator(mode="after")
-    def _has_one_master(self) -> Lossy:
+    def _check_quality_or_target(self) -> Lossy:
         if self.target is not None and "quality" in self.model_fields_set:
             raise ValueError("leave out quality or target: the target decides the quality")
         return self
 
     def identity(self) -> dict[str, Any]:
+        """Return the values that decide the result. With a target, the scorer's version is one of them."""
         return super().identity() | ({} if self.target is None else {"scorer": SCORER})
 
     @property
     def has_goal(self) -> bool:
-        return self.target is not None or self.max_bytes is not None or self.keep_smaller
+        """Whether the encoder has to search for the quality."""
+        return self.target is not None or self.has_byte_limit
 
-    def cap(self, source_bytes: int) -> tuple[int, str] | None:
-        """Return how many bytes the file may have and the parameter that says so, or None."""
-        caps = [(self.max_bytes, "max_bytes")] if self.max_bytes is not None else []
-        return min([*caps, (source_bytes, "keep_smaller")] if self.keep_smaller else caps, default=None)
+    @property
+    def has_byte_limit(self) -> bool:
+        """Whether the size of the file is limited."""
+        return self.max_bytes is not None or self.keep_smaller
 
-    def cost_of(self, once: float) -> float:
-        """Return the cost of reaching the goals where one encode costs `once`; a score takes seconds a megapixel."""
-        tries = 1.0 if self.target is None else 4.0
-        if self.max_bytes is not None or self.keep_smaller:
-            tries += 3.0
-        return once * tries + (0.0 if self.target is None else 4_000.0)
+    def byte_limit(self, source_bytes: int) -> ByteLimit | None:
+        """Return the lower of the limits that are set, or None. `source_bytes` is the size of the source file."""
+        limits = [ByteLimit(self.max_bytes, "max_bytes")] if self.max_bytes is not None else []
+        limits += [ByteLimit(source_bytes, "keep_smaller")] if self.keep_smaller else []
+        return min(limits, key=lambda limit: (limit.bytes, limit.parameter), default=None)
 
-    def memory_of(self, once: Memory) -> Memory:
-        """Return what reaching the goals takes where one encode takes `once`: each file is kept, and scored."""
+    def cost_of(self, single: float) -> float:
+        """Return the cost with goals, where one encode costs `single`. Both in milliseconds per megapixel."""
+        encodes, scoring = 1.0, 0.0
+        if self.target is not None:
+            encodes, scoring = 4.0, 4_000.0
+        if self.has_byte_limit:
+            encodes += 3.0
+        return single * encodes + scoring
+
+    def memory_of(self, single: Memory) -> Memory:
+        """Return the peak memory with goals, where one encode takes `single`. All tried files are kept."""
         if not self.has_goal:
-            return once
+            return single
         if self.target is None:
-            return replace(once, per_pixel=once.per_pixel + _FILES)
-        return replace(once, per_pixel=max(once.per_pixel, _DECODING) + _FILES, constant=once.constant + _SCORING_BYTES)
+            return replace(single, per_pixel=single.per_pixel + _FILES_BYTES)
+        largest = max(single.per_pixel, _DECODING_BYTES)
+        return replace(single, per_pixel=largest + _FILES_BYTES, constant=single.constant + _SCORING_BYTES)
 
 
 L = TypeVar("L", bound=Lossy)
@@ -92,92 +125,117 @@ L = TypeVar("L", bound=Lossy)
 
 @dataclass(frozen=True, kw_only=True)
 class LossyEncoder(Encoder[L]):
-    """An encoder with a quality, which it can find by itself."""
+    """An encoder with a quality, which it can also find from goals."""
 
-    scores: Curve  # of SSIMULACRA2 by quality
-    sizes: Curve  # of the logarithm of bytes by quality, in any unit
-    between: Callable[[Picture, L], bytes] | None = None  # a little better, where qualities are few and far apart
+    scores: Curve
+    """Score of an ordinary photo by quality."""
+
+    sizes: Curve
+    """Natural logarithm of the bytes of an ordinary photo by quality, up to a constant."""
+
+    half_step: Callable[[Picture, L], bytes] | None = None
+    """Encodes a prepared picture about half a quality step better than `params.quality`.
+
+    For codecs whose neighbouring qualities can differ by more than a point of score.
+    """
 
     def encode(self, picture: Picture, params: L, source_bytes: int) -> Encoded:
-        """Make the file; with goals, the facts are what was reached and how. Raises GoalOutOfReach."""
+        """Prepare and encode a picture. `source_bytes` is the size of the source file.
+
+        With goals, the result says which quality was found and which score it has. Raises GoalOutOfReach if the file
+        exceeds the byte limit even at the lowest quality, UnencodableImage and MemoryError.
+        """
+        prepared = self.prepare(picture, params)
         if not params.has_goal:
-            return super().encode(picture, params, source_bytes)
-        prepared = params.prepare(picture)
-        tries = _Tries(self, params, prepared)
-        quality = params.quality if params.target is None else tries.nearest(params.target)
-        facts: dict[str, Any] = {}
-        if cap := params.cap(source_bytes):
-            fitting = tries.largest_within(cap, quality)
-            if fitting < quality:
-                quality, facts = fitting, {"lowered_for": cap[1]}
-        facts = {"quality": quality, **facts}
-        if params.target is not None:
-            score = tries.score(quality)
-            # The best there is, rather than an error, where a codec does not go as high as the target on this
-            # picture (4:2:0 has an end below 95): the file is what a caller would ask for next, and this says so.
-            facts |= {"score": round(score, 1), "target": params.target, "reached": score >= params.target - _TOLERANCE}
-        return Encoded(tries.file(quality), prepared, facts | {"encodes": len(tries.files)})
+            return Encoded(self.run(prepared, params), prepared)
+        return _encode_with_goals(self, prepared, params, params.byte_limit(source_bytes))
+
+
+def _encode_with_goals(encoder: LossyEncoder[L], picture: Picture, params: L, limit: ByteLimit | None) -> Encoded:
+    """Find the quality for a prepared picture. A byte limit takes precedence over a target."""
+    candidates = _Candidates(encoder, params, picture)
+    wanted = params.quality if params.target is None else candidates.nearest(params.target)
+    quality = wanted if limit is None else candidates.best_within(limit, wanted)
+    result: dict[str, Any] = {"quality": quality}
+    if limit is not None and quality < wanted:
+        result["lowered_for"] = limit.parameter
+    if params.target is not None:
+        score = candidates.score(quality)
+        # Some codecs cannot reach a high target on some pictures: JPEG with 4:2:0 ends below 95. The best file is
+        # more useful than an error, because users would ask for it next. `reached` tells them.
+        result |= {"score": round(score, 1), "target": params.target, "reached": score >= params.target - _TOLERANCE}
+    return Encoded(candidates.file(quality), picture, result | {"encodes": len(candidates.files)})
 
 
 @dataclass
-class _Tries:
-    """The files of one picture, by quality; each is made once."""
+class _Candidates:
+    """The files of one prepared picture at different qualities. Each is encoded and scored at most once.
+
+    Keys are qualities from 1 to 100; a half, such as 72.5, stands for the encoder's `half_step`.
+    """
 
     encoder: LossyEncoder[Any]
     params: Lossy
     picture: Picture
-    files: dict[float, bytes] = field(default_factory=dict)  # half a quality is one between two
+    files: dict[float, bytes] = field(default_factory=dict)
     scores: dict[float, float] = field(default_factory=dict)
-    reference: Any = None
+    reference: Reference | None = None
 
     def file(self, quality: float) -> bytes:
         if quality not in self.files:
             whole = math.floor(quality)
-            make = self.encoder.run if quality == whole else self.encoder.between
-            assert make is not None  # noqa: S101 (who has it asks for it)
-            self.files[quality] = make(self.picture, self.params.model_copy(update={"quality": whole}))
+            encode = self.encoder.run if quality == whole else self.encoder.half_step
+            assert encode is not None  # noqa: S101 (only `nearest` asks for half steps, and it checks)
+            self.files[quality] = encode(self.picture, self.params.model_copy(update={"quality": whole}))
         return self.files[quality]
 
     def score(self, quality: float) -> float:
         if quality not in self.scores:
-            from pixtools.imaging.score import Reference  # noqa: PLC0415 (scipy takes two seconds)
+            from pixtools.imaging.score import Reference  # noqa: PLC0415 (it imports scipy, which takes two seconds)
 
             self.reference = self.reference or Reference(self.picture)
             self.scores[quality] = self.reference.score(decode(self.file(quality)))
         return self.scores[quality]
 
     def nearest(self, target: float) -> float:
-        """Return the quality whose score is nearest to `target`, and not below its tolerance if that can be helped."""
+        """Return the tried quality whose score is nearest to `target`.
+
+        If some tried quality reaches the target within the tolerance, only such qualities count.
+        """
 
         def distance(quality: float) -> float:
             return abs(self.scores[quality] - target)
 
-        accept = (target - _NEAR_ENOUGH, target + _NEAR_ENOUGH)
+        accept = (target - _CLOSE_ENOUGH, target + _CLOSE_ENOUGH)
         search(self.score, self.encoder.scores, accept, self.scores, _TARGET_TRIES)
         below = [quality for quality, score in self.scores.items() if score < target and quality < HIGHEST]
         missed = distance(min(self.scores, key=distance)) > _TOO_FAR
-        if missed and below and self.encoder.between and len(self.scores) < _TARGET_TRIES:
+        if missed and below and self.encoder.half_step and len(self.scores) < _TARGET_TRIES:
             self.score(max(below) + 0.5)
         reached = [quality for quality in self.scores if self.scores[quality] >= target - _TOLERANCE]
         return min(reached or self.scores, key=distance)
 
-    def largest_within(self, cap: tuple[int, str], start: float) -> float:
-        """Return the highest quality found, from `start` down, whose file has no more bytes than `cap`."""
-        most, asked_by = cap
-        if len(self.file(start)) <= most:
-            return start
-        sizes = {quality: math.log(len(data)) for quality, data in self.files.items() if quality <= start}
-        accept = (math.log(most * _FULL_ENOUGH), math.log(most))
-        search(lambda quality: math.log(len(self.file(quality))), self.encoder.sizes, accept, sizes, _CAP_TRIES, start)
-        fitting = [quality for quality in sizes if len(self.file(quality)) <= most]
+    def best_within(self, limit: ByteLimit, highest: float) -> float:
+        """Return the best tried quality, at most `highest`, whose file fits the limit. Raises GoalOutOfReach."""
+        if len(self.file(highest)) <= limit.bytes:
+            return highest
+        sizes = {quality: math.log(len(data)) for quality, data in self.files.items() if quality <= highest}
+        accept = (math.log(limit.bytes * _FULL_ENOUGH), math.log(limit.bytes))
+        search(
+            lambda quality: math.log(len(self.file(quality))), self.encoder.sizes, accept, sizes, _LIMIT_TRIES, highest
+        )
+        fitting = [quality for quality in sizes if len(self.file(quality)) <= limit.bytes]
         if fitting:
             return max(fitting)
-        least = len(self.file(LOWEST))
-        if least > most:
-            raise GoalOutOfReach(_too_large(self.encoder.title, least, most, asked_by))
+        if len(self.file(LOWEST)) > limit.bytes:
+            raise GoalOutOfReach(_too_large(self.encoder.title, len(self.file(LOWEST)), limit))
         return LOWEST
 
 
-def _too_large(title: str, least: int, most: int, asked_by: str) -> str:
-    allowed = f"max_bytes allows {most:,}" if asked_by == "max_bytes" else f"the source has {most:,}"
-    return f"At its lowest quality the {title} has {least:,} bytes, and {allowed}. Resize the picture, or allow more."
+def _too_large(title: str, smallest: int, limit: ByteLimit) -> str:
+    allowed = (
+        f"max_bytes allows {limit.bytes:,}" if limit.parameter == "max_bytes" else f"the source has {limit.bytes:,}"
+    )
+    return (
+        f"At its lowest quality the {title} has {smallest:,} bytes, and {allowed}. Resize the picture, or allow more."
+    )

@@ -1,7 +1,7 @@
-"""Gives the decoder of a service that is started with this folder on its PYTHONPATH a file that it dies of.
+"""Makes files deadly for the decoder of a service that starts with this folder on its PYTHONPATH.
 
-Python imports a module of this name by itself. The file is any that has the words of `DEADLY` in it; what happens is
-what a codec does that writes where it should not.
+Python imports a module of this name when it starts. A file that contains the bytes of `DEADLY` causes a segmentation
+fault in the decoder, like a codec that writes beyond its memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DEADLY = b"this file kills its decoder"
 
 
 class _Infect(MetaPathFinder):
-    def find_spec(self, name, path, target=None):  # noqa: ARG002 (its place in the protocol)
+    def find_spec(self, name, path, target=None):  # noqa: ARG002 (part of the protocol)
         if name != "pixtools.imaging.decoding":
             return None
         spec = PathFinder.find_spec(name, path)
@@ -26,10 +26,10 @@ class _Infect(MetaPathFinder):
             load(module)
             decode = module.decode
 
-            def decode_or_die(data, *rest, **how):
+            def decode_or_die(data, *args, **options):
                 if DEADLY in data:
                     os.kill(os.getpid(), signal.SIGSEGV)
-                return decode(data, *rest, **how)
+                return decode(data, *args, **options)
 
             module.decode = decode_or_die
 

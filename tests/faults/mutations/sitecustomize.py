@@ -1,7 +1,7 @@
-"""Takes a guard away from the job store of a service that is started with this folder on its PYTHONPATH.
+"""Removes one guard from the job store of a service that starts with this folder on its PYTHONPATH.
 
-Python imports a module of this name by itself. Which guard is missing stands in the file that FAULTS_MUTATION names,
-and may change while the service runs; without a word in it nothing is.
+Python imports a module of this name when it starts. The file that FAULTS_MUTATION names contains the name of the
+missing guard, and may change while the service runs. If the file is empty, no guard is missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class _Mutate(MetaPathFinder):
-    def find_spec(self, name, path, target=None):  # noqa: ARG002 (its place in the protocol)
+    def find_spec(self, name, path, target=None):  # noqa: ARG002 (part of the protocol)
         if name != "pixtools.database.job_store":
             return None
         spec = PathFinder.find_spec(name, path)
@@ -22,35 +22,44 @@ class _Mutate(MetaPathFinder):
 
         def load_and_mutate(module):
             load(module)
-            _mutate(module.JobStore)
+            _mutate_dispatching(module.JobStore)
+            _mutate_submitting(module.JobStore, sys.modules["pixtools.jobs.submission"].Accepted)
 
         spec.loader.exec_module = load_and_mutate
         return spec
 
 
-def _mutate(store):
-    record, renew, rescue, submit, replay = store.record, store.renew, store.rescue, store.submit, store.replay
+def _mutate_dispatching(store):
+    record, renew, rescue = store.record, store.renew, store.rescue
 
-    def record_whatever_the_attempt(self, job_id, attempt, *what, **how):
+    def record_for_any_attempt(self, job_id, attempt, outcomes, **options):
         if _is_missing("fence"):
             attempt = self.get("public", job_id).job.attempt
-            how.pop("batch", None)
-        return record(self, job_id, attempt, *what, **how)
+            options.pop("batch", None)
+        return record(self, job_id, attempt, outcomes, **options)
 
-    def renew_nothing(self, held, *rest, **how):
-        return set(held) if _is_missing("renewal") else renew(self, held, *rest, **how)
+    def renew_nothing(self, held):
+        return set(held) if _is_missing("renewal") else renew(self, held)
 
-    def rescue_nobody(self, *whose, **how):
-        return [] if _is_missing("rescue") else rescue(self, *whose, **how)
+    def rescue_nothing(self, dispatcher=None):
+        return [] if _is_missing("rescue") else rescue(self, dispatcher)
 
-    def submit_without_a_key(self, new, request, *rest, **how):
-        return submit(self, new, None if _is_missing("key") else request, *rest, **how)
+    store.record, store.renew, store.rescue = record_for_any_attempt, renew_nothing, rescue_nothing
 
-    def replay_nothing(self, request):
-        return None if _is_missing("key") else replay(self, request)
 
-    store.record, store.renew, store.rescue = record_whatever_the_attempt, renew_nothing, rescue_nobody
-    store.submit, store.replay = submit_without_a_key, replay_nothing
+def _mutate_submitting(store, accepted):
+    submit_once, replay = store.submit_once, store.replay
+
+    def submit_without_the_key(self, new, idempotency, body):
+        if _is_missing("key"):
+            self.submit(new)
+            return accepted(body, new.id, replayed=False)
+        return submit_once(self, new, idempotency, body)
+
+    def replay_nothing(self, idempotency):
+        return None if _is_missing("key") else replay(self, idempotency)
+
+    store.submit_once, store.replay = submit_without_the_key, replay_nothing
 
 
 def _is_missing(guard):

@@ -1,0 +1,92 @@
+"""What an attempt of a job starts from: the plan of its stored steps, and the steps that are still to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dag.plan import PartInfo, Plan, PlannedStep, Source
+from dag.segments import reads_artifacts
+from dag.specification import build
+from pixtools.errors import ArtifactLost
+from pixtools.jobs.outcomes import Cached, Failed
+from pixtools.jobs.records import ArtifactRecord
+from pixtools.jobs.views import Claim
+from pixtools.settings import Settings
+from pixtools.states import STEP_DONE, STEP_ENDED
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """The part of a plan that an attempt still has to do.
+
+    `outcomes` are known before any step runs, and must be recorded in this order. `work` are the names of the steps to
+    run. `blobs` are the blob keys of the artifacts that exist, by the step that made them.
+    """
+
+    outcomes: tuple[Cached | Failed, ...]
+    work: frozenset[str]
+    blobs: dict[str, str]
+
+
+def stored_plan(claim: Claim, settings: Settings) -> Plan:
+    """Build the plan of a claimed job from its stored steps, with the checks that its submission passed.
+
+    Raises InvalidPlan if the job was accepted by a version of the code, or with settings, that allowed more. Slow: some
+    steps measure fonts.
+    """
+    job = claim.view.job
+    document = {step.name: {"op": step.op, "input": list(step.inputs), **step.params} for step in claim.view.steps}
+    parts = {
+        part.name: PartInfo(part.sha256, (part.width, part.height), part.frames, part.media_type, part.bytes)
+        for part in claim.view.parts
+    }
+    size = (job.source_width, job.source_height)
+    source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts, job.source_media_type)
+    return build(document, source, len(document), settings.image_limits(), settings.weights_sha256)
+
+
+def remaining(plan: Plan, claim: Claim) -> Remaining:
+    """Return what is still to do, by the states of the stored steps and the artifacts that exist.
+
+    - A step is cached if an artifact with its key exists.
+    - A step fails if it reads a file that is lost: no attempt makes that file again.
+    - A step is cached without an artifact if no other step needs its pixels any more.
+    - Every other open step is work. A step with a result is work too if another step needs its pixels.
+    """
+    ended = frozenset(step.name for step in claim.view.steps if step.state in STEP_ENDED)
+    done = frozenset(step.name for step in claim.view.steps if step.state in STEP_DONE)
+    cached = _cached(plan, claim, ended)
+    blobs = {name: artifact.blob_key for name, artifact in claim.view.artifacts.items() if artifact.lost_at is None}
+    blobs |= {name: artifact.blob_key for name, artifact in cached.items()}
+
+    open_steps = [step for step in plan.steps if step.name not in ended.union(cached)]
+    stuck = _stuck(open_steps, claim)
+    work = plan.work(done.union(cached), held=(ended - done).union(stuck), filed=frozenset(blobs))
+    unneeded = [step.name for step in open_steps if step.name not in work.union(stuck)]
+    return Remaining(_known_outcomes(cached, stuck, unneeded), work, blobs)
+
+
+def _cached(plan: Plan, claim: Claim, ended: frozenset[str]) -> dict[str, ArtifactRecord]:
+    """Return the artifacts that open steps can take instead of running, by step."""
+    return {
+        step.name: claim.reusable[step.key]
+        for step in plan.steps
+        if step.leaves_file and step.name not in ended and step.key in claim.reusable
+    }
+
+
+def _stuck(open_steps: list[PlannedStep], claim: Claim) -> list[str]:
+    """Return the steps that read the file of a lost artifact."""
+    lost = {name for name, artifact in claim.view.artifacts.items() if artifact.lost_at is not None}
+    return [step.name for step in open_steps if reads_artifacts(step) and lost.intersection(step.inputs)]
+
+
+def _known_outcomes(
+    cached: dict[str, ArtifactRecord], stuck: list[str], unneeded: list[str]
+) -> tuple[Cached | Failed, ...]:
+    error = ArtifactLost("Submit the image again: then the file that this step reads is made anew.")
+    return (
+        *(Cached(name, artifact.id) for name, artifact in cached.items()),
+        *(Failed(name, error) for name in stuck),
+        *(Cached(name, None) for name in unneeded),
+    )

@@ -1,0 +1,57 @@
+"""The stream of one converter call, read as typed events with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from dag.messages import ConverterMessage, Decoded, PixelsReady
+from pixtools.jobs.outcomes import Failed, Started, Succeeded
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """A PixelsReady message together with `pixels`, the ObjectRef of the picture that it announces."""
+
+    step: str
+    inference: str | None
+    pixels: Any
+
+
+Event = Started | Succeeded | Failed | Decoded | HandOver
+
+
+class StreamEnded(Exception):
+    """The stream ended before the expected message, because the converter died between two messages."""
+
+
+class ConverterStream:
+    """Turns the items of a Ray stream into events. Each item has to arrive within `deadline_s` seconds."""
+
+    def __init__(self, items: AsyncIterator[Any], deadline_s: float) -> None:
+        """Read `items`, the ObjectRefs of the messages and pictures of one converter call."""
+        self._items = items
+        self._deadline_s = deadline_s
+
+    async def next_event(self) -> Event:
+        """Return the next event.
+
+        Raises TimeoutError if an item is late, StreamEnded or RayError if the converter died, and RayTaskError if the
+        call itself failed.
+        """
+        async with asyncio.timeout(self._deadline_s):
+            message = cast("ConverterMessage", await (await self._next_item()))
+        if not isinstance(message, PixelsReady):
+            return message
+        async with asyncio.timeout(self._deadline_s):
+            # Not awaited a second time: that would copy the picture into the dispatcher.
+            pixels = await self._next_item()
+        return HandOver(message.step, message.inference, pixels)
+
+    async def _next_item(self) -> Any:
+        try:
+            return await anext(self._items)
+        except StopAsyncIteration:
+            raise StreamEnded from None

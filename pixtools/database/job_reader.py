@@ -1,0 +1,141 @@
+"""Queries that read jobs: the views of jobs, a page of summaries, artifacts to reuse, stored responses.
+
+Every function runs in the transaction of its connection and locks no row.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, select, tuple_
+from sqlmodel import col
+
+from pixtools.database.rows import ARTIFACT, JOB, PART, STEP, group
+from pixtools.database.tables import Artifact, Job, Part, Step, StoredResponse
+from pixtools.jobs.records import ArtifactRecord, JobRecord, PartRecord, StepRecord
+from pixtools.jobs.submission import Accepted, IdempotencyScope
+from pixtools.jobs.views import Claim, JobSummary, JobView, StepSummary
+from pixtools.states import STEP_ENDED, JobState, StepState
+
+
+def find_view(connection: Connection, owner: str, job_id: uuid.UUID) -> JobView | None:
+    """Return the view of a job, by two queries. None if the owner has no job with this id."""
+    job_width = len(JOB)
+    rows = connection.execute(
+        select(*JOB.columns, *STEP.columns, *ARTIFACT.columns)
+        .join(Step, col(Step.job_id) == col(Job.id))
+        .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
+        .where(col(Job.id) == job_id, col(Job.owner) == owner)
+        .order_by(col(Step.position)),
+    ).all()
+    if not rows:
+        return None
+    steps, artifacts = _steps_and_artifacts(row[job_width:] for row in rows)
+    parts = tuple(part for _, part in _parts(connection, [job_id]))
+    return JobView(JOB.record(rows[0][:job_width]), steps, artifacts, parts)
+
+
+def views_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[JobView]:
+    """Return the views of several jobs, in the order of `jobs`, by two queries."""
+    if not jobs:
+        return []
+    job_ids = [job.id for job in jobs]
+    parts = group(_parts(connection, job_ids))
+    query = (
+        select(col(Step.job_id), *STEP.columns, *ARTIFACT.columns)
+        .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
+        .where(col(Step.job_id).in_(job_ids))
+        .order_by(col(Step.job_id), col(Step.position))
+    )
+    rows = group((row[0], row[1:]) for row in connection.execute(query))
+    return [JobView(job, *_steps_and_artifacts(rows[job.id]), tuple(parts[job.id])) for job in jobs]
+
+
+def page_of_summaries(
+    connection: Connection, owner: str, state: JobState | None, before: uuid.UUID | None, limit: int,
+) -> list[JobSummary]:  # fmt: skip
+    """Return at most `limit` jobs of an owner, newest first, by two queries.
+
+    The page begins after the job `before`. Only jobs in `state` are in it, or all if that is None.
+    """
+    conditions: list[ColumnElement[bool]] = [col(Job.owner) == owner]
+    if state is not None:
+        conditions.append(col(Job.state) == state)
+    if before is not None:
+        conditions.append(col(Job.id) < before)
+    page = select(*JOB.columns).where(*conditions).order_by(col(Job.id).desc()).limit(limit)
+    jobs = [JOB.record(row) for row in connection.execute(page)]
+    if not jobs:
+        return []
+    rows = connection.execute(
+        select(col(Step.job_id), col(Step.name), col(Step.op), col(Step.state))
+        .where(col(Step.job_id).in_([job.id for job in jobs]))
+        .order_by(col(Step.job_id), col(Step.position)),
+    )
+    steps = group((job_id, StepSummary(name, op, StepState(step_state))) for job_id, name, op, step_state in rows)
+    return [JobSummary(job, tuple(steps[job.id])) for job in jobs]
+
+
+def claims_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[Claim]:
+    """Return jobs that were just claimed with all that their dispatcher needs, by three queries."""
+    views = views_of(connection, jobs)
+    wanted = [(view.job.owner, step.key) for view in views for step in view.steps if step.state not in STEP_ENDED]
+    if not wanted:
+        return [Claim(view, {}) for view in views]
+    query = select(col(Artifact.owner), *ARTIFACT.columns).where(
+        tuple_(col(Artifact.owner), col(Artifact.step_key)).in_(wanted), col(Artifact.lost_at).is_(None),
+    )  # fmt: skip
+    artifacts = {}
+    for owner, *columns in connection.execute(query):
+        artifact = ARTIFACT.record(columns)
+        artifacts[owner, artifact.step_key] = artifact
+    return [Claim(view, _reusable(view, artifacts)) for view in views]
+
+
+def find_response(connection: Connection, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
+    """Return the fingerprint of the first request with an idempotency key, and its response.
+
+    Returns None if the key is free.
+    """
+    query = select(col(StoredResponse.fingerprint), col(StoredResponse.body), col(StoredResponse.job_id)).where(
+        col(StoredResponse.owner) == scope.owner,
+        col(StoredResponse.route) == scope.route,
+        col(StoredResponse.key) == scope.key,
+        col(StoredResponse.expires_at) > func.now(),
+    )
+    row = connection.execute(query).one_or_none()
+    return (row.fingerprint, Accepted(row.body, row.job_id, replayed=True)) if row else None
+
+
+def _steps_and_artifacts(
+    rows: Iterable[Sequence[Any]],
+) -> tuple[tuple[StepRecord, ...], dict[str, ArtifactRecord]]:
+    """Return the steps in rows of step and artifact columns, and their artifacts by step name."""
+    step_width = len(STEP)
+    steps, artifacts = [], {}
+    for row in rows:
+        step = STEP.record(row[:step_width])
+        steps.append(step)
+        if step.artifact_id is not None:
+            artifacts[step.name] = ARTIFACT.record(row[step_width:])
+    return tuple(steps), artifacts
+
+
+def _parts(connection: Connection, job_ids: Sequence[uuid.UUID]) -> list[tuple[uuid.UUID, PartRecord]]:
+    """Return the parts of jobs, each with the id of its job, sorted by name."""
+    query = (
+        select(col(Part.job_id), *PART.columns)
+        .where(col(Part.job_id).in_(job_ids))
+        .order_by(col(Part.name).collate("C"))
+    )
+    return [(row[0], PART.record(row[1:])) for row in connection.execute(query)]
+
+
+def _reusable(
+    view: JobView, artifacts: dict[tuple[str, str], ArtifactRecord],
+) -> dict[str, ArtifactRecord]:  # fmt: skip
+    """Return the artifacts of its owner, by step key, that the unfinished steps of a job can take."""
+    keys = [step.key for step in view.steps if step.state not in STEP_ENDED]
+    return {key: artifacts[view.job.owner, key] for key in keys if (view.job.owner, key) in artifacts}

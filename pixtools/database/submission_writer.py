@@ -1,0 +1,63 @@
+"""Inserts what ingress accepts: a job with its steps and parts, and the stored response to its request."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, insert
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlmodel import col
+
+from pixtools.database.tables import Job, Part, Step, StoredResponse
+from pixtools.jobs.submission import Idempotency, NewJob
+from pixtools.states import JobState, StepState
+
+
+def insert_job(connection: Connection, new: NewJob, retention: timedelta) -> datetime:
+    """Insert a queued job with its waiting steps and its parts. Return the time of its creation."""
+    job = {name: value for name, value in vars(new).items() if name not in ("steps", "parts", "created_at")}
+    created_at = func.now() if new.created_at is None else new.created_at
+    statement = (
+        insert(Job)
+        .values(**job, state=JobState.QUEUED, created_at=created_at, expires_at=created_at + retention)
+        .returning(col(Job.created_at))
+    )
+    stored_at: datetime = connection.execute(statement).scalar_one()
+    steps = [
+        {**vars(step), "job_id": new.id, "position": position, "inputs": list(step.inputs), "state": StepState.WAITING}
+        for position, step in enumerate(new.steps)
+    ]
+    connection.execute(insert(Step), steps)
+    if new.parts:
+        connection.execute(insert(Part), [{**asdict(part), "job_id": new.id} for part in new.parts])
+    return stored_at
+
+
+def insert_response(
+    connection: Connection, idempotency: Idempotency, job_id: uuid.UUID, body: bytes, ttl: timedelta
+) -> bool:
+    """Store the response to a request. It expires after `ttl`.
+
+    Returns False if another response is stored under the key of the request. An expired one is replaced. If another
+    transaction stores a response under this key at the moment, this one waits until the other one has ended.
+    """
+    row = {
+        "fingerprint": idempotency.fingerprint,
+        "job_id": job_id,
+        "body": body,
+        "created_at": func.now(),
+        "expires_at": func.now() + ttl,
+    }
+    statement = (
+        upsert(StoredResponse)
+        .values(**vars(idempotency.scope), **row)
+        .on_conflict_do_update(
+            index_elements=["owner", "route", "key"],
+            set_=row,
+            where=col(StoredResponse.expires_at) <= func.now(),
+        )
+        .returning(col(StoredResponse.key))
+    )
+    return connection.execute(statement).first() is not None

@@ -1,0 +1,59 @@
+"""The size parameters that the `resize` operation and every encoder share."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field, model_validator
+
+from pixtools.imaging.geometry import Fit, Placement, place, put
+from pixtools.imaging.picture import Picture, Size
+from pixtools.operations.base.params import ADVANCED, Color, Params, Side
+
+
+class Resizing(Params):
+    """The size to which a picture is resampled, in pixels."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["width"]}, {"required": ["height"]}]})
+
+    width: Side | None = Field(None, title="Width", description="pixels")
+    height: Side | None = Field(None, title="Height", description="pixels")
+    fit: Fit = Field(
+        "inside",
+        title="Fit",
+        description="inside keeps the proportions; contain also adds margins; cover cuts off the excess; "
+        "fill stretches the picture",
+    )
+    upscale: bool = Field(
+        default=False, title="Upscale", description="enlarge smaller pictures", json_schema_extra=ADVANCED
+    )
+    background: Color | None = Field(
+        None,
+        title="Background",
+        description="colour of the margins that contain adds; transparent if left out",
+        json_schema_extra=ADVANCED,
+    )
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> Resizing:
+        if self.width is None and self.height is None:
+            raise ValueError("give a width, a height or both")
+        if self.fit != "inside" and None in (self.width, self.height):
+            raise ValueError(f"give a width and a height: {self.fit} needs both")
+        if self.background is not None and self.fit != "contain":
+            raise ValueError("background is for the margins of `contain`; leave it out")
+        return self
+
+    @property
+    def adds_alpha(self) -> bool:
+        """Whether an opaque picture gets transparent margins."""
+        return self.fit == "contain" and self.background is None
+
+    def placement(self, size: Size) -> Placement:
+        """Return how a picture of `size` is scaled, and where the scaled picture lies on the canvas."""
+        return place(size, self.width, self.height, self.fit, upscale=self.upscale)
+
+    def apply(self, picture: Picture) -> Picture:
+        """Return the resampled picture.
+
+        The scale follows the size in the file. A picture that the decoder has shrunk gives the same result size.
+        """
+        return put(picture, self.placement(picture.reduced_from or picture.size), self.background)

@@ -1,0 +1,98 @@
+"""Routes of dead letters: list them, redrive them, discard them."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from pixtools.jobs.dead_letters import DeadLetterSelection
+from pixtools.states import DeadLetterState
+from serve.answers import json_response
+from serve.dead_letters import DeadLetterList, DeadLetters, NumberAnswer, SelectionForm
+from serve.owner import PUBLIC_OWNER
+from serve.problems import responses
+
+
+@dataclass(frozen=True)
+class DeadLetterRoutes:
+    """The routes below `/api/dead-letters`: one method each. Docstrings of routes are part of the OpenAPI document."""
+
+    letters: DeadLetters
+
+    def router(self) -> APIRouter:
+        """Return the table of these routes."""
+        router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
+        router.add_api_route(
+            "",
+            self.list_dead_letters,
+            methods=["GET"],
+            response_model=DeadLetterList,
+            responses=responses(422, 503),
+            summary="List steps out of attempts",
+        )
+        router.add_api_route(
+            "/redrive",
+            self.redrive_selected,
+            methods=["POST"],
+            status_code=202,
+            responses=responses(422, 503),
+            summary="Run again the steps of all dead letters selected, at a bounded rate",
+        )
+        router.add_api_route(
+            "/discard",
+            self.discard_selected,
+            methods=["POST"],
+            responses=responses(422, 503),
+            summary="Discard all dead letters selected",
+        )
+        router.add_api_route(
+            "/{letter_id}/redrive",
+            self.redrive,
+            methods=["POST"],
+            status_code=202,
+            responses=responses(404, 409, 422, 503),
+            summary="Run a step out of attempts again",
+        )
+        router.add_api_route(
+            "/{letter_id}",
+            self.discard,
+            methods=["DELETE"],
+            status_code=204,
+            responses=responses(404, 409, 422, 503),
+            summary="Discard a dead letter",
+        )
+        return router
+
+    def list_dead_letters(
+        self,
+        state: Annotated[DeadLetterState | None, Query(description="without it: waiting and redriving")] = None,
+        job: uuid.UUID | None = None,
+        op: str | None = None,
+        code: Annotated[str | None, Query(description="of the error")] = None,
+        cursor: uuid.UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> Response:
+        """Newest first."""
+        selection = DeadLetterSelection(job=job, op=op, code=code)
+        return json_response(self.letters.page(PUBLIC_OWNER, selection, state=state, before=cursor, limit=limit))
+
+    async def redrive_selected(self, form: SelectionForm) -> NumberAnswer:
+        """The answer is the number of dead letters that were not already being redriven."""
+        return await self.letters.redrive(PUBLIC_OWNER, form.selection())
+
+    async def discard_selected(self, form: SelectionForm) -> NumberAnswer:
+        """The answer is the number of dead letters that were open."""
+        return await self.letters.discard(PUBLIC_OWNER, form.selection())
+
+    async def redrive(self, letter_id: uuid.UUID) -> NumberAnswer:
+        """A dead letter that was redriven or discarded before is answered with 409."""
+        return await self.letters.redrive(PUBLIC_OWNER, DeadLetterSelection(id=letter_id))
+
+    async def discard(self, letter_id: uuid.UUID) -> Response:
+        """A dead letter that was redriven or discarded before is answered with 409."""
+        await self.letters.discard(PUBLIC_OWNER, DeadLetterSelection(id=letter_id))
+        return Response(status_code=204)

@@ -1,0 +1,157 @@
+"""Routes of jobs: submit, list, read, follow, cancel, retry."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from pixtools.blob_store import BlobStore
+from pixtools.database.job_store import JobStore
+from pixtools.errors import NothingToRetry
+from pixtools.jobs.views import JobView
+from pixtools.redis.hints import CANCELLED, MOVED, Hints
+from pixtools.states import JOB_ENDED, JobState
+from serve.answers import JobAnswer, JobList, job_answer, job_list, json_response
+from serve.dead_letters import DeadLetters
+from serve.intake import Intake
+from serve.owner import PUBLIC_OWNER
+from serve.problems import responses
+from serve.progress import ProgressFeed
+from serve.upload_form import UPLOAD_FORM
+
+
+@dataclass(frozen=True)
+class JobRoutes:
+    """The routes below `/api/jobs`: one method each. Docstrings of routes are part of the OpenAPI document."""
+
+    intake: Intake
+    store: JobStore
+    blobs: BlobStore
+    feed: ProgressFeed
+    hints: Hints
+    letters: DeadLetters
+
+    def router(self) -> APIRouter:
+        """Return the table of these routes."""
+        router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+        router.add_api_route(
+            "",
+            self.submit,
+            methods=["POST"],
+            status_code=202,
+            response_model=JobAnswer,
+            responses=responses(400, 409, 413, 415, 422, 503),
+            openapi_extra=UPLOAD_FORM,
+            summary="Submit an image and the steps to run on it",
+        )
+        router.add_api_route(
+            "",
+            self.list_jobs,
+            methods=["GET"],
+            response_model=JobList,
+            responses=responses(422, 503),
+            summary="List jobs, newest first",
+        )
+        router.add_api_route(
+            "/{job_id}",
+            self.read,
+            methods=["GET"],
+            response_model=JobAnswer,
+            responses=responses(404, 422, 503),
+            summary="Read a job, with fresh download URLs",
+        )
+        router.add_api_route(
+            "/{job_id}/cancel",
+            self.cancel,
+            methods=["POST"],
+            response_model=JobAnswer,
+            responses=responses(404, 409, 422, 503),
+            summary="Cancel a job that has not ended; finished results stay",
+        )
+        router.add_api_route(
+            "/{job_id}/retry",
+            self.retry,
+            methods=["POST"],
+            status_code=202,
+            response_model=JobAnswer,
+            responses=responses(404, 409, 422, 503),
+            summary="Run the failed steps of a job again, and the steps that were skipped because of them",
+        )
+        router.add_api_route(
+            "/{job_id}/events",
+            self.events,
+            methods=["GET"],
+            response_class=StreamingResponse,
+            responses={200: {"content": {"text/event-stream": {}}}, 204: {}, **responses(404, 422, 503)},
+            summary="Follow a job by server-sent events, each with the whole job",
+        )
+        return router
+
+    async def submit(
+        self,
+        request: Request,
+        idempotency_key: Annotated[str | None, Header(description="makes retries safe for 24 hours")] = None,  # noqa: ARG002 (documents it)
+    ) -> Response:
+        """Send either `steps` or `operations`. The job is stored when the answer arrives."""
+        accepted = await self.intake.accept(PUBLIC_OWNER, request)
+        headers = {"Location": f"/api/jobs/{accepted.job_id}"}
+        if accepted.replayed:
+            headers["Idempotency-Replayed"] = "true"
+        return Response(accepted.body, 202, headers, "application/json")
+
+    def list_jobs(
+        self,
+        state: JobState | None = None,
+        cursor: uuid.UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> Response:
+        """A list has summaries. Read one job to get its results and their download URLs."""
+        summaries = self.store.list_jobs(PUBLIC_OWNER, state=state, before=cursor, limit=limit + 1)
+        return json_response(job_list(summaries, limit))
+
+    def read(self, job_id: uuid.UUID) -> Response:
+        """Each read signs new download URLs."""
+        return json_response(job_answer(self.store.get(PUBLIC_OWNER, job_id), self.blobs))
+
+    async def cancel(self, job_id: uuid.UUID) -> Response:
+        """Running steps are stopped. A job that is already cancelled is answered in the same way."""
+        view = await run_in_threadpool(self.store.cancel, PUBLIC_OWNER, job_id)
+        await self.hints.publish(CANCELLED, str(job_id))
+        await self.hints.publish(MOVED, str(job_id))
+        return await self._respond(view)
+
+    async def retry(self, job_id: uuid.UUID) -> Response:
+        """The open dead letters of the job are redriven at once. Discarded ones are not."""
+        await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)  # raises NotFound
+        redriven = await self.letters.retry(PUBLIC_OWNER, job_id)
+        view = await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)
+        # Nothing was redriven and yet the job runs: an earlier retry redrove it, and its response may have been lost.
+        if not redriven and view.job.state in JOB_ENDED:
+            raise NothingToRetry("No step of it waits for a decision. Submit the image again to run its steps again.")
+        return await self._respond(view, 202)
+
+    async def events(self, job_id: uuid.UUID, last_event_id: Annotated[int, Header(ge=0)] = 0) -> Response:
+        """The id of an event is the version of the job. The stream ends with the job.
+
+        204 means that the job has ended and that the client has seen its last version.
+        """
+        view = await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)
+        if view.job.state in JOB_ENDED and view.job.version <= last_event_id:
+            return Response(status_code=204)  # tells an EventSource not to connect again
+        self.feed.require_capacity()
+        stream = self.feed.events(PUBLIC_OWNER, job_id, last_event_id, partial(self._read_version, job_id))
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    def _read_version(self, job_id: uuid.UUID) -> tuple[int, JobAnswer]:
+        view = self.store.get(PUBLIC_OWNER, job_id)
+        return view.job.version, job_answer(view, self.blobs)
+
+    async def _respond(self, view: JobView, status: int = 200) -> Response:
+        return json_response(await run_in_threadpool(job_answer, view, self.blobs), status)

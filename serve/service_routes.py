@@ -1,0 +1,66 @@
+"""Routes about the service: what it can do, and whether it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+
+from serve.catalog import Catalog
+from serve.health import Health, HealthAnswer, Readiness
+from serve.problems import responses
+
+
+@dataclass(frozen=True)
+class ServiceRoutes:
+    """The routes of the catalog and of the health checks. Docstrings of routes are part of the OpenAPI document."""
+
+    catalog: Catalog
+    checks: Health
+
+    def router(self) -> APIRouter:
+        """Return the table of these routes."""
+        router = APIRouter(prefix="/api")
+        router.add_api_route(
+            "/operations",
+            self.operations,
+            methods=["GET"],
+            tags=["jobs"],
+            summary="What steps can do: parameter schemas and limits",
+        )
+        router.add_api_route(
+            "/livez", self.live, methods=["GET"], tags=["service"], summary="Check that the process answers"
+        )
+        router.add_api_route(
+            "/readyz",
+            self.ready,
+            methods=["GET"],
+            tags=["service"],
+            responses=responses(503),
+            summary="Check that jobs can be accepted",
+        )
+        router.add_api_route(
+            "/health",
+            self.health,
+            methods=["GET"],
+            tags=["service"],
+            responses=responses(503),
+            summary="Show the state of each component and the backlog",
+        )
+        return router
+
+    def operations(self) -> Catalog:
+        """Forms and scripts can be built from this answer alone."""
+        return self.catalog
+
+    async def live(self) -> dict[str, bool]:
+        """No other component is asked."""
+        return {"live": True}
+
+    async def ready(self) -> Readiness:
+        """503 means that the database or the object storage is down. Jobs are accepted without Redis."""
+        return await self.checks.require_ready()
+
+    async def health(self) -> HealthAnswer:
+        """Dispatchers that do not answer are shown as null."""
+        return await self.checks.report()

@@ -1,0 +1,45 @@
+"""The routes of jobs and dead letters in this process, on the real stores and without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from actors.dead_letter_queue import DeadLetterQueue
+from pixtools.blob_store import BlobStore
+from pixtools.database.connection import Database
+from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.job_store import JobStore
+from pixtools.redis.hints import Hints
+from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.settings import Settings
+from serve import problems
+from serve.dead_letter_routes import DeadLetterRoutes
+from serve.dead_letters import DeadLetters
+from serve.intake import Intake
+from serve.job_routes import JobRoutes
+from serve.progress import ProgressFeed
+
+
+@asynccontextmanager
+async def ingress(
+    settings: Settings, pool: Database, blobs: BlobStore, *, redis: Settings | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of the routes. `redis` are the settings of another Redis than that of the service."""
+    answers, hints = IdempotencyCache(redis or settings), Hints(redis or settings)
+    store, letters = JobStore(pool, settings), DeadLetterStore(pool)
+    queue = DeadLetterQueue(settings, "test", store=letters, hints=hints)
+    decisions = DeadLetters(letters, queue, settings.dead_letter_retention)
+    feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
+    app = FastAPI()
+    problems.install(app)
+    intake = Intake(settings, store, blobs, answers, hints)
+    app.include_router(JobRoutes(intake, store, blobs, feed, hints, decisions).router())
+    app.include_router(DeadLetterRoutes(decisions).router())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        yield http
+    await hints.close()
+    await answers.close()

@@ -1,0 +1,32 @@
+"""Triggers with which the database itself refuses every state move that states.py does not allow."""
+
+from __future__ import annotations
+
+import psycopg
+
+from pixtools.states import DEAD_LETTER_MOVES, JOB_MOVES, STEP_MOVES
+
+# UPDATE OF fires for every update that sets the column, even to the value that it has. So an update that sets the
+# state of a waiting step to waiting is refused too.
+_GUARD = """
+CREATE FUNCTION guard_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NOT OLD.state || ' ' || NEW.state = ANY (ARRAY[{moves}]) THEN
+        RAISE EXCEPTION '{table} moved from % to %', OLD.state, NEW.state;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER guard BEFORE UPDATE OF state ON {table} FOR EACH ROW EXECUTE FUNCTION guard_{table}();
+"""
+
+
+def install(database: psycopg.Connection) -> None:
+    """Create the triggers for jobs, steps and dead letters."""
+    for table, moves in (("job", JOB_MOVES), ("step", STEP_MOVES), ("dead_letter", DEAD_LETTER_MOVES)):
+        allowed = ", ".join(f"'{state} {after}'" for state in moves for after in moves[state])
+        database.execute(_GUARD.format(table=table, moves=allowed))
+
+
+def remove(database: psycopg.Connection) -> None:
+    """Drop the triggers."""
+    for table in ("job", "step", "dead_letter"):
+        database.execute(f"DROP FUNCTION guard_{table} CASCADE")

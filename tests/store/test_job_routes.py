@@ -1,0 +1,203 @@
+"""The routes of jobs on the real stores: what they answer, and what they keep off the event loop."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import httpx
+import pytest
+from images import photo, saved
+from ingress import ingress
+from jobs import CHAIN, claim, fail, finish, new_job, submitted
+
+from pixtools.blob_store import BlobStore
+from pixtools.jobs.views import Claim
+from pixtools.settings import Settings
+from serve.owner import PUBLIC_OWNER
+
+pytestmark = pytest.mark.anyio
+
+PHOTO = saved(photo(), "PNG")
+STEPS = json.dumps({"web": {"op": "webp", "input": "source"}, "small": {"op": "jpg", "input": "source"}})
+
+
+class ObservedBlobStore(BlobStore):
+    """A blob store that notes the thread of each signature."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.signing_threads: list[int] = []
+
+    def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
+        self.signing_threads.append(threading.get_ident())
+        return super().url(key, name, media_type, now)
+
+
+@pytest.fixture
+def blobs(own_bucket: Settings) -> ObservedBlobStore:
+    return ObservedBlobStore(own_bucket)
+
+
+@pytest.fixture
+async def http(own_bucket, pool, blobs) -> AsyncIterator[httpx.AsyncClient]:
+    async with ingress(own_bucket, pool, blobs) as http:
+        yield http
+
+
+def running(store, *done: str) -> Claim:
+    """Return a job of five steps that runs, and some of whose steps have left their files."""
+    claimed = submitted(store, new_job(CHAIN, owner=PUBLIC_OWNER))
+    finish(store, claimed, *done)
+    return claimed
+
+
+def partial(store) -> Claim:
+    """Return a job that has ended with results and with a dead letter."""
+    claimed = running(store, "t", "a", "other")
+    fail(store, claimed, "b", settle=True)
+    return claimed
+
+
+async def post(http: httpx.AsyncClient, *, key: str | None = None) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key else {}
+    return await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data={"steps": STEPS}, headers=headers)
+
+
+async def test_each_route_signs_download_urls_in_a_thread(http, store, blobs):
+    """A signature takes CPU time: on the event loop it would delay every other request."""
+    ended = partial(store).id
+    calls = [
+        ("GET", f"/api/jobs/{ended}", 200),
+        ("GET", f"/api/jobs/{ended}/events", 200),
+        ("POST", f"/api/jobs/{ended}/retry", 202),
+        ("POST", f"/api/jobs/{running(store, 'other').id}/cancel", 200),
+    ]
+    for method, path, status in calls:
+        blobs.signing_threads.clear()
+
+        answer = await http.request(method, path)
+
+        assert answer.status_code == status, answer.text
+        assert blobs.signing_threads, path
+        assert threading.get_ident() not in blobs.signing_threads, path
+
+
+async def test_a_list_has_summaries_and_signs_nothing(http, store, blobs):
+    first, second = partial(store), running(store, "t", "a")
+
+    listed = (await http.get("/api/jobs")).json()
+
+    assert listed["next"] is None
+    newest, oldest = listed["jobs"]
+    assert (newest["id"], oldest["id"]) == (str(second.id), str(first.id))
+    whole = (await http.get(f"/api/jobs/{first.id}")).json()
+    del whole["parts"]
+    whole["steps"] = {name: {"op": step["op"], "state": step["state"]} for name, step in whole["steps"].items()}
+    assert oldest == whole
+    assert list(oldest) == [
+        "id", "state", "batch", "created_at", "finished_at", "expires_at", "source", "progress", "steps",
+    ]  # fmt: skip
+    assert oldest["progress"] == {"done": 5, "total": 5}
+    assert newest["steps"]["other"] == {"op": "png", "state": "waiting"}
+    blobs.signing_threads.clear()
+    await http.get("/api/jobs")
+    assert blobs.signing_threads == []
+
+
+async def test_a_list_is_read_page_by_page_and_by_state(http, store):
+    jobs = [str(running(store).id) for _ in range(3)][::-1]
+    cancelled = (await http.post(f"/api/jobs/{jobs[1]}/cancel")).json()
+
+    first = (await http.get("/api/jobs", params={"limit": 2})).json()
+    second = (await http.get("/api/jobs", params={"limit": 2, "cursor": first["next"]})).json()
+    found = (await http.get("/api/jobs", params={"state": "cancelled"})).json()
+
+    assert [job["id"] for job in first["jobs"] + second["jobs"]] == jobs
+    assert (first["next"], second["next"]) == (jobs[1], None)
+    assert [job["id"] for job in found["jobs"]] == [cancelled["id"]]
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+async def test_the_answer_to_a_submission_is_the_job_as_it_is_read_afterwards(http, has_key):
+    answer = await post(http, key=uuid.uuid4().hex if has_key else None)
+
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/api/jobs/{answer.json()['id']}"
+    assert answer.json() == (await http.get(answer.headers["Location"])).json()
+
+
+async def test_a_repeated_submission_gets_the_first_answer_after_the_job_has_changed(http, store):
+    key = uuid.uuid4().hex
+    first = await post(http, key=key)
+    fail(store, claim(store), "web", "small", settle=True)
+
+    again = await post(http, key=key)
+
+    assert (again.status_code, again.content) == (202, first.content)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert "Idempotency-Replayed" not in first.headers
+
+
+async def test_an_empty_field_of_a_form_is_not_sent(http):
+    """HTML forms, that of Swagger UI too, send the fields that their user left empty."""
+    form = {"steps": STEPS, "operations": "", "operation_params": ""}
+    answer = await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data=form)
+    assert answer.status_code == 202, answer.text
+
+    answer = await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data={"steps": "", "operations": ""})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/steps")
+
+
+async def test_a_retry_runs_failed_steps_again_and_is_safe_to_repeat(http, store):
+    job = partial(store).id
+
+    answers = [await http.post(f"/api/jobs/{job}/retry") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert [answer.json()["state"] for answer in answers] == ["queued", "queued"]
+    states = {name: step["state"] for name, step in answers[0].json()["steps"].items()}
+    assert states == {"t": "succeeded", "a": "succeeded", "b": "waiting", "z": "waiting", "other": "succeeded"}
+
+
+async def test_a_job_whose_dead_letters_were_discarded_has_nothing_to_retry(http, store):
+    job = partial(store).id
+    (letter,) = (await http.get("/api/dead-letters", params={"job": str(job)})).json()["dead_letters"]
+    assert (await http.delete(f"/api/dead-letters/{letter['id']}")).status_code == 204
+
+    answer = await http.post(f"/api/jobs/{job}/retry")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_retry")
+
+
+async def test_a_job_that_does_not_exist_is_not_found_by_any_route(http):
+    path = f"/api/jobs/{uuid.uuid4()}"
+
+    for method, action in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/retry")):
+        answer = await http.request(method, path + action)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_reader_who_has_seen_the_end_of_a_job_is_sent_no_event(http, store):
+    path = f"/api/jobs/{partial(store).id}/events"
+    (number,) = [line for line in (await http.get(path)).text.splitlines() if line.startswith("id: ")]
+
+    answer = await http.get(path, headers={"Last-Event-ID": number.removeprefix("id: ")})
+
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+async def test_the_openapi_document_describes_the_summaries_of_a_list(http):
+    document = (await http.get("/openapi.json")).json()
+
+    listed = document["paths"]["/api/jobs"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert listed == {"$ref": "#/components/schemas/JobList"}
+    schemas = document["components"]["schemas"]
+    assert schemas["JobList"]["properties"]["jobs"]["items"] == {"$ref": "#/components/schemas/JobSummaryAnswer"}
+    assert schemas["StepSummaryAnswer"]["properties"].keys() == {"op", "state"}
+    assert schemas["JobSummaryAnswer"]["properties"]["steps"]["additionalProperties"] == {
+        "$ref": "#/components/schemas/StepSummaryAnswer"
+    }

@@ -1,0 +1,59 @@
+"""Converters without Ray: they answer work items as a test says, through the calls that a graph makes of Ray's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from actors.converter_pool import Node
+from dag.messages import WorkItem
+from pixtools.jobs.outcomes import Started, Stored, Succeeded
+
+
+class FakeConverter:
+    """Answers that each step of a work item succeeded, as soon as `finish` is set."""
+
+    def __init__(self, finish: asyncio.Event) -> None:
+        self._finish = finish
+        self.ready = _Method(self._ready)
+        self.run = _Method(self._run)
+
+    async def _ready(self) -> Node:
+        return Node("node", 10**9)
+
+    async def _run(self, work_item: WorkItem, *_: Any) -> AsyncIterator[asyncio.Future[Any]]:
+        yield _reference(Started(work_item.segment.steps[0].name))
+        await self._finish.wait()
+        for step in work_item.segment.steps:
+            stored = Stored(step.key, f"blob of {step.name}", "image/png", 9, "cd" * 32, 64, 48)
+            yield _reference(Succeeded(step.name, stored, 1))
+
+
+class FakeConverters:
+    """Creates converters, and remembers those that were destroyed."""
+
+    def __init__(self) -> None:
+        self.finish = asyncio.Event()
+        self.created: list[FakeConverter] = []
+        self.destroyed: list[FakeConverter] = []
+
+    def create(self) -> FakeConverter:
+        self.created.append(FakeConverter(self.finish))
+        return self.created[-1]
+
+
+class _Method:
+    """A method of a Ray actor."""
+
+    def __init__(self, call: Any) -> None:
+        self.remote = call
+
+    def options(self, **_: object) -> _Method:
+        return self
+
+
+def _reference(value: object) -> asyncio.Future[Any]:
+    reference = asyncio.get_running_loop().create_future()
+    reference.set_result(value)
+    return reference

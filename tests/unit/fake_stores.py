@@ -1,0 +1,315 @@
+"""Stores in memory with the interfaces of the real ones, for tests of the actors without any server.
+
+A test of `test_fake_stores.py` compares the interfaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pixtools.database.reconciler import Reconciled
+from pixtools.errors import DatabaseDown, LeaseLost
+from pixtools.jobs.dead_letters import DeadLetterSelection, Redriven
+from pixtools.jobs.outcomes import Failed, Outcome, Started
+from pixtools.jobs.records import ArtifactRecord, JobRecord, StepRecord
+from pixtools.jobs.views import Claim, JobView
+from pixtools.states import DEAD_LETTER_OPEN, STEP_ENDED, DeadLetterState, JobState, StepState
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def job_record(**changes: Any) -> JobRecord:
+    """Return a job on a source of 64 × 48 pixels."""
+    job = JobRecord(
+        id=uuid.uuid4(), owner="ann", batch=None, state=JobState.QUEUED, version=1, attempt=0,
+        created_at=NOW, finished_at=None, expires_at=None, source_key="sources/x", source_name="x.jpg",
+        source_media_type="image/jpeg", source_width=64, source_height=48, source_frames=1, source_bytes=5,
+        source_sha256="ab" * 32,
+    )  # fmt: skip
+    return replace(job, **changes)
+
+
+def step_record(name: str, op: str = "png", inputs: tuple[str, ...] = ("source",), **changes: Any) -> StepRecord:
+    step = StepRecord(
+        name=name, op=op, inputs=inputs, params={}, key=f"key of {name}", state=StepState.WAITING, attempt=0,
+        failures=0, crashes=0, error=None, artifact_id=None, started_at=None, run_ms=None,
+    )  # fmt: skip
+    return replace(step, **changes)
+
+
+def artifact_record(step_key: str, **changes: Any) -> ArtifactRecord:
+    artifact = ArtifactRecord(
+        id=uuid.uuid4(), step_key=step_key, blob_key=f"blob of {step_key}", media_type="image/png", width=64, height=48,
+        bytes=9, sha256="cd" * 32, result=None, lost_at=None,
+    )  # fmt: skip
+    return replace(artifact, **changes)
+
+
+class FakeDatabase:
+    """Raises DatabaseDown from every transaction while it is down."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._lock:
+            if self.down:
+                raise DatabaseDown("OperationalError")
+            yield
+
+    def ping(self) -> None:
+        with self.transaction():
+            pass
+
+
+@dataclass
+class FakeJob:
+    """One row of the job table with its steps."""
+
+    view: JobView
+    dispatcher: str | None = None
+    crashes: int = 0
+    lease_lost: bool = False
+    outcomes: list[tuple[int, Outcome]] = field(default_factory=list)  # with the attempt that recorded them
+
+    @property
+    def state(self) -> JobState:
+        return self.view.job.state
+
+    @property
+    def attempt(self) -> int:
+        return self.view.job.attempt
+
+    def move(self, state: JobState, dispatcher: str | None = None, *, attempts: int = 0) -> None:
+        job = replace(self.view.job, state=state, attempt=self.attempt + attempts)
+        self.view, self.dispatcher = replace(self.view, job=job), dispatcher
+
+    def settled(self) -> JobState:
+        """Return the state of the job at the end of an attempt. Each failure counts as permanent."""
+        if any(isinstance(outcome, Failed) for _, outcome in self.outcomes):
+            return JobState.FAILED
+        ended = {outcome.step for _, outcome in self.outcomes if not isinstance(outcome, Started)}
+        ended |= {step.name for step in self.view.steps if step.state in STEP_ENDED}
+        complete = ended >= {step.name for step in self.view.steps}
+        return JobState.SUCCEEDED if complete else JobState.QUEUED
+
+
+class FakeJobStore:
+    """The methods of JobStore that actors call. Leases do not run out by time: a test loses them."""
+
+    def __init__(self, database: FakeDatabase, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self.jobs: dict[uuid.UUID, FakeJob] = {}
+        self.calls: list[tuple[str, float]] = []  # each call with its time
+        self.errors: dict[str, Exception] = {}  # by method: its next call is carried out, and raises this error
+        self.before_claim: Callable[[], object] = lambda: None  # called in the thread of each claim
+
+    def add(self, *steps: StepRecord, state: JobState = JobState.QUEUED, dispatcher: str | None = None) -> FakeJob:
+        """Put a job into the queue, or under a dispatcher."""
+        view = JobView(job_record(state=state), steps or (step_record("a"),), {})
+        job = self.jobs[view.job.id] = FakeJob(view, dispatcher)
+        return job
+
+    def times(self, method: str) -> list[float]:
+        """Return when a method was called."""
+        return [time for name, time in self.calls if name == method]
+
+    @contextmanager
+    def _call(self, method: str) -> Iterator[None]:
+        self.calls.append((method, self._clock()))
+        with self._database.transaction():
+            yield
+        if (error := self.errors.pop(method, None)) is not None:
+            raise error
+
+    def _with(self, state: JobState) -> list[FakeJob]:
+        return [job for job in self.jobs.values() if job.state == state]
+
+    def claim(self, dispatcher: str, limit: int) -> list[Claim]:
+        self.before_claim()
+        with self._call("claim"):
+            jobs = self._with(JobState.QUEUED)[:limit]
+            for job in jobs:
+                job.move(JobState.RUNNING, dispatcher, attempts=1)
+            return [Claim(job.view, {}) for job in jobs]
+
+    def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
+        with self._call("renew"):
+            return {lease for lease in held if self._holds(*lease)}
+
+    def _holds(self, job_id: uuid.UUID, attempt: int) -> bool:
+        job = self.jobs[job_id]
+        return (job.state, job.attempt, job.lease_lost) == (JobState.RUNNING, attempt, False)
+
+    def record(
+        self,
+        job_id: uuid.UUID,
+        attempt: int,
+        outcomes: Sequence[Outcome],
+        *,
+        batch: int | None = None,  # noqa: ARG002
+        settle: bool = False,
+    ) -> JobState:
+        with self._call("record"):
+            if not self._holds(job_id, attempt):
+                raise LeaseLost(f"job {job_id}, attempt {attempt}")
+            job = self.jobs[job_id]
+            job.outcomes += [(attempt, outcome) for outcome in outcomes]
+            if settle:
+                job.move(job.settled())
+            return job.state
+
+    def return_to_queue(self, dispatcher: str | None = None, at_hand: Collection[uuid.UUID] = ()) -> list[uuid.UUID]:
+        with self._call("return_to_queue"):
+            jobs = [
+                job
+                for job in self._with(JobState.RUNNING)
+                if dispatcher in (None, job.dispatcher) and job.view.job.id not in at_hand
+            ]
+            return [self._requeue(job) for job in jobs]
+
+    def rescue(self, dispatcher: str | None = None) -> list[uuid.UUID]:
+        with self._call("rescue"):
+            jobs = [
+                job
+                for job in self._with(JobState.RUNNING)
+                if (job.lease_lost if dispatcher is None else job.dispatcher == dispatcher)
+            ]
+            for job in jobs:
+                job.crashes += 1
+            return [self._requeue(job) for job in jobs]
+
+    def _requeue(self, job: FakeJob) -> uuid.UUID:
+        job.move(JobState.QUEUED)
+        job.lease_lost = False
+        return job.view.job.id
+
+    def delete_expired_responses(self) -> int:
+        with self._call("delete_expired_responses"):
+            return 0
+
+
+class FakeDeadLetterStore:
+    """The methods of DeadLetterStore that the dead-letter queue calls. A letter is an id and the id of its job."""
+
+    def __init__(self, database: FakeDatabase, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self.letters: dict[uuid.UUID, uuid.UUID] = {}
+        self.states: dict[uuid.UUID, DeadLetterState] = {}
+        self.redriven_at: list[float] = []
+        self.observations = 0
+
+    def add(self, number: int = 1, *, job: uuid.UUID | None = None) -> list[uuid.UUID]:
+        """Add waiting dead letters, of one job or of a job each."""
+        new = [uuid.uuid4() for _ in range(number)]
+        for letter in new:
+            self.letters[letter] = job or uuid.uuid4()
+            self.states[letter] = DeadLetterState.WAITING
+        return new
+
+    def in_state(self, state: DeadLetterState) -> list[uuid.UUID]:
+        return [letter for letter, found in self.states.items() if found == state]
+
+    def request_redrive(self, owner: str, selection: DeadLetterSelection) -> list[uuid.UUID]:  # noqa: ARG002
+        with self._database.transaction():
+            waiting = [
+                letter
+                for letter in self.in_state(DeadLetterState.WAITING)
+                if selection.job in (None, self.letters[letter]) and selection.id in (None, letter)
+            ]
+            self._move(waiting, DeadLetterState.REDRIVING)
+            return waiting
+
+    def pending_redrives(self) -> list[uuid.UUID]:
+        with self._database.transaction():
+            return self.in_state(DeadLetterState.REDRIVING)
+
+    def redrive(self, letter_id: uuid.UUID) -> Redriven | None:
+        with self._database.transaction():
+            return self._redrive(self.letters[letter_id])
+
+    def retry(self, owner: str, job_id: uuid.UUID) -> Redriven | None:  # noqa: ARG002
+        with self._database.transaction():
+            of_job = [letter for letter in self.in_state(DeadLetterState.WAITING) if self.letters[letter] == job_id]
+            self._move(of_job, DeadLetterState.REDRIVING)
+            return self._redrive(job_id)
+
+    def _redrive(self, job_id: uuid.UUID) -> Redriven | None:
+        of_job = [letter for letter in self.in_state(DeadLetterState.REDRIVING) if self.letters[letter] == job_id]
+        self._move(of_job, DeadLetterState.REDRIVEN)
+        if not of_job:
+            return None
+        self.redriven_at.append(self._clock())
+        return Redriven(job_id, len(of_job))
+
+    def discard(self, owner: str, selection: DeadLetterSelection) -> int:  # noqa: ARG002
+        with self._database.transaction():
+            found = [
+                letter
+                for letter, state in self.states.items()
+                if state in DEAD_LETTER_OPEN and selection.job in (None, self.letters[letter])
+            ]
+            self._move(found, DeadLetterState.DISCARDED)
+            return len(found)
+
+    def count_new(self) -> Counter[str]:
+        with self._database.transaction():
+            self.observations += 1
+            return Counter()
+
+    def delete_old(self, retention: timedelta) -> int:  # noqa: ARG002
+        with self._database.transaction():
+            return 0
+
+    def counts(self) -> dict[DeadLetterState, int]:
+        with self._database.transaction():
+            return {state: len(self.in_state(state)) for state in DeadLetterState}
+
+    def _move(self, letters: list[uuid.UUID], state: DeadLetterState) -> None:
+        self.states |= dict.fromkeys(letters, state)
+
+
+class FakeReconciler:
+    """Counts its runs."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.runs: list[float] = []
+        self.error: Exception | None = None
+
+    def run(self) -> Reconciled:
+        self.runs.append(self._clock())
+        if self.error is not None:
+            raise self.error
+        return Reconciled(*(0 for _ in fields(Reconciled)))
+
+
+class FakeHints:
+    """Delivers hints inside one process, and remembers them."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, str]] = []
+        self._listeners: dict[str, list[asyncio.Queue[str]]] = defaultdict(list)
+
+    async def publish(self, channel: str, message: str = "") -> None:
+        self.published.append((channel, message))
+        for listener in self._listeners[channel]:
+            listener.put_nowait(message)
+
+    async def listen(self, channel: str) -> AsyncIterator[str]:
+        messages = asyncio.Queue[str]()
+        self._listeners[channel].append(messages)
+        while True:
+            yield await messages.get()

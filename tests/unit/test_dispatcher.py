@@ -1,0 +1,404 @@
+"""The dispatcher in one process: its real loops, pool and graphs, with stores in memory and a clock that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+
+import pytest
+from fake_converters import FakeConverters
+from fake_stores import FakeDatabase, FakeHints, FakeJob, FakeJobStore, step_record
+from virtual_time import VirtualTimeLoop, cancel_other_tasks
+
+from actors.converter_pool import ConverterPool
+from actors.dispatcher import Dispatcher
+from pixtools.errors import DatabaseDown, InvalidPlan
+from pixtools.jobs.outcomes import Failed, Started
+from pixtools.redis.hints import CANCELLED, MOVED, QUEUED
+from pixtools.settings import Settings
+from pixtools.states import JobState
+
+pytestmark = pytest.mark.anyio
+
+WAITS, RUNS, SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
+
+SETTINGS = Settings(database_url="postgresql://none", redis_url="redis://none", max_denoising=2)
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+class Bench:
+    """The dispatcher "d1" with two converters, and everything that it works with."""
+
+    def __init__(self) -> None:
+        self.time = asyncio.get_running_loop().time
+        self.database = FakeDatabase()
+        self.store = FakeJobStore(self.database, self.time)
+        self.hints = FakeHints()
+        self.converters = FakeConverters()
+        self.denoiser = SimpleNamespace(jobs=0, of=lambda _: None)
+        self.destroyed = 0
+        self.dispatcher = Dispatcher(
+            "d1",
+            SETTINGS,
+            store=self.store,
+            hints=self.hints,
+            pool=ConverterPool(
+                self.converters.create,
+                self.converters.destroyed.append,
+                minimum=2,
+                maximum=2,
+                idle_s=60,
+                limit_bytes=10**9,
+            ),
+            denoiser=self.denoiser,
+            wake=asyncio.Event(),
+            destroy_self=self._destroy,
+        )
+
+    def _destroy(self) -> None:
+        self.destroyed += 1
+
+    async def start(self, jobs: int = 0) -> list[FakeJob]:
+        """Put jobs into the queue, start the dispatcher, and let it claim and begin them."""
+        added = [self.store.add() for _ in range(jobs)]
+        await self.dispatcher.start()
+        await asyncio.sleep(0.1)
+        return added
+
+    def states(self) -> list[JobState]:
+        """Return the states of all jobs, in the order in which they were added."""
+        return [job.state for job in self.store.jobs.values()]
+
+    @property
+    def running(self) -> int:
+        """The number of jobs that the dispatcher runs."""
+        return self.dispatcher.stats()["jobs"]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    yield Bench()
+    await cancel_other_tasks()
+
+
+# Claiming
+
+
+async def test_nothing_is_claimed_before_the_start(bench):
+    bench.store.add()
+
+    await asyncio.sleep(60)
+
+    assert bench.store.calls == []
+
+
+async def test_two_jobs_for_each_converter_are_claimed(bench):
+    await bench.start(jobs=6)
+    await asyncio.sleep(60)
+
+    assert bench.states() == [RUNS] * 4 + [WAITS] * 2
+    assert bench.running == 4
+
+
+async def test_the_next_job_is_claimed_as_soon_as_one_has_ended(bench):
+    await bench.start(jobs=6)
+
+    bench.converters.finish.set()
+    await asyncio.sleep(0.1)
+
+    assert bench.states() == [SUCCEEDED] * 6
+
+
+async def test_jobs_at_the_denoiser_make_room_for_others_up_to_the_limit(bench):
+    bench.denoiser.jobs = 5
+
+    await bench.start(jobs=9)
+
+    assert bench.running == 4 + SETTINGS.max_denoising
+
+
+async def test_a_hint_wakes_the_dispatcher_before_the_next_poll(bench):
+    await bench.start()
+    job = bench.store.add()
+
+    await bench.hints.publish(QUEUED)
+    await asyncio.sleep(0.01)
+
+    assert job.state == RUNS
+
+
+async def test_without_a_hint_the_next_poll_finds_the_job(bench):
+    await bench.start()
+    job = bench.store.add()
+
+    await asyncio.sleep(0.5)
+    assert job.state == WAITS
+    await asyncio.sleep(SETTINGS.poll_interval.total_seconds())
+
+    assert job.state == RUNS
+
+
+async def test_a_restarted_dispatcher_rescues_its_own_jobs_before_their_leases_run_out(bench):
+    own = bench.store.add(state=RUNS, dispatcher="d1")
+    other = bench.store.add(state=RUNS, dispatcher="d2")
+
+    await bench.start()
+
+    assert (own.crashes, own.attempt, own.dispatcher) == (1, 1, "d1")
+    assert (other.crashes, other.attempt, other.dispatcher) == (0, 0, "d2")
+
+
+async def test_jobs_of_a_claim_without_an_answer_return_to_the_queue_and_are_claimed_again(bench):
+    """The claim was committed, but the dispatcher does not know which jobs it got."""
+    bench.store.errors["claim"] = DatabaseDown("OperationalError")
+
+    (job,) = await bench.start(jobs=1)
+    assert (job.state, bench.running) == (RUNS, 0)
+    await asyncio.sleep(1.1)
+
+    assert (job.state, job.attempt, job.crashes, bench.running) == (RUNS, 2, 0, 1)
+    assert (MOVED, str(job.view.job.id)) in bench.hints.published
+
+
+async def test_claiming_goes_on_after_an_outage(bench):
+    bench.database.down = True
+    (job,) = await bench.start(jobs=1)
+    await asyncio.sleep(30)
+    assert job.state == WAITS
+
+    bench.database.down = False
+    await asyncio.sleep(1.1)
+
+    assert (job.state, job.attempt) == (RUNS, 1)
+
+
+async def test_claiming_goes_on_after_an_unexpected_error(bench):
+    bench.store.errors["claim"] = ValueError("a bug")
+    await bench.start()
+
+    job = bench.store.add()
+    await asyncio.sleep(3)
+
+    assert job.state == RUNS
+
+
+# Running
+
+
+async def test_a_job_is_settled_with_an_outcome_for_each_step(bench):
+    job = bench.store.add(step_record("a"), step_record("b", op="jpg"))
+    await bench.start()
+
+    bench.converters.finish.set()
+    await asyncio.sleep(0.1)
+
+    assert job.state == SUCCEEDED
+    assert {outcome.step for _, outcome in job.outcomes} == {"a", "b"}
+    assert bench.running == 0
+
+
+async def test_a_job_whose_plan_is_no_longer_valid_fails(bench):
+    job = bench.store.add(step_record("a", op="no such operation"), step_record("b"))
+
+    await bench.start()
+
+    assert job.state == JobState.FAILED
+    assert [outcome.step for _, outcome in job.outcomes] == ["a", "b"]
+    assert all(isinstance(outcome, Failed) and isinstance(outcome.error, InvalidPlan) for _, outcome in job.outcomes)
+
+
+async def test_outcomes_are_kept_during_an_outage_and_recorded_after_it(bench):
+    (job,) = await bench.start(jobs=1)
+    bench.database.down = True
+    bench.converters.finish.set()
+    await asyncio.sleep(20)
+    assert job.state == RUNS
+
+    bench.database.down = False
+    await asyncio.sleep(1.1)
+
+    assert job.state == SUCCEEDED
+
+
+# Renewing
+
+
+async def test_leases_are_renewed_at_the_renew_interval(bench):
+    began = bench.time()
+    await bench.start(jobs=1)
+    await asyncio.sleep(35)
+
+    assert [at - began for at in bench.store.times("renew")] == pytest.approx([10, 20, 30])
+
+
+async def test_without_a_job_no_lease_is_renewed(bench):
+    await bench.start()
+    await asyncio.sleep(35)
+
+    assert bench.store.times("renew") == []
+
+
+async def test_during_an_outage_the_renewal_is_tried_each_second_and_no_job_stops(bench):
+    (job,) = await bench.start(jobs=1)
+    bench.database.down = True
+    await asyncio.sleep(15)
+    tries = bench.store.times("renew")
+    assert len(tries) == 6  # from the tenth second on
+    bench.database.down = False
+    await asyncio.sleep(30)
+
+    assert (job.attempt, bench.running) == (1, 1)
+
+
+async def test_a_lost_lease_stops_the_job_at_the_next_renewal_and_nothing_more_is_recorded(bench):
+    lost, kept = await bench.start(jobs=2)
+    lost.lease_lost = True
+    await asyncio.sleep(10)
+    assert bench.running == 1
+    assert len(bench.converters.destroyed) == 1  # it was at work on the lost job
+
+    bench.converters.finish.set()
+    await asyncio.sleep(0.1)
+
+    assert [type(outcome) for _, outcome in lost.outcomes] == [Started]
+    assert kept.state == SUCCEEDED
+
+
+async def test_a_lost_lease_that_recording_finds_stops_the_job(bench):
+    (job,) = await bench.start(jobs=1)
+    job.lease_lost = True
+
+    bench.converters.finish.set()
+    await asyncio.sleep(0.1)
+
+    assert [type(outcome) for _, outcome in job.outcomes] == [Started]
+    assert bench.running == 0
+
+
+async def test_the_outcomes_of_an_old_attempt_are_not_recorded_for_the_new_one(bench):
+    (job,) = await bench.start(jobs=1)
+    job.move(WAITS)
+    job.move(RUNS, "d2", attempts=1)
+
+    bench.converters.finish.set()
+    await asyncio.sleep(0.1)
+
+    assert [attempt for attempt, _ in job.outcomes] == [1]
+    assert (job.state, job.dispatcher) == (RUNS, "d2")
+
+
+# Cancelling
+
+
+async def test_a_hint_stops_the_cancelled_job_at_once_and_no_other(bench):
+    cancelled, other = await bench.start(jobs=2)
+    cancelled.move(JobState.CANCELLED)
+
+    await bench.hints.publish(CANCELLED, str(cancelled.view.job.id))
+    await asyncio.sleep(0.1)
+    assert bench.running == 1
+    bench.converters.finish.set()
+    await asyncio.sleep(0.1)
+
+    assert bench.states() == [JobState.CANCELLED, SUCCEEDED]
+    assert other.attempt == 1
+
+
+async def test_without_a_hint_the_next_renewal_stops_the_cancelled_job(bench):
+    (job,) = await bench.start(jobs=1)
+    job.move(JobState.CANCELLED)
+
+    await asyncio.sleep(10)
+
+    assert bench.running == 0
+    assert len(bench.converters.destroyed) == 1
+
+
+# Retiring
+
+
+async def test_a_retiring_dispatcher_claims_nothing_more(bench):
+    await bench.start()
+
+    await bench.dispatcher.retire(20)
+    job = bench.store.add()
+    await bench.hints.publish(QUEUED)
+    await asyncio.sleep(60)
+
+    assert job.state == WAITS
+    assert bench.destroyed == 1
+
+
+async def test_a_retiring_dispatcher_ends_when_its_jobs_have(bench):
+    await bench.start(jobs=4)
+    await bench.dispatcher.retire(20)
+    await asyncio.sleep(5)
+    assert bench.dispatcher.stats()["retiring"]
+    assert bench.destroyed == 0
+
+    bench.converters.finish.set()
+    await asyncio.sleep(0.1)
+
+    assert bench.states() == [SUCCEEDED] * 4
+    assert bench.destroyed == 1
+
+
+async def test_jobs_that_take_longer_than_the_timeout_return_to_the_queue_without_blame(bench):
+    jobs = await bench.start(jobs=4)
+
+    await bench.dispatcher.retire(20)
+    await asyncio.sleep(21)
+
+    assert bench.states() == [WAITS] * 4
+    assert [job.crashes for job in jobs] == [0] * 4
+    assert bench.hints.published.count((QUEUED, "")) == 4
+    assert bench.destroyed == 1
+
+
+async def test_a_dispatcher_that_retires_during_an_outage_ends_when_it_has_returned_its_jobs(bench):
+    (job,) = await bench.start(jobs=1)
+    bench.database.down = True
+    await bench.dispatcher.retire(5)
+    await asyncio.sleep(60)
+    assert bench.destroyed == 0
+
+    bench.database.down = False
+    await asyncio.sleep(1.1)
+
+    assert (job.state, job.crashes, bench.destroyed) == (WAITS, 0, 1)
+
+
+async def test_jobs_of_a_claim_that_was_under_way_return_to_the_queue_too(bench):
+    answer = threading.Event()
+    bench.store.before_claim = lambda: answer.wait(10)
+    job = bench.store.add()
+    await bench.dispatcher.start()
+    await asyncio.to_thread(time.sleep, 0.05)  # the clock of the loop stands still while the claim waits in its thread
+
+    await bench.dispatcher.retire(0)
+    await asyncio.to_thread(time.sleep, 0.05)
+    assert bench.destroyed == 0
+    answer.set()
+    await asyncio.sleep(1)
+
+    assert (job.state, job.attempt) == (WAITS, 1)
+    assert bench.destroyed == 1
+
+
+async def test_a_second_call_of_retire_changes_nothing(bench):
+    await bench.start(jobs=1)
+
+    await bench.dispatcher.retire(20)
+    await bench.dispatcher.retire(0)
+    await asyncio.sleep(10)
+    assert bench.destroyed == 0
+    await asyncio.sleep(20)
+
+    assert bench.destroyed == 1

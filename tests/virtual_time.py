@@ -1,0 +1,71 @@
+"""An event loop whose clock jumps: a test of timeouts and intervals takes milliseconds.
+
+A test module uses it for its `async def` tests by this fixture:
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio", {"loop_factory": VirtualTimeLoop}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from typing import Any
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Moves its clock to the next timer as soon as no task can run, instead of waiting for the timer.
+
+    The clock stands still while a call of `asyncio.to_thread` runs. Do not use sockets: while a task waits for one, the
+    clock may jump.
+    """
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        self.inner_tasks: set[asyncio.Task[Any]] = set()  # created by other tasks, and not ended yet
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+    def create_task(self, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        task = super().create_task(*args, **kwargs)
+        if self.is_running():
+            self.inner_tasks.add(task)
+            task.add_done_callback(self.inner_tasks.discard)
+        return task
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        future = super().run_in_executor(executor, func, *args)
+        self._virtual.thread_calls.add(future)
+        future.add_done_callback(self._virtual.thread_calls.discard)
+        return future
+
+
+class _Selector(selectors.DefaultSelector):
+    """Moves the clock where a real selector waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.thread_calls: set[asyncio.Future[Any]] = set()
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        if self.thread_calls:
+            return super().select(None)  # the end of a thread's call wakes the loop
+        self.now += timeout
+        return super().select(0)
+
+
+async def cancel_other_tasks() -> None:
+    """Cancel the tasks that the calling task and its tasks have created, and wait until they have ended."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    others = loop.inner_tasks - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
