@@ -1,7 +1,8 @@
-// The page's one live region: polite, and told only of changes worth interrupting for.
+// The live region of the page, which screen readers read aloud.
 
 const region = document.getElementById("status");
 
+/** Let screen readers read `text` when they are next idle. */
 export function announce(text) {
   if (region.textContent !== text) region.textContent = text;
 }

@@ -1,41 +1,62 @@
-// The page's only way to the network. Every request takes an AbortSignal; every refusal becomes a Problem.
+// All HTTP requests of the page. Each takes an AbortSignal. An error answer is thrown as a Problem, a missing answer as Unreachable.
 
-/** The service answered no: an RFC 9457 body. It is `final` where the service itself says that asking again is no use. */
+/**
+ * An error answer of the service: the fields of its problem (RFC 9457). `final` is true if the same request would fail again.
+ * `retryAfter` is the number of seconds to wait, or null.
+ */
 export class Problem extends Error {
   constructor(status, body, { retryAfter, final }) {
     super(body.detail || body.title);
-    Object.assign(this, { status, title: body.title, detail: body.detail, errors: body.errors ?? [], retryAfter, final });
+    const { title, detail, code, errors = [] } = body;
+    Object.assign(this, { status, title, detail, code, errors, retryAfter, final });
   }
 }
 
-/** No answer came: offline, refused or cut. The same request may be sent again. */
+/** The service sent no answer: offline, refused or cut off. The same request may succeed later. */
 export class Unreachable extends Error {}
 
+let clockOffsetMs = 0;
+
+/** The time on the service's clock, in milliseconds since 1970. The computer's own clock may be wrong. */
+export const serverNow = () => Date.now() + clockOffsetMs;
+
+/** The catalog: operations with their parameter schemas, limits and media types. */
 export const getOperations = (signal) => get("/api/operations", signal);
 
+/** One job, with fresh download URLs. */
 export const getJob = (id, signal) => get(jobPath(id), signal);
 
+/** Cancel a job. Resolves to the job. */
 export const cancelJob = (id, signal) => send("POST", `${jobPath(id)}/cancel`, { signal });
 
+/** Run the failed steps of a job again. Resolves to the job. */
 export const retryJob = (id, signal) => send("POST", `${jobPath(id)}/retry`, { signal });
 
-/** A page of jobs or of dead letters, newest first: `limit` of them, those after the one that `cursor` names. */
+/** A page of jobs, newest first: at most `limit`, older than the one that `cursor` names. */
 export const getJobs = (query, signal) => get(`/api/jobs?${parameters(query)}`, signal);
 
+/** A page of dead letters, newest first. `query` has `limit` and `cursor`, and may have `job` and `state`; without `state`, the open ones. */
 export const getDeadLetters = (query, signal) => get(`/api/dead-letters?${parameters(query)}`, signal);
 
-export const redriveLetter = (id, signal) => send("POST", `/api/dead-letters/${encodeURIComponent(id)}/redrive`, { signal });
+/** Redrive one dead letter. */
+export const redriveDeadLetter = (id, signal) => send("POST", `${deadLetterPath(id)}/redrive`, { signal });
 
-export const discardLetter = (id, signal) => send("DELETE", `/api/dead-letters/${encodeURIComponent(id)}`, { signal });
+/** Discard one dead letter. */
+export const discardDeadLetter = (id, signal) => send("DELETE", deadLetterPath(id), { signal });
 
-export const redriveAll = (signal) => send("POST", "/api/dead-letters/redrive", { signal, body: { all: true } });
+/** Redrive the open dead letters that `selection` selects: {all: true}, or some of job, op and code. Resolves to {dead_letters: count}. */
+export const redriveSelection = (selection, signal) => send("POST", "/api/dead-letters/redrive", { signal, body: selection });
 
-export const discardAll = (signal) => send("POST", "/api/dead-letters/discard", { signal, body: { all: true } });
+/** Discard the open dead letters that `selection` selects. Resolves to {dead_letters: count}. */
+export const discardSelection = (selection, signal) => send("POST", "/api/dead-letters/discard", { signal, body: selection });
 
-/** Upload `file` and `parts`, the files that steps name, and resolve to the job. XMLHttpRequest, for fetch tells no upload progress. */
+/**
+ * Submit a job and resolve to it. `parts` are the further files, by the names that steps use for them. `onProgress` is called with
+ * the bytes sent and the bytes in total. This uses XMLHttpRequest because fetch does not report upload progress.
+ */
 export function createJob({ file, parts, steps, key, signal, onProgress }) {
   const form = new FormData();
-  form.append("steps", JSON.stringify(steps)); // before the file, so that bad steps can be refused before its bytes
+  form.append("steps", JSON.stringify(steps)); // before the file: the service can refuse bad steps before it receives the file
   form.append("file", file, file.name);
   for (const [name, part] of Object.entries(parts)) form.append(name, part, part.name);
   return new Promise((resolve, reject) => {
@@ -56,7 +77,7 @@ export function createJob({ file, parts, steps, key, signal, onProgress }) {
   });
 }
 
-/** Server-sent events of a job. `onBreak` hears each loss of the stream. */
+/** Receive the server-sent events of a job. `onJob` is called with the job of each event, `onBreak` each time the stream breaks. */
 export function listen(id, { signal, onJob, onBreak }) {
   const events = new EventSource(`${jobPath(id)}/events`);
   signal.addEventListener("abort", () => events.close(), { once: true });
@@ -65,6 +86,8 @@ export function listen(id, { signal, onJob, onBreak }) {
 }
 
 const jobPath = (id) => `/api/jobs/${encodeURIComponent(id)}`;
+
+const deadLetterPath = (id) => `/api/dead-letters/${encodeURIComponent(id)}`;
 
 const parameters = (query) => new URLSearchParams(Object.entries(query).filter(([, value]) => value !== null));
 
@@ -76,6 +99,7 @@ async function send(method, path, { signal, body = null }) {
   let text;
   try {
     response = await fetch(path, { method, signal, headers, body: body && JSON.stringify(body) });
+    readClock(response.headers.get("Date"));
     text = await response.text();
   } catch (error) {
     throw signal.aborted ? signal.reason : new Unreachable(error.message);
@@ -85,20 +109,25 @@ async function send(method, path, { signal, body = null }) {
   throw problemOf(response.status, answer, (name) => response.headers.get(name));
 }
 
+function readClock(date) {
+  const serverTime = Date.parse(date);
+  if (!Number.isNaN(serverTime)) clockOffsetMs = serverTime - Date.now();
+}
+
 function parse(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return null; // a proxy's HTML page, or an answer cut short
+    return null; // for example the HTML page of a proxy, or an answer that was cut off
   }
 }
 
-// While the service starts, its port answers 404 in plain text: only its own problem+json says that something is not there.
+// While the service starts, its port answers 404 in plain text. Only a problem+json body proves that the service itself refused.
 function problemOf(status, body, header) {
-  const own = header("Content-Type")?.startsWith("application/problem+json") && body !== null;
+  const fromService = header("Content-Type")?.startsWith("application/problem+json") && body !== null;
   const known = body ?? { title: "The service gave no usable answer", detail: `It answered with HTTP status ${status}. Try again in a moment.` };
   return new Problem(status, known, {
     retryAfter: Number(header("Retry-After")) || null,
-    final: own && status >= 400 && status < 500,
+    final: fromService && status >= 400 && status < 500,
   });
 }

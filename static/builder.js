@@ -1,4 +1,4 @@
-// The row of steps: buttons that add, cards that edit. Cards live as long as their step, so typing is never lost.
+// The list of steps: buttons that add steps, and a card to edit each. A card lives as long as its step, so no input is lost.
 
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
@@ -6,73 +6,94 @@ import { palette } from "/static/palette.js";
 import { stepCard } from "/static/step-card.js";
 import { suggestions } from "/static/suggestions.js";
 
-export function builder({ draft, operations, onChange }) {
-  const row = document.getElementById("steps");
-  const empty = document.getElementById("no-steps");
-  const cards = new Map();
-  const choices = palette(operations, add);
+const at = (id) => document.getElementById(id);
 
-  fill(document.getElementById("suggestions"), suggestions(operations).map(({ title, steps }) => el("button", {
-    type: "button", class: "button", on: { click: () => load(steps) },
-  }, title)));
+/** The step list of `draft`. `onChange` is called after each change of the draft. */
+export class Builder {
+  #draft;
+  #onChange;
+  #buttons;
+  #cards = new Map();
 
-  function add(operation) {
-    const step = draft.add(operation.op);
-    refresh();
-    announce(`${step.name} added as step ${draft.steps.indexOf(step) + 1}`);
+  constructor({ draft, operations, onChange }) {
+    this.#draft = draft;
+    this.#onChange = onChange;
+    this.#buttons = palette(operations, (operation) => this.#add(operation));
+    fill(at("suggestions"), suggestions(operations).map(({ title, steps }) => el("button", {
+      type: "button", class: "button", on: { click: () => this.load(steps) },
+    }, title)));
+    this.#refresh();
   }
 
-  function load(steps) {
-    const unknown = draft.load(steps);
-    refresh();
-    announce(unknown.length ? `Left out, for this service lacks their operation: ${unknown.join(", ")}` : "Steps loaded");
+  /** Replace all steps by the steps of a job. */
+  load(steps) {
+    const unknown = this.#draft.load(steps);
+    this.#refresh();
+    announce(unknown.length ? `Steps loaded, without ${unknown.join(", ")}: this service does not have their operation` : "Steps loaded");
   }
 
-  function card(step) {
-    const self = stepCard(draft, step, {
-      change: refresh,
-      move: (by) => {
-        const focused = document.activeElement;
-        draft.move(step, by);
-        refresh();
-        focused.focus();
-        announce(`${step.name} is now step ${draft.steps.indexOf(step) + 1}`);
-      },
-      remove: () => {
-        const at = draft.steps.indexOf(step);
-        draft.remove(step);
-        refresh();
-        announce(`${step.name} removed`);
-        const next = draft.steps[Math.min(at, draft.steps.length - 1)];
-        (next ? cards.get(next.key).node.querySelector(".tool:last-child") : document.querySelector("#operations button")).focus();
-      },
-    });
-    cards.set(step.key, self);
-    return self;
+  /** Remove all faults that the service found from the cards. */
+  clearFaults() {
+    this.#cards.forEach((card) => card.clear());
   }
 
-  function refresh() {
-    const keys = new Set(draft.steps.map((step) => step.key));
-    for (const key of cards.keys()) if (!keys.has(key)) cards.delete(key);
-    const shown = draft.steps.map((step) => cards.get(step.key) ?? card(step));
-    const nodes = shown.map(({ node }) => node);
-    if (nodes.length !== row.children.length || nodes.some((node, i) => node !== row.children[i])) row.replaceChildren(...nodes);
-    shown.forEach((one) => one.refresh());
-    choices.count(draft.steps);
-    empty.hidden = draft.steps.length > 0;
-    onChange();
+  /** The card of the step with this name, which can show faults; null if there is none. */
+  cardOfStep(name) {
+    return [...this.#cards.values()].find(({ step }) => step.name === name) ?? null;
   }
 
-  refresh();
-  return {
-    load,
-    clearProblems: () => cards.forEach((one) => one.clear()),
-    /** The card of the step with this name, to show a refusal at. */
-    named: (name) => [...cards.values()].find(({ step }) => step.name === name) ?? null,
-    /** The same for the parameter that names this part of the request. */
-    naming: (part) => {
-      const [step, parameter] = draft.naming(part) ?? [];
-      return step ? { fail: (_, detail) => cards.get(step.key).fail([parameter], detail) } : null;
-    },
-  };
+  /** Like `cardOfStep`, for the parameter that names this part of the request. */
+  cardOfPart(part) {
+    const [step, parameter] = this.#draft.userOfPart(part) ?? [];
+    return step ? { fail: (_, detail) => this.#cards.get(step.key).fail([parameter], detail) } : null;
+  }
+
+  #add(operation) {
+    const step = this.#draft.add(operation.op);
+    this.#refresh();
+    announce(`${step.name} added as step ${this.#draft.steps.indexOf(step) + 1}`);
+  }
+
+  #move(step, by) {
+    const focused = document.activeElement;
+    this.#draft.move(step, by);
+    this.#refresh();
+    focused.focus();
+    announce(`${step.name} is now step ${this.#draft.steps.indexOf(step) + 1}`);
+  }
+
+  #remove(step) {
+    const index = this.#draft.steps.indexOf(step);
+    this.#draft.remove(step);
+    this.#refresh();
+    announce(`${step.name} removed`);
+    const next = this.#draft.steps[Math.min(index, this.#draft.steps.length - 1)];
+    (next ? this.#cards.get(next.key).node.querySelector(".tool:last-child") : document.querySelector("#operations button")).focus();
+  }
+
+  #cardOf(step) {
+    if (!this.#cards.has(step.key)) {
+      this.#cards.set(step.key, stepCard(this.#draft, step, {
+        change: () => this.#refresh(), move: (by) => this.#move(step, by), remove: () => this.#remove(step),
+      }));
+    }
+    return this.#cards.get(step.key);
+  }
+
+  #refresh() {
+    const { steps } = this.#draft;
+    const keys = new Set(steps.map((step) => step.key));
+    for (const key of this.#cards.keys()) if (!keys.has(key)) this.#cards.delete(key);
+    const cards = steps.map((step) => this.#cardOf(step));
+    replaceIfDifferent(at("steps"), cards.map(({ node }) => node));
+    cards.forEach((card) => card.refresh());
+    this.#buttons.count(steps);
+    at("no-steps").hidden = steps.length > 0;
+    this.#onChange();
+  }
+}
+
+// A card that is inserted again would lose its focus, so nothing is inserted while the order stays the same.
+function replaceIfDifferent(list, nodes) {
+  if (nodes.length !== list.children.length || nodes.some((node, i) => node !== list.children[i])) list.replaceChildren(...nodes);
 }

@@ -1,14 +1,14 @@
-// Before and after: two pictures of one size in one place, and an edge between them to move.
+// Compares two pictures of the same size: one lies over the other, up to an edge that the user moves.
 
 import { el } from "/static/element.js";
 
 /**
- * Lay the picture in `file` over `after`, an image in `frame`, left of an edge that a slider moves. Nothing changes where the
- * browser cannot show one of them (HEIC, TIFF), or where they differ in size.
+ * Lay the picture in `file` over the image `after` in `frame`, to the left of an edge that a slider moves. Nothing changes if the
+ * browser cannot show one of the two (HEIC, TIFF), or if their sizes differ.
  */
 export async function compare(frame, after, file) {
   const url = URL.createObjectURL(file);
-  const before = el("img", { src: url, alt: "The source, to compare with" });
+  const before = el("img", { src: url, alt: "The source, for comparison" });
   try {
     await Promise.all([before.decode(), after.decode()]);
   } catch {
@@ -17,37 +17,36 @@ export async function compare(frame, after, file) {
     URL.revokeObjectURL(url);
   }
   if (before.naturalWidth !== after.naturalWidth || before.naturalHeight !== after.naturalHeight) return;
-  frame.closest(".result").classList.add("has-comparison"); // which says how wide the picture is shown
+  frame.closest(".result").classList.add("has-comparison"); // before the width is read below: this class changes it
   const stack = el("div", { class: "comparison" });
   const view = el("div", { class: "comparison-view" }, stack);
   frame.replaceChildren(view);
-  stack.append(after, word("after"), el("div", { class: "comparison-before" }, before, word("before")),
-    el("span", { class: "comparison-edge", "aria-hidden": "true" }), slider(stack));
-  if (after.naturalWidth > after.width) frame.append(magnifier(view, after)); // scaled down, a picture hides its noise
+  stack.append(after, caption("after"), el("div", { class: "comparison-before" }, before, caption("before")),
+    el("span", { class: "comparison-edge", "aria-hidden": "true" }), edgeSlider(stack));
+  if (after.naturalWidth > after.width) frame.append(actualPixelsButton(view, after)); // in a picture that is scaled down, noise is hard to see
 }
 
-const word = (text) => el("span", { class: `comparison-word is-${text}`, "aria-hidden": "true" }, text);
+const caption = (text) => el("span", { class: `comparison-caption is-${text}`, "aria-hidden": "true" }, text);
 
-function slider(stack) {
-  const move = () => {
+function edgeSlider(stack) {
+  const update = () => {
     stack.style.setProperty("--edge", `${edge.value}%`);
     edge.setAttribute("aria-valuetext", `source in the left ${edge.value} %, result in the rest`);
   };
   let start = 50;
   const edge = el("input", {
     type: "range", min: 0, max: 100, value: start, "aria-label": "Edge between before and after", on: {
-      input: move,
+      input: update,
       pointerdown: () => { start = edge.value; },
-      // The finger was there to scroll.
-      pointercancel: () => { edge.value = start; move(); },
+      pointercancel: () => { edge.value = start; update(); }, // the touch became a scroll
     },
   });
-  move();
+  update();
   return edge;
 }
 
-/** A button that shows each pixel of the picture as one of the screen, in a view that scrolls over it from its middle. */
-function magnifier(view, picture) {
+// The button shows each pixel of the picture as one pixel of the screen, in a view that scrolls and starts in the middle.
+function actualPixelsButton(view, picture) {
   const button = el("button", {
     type: "button", class: "tool", "aria-pressed": "false", on: {
       click: () => {

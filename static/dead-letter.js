@@ -1,39 +1,58 @@
-// One dead letter: which step of which photo was given up, why, and all that befell it.
+// One row of the dead-letter list: the failed steps of one job that have the same error.
 
 import { el, icon } from "/static/element.js";
-import { happening, moment, tries } from "/static/format.js";
+import { formatTime, plural, stepEvent, triedTimes } from "/static/format.js";
 
 const TRIES = ["failed", "crashed", "lost"];
 
-/** The list item of a letter; `on` hears redrive and discard. */
-export function letterRow(letter, titles, on) {
-  const { step, source_name: name, error, history } = letter;
-  const redriving = letter.state === "redriving";
-  return el("li", { class: "letter" },
-    el("div", { class: "letter-what" },
-      el("h3", {}, el("a", { href: `#/jobs/${letter.job}` }, name)),
-      el("p", { class: "letter-step" }, el("strong", {}, step), el("span", { class: "quiet" }, ` ${titles.get(letter.op) ?? letter.op}`)),
-      el("p", { class: "letter-when mono" },
-        el("time", { datetime: letter.created_at }, moment(letter.created_at)), `, ${tries(count(history))}`)),
-    el("div", { class: "letter-tools" },
-      redriving
-        ? el("span", { class: "state badge" }, icon("queued"), "redriving")
-        : el("button", { type: "button", class: "button", "aria-label": `Redrive ${step} of ${name}`, on: { click: on.redrive } }, "Redrive"),
-      el("button", { type: "button", class: "button", "aria-label": `Discard ${step} of ${name}`, on: { click: on.discard } }, "Discard")),
-    el("div", { class: "letter-error" }, problem(error)),
-    el("details", { class: "letter-history" }, el("summary", {}, "History"), el("ol", { role: "list" }, history.map(event))));
-}
+/** The key of the row that a dead letter belongs to: there is one row per job and error. */
+export const rowKey = ({ job, error }) => JSON.stringify([job, error.code, error.detail]);
 
-function event({ at, what, attempt, error }) {
-  return el("li", {},
-    el("time", { datetime: at }, moment(at)),
+/** Create the list item for dead letters of the same row. `titles` maps operations to their titles; `on` has the click listeners redrive and discard. */
+export function deadLetterRow(deadLetters, titles, on) {
+  const [{ job, source_name: photo, error, created_at: newest }] = deadLetters;
+  const byName = [...deadLetters].sort((one, other) => one.step.localeCompare(other.step, "en", { numeric: true }));
+  const redriving = deadLetters.filter(({ state }) => state === "redriving").length;
+  const steps = deadLetters.length === 1 ? deadLetters[0].step : plural(deadLetters.length, "step");
+  return el("li", { class: "dead-letter" },
     el("div", {},
-      el("p", {}, el("strong", {}, happening(what)), TRIES.includes(what) && el("span", { class: "quiet" }, `, attempt ${attempt}`)),
-      TRIES.includes(what) && error && problem(error)));
+      el("h3", {}, el("a", { href: `#/jobs/${job}` }, photo)),
+      el("ul", { class: "dead-letter-steps", role: "list" }, byName.map(({ step, op }) =>
+        el("li", {}, el("strong", {}, step), el("span", { class: "quiet" }, ` ${titles.get(op) ?? op}`)))),
+      el("p", { class: "mono" }, el("time", { datetime: newest }, formatTime(newest)), `, ${triesText(deadLetters)}`)),
+    el("div", { class: "dead-letter-tools" },
+      redriving > 0 && el("span", { class: "state badge" }, icon("queued"), redriving < deadLetters.length ? `${redriving} redriving` : "redriving"),
+      redriving < deadLetters.length && button("Redrive", `${steps} of ${photo}`, on.redrive),
+      button("Discard", `${steps} of ${photo}`, on.discard)),
+    el("div", { class: "dead-letter-error" }, errorText(error)),
+    el("details", { class: "dead-letter-history" }, el("summary", {}, "History"),
+      byName.map(({ step, history }) => [
+        deadLetters.length > 1 && el("h4", {}, step),
+        el("ol", { role: "list" }, history.map((entry) => historyEntry(entry, error))),
+      ])));
 }
 
-function problem({ title, detail }) {
+function button(text, object, listener) {
+  return el("button", { type: "button", class: "button", "aria-label": `${text} ${object}`, on: { click: listener } }, text);
+}
+
+function triesText(deadLetters) {
+  const counts = deadLetters.map(({ history }) => history.filter(({ what }) => TRIES.includes(what)).length);
+  const [fewest, most] = [Math.min(...counts), Math.max(...counts)];
+  return fewest === most ? triedTimes(most) : `tried ${fewest} to ${most} times`;
+}
+
+// The error of an entry is left out if it is the error of the row, which is shown above.
+function historyEntry({ at, what, attempt, error }, shown) {
+  const isTry = TRIES.includes(what);
+  const isNew = error && (error.code !== shown.code || error.detail !== shown.detail);
+  return el("li", {},
+    el("time", { datetime: at }, formatTime(at)),
+    el("div", {},
+      el("p", {}, el("strong", {}, stepEvent(what)), isTry && el("span", { class: "quiet" }, `, attempt ${attempt}`)),
+      isTry && isNew && errorText(error)));
+}
+
+function errorText({ title, detail }) {
   return [el("p", {}, title), detail !== title && el("p", { class: "quiet" }, detail)];
 }
-
-const count = (history) => history.filter(({ what }) => TRIES.includes(what)).length;

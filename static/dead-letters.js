@@ -1,95 +1,103 @@
-// The dead letters that are open, newest first, and what somebody may decide about them.
+// The open dead letters, newest first, with buttons to redrive or discard them.
 
 import { announce } from "/static/announce.js";
-import { discardAll, discardLetter, getDeadLetters, redriveAll, redriveLetter } from "/static/api.js";
-import { asking } from "/static/while-busy.js";
-import { letterRow } from "/static/dead-letter.js";
+import { discardSelection, getDeadLetters, redriveSelection } from "/static/api.js";
+import { deadLetterRow, rowKey } from "/static/dead-letter.js";
+import { discardRow, isSelectable, redriveRow } from "/static/dead-letter-actions.js";
+import { plural } from "/static/format.js";
 import { pagedList } from "/static/paged-list.js";
 import { showProblem } from "/static/problem.js";
-import { plural } from "/static/format.js";
+import { whileBusy } from "/static/while-busy.js";
 
-const LOOKS_MS = [500, 1000, 2000, 4000, 8000, 16_000]; // after a redrive: what fails again is a new dead letter
+const REFRESH_AFTER_MS = [500, 1000, 2000, 4000, 8000, 16_000]; // one after the other: a redriven step that fails again is a new dead letter
 
 const at = (id) => document.getElementById(id);
 
-/** `onRedrive` hears when steps are to run again, `onLook` each time that jobs may have moved for it. */
-export function deadLetters({ signal, titles, onRedrive, onLook }) {
-  const section = at("dead-letters");
-  const problem = at("letters-problem");
+/**
+ * Show the open dead letters. `onRedrive` is called when steps will run again, `onChange` each time that jobs or dead letters may have
+ * changed. Returns {refresh()}.
+ */
+export function deadLetters({ signal, titles, onRedrive, onChange }) {
+  let loaded = [];
+  let complete = false; // whether `loaded` has all open dead letters of the service
   let timer = null;
 
   const list = pagedList({
-    rows: at("letters"),
-    more: at("letters-more"),
+    rows: at("dead-letter-list"),
+    more: at("dead-letters-more"),
     signal,
-    read: async (query) => {
-      const { dead_letters: items, next } = await getDeadLetters(query, signal);
-      return { items, next };
-    },
-    rest,
-    signature: (letter) => letter.state,
-    create: (letter) => letterRow(letter, titles, {
-      redrive: decide(async () => {
-        await redriveLetter(letter.id, signal);
-        redriven(1);
-      }),
-      discard: decide(async () => {
-        await discardLetter(letter.id, signal);
-        announce("1 dead letter discarded");
-      }),
+    read: (query) => readPage(query, signal),
+    keyOf: rowKey,
+    version: (row) => JSON.stringify(row.map(({ id, state }) => [id, state])),
+    createRow: (row) => deadLetterRow(row, titles, {
+      redrive: action(async () => afterRedrive(await redriveRow(row, isSelectable(row, loaded, complete), signal))),
+      discard: action(async () => afterDiscard(await discardRow(row, isSelectable(row, loaded, complete), signal))),
     }),
-    onShown: (letters) => {
-      const held = section.contains(document.activeElement);
-      section.hidden = letters.length === 0;
-      if (held && section.hidden) rest().focus({ preventScroll: true });
+    focusFallback,
+    onShown: (items, isComplete) => {
+      [loaded, complete] = [items, isComplete];
+      showSection(items.length > 0);
     },
-    onError: (error) => showProblem(problem, error),
+    onError: (error) => showProblem(at("dead-letters-problem"), error),
   });
 
-  at("redrive-all").addEventListener("click", decide(async () => {
-    const { dead_letters: count } = await redriveAll(signal);
-    redriven(count);
+  at("redrive-all").addEventListener("click", action(async () => {
+    afterRedrive((await redriveSelection({ all: true }, signal)).dead_letters);
   }));
-  at("discard-all").addEventListener("click", decide(async () => {
-    if (!await confirmed()) return;
-    const { dead_letters: count } = await discardAll(signal);
-    announce(`${plural(count, "dead letter")} discarded`);
+  at("discard-all").addEventListener("click", action(async () => {
+    if (!await confirmDiscard()) return;
+    afterDiscard((await discardSelection({ all: true }, signal)).dead_letters);
   }));
 
-  function decide(act) {
-    return asking(async () => {
-      problem.hidden = true;
+  function action(act) {
+    return whileBusy(async () => {
+      at("dead-letters-problem").hidden = true;
       try {
         await act();
       } catch (error) {
         if (signal.aborted) return;
-        showProblem(problem, error);
-        problem.scrollIntoView({ block: "nearest" }); // it stands above the list
+        showProblem(at("dead-letters-problem"), error);
+        at("dead-letters-problem").scrollIntoView({ block: "nearest" }); // the box is above the list
       }
-      onLook();
+      onChange();
       await list.refresh();
     });
   }
 
-  function rest() {
-    return at(section.hidden ? "history-heading" : "letters-heading");
-  }
-
-  function redriven(count) {
+  function afterRedrive(count) {
     announce(`${plural(count, "dead letter")} redriven`);
     onRedrive();
-    lookAgain(LOOKS_MS);
+    refreshLater(REFRESH_AFTER_MS);
   }
 
-  function lookAgain([ms, ...later]) {
+  function refreshLater([ms, ...rest]) {
     clearTimeout(timer);
-    if (ms) timer = setTimeout(() => { lookAgain(later); onLook(); list.refresh(); }, ms);
+    if (ms) timer = setTimeout(() => { refreshLater(rest); onChange(); list.refresh(); }, ms);
   }
 
   return list;
 }
 
-function confirmed() {
+async function readPage(query, signal) {
+  const { dead_letters: items, next } = await getDeadLetters(query, signal);
+  return { items, next };
+}
+
+function showSection(visible) {
+  const hadFocus = at("dead-letters").contains(document.activeElement);
+  at("dead-letters").hidden = !visible;
+  if (hadFocus && !visible) focusFallback().focus({ preventScroll: true });
+}
+
+function afterDiscard(count) {
+  announce(`${plural(count, "dead letter")} discarded`);
+}
+
+function focusFallback() {
+  return at(at("dead-letters").hidden ? "history-heading" : "dead-letters-heading");
+}
+
+function confirmDiscard() {
   const question = at("discard-question");
   question.returnValue = "";
   question.showModal();

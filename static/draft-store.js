@@ -1,18 +1,19 @@
-// The steps being built, kept in this tab over a reload until a job has taken them.
+// Stores the draft's steps in this browser tab, so that they survive a reload.
 
 const KEY = "pixtools-steps";
 
+/** The functions save(draft), restore(draft) and clear(). They never throw. */
 export const draftStore = {
   save: (draft) => attempt(() => sessionStorage.setItem(KEY, JSON.stringify(draft.steps))),
   restore: (draft) => attempt(() => draft.restore(JSON.parse(sessionStorage.getItem(KEY)) ?? [])),
   clear: () => attempt(() => sessionStorage.removeItem(KEY)),
 };
 
-// A browser may forbid storage, and what an older page stored may not fit: then the steps just start empty.
-function attempt(act) {
+// The browser may forbid storage, or an older version of the page may have stored another format. The draft then starts empty.
+function attempt(action) {
   try {
-    act();
+    action();
   } catch (error) {
-    console.warn("The steps are not kept over a reload.", error);
+    console.warn("The steps will not survive a reload.", error);
   }
 }

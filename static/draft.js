@@ -1,37 +1,43 @@
-// The steps being built: plain data and the rules of what may read what. No DOM, so that it can be read on its own.
+// The steps that the user is building, and the rules for which step may read which. This module does not touch the DOM.
 //
-// A step is {key, op, name, input, params}. Inputs are held by key and not by name, so renaming breaks nothing.
-// `input` is "source" or a key; for an operation of many inputs a list of keys, or null while it takes all it can.
+// A step is {key, op, name, input, params}. Inputs refer to steps by key and not by name, so a step can be renamed.
+// `input` is "source" or a key. An operation of many inputs has a list of keys, or null until the user has chosen its inputs.
 
 import { PartFiles } from "/static/part-files.js";
-import { missing, partsIn } from "/static/schema.js";
+import { missing, partParameters } from "/static/schema.js";
 
+/** The input that stands for the photo. */
 export const SOURCE = "source";
 
+const STEP_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/; // the service's rule: NAME in dag/plan.py
+
+/** A list of steps with their part files. */
 export class Draft {
   steps = [];
-  files = new PartFiles(); // not among the steps, which outlive a reload
+  files = new PartFiles(); // kept apart from the steps, because files do not survive a reload
   #operations;
-  #next = 0;
+  #nextKey = 0;
 
   constructor(operations) {
     this.#operations = new Map(operations.map((operation) => [operation.op, operation]));
   }
 
+  /** The operation of a step, as the catalog describes it. */
   operation(step) {
     return this.#operations.get(step.op);
   }
 
+  /** Whether a step may have more than one input. */
   takesMany(step) {
     return (this.operation(step).input.max ?? Infinity) > 1;
   }
 
   /**
-   * A new step goes above the bundles at the end, so that they can take it. One that reads pixels reads the last step
-   * that makes some: whoever resizes first wants the rest to be small.
+   * Add a step and return it. It goes above the bundles at the end, so that they can take it. If it reads pixels, its input is the
+   * last step that makes pixels: after a resize, a new encoder should encode the small picture.
    */
   add(op, { name = op, input, params = {} } = {}) {
-    const step = { key: `step-${this.#next++}`, op, name: this.#unique(name), params };
+    const step = { key: `step-${this.#nextKey++}`, op, name: this.#unusedName(name), params };
     const many = this.takesMany(step);
     step.input = input ?? (many ? null : SOURCE);
     let at = this.steps.length;
@@ -41,7 +47,7 @@ export class Draft {
     return step;
   }
 
-  /** Take a step out. What read it now reads what it read, where that fits, else the source. */
+  /** Remove a step. Steps that read it now read its input if they can, otherwise the source. */
   remove(step) {
     this.steps = this.steps.filter((other) => other !== step);
     for (const other of this.steps) {
@@ -52,14 +58,15 @@ export class Draft {
     }
   }
 
+  /** Move a step by -1 (up) or 1 (down). */
   move(step, by) {
     const at = this.steps.indexOf(step);
     this.steps.splice(at, 1);
     this.steps.splice(at + by, 0, step);
   }
 
-  /** Why `step` cannot move, in words, or null. A step stays below what it reads. */
-  stuck(step, by) {
+  /** The reason why a step cannot move by -1 or 1, in words, or null. A step stays below the steps that it reads. */
+  moveObstacle(step, by) {
     const other = this.steps[this.steps.indexOf(step) + by];
     if (!other) return by < 0 ? "already first" : "already last";
     const [upper, lower] = by < 0 ? [other, step] : [step, other];
@@ -67,7 +74,7 @@ export class Draft {
     return reads ? `${lower.name} reads ${upper.name}` : null;
   }
 
-  /** The earlier steps that `step` may read. */
+  /** The earlier steps that a step may read. */
   candidates(step) {
     const earlier = this.steps.slice(0, this.steps.indexOf(step));
     if (this.takesMany(step)) return earlier;
@@ -78,19 +85,32 @@ export class Draft {
     });
   }
 
-  /** The keys that a step of many inputs takes: those ticked, or every earlier file until the user has ticked. */
-  taken(step) {
+  /** The keys that a step of many inputs reads: those that the user chose, or every earlier file until the user has chosen. */
+  inputsOf(step) {
     if (step.input !== null) return step.input;
     return this.candidates(step)
       .filter((other) => this.operation(other).output.kind === "file" && !this.takesMany(other))
       .map((other) => other.key);
   }
 
-  /** What stands in the way of starting, in words, or null. */
+  /** The reason why the service would refuse the name of a step, as a sentence, or null. */
+  nameFault(step) {
+    if (step.name === "") return "Give this step a name.";
+    if (step.name === SOURCE) return "“source” is the name of the photo. Choose another name.";
+    if (!STEP_NAME.test(step.name)) return "Use up to 64 letters (A to Z), digits, - and _, and start with a letter or a digit.";
+    const twin = this.#twinOf(step);
+    if (!twin) return null;
+    const difference = twin.name === step.name ? "has the same name" : `is called ${twin.name}, which differs only in case`;
+    return `Step ${this.#numberOf(twin)} ${difference}. Change one of the names.`;
+  }
+
+  /** The action that the user must take before the job can start ("add at least one step"), or null. */
   obstacle() {
     if (this.steps.length === 0) return "add at least one step";
-    const empty = this.steps.find((step) => this.takesMany(step) && this.taken(step).length === 0);
-    if (empty) return `give ${empty.name} a step to bundle`;
+    const misnamed = this.steps.find((step) => this.nameFault(step));
+    if (misnamed) return this.#renaming(misnamed);
+    const empty = this.steps.find((step) => this.takesMany(step) && this.inputsOf(step).length === 0);
+    if (empty) return `give step ${empty.name} something to bundle`;
     const lacks = (step) => missing(this.operation(step).parameters, step.params);
     const lacking = this.steps.find(lacks);
     if (lacking) return `give step ${lacking.name} ${lacks(lacking)}`;
@@ -98,37 +118,33 @@ export class Draft {
     return lost ? `choose the file of step ${lost.name} again` : null;
   }
 
-  /** The further files of the request, by the names that steps call them. */
+  /** The part files of the request, by the names that steps use for them. */
   parts() {
     return Object.fromEntries(this.steps.flatMap((step) => this.#partsOf(step)).map((name) => [name, this.files.get(name)]));
   }
 
-  /** Which step names this part of the request, and in which parameter: [step, parameter], or null. */
-  naming(part) {
+  /** The first step that uses a part, with the parameter that names the part: [step, parameter], or null. */
+  userOfPart(part) {
     const step = this.steps.find((one) => this.#partsOf(one).includes(part));
-    return step ? [step, partsIn(this.operation(step).parameters).find((field) => step.params[field] === part)] : null;
+    return step ? [step, partParameters(this.operation(step).parameters).find((parameter) => step.params[parameter] === part)] : null;
   }
 
-  #partsOf(step) {
-    return partsIn(this.operation(step).parameters).map((field) => step.params[field]).filter(Boolean);
-  }
-
-  /** The `steps` of POST /api/jobs. */
+  /** The value of `steps` in POST /api/jobs. */
   specification() {
     const names = new Map(this.steps.map((step) => [step.key, step.name]));
-    const named = (key) => names.get(key) ?? key;
+    const nameOf = (key) => names.get(key) ?? key;
     return Object.fromEntries(this.steps.map((step) => {
-      const input = this.takesMany(step) ? this.taken(step).map(named) : named(step.input);
+      const input = this.takesMany(step) ? this.inputsOf(step).map(nameOf) : nameOf(step.input);
       return [step.name, { op: step.op, input, ...step.params }];
     }));
   }
 
-  /** Replace everything by the steps of a job; operations that this service no longer has are named in the answer. */
+  /** Replace all steps by the steps of a job. Returns the names of the steps whose operation this service does not have. */
   load(steps) {
     this.steps = [];
     const keys = new Map([[SOURCE, SOURCE]]);
     const unknown = [];
-    for (const [name, step] of inOrder(steps)) {
+    for (const [name, step] of inputsFirst(steps)) {
       if (!this.#operations.has(step.op)) {
         unknown.push(name);
         continue;
@@ -137,33 +153,51 @@ export class Draft {
       const input = this.takesMany(step) ? read : (read[0] ?? SOURCE);
       keys.set(name, this.add(step.op, { name, input, params: step.params }).key);
     }
-    this.#missFiles();
+    this.#forgetFiles();
     return unknown;
   }
 
-  /** Take back steps as `steps` held them on an earlier visit, unless this service lacks one of their operations. */
+  /** Replace all steps by those that an earlier visit stored. Does nothing if this service lacks one of their operations. */
   restore(steps) {
     if (!steps.every(({ op }) => this.#operations.has(op))) return;
     this.steps = steps;
-    this.#next = 1 + Math.max(-1, ...steps.map(({ key }) => Number(key.split("-")[1])));
-    this.#missFiles();
+    this.#nextKey = 1 + Math.max(-1, ...steps.map(({ key }) => Number(key.split("-")[1])));
+    this.#forgetFiles();
   }
 
-  /** The files that these steps name are not here; none that is chosen now may be taken for one of them. */
-  #missFiles() {
+  #numberOf(step) {
+    return this.steps.indexOf(step) + 1;
+  }
+
+  #twinOf(step) {
+    return this.steps.find((other) => other !== step && other.name.toLowerCase() === step.name.toLowerCase());
+  }
+
+  #renaming(step) {
+    const [number, twin] = [this.#numberOf(step), this.#twinOf(step)];
+    if (step.name === "") return `give step ${number} a name`;
+    return twin ? `give steps ${number} and ${this.#numberOf(twin)} different names` : `change the name “${step.name}” of step ${number}`;
+  }
+
+  #partsOf(step) {
+    return partParameters(this.operation(step).parameters).map((parameter) => step.params[parameter]).filter(Boolean);
+  }
+
+  // The page does not have the files that loaded steps name. Their names stay reserved, so that no new file is mistaken for one of them.
+  #forgetFiles() {
     this.files = new PartFiles(this.steps.flatMap((step) => this.#partsOf(step)));
   }
 
-  #unique(wanted) {
-    const taken = new Set(this.steps.map((step) => step.name)).add(SOURCE);
+  #unusedName(wanted) {
+    const used = new Set(this.steps.map((step) => step.name.toLowerCase())).add(SOURCE);
     let name = wanted;
-    for (let n = 2; taken.has(name); n++) name = `${wanted}-${n}`;
+    for (let n = 2; used.has(name.toLowerCase()); n++) name = `${wanted}-${n}`;
     return name;
   }
 }
 
-// Inputs first: the order of a JSON object's members is not a promise.
-function inOrder(steps) {
+// JSON does not promise the order of an object's members, so inputs are placed before the steps that read them.
+function inputsFirst(steps) {
   const placed = new Map();
   const place = (name) => {
     if (placed.has(name) || !steps[name]) return;

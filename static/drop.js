@@ -1,25 +1,26 @@
-// Files given to the page as a whole: dropped anywhere, or pasted.
+// Files that are dropped anywhere on the page, or pasted.
 
+/** Call `onFiles` with the files of each drop and each paste. */
 export function acceptFiles(onFiles) {
-  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-  const light = (on) => document.body.classList.toggle("dropping", on);
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const highlight = (on) => document.body.classList.toggle("dropping", on);
 
   document.addEventListener("dragover", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault(); // else the browser would leave the page to open the file
+    if (!hasFiles(event)) return;
+    event.preventDefault(); // otherwise the browser would leave the page and open the file
     event.dataTransfer.dropEffect = "copy";
-    light(true);
+    highlight(true);
   });
-  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) light(false); });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) highlight(false); });
   document.addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
-    light(false);
+    highlight(false);
     if (event.dataTransfer.files.length) onFiles([...event.dataTransfer.files]);
   });
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
-    // What comes with text (a cell, a paragraph) belongs to the field it was pasted into.
+    // A file that comes with text, such as a copied table cell, is meant for the text field with the focus.
     if (!files.length || event.clipboardData.types.includes("text/plain")) return;
     event.preventDefault();
     onFiles(files);

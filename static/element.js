@@ -1,8 +1,11 @@
-// The one way this page makes DOM: text goes in as text nodes, so nothing a job says can become markup.
+// Creates and updates DOM nodes. Text is always inserted as text nodes, so no text of a job can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** el("a", {href, class, on: {click}}, "text", node): null, undefined and false children are left out. */
+/**
+ * Create an element: el("a", {href, class, on: {click}}, "text", node). `on` holds event listeners. An attribute or child that is
+ * null, undefined or false is left out.
+ */
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -15,12 +18,13 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Replace the children of `node`, and return it. */
 export function fill(node, ...children) {
   node.replaceChildren(...present(children));
   return node;
 }
 
-/** A shape from icons.svg; it repeats what the words beside it say, so it is hidden from screen readers. */
+/** Create an icon of icons.svg. Screen readers skip it, because the text beside it says the same. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const use = document.createElementNS(SVG, "use");
@@ -31,20 +35,23 @@ export function icon(name) {
   return svg;
 }
 
-const signatures = new WeakMap();
+const versions = new WeakMap();
 
-/** Make `parent` hold one child per item, keeping the child (its focus, its loaded picture) while its signature stays. */
-export function keep(parent, items, { key, signature, create, refresh = () => {} }) {
+/**
+ * Make `parent` hold one child per item, in the order of the items. A child stays, with its focus and its loaded image, while
+ * `key(item)` and `version(item)` stay equal; otherwise `create(item)` makes a new one. `update(child, item)` is called for every child.
+ */
+export function reconcileChildren(parent, items, { key, version, create, update = () => {} }) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   const children = items.map((item) => {
-    const kept = old.get(key(item));
-    const child = kept && signatures.get(kept) === signature(item) ? kept : create(item);
+    const existing = old.get(key(item));
+    const child = existing && versions.get(existing) === version(item) ? existing : create(item);
     child.dataset.key = key(item);
-    signatures.set(child, signature(item));
-    refresh(child, item);
+    versions.set(child, version(item));
+    update(child, item);
     return child;
   });
-  // A child that stays is never taken out, for that would take its focus.
+  // A child that stays is never removed and inserted again, because that would take its focus.
   const staying = new Set(children);
   for (const child of old.values()) if (!staying.has(child)) child.remove();
   children.forEach((child, i) => { if (child !== parent.children[i]) parent.insertBefore(child, parent.children[i] ?? null); });

@@ -1,64 +1,64 @@
-// A job as it happens: server-sent events, or a look every two seconds where the stream brings nothing.
+// Follows a job by server-sent events, or by a request every two seconds if the event stream brings no events.
 
 import { getDeadLetters, getJob, listen } from "/static/api.js";
-import { ended } from "/static/format.js";
+import { hasEnded } from "/static/format.js";
 
-const PAUSE_MS = 2000;
-const SOON_MS = 500;
-const BARREN_STREAMS_BEFORE_POLLING = 3;
+const POLL_INTERVAL_MS = 2000;
+const REDRIVE_POLL_INTERVAL_MS = 500;
+const EMPTY_STREAMS_BEFORE_POLLING = 3;
 
 /**
- * Call `onJob` with each state of the job until it has ended for good or `signal` aborts; `onLine` hears false when the service
- * stops answering and true when it does again. Rejects only where the service itself says that the job cannot be had.
+ * Call `onJob` with each state of the job until it has ended and no redrive is pending, or until `signal` aborts. `onConnection` is called
+ * with false when the service stops answering and with true when it answers. Rejects only if the service refuses to show the job.
  */
-export async function follow(id, { signal, onJob, onLine }) {
-  let barren = 0; // streams in a row that brought no event: something between us and the service holds them back
+export async function follow(id, { signal, onJob, onConnection }) {
+  let emptyStreams = 0; // in a row: if a proxy holds events back, every stream is empty
   for (;;) {
-    const { job, redriving } = await look(id, { signal, onLine });
+    const { job, redriving } = await read(id, { signal, onConnection });
     onJob(job);
-    if (ended(job) && !redriving) return;
-    if (!ended(job) && barren < BARREN_STREAMS_BEFORE_POLLING) {
-      const outcome = await stream(id, { signal, onJob });
-      if (outcome === "ended") continue; // unless a step of it was redriven
-      barren = outcome === "barren" ? barren + 1 : 0;
+    if (hasEnded(job) && !redriving) return;
+    if (!hasEnded(job) && emptyStreams < EMPTY_STREAMS_BEFORE_POLLING) {
+      const result = await stream(id, { signal, onJob });
+      if (result === "ended") continue; // read once more, because a step may have been redriven
+      emptyStreams = result === "empty" ? emptyStreams + 1 : 0;
     }
-    await pause(ended(job) ? SOON_MS : PAUSE_MS, signal);
+    await pause(hasEnded(job) ? REDRIVE_POLL_INTERVAL_MS : POLL_INTERVAL_MS, signal);
   }
 }
 
-/** The job as it is now, and whether something in it is about to run again; however long the service stays away. */
-async function look(id, { signal, onLine }) {
+// Reads the job and whether a redrive is pending. Repeats the requests for as long as the service does not answer.
+async function read(id, { signal, onConnection }) {
   for (;;) {
     try {
-      // In this order: a step that is redriven between the two shows in the job.
-      const letters = await getDeadLetters({ job: id, state: "redriving", limit: 1 }, signal);
+      // In this order: if a step is redriven between the two requests, the job shows it.
+      const pending = await getDeadLetters({ job: id, state: "redriving", limit: 1 }, signal);
       const job = await getJob(id, signal);
-      onLine(true);
-      return { job, redriving: letters.dead_letters.length > 0 };
+      onConnection(true);
+      return { job, redriving: pending.dead_letters.length > 0 };
     } catch (error) {
       if (signal.aborted || error.final) throw error;
-      onLine(false);
-      await pause(PAUSE_MS, signal);
+      onConnection(false);
+      await pause(POLL_INTERVAL_MS, signal);
     }
   }
 }
 
-/** Resolves to "ended" when the job has, else to "broken" after some events or "barren" after none. */
+// Resolves to "ended" after the last event of the job, to "broken" if the stream breaks after some events, and to "empty" if after none.
 function stream(id, { signal, onJob }) {
   return new Promise((resolve) => {
     const closing = new AbortController();
-    let outcome = "barren";
-    const close = () => { closing.abort(); resolve(outcome); };
+    let result = "empty";
+    const close = () => { closing.abort(); resolve(result); };
     signal.addEventListener("abort", close, { once: true });
     listen(id, {
       signal: closing.signal,
       onJob: (job) => {
         if (signal.aborted) return;
-        outcome = ended(job) ? "ended" : "broken";
+        result = hasEnded(job) ? "ended" : "broken";
         onJob(job);
-        if (ended(job)) close(); // else EventSource would connect again when the server ends the stream
+        if (hasEnded(job)) close(); // otherwise EventSource would connect again when the service ends the stream
       },
-      onBreak: close, // the next look tells whether the service is still there
+      onBreak: close,
     });
   });
 }

@@ -1,6 +1,6 @@
-// Numbers, states and types as people read them.
+// Formats numbers, times, states and media types as text for people.
 
-const FORMATS = {
+const FORMAT_NAMES = {
   "image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WebP", "image/avif": "AVIF", "image/gif": "GIF",
   "image/tiff": "TIFF", "image/heic": "HEIC", "image/heif": "HEIF", "image/jxl": "JPEG XL", "image/bmp": "BMP",
   "application/zip": "ZIP", "application/json": "JSON",
@@ -8,87 +8,96 @@ const FORMATS = {
 
 const ENDED = new Set(["succeeded", "partial", "failed", "cancelled", "expired"]);
 
-const JOB_STATES = {
-  queued: "queued", running: "running", succeeded: "succeeded", partial: "partly succeeded",
-  failed: "failed", cancelled: "cancelled", expired: "expired",
-};
+const JOB_STATES = { partial: "partly succeeded" }; // the other states are shown as they are
 
-const STEP_STATES = {
-  waiting: "waiting", running: "running", succeeded: "succeeded", cached: "cached", failed: "failed",
-  skipped: "skipped", cancelled: "cancelled",
-};
-
-const HAPPENINGS = {
+const STEP_EVENTS = {
   failed: "failed", crashed: "its converter died", lost: "its dispatcher died", buried: "became a dead letter",
   redriven: "redriven", discarded: "discarded",
 };
 
-export const ended = (job) => ENDED.has(job.state);
+// Pictures without visible noise have a standard deviation below this. The service uses the same value: CLEAN_SIGMA in pixtools/denoising/noise.py.
+const CLEAN_SIGMA = 2.5;
 
+/** Whether a job has ended. A redrive can still start it again. */
+export const hasEnded = (job) => ENDED.has(job.state);
+
+/** The state of a job in words. */
 export const jobState = (state) => JOB_STATES[state] ?? state;
 
-export const stepState = (state) => STEP_STATES[state] ?? state;
+/** An entry of a step's history in words. */
+export const stepEvent = (what) => STEP_EVENTS[what] ?? what;
 
-export const happening = (what) => HAPPENINGS[what] ?? what;
+/** The usual name of a file format: "JPEG" for image/jpeg. */
+export const formatName = (mediaType) => FORMAT_NAMES[mediaType] ?? (mediaType ?? "file").split("/").pop().toUpperCase();
 
-export const format = (mediaType) => FORMATS[mediaType] ?? (mediaType ?? "file").split("/").pop().toUpperCase();
-
-export function bytes(count) {
+/** A number of bytes as "812 bytes", "9.4 kB" or "25 MB". */
+export function formatBytes(count) {
   if (count < 1000) return `${count} bytes`;
   const [size, unit] = count < 999_500 ? [count / 1e3, "kB"] : [count / 1e6, "MB"];
   return `${size < 10 ? Number(size.toFixed(1)) : Math.round(size)} ${unit}`;
 }
 
+/** "640 × 480", or null if the size is not known. */
 export const dimensions = ({ width, height }) => (width && height ? `${width} × ${height}` : null);
 
-/** "62 % smaller", "12 % larger": in words, for a bare sign is easily misread. */
-export function change(before, after) {
+/** "62 % smaller" or "12 % larger". Words, because a plus or minus sign is easily misread. */
+export function sizeChange(before, after) {
   const percent = Math.round((Math.abs(after - before) / before) * 100);
   if (percent === 0) return "same size";
   return after < before ? `${Math.min(percent, 99)} % smaller` : `${percent} % larger`;
 }
 
-const LOWERED = { max_bytes: "to stay within the bytes allowed", keep_smaller: "to be no larger than the source" };
+const LOWERED_FOR = { max_bytes: "to stay within the bytes allowed", keep_smaller: "to be no larger than the source" };
 
-/** How a step came to its picture: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes", or what noise was in it. */
-export const outcome = (result) => (result.sigma === undefined ? goal(result) : noise(result));
+/** The report of a step beside its file: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes", or how much noise it found. */
+export const resultSummary = (result) => (result.sigma === undefined ? goalSummary(result) : noiseSummary(result));
 
-function goal({ quality, lowered_for: cap, score, target, reached, encodes }) {
+function goalSummary({ quality, lowered_for: cap, score, target, reached, encodes }) {
   const missed = reached === false ? ` of the ${target} asked for` : "";
   return [
-    quality !== undefined && `quality ${quality}${cap ? `, lowered ${LOWERED[cap] ?? `for ${cap}`}` : ""}`,
+    quality !== undefined && `quality ${quality}${cap ? `, lowered ${LOWERED_FOR[cap] ?? `for ${cap}`}` : ""}`,
     score !== undefined && `score ${score}${missed} (SSIMULACRA2)`,
     encodes !== undefined && plural(encodes, "encode"),
   ].filter(Boolean).join(" · ");
 }
 
-const LEFT = {
-  clean: "looks clean, so it was left as it was; with noise “any” it is denoised all the same",
-  strength: "left as it was, for the strength is 0",
+const NOT_DENOISED = {
+  clean: "the picture looks clean, so it was not changed. To denoise it anyway, set Noise to “any”",
+  strength: "not changed, because the strength is 0",
 };
 
-function noise({ sigma, denoised, skipped }) {
-  const found = sigma > 0 ? `fine noise with a standard deviation of ${sigma} (of 255 levels)` : "no fine noise found";
-  const done = denoised ? "denoised" : LEFT[skipped] ?? "left as it was";
+function noiseSummary({ sigma, denoised, skipped }) {
+  const level = `standard deviation ${sigma} of 255 levels`;
+  const found = sigma === 0 ? "no fine noise found"
+    : sigma < CLEAN_SIGMA ? `hardly any fine noise found (${level})`
+    : `fine noise found (${level})`;
+  const done = !denoised ? NOT_DENOISED[skipped] ?? "not changed"
+    : sigma < CLEAN_SIGMA ? "denoised, but you may see little or no change"
+    : "denoised";
   return `${found} · ${done}`;
 }
 
+/** A number of milliseconds as "320 ms", "4.2 s" or "3 min". */
 export function duration(ms) {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
 }
 
-/** The hour alone for today, else the date with it: "two minutes ago" would grow false on an open page. */
-export function moment(iso) {
+/** The time of day, with the date if it is not today. A text such as "two minutes ago" would become wrong on an open page. */
+export function formatTime(iso) {
   const then = new Date(iso);
   const today = then.toDateString() === new Date().toDateString();
   return then.toLocaleString(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" });
 }
 
-export const list = (words) => new Intl.ListFormat("en-GB", { type: "conjunction" }).format(words);
+/** "a, b and c". */
+export const joinAnd = (items) => new Intl.ListFormat("en-GB", { type: "conjunction" }).format(items);
 
-export const either = (words) => new Intl.ListFormat("en-GB", { type: "disjunction" }).format(words);
+/** "a, b or c". */
+export const joinOr = (items) => new Intl.ListFormat("en-GB", { type: "disjunction" }).format(items);
 
+/** "1 step", "2 steps". */
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-export const tries = (count) => (count === 0 ? "never tried" : count === 1 ? "tried once" : `tried ${count} times`);
+/** "never tried", "tried once" or "tried 3 times". */
+export const triedTimes = (count) => (count === 0 ? "never tried" : count === 1 ? "tried once" : `tried ${count} times`);

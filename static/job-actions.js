@@ -1,39 +1,63 @@
-// What can be asked of a job: to be cancelled while it is under way, or to run again what failed in it.
+// The buttons of a job: Cancel while it runs, Retry if steps of it can run again.
 
 import { announce } from "/static/announce.js";
-import { cancelJob, retryJob } from "/static/api.js";
-import { asking } from "/static/while-busy.js";
+import { cancelJob, getDeadLetters, retryJob } from "/static/api.js";
+import { hasEnded } from "/static/format.js";
 import { showProblem } from "/static/problem.js";
-import { ended } from "/static/format.js";
+import { whileBusy } from "/static/while-busy.js";
 
 const at = (id) => document.getElementById(id);
 
-/** {show(job)}. `onJob` hears the job as cancelled; `onRetry` is to follow it again and resolves when it has ended. */
+/**
+ * Let the buttons act on the job `id`. `onJob` is called with the cancelled job. `onRetry` is called after a retry, follows the job and
+ * resolves when it has ended. Returns {show(job), refreshRetry()}.
+ */
 export function jobActions(id, { signal, onJob, onRetry }) {
-  on("job-cancel", async () => onJob(await cancelJob(id, signal)));
-  on("job-retry", async () => {
+  let current = null;
+  let latest = 0;
+
+  onClick("job-cancel", async () => onJob(await cancelJob(id, signal)));
+  onClick("job-retry", async () => {
     await retryJob(id, signal);
-    announce("Retrying what failed");
+    announce("Retrying the failed steps");
     await onRetry();
   });
 
-  function on(button, ask) {
-    at(button).addEventListener("click", asking(async () => {
+  function onClick(button, action) {
+    at(button).addEventListener("click", whileBusy(async () => {
       at("job-problem").hidden = true;
       try {
-        await ask();
+        await action();
       } catch (error) {
-        if (!signal.aborted) showProblem(at("job-problem"), error);
+        if (signal.aborted) return;
+        showProblem(at("job-problem"), error);
+        await refreshRetry();
       }
     }), { signal });
   }
 
-  return {
-    show: (job) => {
-      offer(at("job-cancel"), !ended(job));
-      offer(at("job-retry"), ended(job) && Object.values(job.steps).some((step) => step.state === "failed"));
-    },
-  };
+  function show(job) {
+    current = job;
+    offer(at("job-cancel"), !hasEnded(job));
+    refreshRetry();
+  }
+
+  // A failed step can run again only while its dead letter is open. The job does not contain its dead letters.
+  async function refreshRetry() {
+    const number = ++latest;
+    if (!current || !hasEnded(current) || !Object.values(current.steps).some((step) => step.state === "failed")) {
+      offer(at("job-retry"), false);
+      return;
+    }
+    try {
+      const open = await getDeadLetters({ job: id, limit: 1 }, signal);
+      if (number === latest) offer(at("job-retry"), open.dead_letters.length > 0);
+    } catch {
+      // The button stays as it is. The service checks again when it is pressed.
+    }
+  }
+
+  return { show, refreshRetry };
 }
 
 function offer(button, on) {

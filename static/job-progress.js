@@ -1,30 +1,30 @@
-// How far a job is: a bar of one cell a step, and the same in words, so that no failure passes for work done.
+// The progress of a job: a bar with one cell per step, and a text. Both show failed steps apart from steps that are done.
 
 import { el, fill } from "/static/element.js";
 import { plural } from "/static/format.js";
 
 const ORDER = ["done", "failed", "skipped", "cancelled", "to go"];
-const OUTCOMES = { succeeded: "done", cached: "done", failed: "failed", skipped: "skipped", cancelled: "cancelled" };
+const BY_STATE = { succeeded: "done", cached: "done", failed: "failed", skipped: "skipped", cancelled: "cancelled" };
 
-export function showProgress(bar, words, job) {
-  const outcomes = outcomesOf(job);
-  fill(bar, outcomes.map((outcome) => el("span", { class: `is-${outcome.replace(" ", "-")}` })));
-  bar.setAttribute("aria-valuemax", outcomes.length);
-  bar.setAttribute("aria-valuenow", outcomes.filter((outcome) => outcome !== "to go").length);
-  bar.setAttribute("aria-valuetext", tally(job));
-  words.textContent = tally(job);
+/** Show the progress of `job` in the element `bar`, and as text in the element `line`. */
+export function showProgress(bar, line, job) {
+  const cells = cellsOf(job);
+  fill(bar, cells.map((cell) => el("span", { class: `is-${cell.replace(" ", "-")}` })));
+  bar.setAttribute("aria-valuemax", cells.length);
+  bar.setAttribute("aria-valuenow", cells.filter((cell) => cell !== "to go").length);
+  bar.setAttribute("aria-valuetext", progressText(job));
+  line.textContent = progressText(job);
 }
 
-/** "2 of 3 steps done", or where not all went well "1 done, 1 failed, 1 to go". */
-export function tally(job) {
-  const outcomes = outcomesOf(job);
-  const counts = ORDER.map((outcome) => [outcomes.filter((one) => one === outcome).length, outcome]);
-  const well = outcomes.every((outcome) => outcome === "done" || outcome === "to go");
-  if (well) return `${counts[0][0]} of ${plural(outcomes.length, "step")} done`;
-  return counts.filter(([count, outcome]) => count || outcome === "done").map((pair) => pair.join(" ")).join(", ");
+/** "2 of 3 steps done", or "1 done, 1 failed, 1 to go" if a step failed, was skipped or was cancelled. */
+export function progressText(job) {
+  const cells = cellsOf(job);
+  const counts = ORDER.map((cell) => [cells.filter((one) => one === cell).length, cell]);
+  if (cells.every((cell) => cell === "done" || cell === "to go")) return `${counts[0][0]} of ${plural(cells.length, "step")} done`;
+  return counts.filter(([count, cell]) => count || cell === "done").map((pair) => pair.join(" ")).join(", ");
 }
 
-function outcomesOf(job) {
-  const outcomes = Object.values(job.steps).map((step) => OUTCOMES[step.state] ?? "to go");
-  return outcomes.sort((one, other) => ORDER.indexOf(one) - ORDER.indexOf(other));
+function cellsOf(job) {
+  const cells = Object.values(job.steps).map((step) => BY_STATE[step.state] ?? "to go");
+  return cells.sort((one, other) => ORDER.indexOf(one) - ORDER.indexOf(other));
 }

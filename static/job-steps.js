@@ -1,39 +1,39 @@
-// The steps of a job as a list: state in words with a shape, what it reads, how long it took, what went wrong.
+// The steps of a job as a list: state, inputs, run time and error of each.
 
-import { el, icon, keep } from "/static/element.js";
-import { duration, list, stepState } from "/static/format.js";
+import { el, icon, reconcileChildren } from "/static/element.js";
+import { duration, joinAnd } from "/static/format.js";
 
+/** Show the steps of `job` in the list `parent`. `titles` maps operations to their titles. */
 export function showSteps(parent, job, titles) {
-  keep(parent, Object.entries(job.steps), {
+  reconcileChildren(parent, Object.entries(job.steps), {
     key: ([name]) => name,
-    signature: ([, step]) => JSON.stringify([step.state, step.cached, step.attempt, step.run_ms, step.error]),
-    create: ([name, step]) => item(name, step, titles),
+    version: ([, step]) => JSON.stringify([step.state, step.cached, step.attempt, step.run_ms, step.error]),
+    create: ([name, step]) => row(name, step, titles),
   });
 }
 
-function item(name, step, titles) {
-  const inputs = list(step.input);
-  const lost = step.error?.code === "artifact_lost"; // it succeeded, and there is nothing left of it
+function row(name, step, titles) {
+  const lost = step.error?.code === "artifact_lost"; // the step succeeded, but its file is gone
   return el("li", { class: `job-step is-${step.state}${lost ? " is-lost" : ""}` },
-    el("span", { class: "state" }, icon(step.state), stepState(step.state)),
-    el("span", { class: "job-step-what" },
-      el("strong", {}, name), el("span", { class: "quiet" }, ` ${titles.get(step.op) ?? step.op} of ${inputs}`)),
-    el("span", { class: "job-step-time" }, time(step)),
-    step.error && error(name, step.error));
+    el("span", { class: "state" }, icon(step.state), step.state),
+    el("span", { class: "job-step-name" },
+      el("strong", {}, name), el("span", { class: "quiet" }, ` ${titles.get(step.op) ?? step.op} of ${joinAnd(step.input)}`)),
+    el("span", { class: "job-step-time" }, note(step)),
+    step.error && errorText(name, step.error));
 }
 
-function time(step) {
+function note(step) {
   const parts = [];
   if (step.state === "skipped") parts.push("an input failed");
-  else if (step.cached) parts.push("already made");
+  else if (step.cached) parts.push("made by an earlier job");
   else if (typeof step.run_ms === "number") parts.push(duration(step.run_ms));
   if (step.attempt > 1) parts.push(`attempt ${step.attempt}`);
   return parts.join(", ");
 }
 
-function error(name, { title, detail, errors = [] }) {
+function errorText(name, { title, detail, errors = [] }) {
   return el("div", { class: "job-step-error" },
     el("p", {}, el("strong", {}, `${name}: ${title}`)),
     detail && detail !== title && el("p", {}, detail),
-    errors.length > 0 && el("ul", {}, errors.map((entry) => el("li", {}, entry.detail))));
+    errors.length > 0 && el("ul", {}, errors.map((fault) => el("li", {}, fault.detail))));
 }

@@ -1,21 +1,24 @@
-// One job, live: its state, its steps, its results.
+// The view of one job: its state, its steps and its results, updated while it runs.
 
-import { getJob } from "/static/api.js";
 import { announce } from "/static/announce.js";
-import { fill, icon } from "/static/element.js";
+import { getJob } from "/static/api.js";
+import { el, fill, icon } from "/static/element.js";
 import { follow } from "/static/follow.js";
+import { dimensions, formatBytes, formatName, formatTime, hasEnded, jobState } from "/static/format.js";
 import { jobActions } from "/static/job-actions.js";
-import { showProgress, tally } from "/static/job-progress.js";
+import { progressText, showProgress } from "/static/job-progress.js";
 import { showSteps } from "/static/job-steps.js";
 import { showProblem } from "/static/problem.js";
 import { showResults } from "/static/results.js";
-import { bytes, dimensions, ended, format, jobState, moment } from "/static/format.js";
+
+const UUID = /^[0-9a-f-]{32,36}$/i; // roughly: the service checks it
 
 const at = (id) => document.getElementById(id);
 
 /**
- * Show the job `id` until `signal` aborts, beside its photo where that is at hand as the file `source`. `onJob` hears each look at it, `onMove` each change of its state. Answers
- * `watch`, which follows a job that has ended once more: for when a step of it is to run again.
+ * Show the job `id` until `signal` aborts. `source` is the file of its photo, if this page has it. `onJob` is called with each version
+ * of the job, `onMove` each time its state changes. Returns {watch(), refreshRetry()}: `watch` follows the job again after a redrive,
+ * `refreshRetry` finds out again whether Retry can be offered.
  */
 export function watchJob(id, { signal, titles, source, onJob, onMove }) {
   let last = null;
@@ -30,9 +33,9 @@ export function watchJob(id, { signal, titles, source, onJob, onMove }) {
     at("job-problem").hidden = true;
     at("job-lost").hidden = true;
     try {
-      while (wanted) { // it may be asked for while the last look is under way
+      while (wanted) { // `watch` may be called again while the job is being followed
         wanted = false;
-        await follow(id, { signal, onJob: show, onLine: showLine });
+        await follow(id, { signal, onJob: show, onConnection: showConnection });
       }
     } catch (error) {
       if (!signal.aborted) fail(error);
@@ -43,13 +46,14 @@ export function watchJob(id, { signal, titles, source, onJob, onMove }) {
   function show(job) {
     render(job, { titles, source, renew });
     actions.show(job);
-    tell(job, last);
+    announceProgress(job, last);
     onJob(job);
-    // The first look too, for a quick job may have ended since the list was read; and each end, for a retry may be as quick.
+    // The first version counts as a change, because a quick job may have ended after the list of jobs was read. A new finish time counts too: a quick retry may end in the same state.
     if (job.state !== last?.state || job.finished_at !== last.finished_at) onMove(job);
     last = job;
   }
 
+  // Reads the job once, for fresh download URLs. Resolves to false if that failed.
   async function renew() {
     try {
       show(await getJob(id, signal));
@@ -62,12 +66,22 @@ export function watchJob(id, { signal, titles, source, onJob, onMove }) {
 
   function fail(error) {
     at("job-lost").hidden = true;
-    showProblem(at("job-problem"), error, () => { at("job-title").focus(); watch(); });
+    if (error.final && error.status === 404) showMissing(`The service has no job with the id ${id}.`);
+    else showProblem(at("job-problem"), error, () => { at("job-title").focus(); watch(); });
   }
 
   if (at("job").dataset.job !== id) clear(id);
-  watch();
-  return watch;
+  if (UUID.test(id)) watch();
+  else showMissing(`“${id}” at the end of this page's address is not the id of a job.`);
+  return { watch, refreshRetry: actions.refreshRetry };
+}
+
+function showMissing(reason) {
+  document.title = "No such job · PixTools";
+  fill(at("job-problem"), el("h3", {}, "There is no such job"),
+    el("p", {}, `${reason} Check the address, or choose a job from the list of recent jobs.`),
+    el("a", { class: "button", href: "#/" }, "Start a new job"));
+  at("job-problem").hidden = false;
 }
 
 function clear(id) {
@@ -75,7 +89,9 @@ function clear(id) {
   at("job-title").textContent = "Job";
   at("job-body").hidden = true;
   at("job-results").hidden = true;
-  for (const tool of ["job-cancel", "job-retry", "job-again"]) at(tool).hidden = true;
+  at("job-problem").hidden = true;
+  at("job-lost").hidden = true;
+  for (const button of ["job-cancel", "job-retry", "job-again"]) at(button).hidden = true;
   fill(at("job-steps"));
   fill(at("results"));
 }
@@ -85,34 +101,35 @@ function render(job, { titles, source, renew }) {
   at("job-results").hidden = false;
   at("job-title").textContent = job.source.name;
   document.title = `${jobState(job.state)}: ${job.source.name} · PixTools`;
-  const parts = Object.entries(job.parts ?? {}).map(([name, part]) => `with ${name} (${format(part.media_type)}, ${bytes(part.bytes)})`);
-  at("job-source").textContent = [format(job.source.media_type), dimensions(job.source), bytes(job.source.bytes), ...parts].filter(Boolean).join(" · ");
+  const parts = Object.entries(job.parts ?? {}).map(([name, part]) => `with ${name} (${formatName(part.media_type)}, ${formatBytes(part.bytes)})`);
+  at("job-source").textContent =
+    [formatName(job.source.media_type), dimensions(job.source), formatBytes(job.source.bytes), ...parts].filter(Boolean).join(" · ");
   at("job-state").className = `state badge is-${job.state}`;
   fill(at("job-state"), icon(job.state), jobState(job.state));
   showProgress(at("job-bar"), at("job-done"), job);
-  at("job-again").hidden = !ended(job);
+  at("job-again").hidden = !hasEnded(job);
   showSteps(at("job-steps"), job, titles);
-  const made = showResults(at("results"), job, { source, renew });
-  at("results-none").hidden = made > 0;
-  at("results-none").textContent = ended(job) ? "This job has no results." : "Results appear here as each step ends.";
-  at("job-kept").textContent = whatIsKept(job, made);
+  const results = showResults(at("results"), job, { source, renew });
+  at("results-none").hidden = results > 0;
+  at("results-none").textContent = hasEnded(job) ? "This job has no results." : "Each result appears here as soon as its step ends.";
+  at("job-kept").textContent = retentionNote(job, results);
 }
 
-function whatIsKept({ state, expires_at: expires }, made) {
-  if (state === "expired") return "This job has expired: its results have been deleted, and only this record is left.";
-  const kept = made > 0 && expires ? `kept until ${moment(expires)}.` : null;
-  if (state === "cancelled") return `This job was cancelled: steps that had not ended were stopped. ${kept ? `What was made before is ${kept}` : "Nothing had been made before."}`;
-  return kept ? `Results are ${kept}` : "";
+function retentionNote({ state, expires_at: expires }, results) {
+  if (state === "expired") return "This job has expired. Its results were deleted; only this record is left.";
+  const kept = results > 0 && expires ? `are kept until ${formatTime(expires)}.` : null;
+  if (state === "cancelled") return `This job was cancelled, and its unfinished steps were stopped. ${kept ? `The results made before that ${kept}` : "It had no results yet."}`;
+  return kept ? `Results ${kept}` : "";
 }
 
-function tell(job, last) {
+function announceProgress(job, last) {
   if (last?.state === job.state && last.finished_at === job.finished_at && last.progress.done === job.progress.done) return;
   const failed = Object.entries(job.steps).filter(([, step]) => step.state === "failed").map(([name]) => name);
-  announce(`Job ${jobState(job.state)}, ${tally(job)}${failed.length ? `: ${failed.join(", ")}` : ""}`);
+  announce(`Job ${jobState(job.state)}, ${progressText(job)}${failed.length ? `: ${failed.join(", ")}` : ""}`);
 }
 
-function showLine(on) {
-  if (at("job-lost").hidden === on) return;
-  at("job-lost").hidden = on;
-  announce(on ? "The connection is back." : at("job-lost").textContent);
+function showConnection(connected) {
+  if (at("job-lost").hidden === connected) return;
+  at("job-lost").hidden = connected;
+  announce(connected ? "Connected again." : at("job-lost").textContent);
 }

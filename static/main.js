@@ -1,7 +1,7 @@
-// The wiring: which view is shown, and who hears whom.
+// The start of the page: creates the parts of the page, connects them and shows the view that the address names.
 
 import { getOperations } from "/static/api.js";
-import { builder } from "/static/builder.js";
+import { Builder } from "/static/builder.js";
 import { deadLetters } from "/static/dead-letters.js";
 import { Draft } from "/static/draft.js";
 import { draftStore } from "/static/draft-store.js";
@@ -13,81 +13,103 @@ import { photoPicker } from "/static/photo.js";
 import { describe } from "/static/problem.js";
 import { submission } from "/static/submission.js";
 
-const leaving = new AbortController();
-const trouble = document.getElementById("trouble");
+const closing = new AbortController(); // aborts all requests when the user leaves the page
+
+const at = (id) => document.getElementById(id);
 
 async function open() {
-  trouble.hidden = true;
+  at("load-error").hidden = true;
   try {
-    wire(await getOperations(leaving.signal));
+    start(await getOperations(closing.signal));
   } catch (error) {
     const { title, detail } = describe(error);
-    fill(trouble, el("h2", {}, title), detail && el("p", {}, detail),
+    fill(at("load-error"), el("h2", {}, title), detail && el("p", {}, detail),
       el("button", { type: "button", class: "button", on: { click: open } }, "Try again"));
-    trouble.hidden = false;
+    at("load-error").hidden = false;
   }
 }
 
-function wire({ operations, limits, media_types: mediaTypes }) {
+function start({ operations, limits, media_types: mediaTypes }) {
   const titles = new Map(operations.map(({ op, title }) => [op, title]));
-  const sources = new Map(); // the photos of the jobs that this page has started: the service gives none back
-  const history = jobHistory({ signal: leaving.signal });
+  const view = jobView({ titles, onMove: () => { history.refresh(); deadLetterList.refresh(); } });
+  const history = jobHistory({ signal: closing.signal });
+  const deadLetterList = deadLetters({
+    signal: closing.signal,
+    titles,
+    onRedrive: () => view.watch(),
+    onChange: () => { history.refresh(); view.refreshRetry(); },
+  });
+  const { steps, photo } = newJobForm({
+    operations, limits, mediaTypes,
+    onAccepted: (job, file) => {
+      view.addSource(job.id, file);
+      location.hash = `#/jobs/${job.id}`;
+      history.refresh();
+    },
+  });
+
+  at("job-again").addEventListener("click", () => {
+    steps.load(view.job().steps);
+    photo.take([]);
+    location.hash = "#/";
+  });
+  acceptFiles((files) => {
+    photo.take(files);
+    if (!at("job").hidden) location.hash = "#/";
+  });
+  window.addEventListener("hashchange", () => view.route());
+  at("recent").hidden = false;
+  history.refresh();
+  deadLetterList.refresh();
+  view.route({ first: true });
+}
+
+function newJobForm({ operations, limits, mediaTypes, onAccepted }) {
   const draft = new Draft(operations);
   draftStore.restore(draft);
-  let start = { refresh: () => {} }; // until photo and steps exist for it to look at
-  const photo = photoPicker({ limits, mediaTypes, onChange: () => start.refresh() });
-  const steps = builder({ draft, operations, onChange: () => { start.refresh(); draftStore.save(draft); } });
-  start = submission({ draft, photo, builder: steps, onAccepted: (job, file) => {
-    sources.set(job.id, file);
-    draftStore.clear();
-    location.hash = `#/jobs/${job.id}`;
-    history.refresh();
-  } });
-  const letters = deadLetters({ signal: leaving.signal, titles, onRedrive: () => watch(), onLook: history.refresh });
-  let viewing = new AbortController();
-  let watch = () => {}; // until a job is shown
-  let shown = null;
+  let starter = { refresh: () => {} }; // replaced below, because `photo` and `steps` call it and it needs both
+  const photo = photoPicker({ limits, mediaTypes, onChange: () => starter.refresh() });
+  const steps = new Builder({ draft, operations, onChange: () => { starter.refresh(); draftStore.save(draft); } });
+  starter = submission({ draft, photo, builder: steps, onAccepted: (job, file) => { draftStore.clear(); onAccepted(job, file); } });
+  starter.refresh();
+  return { steps, photo };
+}
 
-  function refresh() {
-    history.refresh();
-    letters.refresh();
-  }
+// Shows either the form for a new job or the job that the address names.
+function jobView({ titles, onMove }) {
+  const sources = new Map(); // the photos of the jobs that this page started, because the service does not send them back
+  const idle = { watch: () => {}, refreshRetry: () => {} };
+  let viewing = new AbortController();
+  let watched = idle;
+  let shown = null;
 
   function route({ first = false } = {}) {
     const id = location.hash.match(/^#\/jobs\/([^/]+)$/)?.[1] ?? null;
     viewing.abort();
     viewing = new AbortController();
     document.title = "PixTools";
-    document.getElementById("build").hidden = Boolean(id);
-    document.getElementById("job").hidden = !id;
+    at("build").hidden = Boolean(id);
+    at("job").hidden = !id;
     if (!first) {
       window.scrollTo(0, 0);
-      document.getElementById(id ? "job-title" : "build-title").focus({ preventScroll: true });
+      at(id ? "job-title" : "build-title").focus({ preventScroll: true });
     }
-    watch = () => {};
-    if (id) watch = watchJob(id, { signal: viewing.signal, titles, source: sources.get(id), onJob: (job) => { shown = job; }, onMove: refresh });
+    watched = id ? watchJob(id, { signal: viewing.signal, titles, source: sources.get(id), onJob: (job) => { shown = job; }, onMove }) : idle;
   }
 
-  document.getElementById("job-again").addEventListener("click", () => {
-    steps.load(shown.steps);
-    photo.take([]);
-    location.hash = "#/";
-  });
-  acceptFiles((files) => {
-    photo.take(files);
-    if (!document.getElementById("job").hidden) location.hash = "#/";
-  });
-  window.addEventListener("hashchange", () => route());
-  document.getElementById("recent").hidden = false;
-  start.refresh();
-  refresh();
-  route({ first: true });
+  return {
+    route,
+    job: () => shown,
+    watch: () => watched.watch(),
+    refreshRetry: () => watched.refreshRetry(),
+    addSource: (id, file) => sources.set(id, file),
+  };
 }
 
-// The hash holds the job, so this link must not write to it.
+// The hash of the address names the view, so this link must not change it.
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
-  document.getElementById("main").focus();
+  at("main").focus();
 });
-window.addEventListener("pagehide", (event) => { if (!event.persisted) leaving.abort(); });
+window.addEventListener("pagehide", (event) => { if (!event.persisted) closing.abort(); });
 open();

@@ -1,27 +1,29 @@
-// A metadata result as a definition list: what a person looks for first, each group as a whole folded away.
+// Shows the result of a metadata step as a definition list: the most wanted values first, each group of values in a fold.
 
 import { el } from "/static/element.js";
-import { bytes } from "/static/format.js";
+import { formatBytes } from "/static/format.js";
 
 const SHOWN = 8;
-const TOO_FEW_TO_FOLD = 2;
-// What nothing else on the page says. Two groups are told in a line each; a place should be noticed.
+const FOLD_AT_LEAST = 3; // rows: a fold of fewer would take as much room as the rows
+// Values that the rest of the page does not show come first.
 const FIRST = ["camera", "lens", "taken_at", "exposure", "gps", "icc_profile", "width", "height", "frames", "bytes"];
-const LINES = {
+// Groups that also get a row of their own, as a summary. The user should notice if a photo has a place.
+const SUMMARIES = {
   exposure: ({ time_s: time, f_number: aperture, iso, focal_length_mm: length }) =>
-    [time && `${shutter(time)} s`, aperture && `f/${aperture}`, iso && `ISO ${iso}`, length && `${length} mm`],
+    [time && `${exposureTime(time)} s`, aperture && `f/${aperture}`, iso && `ISO ${iso}`, length && `${length} mm`],
   gps: ({ latitude, longitude, altitude_m: altitude }) => [`${latitude}, ${longitude}`, altitude !== undefined && `${altitude} m`],
 };
 const TERMS = { gps: "place", icc_profile: "colour profile", iso: "ISO", f_number: "f-number" };
 const UNITS = { s: "s", mm: "mm", m: "m", ev: "EV" };
 const HEADINGS = { exif: "EXIF", gps: "GPS", xmp: "XMP", iptc: "IPTC" };
 
-export function facts(result) {
-  const told = Object.entries(result).filter(([, value]) => !isEmpty(value)).sort(([one], [other]) => rank(one) - rank(other));
-  const groups = told.filter(([, value]) => isObject(value));
-  const rows = told.map(([name, value]) => (isObject(value) ? [name, line(name, value)] : [name, value])).filter(([, value]) => value);
-  const shown = rows.length > SHOWN + TOO_FEW_TO_FOLD ? SHOWN : rows.length;
-  return el("div", { class: "facts" }, definitions(rows.slice(0, shown)),
+/** The element that shows `result`, the answer of a metadata step. */
+export function metadataList(result) {
+  const entries = Object.entries(result).filter(([, value]) => !isEmpty(value)).sort(([one], [other]) => rank(one) - rank(other));
+  const groups = entries.filter(([, value]) => isObject(value));
+  const rows = entries.map(([name, value]) => (isObject(value) ? [name, summary(name, value)] : [name, value])).filter(([, value]) => value);
+  const shown = rows.length >= SHOWN + FOLD_AT_LEAST ? SHOWN : rows.length;
+  return el("div", { class: "metadata" }, definitions(rows.slice(0, shown)),
     shown < rows.length && fold("File", rows.slice(shown)),
     groups.map(([name, value]) => fold(HEADINGS[name] ?? spaced(name), Object.entries(value).filter(([, inner]) => !isEmpty(inner)).sort())));
 }
@@ -31,28 +33,28 @@ function fold(heading, rows) {
 }
 
 function definitions(rows) {
-  return el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", {}, term(name)), el("dd", {}, measured(name, value)))));
+  return el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", {}, term(name)), el("dd", {}, withUnit(name, value)))));
 }
 
-function line(name, group) {
-  return LINES[name]?.(group).filter(Boolean).join(" · ") ?? null;
+function summary(name, group) {
+  return SUMMARIES[name]?.(group).filter(Boolean).join(" · ") ?? null;
 }
 
-const shutter = (seconds) => (seconds < 0.4 ? `1/${Math.round(1 / seconds)}` : seconds);
+const exposureTime = (seconds) => (seconds < 0.4 ? `1/${Math.round(1 / seconds)}` : seconds);
 
 const unit = (name) => (name in TERMS ? null : UNITS[name.split("_").at(-1)]);
 
 const term = (name) => TERMS[name] ?? spaced(unit(name) ? name.replace(/_[^_]+$/, "") : name);
 
-function measured(name, value) {
-  if (typeof value !== "number") return worded(value);
-  return name === "bytes" ? bytes(value) : unit(name) ? `${value} ${unit(name)}` : String(value);
+function withUnit(name, value) {
+  if (typeof value !== "number") return valueText(value);
+  return name === "bytes" ? formatBytes(value) : unit(name) ? `${value} ${unit(name)}` : String(value);
 }
 
-function worded(value) {
+function valueText(value) {
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (Array.isArray(value)) return value.map(worded).join(", ");
-  if (isObject(value)) return Object.entries(value).map(([name, inner]) => `${spaced(name)}: ${worded(inner)}`).join("; ");
+  if (Array.isArray(value)) return value.map(valueText).join(", ");
+  if (isObject(value)) return Object.entries(value).map(([name, inner]) => `${spaced(name)}: ${valueText(inner)}`).join("; ");
   return String(value).replace(/^(\d{4}-\d\d-\d\d)T(?=\d\d:)/, "$1 ");
 }
 

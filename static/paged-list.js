@@ -1,43 +1,54 @@
-// A list of the service's, newest first, a page at a time. Looked at anew, it keeps its length, its rows and their focus.
+// A list from the service, newest first, loaded page by page. A refresh keeps the length of the list, its row elements and the focus.
 
-import { asking } from "/static/while-busy.js";
-import { keep } from "/static/element.js";
+import { reconcileChildren } from "/static/element.js";
+import { whileBusy } from "/static/while-busy.js";
 
 const PAGE = 20;
-const MOST = 100; // that the service gives at once
+const LARGEST_PAGE = 100; // the service's limit
 
 /**
- * `read({cursor, limit})` answers {items, next}, `create(item)` a row, `signature(item)` all of it that may change, and
- * `rest()` where focus goes when its row is gone.
+ * Fill the list `rows`; the button `more` loads the next page. `read({cursor, limit})` resolves to {items, next}. Items with the same
+ * `keyOf(item)` share a row, which `createRow(items)` makes, and makes again when `version(items)` changes. `onShown(items, complete)` is
+ * called with all loaded items, and whether they are all that the service has. `focusFallback()` is focused if the row that had the focus is gone.
+ * Returns {refresh()}.
  */
-export function pagedList({ rows, more, signal, rest, read, signature, create, onShown, onError }) {
+export function pagedList({ rows, more, signal, read, keyOf, version, createRow, focusFallback, onShown, onError }) {
   let shown = [];
   let next = null;
   let latest = 0;
 
-  more.addEventListener("click", asking(() => load(next)));
+  more.addEventListener("click", whileBusy(() => load(next)));
 
   async function load(cursor = null) {
-    const turn = ++latest;
-    const limit = cursor ? PAGE : Math.min(Math.max(shown.length, PAGE), MOST);
+    const number = ++latest;
+    const limit = cursor ? PAGE : Math.min(Math.max(shown.length, PAGE), LARGEST_PAGE);
     try {
       const page = await read({ cursor, limit });
-      if (turn !== latest) return; // a newer look is under way
-      const before = cursor ? shown : [];
-      shown = [...before, ...page.items];
-      const held = [...rows.children].find((row) => row.contains(document.activeElement));
-      keep(rows, shown, { key: (item) => item.id, signature, create });
-      if (cursor) linkOf(page.items[0]?.id)?.focus();
+      if (number !== latest) return; // a later call is loading
+      shown = cursor ? [...shown, ...page.items] : page.items;
       next = page.next;
-      more.hidden = !next;
-      onShown(shown);
-      if (held && !held.isConnected) (linkOf(held.dataset.key) ?? rest()).focus({ preventScroll: true });
+      show();
+      if (cursor && page.items.length) linkIn(keyOf(page.items[0]))?.focus();
     } catch (error) {
       if (!signal.aborted) onError(error);
     }
   }
 
-  const linkOf = (key) => [...rows.children].find((row) => row.dataset.key === key)?.querySelector("a");
+  function show() {
+    const focusedRow = [...rows.children].find((row) => row.contains(document.activeElement));
+    reconcileChildren(rows, groupBy(shown, keyOf), { key: ([first]) => keyOf(first), version, create: createRow });
+    more.hidden = !next;
+    onShown(shown, !next);
+    if (focusedRow && !focusedRow.isConnected) (linkIn(focusedRow.dataset.key) ?? focusFallback()).focus({ preventScroll: true });
+  }
+
+  const linkIn = (key) => [...rows.children].find((row) => row.dataset.key === key)?.querySelector("a");
 
   return { refresh: () => load() };
+}
+
+function groupBy(items, keyOf) {
+  const groups = new Map();
+  for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) ?? []), item]);
+  return [...groups.values()];
 }

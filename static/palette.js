@@ -1,6 +1,6 @@
-// The operations to add, in groups by what comes of them, so that one is found among many.
+// The buttons that add a step, grouped by what their operations produce.
 
-import { el, fill } from "/static/element.js";
+import { el, fill, icon } from "/static/element.js";
 
 const GROUPS = [
   ["Save as", ({ output }) => output.kind === "file" && output.media_type.startsWith("image/")],
@@ -9,18 +9,21 @@ const GROUPS = [
   ["Bundle", () => true],
 ];
 
-/** {count(steps)}, which shows how many there are of each; `onAdd` hears the operation that was pressed. */
+/** Show a button for each operation; `onAdd` is called with its operation. Returns {count(steps)}, which shows how many steps use each. */
 export function palette(operations, onAdd) {
-  const counts = new Map(operations.map(({ op }) => [op, el("span", { class: "count", hidden: true })]));
-  const groupOf = (operation) => GROUPS.findIndex(([, holds]) => holds(operation));
-  const button = (operation) => el("button", {
-    type: "button", class: "operation", title: operation.summary, "aria-label": `Add ${operation.title}`, on: { click: () => onAdd(operation) },
-  }, operation.title, counts.get(operation.op));
+  // The count is beside the button: inside it, the visible text "JPG 1" would differ from the accessible name (WCAG 2.5.3).
+  const counts = new Map(operations.map(({ op }) => [op, el("span", { class: "count", "aria-hidden": "true", hidden: true })]));
+  const groupOf = (operation) => GROUPS.findIndex(([, matches]) => matches(operation));
+  const button = (operation) => el("span", { class: "operation" },
+    el("button", {
+      type: "button", title: operation.summary, "aria-label": `Add ${operation.title}`, on: { click: () => onAdd(operation) },
+    }, icon("add"), operation.title),
+    counts.get(operation.op));
 
   fill(document.getElementById("operations"), GROUPS.map(([title], i) => {
-    const found = operations.filter((operation) => groupOf(operation) === i);
-    return found.length > 0 && el("div", { class: `operation-group group-${i + 1}`, role: "group", "aria-label": title },
-      el("p", { class: "operation-title" }, title), el("div", { class: "operation-row" }, found.map(button)));
+    const members = operations.filter((operation) => groupOf(operation) === i);
+    return members.length > 0 && el("div", { class: `operation-group group-${i + 1}`, role: "group", "aria-label": title },
+      el("p", { class: "operation-title" }, title), el("div", { class: "operation-row" }, members.map(button)));
   }));
 
   return {

@@ -1,26 +1,27 @@
-// The files that go with the photo, each under the name of its part of the request. They live as long as the page.
+// The files that are sent beside the photo, by the names of their parts in the request. They are lost on a reload.
 
 const OTHER_FIELDS = ["file", "steps", "operations", "operation_params"];
 
+/** A collection of part files. `reserved` are names that no new file may get. */
 export class PartFiles {
   #files = new Map();
-  #taken;
+  #used;
 
-  /** `missing` are the names of files that are not here. */
-  constructor(missing = []) {
-    this.#taken = new Set([...OTHER_FIELDS, ...missing]);
+  constructor(reserved = []) {
+    this.#used = new Set([...OTHER_FIELDS, ...reserved]);
   }
 
-  /** Keep `file` and answer the name it goes by: its own, as far as a part may be called so. */
+  /** Add a file and return the name of its part, which is made from the file's name. */
   add(file) {
     const stem = file.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 40) || "image";
     let name = stem;
-    for (let n = 2; this.#taken.has(name); n++) name = `${stem}-${n}`;
-    this.#taken.add(name);
+    for (let n = 2; this.#used.has(name); n++) name = `${stem}-${n}`;
+    this.#used.add(name);
     this.#files.set(name, file);
     return name;
   }
 
+  /** The file of a part, or null. */
   get(name) {
     return this.#files.get(name) ?? null;
   }

@@ -1,34 +1,36 @@
-// A file that goes with the photo, as a further part of the request: the control of a parameter that names one.
+// The control for a parameter that names a part: a file that is sent beside the photo.
 
 import { el, fill } from "/static/element.js";
-import { bytes } from "/static/format.js";
+import { formatBytes } from "/static/format.js";
 
-/** {control, holder, extra, read(), write(name)}; `files` has `add(file)`, which answers a name for it, and `get(name)`. */
+/** Create the control. Returns {control, holder, extra, read(), write(name)}. `files` is the PartFiles that keeps the file. */
 export function part(schema, files) {
   let name;
-  let preview = null;
-  const control = el("input", { type: "file", class: "unseen", accept: "image/*", on: { change: () => control.files[0] && take(control.files[0]) } });
-  const word = el("span");
-  const about = el("span", { class: "part-about" });
-  const remove = el("button", { type: "button", class: "tool", on: { click: () => { take(null); control.focus(); } } }, "Remove");
+  let previewUrl = null;
+  const control = el("input", {
+    type: "file", class: "visually-hidden", accept: "image/*", on: { change: () => control.files[0] && choose(control.files[0]) },
+  });
+  const buttonText = el("span");
+  const details = el("span", { class: "part-details" });
+  const remove = el("button", { type: "button", class: "tool", on: { click: () => { choose(null); control.focus(); } } }, "Remove");
 
-  function take(file) {
+  function choose(file) {
     write(file ? files.add(file) : null);
-    control.value = ""; // so that the same file can be chosen again
+    control.value = ""; // otherwise choosing the same file again would cause no event
     control.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   function write(value) {
     name = value ?? undefined;
     const file = name && files.get(name);
-    if (preview) URL.revokeObjectURL(preview);
-    preview = file ? URL.createObjectURL(file) : null;
-    word.textContent = file ? "Replace" : "Choose a file";
-    fill(about, file && [el("img", { src: preview, alt: "" }), el("span", {}, file.name, " ", el("span", { class: "hint" }, bytes(file.size)))]);
-    if (name && !file) fill(about, el("strong", { class: "part-lost" }, `“${name}” has to be chosen again: this page holds no file over a reload or for another job.`));
+    if (previewUrl) URL.revokeObjectURL(previewUrl);
+    previewUrl = file ? URL.createObjectURL(file) : null;
+    buttonText.textContent = file ? "Replace" : "Choose a file";
+    fill(details, file && [el("img", { src: previewUrl, alt: "" }), el("span", {}, file.name, " ", el("span", { class: "hint" }, formatBytes(file.size)))]);
+    if (name && !file) fill(details, el("strong", { class: "part-lost" }, `Choose “${name}” again: this page does not keep files after a reload or for another job.`));
     remove.hidden = !name;
   }
 
   write(null);
-  return { control, holder: el("label", { class: "tool part-button" }, word, control), extra: [remove, about], read: () => name, write };
+  return { control, holder: el("label", { class: "tool part-button" }, buttonText, control), extra: [remove, details], read: () => name, write };
 }

@@ -1,54 +1,70 @@
-// A refusal in words: at the step or parameter it is about where that is known, else in one box.
+// Shows errors: each fault at the form field that it is about, or in one box.
 
 import { Problem, Unreachable } from "/static/api.js";
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
 import { plural } from "/static/format.js";
 
-/** Show `error` in `box`, and each entry that names a step at that step's card. Focus goes to the first of them. */
-export function showRefusal(box, error, builder) {
+/**
+ * Show why a submission failed. Each fault that points to a step or a part is shown at its field in `builder`, the others in `box`.
+ * Focus goes to the first marked field of the page, or to `box`.
+ */
+export function showSubmissionProblem(box, error, builder) {
   const { title, detail, errors, wait } = describe(error);
-  const placed = [];
-  const others = errors.filter(({ pointer = "", detail: words }) => {
-    const [, area, name, ...path] = pointer.split("/").map(unescape);
-    const card = area === "steps" && name !== undefined ? builder.named(name) : builder.naming(area);
-    if (card) placed.push(card.fail(path, words));
-    return !card && words !== detail;
-  });
+  const marked = [];
+  const others = [];
+  for (const fault of errors) {
+    const [, area, name, ...path] = (fault.pointer ?? "").split("/").map(unescape);
+    const card = area === "steps" && name !== undefined ? builder.cardOfStep(name) : builder.cardOfPart(area);
+    if (card) marked.push(card.fail(path, fault.detail));
+    else if (fault.detail !== detail) others.push(fault);
+  }
+  const places = new Set(marked).size;
   fill(box,
     el("h3", {}, title),
     detail && el("p", {}, detail),
-    others.length > 0 && el("ul", {}, others.map((entry) => el("li", {}, entry.detail))),
-    placed.length > 0 && el("p", {}, `${plural(placed.length, "place")} marked in the steps.`),
+    faultList(others),
+    places > 0 && el("p", {}, `${plural(places, "field")} marked in the steps.`),
     wait && el("p", {}, wait));
   box.hidden = false;
   announce([title, detail].filter(Boolean).join(": "));
-  (placed[0] ?? box).focus();
+  (firstOnPage(marked) ?? box).focus();
 }
 
-/** Show `error` in `box`, which is an alert; with a button where something may be tried `again`. */
+/** Show `error` in `box`, which is an alert. With `again`, a button is added that hides the box and calls it. */
 export function showProblem(box, error, again = null) {
-  const { title, detail, wait } = describe(error);
+  const { title, detail, errors, wait } = describe(error);
   const retry = () => { box.hidden = true; again(); };
-  fill(box, el("h3", {}, title), detail && el("p", {}, detail), wait && el("p", {}, wait),
+  fill(box, el("h3", {}, title), detail && el("p", {}, detail), faultList(errors), wait && el("p", {}, wait),
     again && el("button", { type: "button", class: "button", on: { click: retry } }, "Try again"));
   box.hidden = false;
 }
 
-/** Any error of api.js as {title, detail, errors, wait}. */
+/** Describe any error as {title, detail, errors, wait}. `errors` are the faults, `wait` says how long to wait. */
 export function describe(error) {
   if (error instanceof Problem) {
     const wait = error.retryAfter && `Wait ${plural(error.retryAfter, "second")}, then try again.`;
-    return { title: error.title ?? "The service refused", detail: error.detail, errors: error.errors, wait };
+    return { title: error.title ?? "The service refused the request", detail: error.detail, errors: error.errors, wait };
   }
   if (error instanceof Unreachable) {
-    return { title: "The service cannot be reached", detail: "Check the connection and try again. Nothing you entered is lost.", errors: [] };
+    return { title: "The service cannot be reached", detail: "Check the connection and try again. Your input is not lost.", errors: [] };
   }
   console.error(error);
-  return { title: "The page made a mistake", detail: "Reload it and try again.", errors: [] };
+  return { title: "This page has a bug", detail: "Reload the page and try again.", errors: [] };
 }
 
-// RFC 6901: "~1" is "/" and "~0" is "~", in that order.
-function unescape(part) {
-  return part.replaceAll("~1", "/").replaceAll("~0", "~");
+function faultList(errors) {
+  const text = ({ pointer, detail }) => (pointer ? `${pointer.slice(1)}: ${detail}` : detail);
+  return errors.length > 0 && el("ul", {}, errors.map((fault) => el("li", {}, text(fault))));
+}
+
+// The service lists faults by kind; the focus must go to the one that a reader meets first.
+function firstOnPage(fields) {
+  const follows = (one, other) => one.node.compareDocumentPosition(other.node) & Node.DOCUMENT_POSITION_PRECEDING;
+  return fields.reduce((first, field) => (first && !follows(first, field) ? first : field), null);
+}
+
+// RFC 6901: "~1" is "/" and "~0" is "~", decoded in this order.
+function unescape(token) {
+  return token.replaceAll("~1", "/").replaceAll("~0", "~");
 }

@@ -1,41 +1,45 @@
-// What a job has made: one card for each artifact.
+// The results of a job: one card for each step that left a file or an answer.
 
+import { serverNow } from "/static/api.js";
 import { compare } from "/static/compare.js";
-import { el, icon, keep } from "/static/element.js";
-import { facts } from "/static/metadata-list.js";
-import { bytes, change, dimensions, format, outcome } from "/static/format.js";
+import { el, icon, reconcileChildren } from "/static/element.js";
+import { dimensions, formatBytes, formatName, resultSummary, sizeChange } from "/static/format.js";
+import { metadataList } from "/static/metadata-list.js";
 
-/** `source` is the file of the photo, where it is at hand: the service gives none back. `renew()` answers the job afresh, with URLs that have not expired. */
+/**
+ * Show the results of `job` in the list `parent`, and return their number. `source` is the file of the photo, if this page has it: the
+ * service does not send it back. `renew()` shows the job again with fresh URLs and resolves to true, or to false if that failed.
+ */
 export function showResults(parent, job, { source, renew }) {
-  const made = Object.entries(job.steps).filter(([, step]) => step.artifact || step.result);
-  keep(parent, made, {
+  const results = Object.entries(job.steps).filter(([, step]) => step.artifact || step.result);
+  reconcileChildren(parent, results, {
     key: ([name]) => name,
-    signature: ([, step]) => JSON.stringify([step.artifact?.sha256, step.artifact?.name, step.result]),
+    version: ([, step]) => JSON.stringify([step.artifact?.sha256, step.artifact?.name, step.result]),
     create: ([name, step]) => card(name, step, job.source, { renew, before: source }),
-    refresh: (node, [, { artifact }]) => {
+    update: (node, [, { artifact }]) => {
       const link = node.querySelector("a.download");
       if (!link || !artifact) return;
       link.href = artifact.url;
       link.dataset.expires = artifact.url_expires_at ?? "";
     },
   });
-  return made.length;
+  return results.length;
 }
 
-// Of the same size as the photo, and another picture.
-const isRestored = ({ op, input, result }) => op === "denoise" && input[0] === "source" && result?.denoised;
+// A denoised photo has the size of the photo, so the two can be compared.
+const isComparable = ({ op, input, result }) => op === "denoise" && input[0] === "source" && result?.denoised;
 
 function card(name, step, source, { renew, before }) {
   const { op, artifact, result } = step;
-  const shown = artifact && picture(name, artifact, isRestored(step) ? before : null);
-  return el("li", { class: shown ? "result" : "result has-facts" },
+  const shown = artifact && picture(name, artifact, isComparable(step) ? before : null);
+  return el("li", { class: shown ? "result" : "result without-picture" },
     shown,
     el("div", { class: "result-body" },
       el("h3", {}, name),
-      artifact && about(artifact, source),
-      result && (op === "metadata" ? facts(result) : el("p", { class: "result-outcome" }, outcome(result))),
-      artifact && isRestored(step) && !before && el("p", { class: "result-outcome" }, "Before and after can be compared in the tab that sent the photo, until it is reloaded."),
-      artifact && download(name, artifact, renew)));
+      artifact && fileDetails(artifact, source),
+      result && (op === "metadata" ? metadataList(result) : el("p", { class: "result-summary" }, resultSummary(result))),
+      artifact && isComparable(step) && !before && el("p", { class: "result-summary" }, "You can compare before and after only in the browser tab that sent the photo, until you reload it."),
+      artifact && downloadLink(artifact, renew)));
 }
 
 function picture(name, { media_type: type, url }, before) {
@@ -43,31 +47,39 @@ function picture(name, { media_type: type, url }, before) {
   const frame = el("div", { class: "result-picture" });
   const image = el("img", {
     src: url, alt: `Result ${name}`, loading: before ? "eager" : "lazy",
-    on: { error: () => frame.replaceChildren(el("p", { class: "no-picture" }, "No preview here. The download works.")) },
+    on: { error: () => frame.replaceChildren(el("p", { class: "no-picture" }, "This browser cannot show the file. You can still download it.")) },
   });
   frame.append(image);
   if (before) compare(frame, image, before);
   return frame;
 }
 
-function about(artifact, source) {
-  const pixels = dimensions(artifact);
-  const comparable = artifact.media_type.startsWith("image/") && source.bytes > 0;
-  const words = comparable && change(source.bytes, artifact.bytes);
+function fileDetails(artifact, source) {
+  const isImage = artifact.media_type.startsWith("image/") && source.bytes > 0;
+  const change = isImage && sizeChange(source.bytes, artifact.bytes);
   return [
     el("p", { class: "result-kind" },
-      [format(artifact.media_type), pixels, !comparable && bytes(artifact.bytes)].filter(Boolean).join(" · ")),
-    comparable && el("p", { class: "result-size" }, `${bytes(source.bytes)} → ${bytes(artifact.bytes)}`,
-      el("span", { class: words.endsWith("larger") ? "tag larger" : "tag" }, words)),
+      [formatName(artifact.media_type), dimensions(artifact), !isImage && formatBytes(artifact.bytes)].filter(Boolean).join(" · ")),
+    isImage && el("p", { class: "result-size" }, `${formatBytes(source.bytes)} → ${formatBytes(artifact.bytes)}`,
+      el("span", { class: change.endsWith("larger") ? "tag larger" : "tag" }, change)),
   ];
 }
 
-function download(name, artifact, renew) {
+// A click on a link whose URL has expired first renews the URL, once, and then follows the link in any case.
+function downloadLink(artifact, renew) {
   const link = el("a", { class: "button download", download: artifact.name, title: artifact.name, "aria-label": `Download ${artifact.name}` }, icon("download"), "Download");
+  let renewing = false;
+  let renewed = false;
   link.addEventListener("click", async (event) => {
-    if (!link.dataset.expires || Date.parse(link.dataset.expires) > Date.now()) return;
+    const expired = link.dataset.expires && Date.parse(link.dataset.expires) <= serverNow();
+    if (renewed || !expired) return;
     event.preventDefault();
-    if (await renew()) link.click(); // `refresh` has given this link its new address
+    if (renewing) return;
+    renewing = true;
+    renewed = await renew();
+    renewing = false;
+    if (renewed && link.isConnected) link.click(); // showResults has given this link its new URL
+    renewed = false;
   });
   return link;
 }

@@ -1,10 +1,12 @@
-// One step of the builder: name, input, parameters, and its place in the row.
+// One step of the builder: its name, inputs and parameters, and buttons to move or remove it.
 
 import { el, icon } from "/static/element.js";
 import { SOURCE } from "/static/draft.js";
+import { errorLine } from "/static/error-line.js";
 import { fields } from "/static/field.js";
+import { stepName } from "/static/step-name.js";
 
-/** {step, node, refresh(), fail(path, detail), clear()}; `on` hears change, move(by) and remove. */
+/** Create the card of `step`. Returns {step, node, refresh(), fail(path, detail), clear()}. `on` has the listeners change(), move(by) and remove(). */
 export function stepCard(draft, step, on) {
   const operation = draft.operation(step);
   const form = fields(operation.parameters, { files: draft.files });
@@ -12,100 +14,98 @@ export function stepCard(draft, step, on) {
   step.params = form.read();
 
   const number = el("span", { class: "step-number", "aria-hidden": "true" });
-  const error = el("p", { class: "field-error", id: `${step.key}-error`, hidden: true });
-  const name = el("input", {
-    id: `${step.key}-name`, type: "text", value: step.name, required: true, maxlength: 64, spellcheck: "false", autocomplete: "off",
-    on: { input: () => { step.name = name.value.trim(); on.change(); } },
-  });
-  const input = draft.takesMany(step) ? bundle(draft, step, on.change) : reader(draft, step, on.change);
-  const up = button("up", "Up", () => on.move(-1));
-  const down = button("down", "Down", () => on.move(1));
-  const remove = button("remove", "Remove", on.remove);
+  const error = errorLine(`${step.key}-error`);
+  const name = stepName(draft, step, on.change);
+  const input = draft.takesMany(step) ? inputBoxes(draft, step, on.change) : inputSelect(draft, step, on.change);
+  const up = toolButton("up", "Up", () => on.move(-1));
+  const down = toolButton("down", "Down", () => on.move(1));
+  const remove = toolButton("remove", "Remove", on.remove);
   const parameters = el("div", { class: "step-parameters", on: { input: () => { step.params = form.read(); on.change(); } } }, form.nodes);
 
-  const card = el("div", { class: "step-card", role: "group", "aria-describedby": error.id },
+  const card = el("div", { class: "step-card", role: "group", "aria-describedby": error.node.id },
     el("div", { class: "step-head" }, number, el("h3", {}, operation.title), el("div", { class: "step-tools" }, up, down, remove)),
     el("p", { class: "hint" }, operation.summary),
-    el("div", { class: "step-wiring" },
-      el("div", { class: "field" }, el("label", { for: name.id }, "Name"), name), input.node),
-    form.nodes.length > 0 && parameters, error);
-  const node = el("li", {}, card);
+    el("div", { class: "step-wiring" }, name.node, input.node),
+    form.nodes.length > 0 && parameters, error.node);
+  card.addEventListener("input", () => card.classList.remove("has-fault"));
+  const self = {
+    node: error.node,
+    fail: error.add,
+    focus: () => (parameters.querySelector("input, select, textarea") ?? name).focus(),
+  };
 
-  const clear = () => { error.hidden = true; error.textContent = ""; form.clear(); card.classList.remove("refused"); };
-  card.addEventListener("input", () => card.classList.remove("refused"));
   return {
-    step, node, clear,
+    step,
+    node: el("li", {}, card),
+    clear: () => {
+      [error, name, form].forEach((one) => one.clear());
+      card.classList.remove("has-fault");
+    },
     refresh: () => {
       number.textContent = draft.steps.indexOf(step) + 1;
       card.setAttribute("aria-label", `Step ${step.name}`);
-      name.setCustomValidity(nameFault(draft, step));
-      for (const [tool, by, word] of [[up, -1, "up"], [down, 1, "down"]]) {
-        const stuck = draft.stuck(step, by);
-        tool.setAttribute("aria-disabled", Boolean(stuck));
-        tool.setAttribute("aria-label", `Move ${step.name} ${word}${stuck ? `: ${stuck}` : ""}`);
-        tool.title = stuck ?? `Move ${word}`;
-      }
-      remove.setAttribute("aria-label", `Remove ${step.name}`);
+      name.refresh();
       input.refresh();
+      showMove(up, "up", step, draft.moveObstacle(step, -1));
+      showMove(down, "down", step, draft.moveObstacle(step, 1));
+      remove.setAttribute("aria-label", `Remove ${step.name}`);
     },
-    /** Show a refusal at the parameter that `path` leads to, else on the card, and answer what to focus. */
+    /** Show a fault that the service found: at the parameter that `path` leads to, at the name or below the card. Returns {node, focus()} of that place. */
     fail: (path, detail) => {
-      card.classList.add("refused");
-      const found = form.locate(path);
-      if (found) {
-        found.fail(detail);
-        return found;
-      }
-      error.textContent = [error.textContent, detail].filter(Boolean).join(" · ");
-      error.hidden = false;
-      return { focus: () => (parameters.querySelector("input, select, textarea") ?? name).focus() };
+      card.classList.add("has-fault");
+      const place = form.locate(path) ?? (isAboutName(path, detail) ? name : self);
+      place.fail(detail);
+      return place;
     },
   };
 }
 
-function reader(draft, step, onChange) {
+// The pointer of a step itself is used for its name, and for a picture that would become too large.
+const isAboutName = (path, detail) => path.length === 0 && /\b(re)?name/.test(detail);
+
+function showMove(button, direction, step, obstacle) {
+  button.setAttribute("aria-disabled", Boolean(obstacle));
+  button.setAttribute("aria-label", `Move ${step.name} ${direction}${obstacle ? `: ${obstacle}` : ""}`);
+  button.title = obstacle ?? `Move ${direction}`;
+}
+
+function inputSelect(draft, step, onChange) {
   const select = el("select", { id: `${step.key}-input`, on: { change: () => { step.input = select.value; onChange(); } } });
   const node = el("div", { class: "field" }, el("label", { for: select.id }, "Input"), select);
   const refresh = () => {
     const candidates = draft.candidates(step);
     const options = [[SOURCE, "source (your photo)"], ...candidates.map((other) => [other.key, other.name])];
-    select.replaceChildren(...options.map(([value, words]) => el("option", { value }, words)));
+    select.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
     select.value = step.input;
   };
   return { node, refresh };
 }
 
-function bundle(draft, step, onChange) {
-  const boxes = el("div", { class: "ticks" });
+function inputBoxes(draft, step, onChange) {
+  const boxes = el("div", { class: "checkboxes" });
   const node = el("fieldset", { class: "field group" }, el("legend", {}, "Inputs"), boxes);
-  const tick = () => {
+  const readBoxes = () => {
     step.input = [...boxes.querySelectorAll("input:checked")].map((box) => box.value);
     onChange();
   };
   const refresh = () => {
-    const taken = draft.taken(step);
+    const chosen = draft.inputsOf(step);
     const focused = boxes.contains(document.activeElement) ? document.activeElement.value : null;
     boxes.replaceChildren(...draft.candidates(step).map((other) => {
-      const box = el("input", { type: "checkbox", value: other.key, on: { change: tick } });
-      box.checked = taken.includes(other.key);
-      return el("label", { class: "tick" }, box, other.name);
+      const box = el("input", { type: "checkbox", value: other.key, on: { change: readBoxes } });
+      box.checked = chosen.includes(other.key);
+      return el("label", { class: "checkbox" }, box, other.name);
     }));
-    if (!boxes.children.length) boxes.append(el("p", { class: "hint" }, "Nothing above this step to bundle yet."));
+    if (!boxes.children.length) boxes.append(el("p", { class: "hint" }, "There is no step above this one to bundle."));
     if (focused) boxes.querySelector(`input[value="${focused}"]`)?.focus();
   };
   return { node, refresh };
 }
 
-// aria-disabled instead of disabled: focus must not be lost when a step reaches the end of the row.
-function button(shape, word, act) {
-  const self = el("button", {
-    type: "button", class: "tool", on: { click: () => self.getAttribute("aria-disabled") !== "true" && act() },
-  }, icon(shape), el("span", { class: "tool-word" }, word));
-  return self;
-}
-
-function nameFault(draft, step) {
-  if (step.name === SOURCE) return "“source” is the photo itself: choose another name.";
-  const twin = draft.steps.some((other) => other !== step && other.name === step.name);
-  return twin ? `Two steps are called ${step.name}: change one of the names.` : "";
+// aria-disabled and not `disabled`: a button keeps its focus when its step reaches the end of the list.
+function toolButton(shape, text, action) {
+  const button = el("button", {
+    type: "button", class: "tool", on: { click: () => button.getAttribute("aria-disabled") !== "true" && action() },
+  }, icon(shape), el("span", { class: "tool-text" }, text));
+  return button;
 }

@@ -1,38 +1,36 @@
-// Starting a job: why it cannot start yet, the upload, its progress and its refusal.
+// Starts a job: shows what is still missing, the progress of the upload, and why the service refused.
 
 import { createJob } from "/static/api.js";
 import { announce } from "/static/announce.js";
-import { showRefusal } from "/static/problem.js";
-import { bytes } from "/static/format.js";
+import { formatBytes } from "/static/format.js";
+import { showSubmissionProblem } from "/static/problem.js";
 
+const at = (id) => document.getElementById(id);
+
+/** Let the form start a job. `onAccepted` is called with the job and its photo. Returns {refresh()}, to be called after each change. */
 export function submission({ draft, photo, builder, onAccepted }) {
-  const form = document.getElementById("build");
-  const start = document.getElementById("start");
-  const reason = document.getElementById("start-reason");
-  const upload = document.getElementById("upload");
-  const bar = document.getElementById("upload-bar");
-  const told = document.getElementById("upload-told");
-  const box = document.getElementById("refusal");
-  let sending = null; // the AbortController of the upload under way
-  let attempt = null; // {files, text, key}: the same files and steps go out again under the same key
+  const start = at("start");
+  const problem = at("submission-problem");
+  const newKey = idempotencyKeys();
+  let upload = null; // the AbortController of the current upload
 
-  form.addEventListener("submit", (event) => {
+  at("build").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (sending) return;
-    const obstacle = obstacleNow();
-    if (obstacle) announce(`Not yet: ${obstacle}`);
+    if (upload) return;
+    const obstacle = currentObstacle();
+    if (obstacle) announce(`To start, ${obstacle}.`);
     else send();
   });
-  document.getElementById("upload-cancel").addEventListener("click", () => sending?.abort());
+  at("upload-cancel").addEventListener("click", () => upload?.abort());
 
   function refresh() {
-    const obstacle = obstacleNow();
-    start.setAttribute("aria-disabled", Boolean(obstacle || sending));
-    reason.textContent = sending ? "" : obstacle ? `To start, ${obstacle}.` : box.hidden ? "Ready." : "";
-    upload.hidden = !sending;
+    const obstacle = currentObstacle();
+    start.setAttribute("aria-disabled", Boolean(obstacle || upload));
+    at("start-reason").textContent = upload ? "" : obstacle ? `To start, ${obstacle}.` : problem.hidden ? "Ready." : "";
+    at("upload").hidden = !upload;
   }
 
-  function obstacleNow() {
+  function currentObstacle() {
     if (!photo.file) return draft.steps.length ? "choose a photo" : "choose a photo and add at least one step";
     return photo.fault ? "choose another photo" : draft.obstacle();
   }
@@ -42,41 +40,54 @@ export function submission({ draft, photo, builder, onAccepted }) {
     const parts = draft.parts();
     const files = [file, ...Object.values(parts)];
     const steps = draft.specification();
-    const text = JSON.stringify(steps);
-    const again = attempt?.text === text && files.length === attempt.files.length && files.every((one, i) => one === attempt.files[i]);
-    if (!again) attempt = { files, text, key: freshKey() };
-    sending = new AbortController();
-    box.hidden = true;
-    builder.clearProblems();
-    progress(0, files.reduce((sum, { size }) => sum + size, 0));
+    upload = new AbortController();
+    const { signal } = upload;
+    problem.hidden = true;
+    builder.clearFaults();
+    showProgress(0, files.reduce((sum, { size }) => sum + size, 0));
     refresh();
     announce("Uploading");
     try {
-      const job = await createJob({ file, parts, steps, key: attempt.key, signal: sending.signal, onProgress: progress });
-      attempt = null;
-      sending = null;
+      const job = await createJob({ file, parts, steps, key: newKey(files, steps), signal, onProgress: showProgress });
+      newKey.forget();
+      upload = null;
       onAccepted(job, file);
     } catch (error) {
-      const cancelled = sending.signal.aborted;
-      sending = null;
-      if (cancelled) announce("Upload cancelled");
-      else showRefusal(box, error, builder);
-      if (cancelled) start.focus();
+      upload = null;
+      if (signal.aborted) {
+        announce("Upload cancelled");
+        start.focus();
+      } else {
+        showSubmissionProblem(problem, error, builder);
+      }
     }
     refresh();
-  }
-
-  function progress(sent, total) {
-    bar.max = total;
-    bar.value = sent;
-    told.textContent = sent < total ? `${bytes(sent)} of ${bytes(total)} sent` : "Sent. The service is checking it.";
   }
 
   return { refresh };
 }
 
-// crypto.randomUUID exists only in secure contexts, which plain http on another host is not.
-function freshKey() {
+function showProgress(sent, total) {
+  at("upload-bar").max = total;
+  at("upload-bar").value = sent;
+  at("upload-progress").textContent = sent < total ? `${formatBytes(sent)} of ${formatBytes(total)} sent` : "Sent. The service is checking it.";
+}
+
+// The same files and steps are sent again under the same key, so that the service does not start a second job for them.
+function idempotencyKeys() {
+  let last = null;
+  const keyFor = (files, steps) => {
+    const text = JSON.stringify(steps);
+    const same = last?.text === text && files.length === last.files.length && files.every((file, i) => file === last.files[i]);
+    if (!same) last = { files, text, key: randomKey() };
+    return last.key;
+  };
+  keyFor.forget = () => { last = null; };
+  return keyFor;
+}
+
+// crypto.randomUUID exists only in secure contexts. A page that came by plain http from another host has none.
+function randomKey() {
   if (crypto.randomUUID) return crypto.randomUUID();
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,11 +1,14 @@
-// Buttons that ask the service for something.
+// Click listeners for buttons that send a request.
 
-/** A listener that does `act` and keeps its button out of use meanwhile: by aria-disabled, which leaves it its focus. */
-export const asking = (act) => async ({ currentTarget: button }) => {
+/**
+ * Make a click listener that runs `action` and ignores further clicks until it is done. The button is marked with aria-disabled and
+ * not with `disabled`, which would take its focus.
+ */
+export const whileBusy = (action) => async ({ currentTarget: button }) => {
   if (button.getAttribute("aria-disabled") === "true") return;
   button.setAttribute("aria-disabled", "true");
   try {
-    await act();
+    await action();
   } finally {
     button.removeAttribute("aria-disabled");
   }

@@ -1,4 +1,4 @@
-"""The browser that tests of what people see are run in."""
+"""Starts Chromium for the tests that need a real browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ needs_chromium = pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium")
 
 @contextmanager
 def chromium(*arguments: str) -> Iterator[Browser]:
-    """Start a browser without a window, with these arguments beside those that it always needs here."""
+    """Run a headless Chromium with these command-line arguments, in addition to those that it always needs here."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=_CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--no-first-run", *arguments]

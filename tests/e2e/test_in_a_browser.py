@@ -1,6 +1,6 @@
-"""What a browser shows of finished files: another colour management and other decoders than Pillow's.
+"""Encoded files in a real browser, whose decoders and colour management are independent of Pillow's.
 
-No service takes part: the files are made here and drawn on a canvas of sRGB, whose pixels are read.
+These tests need no service. They encode each file in this process, draw it on an sRGB canvas and read the pixels.
 """
 
 from __future__ import annotations
@@ -44,22 +44,24 @@ FRAMES = """async ([type, data]) => {
 
 @pytest.fixture(scope="module")
 def page():
+    """A page on which canvas and image decoders work."""
     with chromium("--force-color-profile=srgb") as browser:
         page = browser.new_page()
-        # ImageDecoder is there for pages of https alone; nothing is asked of the network.
+        # ImageDecoder exists only on https pages. The route answers, so the test needs no network.
         page.route("https://canvas.test/", lambda route: route.fulfill(body="<title>A canvas</title>"))
         page.goto("https://canvas.test/")
         yield page
 
 
-def made(kind: str, op: str, **params: object) -> list[str]:
-    """Return media type and base64 of what an operation makes of a specimen."""
+def encoded(kind: str, op: str, **params: object) -> list[str]:
+    """Return the media type and the base64 data of the file that an operation encodes from a specimen."""
     operation, data = OPERATIONS[op], SPECIMENS[kind]().data
     file = operation.encode(decode(data), operation.params(**params), len(data)).data
     return [operation.media_type, base64.b64encode(file).decode()]
 
 
 def drawn(page, file: list[str]) -> Pixels:
+    """Return the pixels that the browser draws of a file: uint8 (H, W, 4), sRGB with alpha."""
     width, height, numbers = page.evaluate(DRAW, file)
     return np.array(numbers, dtype=np.uint8).reshape(height, width, 4)
 
@@ -67,37 +69,39 @@ def drawn(page, file: list[str]) -> Pixels:
 @pytest.mark.parametrize("op", ["jpg", "png", "webp", "avif"])
 @pytest.mark.parametrize("color", ["keep", "srgb"])
 @pytest.mark.parametrize("kind", ["jpeg display p3", "jpeg adobe rgb", "jpeg cmyk with profile", "png 16 bit rgb"])
-def test_colors_are_those_of_the_scene(page, kind, op, color):
-    shown = drawn(page, made(kind, op, color=color))[..., :3]
+def test_a_browser_shows_the_colors_of_the_scene(page, kind, op, color):
+    shown = drawn(page, encoded(kind, op, color=color))[..., :3]
 
-    alike = likeness(shown, SPECIMENS[kind]().frames[0])
-    assert alike.score > 52, str(alike)
-    assert alike.shift < 1.5, str(alike)
+    similarity = likeness(shown, SPECIMENS[kind]().frames[0])
+    assert similarity.score > 52, str(similarity)
+    assert similarity.shift < 1.5, str(similarity)
 
 
-STRETCHED = pytest.mark.xfail(reason="Chromium 156 stretches the alpha of AVIF as of limited range; the file says full")
+STRETCHED = pytest.mark.xfail(
+    reason="Chromium 156 reads the alpha of AVIF as limited range, although the file says full range"
+)
 
 
 @pytest.mark.parametrize("op", ["png", "webp", pytest.param("avif", marks=STRETCHED)])
-def test_alpha_is_that_of_the_scene(page, op):
-    shown = drawn(page, made("png rgba", op))
+def test_a_browser_shows_the_alpha_of_the_scene(page, op):
+    shown = drawn(page, encoded("png rgba", op))
 
     assert np.abs(shown[..., 3].astype(int) - SPECIMENS["png rgba"]().frames[0][..., 3]).mean() < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_stand_upright(page, orientation):
-    shown = drawn(page, made(f"jpeg turned {orientation}", "avif"))[..., :3]
+def test_a_browser_shows_pictures_upright(page, orientation):
+    shown = drawn(page, encoded(f"jpeg turned {orientation}", "avif"))[..., :3]
 
     assert likeness(shown, SPECIMENS["jpeg 4:2:0"]().frames[0]).score > 52
 
 
 @pytest.mark.parametrize("op", ["png", "webp", "avif"])
 @pytest.mark.parametrize("kind", ["gif animated", "webp animated", "png animated", "avif animated"])
-def test_an_animation_plays_all_frames_in_their_time(page, kind, op):
-    assert page.evaluate(FRAMES, made(kind, op)) == list(DURATIONS)
+def test_an_animation_has_all_frames_with_their_durations(page, kind, op):
+    assert page.evaluate(FRAMES, encoded(kind, op)) == list(DURATIONS)
 
 
 @pytest.mark.parametrize("op", ["png", "webp", "avif"])
-def test_the_first_frame_alone_is_a_still(page, op):
-    assert len(page.evaluate(FRAMES, made("gif animated", op, frames="first"))) == 1
+def test_only_the_first_frame_is_kept_if_asked_for(page, op):
+    assert len(page.evaluate(FRAMES, encoded("gif animated", op, frames="first"))) == 1

@@ -1,0 +1,24 @@
+// The error message below a form control.
+
+import { el } from "/static/element.js";
+
+/**
+ * Create an error line, which is empty and hidden at first. Returns {node, show(detail), add(detail), clear()}: `show` replaces the message
+ * and `add` appends to it, and both open the folds around the line. While the line shows a message, `control` is marked as invalid.
+ */
+export function errorLine(id, control = null) {
+  const node = el("p", { class: "field-error", id, hidden: true });
+  const show = (detail) => {
+    node.textContent = detail;
+    node.hidden = false;
+    control?.setAttribute("aria-invalid", "true");
+    for (let fold = node.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  };
+  const add = (detail) => show([node.textContent, detail].filter(Boolean).join(" · "));
+  const clear = () => {
+    node.hidden = true;
+    node.textContent = "";
+    control?.removeAttribute("aria-invalid");
+  };
+  return { node, show, add, clear };
+}
