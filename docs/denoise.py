@@ -1,6 +1,7 @@
-"""Photograph what the denoiser does, for the README: python docs/denoise.py. Some seconds of one core.
+"""Draws the picture of the denoiser in the documents: python docs/denoise.py. It takes some seconds of one core.
 
-The noise is that of a high sensitivity: Gaussian, of 25 levels of 255, and cut off at black and white.
+The noise is like that of a camera at high sensitivity: Gaussian, with a sigma of 25 levels of 255, clipped at black and
+white.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scene import festival
 
-from pixtools.denoising.dncnn import shipped
+from pixtools.denoising.dncnn import load_shipped
 from pixtools.denoising.engine import load_engine
 from pixtools.denoising.restoration import denoise
-from pixtools.imaging.text_rendering import letters
+from pixtools.imaging.text_rendering import render_text
 
 PICTURE = Path(__file__).with_name("denoise.webp")
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 SIGMA = 25
 WIDTH, HEIGHT = 1200, 640
 
@@ -29,6 +30,7 @@ Pixels = NDArray[np.uint8]
 
 
 def to_pixels(scene: NDArray[np.float64]) -> Pixels:
+    """Clip and round a scene of 0..1 to uint8."""
     return np.uint8(np.clip(np.rint(scene * 255), 0, 255))
 
 
@@ -38,29 +40,30 @@ def psnr(one: Pixels, other: Pixels) -> float:
     return 10 * math.log10(255**2 / error)
 
 
-def beside(before: Pixels, after: Pixels, captions: tuple[str, str]) -> Image.Image:
-    """Return one picture: its left half before, its right half after, with a line between and a caption in each."""
+def side_by_side(before: Pixels, after: Pixels, captions: tuple[str, str]) -> Image.Image:
+    """Return a picture with the left half of `before`, the right half of `after`, a line between, and two captions."""
     middle = before.shape[1] // 2
     picture = Image.fromarray(np.hstack([before[:, :middle], after[:, middle:]]))
     picture.paste("white", (middle - 1, 0, middle + 1, picture.height))
     for caption, edge in zip(captions, (16, None), strict=True):
-        text = letters(caption, 24, "#ffffff", "left")
+        text = render_text(caption, 24, "#ffffff", "left")
         left = edge if edge is not None else picture.width - text.width - 16
         picture.paste(text, (left, 16), text)
     return picture
 
 
 def main() -> None:
+    """Draw a scene, add noise, denoise it, and write the picture."""
     scene = festival(WIDTH, HEIGHT)
     noise = np.random.default_rng(25).normal(0, SIGMA / 255, scene.shape)
     clean, noisy = to_pixels(scene), to_pixels(scene + noise)
-    frames, report = denoise(load_engine(shipped(), "cpu", threads=1), noisy[None])
+    frames, report = denoise(load_engine(load_shipped(), "cpu", threads=1), noisy[None])
     denoised = np.uint8(frames[0])
     before, after = psnr(clean, noisy), psnr(clean, denoised)
     captions = (f"σ {report.sigma:.1f} found · {before:.1f} dB", f"denoised · {after:.1f} dB")
-    beside(noisy, denoised, captions).save(PICTURE, quality=80, method=6)
-    if PICTURE.stat().st_size > MOST_BYTES:
-        sys.exit(f"{PICTURE} has {PICTURE.stat().st_size} bytes, more than {MOST_BYTES}")
+    side_by_side(noisy, denoised, captions).save(PICTURE, quality=80, method=6)
+    if PICTURE.stat().st_size > MAX_BYTES:
+        sys.exit(f"{PICTURE} has {PICTURE.stat().st_size} bytes, more than {MAX_BYTES}")
     print(f"{PICTURE}: {PICTURE.stat().st_size} bytes; {captions[0]} → {captions[1]}")
 
 

@@ -1,6 +1,6 @@
-"""Drive the page through its main job and photograph it: python docs/screenshot.py [http://127.0.0.1:8000].
+"""Runs a job in the page and takes a screenshot for the README: python docs/screenshot.py [http://127.0.0.1:8000].
 
-The photo is that of scene.py. CHROMIUM names the browser.
+The photo is drawn by scene.py. The environment variable CHROMIUM is the path of the browser.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from playwright.sync_api import Page, sync_playwright
 from scene import dunes
 
 PAGE = Path(__file__).with_name("page.png")
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 
 
 def photo(width: int = 2400, height: int = 1600) -> bytes:
-    """Take the dunes as a camera does, with grain and EXIF: a photo that codecs have to work for."""
+    """Return the dunes as a JPEG like a camera's, with EXIF, and with grain that makes it hard to compress."""
     scene = dunes(width, height)
     grain = np.random.default_rng(7).normal(0, 0.012, (height, width, 1))
     exif = Image.Exif()
@@ -34,7 +34,8 @@ def photo(width: int = 2400, height: int = 1600) -> bytes:
     return out.getvalue()
 
 
-def run_the_main_job(page: Page, url: str) -> None:
+def run_job(page: Page, url: str) -> None:
+    """Add steps for the photo in the page, start the job, and wait until all results are shown."""
     page.goto(url)
     page.get_by_label("Choose a photo").set_input_files(
         {"name": "dunes.jpg", "mimeType": "image/jpeg", "buffer": photo()},
@@ -52,18 +53,19 @@ def run_the_main_job(page: Page, url: str) -> None:
 
 
 def main(url: str) -> None:
+    """Open the page at `url`, run the job, and write the screenshot."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
         )
         page = browser.new_page(viewport={"width": 1280, "height": 1090}, reduced_motion="reduce")
-        run_the_main_job(page, url)
+        run_job(page, url)
         shot = Image.open(io.BytesIO(page.screenshot()))
         browser.close()
     shot.convert("RGB").save(PAGE, optimize=True)
-    if PAGE.stat().st_size > MOST_BYTES:
-        sys.exit(f"{PAGE} has {PAGE.stat().st_size} bytes, more than {MOST_BYTES}")
+    if PAGE.stat().st_size > MAX_BYTES:
+        sys.exit(f"{PAGE} has {PAGE.stat().st_size} bytes, more than {MAX_BYTES}")
     print(f"{PAGE}: {PAGE.stat().st_size} bytes")
 
 
