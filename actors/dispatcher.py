@@ -20,7 +20,7 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import InvalidPlan, LeaseLost
 from pixtools.jobs.outcomes import Failed
 from pixtools.jobs.views import Claim
-from pixtools.redis.hints import CANCELLED, MOVED, QUEUED, Hints
+from pixtools.redis.hints import CANCELLED, CHANGED, QUEUED, Hints
 from pixtools.retries import LOOP_PAUSE_S
 from pixtools.settings import Settings
 from pixtools.waiting import until_database_answers, wait_at_most
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _JOBS_PER_CONVERTER = 2  # one at work and one at hand, so that no converter waits for the database
 
-_Lease = tuple[uuid.UUID, int]  # a job, and the attempt at which this dispatcher holds it
+_Held = tuple[uuid.UUID, int]  # a job, and the attempt at which this dispatcher holds it
 
 
 class Dispatcher:
@@ -63,7 +63,7 @@ class Dispatcher:
         self._wake = wake
         self._destroy_self = destroy_self
         self._claim_lock = asyncio.Lock()
-        self._jobs: dict[_Lease, asyncio.Task[None]] = {}
+        self._jobs: dict[_Held, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._has_recovered = False
         self._claim_in_doubt = False
@@ -119,7 +119,7 @@ class Dispatcher:
         running = [job_id for job_id, _ in self._jobs]
         for job_id in await asyncio.to_thread(self._store.return_to_queue, self._name, running):
             log.info("returned to the queue: job=%s", job_id)
-            await self._hints.publish(MOVED, str(job_id))
+            await self._hints.publish(CHANGED, str(job_id))
             await self._hints.publish(QUEUED)
 
     async def _repeat(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -159,9 +159,9 @@ class Dispatcher:
             claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
             self._claim_in_doubt = False
             for claim in claims:
-                lease = (claim.id, claim.attempt)
-                task = self._jobs[lease] = asyncio.create_task(self._run(claim))
-                task.add_done_callback(partial(self._forget, lease))
+                held = (claim.id, claim.attempt)
+                task = self._jobs[held] = asyncio.create_task(self._run(claim))
+                task.add_done_callback(partial(self._forget, held))
         return len(claims)
 
     async def _recover(self) -> None:
@@ -182,8 +182,8 @@ class Dispatcher:
         denoising = min(self._denoiser.jobs, self._settings.max_denoising)
         return self._pool.maximum * _JOBS_PER_CONVERTER + denoising - len(self._jobs)
 
-    def _forget(self, lease: _Lease, _: asyncio.Task[None]) -> None:
-        del self._jobs[lease]
+    def _forget(self, held: _Held, _: asyncio.Task[None]) -> None:
+        del self._jobs[held]
         self._wake.set()
 
     async def _renew(self) -> None:
@@ -197,19 +197,19 @@ class Dispatcher:
         )
         for (job_id, attempt), task in held.items():
             if (job_id, attempt) not in renewed and not task.done():
-                log.warning("lease lost: job=%s attempt=%d", job_id, attempt)
+                log.warning("lease lost or job cancelled: job=%s attempt=%d", job_id, attempt)
                 task.cancel()
 
     async def _run(self, claim: Claim) -> None:
         try:
-            await self._attempt(claim)
+            await self._run_attempt(claim)
         except* LeaseLost:
             log.warning("lease lost: job=%s attempt=%d", claim.id, claim.attempt)
         except* Exception:
             # The lease is not renewed from here on, so the sweeper returns the job to the queue and counts a crash.
             log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
 
-    async def _attempt(self, claim: Claim) -> None:
+    async def _run_attempt(self, claim: Claim) -> None:
         """Run the remaining steps of a job and record their outcomes. Raises LeaseLost."""
         writer = OutcomeWriter(self._store, self._hints, claim)
         try:

@@ -10,7 +10,7 @@ from dag.plan import Plan
 from pixtools.database.job_store import JobStore
 from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started
 from pixtools.jobs.views import Claim
-from pixtools.redis.hints import MOVED, Hints
+from pixtools.redis.hints import CHANGED, Hints
 from pixtools.states import STEP_ENDED
 from pixtools.waiting import until_database_answers
 
@@ -74,7 +74,7 @@ class OutcomeWriter:
             outcomes, self._pending = self._pending, []
             settled = self._closed or not self._unreported
             await self._record(outcomes, settle=settled)
-            await self._hints.publish(MOVED, str(self._claim.id))
+            await self._hints.publish(CHANGED, str(self._claim.id))
 
     async def _record(self, outcomes: list[Outcome], *, settle: bool) -> None:
         self._batch += 1

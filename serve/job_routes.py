@@ -16,7 +16,7 @@ from pixtools.blob_store import BlobStore
 from pixtools.database.job_store import JobStore
 from pixtools.errors import NothingToRetry
 from pixtools.jobs.views import JobView
-from pixtools.redis.hints import CANCELLED, MOVED, Hints
+from pixtools.redis.hints import CANCELLED, CHANGED, Hints
 from pixtools.states import JOB_ENDED, JobState
 from serve.answers import JobAnswer, JobList, job_answer, job_list, json_response
 from serve.dead_letters import DeadLetters
@@ -124,7 +124,7 @@ class JobRoutes:
         """Running steps are stopped. A job that is already cancelled is answered in the same way."""
         view = await run_in_threadpool(self.store.cancel, PUBLIC_OWNER, job_id)
         await self.hints.publish(CANCELLED, str(job_id))
-        await self.hints.publish(MOVED, str(job_id))
+        await self.hints.publish(CHANGED, str(job_id))
         return await self._respond(view)
 
     async def retry(self, job_id: uuid.UUID) -> Response:

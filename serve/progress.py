@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, TooManyStreams
-from pixtools.redis.hints import MOVED, Hints
+from pixtools.redis.hints import CHANGED, Hints
 from pixtools.states import JOB_ENDED
 from pixtools.waiting import wait_at_most
 from serve.answers import JobAnswer
@@ -36,7 +36,7 @@ class ProgressFeed:
 
     async def listen(self) -> None:
         """Wake the streams of each job that changes. Runs until it is cancelled."""
-        async for job_id in self._hints.listen(MOVED):
+        async for job_id in self._hints.listen(CHANGED):
             for moved in self._watchers.get(job_id, ()):
                 moved.set()
 

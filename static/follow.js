@@ -1,4 +1,4 @@
-// Follows a job by server-sent events, or by a request every two seconds if the event stream brings no events.
+// Follows a job by server-sent events, or by a request every two seconds if three streams in a row bring no event.
 
 import { getDeadLetters, getJob, listen } from "/static/api.js";
 import { hasEnded } from "/static/format.js";
@@ -9,7 +9,8 @@ const EMPTY_STREAMS_BEFORE_POLLING = 3;
 
 /**
  * Call `onJob` with each state of the job until it has ended and no redrive is pending, or until `signal` aborts. `onConnection` is called
- * with false when the service stops answering and with true when it answers. Rejects only if the service refuses to show the job.
+ * with false when the service stops answering and with true when it answers. Rejects if the service refuses to show the job,
+ * and with the reason of `signal` if that aborts.
  */
 export async function follow(id, { signal, onJob, onConnection }) {
   let emptyStreams = 0; // in a row: if a proxy holds events back, every stream is empty
@@ -18,7 +19,7 @@ export async function follow(id, { signal, onJob, onConnection }) {
     onJob(job);
     if (hasEnded(job) && !redriving) return;
     if (!hasEnded(job) && emptyStreams < EMPTY_STREAMS_BEFORE_POLLING) {
-      const result = await stream(id, { signal, onJob });
+      const result = await readStream(id, { signal, onJob });
       if (result === "ended") continue; // read once more, because a step may have been redriven
       emptyStreams = result === "empty" ? emptyStreams + 1 : 0;
     }
@@ -43,8 +44,9 @@ async function read(id, { signal, onConnection }) {
   }
 }
 
-// Resolves to "ended" after the last event of the job, to "broken" if the stream breaks after some events, and to "empty" if after none.
-function stream(id, { signal, onJob }) {
+// Resolves to "ended" after the last event of the job, to "broken" if the stream breaks after at least one event, and to "empty" if it
+// breaks before the first.
+function readStream(id, { signal, onJob }) {
   return new Promise((resolve) => {
     const closing = new AbortController();
     let result = "empty";

@@ -1,8 +1,8 @@
 """The job store: everything that ingress, dispatchers and the sweeper do to jobs, as SQL.
 
 Each public method is one transaction, except where its docstring names two. Every state move is a guarded update
-(transitions.py). The updates of a dispatcher also check its attempt. A database that does not answer raises
-DatabaseDown.
+(transitions.py). Recording outcomes and renewing leases also check the attempt. A database that does not answer
+raises DatabaseDown.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class JobStore:
     def replay(self, idempotency: Idempotency) -> Accepted | None:
         """Return the stored response to the first request with this key, or None if the key is free.
 
-        Raises KeyReused if that request had another content.
+        Raises KeyReused if that request had different content.
         """
         with self._transaction() as connection:
             response = find_response(connection, idempotency.scope)
@@ -124,7 +124,7 @@ class JobStore:
         """Store a job and the response to its request, or return the stored response to the first request with its key.
 
         If several requests with one key arrive at once, the unique key accepts one of them. Storing is one transaction;
-        finding the earlier response is another. Raises KeyReused if the first request had another content, and
+        finding the earlier response is another. Raises KeyReused if the first request had different content, and
         ValueError if `new.created_at` is None: then `body` cannot contain the time that is stored.
         """
         if new.created_at is None:
@@ -146,7 +146,7 @@ class JobStore:
         A job that was cancelled before stays as it is. Raises NotFound if the owner has no such job, and JobEnded if it
         ended in another state. Reading the job is a second transaction.
         """
-        # Lock without the key: discarding a dead letter inserts a row that references this job.
+        # FOR NO KEY UPDATE: discarding a dead letter inserts a row that references this job.
         query = (
             select(col(Job.state)).where(col(Job.id) == job_id, col(Job.owner) == owner).with_for_update(key_share=True)
         )
@@ -193,7 +193,7 @@ class JobStore:
             return claims_of(connection, [JOB.record(row) for row in connection.execute(statement)])
 
     def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
-        """Extend the leases on jobs held at these attempts. Return the ones that still hold; the others are lost."""
+        """Extend the leases on jobs held at these attempts. Return the extended ones; the others are lost."""
         statement = (
             update(Job)
             .where(tuple_(col(Job.id), col(Job.attempt)).in_(list(held)), col(Job.state) == JobState.RUNNING)
@@ -243,16 +243,17 @@ class JobStore:
         requeue(connection, job_id, backoff(steps))
         return JobState.QUEUED
 
-    def return_to_queue(self, dispatcher: str | None = None, at_hand: Collection[uuid.UUID] = ()) -> list[uuid.UUID]:
-        """Return the running jobs of a dispatcher to the queue, except those in `at_hand`. Return their ids.
+    def return_to_queue(
+        self, dispatcher: str | None = None, still_running: Collection[uuid.UUID] = ()
+    ) -> list[uuid.UUID]:
+        """Put the running jobs of a dispatcher back into the queue, except `still_running`. Return their ids.
 
-        This does not count as a crash. Without a name, the jobs of all dispatchers return: use that only when all
-        dispatchers have ended.
+        This does not count as a crash. Omit the name only after all dispatchers have ended.
         """
         held_by = [] if dispatcher is None else [col(Job.dispatcher) == dispatcher]
         query = (
             select(col(Job.id))
-            .where(col(Job.state) == JobState.RUNNING, col(Job.id).not_in(at_hand), *held_by)
+            .where(col(Job.state) == JobState.RUNNING, col(Job.id).not_in(still_running), *held_by)
             .with_for_update()
         )
         with self._transaction() as connection:
@@ -264,7 +265,7 @@ class JobStore:
     # Sweeper
 
     def rescue(self, dispatcher: str | None = None) -> list[uuid.UUID]:
-        """Return jobs whose lease has expired to the queue, at most 100 at once. Return their ids.
+        """Put jobs whose lease has expired back into the queue, at most 100 at once. Return their ids.
 
         With a name: all jobs of this dispatcher, which has died. The open steps of a job whose dispatchers died too
         often fail permanently instead.
@@ -284,7 +285,7 @@ class JobStore:
         return [row.id for row in rows]
 
     def _rescue_one(self, connection: Connection, job: JobAttempt, crashes: int) -> None:
-        """Requeue a job that has seen this many dispatchers die, or fail its open steps permanently."""
+        """Requeue a job whose dispatchers died `crashes` times, or fail its open steps permanently."""
         steps = steps_of(connection, job.job_id)
         for step in steps:
             if step.state == StepState.RUNNING:
@@ -314,7 +315,7 @@ def _not_found(job_id: uuid.UUID) -> NotFound:
 
 
 def _state_after_repeated_batch(connection: Connection, job_id: uuid.UUID, attempt: int, batch: int | None) -> JobState:
-    """Return the state of a job whose batch was written before. Raises LeaseLost if that is not so.
+    """Return the state of a job whose batch was written before. Raises LeaseLost if it was not.
 
     A cancelled job counts as lost: its dispatcher has to stop.
     """

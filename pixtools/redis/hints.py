@@ -12,7 +12,7 @@ from pixtools.settings import Settings
 
 QUEUED = "pixtools:queued"  # a job waits for a dispatcher
 CANCELLED = "pixtools:cancelled"  # the dispatcher of the job has to stop; the message is the id of the job
-MOVED = "pixtools:moved"  # a job has a new version; the message is the id of the job
+CHANGED = "pixtools:moved"  # a job has a new version; the message is the id of the job
 
 
 class Hints:

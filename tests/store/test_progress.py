@@ -12,7 +12,7 @@ from jobs import ANN, fail, new_job, submit, submitted
 
 from pixtools.blob_store import BlobStore
 from pixtools.errors import TooManyStreams
-from pixtools.redis.hints import MOVED, Hints
+from pixtools.redis.hints import CHANGED, Hints
 from serve.answers import JobAnswer, job_answer
 from serve.progress import ProgressFeed
 
@@ -73,7 +73,7 @@ async def test_a_hint_makes_a_change_visible_before_the_next_poll(store, hints, 
             following = asyncio.create_task(anext(stream))
             await asyncio.to_thread(store.cancel, ANN, job_id)
             while not following.done():  # the first hints may come before Redis has the subscription
-                await hints.publish(MOVED, str(job_id))
+                await hints.publish(CHANGED, str(job_id))
                 await asyncio.sleep(0.05)
 
             assert '"state":"cancelled"' in following.result()

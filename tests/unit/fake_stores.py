@@ -170,12 +170,14 @@ class FakeJobStore:
                 job.move(job.settled())
             return job.state
 
-    def return_to_queue(self, dispatcher: str | None = None, at_hand: Collection[uuid.UUID] = ()) -> list[uuid.UUID]:
+    def return_to_queue(
+        self, dispatcher: str | None = None, still_running: Collection[uuid.UUID] = ()
+    ) -> list[uuid.UUID]:
         with self._call("return_to_queue"):
             jobs = [
                 job
                 for job in self._with(JobState.RUNNING)
-                if dispatcher in (None, job.dispatcher) and job.view.job.id not in at_hand
+                if dispatcher in (None, job.dispatcher) and job.view.job.id not in still_running
             ]
             return [self._requeue(job) for job in jobs]
 

@@ -17,7 +17,7 @@ from actors.converter_pool import ConverterPool
 from actors.dispatcher import Dispatcher
 from pixtools.errors import DatabaseDown, InvalidPlan
 from pixtools.jobs.outcomes import Failed, Started
-from pixtools.redis.hints import CANCELLED, MOVED, QUEUED
+from pixtools.redis.hints import CANCELLED, CHANGED, QUEUED
 from pixtools.settings import Settings
 from pixtools.states import JobState
 
@@ -164,7 +164,7 @@ async def test_jobs_of_a_claim_without_an_answer_return_to_the_queue_and_are_cla
     await asyncio.sleep(1.1)
 
     assert (job.state, job.attempt, job.crashes, bench.running) == (RUNS, 2, 0, 1)
-    assert (MOVED, str(job.view.job.id)) in bench.hints.published
+    assert (CHANGED, str(job.view.job.id)) in bench.hints.published
 
 
 async def test_claiming_goes_on_after_an_outage(bench):

@@ -24,6 +24,8 @@ from pixtools.imaging.picture import Picture
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base.resizing import Resizing
 
+pytestmark = pytest.mark.heavy
+
 OUTPUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpg": ("jpg", {}),
     "png": ("png", {}),

@@ -11,7 +11,7 @@ from virtual_time import VirtualTimeLoop, cancel_other_tasks
 
 from actors.sweeper import Sweeper
 from pixtools.errors import DatabaseDown, StorageDown
-from pixtools.redis.hints import MOVED, QUEUED
+from pixtools.redis.hints import CHANGED, QUEUED
 from pixtools.settings import Settings
 from pixtools.states import JobState
 
@@ -69,7 +69,7 @@ async def test_jobs_whose_lease_ran_out_return_to_the_queue_and_hints_tell_of_it
 
     assert (lost.state, lost.crashes) == (JobState.QUEUED, 1)
     assert (kept.state, kept.crashes) == (JobState.RUNNING, 0)
-    assert bench.hints.published == [(MOVED, str(lost.view.job.id)), (QUEUED, "")]
+    assert bench.hints.published == [(CHANGED, str(lost.view.job.id)), (QUEUED, "")]
 
 
 async def test_without_a_lost_job_no_hint_is_published(bench):

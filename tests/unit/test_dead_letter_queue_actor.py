@@ -14,7 +14,7 @@ from virtual_time import VirtualTimeLoop, cancel_other_tasks
 from actors.dead_letter_queue import DeadLetterQueue
 from pixtools.errors import DatabaseDown
 from pixtools.jobs.dead_letters import DeadLetterSelection
-from pixtools.redis.hints import MOVED, QUEUED
+from pixtools.redis.hints import CHANGED, QUEUED
 from pixtools.settings import Settings
 from pixtools.states import DeadLetterState
 
@@ -165,7 +165,7 @@ async def test_hints_tell_of_a_redriven_job(bench):
     await queue.redrive("ann", ALL)
     await asyncio.sleep(1)
 
-    assert bench.hints.published == [(MOVED, str(job)), (QUEUED, "")]
+    assert bench.hints.published == [(CHANGED, str(job)), (QUEUED, "")]
 
 
 async def test_a_retry_redrives_the_dead_letters_of_one_job_at_once(bench):
