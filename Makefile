@@ -28,9 +28,12 @@ test: .venv/.dev
 		$(MAKE) --no-print-directory tools
 	@$(BIN)/pytest
 
-# Without the tests that are marked heavy or slow. One worker for each core.
+# Without the tests that are marked heavy or slow, with one worker for each core. Modules that are heavy as a whole are
+# not imported at all: some of them load PyTorch, which takes seconds.
+HEAVY := $(shell grep -l '^pytestmark = .*pytest\.mark\.heavy' tests/unit/*.py)
+
 test-unit: .venv/.dev
-	@$(BIN)/pytest tests/unit -m 'not heavy and not slow' -n auto -q
+	@$(BIN)/pytest tests/unit $(addprefix --ignore=, $(HEAVY)) -m 'not heavy and not slow' -n auto -q
 
 # The tests that `make test` leaves out because they take long. -s: each test prints what it counted. The first two
 # groups check outcomes. They run at the same time, because they wait more than they work. The last group measures
