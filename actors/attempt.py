@@ -42,7 +42,7 @@ def stored_plan(claim: Claim, settings: Settings) -> Plan:
     }
     size = (job.source_width, job.source_height)
     source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts, job.source_media_type)
-    return build(document, source, len(document), settings.image_limits(), settings.weights_sha256)
+    return build(document, source, len(document), settings.image_limits(), settings.weights_sha256, is_stored=True)
 
 
 def remaining(plan: Plan, claim: Claim) -> Remaining:

@@ -74,8 +74,8 @@ class Dispatcher:
         self._loops = [
             asyncio.create_task(self._repeat(self._dispatch)),
             asyncio.create_task(self._repeat(self._renew)),
-            asyncio.create_task(self._listen_for_jobs()),
-            asyncio.create_task(self._listen_for_cancellations()),
+            asyncio.create_task(self._repeat(self._listen_for_jobs)),
+            asyncio.create_task(self._repeat(self._listen_for_cancellations)),
         ]
 
     def stats(self) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class SweeperActor(Sweeper):
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr()
+        _own_code()  # remember it now: the files on disk may change while this process runs
         database = Database(settings, pool_size=2, name="sweeper")
         super().__init__(
             settings,

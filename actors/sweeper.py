@@ -73,15 +73,20 @@ class Sweeper:
         while True:
             pause = interval
             try:
-                await turn()
-            except DatabaseDown as error:
-                await self._wait_for_database(error)
+                await self._take_turn(turn)
             except PixToolsError as error:
                 log.warning("sweep ended early: code=%s error=%s", error.code, error)
                 pause = min(interval, _MINUTE)
             except Exception:
                 log.exception("sweep failed")
             await asyncio.sleep(pause.total_seconds())
+
+    async def _take_turn(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `turn`; if the database does not answer, wait until it does. Raises every other error of both."""
+        try:
+            await turn()
+        except DatabaseDown as error:
+            await self._wait_for_database(error)
 
     async def _wait_for_database(self, error: DatabaseDown) -> None:
         """Return one renew interval after an outage: first the dispatchers that run jobs must renew their leases."""

@@ -29,14 +29,16 @@ def parse(text: str, source: Source, max_steps: int, limits: Limits, weights: st
 
 def build(
     document: object, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256,
+    *, is_stored: bool = False,
 ) -> Plan:  # fmt: skip
     """Return the plan of a loaded `steps` document.
 
-    No step may make a picture beyond `limits`. `weights` is the SHA-256 of the denoiser's weights. Raises InvalidPlan
+    No step may make a picture beyond `limits`. `weights` is the SHA-256 of the denoiser's weights. Parameters of a
+    plan that `is_stored` were checked against the limits of their time: now only the pictures are. Raises InvalidPlan
     with a fault for each mistake.
     """
     specs = _named_specs(document, max_steps)
-    read = [read_step(name, spec, limits) for name, spec in specs.items()]
+    read = [read_step(name, spec, None if is_stored else limits) for name, spec in specs.items()]
     # The name `source` is a fault already. Steps that read `source` mean the image and not this step.
     drafts = {draft.name: draft for draft in read if draft.name != SOURCE}
     ordered, cycles = running_order(

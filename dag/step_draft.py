@@ -48,8 +48,8 @@ class StepDraft:
         return self.operation, self.params
 
 
-def read_step(name: str, spec: object, limits: Limits) -> StepDraft:
-    """Return the draft of the step that is written as `spec`. Parameters are checked against `limits`."""
+def read_step(name: str, spec: object, limits: Limits | None) -> StepDraft:
+    """Return the draft of the step that is written as `spec`. None: parameters are not checked against limits."""
     faults: list[Fault] = []
     if name == SOURCE or not NAME.fullmatch(name):
         rule = "use up to 64 letters, digits, - and _, and not `source`"
@@ -73,7 +73,7 @@ def _read_operation(name: str, spec: dict[str, Any], faults: list[Fault]) -> Any
 
 
 def _read_params(
-    name: str, operation: AnyOperation, spec: dict[str, Any], limits: Limits, faults: list[Fault],
+    name: str, operation: AnyOperation, spec: dict[str, Any], limits: Limits | None, faults: list[Fault],
 ) -> Params | None:  # fmt: skip
     fields = {field: value for field, value in spec.items() if field not in RESERVED_FIELDS}
     try:

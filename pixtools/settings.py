@@ -18,8 +18,11 @@ def _seconds(value: object) -> object:
     return float(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) else value
 
 
+DurationOrZero = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta())]
+"""A time span: a number of seconds, or ISO 8601 such as `PT30S` or `P7D`."""
+
 Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())]
-"""A time span longer than zero: a number of seconds, or ISO 8601 such as `PT30S` or `P7D`."""
+"""A time span longer than zero, in the same notations."""
 
 
 def _renamed(default: timedelta, *variables: str) -> Any:

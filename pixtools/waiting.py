@@ -30,6 +30,7 @@ async def until_database_answers(
             if error is not None:
                 waiter.failed(error, doing)
                 await asyncio.sleep(STORE_PAUSE_S)
+                error = None  # its traceback refers to this frame: free both at once
             try:
                 return await call()
             except DatabaseDown as down:

@@ -13,7 +13,7 @@ from pixtools.database import migrate as migrations
 from pixtools.local import up as local
 from pixtools.local.local_error import LocalError
 from pixtools.local.local_settings import LocalSettings
-from pixtools.settings import Duration, Settings
+from pixtools.settings import DurationOrZero, Settings
 from serve.dead_letters_cli import dead_letters
 
 _CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
@@ -21,14 +21,14 @@ _DRAIN_TIMEOUT: timedelta = Settings.model_fields["drain_timeout"].default
 
 
 class DurationType(click.ParamType[timedelta]):
-    """A time span as settings take it: a number of seconds, or ISO 8601 such as `PT30S`."""
+    """A time span: a number of seconds, or ISO 8601 such as `PT30S`. Zero means: do not wait."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Return the time span. Fails if `value` is not valid."""
         try:
-            duration: timedelta = TypeAdapter(Duration).validate_python(value)
+            duration: timedelta = TypeAdapter(DurationOrZero).validate_python(value)
         except ValidationError as error:
             self.fail(f"{value!r}: {error.errors()[0]['msg']}", param, ctx)
         return duration

@@ -25,6 +25,8 @@ from pixtools.errors import (
 
 log = logging.getLogger(__name__)
 
+_MAX_FAULTS, _MAX_NAMES, _MAX_NAME = 100, 5, 80
+
 MEDIA_TYPE = "application/problem+json"
 _SOURCES = ("path", "query", "header", "body")  # FastAPI begins the location of a mistake with one of these
 
@@ -78,11 +80,19 @@ def respond(error: PixToolsError) -> JSONResponse:
 
 
 def invalid_request(faults: tuple[Fault, ...]) -> InvalidRequest:
-    """Return the error for mistakes in the fields of a request. Its detail can be read without the list of faults."""
-    names = [_field_name(fault.pointer) for fault in faults]
+    """Return the error for mistakes in the fields of a request. Its detail can be read without the list of faults.
+
+    It lists at most 100 faults, and its detail names at most 5 fields: a client chooses how many there are.
+    """
+    names = [_shortened(_field_name(fault.pointer)) for fault in faults[:_MAX_NAMES]]
     if len(faults) == 1:
         return InvalidRequest(f"{names[0]}: {_lowered(faults[0].detail).rstrip('.')}.", faults)
-    return InvalidRequest(f"These fields are not valid: {', '.join(names)}.", faults)
+    more = f" and {len(faults) - len(names)} more" if len(faults) > len(names) else ""
+    return InvalidRequest(f"These fields are not valid: {', '.join(names)}{more}.", faults[:_MAX_FAULTS])
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
 
 
 def _field_name(at: str) -> str:

@@ -67,6 +67,8 @@ class _Form:
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, name: str, value: UploadFile | str) -> None:
+        if name in _FIELDS and value == "":
+            return  # an HTML form sends the fields that its user left empty
         if name == "file" and isinstance(value, UploadFile):
             self.files.append(value)
         elif name in self.fields or name in self.parts:
@@ -75,7 +77,7 @@ class _Form:
             self.faults.append(Fault(pointer(name), mistake))
         elif isinstance(value, UploadFile):
             self.parts[name] = value
-        elif value:  # an HTML form sends the fields that its user left empty
+        else:
             self.fields[name] = value
 
     def check(self, max_parts: int) -> None:

@@ -148,6 +148,10 @@ async def test_an_empty_field_of_a_form_is_not_sent(http):
     answer = await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data=form)
     assert answer.status_code == 202, answer.text
 
+    for twice in (["", STEPS], [STEPS, ""]):
+        answer = await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data={"steps": twice})
+        assert answer.status_code == 202, answer.text
+
     answer = await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data={"steps": "", "operations": ""})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/steps")
 

@@ -179,6 +179,8 @@ def test_a_job_that_version_0002_wrote_has_one_frame_and_no_parts(settings, fres
         ("webp", {"lossless": True}, {"lossless": True}),
         ("webp", {"quality": 50}, {"quality": 50}),
         ("avif", {"quality": 50}, {"quality": 50}),
+        ("avif", {"quality": 50, "encoder": "svt"}, {"quality": 50}),
+        ("avif", {"encoder": "rav1e"}, {}),
     ],
 )
 def test_the_parameters_that_version_0002_wrote_are_valid(fresh_url, op, params, after):

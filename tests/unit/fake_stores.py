@@ -58,6 +58,7 @@ class FakeDatabase:
 
     def __init__(self) -> None:
         self.down = False
+        self.ping_error: Exception | None = None  # raised by each ping
         self._lock = threading.Lock()
 
     @contextmanager
@@ -69,7 +70,8 @@ class FakeDatabase:
 
     def ping(self) -> None:
         with self.transaction():
-            pass
+            if self.ping_error is not None:
+                raise self.ping_error
 
 
 @dataclass
@@ -303,6 +305,7 @@ class FakeHints:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, str]] = []
+        self.listen_error: Exception | None = None  # raised once
         self._listeners: dict[str, list[asyncio.Queue[str]]] = defaultdict(list)
 
     async def publish(self, channel: str, message: str = "") -> None:
@@ -311,6 +314,9 @@ class FakeHints:
             listener.put_nowait(message)
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
+        if (error := self.listen_error) is not None:
+            self.listen_error = None
+            raise error
         messages = asyncio.Queue[str]()
         self._listeners[channel].append(messages)
         while True:

@@ -105,7 +105,15 @@ def test_the_stored_plan_has_the_parameters_of_the_stored_steps():
     assert plan.by_name.keys() == {"small", "picture", "facts", "bundle"}
 
 
-@pytest.mark.parametrize("step", [replace(PNG, op="gone"), replace(RESIZE, params={"width": 999_999})])
+@pytest.mark.parametrize("step", [replace(PNG, op="gone"), replace(RESIZE, params={"width": 0})])
 def test_a_plan_that_is_no_longer_valid_raises_invalid_plan(step):
     with pytest.raises(InvalidPlan):
         stored_plan(claim((RESIZE, step) if step.name == "picture" else (step, PNG)), SETTINGS)
+
+
+def test_a_lower_limit_of_sides_stops_no_job_whose_pictures_are_within_it():
+    wide = replace(RESIZE, params={"width": 9_000})  # nothing is enlarged, so the picture keeps its size
+
+    plan = stored_plan(claim((wide, PNG)), SETTINGS.model_copy(update={"max_side": 8_000}))
+
+    assert plan.by_name["small"].size == plan.source.size

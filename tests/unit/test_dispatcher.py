@@ -134,6 +134,18 @@ async def test_a_hint_wakes_the_dispatcher_before_the_next_poll(bench):
     assert job.state == RUNS
 
 
+async def test_a_listener_that_fails_begins_again(bench):
+    bench.hints.listen_error = RuntimeError("a bug")
+    await bench.start()
+    await asyncio.sleep(3)
+    job = bench.store.add()
+
+    await bench.hints.publish(QUEUED)
+    await asyncio.sleep(0.01)
+
+    assert job.state == RUNS
+
+
 async def test_without_a_hint_the_next_poll_finds_the_job(bench):
     await bench.start()
     job = bench.store.add()

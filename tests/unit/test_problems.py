@@ -12,6 +12,7 @@ from pixtools.errors import Fault
 from serve import problems
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.job_routes import JobRoutes
+from serve.problems import invalid_request
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +62,16 @@ async def test_several_mistakes_are_listed_in_the_detail_and_explained_one_by_on
 
     assert problem["detail"] == "These fields are not valid: state, limit."
     assert [fault["pointer"] for fault in problem["errors"]] == ["/query/state", "/query/limit"]
+
+
+def test_an_answer_has_a_bounded_number_of_faults_and_names():
+    faults = tuple(Fault(f"/body/{'x' * 1000}{number}", "is unknown") for number in range(1000))
+
+    error = invalid_request(faults)
+
+    assert len(error.faults) == 100
+    assert error.detail.endswith(" and 995 more.")
+    assert len(error.detail) < 600
 
 
 async def test_an_unknown_error_tells_no_internals(http):

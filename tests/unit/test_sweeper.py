@@ -143,6 +143,16 @@ async def test_an_unexpected_error_does_not_stop_a_task(bench):
     assert len(bench.store.times("rescue")) == 3
 
 
+async def test_an_unexpected_error_during_an_outage_does_not_stop_a_task(bench):
+    bench.store.errors["rescue"] = DatabaseDown("OperationalError")
+    bench.database.ping_error = ValueError("a bug")
+    await bench.sweeper.start()
+
+    await asyncio.sleep(3 * SWEEP_S + 10)
+
+    assert len(bench.store.times("rescue")) > 1
+
+
 async def test_a_short_outage_that_is_over_at_the_first_ping_delays_the_next_sweep_too(bench):
     began = bench.time()
     bench.store.errors["rescue"] = DatabaseDown("OperationalError")

@@ -1,0 +1,24 @@
+"""AVIF has one encoder, aom: stored steps no longer choose another one.
+
+If an older version stores a step with another encoder after the upgrade, the step fails with `invalid_plan`. If a
+client repeats such a request with its Idempotency-Key, it is refused and not replayed, because its steps are not valid
+any more.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Remove the encoder of AVIF steps."""
+    op.execute("UPDATE step SET params = params - 'encoder' WHERE op = 'avif' AND params ? 'encoder'")
+
+
+def downgrade() -> None:
+    """Change nothing: the default of older versions is aom too."""
