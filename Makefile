@@ -11,7 +11,7 @@ MAKEFLAGS += --no-builtin-rules
 help:
 	@echo "make run        set everything up and run the service until Ctrl-C"
 	@echo "make test-unit  run the tests that need no server: under a minute"
-	@echo "make test       run every test that this machine can run"
+	@echo "make test       run all tests except the slow ones, which faults and examples run"
 	@echo "make check      lint, type-check and check the import contracts"
 	@echo "make faults     kill processes and stores of a running service: some 25 minutes"
 	@echo "make examples   run 2,000 random histories of jobs against a model: some 10 minutes"
@@ -36,7 +36,7 @@ test-unit: .venv/.dev
 	@$(BIN)/pytest tests/unit $(addprefix --ignore=, $(HEAVY)) -m 'not heavy and not slow' -n auto -q
 
 # The tests that `make test` leaves out because they take long. -s: each test prints what it counted. The first two
-# groups check outcomes. They run at the same time, because they wait more than they work. The last group measures
+# groups check outcomes. They run at the same time, because their tests use little CPU time. The last group measures
 # times, so it runs alone.
 HALF := $(addprefix tests/faults/, test_down_at_start.py test_outages.py test_redeploy.py)
 TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_next_attempt.py)
@@ -53,7 +53,7 @@ faults-half:
 faults-other-half:
 	@$(FAULTS) tests/faults $(addprefix --ignore=, $(HALF) $(TIMES))
 
-# The job store against a model of it, long enough for rare orders of events to occur.
+# Compares the job store with a model. The run is long enough for rare orders of events to occur.
 examples: .venv/.dev
 	@PIXTOOLS_EXAMPLES=2000 $(BIN)/pytest tests/store/test_job_store_machine.py
 
@@ -74,7 +74,7 @@ check: .venv/.dev
 # In a new environment, so that it holds only what pyproject.toml asks for. The file has names and versions only: a
 # line with the origin of a package would be valid on one machine only.
 lock:
-	@echo "Installing the newest of everything that pyproject.toml allows into build/lock."
+	@echo "Installing into build/lock the newest versions that pyproject.toml allows."
 	@$(PYTHON) -m venv --clear build/lock
 	@build/lock/bin/pip install -qq -e '.[local,dev]'
 	@build/lock/bin/pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' > build/constraints.txt

@@ -63,7 +63,7 @@ class ConverterPool:
         self.maximum = maximum
         self._idle_s = idle_s
         self._limit_bytes = limit_bytes
-        self._idle: deque[tuple[Any, float]] = deque()  # with the time since when; the longest idle on the left
+        self._idle: deque[tuple[Any, float]] = deque()  # with the time it became idle; the longest idle on the left
         self._nodes: dict[Any, Node] = {}  # of each converter that has started
         self._taken: dict[Any, int] = {}  # bytes, by each converter at work
         self._waiting: deque[_Waiter] = deque()
@@ -89,7 +89,7 @@ class ConverterPool:
 
     @property
     def taken_bytes(self) -> int:
-        """The memory that the converters at work need, by what their callers said."""
+        """The memory that callers have declared for the converters at work."""
         return sum(self._taken.values())
 
     async def acquire(self, memory_bytes: int) -> Any:
@@ -142,7 +142,7 @@ class ConverterPool:
         self._size -= 1
 
     def _offer(self, converter: Any) -> None:
-        """Give an idle converter to a waiting caller; without one, keep it idle."""
+        """Give an idle converter to a waiting caller. If no caller waits, keep the converter idle."""
         self._idle.append((converter, time.monotonic()))
         self._serve()
         if self._idle_s == 0:

@@ -35,8 +35,8 @@ class DeadLetterQueue:
         self._requested = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._letters = Gauge("pixtools_dead_letters", "Dead letters by state.", ("state",))
-        self._new = Counter("pixtools_dead_letters_total", "Steps given up, by the code of the error.", ("code",))
-        self._redriven = Counter("pixtools_dead_letters_redriven_total", "Steps put back to work.")
+        self._new = Counter("pixtools_dead_letters_total", "Steps that failed permanently, by error code.", ("code",))
+        self._redriven = Counter("pixtools_dead_letters_redriven_total", "Dead letters redriven.")
         self._discarded = Counter("pixtools_dead_letters_discarded_total", "Dead letters discarded.")
         self._deleted = Counter("pixtools_dead_letters_forgotten_total", "Dead letters past their retention.")
 

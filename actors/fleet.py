@@ -47,7 +47,7 @@ _RESTART_TIMEOUT_S = 10.0  # an actor that restarts answers within this time
 _ACTOR_CODE = ("actors", "dag", "pixtools")
 _OTHER_CODE = ("pixtools/training", "pixtools/local")  # runs in no actor
 
-# Coordinators wait for other processes most of the time. With CPUs of their own they would wait until converters end.
+# These actors mostly wait for other processes. If they needed CPUs, they could not start while converters use all CPUs.
 _COORDINATOR = {
     "num_cpus": 0,
     "max_restarts": -1,
@@ -247,7 +247,7 @@ def _running(*prefixes: str) -> set[str]:
 
 
 def _is_retiring(name: str) -> bool:
-    """Return whether a dispatcher retires or has ended. One that does not answer in time is busy or restarts: False."""
+    """Return whether a dispatcher retires or has ended; False if it does not answer in time: busy or restarting."""
     try:
         dispatcher = ray.get_actor(name, namespace=NAMESPACE)
         return bool(ray.get(dispatcher.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["retiring"])

@@ -1,4 +1,4 @@
-"""Peak memory of one converter, compared with the bound that a converter is chosen by. Exits with 1 if one is broken.
+"""Peak memory of one converter, compared with the bound that admission uses. Exits with 1 if a peak exceeds its bound.
 
 Each case runs in a new process, from the source in S3 to the artifact in S3. The cases are each decoder with the worst
 variants of its format, and each operation on a picture full of noise. The peak is the memory beyond that of an idle

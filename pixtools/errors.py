@@ -1,7 +1,8 @@
 """All errors of PixTools, in one tree.
 
-Each class has an HTTP status, a stable code, and whether the same call may succeed later. Its docstring is the title of
-the problem. An instance has the details as positional arguments, so it can be pickled and sent between Ray's processes.
+Each class has an HTTP status and a stable code, and says whether the same call may succeed later. Its docstring is the
+title of the problem. An instance has the details as positional arguments, so it can be pickled and sent between Ray's
+processes.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ class DenoiserDown(PixToolsError):
 
 
 class DenoiserBusy(PixToolsError):
-    """All denoisers are full; the step waits."""
+    """All denoisers are busy; the step is tried again later."""
 
     status, code, retryable, outage, retry_after_s = 503, "denoiser_busy", True, True, 5
 

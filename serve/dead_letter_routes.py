@@ -32,7 +32,7 @@ class DeadLetterRoutes:
             methods=["GET"],
             response_model=DeadLetterList,
             responses=responses(422, 503),
-            summary="List steps out of attempts",
+            summary="List dead letters",
         )
         router.add_api_route(
             "/redrive",
@@ -55,7 +55,7 @@ class DeadLetterRoutes:
             methods=["POST"],
             status_code=202,
             responses=responses(404, 409, 422, 503),
-            summary="Run a step out of attempts again",
+            summary="Redrive a dead letter",
         )
         router.add_api_route(
             "/{letter_id}",

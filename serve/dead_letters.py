@@ -27,7 +27,7 @@ class StepEventAnswer(BaseModel):
 
 
 class DeadLetterAnswer(BaseModel):
-    """A step that is out of attempts. `history` begins with its first failed try."""
+    """A step that failed permanently. `history` begins with its first failed try."""
 
     id: uuid.UUID
     state: DeadLetterState

@@ -45,7 +45,7 @@ def _with(options: list[Callable[..., Any]]) -> Callable[[Callable[..., None]], 
 )
 @click.pass_context
 def dead_letters(context: click.Context, url: str) -> None:
-    """List steps that are out of attempts, run them again, or discard them."""
+    """List, redrive or discard dead letters."""
     context.obj = context.with_resource(httpx.Client(base_url=url, timeout=_TIMEOUT_S))
 
 

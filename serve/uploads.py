@@ -81,7 +81,7 @@ class _Form:
             self.fields[name] = value
 
     def check(self, max_parts: int) -> None:
-        """Raise InvalidRequest for faults, and BadRequest if the image or the work is missing."""
+        """Raise InvalidRequest for faults, and BadRequest if the image or the steps are missing."""
         faults = [*self.faults, *_contradictions(len(self.files), self.fields)]
         if len(self.parts) > max_parts:
             too_many = f"is one of {len(self.parts)} files beside the image; at most {max_parts} are accepted"

@@ -42,7 +42,7 @@ export class Builder {
     return [...this.#cards.values()].find(({ step }) => step.name === name) ?? null;
   }
 
-  /** Like `cardOfStep`, for the parameter that names this part of the request. */
+  /** The card of the step that uses this part, or null. Its `fail` marks the parameter that names the part. */
   cardOfPart(part) {
     const [step, parameter] = this.#draft.userOfPart(part) ?? [];
     return step ? { fail: (_, detail) => this.#cards.get(step.key).fail([parameter], detail) } : null;

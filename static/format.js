@@ -53,7 +53,7 @@ const LOWERED_FOR = { max_bytes: "to stay within the bytes allowed", keep_smalle
 export const resultSummary = (result) => (result.sigma === undefined ? goalSummary(result) : noiseSummary(result));
 
 function goalSummary({ quality, lowered_for: cap, score, target, reached, encodes }) {
-  const missed = reached === false ? ` of the ${target} asked for` : "";
+  const missed = reached === false ? `, below the target of ${target}` : "";
   return [
     quality !== undefined && `quality ${quality}${cap ? `, lowered ${LOWERED_FOR[cap] ?? `for ${cap}`}` : ""}`,
     score !== undefined && `score ${score}${missed} (SSIMULACRA2)`,

@@ -46,7 +46,7 @@ class Batcher:
 
     The tags of a picture therefore grow with the work that the engine has done for it, and the picture that has
     received least goes next. A small new picture runs before the second tiles of all other pictures. New pictures
-    cannot hold back an old one for ever, because a new tag is never below the virtual time.
+    cannot delay an old one for ever, because a new tag is never below the virtual time.
 
     Tiles of the same shape and type that wait at the same time share a call, up to `engine.batch_pixels` pixels.
     """

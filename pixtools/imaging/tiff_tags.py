@@ -126,7 +126,7 @@ class Tags:
 
 
 def parse(data: bytes) -> Tags | None:
-    """Return the tags of a TIFF structure, or None if `data` are no such structure. No value is copied."""
+    """Return the tags of a TIFF structure, or None if `data` is not a TIFF structure. No value is copied."""
     order = BYTE_ORDERS.get(data[:4])
     if order is None or len(data) < 8:  # noqa: PLR2004
         return None

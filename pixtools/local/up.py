@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pixtools.local.target import Target
 
 
-# SQLSTATE of errors after which waiting helps: none if Postgres cannot be reached, and 57P03 while it starts.
+# Errors with these SQLSTATEs end by waiting: None if Postgres cannot be reached, and 57P03 while it starts.
 _STARTING = (None, "57P03")
 
 
@@ -111,7 +111,7 @@ def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> i
 
 
 def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], stack: ExitStack) -> _Service:
-    """Start every part, and wait until the service accepts jobs. `stack` stops the parts."""
+    """Start every component, and wait until the service accepts jobs. `stack` stops the components."""
     began = time.monotonic()
 
     def ready(part: str) -> None:

@@ -1,4 +1,4 @@
-"""The dead-letter queue is killed with pending redrives: they are stored, and it continues with them."""
+"""The dead-letter queue is killed while redrives are pending: after its restart it reads them from the database."""
 
 from __future__ import annotations
 

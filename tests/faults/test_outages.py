@@ -1,4 +1,4 @@
-"""Postgres, Redis and S3 fail while jobs run: the service reports it, waits, and continues."""
+"""Postgres, Redis or S3 fails while jobs run: the service reports the failure, waits, and continues the jobs."""
 
 from __future__ import annotations
 

@@ -338,7 +338,7 @@ def test_bad_input_is_not_tried_again(store):
 
 
 def test_a_step_fails_permanently_after_its_last_attempt(store, letters, settings):
-    """A step out of attempts is a dead letter, and is not tried again."""
+    """A step that failed permanently has a dead letter, and is not tried again."""
     claimed = submitted(store)
     for _ in range(settings.max_attempts - 1):
         record(store, claimed, Started("a"), Failed("a", StorageRefused()))
