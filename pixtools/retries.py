@@ -1,7 +1,7 @@
 """The retry rules: the pauses between tries, and how often a call is tried.
 
-Whether an error is worth a retry is not decided here: `retryable` and `outage` on its class say that (`errors.py`). How
-often a step is tried in all is a setting (`max_attempts`, `max_crashes`).
+`retryable` and `outage` on the class of an error decide whether it is retried (`errors.py`). The settings `max_attempts`
+and `max_crashes` limit how often a step is tried in all. `database/outcome_recorder.py` applies both to each outcome.
 """
 
 from __future__ import annotations

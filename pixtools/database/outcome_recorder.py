@@ -1,4 +1,8 @@
-"""Records one outcome of a step: what it changes in the step, its history, its artifact and its dead letter."""
+"""Records one outcome of a step: what it changes in the step, its history, its artifact and its dead letter.
+
+It runs in the dispatcher's process, inside the transaction of `JobStore.record`. A failed step gets another try if its
+error is retryable (`errors.py`) and the limits of the settings allow it; otherwise it fails permanently.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Idempotency:
     fingerprint: str
 
     def require_match(self, fingerprint: str) -> None:
-        """Raise KeyReused if `fingerprint`, of the first request with this key, differs."""
+        """Raise KeyReused (422) if `fingerprint`, of the first request with this key, differs from this request's."""
         if fingerprint != self.fingerprint:
             raise KeyReused("Send a new key with a new request, or the same request with the old key.")
 

@@ -1,4 +1,7 @@
-"""Starts Postgres, which keeps the jobs. Its programs come from a Python package."""
+"""Starts Postgres, which keeps the jobs. Its programs come from a Python package.
+
+`stores.start` calls this module, and registers `Server.stop` to stop Postgres when `pixtools up` ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts the three servers that keep data: Postgres, Redis and S3. A server whose URL is set is not started."""
+"""Starts and stops the three servers that keep data: Postgres, Redis and S3. A server whose URL is set is not started."""
 
 from __future__ import annotations
 
