@@ -28,14 +28,14 @@ test: .venv/.dev
 		$(MAKE) --no-print-directory tools
 	@$(BIN)/pytest
 
-# Without the tests that are marked heavy or slow, with one worker for each core. Modules that are heavy as a whole are
-# not imported at all: some of them load PyTorch, which takes seconds.
+# Runs without the tests that are marked heavy or slow, with one worker for each core. A module in which all tests are
+# heavy is not even imported, because some of these modules load PyTorch, which takes seconds.
 HEAVY := $(shell grep -l '^pytestmark = .*pytest\.mark\.heavy' tests/unit/*.py)
 
 test-unit: .venv/.dev
 	@$(BIN)/pytest tests/unit $(addprefix --ignore=, $(HEAVY)) -m 'not heavy and not slow' -n auto -q
 
-# The tests that `make test` leaves out because they take long. -s: each test prints what it counted. The first two
+# The tests that `make test` leaves out because they take long. -s: each test prints its counts. The first two
 # groups check outcomes. They run at the same time, because their tests use little CPU time. The last group measures
 # times, so it runs alone.
 HALF := $(addprefix tests/faults/, test_down_at_start.py test_outages.py test_redeploy.py)
@@ -57,7 +57,7 @@ faults-other-half:
 examples: .venv/.dev
 	@PIXTOOLS_EXAMPLES=2000 $(BIN)/pytest tests/store/test_job_store_machine.py
 
-# Each run makes other files. -s: each decoder prints a summary. Harmful files are kept in build/fuzz.
+# Each run makes new damaged files. -s: each decoder prints a summary. Harmful files are kept in build/fuzz.
 fuzz: .venv/.dev
 	@PIXTOOLS_FUZZ_SECONDS=$${PIXTOOLS_FUZZ_SECONDS:-75} PIXTOOLS_FUZZ_SEED=$${PIXTOOLS_FUZZ_SEED:-$$(date +%s)} \
 		$(BIN)/pytest tests/fuzz -s
@@ -71,8 +71,8 @@ check: .venv/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# In a new environment, so that it holds only what pyproject.toml asks for. The file has names and versions only: a
-# line with the origin of a package would be valid on one machine only.
+# The environment is new, so it contains only packages that pyproject.toml requires. The file lists only names and
+# versions: the origin of a package would be valid on one machine only.
 lock:
 	@echo "Installing into build/lock the newest versions that pyproject.toml allows."
 	@$(PYTHON) -m venv --clear build/lock
@@ -91,7 +91,7 @@ tools:
 		echo "Tests that need Chromium or exiftool are skipped without them (Debian: apt-get install $(TOOLS))."; \
 	fi
 
-# Each stamp file is newer than the files it was installed from.
+# Each stamp file in .venv records an installation, and is newer than the files that were used for it.
 .venv/.local: pyproject.toml constraints.txt .venv/.made
 	@echo "Installing PixTools and its servers into .venv: a minute or two."
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[local]'

@@ -1,1 +1,1 @@
-"""The Ray actors of the service, and the module that creates and finds them: `fleet.py`."""
+"""The Ray actors of the service. `fleet.py` creates and finds them."""

@@ -1,4 +1,4 @@
-"""What an attempt of a job starts from: the plan of its stored steps, and the steps that are still to run."""
+"""Prepares an attempt of a job: the plan of the stored steps, and the steps that still have to run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pixtools.states import STEP_DONE, STEP_ENDED
 
 @dataclass(frozen=True)
 class Remaining:
-    """The part of a plan that an attempt still has to do.
+    """The remaining tasks of an attempt.
 
-    `outcomes` are known before any step runs, and must be recorded in this order. `work` are the names of the steps to
-    run. `blobs` are the blob keys of the artifacts that exist, by the step that made them.
+    `outcomes` are known before any step runs. They must be recorded in this order. `work` holds the names of the steps
+    to run. `blobs` holds the blob keys of existing artifacts, by step.
     """
 
     outcomes: tuple[Cached | Failed, ...]
@@ -29,10 +29,10 @@ class Remaining:
 
 
 def stored_plan(claim: Claim, settings: Settings) -> Plan:
-    """Build the plan of a claimed job from its stored steps, with the checks that its submission passed.
+    """Build the plan of a claimed job from its stored steps. Most checks of the submission run again.
 
-    Raises InvalidPlan if the job was accepted by a version of the code, or with settings, that allowed more. Slow: some
-    steps measure fonts.
+    Raises InvalidPlan if the code or the settings allowed more when the job was accepted. The function is slow, because
+    some steps measure fonts.
     """
     job = claim.view.job
     document = {step.name: {"op": step.op, "input": list(step.inputs), **step.params} for step in claim.view.steps}
@@ -46,12 +46,12 @@ def stored_plan(claim: Claim, settings: Settings) -> Plan:
 
 
 def remaining(plan: Plan, claim: Claim) -> Remaining:
-    """Return what is still to do, by the states of the stored steps and the artifacts that exist.
+    """Return the remaining tasks, from the states of the stored steps and from the existing artifacts.
 
     - A step is cached if an artifact with its key exists.
-    - A step fails if it reads a file that is lost: no attempt makes that file again.
+    - A step fails if it reads a lost file, because no attempt makes this file again.
     - A step is cached without an artifact if no other step needs its pixels any more.
-    - Every other open step is work. A step with a result is work too if another step needs its pixels.
+    - Every other open step has to run. A step with a result also has to run if another step needs its pixels.
     """
     ended = frozenset(step.name for step in claim.view.steps if step.state in STEP_ENDED)
     done = frozenset(step.name for step in claim.view.steps if step.state in STEP_DONE)
@@ -67,7 +67,7 @@ def remaining(plan: Plan, claim: Claim) -> Remaining:
 
 
 def _cached(plan: Plan, claim: Claim, ended: frozenset[str]) -> dict[str, ArtifactRecord]:
-    """Return the artifacts that open steps can take instead of running, by step."""
+    """Return the existing artifacts of open steps, by step. These steps need not run."""
     return {
         step.name: claim.reusable[step.key]
         for step in plan.steps
@@ -76,7 +76,7 @@ def _cached(plan: Plan, claim: Claim, ended: frozenset[str]) -> dict[str, Artifa
 
 
 def _stuck(open_steps: list[PlannedStep], claim: Claim) -> list[str]:
-    """Return the steps that read the file of a lost artifact."""
+    """Return the open steps that read the file of a lost artifact."""
     lost = {name for name, artifact in claim.view.artifacts.items() if artifact.lost_at is not None}
     return [step.name for step in open_steps if reads_artifacts(step) and lost.intersection(step.inputs)]
 

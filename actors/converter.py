@@ -52,15 +52,15 @@ _OUT_OF_MEMORY = (
     "Use a smaller picture. Or raise PIXTOOLS_CONVERTER_MEMORY_BYTES where the service runs, and redrive the step."
 )
 _DISK_FULL = "Free space in the temporary folder of the converters' node, and redrive the step."
-_KEPT_BYTES = 64_000_000  # freed memory that stays allocated for the next work item
-_SHARE_OF_NODE = 0.7  # the rest is for idle processes, Ray's shared memory and other programs
+_KEPT_BYTES = 64_000_000  # freed memory that the process keeps for the next work item
+_SHARE_OF_NODE = 0.7  # idle processes, Ray's shared memory and other programs use the rest of the memory
 _SPOOLED_BYTES = 8 << 20  # a larger bundle is written to disk
 
 
 class Converter:
-    """Runs the steps of work items. It owns a connection to object storage.
+    """Runs the steps of work items, and owns a connection to object storage.
 
-    It runs one call at a time, because one picture may need all of its memory.
+    A converter runs one call at a time, because one picture may need all memory of the converter.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,15 +72,18 @@ class Converter:
         self._node = Node(socket.gethostname(), _share_of_node(settings))
 
     def ready(self) -> Node:
-        """Limit the memory of this process and return its node. A picture may end this process, but not the node."""
+        """Limit the memory of this process, and return the node of this process.
+
+        With this limit, a large picture may end the process, but not the node.
+        """
         memory.limit(self._memory_bytes)
         return self._node
 
     def run(self, work_item: WorkItem, pixels: Any = None) -> Iterator[Any]:
         """Run the steps of a work item, and yield the messages and pictures that `dag.messages` describes.
 
-        `pixels` belong to a PixelsWork: the two values of Picture.share, or an Inferred. Errors of a step are yielded
-        as Failed, not raised.
+        Only a PixelsWork comes with `pixels`: the two values of Picture.share, or an Inferred. An error of a step is
+        not raised, but yielded as Failed.
         """
         yield Started(work_item.segment.steps[0].name)
         workspace = Workspace(self._blobs, work_item, pixels)
@@ -91,7 +94,7 @@ class Converter:
             yield from _run_steps(work_item.segment, workspace)
         del workspace
         if memory.own_bytes() > self._idle_bytes + _KEPT_BYTES:
-            memory.trim()  # without this, freed memory that stays allocated would grow with each large work item
+            memory.trim()  # otherwise the process would keep more freed memory after each large work item
 
 
 def _share_of_node(settings: Settings) -> int:
@@ -101,8 +104,8 @@ def _share_of_node(settings: Settings) -> int:
 
 
 def _run_steps(segment: SegmentWithHead, workspace: Workspace) -> Iterator[Any]:
-    """Run the steps of a segment, and skip the readers of those that fail."""
-    skipped: set[str] = set()  # steps that failed, and their readers
+    """Run the steps of a segment, and skip the readers of failed steps."""
+    skipped: set[str] = set()  # failed steps and their readers
     for at, step in enumerate(segment.steps):
         if step.name in skipped or skipped.intersection(step.inputs):
             skipped.add(step.name)
@@ -129,9 +132,9 @@ def _run_steps(segment: SegmentWithHead, workspace: Workspace) -> Iterator[Any]:
 def _load_head(
     segment: SegmentWithHead, workspace: Workspace, step: PlannedStep,
 ) -> Generator[Any, None, set[str]]:  # fmt: skip
-    """Load the head's picture for `step`, and share it if other segments start from it.
+    """Load the head's picture for `step`, and share this picture if other segments start from it.
 
-    Return the steps that failed: all readers of the head, if its picture cannot be loaded.
+    Return the failed steps. If the picture cannot be loaded, all readers of the head fail.
     """
     outcome = _attempt(step, workspace.load_head)
     if isinstance(outcome, Failed):
@@ -147,17 +150,17 @@ def _load_head(
 
 
 class Workspace:
-    """The data of one converter call: the file that it starts from, and the pictures that later steps read."""
+    """The data of one converter call: the file at the start, and the pictures that later steps read."""
 
     def __init__(self, blobs: BlobStore, work_item: WorkItem, pixels: Any = None) -> None:
-        """Begin empty. `pixels` are those of a PixelsWork."""
+        """Start without file and pictures. Only a PixelsWork comes with `pixels`."""
         self._blobs = blobs
         self._work_item = work_item
         self._pixels = pixels
         self._file: bytes | None = None
-        self.pictures: dict[str, Picture] = {}  # by the step that made them
-        self._inference_result: dict[str, Any] | None = None  # if the head is an inference
-        self._shared: Any = None  # a picture as Picture.share returns it, about to be yielded
+        self.pictures: dict[str, Picture] = {}  # by the name of the step, or of the head
+        self._inference_result: dict[str, Any] | None = None  # set if the pixels come from the denoiser
+        self._shared: Any = None  # the picture to yield next, in the form that Picture.share returns
 
     def file(self) -> bytes:
         """Return the file that the work item starts from. Raises ObjectMissing or StorageDown."""
@@ -179,14 +182,14 @@ class Workspace:
                 assert_never(self._work_item)
 
     def load_head(self) -> None:
-        """Load the head's picture, and make it ready for sharing if other segments start from it."""
+        """Load the head's picture. Prepare this picture for sharing if other segments start from it."""
         work_item = self._work_item
         match work_item:
             case SourceWork(segment=segment):
                 picture = self._decode(segment)
             case FileWork(segment=segment, inputs=inputs):
-                # A stored file lacks metadata such as the place. Readers get the metadata of the source, as they do
-                # right after an inference.
+                # A stored file lacks some metadata, such as the GPS position. Use the metadata of the source, because
+                # pixels that come directly from the denoiser have all metadata of the source.
                 picture = replace(self._decode(segment), metadata=read_metadata(self._blobs.get(inputs.source_key)))
             case PixelsWork(segment=segment):
                 picture = self._received_picture()
@@ -208,16 +211,16 @@ class Workspace:
         return Picture.shared(*self._pixels)
 
     def share(self, name: str) -> None:
-        """Make the picture of step `name` ready for sharing."""
+        """Prepare the picture of step `name` for sharing."""
         self._shared = self.pictures[name].share()
 
     def take_shared(self) -> Any:
-        """Return the picture that is ready for sharing, and drop the reference to it."""
+        """Return the picture that is prepared for sharing, and drop the workspace's reference to this picture."""
         shared, self._shared = self._shared, None
         return shared
 
     def keep_only(self, names: set[str]) -> None:
-        """Drop the pictures that no later step reads: each may take 200 MB."""
+        """Keep the pictures of the steps in `names`, and drop all others. Each picture may take 200 MB."""
         self.pictures = {name: picture for name, picture in self.pictures.items() if name in names}
 
     def make(self, step: PlannedStep) -> Stored | None:
@@ -247,15 +250,15 @@ class Workspace:
                 assert_never(operation)
 
     def _input_picture(self, step: PlannedStep) -> Picture:
-        """Return the picture that a step reads, with the 8 bits that all operations in a converter use."""
+        """Return the picture that a step reads, with 8 bits per channel. All operations in a converter use 8 bits."""
         return self.pictures[step.inputs[0]].in_8_bit()
 
     def _bundle_entries(self) -> Iterator[BundleEntry]:
-        assert isinstance(self._work_item, ArtifactsWork)  # noqa: S101 (a bundle is always one)
+        assert isinstance(self._work_item, ArtifactsWork)  # noqa: S101 (every bundle is an ArtifactsWork)
         return (BundleEntry(file.name, partial(self._blobs.open, file.blob_key)) for file in self._work_item.files)
 
     def _keep(self, step: PlannedStep, picture: Picture) -> Stored | None:
-        """Keep the picture for the steps that read it, and store it if the step leaves a file."""
+        """Keep the picture for later steps. Store the picture if the step leaves a file."""
         self.pictures[step.name] = picture
         return self._put_pixels(step, picture) if step.leaves_file else None
 
@@ -274,7 +277,7 @@ class Workspace:
         size: Size | None = None,
         result: dict[str, Any] | None = None,
     ) -> Stored:
-        """Put a file into object storage. It is there before any row refers to it."""
+        """Put a file into object storage before any row refers to the file."""
         key = artifact_key(self._work_item.inputs.owner, step.key, step.operation.extension)
         digest, length = hashlib.sha256(), 0
         file.seek(0)
@@ -290,7 +293,7 @@ class Workspace:
 
 
 def _attempt(step: PlannedStep, make: Callable[[], Stored | None]) -> Succeeded | Failed:
-    """Call `make` and return the outcome of the step, with the time that it took."""
+    """Call `make`, and return the outcome of the step with the duration of the call."""
     started = time.perf_counter()
     try:
         stored = make()

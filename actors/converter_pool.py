@@ -1,7 +1,7 @@
-"""The converters of one dispatcher: how many there are, and which caller gets which one.
+"""Starts and ends the converters of one dispatcher, and lends converters to callers.
 
-A node has a memory budget for its converters. A caller says how much memory its work needs, and gets a converter on a
-node whose budget has room for it.
+Each node has a memory budget for its converters. A caller declares the memory that a work item needs. The caller then
+gets a converter on a node whose budget has enough memory left.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pixtools.retries import CONVERTER_START_PAUSE_S
 
 log = logging.getLogger(__name__)
 
-_MAX_PASSES = 16  # times that later callers may go ahead of one for which no node has room
+_MAX_PASSES = 16  # how many later callers may go ahead of a caller for whom no node has room
 
 
 @dataclass(frozen=True)
 class Node:
-    """The node on which a converter runs, and its memory budget for all converters of one dispatcher, in bytes."""
+    """A node on which converters run. `memory_bytes` is its budget for all converters of one dispatcher."""
 
     name: str
     memory_bytes: int
@@ -40,11 +40,11 @@ class _Waiter:
 
 
 class ConverterPool:
-    """Keeps between `minimum` and `maximum` converters, and starts or ends them as the demand changes.
+    """Keeps between `minimum` and `maximum` converters, and starts or ends converters when the demand changes.
 
-    `create` returns an actor that is about to start; its method `ready` returns its Node. For an actor that finds no
-    free CPU, Ray adds a node to the cluster. `destroy` ends a converter, even in the middle of its work. `limit_bytes`
-    is the memory limit of each converter process. A converter that was idle for `idle_s` seconds may be ended.
+    `create` returns an actor that is about to start. The method `ready` of this actor returns its Node. If the actor
+    finds no free CPU, Ray adds a node to the cluster. `destroy` ends a converter, even if it is busy. `limit_bytes` is
+    the memory limit of each converter process. The pool may end a converter that was idle for `idle_s` seconds.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class ConverterPool:
         self.maximum = maximum
         self._idle_s = idle_s
         self._limit_bytes = limit_bytes
-        self._idle: deque[tuple[Any, float]] = deque()  # with the time it became idle; the longest idle on the left
-        self._nodes: dict[Any, Node] = {}  # of each converter that has started
-        self._taken: dict[Any, int] = {}  # bytes, by each converter at work
+        self._idle: deque[tuple[Any, float]] = deque()  # each with the time when it became idle, oldest first
+        self._nodes: dict[Any, Node] = {}  # by converter, for all converters that have started
+        self._taken: dict[Any, int] = {}  # declared bytes, by busy converter
         self._waiting: deque[_Waiter] = deque()
         self._starts: set[asyncio.Task[None]] = set()
         self._starting = 0
@@ -74,7 +74,7 @@ class ConverterPool:
 
     @property
     def idle(self) -> int:
-        """The number of converters without work."""
+        """The number of idle converters."""
         return len(self._idle)
 
     @property
@@ -89,13 +89,13 @@ class ConverterPool:
 
     @property
     def taken_bytes(self) -> int:
-        """The memory that callers have declared for the converters at work."""
+        """The memory that callers have declared for all busy converters."""
         return sum(self._taken.values())
 
     async def acquire(self, memory_bytes: int) -> Any:
-        """Wait for a converter on a node with `memory_bytes` left in its budget, and return it.
+        """Wait for a converter on a node with `memory_bytes` left in its budget, and return the converter.
 
-        Work that needs more than a whole budget gets a node on which no other work runs. No work counts for more than
+        A call that needs more than a whole budget gets a node on which no other call runs. Each call counts for at most
         `limit_bytes`.
         """
         waiter = _Waiter(min(memory_bytes, self._limit_bytes))
@@ -106,7 +106,7 @@ class ConverterPool:
         try:
             return await waiter.converter
         except asyncio.CancelledError:
-            if waiter.converter.done() and not waiter.converter.cancelled():  # assigned just before the cancellation
+            if waiter.converter.done() and not waiter.converter.cancelled():  # it just got a converter
                 self.release(waiter.converter.result())
             with suppress(ValueError):
                 self._waiting.remove(waiter)
@@ -114,24 +114,24 @@ class ConverterPool:
             raise
 
     def release(self, converter: Any) -> None:
-        """Return a converter that has done its work."""
+        """Return a healthy converter to the pool after a call."""
         del self._taken[converter]
         self._offer(converter)
 
     def discard(self, converter: Any) -> None:
-        """End a converter that is dead, or whose work is no longer needed, and replace it if there is demand."""
+        """End a converter that is dead, too slow or no longer needed. Start another converter if there is demand."""
         del self._taken[converter]
         self._end(converter)
         self._serve()
         self._fill()
 
     def retire(self) -> None:
-        """End each converter as soon as no caller waits for one: the converters of the next dispatcher need its CPU."""
+        """End each converter as soon as no caller waits. The converters of the next dispatcher need the CPUs."""
         self._minimum, self._idle_s = 0, 0.0
         self.shrink()
 
     def shrink(self) -> None:
-        """End converters that were idle for `idle_s`, down to the minimum, so that their nodes can be removed."""
+        """End converters that were idle for `idle_s`, down to the minimum. Ray can then remove their nodes."""
         idle_before = time.monotonic() - self._idle_s
         while self._size > self._minimum and self._idle and self._idle[0][1] <= idle_before:
             self._end(self._idle.popleft()[0])
@@ -149,10 +149,10 @@ class ConverterPool:
             self.shrink()
 
     def _serve(self) -> None:
-        """Give idle converters to the waiting callers, in the order in which they came.
+        """Give idle converters to the waiting callers, in order of arrival.
 
-        If no node has room for a caller, later ones go ahead of it, up to `_MAX_PASSES` times. After that all wait
-        until the running work has made room for it.
+        If no node has room for a caller, up to `_MAX_PASSES` later callers go ahead. After that, all later callers wait
+        until running calls have ended and a node has room for the first caller.
         """
         passed: list[_Waiter] = []
         for waiter in tuple(self._waiting):
@@ -174,7 +174,7 @@ class ConverterPool:
         taken: Counter[Node] = Counter()
         for busy, bytes_ in self._taken.items():
             taken[self._nodes[busy]] += bytes_
-        # The one used last: its memory is warm, and the others reach `idle_s` sooner.
+        # Prefer the converter that was used last: its memory is warm, and the other converters reach `idle_s` sooner.
         for entry in reversed(self._idle):
             converter, _ = entry
             node = self._nodes[converter]

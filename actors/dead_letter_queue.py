@@ -1,4 +1,4 @@
-"""The dead-letter queue: it redrives dead letters at a bounded rate, and discards them."""
+"""The dead-letter queue: redrives dead letters at a bounded rate, and discards dead letters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class DeadLetterQueue:
-    """Redrives and discards dead letters. `start` begins its loops.
+    """Redrives and discards dead letters. `start` begins the loops.
 
-    A request is acknowledged only after it is written to the database, and a restarted queue reads it from there. So
-    the queue keeps nothing in memory that may be lost.
+    The queue writes each request to the database before it acknowledges the request. A restarted queue reads open
+    requests from the database. So a crash of the queue loses no request.
     """
 
     def __init__(self, settings: Settings, build: str, *, store: DeadLetterStore, hints: Hints) -> None:
@@ -52,23 +52,23 @@ class DeadLetterQueue:
         return self._build
 
     async def redrive(self, owner: str, selection: DeadLetterSelection) -> int:
-        """Request a redrive of the selected dead letters, and return how many there are.
+        """Request a redrive of the selected dead letters, and return their number.
 
-        Each is redriven later, at the bounded rate. Raises the errors of DeadLetterStore.request_redrive.
+        The redrives follow later, at a bounded rate. Raises the errors of DeadLetterStore.request_redrive.
         """
         letters = await asyncio.to_thread(self._store.request_redrive, owner, selection)
         self._requested.set()
         return len(letters)
 
     async def retry(self, owner: str, job_id: uuid.UUID) -> int:
-        """Redrive all open dead letters of one job at once, and return how many there were.
+        """Redrive all open dead letters of one job at once, and return their number.
 
-        One job is too little work to need the bounded rate.
+        The rate is not bounded here, because one job has few dead letters.
         """
         return await self._announce(await asyncio.to_thread(self._store.retry, owner, job_id))
 
     async def discard(self, owner: str, selection: DeadLetterSelection) -> int:
-        """Discard the selected open dead letters, and return how many there were.
+        """Discard the selected open dead letters, and return their number.
 
         Raises the errors of DeadLetterStore.discard.
         """
@@ -81,7 +81,7 @@ class DeadLetterQueue:
         while True:
             try:
                 if await self._redrive_pending() == 0:
-                    # Not only until a request: one may be in the database although its call raised DatabaseDown.
+                    # Look at the database from time to time: it may hold a request whose call raised DatabaseDown.
                     await wait_at_most(self._requested, self._settings.sweep_interval.total_seconds())
                     self._requested.clear()
             except Exception:
@@ -89,7 +89,7 @@ class DeadLetterQueue:
                 await asyncio.sleep(REDRIVE_PAUSE_S)
 
     async def _redrive_pending(self) -> int:
-        """Redrive the requested dead letters, at most `redrives_per_s`, and return how many requests there were."""
+        """Redrive the requested dead letters, at most `redrives_per_s`, and return the number of requests."""
         pending = await until_database_answers(
             lambda: asyncio.to_thread(self._store.pending_redrives), doing="reading requested redrives"
         )
@@ -101,7 +101,7 @@ class DeadLetterQueue:
         return len(pending)
 
     async def _announce(self, redriven: Redriven | None) -> int:
-        """Publish hints about a redriven job, and return how many of its dead letters were redriven."""
+        """Publish hints about a redriven job, and return the number of its redriven dead letters."""
         if redriven is None:
             return 0
         log.info("redriven: job=%s letters=%d", redriven.job_id, redriven.letters)

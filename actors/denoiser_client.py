@@ -1,4 +1,4 @@
-"""Sends pictures from a dispatcher to the replicas of the denoiser, which Ray Serve scales and replaces."""
+"""Sends pictures from a dispatcher to denoiser replicas. Ray Serve scales and replaces the replicas."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ log = logging.getLogger(__name__)
 APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
 
 _SILENCE_TIMEOUT_S = 60.0  # a replica sends a progress message every ten seconds
-_STATUS_INTERVAL_S = 15.0  # between two looks at the status of the deployment
-_FAILED_STATUSES = 3  # in a row: a replica that was killed makes the deployment unhealthy for a moment
+_STATUS_INTERVAL_S = 15.0  # between two checks of the status of the deployment
+_FAILED_STATUSES = 3  # in a row, because a killed replica makes the deployment unhealthy for a moment
 
 
 class DenoiserClient:
-    """Runs inferences at the denoiser, and counts the jobs that have a picture there.
+    """Runs inferences at the denoiser, and counts the jobs that have a picture at the denoiser.
 
-    Pictures stay in Ray's shared memory. If a replica dies, its picture is sent to another one.
+    Pictures stay in Ray's shared memory. If a replica dies, the client sends its picture to another replica.
     """
 
     def __init__(self, settings: Settings, on_offload: Callable[[], None]) -> None:
-        """`on_offload` is called each time a picture leaves for the denoiser: its job needs no converter meanwhile."""
+        """`on_offload` is called before each picture is sent: the job of this picture needs no converter meanwhile."""
         self._weights = settings.weights_sha256
         self._start_timeout_s = settings.denoise_start_timeout.total_seconds()
         self._on_offload = on_offload
@@ -45,7 +45,7 @@ class DenoiserClient:
         return len(self._pictures)
 
     def of(self, job: Hashable) -> JobDenoiser:
-        """Return the denoiser as the graph of one job uses it."""
+        """Return the denoiser for the graph of one job."""
         return JobDenoiser(self, job)
 
     async def run(self, job: Hashable, pixels: Any, params: Params) -> Any:
@@ -56,10 +56,10 @@ class DenoiserClient:
             return await self._run_with_retries(pixels, params)
         finally:
             self._pictures[job] -= 1
-            self._pictures += Counter()  # which drops the jobs at 0
+            self._pictures += Counter()  # this addition removes the jobs whose count is 0
 
     async def _run_with_retries(self, pixels: Any, params: Params) -> Any:
-        """Try a picture at one replica after another, as long as replicas fail or die."""
+        """Send a picture to a replica. If the replica fails or dies, send the picture again after a pause."""
         for pause_s in DENOISER_PAUSES_S:
             try:
                 return await self._run_once(pixels, params)
@@ -86,13 +86,13 @@ class DenoiserClient:
         except RayServeException as error:
             raise DenoiserDown(f"Ray Serve says: {error}") from error
         except BaseException:
-            response.cancel()  # its result is no longer needed
+            response.cancel()  # nobody needs the result any more
             raise
 
     async def _wait_for_start(self, response: Any) -> Any:
-        """Wait for the first progress message of a replica, and return its stream.
+        """Wait for the first progress message of a replica, and return the stream of this replica.
 
-        Raises DenoiserBusy if all replicas are at work, and DenoiserDown if there is none and none comes up.
+        Raises DenoiserBusy if all replicas are busy, and DenoiserDown if no replica runs and no replica starts.
         """
         starting = asyncio.create_task(_first_message(response))
         failing = asyncio.create_task(_wait_for_failed_deployment())
@@ -112,7 +112,7 @@ class DenoiserClient:
             failing.cancel()
 
     async def _connect(self) -> Any:
-        """Return the handle of the deployment. Raises DenoiserDown if there is no such deployment."""
+        """Return the handle of the deployment. Raises DenoiserDown if the denoiser is not deployed."""
         if self._handle is None:
             # Importing Serve takes memory and about a second. A dispatcher that never denoises saves both.
             from ray import serve as ray_serve  # noqa: PLC0415
@@ -121,13 +121,13 @@ class DenoiserClient:
                 handle = await asyncio.to_thread(ray_serve.get_deployment_handle, DEPLOYMENT, APPLICATION)
             except (KeyError, RayError, ray_serve.exceptions.RayServeException) as error:
                 raise DenoiserDown(f"The application `{APPLICATION}` of serve_config.yaml is not deployed.") from error
-            # By reference, even if Serve is configured to send arguments by value: pixels are too large for that.
+            # Pixels are too large to be sent by value. Send references, even if Serve is configured to send values.
             self._handle = handle.options(stream=True, _by_reference=True)
         return self._handle
 
 
 class JobDenoiser:
-    """The denoiser as one job sees it: implements dag.graph.Denoiser."""
+    """The denoiser for the graph of one job. Implements dag.graph.Denoiser."""
 
     def __init__(self, client: DenoiserClient, job: Hashable) -> None:
         self._client, self._job = client, job
@@ -138,26 +138,26 @@ class JobDenoiser:
 
 
 async def _first_message(response: Any) -> Any:
-    """Return the stream of a replica when its first progress message is there."""
+    """Wait for the first progress message of a replica, and return the rest of the stream."""
     stream = await response._to_object_ref_gen()  # noqa: SLF001 (Serve's way to pass on pixels by reference)
     await (await anext(stream))
     return stream
 
 
 async def _wait_for_result(stream: Any) -> Any:
-    """Return the reference to the result when it is complete. Raises TimeoutError if the replica falls silent."""
+    """Wait for the complete result, and return its ObjectRef. Raises TimeoutError if the replica is silent too long."""
     progress = InferenceProgress(0, 1)
     while progress.done < progress.total:
         async with asyncio.timeout(_SILENCE_TIMEOUT_S):
             progress = await (await anext(stream))
     async with asyncio.timeout(_SILENCE_TIMEOUT_S):
         result = await anext(stream)
-        await (await anext(stream))  # the message after the result: the replica lived until the result was stored
+        await (await anext(stream))  # this last message proves that the replica has stored the result
     return result
 
 
 async def _application() -> Any:
-    """Return the status of the denoiser's application in Serve, or None."""
+    """Return the status of the denoiser's application in Serve, or None if the status is not known."""
     from ray import serve as ray_serve  # noqa: PLC0415 (see _connect)
 
     try:
@@ -173,7 +173,7 @@ async def _has_replicas() -> bool:
 
 
 async def _wait_for_failed_deployment() -> str:
-    """Return Serve's message when the replicas do not start, or do not stay healthy."""
+    """Wait until several checks in a row find a failed or unhealthy deployment, and return Serve's message."""
     failures = 0
     while failures < _FAILED_STATUSES:
         await asyncio.sleep(_STATUS_INTERVAL_S)
@@ -184,9 +184,9 @@ async def _wait_for_failed_deployment() -> str:
 
 
 def _replica_error(error: RayTaskError) -> Exception:
-    """Return the error that a replica raised. An unexpected one is logged here, and replaced by PixToolsError."""
+    """Return the error that a replica raised. Log an unexpected error, and return PixToolsError instead."""
     cause = error.cause
-    if isinstance(cause, PixToolsError | RayError):  # a RayError: the picture was lost on its way
+    if isinstance(cause, PixToolsError | RayError):  # RayError: the picture was lost on its way
         return cause
     log.error("denoiser failed unexpectedly", exc_info=error)
     return PixToolsError()

@@ -1,4 +1,4 @@
-"""The dispatcher: it claims jobs, runs their graphs on converters, and records the outcomes."""
+"""The dispatcher: claims jobs, runs their graphs on converters, and records the outcomes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from pixtools.waiting import until_database_answers, wait_at_most
 
 log = logging.getLogger(__name__)
 
-_JOBS_PER_CONVERTER = 2  # one at work and one at hand, so that no converter waits for the database
+_JOBS_PER_CONVERTER = 2  # one runs and one is ready, so that no converter waits for the database
 
-_Held = tuple[uuid.UUID, int]  # a job, and the attempt at which this dispatcher holds it
+_Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this dispatcher runs
 
 
 class Dispatcher:
-    """Claims jobs and runs them until it is told to retire.
+    """Claims and runs jobs until `retire` is called. `start` begins the loops.
 
-    Dispatchers share only Postgres. Each has converters of its own, which die with it. `start` begins its loops.
+    Dispatchers share only Postgres. Each dispatcher has a separate pool of converters. The converters die with their
+    dispatcher.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class Dispatcher:
         wake: asyncio.Event,
         destroy_self: Callable[[], None],
     ) -> None:
-        """`name` is unique, and a restarted dispatcher keeps it. Setting `wake` makes the dispatcher look for jobs now.
+        """`name` is unique and stays the same after a restart. If `wake` is set, the dispatcher looks for jobs at once.
 
-        `destroy_self` ends the process of this dispatcher after it has retired.
+        The dispatcher calls `destroy_self` after it has retired, to end the process.
         """
         self._name = name
         self._settings = settings
@@ -91,9 +92,11 @@ class Dispatcher:
         }
 
     async def retire(self, timeout_s: float) -> None:
-        """Stop claiming, and end when the running jobs have ended. After `timeout_s` return the others to the queue.
+        """Stop claiming jobs, and end when the running jobs have ended.
 
-        Returns at once. Other versions of the code call this method: keep its name and its positional argument.
+        After `timeout_s` seconds, return unfinished jobs to the queue and end. The call itself returns at once.
+
+        Other versions of the code call this method: keep its name and its positional argument.
         """
         if self._retirement is None:
             self._retirement = asyncio.create_task(self._retire(timeout_s))
@@ -115,7 +118,7 @@ class Dispatcher:
             self._destroy_self()
 
     async def _return_to_queue(self) -> None:
-        """Return the jobs that this dispatcher holds in the database but does not run."""
+        """Return to the queue the jobs that the database assigns to this dispatcher but that do not run here."""
         running = [job_id for job_id, _ in self._jobs]
         for job_id in await asyncio.to_thread(self._store.return_to_queue, self._name, running):
             log.info("returned to the queue: job=%s", job_id)
@@ -143,18 +146,18 @@ class Dispatcher:
                     task.cancel()
 
     async def _dispatch(self) -> None:
-        """Claim jobs and start them. If there were none, wait for `wake` or for the next poll."""
+        """Claim jobs and start them. If there is no job to claim, wait for `wake` or for the next poll."""
         self._wake.clear()
         claimed = await until_database_answers(self._claim, doing="claiming jobs")
         if claimed == 0 and not await wait_at_most(self._wake, self._settings.poll_interval.total_seconds()):
             self._pool.shrink()
 
     async def _claim(self) -> int:
-        """Claim as many jobs as there is room for, start them, and return how many there were."""
+        """Claim at most as many jobs as `_room` allows, start them, and return their number."""
         await self._recover()
         async with self._claim_lock:
             room = self._room()
-            # If the database does not answer from here on, it may have given us jobs that we do not know of.
+            # If the database does not answer, it may still have assigned jobs to us. `_recover` returns these jobs.
             self._claim_in_doubt = True
             claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
             self._claim_in_doubt = False
@@ -165,18 +168,18 @@ class Dispatcher:
         return len(claims)
 
     async def _recover(self) -> None:
-        """Return jobs to the queue that the database counts as ours but that we do not run."""
+        """Return to the queue the jobs that the database assigns to this dispatcher but that do not run here."""
         if not self._has_recovered:
-            # Ray restarted this actor, so the jobs that it held before have stopped: do not wait for their leases.
+            # If Ray restarted this actor, its earlier jobs have stopped. Do not wait until their leases run out.
             while await asyncio.to_thread(self._store.rescue, self._name):
-                pass  # one call rescues a limited number
+                pass  # one call rescues a limited number of jobs
             self._has_recovered = True
         if self._claim_in_doubt:
             await self._return_to_queue()
             self._claim_in_doubt = False
 
     def _room(self) -> int:
-        """Return how many more jobs to claim. Jobs at the denoiser use no converter, so others may take their place."""
+        """Return how many more jobs to claim. Jobs at the denoiser use no converter, so they leave room for others."""
         if self._retirement is not None:
             return 0
         denoising = min(self._denoiser.jobs, self._settings.max_denoising)
@@ -206,11 +209,11 @@ class Dispatcher:
         except* LeaseLost:
             log.warning("lease lost: job=%s attempt=%d", claim.id, claim.attempt)
         except* Exception:
-            # The lease is not renewed from here on, so the sweeper returns the job to the queue and counts a crash.
+            # Nobody renews the lease from now on, so the sweeper returns the job to the queue and counts a crash.
             log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
 
     async def _run_attempt(self, claim: Claim) -> None:
-        """Run the remaining steps of a job and record their outcomes. Raises LeaseLost."""
+        """Run the remaining steps of a job and record their outcomes. Raises LeaseLost if the lease was lost."""
         writer = OutcomeWriter(self._store, self._hints, claim)
         try:
             plan = writer.plan = await asyncio.to_thread(stored_plan, claim, self._settings)
@@ -240,7 +243,7 @@ class Dispatcher:
 
 async def _fail_open_steps(writer: OutcomeWriter, claim: Claim, error: InvalidPlan) -> None:
     """Fail the remaining steps of a job whose plan is no longer valid."""
-    # In running order, so that a step is failed before the steps that read it: those are then skipped.
+    # Fail the steps in running order. The steps that read a failed step are then skipped.
     for step in claim.view.steps:
         if step.name in writer.open_steps:
             writer.report(Failed(step.name, error))

@@ -1,4 +1,4 @@
-"""Creates and finds the actors of the cluster: their names, their options, and how settings make each of them."""
+"""Creates and finds the actors of the cluster. Decides their names and options, and builds them from the settings."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 NAMESPACE = "pixtools"
 _DISPATCHER, _SWEEPER, _QUEUE = "dispatcher-", "sweeper-", "dead-letters"
 _ANSWER_TIMEOUT_S = 5.0
-_RESTART_TIMEOUT_S = 10.0  # an actor that restarts answers within this time
+_RESTART_TIMEOUT_S = 10.0  # a restarting actor answers within this time
 
 _ACTOR_CODE = ("actors", "dag", "pixtools")
-_OTHER_CODE = ("pixtools/training", "pixtools/local")  # runs in no actor
+_OTHER_CODE = ("pixtools/training", "pixtools/local")  # no actor runs this code
 
 # These actors mostly wait for other processes. If they needed CPUs, they could not start while converters use all CPUs.
 _COORDINATOR = {
@@ -57,16 +57,16 @@ _COORDINATOR = {
 }
 
 
-# The actors as Ray creates them. Ray calls the constructor again when it restarts an actor, so the constructor builds
-# everything from the settings and schedules `start`.
+# The classes from which Ray creates actors. When Ray restarts an actor, Ray calls the constructor again. So the
+# constructor builds everything from the settings and schedules `start`.
 
 
 class DispatcherActor(Dispatcher):
-    """A dispatcher in a process of its own."""
+    """A dispatcher in a separate process."""
 
     def __init__(self, settings: Settings, max_converters: int) -> None:
         logs.to_stderr()
-        # The id of an actor stays the same over restarts, and no other actor of any cluster has it.
+        # An actor keeps its id after a restart. No other actor of any cluster has this id.
         name = ray.get_runtime_context().get_actor_id()
         wake = asyncio.Event()
         super().__init__(
@@ -90,11 +90,11 @@ class DispatcherActor(Dispatcher):
 
 
 class SweeperActor(Sweeper):
-    """The sweeper in a process of its own."""
+    """The sweeper in a separate process."""
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr()
-        _own_code()  # remember it now: the files on disk may change while this process runs
+        _own_code()  # remember the digest now, because the files on disk may change while this process runs
         database = Database(settings, pool_size=2, name="sweeper")
         super().__init__(
             settings,
@@ -108,7 +108,7 @@ class SweeperActor(Sweeper):
 
 
 class DeadLetterQueueActor(DeadLetterQueue):
-    """The dead-letter queue in a process of its own."""
+    """The dead-letter queue in a separate process."""
 
     def __init__(self, settings: Settings, build: str) -> None:
         logs.to_stderr()
@@ -118,17 +118,19 @@ class DeadLetterQueueActor(DeadLetterQueue):
 
 
 def create_converter(settings: Settings) -> Any:
-    """Return a new converter. It belongs to the calling actor, and ends when that actor dies."""
-    # No restart: the dispatcher sees the death, counts a crash of the running step, and replaces the converter.
+    """Return a new converter. The calling actor owns the converter. If the owner dies, the converter ends."""
+    # Ray never restarts a converter. The dispatcher notices the death, counts a crash of the running step, and replaces
+    # the converter.
     options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
     return ray.remote(Converter).options(**options).remote(settings)
 
 
 def launch(settings: Settings) -> None:
-    """Create the actors that do not exist yet, and replace those that run other code or other settings.
+    """Create missing actors, and replace actors that run other code or other settings.
 
-    Actors are detached, so old ones would run the old code forever. Old dispatchers finish their jobs or return them to
-    the queue. The sweeper and the dead-letter queue can end at any moment: all that they know is in the database.
+    Actors are detached, so an old actor would run the old code forever. Old dispatchers finish their jobs or return
+    them to the queue. The sweeper and the dead-letter queue can end at any moment, because all their data is in the
+    database.
 
     Raises RuntimeError if an old dead-letter queue cannot be replaced.
     """
@@ -141,9 +143,9 @@ def launch(settings: Settings) -> None:
 
 
 def ensure_dispatchers(settings: Settings) -> None:
-    """Start the dispatchers of this build that are missing, and retire those of every other build.
+    """Start the missing dispatchers of this build, and retire the dispatchers of all other builds.
 
-    The sweeper repeats this, so a dispatcher that ended for good is replaced.
+    The sweeper calls this function every minute, so a dispatcher that ended for good is replaced.
     """
     cpus = int(ray.cluster_resources().get("CPU", 1))
     max_converters = settings.max_converters or max(1, cpus // settings.dispatchers)
@@ -154,14 +156,14 @@ def ensure_dispatchers(settings: Settings) -> None:
     for prefix in prefixes:
         names = _running(prefix)
         if all(_is_retiring(name) for name in names):
-            # A new name: a dispatcher that retires keeps its name until it has ended.
+            # Use a new name, because a retiring dispatcher keeps its name until it has ended.
             name = next(name for number in count(1) if (name := f"{prefix}{number}") not in names)
             ray.remote(DispatcherActor).options(name=name, **_COORDINATOR).remote(settings, max_converters)
 
 
 def drain(timeout_s: float) -> list[str]:
-    """Retire all dispatchers, and return the names of those that have not ended `timeout_s` later."""
-    for name in _running(_SWEEPER):  # it would start new dispatchers
+    """Retire all dispatchers. Return the names of the dispatchers that still run after `timeout_s` seconds."""
+    for name in _running(_SWEEPER):  # a sweeper would start new dispatchers
         _kill(name)
     names = _running(_DISPATCHER)
     for name in names:
@@ -173,7 +175,7 @@ def drain(timeout_s: float) -> list[str]:
 
 
 async def stats(settings: Settings) -> list[dict[str, Any] | None]:
-    """Return Dispatcher.stats of each dispatcher of this build; None for one that does not answer in time."""
+    """Return Dispatcher.stats of each dispatcher of this build. None stands for a dispatcher that does not answer."""
     names = await asyncio.to_thread(_running, *_dispatchers(settings))
     return list(await asyncio.gather(*map(_stats, sorted(names))))
 
@@ -211,13 +213,13 @@ def _own_code() -> str:
 
 
 def _build(settings: Settings) -> str:
-    """Return a digest of the code and the settings that an actor started here runs with."""
+    """Return a digest of the code and the settings of the actors that this process starts."""
     values = [value.get_secret_value() if isinstance(value, SecretStr) else str(value) for _, value in settings]
     return hashlib.sha256("\0".join([_own_code(), *values]).encode()).hexdigest()[:8]
 
 
 def _launch_queue(settings: Settings) -> None:
-    """Start the dead-letter queue. Its name does not contain the build, so that scripts find it."""
+    """Start the dead-letter queue. Scripts find the queue by its name, so the name does not contain the build."""
     build = _build(settings)
     deadline = time.monotonic() + QUEUE_REPLACEMENT_TIMEOUT_S
     while True:
@@ -226,7 +228,7 @@ def _launch_queue(settings: Settings) -> None:
             if ray.get(queue.build.remote(), timeout=QUEUE_ANSWER_TIMEOUT_S) == build:
                 return
             ray.kill(queue)
-        except RayError as error:  # for example: another ingress replica ended the old queue just now
+        except RayError as error:  # for example because another ingress replica has just ended the old queue
             log.info("the dead-letter queue is not up yet: %s", error)
         if time.monotonic() > deadline:
             raise RuntimeError(
@@ -236,22 +238,22 @@ def _launch_queue(settings: Settings) -> None:
 
 
 def _dispatchers(settings: Settings) -> tuple[str, ...]:
-    """Return the prefixes of the names of this build's dispatchers. A number follows each prefix."""
+    """Return the prefixes of the dispatcher names of this build. In each name, a number follows the prefix."""
     return tuple(f"{_DISPATCHER}{number}-{_build(settings)}-" for number in range(settings.dispatchers))
 
 
 def _running(*prefixes: str) -> set[str]:
-    """Return the names of our actors that begin with one of `prefixes`, of any build."""
+    """Return the names of the running actors whose name begins with one of `prefixes`, for all builds."""
     found = ray.util.list_named_actors(all_namespaces=True)
     return {actor["name"] for actor in found if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefixes)}
 
 
 def _is_retiring(name: str) -> bool:
-    """Return whether a dispatcher retires or has ended; False if it does not answer in time: busy or restarting."""
+    """Return whether a dispatcher retires or has ended. Return False if it is too busy to answer, or restarts."""
     try:
         dispatcher = ray.get_actor(name, namespace=NAMESPACE)
         return bool(ray.get(dispatcher.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["retiring"])
-    except ValueError:  # it has ended
+    except ValueError:  # the dispatcher has ended
         return True
     except RayError:
         return False
@@ -262,7 +264,7 @@ def _retire(name: str, timeout_s: float) -> None:
         dispatcher = ray.get_actor(name, namespace=NAMESPACE)
         if hasattr(dispatcher, "retire"):
             dispatcher.retire.remote(timeout_s)
-        else:  # its code is older than database version 0001; the sweeper returns its jobs to the queue
+        else:  # the code is older than database version 0001; the sweeper returns the jobs to the queue
             ray.kill(dispatcher)
 
 

@@ -1,4 +1,4 @@
-"""Records the outcomes of one attempt in the database, in order, several at a time."""
+"""Records the outcomes of one attempt in the database, in order and in batches."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class OutcomeWriter:
     """Collects outcomes and writes them in batches. The transaction of the last batch settles the attempt.
 
-    `open_steps` are the steps without an outcome when the attempt began, less those reported as cached since. `plan` is
-    set by the caller as soon as it is known.
+    `open_steps` are the steps that had no outcome when the attempt began. A step that is reported as cached leaves
+    `open_steps`. The caller sets `plan` as soon as the plan is known.
     """
 
     def __init__(self, store: JobStore, hints: Hints, claim: Claim) -> None:
@@ -39,8 +39,9 @@ class OutcomeWriter:
     def report(self, outcome: Outcome) -> None:
         """Add an outcome to the next batch.
 
-        A step that already has its result runs again if another step needs its pixels. Its state does not change then:
-        a failure counts for the open steps that need the pixels. Otherwise the attempt would be repeated forever.
+        A step with a result runs again if another step needs its pixels. The second run does not change the state of
+        the step. If the second run fails, the failure counts for the open steps that need the pixels. Otherwise the
+        attempt would be repeated forever.
         """
         if outcome.step in self.open_steps:
             self._add(outcome)
@@ -57,15 +58,15 @@ class OutcomeWriter:
         self._changed.set()
 
     def close(self) -> None:
-        """End the attempt: no outcome follows."""
+        """Declare that no more outcomes follow."""
         self._closed = True
         self._changed.set()
 
     async def write(self) -> None:
         """Write outcomes as they are reported, until the attempt is settled. Raises LeaseLost.
 
-        The attempt is settled when every open step has its outcome, or after `close`. While the database is down,
-        outcomes are kept, and written when it answers again if the lease is still held then.
+        The attempt is settled when every open step has its outcome, or after `close`. While the database is down, the
+        writer keeps the outcomes. When the database answers again, the writer writes them if the lease is still valid.
         """
         settled = False
         while not settled:

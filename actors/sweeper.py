@@ -1,4 +1,4 @@
-"""The sweeper: it returns the jobs of dead dispatchers to the queue, and deletes expired records and files."""
+"""The sweeper: returns the jobs of dead dispatchers to the queue, and deletes expired records and files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MINUTE = timedelta(minutes=1)
 
 
 class Sweeper:
-    """Runs the periodic work of a cluster. `start` begins its loops.
+    """Runs the periodic tasks of a cluster. `start` begins the loops.
 
-    One sweeper is enough. Two do no harm: every rescue locks its job.
+    One sweeper is enough. Two sweepers do no harm, because every rescue locks its job.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Sweeper:
     async def start(self) -> None:
         """Begin to rescue jobs, to check the dispatchers and to reconcile the stores. Returns at once."""
         settings = self._settings
-        # The first reconciliation comes soon after the start: not every service runs for an hour.
+        # Reconcile for the first time soon after the start, because some services run for less than an hour.
         self._loops = [
             asyncio.create_task(self._every(settings.sweep_interval, self._sweep)),
             asyncio.create_task(self._every(_MINUTE, self._check_dispatchers)),
@@ -68,7 +68,7 @@ class Sweeper:
         turn: Callable[[], Coroutine[Any, Any, None]],
         first: timedelta | None = None,
     ) -> None:
-        """Run `turn` at an interval, the first time after `first`."""
+        """Run `turn` again and again, with pauses of `interval`. The first pause is `first`, if given."""
         await asyncio.sleep((first or interval).total_seconds())
         while True:
             pause = interval
@@ -82,19 +82,19 @@ class Sweeper:
             await asyncio.sleep(pause.total_seconds())
 
     async def _take_turn(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `turn`; if the database does not answer, wait until it does. Raises every other error of both."""
+        """Run `turn`. If the database does not answer, wait until it answers. All other errors are raised."""
         try:
             await turn()
         except DatabaseDown as error:
             await self._wait_for_database(error)
 
     async def _wait_for_database(self, error: DatabaseDown) -> None:
-        """Return one renew interval after an outage: first the dispatchers that run jobs must renew their leases."""
+        """Wait until the outage has ended. Then wait for one renew interval, so that dispatchers renew their leases."""
         await until_database_answers(lambda: asyncio.to_thread(self._ping), doing="sweeping", after=error)
         await asyncio.sleep(self._settings.renew_interval.total_seconds())
 
     async def _sweep(self) -> None:
-        """Rescue jobs whose lease ran out, and delete stored responses that are too old to be replayed."""
+        """Rescue jobs whose lease ran out, and delete stored responses that are too old for a replay."""
         rescued = await asyncio.to_thread(self._store.rescue)
         for job_id in rescued:
             log.warning("rescued: job=%s", job_id)

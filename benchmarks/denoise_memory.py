@@ -4,8 +4,8 @@
     python benchmarks/denoise_memory.py --megapixels 50 --pictures 2
 
 Exits with 1 if the peak exceeds --most. The class of the replica runs in a new process without Ray, on pictures full of
-noise. The peak is the highest resident memory of that process (VmHWM). It includes the pictures, which in the service
-are in shared memory.
+noise. The peak is the highest resident memory of this process (VmHWM). It includes the pictures. In the service,
+pictures are in shared memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures how well the denoiser does on test sets of the literature: PSNR in colour.
+"""Measures the quality of the denoiser on test sets of the literature, as PSNR in colour.
 
     python benchmarks/denoise_quality.py CBSD68 KODAK24                            # folders of clean pictures
     python benchmarks/denoise_quality.py CBSD68 --weights GD_Color_Blind.mat       # compare with other weights
@@ -6,15 +6,15 @@
     python benchmarks/denoise_quality.py CBSD68 --jpeg 95                          # noise as in JPEGs (4:2:0)
 
 As in the papers, each picture gets white Gaussian noise from a seed of its own, in float32 and not clipped. The network
-takes the picture in one piece. Its result is clipped to 0..1 but not rounded, and compared with the clean picture over
-all pixels and channels. The table shows the mean over the pictures in dB. A grey picture has the same noise in all
+takes the picture in one piece. The result is clipped to 0..1 but not rounded. It is compared with the clean picture
+over all pixels and channels. The table shows the mean over the pictures in dB. A grey picture has the same noise in all
 channels, and its result is the mean of three channels.
 
---clipped first rounds and clips the noisy picture to 8 bits, and the result too. The noise is then weaker and no longer
-Gaussian. --jpeg also saves the noisy picture as a JPEG with colours at half the size.
+--clipped rounds and clips the noisy picture to 8 bits before denoising, and the result afterwards. The noise is then
+weaker and no longer Gaussian. --jpeg also saves the noisy picture as a JPEG with colours at half the size.
 
-"paper" is the PSNR of CDnCNN-B in the paper, and "diff" the difference from it. Both are shown only for a folder named
-CBSD68 and noise that is not clipped, for which the paper has figures.
+"paper" is the PSNR of CDnCNN-B in the paper, and "diff" is the difference from "paper". Both are shown only for a
+folder named CBSD68 and noise that is not clipped, because the paper has figures only for these.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def scores(
 
 
 def engine_of(name: str, weights: Weights, threads: int) -> Engine:
-    """Return the engine with this name of ENGINES."""
+    """Return the engine for a name in ENGINES."""
     library, _, precision = name.partition("-")
     if library == "openvino":
         from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415
@@ -124,7 +124,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 def noisy(
     clean: NDArray[np.uint8], sigma: float, seed: int, *, clipped: bool, jpeg: int | None = None
 ) -> NDArray[np.float32 | np.uint8]:
-    """Add noise: float32 in 0..1, not clipped; uint8 if `clipped` or `jpeg`, a quality, is set."""
+    """Add noise. Return float32 in 0..1, not clipped, or uint8 if `clipped` or `jpeg` (a quality) is set."""
     noise = np.random.default_rng((seed, round(sigma * 10))).normal(0, sigma, clean.shape)
     if clipped or jpeg:
         levels = (clean + noise).round().clip(0, 255).astype(np.uint8)
@@ -140,14 +140,14 @@ def denoised(engine: Engine, picture: NDArray[np.float32 | np.uint8]) -> NDArray
 
 
 def saved(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Save a picture as a JPEG (4:2:0), and return it as it is read back."""
+    """Save a picture as a JPEG (4:2:0), read the JPEG, and return the pixels."""
     file = io.BytesIO()
     Image.fromarray(levels.squeeze()).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     return np.asarray(Image.open(file)).reshape(levels.shape)
 
 
 def psnr(picture: NDArray[np.float32 | np.uint8], clean: NDArray[np.uint8]) -> float:
-    """Return the PSNR in dB of a picture: uint8, or float32 in 0..1, which is clipped first."""
+    """Return the PSNR of a picture in dB. The picture is uint8, or float32, which is first clipped to 0..1."""
     levels = picture.astype(np.float64) if picture.dtype == np.uint8 else picture.clip(0, 1).astype(np.float64) * 255
     return float(10 * np.log10(255**2 / np.mean((levels - clean) ** 2)))
 

@@ -11,10 +11,10 @@ The photo gets noise of sigma 25, in 8 bits. These contestants take turns, each 
     channels     PyTorch in bfloat16, channels last, inference mode, the whole picture
     GEMM         `torch.mm` of large bfloat16 matrices: the limit of the machine
 
-All but GEMM start with uint8 in the memory of the CPU and end there. The table shows the median of the rounds and the
-best round; the network takes 1,334 GFLOP for each megapixel. PSNR is in dB, compared with the photo; contestants that
-denoise the whole picture should agree within 0.02. "peak MB" is the highest resident memory of the process, with its
-libraries.
+All contestants except GEMM start and end with uint8 in the memory of the CPU. The table shows the median of the rounds
+and the best round. The network takes 1,334 GFLOP for each megapixel. PSNR is in dB, compared with the photo.
+Contestants that denoise the whole picture should agree within 0.02. "peak MB" is the highest resident memory of the
+process, with its libraries.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def show(
 
 
 def read(path: Path, megapixels: float) -> Pixels:
-    """Read a photo, scaled down to at most `megapixels`, unless that is 0."""
+    """Read a photo, and scale it down to at most `megapixels`. With 0, it is not scaled."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     ratio = (megapixels * 1e6 / (image.width * image.height)) ** 0.5

@@ -1,11 +1,11 @@
-"""Cost and result of each encoder: CPU milliseconds per megapixel, bytes and SSIMULACRA2, as means over photos.
+"""Measures each encoder: CPU milliseconds per megapixel, bytes and SSIMULACRA2, as means over photos.
 
     python benchmarks/encoders.py PHOTO_OR_FOLDER… [--megapixels 2] [--rows 'avif {"quality": 60}' …]
 
-Photos are scaled down to `--megapixels`. The scores are those of the ssimulacra2 library for the whole picture.
-Machines and their load differ, so cost and bytes are also given relative to Pillow's JPEG at quality 85 in the same
-run. `smaller` counts the photos with fewer bytes than the default `webp`, `better` those with at least its score.
-Without paths, PIXTOOLS_TEST_DATA names the folder of photos.
+Photos are scaled down to `--megapixels`. The ssimulacra2 library computes the scores, for whole pictures. Machines and
+their load differ, so cost and bytes are also given relative to Pillow's JPEG at quality 85 in the same run. `smaller`
+counts the photos with fewer bytes than the default `webp`. `better` counts the photos with at least the score of the
+default `webp`. Without paths, PIXTOOLS_TEST_DATA names the folder of photos.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def pillow_jpeg(picture: Picture) -> tuple[float, int]:
 
 
 def measured(row: str, picture: Picture) -> Measured:
-    """Encode a picture as the row says: the name of an operation, and its parameters in JSON."""
+    """Encode a picture as `row` says. A row has the name of an operation, and its parameters in JSON."""
     name, params = row.split(" ", 1)
     operation = get(name)
     started = time.process_time()
@@ -110,7 +110,7 @@ def measured(row: str, picture: Picture) -> Measured:
 
 
 def whole_score(original: Picture, data: bytes) -> float:
-    """Return the library's score of the whole picture. Identical pixels have 100, without asking the library."""
+    """Return the library's score of the whole picture. Identical pixels get 100 without the library."""
     if decode(data).image.tobytes() == original.image.tobytes():
         return 100.0
     return float(compute_ssimulacra2(*(as_ppm(one) for one in (original, decode(data)))))

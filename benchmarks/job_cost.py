@@ -1,12 +1,14 @@
-"""CPU cost of a job: CPU seconds of all processes of the service per job, compared with plain Pillow.
+"""Measures the CPU seconds that all processes of the service take for a job, compared with plain Pillow.
 
-Starts a service, submits photos of 0.4 megapixels that become WebP, with 16 clients that poll, and adds up the CPU time
-of every process that `pixtools up` started. The baseline decodes and encodes the same photos with Pillow in a loop, in
-the same run. Machines and their load differ, so the ratio of the two is the result.
+The benchmark starts a service. 16 clients submit photos of 0.4 megapixels that become WebP, and poll their jobs. The
+benchmark adds up the CPU time of every process that `pixtools up` started. The baseline decodes and encodes the same
+photos with Pillow in a loop, in the same run. Machines and their load differ, so the result is the ratio of service to
+baseline.
 
     python benchmarks/job_cost.py --jobs 200
 
-PIXTOOLS_BENCH_PHOTOS names a folder of photos to use instead of generated ones. They are scaled to 0.4 megapixels.
+PIXTOOLS_BENCH_PHOTOS names a folder of photos to use instead of generated photos. These photos are scaled to 0.4
+megapixels.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def main() -> None:
 
 
 def photos(count: int) -> list[bytes]:
-    """Return `count` JPEG files. All differ, so that no step reuses the artifact of another."""
+    """Return `count` JPEG files. All files differ, so no step reuses the artifact of another step."""
     folder = os.environ.get("PIXTOOLS_BENCH_PHOTOS")
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
     rng = random.Random(0)
@@ -182,7 +184,7 @@ def cpu_since(before: dict[tuple[int, str], float], launcher: psutil.Process) ->
 
 
 def label(process: psutil.Process) -> str:
-    """Return a short name: that of the Ray actor or Ray process, or else the name of the program."""
+    """Return a short name: the name of the Ray actor or Ray process, or else the name of the program."""
     title = " ".join(process.cmdline())
     if title.startswith("ray::"):
         return title.split(":", 4)[2].split(".")[0].split("(")[0].strip()
@@ -203,7 +205,7 @@ def pillow_cpu(pictures: list[bytes]) -> float:
 
 
 def quantile(values: list[float], q: float) -> float:
-    """Return the value below which the share `q` of the values lies."""
+    """Return the value below which the fraction `q` of the values lies."""
     return sorted(values)[min(len(values) - 1, int(q * len(values)))]
 
 

@@ -1,9 +1,9 @@
-"""Peak memory of one converter, compared with the bound that admission uses. Exits with 1 if a peak exceeds its bound.
+"""Compares the peak memory of a converter with the bound that admission uses. Exits with 1 if a peak exceeds its bound.
 
-Each case runs in a new process, from the source in S3 to the artifact in S3. The cases are each decoder with the worst
-variants of its format, and each operation on a picture full of noise. The peak is the memory beyond that of an idle
-converter. It is the larger of two numbers: the data segment, which the converter's own limit counts (sampled), and the
-resident memory (the kernel's high-water mark).
+Each case runs in a new process, from the source in S3 to the artifact in S3. The cases are all decoders, with the worst
+variants of their formats, and all operations, on pictures full of noise. The peak is the memory beyond the memory of an
+idle converter. It is the larger of two numbers: the data segment, which the converter's own limit counts (sampled), and
+the resident memory (the kernel's high-water mark).
 
     python benchmarks/memory.py                     # all cases, some minutes
     python benchmarks/memory.py --only avif         # the cases whose name contains this word
@@ -46,7 +46,7 @@ LIMITS = Limits(pixels=60_000_000, side=16_384, frames=100)
 MB = 1_000_000
 SAMPLE_S = 0.002
 
-# The parent samples the data segment between the first line of output and the end.
+# The parent process samples the data segment between the first line of output and the end.
 CHILD = """
 import pathlib, pickle, sys
 from actors.converter import Converter
@@ -71,7 +71,7 @@ for work_item in work_items:
 
 @dataclass(frozen=True)
 class Case:
-    """Steps on a source of one kind. `options` are those of Pillow for writing the source."""
+    """Steps on a source. `kind` is its format, and `options` are Pillow's options for writing the source."""
 
     name: str
     megapixels: float
@@ -110,7 +110,7 @@ DECODERS = [
     Case("decode TIFF, deflate, alpha", 24, DECODED, "TIFF", "RGBA", {"compression": "tiff_adobe_deflate"}),
     Case("decode TIFF, 32-bit float", 24, DECODED, "TIFF", "F"),
     Case("decode TIFF, CMYK", 24, DECODED, "TIFF", "CMYK"),
-    Case("decode HEIC", 6, DECODED, "HEIF", options={"quality": 50}),  # x265 takes minutes for a larger one
+    Case("decode HEIC", 6, DECODED, "HEIF", options={"quality": 50}),  # x265 takes minutes for a larger picture
     Case("decode BMP", 24, DECODED, "BMP"),
     Case("metadata of WebP", 24, one("metadata"), "WEBP", "RGBA", {"method": 0}),
 ]  # fmt: skip
@@ -210,7 +210,7 @@ def prepare(settings: Settings, case: Case) -> tuple[SourceWork, int]:
 
 
 def noise(size: tuple[int, int], case: Case) -> bytes:
-    """Return a file of pixels with six random bits on a gradient, which is as hard to compress as film grain."""
+    """Return a file of pixels with six random bits on a gradient. It is as hard to compress as film grain."""
     rng = np.random.default_rng(0)
     channels = {"RGB": 3, "RGBA": 4, "CMYK": 4}.get(case.mode, 1)
     array = rng.integers(0, 64, (size[1], size[0], channels), dtype=np.uint8)
@@ -235,7 +235,7 @@ def noise(size: tuple[int, int], case: Case) -> bytes:
 
 
 def measure(settings: Settings, work_item: SourceWork) -> tuple[int, int]:
-    """Return the peaks of the data segment and of resident memory beyond those of the idle converter, in bytes."""
+    """Return the peak data segment and the peak resident memory, in bytes beyond an idle converter."""
     with converter(settings, [work_item]) as process:
         idle_data, idle_resident = map(int, process.stdout.readline().split())
         peak_data = idle_data
@@ -281,7 +281,7 @@ def converter(settings: Settings, work_items: list[SourceWork]) -> Iterator[Any]
 
 @contextlib.contextmanager
 def storage() -> Iterator[Settings]:
-    """Start an S3 server. Yield the settings of a service that uses it and does not limit its converters."""
+    """Start an S3 server. Yield settings that use this server and do not limit converters."""
     with tempfile.TemporaryDirectory(prefix="pixtools-bench-") as folder:
         server = s3_server.start(Home(Path(folder) / "home"), ports.free_port())
         try:

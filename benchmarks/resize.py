@@ -1,4 +1,4 @@
-"""Compares two ways to resize a JPEG: to decode all of it, and to shrink on load to 1/2, 1/4 or 1/8.
+"""Compares two ways to resize a JPEG: decode all pixels, or shrink on load to 1/2, 1/4 or 1/8.
 
 Prints the CPU milliseconds of decode and resize in both ways, and the SSIMULACRA2 score of the second result against
 the first.

@@ -1,4 +1,4 @@
-"""Checks that `target` reaches the score: by the ssimulacra2 library, on the whole picture.
+"""Checks that `target` reaches its score. The ssimulacra2 library scores the whole picture.
 
     python benchmarks/target.py PHOTO_OR_FOLDER… [--megapixels 2] [--codecs jpg webp avif] [--targets 60 75 85]
 

@@ -1,1 +1,1 @@
-"""From the steps that a client wrote to their execution: specification → plan → segments → graph on Ray."""
+"""Turns the steps that a client wrote into calls on Ray: specification → plan → segments → graph."""

@@ -1,4 +1,4 @@
-"""The stream of one converter call, read as typed events with a deadline."""
+"""Reads the stream of one converter call as typed events, with a deadline for each item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixtools.jobs.outcomes import Failed, Started, Succeeded
 
 @dataclass(frozen=True)
 class HandOver:
-    """A PixelsReady message together with `pixels`, the ObjectRef of the picture that it announces."""
+    """A PixelsReady message, and the ObjectRef of its picture in `pixels`."""
 
     step: str
     inference: str | None
@@ -24,7 +24,7 @@ Event = Started | Succeeded | Failed | Decoded | HandOver
 
 
 class StreamEnded(Exception):
-    """The stream ended before the expected message, because the converter died between two messages."""
+    """The stream ended early, because the converter died between two messages."""
 
 
 class ConverterStream:
@@ -46,7 +46,7 @@ class ConverterStream:
         if not isinstance(message, PixelsReady):
             return message
         async with asyncio.timeout(self._deadline_s):
-            # Not awaited a second time: that would copy the picture into the dispatcher.
+            # Do not await this ObjectRef: that would copy the picture into the dispatcher.
             pixels = await self._next_item()
         return HandOver(message.step, message.inference, pixels)
 

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pixtools.errors import Fault, InvalidPlan
 
 _MAX_QUOTE = 80  # characters
-_MAX_FAULTS = 100  # a megabyte of invalid steps would otherwise get an answer of ten megabytes
+_MAX_FAULTS = 100  # without this limit, one megabyte of invalid steps would get an answer of ten megabytes
 
 
 def quote(value: object) -> str:
-    """Return what a client wrote, in quotation marks if it is text, cut to a length that suits a message."""
+    """Return a value that a client sent, cut to 80 characters for a message. Text gets quotation marks."""
     text = repr(value)
     return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"
 
 
 def invalid_plan(faults: Sequence[Fault]) -> InvalidPlan:
-    """Return an error that counts all faults and carries the first 100."""
+    """Return an error that states the number of all faults and lists the first 100."""
     count = f"{len(faults)} mistake{'s' if len(faults) > 1 else ''} in the steps"
     more = f", the first {_MAX_FAULTS} of them here" if len(faults) > _MAX_FAULTS else ""
     return InvalidPlan(f"{count}{more}.", tuple(faults[:_MAX_FAULTS]))

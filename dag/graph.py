@@ -1,8 +1,8 @@
-"""Plan → graph on Ray: the segments of a plan, run by converters and the denoiser.
+"""Plan → graph on Ray. Converters run the segments of a plan, and the denoiser runs the inferences.
 
-Each segment is one converter call. The converter streams the outcome of each step. Pixels that another segment needs
-leave the call as an ObjectRef and reach the next call through shared memory. The dispatcher passes the ObjectRef on and
-never loads the pixels. `dag.messages` describes the messages.
+Each segment is one converter call. The converter streams the outcome of each step. If another segment needs pixels, the
+call returns these pixels as an ObjectRef. The dispatcher passes the ObjectRef on and never loads the pixels. The next
+call reads the pixels from shared memory. `dag.messages` describes the messages.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Converters(Protocol):
         """The number of idle converters."""
 
     async def acquire(self, memory_bytes: int) -> Any:
-        """Return a converter on a node with this much free memory. Wait until there is one."""
+        """Wait for a converter on a node with `memory_bytes` of free memory, and return the converter."""
 
     def release(self, converter: Any) -> None:
         """Return a healthy converter to the pool."""
@@ -69,7 +69,9 @@ class Denoiser(Protocol):
     """The client through which a graph runs its inferences."""
 
     async def run(self, pixels: Any, params: Params) -> Any:
-        """Return the ObjectRef of an Inferred, given the ObjectRef of a picture as Picture.share returns it.
+        """Denoise a picture, and return the ObjectRef of an Inferred.
+
+        `pixels` is the ObjectRef of a picture in the form that Picture.share returns.
 
         Raises PixToolsError if the inference failed, and RayError if the picture is lost.
         """
@@ -93,7 +95,8 @@ class Graph:
     ) -> None:
         """Bind a plan to its converters and denoiser.
 
-        Each item of a converter's stream may take `deadline_s`. `report` is called with each outcome.
+        Each item of a converter's stream must arrive within `deadline_s` seconds. The graph calls `report` with each
+        outcome.
         """
         self._plan = plan
         self._inputs = inputs
@@ -102,17 +105,18 @@ class Graph:
         self._deadline_s = deadline_s
         self._report = report
         self._tasks = asyncio.TaskGroup()
-        # Values that segments await from each other. By head: the ObjectRef of its pixels, the error that prevented
-        # them, or None. By step: the blob key of its file, or None if there will be no file.
+        # Values that segments await from each other.
+        # `_pixels`, by head: the ObjectRef of the head's pixels, the error that prevented these pixels, or None.
+        # `_blobs`, by step: the blob key of the step's file, or None if no file will follow.
         self._pixels: dict[str, asyncio.Future[Any]] = defaultdict(asyncio.Future)
         self._blobs: dict[str, asyncio.Future[str | None]] = defaultdict(asyncio.Future)
-        self._inferences: set[str] = set()  # those that have started; each sets its entry in `_pixels` when it ends
-        self._inference_ms: dict[str, int] = {}  # the duration of those that have ended
+        self._inferences: set[str] = set()  # started inferences; `_infer` sets their entries in `_pixels`
+        self._inference_ms: dict[str, int] = {}  # durations of ended inferences
 
     async def run(self, work: frozenset[str], blobs: Mapping[str, str]) -> None:
-        """Run the steps of `work`. Return when each step that could run has its outcome reported.
+        """Run the steps of `work`. Return after the graph has reported the outcome of each step that could run.
 
-        `blobs` are the blob keys of the files that exist already, by step.
+        `blobs` holds the blob keys of existing files, by step.
         """
         for name, key in {SOURCE: self._inputs.source_key, **blobs}.items():
             self._blobs[name].set_result(key)
@@ -158,7 +162,7 @@ class Graph:
         await self._call(ArtifactsWork(segment, self._inputs, tuple(files)))
 
     def _stop_waiting_for(self, segment: Segment) -> None:
-        """Release the segments that still wait for this one: it has ended and sends no more."""
+        """Tell waiting segments that `segment` has ended and will deliver no more values."""
         for name in segment.names:
             _resolve(self._blobs[name], None)
         for name in segment.offloaded:
@@ -168,15 +172,18 @@ class Graph:
             _resolve(self._pixels[segment.head], None)
 
     async def _call(self, work_item: WorkItem, *pixels: Any) -> None:
-        """Give a work item to a converter. If the converter died before it began, try another, three times in all."""
+        """Give a work item to a converter. If the converter sends no Started, try another converter.
+
+        Make at most three tries.
+        """
         for _ in range(CONVERTER_CALL_TRIES):
             if await self._try(work_item, pixels):
                 return
-        # A work item that kills each converter before it sends Started must not be tried for ever.
+        # A work item may kill every converter before the converter sends Started. Do not try this work item forever.
         self._report(Crashed(work_item.segment.steps[0].name))
 
     async def _try(self, work_item: WorkItem, pixels: tuple[Any, ...]) -> bool:
-        """Give a work item to a converter. Return False if the converter died before it began."""
+        """Give a work item to a converter. Return False if the converter died or was silent before it sent Started."""
         progress = _Progress(work_item.segment, self._report)
         needed = footprint(self._plan, work_item.segment, self._inputs.source_bytes)
         converter = await self._converters.acquire(needed)
@@ -188,7 +195,7 @@ class Graph:
             if isinstance(error.cause, RayError):
                 self._report_lost_pixels(work_item.segment)
                 return True
-            # A converter reports errors of its steps as outcomes. An exception that leaves the call is a bug.
+            # A converter reports errors of steps as outcomes, so an exception of the call itself is a bug.
             log.exception("converter call failed")
             progress.fail_all(PixToolsError())
         except (RayError, StreamEnded):
@@ -198,7 +205,7 @@ class Graph:
             self._converters.discard(converter)
             progress.blame(lambda step: Failed(step, StepTimedOut(_timeout_detail(self._deadline_s))))
         except BaseException:
-            # Cancelled: nobody needs the outcomes any more, so the converter must not go on with its steps.
+            # The task was cancelled. Nobody needs the outcomes any more, so the converter must stop.
             self._converters.discard(converter)
             raise
         else:
@@ -206,10 +213,10 @@ class Graph:
         return progress.began
 
     def _report_lost_pixels(self, segment: Segment) -> None:
-        """Blame the inference whose pixels were lost before the call began.
+        """Report a crash of the inference whose pixels were lost before the call began.
 
-        The pixels of the source are lost only together with the converter that decoded them. Its own call has
-        reported the crash.
+        Lost pixels of the source need no report. They are lost only if the converter that decoded them died, and the
+        call of that converter has reported the crash.
         """
         if isinstance(segment, PixelsSegment) and segment.head != SOURCE:
             self._report(Crashed(segment.head))
@@ -226,7 +233,7 @@ class Graph:
                 case HandOver():
                     self._hand_over(progress, event)
                 case Succeeded():
-                    # A step that runs again for its pixels has its file already.
+                    # A step that runs again for its pixels may already have a blob key. `_resolve` keeps this key.
                     _resolve(self._blobs[event.step], event.stored.blob_key if event.stored else None)
                     inference_ms = self._inference_ms.get(event.step, 0)
                     progress.take(replace(event, run_ms=event.run_ms + inference_ms))
@@ -238,7 +245,7 @@ class Graph:
                     assert_never(event)
 
     def _hand_over(self, progress: _Progress, event: HandOver) -> None:
-        """Pass pixels on to the segments that start from them, or to the denoiser."""
+        """Pass pixels on to the segments that start from these pixels, or to the denoiser."""
         if event.inference is None:
             _resolve(self._pixels[event.step], event.pixels)
             return
@@ -247,7 +254,7 @@ class Graph:
         progress.remove({event.inference})
 
     async def _infer(self, step: PlannedStep, pixels: Any) -> None:
-        """Run an inference, and give its pixels to the segments that start from them.
+        """Run an inference, and pass the denoised pixels on to the segments that start from these pixels.
 
         One of these segments stores the result and reports the success.
         """
@@ -265,7 +272,7 @@ class Graph:
 
 
 def _resolve(future: asyncio.Future[T], value: T) -> None:
-    """Set the value of a future that has none. A cancelled task also cancels the future that it awaits."""
+    """Set the value of a future that is not done. A future is also done if the task that awaited it was cancelled."""
     if not future.done():
         future.set_result(value)
 
@@ -279,18 +286,18 @@ def _timeout_detail(deadline_s: float) -> str:
 
 
 class _Progress:
-    """The steps of a converter call that are left. Steps run in order, so the first one left is running."""
+    """The remaining steps of a converter call. Steps run in order, so the first remaining step is running."""
 
     def __init__(self, segment: Segment, report: Callable[[Outcome], None]) -> None:
         self.segment = segment
         self.left = list(segment.steps)
         self.began = False
-        self.decoded = isinstance(segment, PixelsSegment | ArtifactsSegment)  # these have nothing to decode
+        self.decoded = isinstance(segment, PixelsSegment | ArtifactsSegment)  # these segments decode nothing
         self._report = report
 
     @property
     def is_decoding(self) -> bool:
-        """Whether the converter decodes the head's pixels, for all steps that read them."""
+        """Whether the converter is decoding the head's pixels. All readers of the head wait for this."""
         return not self.decoded and self.left[0].reads_pixels
 
     def begin(self) -> None:
@@ -299,7 +306,7 @@ class _Progress:
         self._report(Started(self.left[0].name))
 
     def take(self, outcome: Succeeded | Failed) -> None:
-        """Report an outcome and the start of the next step. The readers of a failed step do not run."""
+        """Report an outcome and the start of the next step. Steps that read a failed step do not run."""
         self._report(outcome)
         removed = {outcome.step}
         if isinstance(outcome, Failed):
@@ -309,15 +316,15 @@ class _Progress:
         self.remove(removed)
 
     def remove(self, names: set[str]) -> None:
-        """Remove steps that end here, and report the start of the next step."""
+        """Remove steps that this call will not run any more, and report the start of the next step."""
         self.left = [step for step in self.left if step.name not in names]
         if self.left:
             self._report(Started(self.left[0].name))
 
     def blame(self, outcome: Callable[[str], Outcome]) -> None:
-        """Report `outcome` for the running step, or for all readers of the head while it is decoded.
+        """Report `outcome` for the running step. During decoding, report it for all readers of the head.
 
-        Report nothing if the converter died before it began: no step caused that.
+        If the converter sent no Started, report nothing, because no step caused the failure.
         """
         if self.began:
             readers = [step for step in self.left if self.segment.reads_head(step)]
@@ -325,7 +332,7 @@ class _Progress:
                 self._report(outcome(step.name))
 
     def fail_all(self, error: PixToolsError) -> None:
-        """Report `error` for all steps that are left."""
+        """Report `error` for all remaining steps."""
         self.began = True
         for step in self.left:
             self._report(Failed(step.name, error))

@@ -5,20 +5,22 @@ its answer:
 
     Started          The work item has arrived.
     Succeeded        The outcome of a step. Steps run in the order of the segment.
-    Failed           The outcome of a step. Steps that read it are skipped and get no message.
-    Decoded          The head's pixels are decoded. Not sent for a PixelsWork.
+    Failed           The outcome of a step. Steps that read the failed step are skipped and get no message.
+    Decoded          The head's pixels are decoded. Only a SourceWork and a FileWork get this message.
     PixelsReady      The next item of the stream is a picture for another process.
 
 The graph sends the denoiser a picture. A replica streams its answer:
 
-    InferenceProgress    At least every ten seconds; `done` is below `total`.
-    InferenceProgress    `done` equals `total`: the next item is the result.
+    InferenceProgress    `done` is below `total`. This message comes at least every ten seconds.
+    InferenceProgress    `done` equals `total`. The next item is the result.
     Inferred             The result.
-    InferenceProgress    The result has been sent whole.
+    InferenceProgress    The result was sent completely.
 
-Pixels travel as separate items, because the dispatcher passes their ObjectRefs on and never opens them. As items of a
-stream that the dispatcher requested, the dispatcher owns them, so they outlive the process that made them.
-`dag.converter_stream` reads the first stream, and `actors.denoiser_client` the second.
+Pixels travel as separate items of a stream, because the dispatcher passes their ObjectRefs on and never opens them. The
+dispatcher requests each stream, so Ray makes the dispatcher the owner of all items. The pixels therefore outlive the
+process that made them.
+
+`dag.converter_stream` reads the stream of a converter, and `actors.denoiser_client` reads the stream of a replica.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file in object storage. `name` is its name inside a bundle."""
+    """A file in object storage. `name` is the name of the file inside a bundle."""
 
     name: str
     blob_key: str
@@ -85,20 +87,20 @@ class ArtifactsWork:
 
 
 WorkItem = SourceWork | PixelsWork | FileWork | ArtifactsWork
-"""What one converter call is asked to do."""
+"""The task of one converter call: a segment and its inputs."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The converter has decoded the head's pixels. Errors from here on belong to one step."""
+    """The converter has decoded the head's pixels. Each later error belongs to one step."""
 
 
 @dataclass(frozen=True)
 class PixelsReady:
-    """The next item of the stream is the picture of `step`, as Picture.share returns it.
+    """The next item of the stream is the picture of `step`, in the form that Picture.share returns.
 
-    `inference` is the step that the denoiser has to run on the picture. If it is None, the picture is the head of
-    other segments.
+    `inference` is the step that the denoiser has to run on the picture. If `inference` is None, other segments start
+    from the picture.
     """
 
     step: str
@@ -118,7 +120,7 @@ class InferenceProgress:
 
 @dataclass(frozen=True)
 class Inferred:
-    """The result of an inference: the two values of Picture.share, and the result that the step reports."""
+    """A denoised picture as the two values of Picture.share, and the `result` that the step reports."""
 
     frames: Any
     rest: Picture

@@ -1,4 +1,4 @@
-"""The plan: validated steps in running order. Plain data that uses neither Ray nor storage."""
+"""The plan: validated steps in running order. A plan is plain data and uses neither Ray nor storage."""
 
 from __future__ import annotations
 
@@ -24,30 +24,33 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class PartInfo:
-    """The properties of a part that planning uses. `size` is upright, in pixels."""
+    """The properties of a part that planning uses. `size` is the size of the upright picture, in pixels."""
 
     sha256: str
     size: Size
     frames: int = 1
-    media_type: str | None = None  # None: not known, any type is possible
+    media_type: str | None = None  # None: unknown, so any type is possible
     bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """The properties of the source that planning uses. `size` is upright, in pixels; `name` is its file name."""
+    """The properties of the source that planning uses.
+
+    `name` is the file name. `size` is the size of the upright picture, in pixels.
+    """
 
     name: str
     sha256: str
     size: Size
     frames: int = 1
     parts: Mapping[str, PartInfo] = field(default_factory=dict)  # by name
-    media_type: str | None = None  # None: not known, any type is possible
+    media_type: str | None = None  # None: unknown, so any type is possible
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One operation with its parameters and inputs. `key` identifies its result across jobs.
+    """One operation with its parameters and inputs. `key` is the step key and identifies the result across jobs.
 
     `size_in` is the size of the pixels that the step reads, and `size` is the size of the pixels that it makes or
     encodes. Both are None if the step handles no pixels.
@@ -70,12 +73,12 @@ class PlannedStep:
 
     @property
     def reads_pixels(self) -> bool:
-        """Whether the input is pixels and not a file."""
+        """Whether the step reads pixels, not a file."""
         return self.operation.reads is DataKind.PIXELS
 
     @property
     def reads_source_pixels(self) -> bool:
-        """Whether the input is the pixels of the source."""
+        """Whether the step reads the pixels of the source."""
         return self.reads_pixels and self.inputs == (SOURCE,)
 
 
@@ -93,25 +96,30 @@ class Plan:
 
     @cached_property
     def pixel_readers(self) -> dict[str, tuple[str, ...]]:
-        """The steps that read the pixels of each step. A bundle reads a file, so it is not among them."""
+        """For each step, the steps that read its pixels. Bundles are excluded, because they read files."""
         return {
             step.name: tuple(other.name for other in self.steps if other.reads_pixels and step.name in other.inputs)
             for step in self.steps
         }
 
     def waiting_for(self, name: str, open_steps: frozenset[str]) -> frozenset[str]:
-        """Return the first steps of `open_steps`, on each path from step `name`, that need its pixels."""
+        """Return the steps of `open_steps` that need the pixels of step `name`, directly or through other steps.
+
+        On each path from `name`, return only the first open step.
+        """
         found: set[str] = set()
         for reader in self.pixel_readers[name]:
             found |= {reader} if reader in open_steps else self.waiting_for(reader, open_steps)
         return frozenset(found)
 
     def work(self, done: frozenset[str], held: frozenset[str], filed: frozenset[str] = frozenset()) -> frozenset[str]:
-        """Return the steps still to run.
+        """Return the steps that still have to run.
 
-        Steps in `done` have their result. Steps in `held` get no result, and their readers do not run. A step in
-        `done` runs again if a reader still needs its pixels. The exception is an inference in `filed`, the steps
-        with a stored file: readers take the pixels from its file.
+        Steps in `done` have their result. Steps in `held` get no result, and their readers do not run. Steps in
+        `filed` have a stored file.
+
+        A step in `done` runs again if a reader still needs its pixels. An inference in `filed` does not run again,
+        because readers take the pixels from its file.
         """
         blocked: set[str] = set()
         for step in self.steps:
@@ -127,10 +135,10 @@ class Plan:
 
 
 def running_order(inputs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
-    """Return the names in an order where each follows its inputs, and the cycles among the names left over.
+    """Return the names in running order, and the cycles among the names that have no running order.
 
-    `inputs` are the names that each name reads. Names that are ready at the same time keep their given order. A cycle
-    begins and ends with the same name.
+    `inputs` holds the names that each name reads. In running order, each name follows the names that it reads. Names
+    that are ready at the same time keep their given order. A cycle begins and ends with the same name.
     """
     waiting = dict(inputs)
     ordered: list[str] = []
@@ -147,7 +155,7 @@ def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
     for start in waiting:
         path: list[str] = []
         name = start
-        # Each name in `waiting` reads another one in `waiting`, so following the inputs ends in a cycle.
+        # Each name in `waiting` reads a name in `waiting`, so a walk along the inputs ends in a cycle.
         while name not in path and name not in seen:
             path.append(name)
             name = next(read for read in waiting[name] if read in waiting)
@@ -160,10 +168,10 @@ def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
 def step_key(
     operation: AnyOperation, params: Params, input_keys: list[str], entries: list[str], others: list[str],
 ) -> str:  # fmt: skip
-    """Return the step key: a SHA-256 digest that is equal for equal work.
+    """Return the step key: a SHA-256 digest of everything that decides the result of a step.
 
-    `entries` are the file names that a bundle writes into its result. `others` are the digests of parts and of the
-    network's weights. Both are empty for operations that use none.
+    `entries` are the file names that a bundle writes into its result. Other operations have no entries. `others` are
+    the digests of the parts and of the network's weights, if the operation uses them.
     """
     identity = [operation.name, operation.version, CODECS, params.identity(), input_keys, entries, others]
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,7 +1,7 @@
-"""Plan → the memory that each segment needs in its converter. A converter is chosen by this number.
+"""Plan → the memory that each segment needs in a converter. The converter pool chooses a converter by this number.
 
-The number is an upper bound, calculated from sizes and parameters alone. `benchmarks/memory.py` compares it with the
-memory that converters use.
+The number is an upper bound, calculated only from sizes and parameters. `benchmarks/memory.py` compares this bound with
+the memory that converters really use.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from pixtools.operations.png import PNG
 
 # Connections, upload buffers, the rounding of allocators, and the files that a bundle keeps in memory.
 _OVERHEAD_BYTES = 48_000_000
-# Bytes per pixel of the largest file that an encoder makes. A lossless file of noise with alpha has a little over 4.
+# Bytes per pixel of the largest file that an encoder makes. A lossless file of noise with alpha needs a little over 4.
 _FILE_BYTES = 6.0
 
 
 def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
-    """Return the most bytes that a converter needs for a segment, beyond the bytes that it needs when idle."""
+    """Return the maximum of bytes that a segment needs, in addition to the bytes of an idle converter."""
     match segment:
         case ArtifactsSegment():
             return _OVERHEAD_BYTES + _artifact_bytes(plan, segment.step)
@@ -56,7 +56,7 @@ def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
 
 
 class _Simulation:
-    """Simulates a converter that runs a segment, and adds up the pictures in its memory."""
+    """Simulates a converter that runs a segment, and adds up the bytes of the pictures in memory."""
 
     def __init__(self, plan: Plan, segment: SegmentWithHead) -> None:
         self._plan = plan
@@ -64,7 +64,7 @@ class _Simulation:
         self._frames = plan.source.frames
         self._transparent = _may_be_transparent(plan)
         self._high_bit_depth = _head_may_have_high_bit_depth(plan, segment)
-        self._pictures: dict[str, Size] = {}  # in the converter's memory, by the step that made them
+        self._pictures: dict[str, Size] = {}  # sizes of the pictures in memory, by step
 
     def peak_bytes(self) -> int:
         segment = self._segment
@@ -85,11 +85,11 @@ class _Simulation:
         return sum(self._pixel_bytes(name) * count(size, self._frames) for name, size in self._pictures.items())
 
     def _pixel_bytes(self, name: str) -> int:
-        """Return the bytes of one pixel: only the head may have 16 bits, because operations work on 8."""
+        """Return the bytes of one pixel. Only the head may have 16 bits per channel, because operations use 8 bits."""
         return HIGH_BIT_DEPTH_BYTES if self._high_bit_depth and name == self._segment.head else PIXEL_BYTES
 
     def _bytes_to_load_head(self) -> int:
-        """Return the bytes that it takes to load the head's picture, and to share it if other segments read it."""
+        """Return the peak bytes of loading the head's picture, and of sharing it if other segments read it."""
         segment, source = self._segment, self._plan.source
         size, high_bit_depth = self._pictures[segment.head], segment.needs_high_bit_depth
         kept = self._pixel_bytes(segment.head) * count(size, source.frames)
@@ -108,7 +108,7 @@ class _Simulation:
         return max(loading, kept + of_sharing(size, source.frames) if segment.shares_head else 0)
 
     def _bytes_to_run(self, step: PlannedStep) -> int:
-        """Return the bytes that a step takes in addition to the pictures in memory."""
+        """Return the bytes that a step needs in addition to the pictures in memory."""
         if self._segment.offloads(step):
             return of_sharing(_known(step.size_in), self._frames)
         alpha = step.name in self._transparent
@@ -142,7 +142,7 @@ class _Simulation:
         return max(resampling, changing, PIXEL_BYTES * pixels_out + storing)
 
     def _bytes_to_resample(self, step: PlannedStep, frames: int, *, alpha: bool) -> int:
-        """Return the bytes that the step's own change of size takes; 0 if it has none."""
+        """Return the bytes that a step needs to resize its input, or 0 if the step does not resize it."""
         if not isinstance(step.params, EncodeParams | PixelParams):
             return 0
         size_in, size = _known(step.size_in), _known(step.size)
@@ -153,7 +153,7 @@ class _Simulation:
 
 
 def _head_may_have_high_bit_depth(plan: Plan, segment: SegmentWithHead) -> bool:
-    """Return whether the segment may have its head's pixels with more than 8 bits.
+    """Return whether the head's pixels may have more than 8 bits per channel in this segment.
 
     Only inferences read and make 16 bits. So each step from the source to the head has to be an inference.
     """
@@ -169,7 +169,10 @@ def _head_may_have_high_bit_depth(plan: Plan, segment: SegmentWithHead) -> bool:
 
 
 def _may_be_transparent(plan: Plan) -> set[str]:
-    """Return the steps whose pictures may have alpha, and the source if it may: encoders need more memory for it."""
+    """Return the steps whose pictures may have alpha, and the source if its picture may have alpha.
+
+    Encoders need more memory for alpha.
+    """
     found = set() if plan.source.media_type == "image/jpeg" else {SOURCE}
     for step in plan.steps:
         adds_alpha = isinstance(step.params, EncodeParams | PixelParams) and step.params.adds_alpha
@@ -179,13 +182,13 @@ def _may_be_transparent(plan: Plan) -> set[str]:
 
 
 def _frame_count(plan: Plan, step: PlannedStep) -> int:
-    """Return how many frames a step makes or encodes."""
+    """Return the number of frames that a step makes or encodes."""
     frames = plan.source.frames
     return step.params.frame_count(frames) if isinstance(step.params, EncodeParams) else frames
 
 
 def _bytes_of_parts(plan: Plan, step: PlannedStep) -> int:
-    """Return the bytes that it takes to load and draw the parts that a step puts on its picture."""
+    """Return the bytes that a step needs to load its parts and to draw them on its picture."""
     if not isinstance(step.operation, Composite):
         return 0
     parts = [plan.source.parts[name] for name in step.operation.parts(step.params).values()]
@@ -193,7 +196,7 @@ def _bytes_of_parts(plan: Plan, step: PlannedStep) -> int:
 
 
 def _artifact_bytes(plan: Plan, step: PlannedStep) -> int:
-    """Return the bytes that it takes to read artifacts. A bundle copies its files in small pieces."""
+    """Return the bytes that a step needs to read artifacts. A bundle counts as 0, because it copies small pieces."""
     if not isinstance(step.operation, Inspector):
         return 0
     made = plan.by_name[step.inputs[0]]

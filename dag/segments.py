@@ -1,14 +1,16 @@
-"""Plan → segments: which steps one converter makes in one call.
+"""Plan → segments: groups of steps, each for one converter call.
 
-Steps that share pixels stay in one process, where sharing is free. If several converters are idle and the picture is
-large, the steps are divided among them. In this case the first segment decodes, and the others get its pixels through
-shared memory.
+Steps that share pixels stay in one process, because sharing costs nothing there. If several converters are idle and the
+picture is large, the steps are divided among several segments. The first segment then decodes the picture, and the
+other segments get the pixels through shared memory.
 
-An inference runs in the denoiser, so it cuts the plan and is listed in two segments. The segment that makes the input
-of the inference sends this input to the denoiser: it offloads the inference. Other segments start from the result. They
-hold the steps that read it, and the inference once more, to store its result as a file.
+An inference runs in the denoiser, so it cuts the plan. Two segments list the inference. The first of them makes the
+input of the inference and sends this input to the denoiser: the segment *offloads* the inference. The second starts
+from the denoised pixels and stores them as a file. The steps that read the denoised pixels are in the second segment
+or in further segments.
 
-The pixels that a segment starts from are its head. The head is named after the source or after an inference.
+The *head* of a segment is the picture that the segment starts from. The name of the head is `source` or the name of an
+inference.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from pixtools.operations.base.encode_params import EncodeParams
 from pixtools.operations.base.kinds import Bundler, DataKind, Encoder, Inference, PixelOperation
 from pixtools.operations.base.params import PixelParams
 
-# Passing pixels to another process takes about 2 ms a megapixel, so splitting off less work than this gains nothing.
+# Less work than this is not worth another segment. Passing pixels to another process takes about 2 ms per megapixel.
 _WORTH_SPLITTING_MS = 100.0
-_RESIZING_MS = 8.0  # the time of an encoder's own resize, per megapixel
+_RESIZING_MS = 8.0  # per megapixel, if an encoder resizes its input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class _Segment:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The steps that get their result in this segment: all but the offloaded ones."""
+        """The steps that get their result in this segment. Offloaded inferences are excluded."""
         return tuple(step.name for step in self.steps if not self.offloads(step))
 
     @property
@@ -56,8 +58,8 @@ class _Segment:
 class _SegmentWithHead(_Segment):
     """Steps that start from the pixels of `head`, which is the source or an inference.
 
-    `needed_size` is the largest width and height that readers of these pixels need, in all segments. Decoding may
-    shrink the picture to about this size. None: decode it at its full size.
+    `needed_size` is the largest width and height that the readers of the head need, in all segments. Decoding may
+    shrink the picture to about this size. If `needed_size` is None, the picture is decoded at full size.
     """
 
     head: str
@@ -65,7 +67,7 @@ class _SegmentWithHead(_Segment):
 
     @property
     def needs_high_bit_depth(self) -> bool:
-        """Whether the head's pixels are needed with 16 bits. Only an inference uses more than 8."""
+        """Whether a step needs the head's pixels with 16 bits per channel. Only inferences use more than 8 bits."""
         return any(self.offloads(step) and step.inputs == (self.head,) for step in self.steps)
 
     def offloads(self, step: PlannedStep) -> bool:
@@ -82,24 +84,24 @@ class SourceSegment(_SegmentWithHead):
     """Steps that start from the file of the source."""
 
     head: str = field(default=SOURCE, init=False)
-    shares_head: bool = False  # whether other segments get the decoded pixels from this one
+    shares_head: bool = False  # whether other segments get the decoded pixels from this segment
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelsSegment(_SegmentWithHead):
-    """Steps that start from pixels of another process: of the converter that decoded `head`, or of the denoiser."""
+    """Steps that get the head's pixels from another process: the denoiser, or the converter that decoded them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileSegment(_SegmentWithHead):
-    """Steps that start from the stored file of the inference `head`, which ran earlier or in another job."""
+    """Steps that start from the stored file of the inference `head`. This inference ran earlier or in another job."""
 
-    shares_head: bool = False  # whether other segments get the decoded pixels from this one
+    shares_head: bool = False  # whether other segments get the decoded pixels from this segment
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactsSegment(_Segment):
-    """One step that reads stored artifacts: a bundle, or an inspector of another step's file."""
+    """One step that reads stored artifacts: a bundle, or an inspector that reads the file of another step."""
 
     @property
     def step(self) -> PlannedStep:
@@ -117,7 +119,7 @@ Segment = SegmentWithHead | ArtifactsSegment
 def plan_segments(plan: Plan, work: frozenset[str], converters: int) -> tuple[Segment, ...]:
     """Divide the steps of `work` into segments.
 
-    Each head gets at most `converters` segments. Each step that reads artifacts is a segment by itself, after them.
+    Each head gets at most `converters` segments. Then follows one segment for each step that reads artifacts.
     """
     inferences = [step.name for step in plan.steps if isinstance(step.operation, Inference)]
     artifact_readers = [step for step in plan.steps if step.name in work and reads_artifacts(step)]
@@ -143,11 +145,11 @@ def _segments_of(head: str, plan: Plan, work: frozenset[str], converters: int) -
 
 
 def head_size(plan: Plan, head: str, needed_size: Size | None) -> Size:
-    """Return the size of the pixels of `head` in the converter: for a JPEG after shrink on load."""
+    """Return the size of the head's picture in the converter. For a JPEG, this is the size after shrink on load."""
     source = plan.source
     if head != SOURCE:
         size = plan.by_name[head].size
-        assert size is not None  # noqa: S101 (it makes pixels)
+        assert size is not None  # noqa: S101 (an inference makes pixels)
         return size
     if needed_size is None or source.media_type != "image/jpeg":
         return source.size
@@ -160,7 +162,7 @@ def reads_artifacts(step: PlannedStep) -> bool:
 
 
 def _needed_size(plan: Plan, work: frozenset[str]) -> Size | None:
-    """Return the largest width and height that readers of the source's pixels need. None: there are no readers."""
+    """Return the largest width and height that readers of the source's pixels need, or None without readers."""
     sizes = [
         step.params.needed_size(plan.source.size)
         for step in plan.steps
@@ -170,9 +172,9 @@ def _needed_size(plan: Plan, work: frozenset[str]) -> Size | None:
 
 
 def _branches(plan: Plan, work: frozenset[str], head: str) -> list[list[PlannedStep]]:
-    """Return the steps of `work` that start from `head`, in groups that share no pixels except the head's."""
+    """Return the steps of `work` that start from `head`, in groups. Two groups share no pixels except the head."""
     branches: dict[str, list[PlannedStep]] = {}
-    root: dict[str, str] = {}  # the first step of the branch of each step
+    root: dict[str, str] = {}  # by step: the first step of its branch
     for step in plan.steps:
         if reads_artifacts(step):
             continue
@@ -182,7 +184,7 @@ def _branches(plan: Plan, work: frozenset[str], head: str) -> list[list[PlannedS
         elif read in root and not isinstance(plan.by_name[read].operation, Inference):
             root[step.name] = root[read]
         else:
-            continue  # it starts from another head
+            continue  # the step starts from another head
         if step.name in work:
             branches.setdefault(root[step.name], []).append(step)
     return list(branches.values())
@@ -193,9 +195,10 @@ def _divide(
 ) -> list[tuple[PlannedStep, ...]]:  # fmt: skip
     """Divide branches among converters by longest processing time first.
 
-    `size` is the size of the head's pixels in the converter. Branches without cost go to the first share: it has the
-    source's file, which inspectors read, and it decodes the pixels, which offloaded inferences read. Each share runs
-    its cheapest branch first, so that a result of milliseconds does not wait for one of seconds.
+    `size` is the size of the head's picture in the converter. Each share of the branches becomes one segment. Branches
+    without cost go to the first share. This share has the source's file, which inspectors read, and decodes the pixels,
+    which offloaded inferences read. Each share runs its cheapest branch first, so that a result that takes milliseconds
+    does not wait for a result that takes seconds.
     """
     costs = [(sum(_cost_ms(step, head, size) for step in branch), branch) for branch in branches]
     shares: list[list[tuple[float, list[PlannedStep]]]] = []
@@ -213,7 +216,7 @@ def _total(share: list[tuple[float, list[PlannedStep]]]) -> float:
 
 
 def _cost_ms(step: PlannedStep, head: str, size: Size) -> float:
-    """Return about how many milliseconds a converter takes for the step, an encoder's own resize included."""
+    """Estimate the milliseconds that a converter needs for a step. If an encoder resizes, this time is included."""
     megapixels_in = megapixels(size if step.inputs == (head,) else step.size_in)
     megapixels_out = megapixels(step.size)
     match step.operation:
@@ -221,7 +224,7 @@ def _cost_ms(step: PlannedStep, head: str, size: Size) -> float:
             resizing = _RESIZING_MS * max(megapixels_in, megapixels_out) if step.size != step.size_in else 0.0
             return resizing + float(cost(step.params)) * megapixels_out
         case Inference() if step.name != head:
-            return 0.0  # it runs in the denoiser
+            return 0.0  # the inference runs in the denoiser
         case PixelOperation(cost=cost):
             return float(cost(step.params)) * max(megapixels_in, megapixels_out)
         case _:

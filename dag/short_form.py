@@ -21,9 +21,11 @@ def parse_short(
     operations: str, operation_params: str | None, source: Source, max_steps: int, limits: Limits,
     weights: str = SHIPPED_SHA256,
 ) -> Plan:  # fmt: skip
-    """Return the plan of the short form, given in JSON.
+    """Return the plan of a request in the short form. `operations` and `operation_params` are JSON.
 
-    Each operation becomes a step of the same name that reads the source. A bundle reads the files of all other steps.
+    Each operation becomes a step with the name of the operation. A bundle reads the files of all steps that are not
+    bundles. Each other step reads the source.
+
     Raises BadRequest if a field is not JSON, and InvalidPlan with a fault for each mistake.
     """
     loaded_operations = load("operations", operations)
@@ -87,7 +89,7 @@ def _reserved_params(params: dict[str, dict[str, Any]]) -> list[Fault]:
 
 
 def _steps(names: list[str], params: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the `steps` document that the short form stands for."""
+    """Return the `steps` document that means the same as the short form."""
     bundled = [name for name in names if name not in _BUNDLERS] or SOURCE
     return {
         name: params.get(name, {}) | {"op": name, "input": bundled if name in _BUNDLERS else SOURCE} for name in names
@@ -95,7 +97,7 @@ def _steps(names: list[str], params: dict[str, dict[str, Any]]) -> dict[str, Any
 
 
 def _in_short_form(fault: Fault, names: list[str]) -> Fault:
-    """Translate a fault in the generated `steps` document into one that points at the field that the client sent."""
+    """Return a fault that points to the field that the client sent. `fault` points into the generated document."""
     match fault.pointer.split("/")[1:]:
         case ["steps", name, "op" | "input"] | ["steps", name]:
             at = pointer("operations", names.index(name)) if name in names else "/operations"
@@ -105,4 +107,4 @@ def _in_short_form(fault: Fault, names: list[str]) -> Fault:
         case ["steps"]:
             return Fault("/operations", fault.detail)
         case _:
-            return fault  # of a part of the request
+            return fault  # the fault is in a part of the request

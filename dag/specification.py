@@ -1,4 +1,4 @@
-"""Specification → plan: reads a `steps` document and checks it. Every mistake is named in one answer."""
+"""Specification → plan: reads and checks a `steps` document. One answer names every mistake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pixtools.operations.base.params import PixelParams, UnsuitableParameter
 def parse(text: str, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256) -> Plan:
     """Return the plan of a `steps` document in JSON.
 
-    Raises BadRequest if it is not JSON, and else as `build` does.
+    Raises BadRequest if `text` is not JSON, and InvalidPlan with a fault for each mistake.
     """
     return build(load("steps", text), source, max_steps, limits, weights)
 
@@ -33,13 +33,14 @@ def build(
 ) -> Plan:  # fmt: skip
     """Return the plan of a loaded `steps` document.
 
-    No step may make a picture beyond `limits`. `weights` is the SHA-256 of the denoiser's weights. Parameters of a
-    plan that `is_stored` were checked against the limits of their time: now only the pictures are. Raises InvalidPlan
-    with a fault for each mistake.
+    No step may make a picture beyond `limits`. `weights` is the SHA-256 of the denoiser's weights. If `is_stored`, the
+    parameters are not checked against `limits`, because the submission has checked them against the limits of its time.
+
+    Raises InvalidPlan with a fault for each mistake.
     """
     specs = _named_specs(document, max_steps)
     read = [read_step(name, spec, None if is_stored else limits) for name, spec in specs.items()]
-    # The name `source` is a fault already. Steps that read `source` mean the image and not this step.
+    # `read_step` has recorded a fault for a step with the name `source`. Steps that read `source` mean the image.
     drafts = {draft.name: draft for draft in read if draft.name != SOURCE}
     ordered, cycles = running_order(
         {name: tuple(other for other in draft.inputs if other in drafts) for name, draft in drafts.items()}
@@ -62,8 +63,8 @@ def build(
 def _named_specs(document: object, max_steps: int) -> dict[str, object]:
     """Return the steps of a document by name.
 
-    Raises InvalidPlan at once if there are too many: the time and the answer of the other checks grow with the square
-    of the number of steps.
+    Raises InvalidPlan at once if the document is not an object, or has no steps or too many steps. The time and the
+    answer of the other checks grow with the square of the number of steps.
     """
     if not isinstance(document, dict):
         raise invalid_plan([Fault("/steps", "must be an object of named steps")])
@@ -77,7 +78,7 @@ def _named_specs(document: object, max_steps: int) -> dict[str, object]:
 def _reference_faults(
     draft: StepDraft, drafts: Mapping[str, StepDraft], source: Source, max_steps: int,
 ) -> Iterator[Fault]:  # fmt: skip
-    """Yield a fault for each input and each part of a step that it cannot read."""
+    """Yield a fault for each input and each part that a step cannot read."""
     yield from _input_faults(draft, drafts, max_steps)
     for field, part in draft.parts.items():
         if part not in source.parts:
@@ -101,9 +102,9 @@ def _input_faults(draft: StepDraft, drafts: Mapping[str, StepDraft], max_steps: 
 
 
 def _input_mistake(draft: StepDraft, name: str, drafts: Mapping[str, StepDraft]) -> str | None:
-    """Return what is wrong with the input `name` of a step, or None."""
+    """Return the mistake in the input `name` of a step, or None."""
     if name == SOURCE:
-        return None  # it is available as pixels and as a file
+        return None  # the source is available as pixels and as a file
     if name not in drafts:
         known = [SOURCE, *(other for other in drafts if other != draft.name and NAME.fullmatch(other))]
         return f"there is no step {quote(name)}; use one of {', '.join(known)}"
@@ -123,11 +124,11 @@ def _can_read(operation: AnyOperation, made_by: AnyOperation) -> bool:
         return made_by.makes is DataKind.PIXELS
     if isinstance(operation, Inspector):
         return made_by.makes is DataKind.FILE and made_by.media_type.startswith("image/")
-    return True  # a bundle: a step that makes pixels leaves a file for it
+    return True  # a bundle reads files, and every step that a bundle reads leaves a file
 
 
 def _similar_name_faults(names: Collection[str]) -> Iterator[Fault]:
-    """Yield a fault for each two names that are equal on a file system that ignores case."""
+    """Yield a fault for each pair of names that differ only in case: some file systems ignore case."""
     for name, other in itertools.combinations(names, 2):
         if name.lower() == other.lower():
             yield Fault(pointer("steps", name), f"differs from {quote(other)} only in case; rename one of them")
@@ -141,7 +142,7 @@ def _cycle_faults(cycles: list[list[str]]) -> Iterator[Fault]:
 def _unused_part_faults(drafts: Collection[StepDraft], source: Source) -> Iterator[Fault]:
     """Yield a fault for each part that no step uses."""
     if any(draft.params is None for draft in drafts):
-        return  # the step whose parameters cannot be read may be the one that uses the part
+        return  # a step with unreadable parameters may use the part
     used = {part for draft in drafts for part in draft.parts.values()}
     for name in source.parts:
         if name not in used:
@@ -149,9 +150,10 @@ def _unused_part_faults(drafts: Collection[StepDraft], source: Source) -> Iterat
 
 
 def _sizes(drafts: list[StepDraft], source: Source, limits: Limits) -> tuple[dict[str, Size], list[Fault]]:
-    """Return the size of the picture that each step makes or encodes, and a fault for each step without one.
+    """Return the size of the picture that each step makes or encodes, and a fault for each picture without valid size.
 
-    `drafts` are in running order. A step without pixels, or whose input has no size, gets neither.
+    `drafts` are in running order. A step gets neither a size nor a fault if it handles no pixels, or if its input has
+    no size.
     """
     sizes = {SOURCE: source.size}
     faults: list[Fault] = []
@@ -173,7 +175,7 @@ def _sizes(drafts: list[StepDraft], source: Source, limits: Limits) -> tuple[dic
 
 
 def _plan_of(drafts: list[StepDraft], source: Source, sizes: Mapping[str, Size], weights: str) -> Plan:
-    """Return the plan of drafts in running order that have no faults."""
+    """Return the plan of `drafts`, which are in running order and have no faults."""
     read = {name for draft in drafts for name in draft.inputs}
     bundled = {name for draft in drafts if draft.bundles for name in draft.inputs}
     keys, file_names = {SOURCE: source.sha256}, {SOURCE: source.name}
@@ -202,13 +204,13 @@ def _plan_of(drafts: list[StepDraft], source: Source, sizes: Mapping[str, Size],
 
 
 def _other_digests(draft: StepDraft, source: Source, weights: str) -> list[str]:
-    """Return the digests of the data, beside its inputs, that decide a step's result."""
+    """Return the digests of the parts and weights that decide the result of a step."""
     parts = [source.parts[name].sha256 for name in draft.parts.values()]
     return [*parts, weights] if isinstance(draft.operation, Inference) else parts
 
 
 def _leaves_file(draft: StepDraft, *, read: bool, bundled: bool) -> bool:
-    """Return whether a step stores its result. Pixels are stored only if they are needed as a file."""
+    """Return whether a step stores its result as a file. Pixels are stored only if a file is needed."""
     operation, params = draft.complete()
     if operation.makes is DataKind.FILE or isinstance(operation, Inference):
         return True

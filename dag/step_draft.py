@@ -22,7 +22,7 @@ RESERVED_FIELDS = ("op", "input")
 
 @dataclass(frozen=True)
 class StepDraft:
-    """One step as it was written. Anything that could not be read is None or empty, and has an entry in `faults`."""
+    """One step as the client wrote it. A value that cannot be read is None or empty, and `faults` has an entry."""
 
     name: str
     operation: AnyOperation | None = None
@@ -32,7 +32,7 @@ class StepDraft:
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """The names of the parts that the parameters refer to, by parameter."""
+        """The names of the parts that the step uses, by parameter."""
         if not isinstance(self.operation, Composite) or self.params is None:
             return {}
         return self.operation.parts(self.params)
@@ -43,13 +43,16 @@ class StepDraft:
         return self.operation is not None and self.operation.max_inputs is None
 
     def complete(self) -> tuple[AnyOperation, Params]:
-        """Return the operation and its parameters, for a draft without faults."""
+        """Return the operation and its parameters. The draft must have no faults."""
         assert self.operation is not None and self.params is not None  # noqa: S101, PT018
         return self.operation, self.params
 
 
 def read_step(name: str, spec: object, limits: Limits | None) -> StepDraft:
-    """Return the draft of the step that is written as `spec`. None: parameters are not checked against limits."""
+    """Return the draft of a step from its JSON value `spec`.
+
+    If `limits` is None, the parameters are not checked against limits.
+    """
     faults: list[Fault] = []
     if name == SOURCE or not NAME.fullmatch(name):
         rule = "use up to 64 letters, digits, - and _, and not `source`"
@@ -87,7 +90,7 @@ def _read_params(
 
 
 def _params_message(item: Any, operation: AnyOperation) -> str:
-    """Return pydantic's message, worded as the continuation of the field's name."""
+    """Return pydantic's message as the end of a sentence that begins with the field's name."""
     if item["type"] == "extra_forbidden":
         known = ", ".join(operation.params.model_fields) or "none"
         return f"is not a parameter of {operation.name}; it has {known}"

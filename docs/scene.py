@@ -1,4 +1,4 @@
-"""Draws the scenes for the pictures in the documents, so that no photo of others is needed."""
+"""Draws the scenes for the pictures in the documents, so that the documents need no photo by other people."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def festival(width: int, height: int) -> Scene:
 
 def _balloon(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float) -> None:
     def edge(turn: float) -> list[tuple[float, float]]:
-        """Return the line down the envelope at `turn`, -1 (left edge) to 1: round at the top, narrow at the bottom."""
+        """Return a line down the envelope, round at the top and narrow at the bottom.
+
+        `turn` is from -1 (left edge) to 1 (right edge).
+        """
         angles = [math.pi * step / 60 for step in range(49)]
         return [(x + radius * turn * math.sin(a) ** 0.85, y - radius * 1.08 * math.cos(a)) for a in angles]
 

@@ -21,7 +21,7 @@ MAX_BYTES = 300_000
 
 
 def photo(width: int = 2400, height: int = 1600) -> bytes:
-    """Return the dunes as a JPEG like a camera's, with EXIF, and with grain that makes it hard to compress."""
+    """Return the dunes as a JPEG like a camera's, with EXIF and grain. The grain makes the file hard to compress."""
     scene = dunes(width, height)
     grain = np.random.default_rng(7).normal(0, 0.012, (height, width, 1))
     exif = Image.Exif()

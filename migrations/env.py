@@ -8,7 +8,7 @@ from sqlalchemy import text
 from pixtools.database.connection import engine
 from pixtools.database.tables import Job
 
-_LOCK = 7_105_921  # an arbitrary number, the same in every process that migrates
+_LOCK = 7_105_921  # an arbitrary number that all migrating processes use
 
 database = engine(context.config.attributes["database_url"], pool_size=1)
 with database.connect() as connection:

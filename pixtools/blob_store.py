@@ -1,4 +1,4 @@
-"""All S3, by the few calls that behave alike in AWS, MinIO and rclone.
+"""All access to S3. The module uses only calls that behave alike in AWS, MinIO and rclone.
 
 Each key is used once, by one job or one try of a step. So an object never changes, and an object to which no record
 refers can be deleted safely: no process will refer to it later.
@@ -40,8 +40,8 @@ class Blob:
 
 def source_key(owner: str, sha256: str, job_id: uuid.UUID) -> str:
     """Return the key of the source of a job."""
-    # Version 0001 has objects whose key ends with the hash. In a store that keeps objects as files, such an object
-    # cannot be a folder too, so there is no slash after the hash.
+    # No slash follows the hash. In version 0001 a key ended with the hash. Some stores keep objects as files, and the
+    # file of an old key cannot be a folder too.
     return f"{SOURCES}{owner}/{sha256}-{job_id}"
 
 
@@ -58,8 +58,9 @@ def artifact_key(owner: str, step_key: str, extension: str) -> str:
 class BlobStore:
     """The objects in one bucket.
 
-    Every method raises StorageDown if the store does not answer or asks to slow down, and StorageRefused if it refuses
-    the call. Methods that read an object raise ObjectMissing if it does not exist.
+    Every method raises StorageDown if the store does not answer or asks to slow down. Every method raises
+    StorageRefused if the store refuses the call. Methods that read an object raise ObjectMissing if the object does
+    not exist.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -75,8 +76,8 @@ class BlobStore:
             self._s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
 
     def put(self, key: str, data: bytes | IO[bytes], media_type: str) -> None:
-        """Store an object. `data` may be a file that is open for reading; it is read from its position."""
-        # One plain PUT for every size up to 5 GB. The transfer manager of boto3 starts threads for each call, which
+        """Store an object. If `data` is an open file, the method reads the file from the current position."""
+        # One plain PUT stores every size up to 5 GB. The transfer manager of boto3 starts threads for each call, which
         # costs more than the upload of an ordinary picture.
         with _translated_errors(key):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=media_type)
@@ -93,7 +94,7 @@ class BlobStore:
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
         try:
             yield body
-        except BotoCoreError as error:  # the stream broke; every other error comes from the body of the `with`
+        except BotoCoreError as error:  # the stream broke; the caller raised every other error
             raise StorageDown(type(error).__name__) from error
         finally:
             body.close()
@@ -124,10 +125,10 @@ class BlobStore:
                 self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
-        """Return a URL that downloads an object as `name` without credentials, and the time at which it expires.
+        """Return a URL that downloads an object as `name` without credentials, and the time at which the URL expires.
 
-        Parameters of the signed URL set the name and the media type, because some stores lose those of the upload.
-        `now` is the time by the clock of this machine, which also signs the URL.
+        Parameters of the signed URL set the name and the media type, because some stores lose what the upload set.
+        `now` is the time by the clock of this machine, because this machine signs the URL.
         """
         url = self._public.generate_presigned_url(
             "get_object",
@@ -162,7 +163,7 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
             read_timeout=15,
             max_pool_connections=16,
             retries={"mode": "standard", "total_max_attempts": 2},  # all tries take less than the deadline of a step
-            # With the bucket in the host name, the host of an endpoint on loopback could not be resolved.
+            # An endpoint on loopback has no host name that begins with the bucket, so the path names the bucket.
             s3={"addressing_style": "path" if endpoint else "auto"},
             # The default checksums break ranged and large downloads from stores that send no checksums.
             request_checksum_calculation="when_required",
@@ -173,7 +174,7 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
 
 @contextmanager
 def _translated_errors(key: str) -> Iterator[None]:
-    """Raise PixTools errors instead of boto3's. `key` is for the message of ObjectMissing."""
+    """Turn errors of boto3 into PixTools errors. The message of ObjectMissing names `key`."""
     try:
         yield
     except ClientError as error:

@@ -1,8 +1,8 @@
 """All errors of PixTools, in one tree.
 
-Each class has an HTTP status and a stable code, and says whether the same call may succeed later. Its docstring is the
-title of the problem. An instance has the details as positional arguments, so it can be pickled and sent between Ray's
-processes.
+Each class has an HTTP status and a stable code, and says whether the same call may succeed later. The docstring of the
+class is the title of the problem. The details of an instance are positional arguments, so the instance can be pickled
+and sent between Ray's processes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PixToolsError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    retryable: ClassVar[bool] = False
-    outage: ClassVar[bool] = False  # a server is down or full: tries that fail with it are not counted
+    retryable: ClassVar[bool] = False  # decides whether a failed step is tried again, within `max_attempts`
+    outage: ClassVar[bool] = False  # a server is down or full: tries that fail with this error are not counted
     retry_after_s: ClassVar[int | None] = None
 
     def __init__(self, detail: str = "", faults: tuple[Fault, ...] = ()) -> None:
@@ -270,7 +270,7 @@ def is_full(error: OSError) -> bool:
 
 
 def _storable(text: str) -> str:
-    """Replace NULs and unpaired surrogates: some libraries put them into messages, and Postgres cannot store them."""
+    """Replace NULs and unpaired surrogates. Some libraries put them into messages, but Postgres cannot store them."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 

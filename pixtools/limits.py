@@ -1,6 +1,6 @@
 """The largest image that is accepted or made.
 
-Every process imports this module through settings.py, so it imports no imaging library.
+Every process imports this module through settings.py, so this module imports no imaging library.
 """
 
 from __future__ import annotations

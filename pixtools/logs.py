@@ -12,11 +12,11 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 _OUTAGE_INTERVAL_S = 30.0  # between two log lines about one outage
-_ADDRESS = re.compile(r"\S*(?:://|@)\S*")  # a URL, or the part of one that a library took for a host name
+_ADDRESS = re.compile(r"\S*(?:://|@)\S*")  # a URL, or a piece of a URL that a library took for a host name
 
 
 def to_stderr() -> None:
-    """Send the log lines of this process to stderr, which Ray keeps in one file per process.
+    """Send the log lines of this process to stderr. Ray keeps stderr in one file per process.
 
     Does nothing if the process has set up logging already.
     """
@@ -26,7 +26,7 @@ def to_stderr() -> None:
 def reason(error: BaseException) -> str:
     """Return why a server does not answer: the first line of the driver's message, without addresses and passwords.
 
-    The driver's error is the cause of `error`. SQLAlchemy wraps it once more and keeps it as `orig`.
+    The driver's error is the cause of `error`. SQLAlchemy wraps the driver's error once more and keeps it as `orig`.
     """
     cause = error.__cause__ or error
     cause = getattr(cause, "orig", None) or cause
@@ -35,14 +35,15 @@ def reason(error: BaseException) -> str:
 
 
 class OutageLog:
-    """Logs the outages of one server: when one begins, every 30 s while it lasts, and when it is over.
+    """Logs the outages of one server: when an outage begins, every 30 s while it lasts, and when it is over.
 
     All calls of a process that wait for the server share one OutageLog. An outage begins with the first call that
-    fails. It is over when the last waiting call has its answer. Not thread-safe: use it on one event loop.
+    fails. The outage is over when the last waiting call has its answer. The class is not thread-safe: use each instance
+    on one event loop.
     """
 
     def __init__(self, server: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`server` is its name in the log; `clock` returns seconds."""
+        """The log calls the server `server`. `clock` returns seconds."""
         self._server = server
         self._clock = clock
         self._waiting: set[OutageWaiter] = set()
@@ -51,7 +52,7 @@ class OutageLog:
 
     @contextmanager
     def waiter(self) -> Iterator[OutageWaiter]:
-        """Surround all tries of one call. Leaving means that the server answered, unless the caller is cancelled."""
+        """Surround all tries of one call. A block that ends without cancellation means that the server answered."""
         waiter = OutageWaiter(self)
         answered = True
         try:
@@ -63,7 +64,7 @@ class OutageLog:
             self._leave(waiter, answered=answered)
 
     def failed(self, waiter: OutageWaiter, error: BaseException, doing: str) -> None:
-        """Add a failed try of a waiting call; log it if it begins an outage, or if the last line is 30 s old."""
+        """Add a failed try of a waiting call. Log the try if it begins an outage, or if the last line is 30 s old."""
         now = self._clock()
         if not self._waiting:
             self._began_at = self._logged_at = now
@@ -77,7 +78,7 @@ class OutageLog:
         self._waiting.add(waiter)
 
     def _leave(self, waiter: OutageWaiter, *, answered: bool) -> None:
-        if waiter not in self._waiting:  # it never failed
+        if waiter not in self._waiting:  # the call never failed
             return
         self._waiting.remove(waiter)
         if answered and not self._waiting:

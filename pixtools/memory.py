@@ -1,4 +1,7 @@
-"""The memory of the machine, and a memory limit for one process: its allocations fail before the machine is full."""
+"""The memory of the machine, and a memory limit for one process.
+
+With the limit, allocations of the process fail before the memory of the machine is full.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from pathlib import Path
 
 
 def limit(extra_bytes: int) -> None:
-    """Limit the private memory of this process to what it has now plus `extra_bytes`. The limit cannot be raised again.
+    """Limit the private memory of this process to its current size plus `extra_bytes`.
 
-    Beyond the limit an allocation fails, in Python and in the codecs, so a MemoryError is raised. The limit is
-    RLIMIT_DATA, which counts private writable memory: pixels in Ray's shared memory do not count.
+    The limit cannot be raised again. Beyond the limit, every allocation in Python and in the codecs fails, and Python
+    raises MemoryError. The limit is RLIMIT_DATA. It counts private writable memory, so pixels in Ray's shared memory do
+    not count.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit_bytes = own_bytes() + extra_bytes
@@ -23,30 +27,30 @@ def limit(extra_bytes: int) -> None:
 
 
 def trim() -> None:
-    """Return freed memory that glibc still holds to the machine. Takes about 20 ms after large pictures."""
+    """Give freed memory that glibc still holds back to the machine. This takes about 20 ms after large pictures."""
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def of_node() -> int:
-    """Return the memory of this machine in bytes, or the memory limit of the container that the process runs in."""
+    """Return the memory of this machine in bytes, or the memory limit of the container if that is smaller."""
     return min([_kilobytes("/proc/meminfo", "MemTotal:") * 1024, *_limits_of_cgroups(Path("/proc/self/cgroup"))])
 
 
 def _limits_of_cgroups(membership: Path, root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Yield the memory limits of the cgroups of this process, version 1 or 2, and of all cgroups around them.
+    """Yield the memory limits of the cgroups of this process and of all their parent cgroups, version 1 or 2.
 
-    `membership` is the file that names the cgroups of the process, `root` the folder of the cgroup file system.
+    `membership` is the file that names the cgroups of the process. `root` is the folder of the cgroup file system.
     """
     for line in membership.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        # A container sees its own cgroup as the root. The path may be the host's, and not exist in the container.
+        # A container sees its own cgroup as the root. The path may be a path of the host that the container lacks.
         folder = root / controllers / path.lstrip("/")
         for group in (folder, *folder.parents):
             for name in ("memory.max", "memory.limit_in_bytes"):
-                with suppress(OSError, ValueError):  # the file is missing, or holds `max`: no limit
+                with suppress(OSError, ValueError):  # no limit: the file is missing, or contains `max`
                     yield int((group / name).read_text())
             if group == root:
                 break

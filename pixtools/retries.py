@@ -1,7 +1,8 @@
 """The retry rules: the pauses between tries, and how often a call is tried.
 
-`retryable` and `outage` on the class of an error decide whether it is retried (`errors.py`). The settings `max_attempts`
-and `max_crashes` limit how often a step is tried in all. `database/outcome_recorder.py` applies both to each outcome.
+The class of an error (`errors.py`) says whether a failed try is repeated (`retryable`) and whether it is counted
+(`outage`). The settings `max_attempts` and `max_crashes` limit how often a step is tried in all.
+`database/outcome_recorder.py` applies these rules to each outcome.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ REDRIVE_PAUSE_S = 10.0
 """Pause of the dead-letter queue after an unexpected error in a redrive."""
 
 CONVERTER_CALL_TRIES = 3
-"""Tries of one converter call. A try counts if its converter had died before it began with the work."""
+"""Tries of one converter call. A call is tried again only if the converter died before it began with the segment."""
 
 CONVERTER_START_PAUSE_S = 1.0
-"""Pause after a converter failed to start: a broken node should not be asked without a break."""
+"""Pause after a converter failed to start, so that a broken node is not asked without a break."""
 
 DENOISER_PAUSES_S = (1.0, 3.0, 10.0, 30.0, 30.0)
 """Pauses after each failed try of one picture at the denoiser.
 
-A replica that fails or dies is not the picture's fault. Together the pauses are longer than Serve needs to replace a
+The picture is not at fault if a replica fails or dies. All pauses together are longer than Serve needs to replace a
 replica that fails its health checks.
 """
 
 QUEUE_REPLACEMENT_TIMEOUT_S = 120.0
-"""Time to replace a dead-letter queue of other code or settings. A busy machine takes long to start an actor."""
+"""Longest time to replace a dead-letter queue with other code or settings. A busy machine starts actors slowly."""
 
 QUEUE_ANSWER_TIMEOUT_S = 30.0
-"""Time that a dead-letter queue gets to tell its build while it is replaced."""
+"""Longest wait until a running dead-letter queue tells which build it runs."""
 
 QUEUE_REPLACEMENT_PAUSE_S = 0.2
 """Pause between two tries to replace the dead-letter queue."""
 
 _RETRY_CAP_S = 300.0
-_TRIES_AFTER_OUTAGE = 3  # an outage may end at any moment: the delay stays below 2^3 seconds
+_TRIES_AFTER_OUTAGE = 3  # an outage may end at any moment, so the delay stays below 2^3 seconds
 
 
 def backoff(steps: Sequence[StepRecord]) -> timedelta:
@@ -58,7 +59,7 @@ def backoff(steps: Sequence[StepRecord]) -> timedelta:
 
 
 def crash_tries(crashes: int) -> int:
-    """Return as how many tries crashes count. The first crash is free: another step may have caused it."""
+    """Convert crashes to tries. The first crash does not count, because another step may have caused it."""
     return max(0, crashes - 1)
 
 

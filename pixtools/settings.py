@@ -14,7 +14,7 @@ from pixtools.limits import Limits
 
 
 def _seconds(value: object) -> object:
-    """Convert a plain number in the environment to seconds. Pydantic alone reads it as ISO 8601, and refuses it."""
+    """Convert a plain number in the environment to seconds. Pydantic expects ISO 8601 and would refuse the number."""
     return float(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) else value
 
 
@@ -22,11 +22,11 @@ DurationOrZero = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timede
 """A time span: a number of seconds, or ISO 8601 such as `PT30S` or `P7D`."""
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())]
-"""A time span longer than zero, in the same notations."""
+"""A time span longer than zero, in the notations of DurationOrZero."""
 
 
 def _renamed(default: timedelta, *variables: str) -> Any:
-    """Return a field that is set by the first of these environment variables. The others are its earlier names."""
+    """Return a field that the first of these environment variables sets. The further variables are earlier names."""
     return Field(default, validation_alias=AliasChoices(*variables))
 
 
@@ -63,11 +63,11 @@ class Settings(BaseSettings):
     denoise_weights_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     denoise_device: Literal["auto", "cpu", "cuda"] = "auto"
     denoise_threads: int | None = Field(None, ge=1)  # on a CPU; None: every core of the node
-    # How long a picture waits until a denoiser begins with it: a node for the denoiser may have to be started first.
+    # How long a picture waits for a denoiser to begin. The cluster may have to start a node for the denoiser first.
     denoise_start_timeout: Duration = _renamed(
         timedelta(minutes=10), "PIXTOOLS_DENOISE_START_TIMEOUT", "PIXTOOLS_DENOISE_PATIENCE"
     )
-    max_denoising: int = Field(32, ge=1)  # jobs that a dispatcher may have at the denoiser, beside its other jobs
+    max_denoising: int = Field(32, ge=1)  # jobs of a dispatcher at the denoiser, beside its other jobs
 
     lease: Duration = timedelta(seconds=30)
     renew_interval: Duration = _renamed(timedelta(seconds=10), "PIXTOOLS_RENEW_INTERVAL", "PIXTOOLS_BEAT")
@@ -83,27 +83,27 @@ class Settings(BaseSettings):
     job_retention: Duration = timedelta(days=7)  # how long results are kept after the end of their job
     record_retention: Duration = timedelta(days=90)  # how long the record of a job is kept after its results
     dead_letter_retention: Duration = timedelta(days=30)
-    orphan_age: Duration = Field(timedelta(days=1), ge=timedelta(hours=1))  # unreferenced files older than this go
+    orphan_age: Duration = Field(timedelta(days=1), ge=timedelta(hours=1))  # older files without a record are deleted
     reconcile_interval: Duration = _renamed(timedelta(hours=1), "PIXTOOLS_RECONCILE_INTERVAL", "PIXTOOLS_RECONCILE")
     redrives_per_s: float = Field(10.0, gt=0)
 
     dispatchers: int = Field(1, ge=1)
-    min_converters: int = Field(2, ge=0)  # two, so that the first large picture can be split at once
-    max_converters: int | None = Field(None, ge=1)  # of each dispatcher; None: its share of the CPUs
-    converter_idle: Duration = timedelta(minutes=1)  # a converter without work for this long is stopped
+    min_converters: int = Field(2, ge=0)  # two converters can split the first large picture at once
+    max_converters: int | None = Field(None, ge=1)  # per dispatcher; None: CPUs divided by dispatchers
+    converter_idle: Duration = timedelta(minutes=1)  # a converter that is idle for this long is stopped
     converter_memory_bytes: int = Field(3_000_000_000, ge=1)  # beyond what an idle converter takes
     node_memory_bytes: int | None = Field(None, ge=1)  # for all converters of a node; None: 70 % of its memory
 
     @model_validator(mode="after")
     def _renewals_fit_the_lease(self) -> Self:
-        # At a third of the lease two renewals may fail before the sweeper may take the job.
+        # With an interval of a third of the lease, two renewals may fail before the sweeper may take the job.
         if self.renew_interval * 3 > self.lease:
             raise ValueError("PIXTOOLS_RENEW_INTERVAL must be at most a third of PIXTOOLS_LEASE")
         return self
 
     @model_validator(mode="after")
     def _weights_are_known(self) -> Self:
-        # The digest is part of step keys: the same step with other weights is other work.
+        # Step keys contain the digest, because other weights give other results.
         if (self.denoise_weights is None) != (self.denoise_weights_sha256 is None):
             raise ValueError(
                 "PIXTOOLS_DENOISE_WEIGHTS and PIXTOOLS_DENOISE_WEIGHTS_SHA256 belong together: set both or neither"

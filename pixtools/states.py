@@ -13,25 +13,25 @@ from typing import TypeVar
 class JobState(StrEnum):
     """The state of a job. Each comment says who sets it, and when."""
 
-    QUEUED = "queued"  # by ingress; by a dispatcher, the sweeper or the dead-letter queue that puts the job back
-    RUNNING = "running"  # by the dispatcher that claims it
+    QUEUED = "queued"  # by ingress; later by a dispatcher, the sweeper or the dead-letter queue, to run the job again
+    RUNNING = "running"  # by the dispatcher that claims the job
     SUCCEEDED = "succeeded"  # by the dispatcher: every step has its result
     PARTIAL = "partial"  # by the dispatcher or the sweeper: some steps have a result and some have none
     FAILED = "failed"  # by the dispatcher or the sweeper: no step has a result
     CANCELLED = "cancelled"  # by ingress, for the owner, before the job ended
-    EXPIRED = "expired"  # by the reconciler after the retention: the record stays, its artifacts are released
+    EXPIRED = "expired"  # by the reconciler after the retention: the record stays, the artifacts are released
 
 
 class StepState(StrEnum):
     """The state of a step. Each comment says when it is set."""
 
-    WAITING = "waiting"  # it was accepted, or it will be tried again
-    RUNNING = "running"  # a converter or a denoiser works on it
-    SUCCEEDED = "succeeded"  # its result is stored
-    CACHED = "cached"  # its result existed before, or no other step needs its pixels: it did not run
-    FAILED = "failed"  # it failed permanently; it has a dead letter
-    SKIPPED = "skipped"  # a step that it reads failed permanently
-    CANCELLED = "cancelled"  # its job was cancelled
+    WAITING = "waiting"  # the step was accepted, or it will be tried again
+    RUNNING = "running"  # a converter or a denoiser runs the step
+    SUCCEEDED = "succeeded"  # the result of the step is stored
+    CACHED = "cached"  # the step did not run: its result existed, or no other step needs its pixels
+    FAILED = "failed"  # the step failed permanently; it has a dead letter
+    SKIPPED = "skipped"  # an input of the step failed permanently or was skipped
+    CANCELLED = "cancelled"  # the job of the step was cancelled
 
 
 class DeadLetterState(StrEnum):
@@ -39,17 +39,17 @@ class DeadLetterState(StrEnum):
 
     WAITING = "waiting"  # the step failed permanently; the owner has to decide
     REDRIVING = "redriving"  # the owner requested a redrive; the dead-letter queue limits the rate
-    REDRIVEN = "redriven"  # the step waits again; if it fails permanently again, it gets a new dead letter
+    REDRIVEN = "redriven"  # the step waits again; if it fails permanently once more, it gets a new dead letter
     DISCARDED = "discarded"  # the owner accepted the failure, or cancelled the job
 
 
 class StepEventKind(StrEnum):
-    """An event in the history of a step. Successful tries are not in it."""
+    """An event in the history of a step. The history does not contain successful tries."""
 
     FAILED = "failed"  # a try failed
     CRASHED = "crashed"  # a converter died while it ran the step
     LOST = "lost"  # the dispatcher died while the step ran
-    # The value is stored in the database and published by the API, so it keeps its first spelling.
+    # The database stores this value and the API publishes it, so the value keeps its first spelling.
     FAILED_PERMANENTLY = "buried"  # the step ended without a result and got a dead letter
     REDRIVEN = "redriven"
     DISCARDED = "discarded"
@@ -103,7 +103,7 @@ def states_before(moves: dict[State, frozenset[State]], to: State) -> list[State
 
 
 def job_state_after(steps: list[StepState], results: int) -> JobState:
-    """Return the state in which a job ends whose steps have all ended, `results` of them with an artifact."""
+    """Return the state in which a job ends. All of its steps have ended, and `results` of them have an artifact."""
     if all(state in STEP_DONE for state in steps):
         return JobState.SUCCEEDED
     return JobState.PARTIAL if results else JobState.FAILED

@@ -12,7 +12,7 @@ from pixtools.retries import STORE_PAUSE_S
 
 T = TypeVar("T")
 
-_outages = OutageLog("database")  # one for all waiting calls of this process
+_outages = OutageLog("database")  # all waiting calls of this process share it
 
 
 async def until_database_answers(
@@ -20,8 +20,8 @@ async def until_database_answers(
 ) -> T:
     """Return the result of `call`. While it raises DatabaseDown, call it again after a pause.
 
-    `call` may have been carried out although it raised DatabaseDown, so it must be safe to repeat. `doing` says in the
-    log which work waits, for example "claiming jobs". `after` is the error of an earlier call, if there was one: then
+    `call` must be safe to repeat, because it may raise DatabaseDown after the database has committed. `doing` tells the
+    log what waits, for example "claiming jobs". If the caller has tried before, `after` is the error of this try, and
     the pause comes first. Raises every other error of `call`.
     """
     error = after
@@ -30,7 +30,7 @@ async def until_database_answers(
             if error is not None:
                 waiter.failed(error, doing)
                 await asyncio.sleep(STORE_PAUSE_S)
-                error = None  # its traceback refers to this frame: free both at once
+                error = None  # the traceback of the error refers to this frame: free both at once
             try:
                 return await call()
             except DatabaseDown as down:
@@ -38,7 +38,7 @@ async def until_database_answers(
 
 
 async def wait_at_most(awaited: asyncio.Event | Awaitable[object], seconds: float) -> bool:
-    """Wait for an event, or for an awaitable to end, and return whether that happened within `seconds`.
+    """Wait until an event is set or an awaitable ends. Return whether this happened within `seconds`.
 
     An awaitable that takes longer is cancelled. Raises the errors of the awaitable.
     """
@@ -48,5 +48,5 @@ async def wait_at_most(awaited: asyncio.Event | Awaitable[object], seconds: floa
     except TimeoutError:
         if timeout.expired():
             return False
-        raise  # it is the awaitable's own error
+        raise  # the awaitable itself raised this error
     return True

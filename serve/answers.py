@@ -1,4 +1,4 @@
-"""The JSON bodies of the API about jobs, built from the records of the stores. Download URLs are signed here.
+"""The JSON bodies of jobs in the API, built from the records of the stores. This module also signs download URLs.
 
 Signing a URL takes CPU time. Call `job_answer` in a thread, never on the event loop.
 """
@@ -28,7 +28,7 @@ Time = Annotated[datetime, PlainSerializer(lambda time: time.astimezone(UTC).iso
 
 
 class ArtifactAnswer(BaseModel):
-    """A result. Its URL needs no credentials and works until `url_expires_at`; reading the job gives a new one."""
+    """The file of a step. `url` needs no credentials and works until `url_expires_at`. Read the job for a new URL."""
 
     url: str
     url_expires_at: Time
@@ -76,7 +76,7 @@ class PartAnswer(BaseModel):
 
 
 class JobProgress(BaseModel):
-    """How many steps have ended, and how many there are."""
+    """The number of steps that have ended, and the number of all steps."""
 
     done: int
     total: int
@@ -98,14 +98,14 @@ class JobAnswer(BaseModel):
 
 
 class StepSummaryAnswer(BaseModel):
-    """A step as lists of jobs show it."""
+    """A step in a list of jobs."""
 
     op: str
     state: StepState
 
 
 class JobSummaryAnswer(BaseModel):
-    """A job as lists of jobs show it. Read the job by its id to get its results and their download URLs."""
+    """A job in a list of jobs. Read the job by its id to get the results and their download URLs."""
 
     id: uuid.UUID
     state: JobState
@@ -126,17 +126,17 @@ class JobList(BaseModel):
 
 
 def json_response(answer: BaseModel, status: int = 200) -> Response:
-    """Return the response whose body is `answer`.
+    """Return the response with the body `answer`.
 
-    A route that returns the model itself makes FastAPI validate it a second time, which costs more than all other
-    work of the route.
+    If a route returned the model, FastAPI would validate the model a second time. That would take longer than the rest
+    of the route.
     """
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
 def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
     """Return the body for one job, with newly signed download URLs."""
-    now = datetime.now(UTC)  # the clock of this machine: it also signs the URLs, so it decides when they expire
+    now = datetime.now(UTC)  # this machine signs the URLs, so its clock decides when they expire
     job = view.job
     return JobAnswer(
         id=job.id,
@@ -156,7 +156,7 @@ def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
 
 
 def job_list(summaries: list[JobSummary], limit: int) -> JobList:
-    """Return a page of at most `limit` jobs. `summaries` has one more if another page follows."""
+    """Return a page of at most `limit` jobs. If another page follows, `summaries` has one more job."""
     following = summaries[limit - 1].job.id if len(summaries) > limit else None
     return JobList(jobs=[_summary(summary) for summary in summaries[:limit]], next=following)
 

@@ -1,4 +1,4 @@
-"""Builds the HTTP application: reads the settings once, creates all collaborators, and connects the routes.
+"""Builds the HTTP application: reads the settings once, creates all objects of the ingress, and connects the routes.
 
 Ray Serve calls `create` in each ingress replica. Importing this module starts nothing.
 """
@@ -80,7 +80,7 @@ def create() -> ASGIApp:
     health = Health(database, store, blobs, answers, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
-    # Outermost: FastAPI answers unexpected errors outside the middleware that is added to it.
+    # SecurityHeaders has to wrap FastAPI. FastAPI answers unexpected errors outside of its middleware.
     return SecurityHeaders(app, images_from=_origin(settings))
 
 
@@ -91,14 +91,14 @@ def _serve_pages(app: FastAPI) -> None:
     app.add_api_route("/", lambda: page("index.html"), include_in_schema=False)
     app.add_api_route("/docs", lambda: page("docs.html"), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), "static")
-    # Swagger UI comes from an installed package, so that the page needs no other host.
+    # Swagger UI comes from an installed package, so the page needs no other host.
     spec = find_spec("fastapi_offline")
     assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (a pinned dependency)
     app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), "docs")
 
 
 def _origin(settings: Settings) -> str:
-    """Return the origins that the content security policy lets the page load pictures from."""
+    """Return the origins from which the page may load pictures, as the content security policy lists them."""
     address = settings.s3_public_url or settings.s3_endpoint_url
     if address is None:
         return f"https://*.s3.{settings.s3_region}.amazonaws.com https://{settings.s3_bucket}.s3.amazonaws.com"

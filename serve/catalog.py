@@ -1,4 +1,4 @@
-"""The catalog: operations with the JSON Schemas of their parameters, and the limits. Forms and scripts read it."""
+"""The catalog for forms and scripts: the limits, and the operations with the JSON Schemas of their parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixtools.settings import Settings
 
 
 class LimitsAnswer(BaseModel):
-    """The limits of a request. Sides and pixels are those of the image and of every result."""
+    """The limits of a request. `side` and `pixels` limit the image and every result."""
 
     upload_bytes: int
     pixels: int
@@ -26,7 +26,7 @@ class LimitsAnswer(BaseModel):
 
 
 class InputAnswer(BaseModel):
-    """How many inputs an operation reads and of what kind; `max` is null if there is no maximum."""
+    """The kind and the number of the inputs of an operation. `max` is null if there is no maximum."""
 
     kind: DataKind
     min: int
@@ -89,9 +89,9 @@ def _operation(operation: AnyOperation, max_side: int) -> OperationAnswer:
 
 
 def _with_max_side(schema: Any, max_side: int) -> Any:
-    """Return a copy of a JSON Schema whose sides of pictures have a maximum: the limit is a setting of the service.
+    """Return a copy of a JSON Schema in which each side of a picture has the maximum `max_side`.
 
-    A schema of a side has the format `side`. It may stand anywhere below `schema`.
+    The maximum is a setting of the service. A schema of a side has the format `side` and may be anywhere in `schema`.
     """
     match schema:
         case {"format": "side"}:

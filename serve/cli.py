@@ -77,7 +77,7 @@ def migrate() -> None:
     "--patience is an earlier name.",
 )
 def drain(timeout: timedelta) -> None:
-    """Stop all dispatchers before the cluster at RAY_ADDRESS is stopped.
+    """Stop all dispatchers. Call this before you stop the cluster at RAY_ADDRESS.
 
     Running jobs may finish within the timeout. All other jobs go back to the queue.
     """

@@ -19,7 +19,7 @@ from serve.problems import responses
 
 @dataclass(frozen=True)
 class DeadLetterRoutes:
-    """The routes below `/api/dead-letters`: one method each. Docstrings of routes are part of the OpenAPI document."""
+    """The routes below `/api/dead-letters`. Each route is one method, and its docstring is in the OpenAPI document."""
 
     letters: DeadLetters
 
@@ -76,23 +76,23 @@ class DeadLetterRoutes:
         cursor: uuid.UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
-        """Newest first."""
+        """The newest dead letter comes first."""
         selection = DeadLetterSelection(job=job, op=op, code=code)
         return json_response(self.letters.page(PUBLIC_OWNER, selection, state=state, before=cursor, limit=limit))
 
     async def redrive_selected(self, form: SelectionForm) -> NumberAnswer:
-        """The answer is the number of dead letters that were not already being redriven."""
+        """The answer is the number of selected dead letters that were waiting. All others do not change."""
         return await self.letters.redrive(PUBLIC_OWNER, form.selection())
 
     async def discard_selected(self, form: SelectionForm) -> NumberAnswer:
-        """The answer is the number of dead letters that were open."""
+        """The answer is the number of selected dead letters that were open. All others do not change."""
         return await self.letters.discard(PUBLIC_OWNER, form.selection())
 
     async def redrive(self, letter_id: uuid.UUID) -> NumberAnswer:
-        """A dead letter that was redriven or discarded before is answered with 409."""
+        """409 means that the dead letter was redriven or discarded before."""
         return await self.letters.redrive(PUBLIC_OWNER, DeadLetterSelection(id=letter_id))
 
     async def discard(self, letter_id: uuid.UUID) -> Response:
-        """A dead letter that was redriven or discarded before is answered with 409."""
+        """409 means that the dead letter was redriven or discarded before."""
         await self.letters.discard(PUBLIC_OWNER, DeadLetterSelection(id=letter_id))
         return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: reads come from the store, and the dead-letter queue carries decisions out."""
+"""Dead letters over HTTP. The store answers reads. The dead-letter queue carries out redrives and discards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serve.problems import Problem
 
 
 class StepEventAnswer(BaseModel):
-    """One entry in the history of a step. `error` is set if a try failed or the step failed permanently."""
+    """One event in the history of a step. `error` is set if a try failed or the step failed permanently."""
 
     at: Time
     attempt: int
@@ -27,7 +27,7 @@ class StepEventAnswer(BaseModel):
 
 
 class DeadLetterAnswer(BaseModel):
-    """A step that failed permanently. `history` begins with its first failed try."""
+    """A step that failed permanently. `history` begins with the first failed try of the step."""
 
     id: uuid.UUID
     state: DeadLetterState
@@ -50,7 +50,7 @@ class DeadLetterList(BaseModel):
 
 
 class SelectionForm(BaseModel):
-    """Selects the dead letters that match every given field, or with `all` every open one."""
+    """Selects the open dead letters that match every given field. `all` selects every open dead letter."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +68,7 @@ class SelectionForm(BaseModel):
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
-        # Without this check a script whose variable is empty would decide on all dead letters.
+        # Without this check, a script with an empty variable would redrive or discard all dead letters.
         narrowed = any(value is not None for value in (self.job, self.op, self.code))
         if narrowed == bool(self.all):
             raise ValueError("select dead letters by some of job, op and code, or by all: true, but not by both")
@@ -80,16 +80,16 @@ class SelectionForm(BaseModel):
 
 
 class NumberAnswer(BaseModel):
-    """The number of dead letters that a decision applies to."""
+    """The number of dead letters that the redrive or the discard applies to."""
 
     dead_letters: int
 
 
 class Queue(Protocol):
-    """The calls to the dead-letter queue. Each returns a number of dead letters, and raises QueueDown."""
+    """The calls to the dead-letter queue. Each call returns a number of dead letters, and may raise QueueDown."""
 
     async def redrive(self, owner: str, selection: DeadLetterSelection) -> int:
-        """Request that the selected dead letters are redriven at a bounded rate."""
+        """Request a redrive of the selected dead letters at a bounded rate."""
 
     async def discard(self, owner: str, selection: DeadLetterSelection) -> int:
         """Discard the selected dead letters."""
@@ -100,7 +100,7 @@ class Queue(Protocol):
 
 @dataclass(frozen=True)
 class DeadLetters:
-    """Reads dead letters and passes decisions on. `retention` is how long a dead letter is kept."""
+    """Reads dead letters, and passes redrives and discards to the queue. A dead letter is kept for `retention`."""
 
     store: DeadLetterStore
     queue: Queue
@@ -115,7 +115,7 @@ class DeadLetters:
         before: uuid.UUID | None,
         limit: int,
     ) -> DeadLetterList:
-        """Return a page of the owner's dead letters. Without `state`: the open ones."""
+        """Return a page of the owner's dead letters. If `state` is None, return only open dead letters."""
         states = sorted(DEAD_LETTER_OPEN) if state is None else [state]
         views = self.store.page(owner, selection, states=states, before=before, limit=limit + 1)
         following = views[limit - 1].letter.id if len(views) > limit else None
@@ -130,7 +130,7 @@ class DeadLetters:
         return NumberAnswer(dead_letters=await self.queue.discard(owner, selection))
 
     async def retry(self, owner: str, job_id: uuid.UUID) -> int:
-        """Redrive all open dead letters of a job at once, and return how many there were. Raises QueueDown."""
+        """Redrive all open dead letters of a job at once, and return their number. Raises QueueDown."""
         return await self.queue.retry(owner, job_id)
 
 

@@ -25,7 +25,7 @@ _decision_options = [
 
 
 def _with(options: list[Callable[..., Any]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that adds the options to a command: several commands share them."""
+    """Return a decorator that adds `options` to a command. Several commands share these options."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(options):
@@ -68,7 +68,7 @@ def list_(api: httpx.Client, /, *, as_json: bool, **filters: str | None) -> None
 @_with(_decision_options)
 @click.pass_obj
 def redrive(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **filters: str | None) -> None:
-    """Run steps again: select them by the ids of their dead letters, by options, or all."""
+    """Run failed steps again. Select their dead letters by ids, by options, or with --all."""
     selection = _selection(ids, filters, every=every)
     if selection is None:
         number = sum(_send(api, "POST", f"/{letter}/redrive").json()["dead_letters"] for letter in ids)
@@ -81,7 +81,7 @@ def redrive(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **filter
 @_with(_decision_options)
 @click.pass_obj
 def discard(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **filters: str | None) -> None:
-    """Accept failures: select them by the ids of their dead letters, by options, or all."""
+    """Discard dead letters. Select them by ids, by options, or with --all."""
     selection = _selection(ids, filters, every=every)
     if selection is None:
         number = sum(_send(api, "DELETE", f"/{letter}").is_success for letter in ids)
@@ -133,7 +133,7 @@ def _problem(response: httpx.Response) -> str:
     try:
         problem = response.json()
         faults = [f"{fault['pointer']}: {fault['detail']}" for fault in problem["errors"]]
-        # The detail describes a single fault already.
+        # If there is only one fault, the detail already describes it.
         return "; ".join([problem["detail"], *(faults if len(faults) > 1 else [])])
     except (ValueError, KeyError, TypeError):
         return f"{response.url} answered {response.status_code}."

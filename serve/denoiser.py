@@ -1,4 +1,4 @@
-"""The denoiser: a Serve deployment without an HTTP route. Each replica owns a loaded network; dispatchers call it."""
+"""The denoiser: a Serve deployment without an HTTP route. Each replica owns a loaded network. Dispatchers call it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_MAX_PICTURE_BYTES = 500_000_000  # of the pictures at work at a time; their results take as much again
+_MAX_PICTURE_BYTES = 500_000_000  # of the pictures that run at one time; the results need as many bytes again
 
 
 class Denoiser:
     """Denoises several pictures at a time, tile by tile."""
 
     def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, weights_sha256: str) -> None:
-        """`semaphore` bounds the bytes of the pictures at work. `weights_sha256` is that of the loaded weights."""
+        """`semaphore` limits the bytes of running pictures. `weights_sha256` is the digest of the loaded weights."""
         self._batcher = batcher
         self._semaphore = semaphore
         self._weights = weights_sha256
@@ -43,10 +43,12 @@ class Denoiser:
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         """Denoise a picture, and yield progress messages and the result: see dag.messages.
 
-        `shared` are the two values of Picture.share; `weights` is the digest of weights that is part of the step's key.
-        A message comes at least every ten seconds. Raises OutOfMemory, and DenoiserDown if another replica may succeed.
+        `shared` holds the two values of Picture.share. `weights` is the digest of the weights that the job asks for.
+        The step key depends on this digest. A message comes at least every ten seconds.
+
+        Raises OutOfMemory, and DenoiserDown if another replica may succeed.
         """
-        # Replicas of the old and the new weights run side by side during a deployment.
+        # During a deployment, replicas with old weights and replicas with new weights run side by side.
         if weights != self._weights:
             raise DenoiserDown("The replica has other weights than those that the job asks for.")
         try:
@@ -57,7 +59,7 @@ class Denoiser:
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as error:
-            # A device that failed once may fail again: the next health check ends this replica.
+            # A device that failed once may fail again. The next health check therefore ends this replica.
             log.exception("engine failed")
             self._engine_failure = error
             raise DenoiserDown("The engine of the replica failed.") from error
@@ -69,7 +71,7 @@ class Denoiser:
         async with self._semaphore.reserve(pixels.nbytes) as reservation:
             while not await reservation.granted_within(PROGRESS_INTERVAL_S):
                 yield InferenceProgress(0, 1)
-            # In a thread: it estimates the noise, and the tiles of other pictures must not wait for that.
+            # Restoration estimates the noise. Use a thread, because the tiles of other pictures must not wait for this.
             restoration = await asyncio.to_thread(Restoration, pixels, params.strength, params.noise)
             total = len(restoration) + 1
             async for done in self._batcher.restore(restoration):
@@ -79,17 +81,17 @@ class Denoiser:
             result |= {"skipped": report.skipped} if report.skipped else {}
             yield InferenceProgress(total, total)
             yield Inferred(restoration.output, rest, result)
-            yield InferenceProgress(total, total)  # the result has been sent whole
+            yield InferenceProgress(total, total)  # the result was sent completely
 
     async def check_health(self) -> None:
-        """Run a tile. Serve calls this regularly, and replaces a replica that raises an error or does not answer."""
+        """Denoise a tile. Serve calls this regularly. If a replica raises an error or is silent, Serve replaces it."""
         if self._engine_failure is not None:
             raise self._engine_failure
         await self._batcher.check()
 
 
 class DenoiserReplica(Denoiser):
-    """The denoiser as Serve creates it, in a process of its own."""
+    """The denoiser in a separate process that Serve creates."""
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr()
@@ -100,7 +102,7 @@ class DenoiserReplica(Denoiser):
 
 
 def create(_: dict[str, str]) -> Application:
-    """Build the application from the environment. Raises WeightsUnusable now, so that the deployment fails at once."""
+    """Build the application from the environment. Raises WeightsUnusable, so a bad deployment fails at once."""
     settings = Settings()
     load_weights(settings)
     return ray_serve.deployment(DenoiserReplica, name="Denoiser").bind(settings)

@@ -1,4 +1,4 @@
-"""Health checks. Jobs need Postgres and S3. Without Redis they are accepted, but they start later."""
+"""Health checks. Jobs need Postgres and S3. Without Redis, jobs are accepted but start later."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Readiness(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """The state of the service. `backlog` has the numbers of unfinished jobs; it is null while the database is down."""
+    """The state of the service. `backlog` counts unfinished jobs, and is null while the database is down."""
 
     version: str
     parts: Readiness  # the components
@@ -62,7 +62,7 @@ class Health:
         return components
 
     async def report(self) -> HealthAnswer:
-        """Return the state of the components, the number of unfinished jobs, and what the dispatchers do."""
+        """Return the state of each component, the number of unfinished jobs, and the numbers of each dispatcher."""
         components, backlog, dispatchers = await asyncio.gather(
             self._components(), self._backlog(), fleet.stats(self.settings)
         )

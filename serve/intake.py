@@ -1,7 +1,7 @@
 """Accepts new jobs.
 
-A request with an Idempotency-Key makes at most one job, and each repetition of it gets the same response, whichever
-process dies in between.
+A request with an Idempotency-Key makes at most one job. Each repetition of this request gets the response of the first
+request, even if a process died in between.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True)
 class Intake:
-    """Turns requests into jobs. `answers` caches the responses of idempotency keys; the store has the truth."""
+    """Turns requests into jobs. The store keeps the responses of idempotency keys, and `answers` caches them."""
 
     settings: Settings
     store: JobStore
     blobs: BlobStore
     answers: IdempotencyCache
     hints: Hints
-    # Separate threads: while object storage hangs, uploads must not occupy the threads of all other requests.
+    # Uploads have separate threads. If object storage hangs, uploads must not occupy the threads of other requests.
     _upload_threads: anyio.CapacityLimiter = field(
         default_factory=partial(anyio.CapacityLimiter, _MAX_PARALLEL_UPLOADS)
     )
 
     async def accept(self, owner: str, request: Request) -> Accepted:
-        """Store the job that `request` describes, or return the response that the same request got before.
+        """Store the job that `request` describes. If this request was accepted before, return the stored response.
 
-        Raises the errors of `uploads.receive`, InvalidPlan, StorageDown and DatabaseDown; with an Idempotency-Key also
-        BadRequest for an invalid key, KeyInUse and KeyReused.
+        Raises the errors of `uploads.receive`, InvalidPlan, StorageDown and DatabaseDown. With an Idempotency-Key,
+        also raises KeyInUse, KeyReused, and BadRequest if the key is invalid.
         """
         key = request.headers.get("idempotency-key")
         if key is None:
@@ -96,16 +96,16 @@ class Intake:
                 await run_in_threadpool(self._delete, files)
                 return accepted
             await self.hints.publish(QUEUED)
-            # A replayed response is not cached here: the cache would count its 24 hours from now.
+            # Cache only a new response. For a replayed response, the cache would count 24 hours from now.
             await self.answers.put(idempotency, accepted)
             return accepted
 
     @asynccontextmanager
     async def _reserved(self, scope: IdempotencyScope) -> AsyncIterator[tuple[str, Accepted] | None]:
-        """Reserve the key while a request is accepted, so that a second request with it waits.
+        """Reserve an idempotency key while a request is accepted.
 
         Yields the fingerprint and the response of an earlier request if they are cached. Raises KeyInUse if another
-        request holds the key.
+        request with this key is being accepted.
         """
         token = await self.answers.reserve(scope)
         if token is None:
@@ -144,8 +144,8 @@ class Intake:
         return Accepted(self._render(self.store.submit(new)), new.id, replayed=False)
 
     def _submit_once(self, new: NewJob, idempotency: Idempotency) -> Accepted:
-        # The response is stored in the transaction of its job, so it is rendered before. The database's clock decides
-        # about all times of a job, so it is asked for the time of creation.
+        # One transaction stores the job and the response, so the response is rendered first. All times of a job come
+        # from the clock of the database, so the time of creation is read from this clock.
         new = replace(new, created_at=self.store.now())
         return self.store.submit_once(new, idempotency, self._render(view_of(new, self.settings.job_retention)))
 
@@ -153,7 +153,7 @@ class Intake:
         return job_answer(view, self.blobs).model_dump_json().encode()
 
     def _delete(self, keys: Collection[str]) -> None:
-        with suppress(PixToolsError):  # then the reconciler deletes them
+        with suppress(PixToolsError):  # the reconciler deletes the files later
             self.blobs.delete(keys)
 
 
@@ -202,11 +202,11 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
 def _fingerprint(upload: Upload, plan: Plan) -> str:
     """Return a digest of the content of the request.
 
-    The raw body does not decide: two bodies of one request differ in their boundaries and in the order of fields.
+    The raw body is not hashed: two bodies with equal content may differ in boundaries and in the order of fields.
     """
     steps = {step.name: [step.operation.name, step.inputs, step.params.given()] for step in plan.steps}
     content: list[object] = [upload.name, upload.image.sha256, steps]
-    if upload.parts:  # without parts the digest is the one of releases without parts, whose responses are still stored
+    if upload.parts:  # older releases have no parts, and their stored fingerprints must still match
         content.append({name: part.sha256 for name, part in upload.parts.items()})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -29,7 +29,7 @@ from serve.upload_form import UPLOAD_FORM
 
 @dataclass(frozen=True)
 class JobRoutes:
-    """The routes below `/api/jobs`: one method each. Docstrings of routes are part of the OpenAPI document."""
+    """The routes below `/api/jobs`. Each route is one method, and its docstring is in the OpenAPI document."""
 
     intake: Intake
     store: JobStore
@@ -99,7 +99,7 @@ class JobRoutes:
         request: Request,
         idempotency_key: Annotated[str | None, Header(description="makes retries safe for 24 hours")] = None,  # noqa: ARG002 (documents it)
     ) -> Response:
-        """Send either `steps` or `operations`. The job is stored when the answer arrives."""
+        """Send either `steps` or `operations`. The service stores the job before it answers."""
         accepted = await self.intake.accept(PUBLIC_OWNER, request)
         headers = {"Location": f"/api/jobs/{accepted.job_id}"}
         if accepted.replayed:
@@ -112,7 +112,7 @@ class JobRoutes:
         cursor: uuid.UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
-        """A list has summaries. Read one job to get its results and their download URLs."""
+        """The list contains summaries. Read a job by its id to get the results and their download URLs."""
         summaries = self.store.list_jobs(PUBLIC_OWNER, state=state, before=cursor, limit=limit + 1)
         return json_response(job_list(summaries, limit))
 
@@ -121,24 +121,24 @@ class JobRoutes:
         return json_response(job_answer(self.store.get(PUBLIC_OWNER, job_id), self.blobs))
 
     async def cancel(self, job_id: uuid.UUID) -> Response:
-        """Running steps are stopped. A job that is already cancelled is answered in the same way."""
+        """Running steps are stopped. If the job is already cancelled, the answer is also 200."""
         view = await run_in_threadpool(self.store.cancel, PUBLIC_OWNER, job_id)
         await self.hints.publish(CANCELLED, str(job_id))
         await self.hints.publish(CHANGED, str(job_id))
         return await self._respond(view)
 
     async def retry(self, job_id: uuid.UUID) -> Response:
-        """The open dead letters of the job are redriven at once. Discarded ones are not."""
+        """The open dead letters of the job are redriven at once. Discarded dead letters are not redriven."""
         await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)  # raises NotFound
         redriven = await self.letters.retry(PUBLIC_OWNER, job_id)
         view = await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)
-        # Nothing was redriven and yet the job runs: an earlier retry redrove it, and its response may have been lost.
+        # If nothing was redriven but the job runs, an earlier retry succeeded and its response may have been lost.
         if not redriven and view.job.state in JOB_ENDED:
             raise NothingToRetry("No step of it waits for a decision. Submit the image again to run its steps again.")
         return await self._respond(view, 202)
 
     async def events(self, job_id: uuid.UUID, last_event_id: Annotated[int, Header(ge=0)] = 0) -> Response:
-        """The id of an event is the version of the job. The stream ends with the job.
+        """The id of an event is the version of the job. The stream ends when the job ends.
 
         204 means that the job has ended and that the client has seen its last version.
         """

@@ -1,3 +1,3 @@
-"""The owner on whose behalf a request acts."""
+"""The owner of the jobs that a request creates, reads or changes."""
 
-PUBLIC_OWNER = "public"  # every request acts for this one owner: the service has no API keys
+PUBLIC_OWNER = "public"  # the owner of all jobs, because the service has no API keys

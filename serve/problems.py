@@ -39,7 +39,7 @@ class FaultAnswer(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, alone or inside a step."""
+    """An error of a request or of a step."""
 
     type: str
     title: str
@@ -50,7 +50,7 @@ class Problem(BaseModel):
 
 
 class ProblemType(BaseModel):
-    """The document at the `type` of a problem."""
+    """The document at the URL in the `type` of a problem."""
 
     code: str
     title: str
@@ -59,12 +59,12 @@ class ProblemType(BaseModel):
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI description of the problems that a route may answer with."""
+    """Return the OpenAPI description of the problems that a route may return."""
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error with a problem, and serve the explanations of problem types."""
+    """Make `app` answer every error with a problem, and serve an explanation of each type of problem."""
     app.add_exception_handler(PixToolsError, _on_pixtools_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -80,9 +80,10 @@ def respond(error: PixToolsError) -> JSONResponse:
 
 
 def invalid_request(faults: tuple[Fault, ...]) -> InvalidRequest:
-    """Return the error for mistakes in the fields of a request. Its detail can be read without the list of faults.
+    """Return the error for mistakes in the fields of a request. The detail alone tells where the mistakes are.
 
-    It lists at most 100 faults, and its detail names at most 5 fields: a client chooses how many there are.
+    The error lists at most 100 faults, and the detail names at most 5 fields. Otherwise a client could make the answer
+    as long as it likes.
     """
     names = [_shortened(_field_name(fault.pointer)) for fault in faults[:_MAX_NAMES]]
     if len(faults) == 1:
@@ -96,13 +97,13 @@ def _shortened(name: str) -> str:
 
 
 def _field_name(at: str) -> str:
-    """Return the field that a pointer leads to, without the part of the request that holds the field."""
+    """Return the name of the field at a pointer, without a prefix such as `body` or `query`."""
     names = [name.replace("~1", "/").replace("~0", "~") for name in at.split("/")[1:]]
     return ".".join(names[1:] if len(names) > 1 and names[0] in _SOURCES else names)
 
 
 def _lowered(detail: str) -> str:
-    """Return a sentence as it reads after a colon. An acronym at its start, such as JSON, stays."""
+    """Return a sentence with a small first letter, for use after a colon. Keep a first word such as JSON."""
     return detail[:1].lower() + detail[1:] if detail[1:2].islower() else detail
 
 
@@ -154,5 +155,5 @@ async def _on_disconnect(_: Request, __: Exception) -> JSONResponse:
 
 
 async def _on_unknown_error(_: Request, __: Exception) -> JSONResponse:
-    # Starlette raises the error again after this response, and the server logs it. The response tells no internals.
+    # Starlette raises the error again after this response, and the server logs it. The response hides internal details.
     return respond(PixToolsError("The error was logged. Try again, and report it if it happens again."))

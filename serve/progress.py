@@ -1,4 +1,4 @@
-"""Follows jobs by server-sent events. Hints make an event prompt; polling finds a change whose hint was lost."""
+"""Sends server-sent events about jobs. A hint triggers an event at once. Polling finds changes whose hint was lost."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ class ProgressFeed:
     ) -> AsyncIterator[str]:
         """Yield an event for each version of the job that is newer than `last`, until the job has ended.
 
-        `read` returns the version and the job; it is called in a thread. Each event holds the whole job, so a reader
-        that missed events has lost nothing. The id of an event is the version. A comment is sent after a long silence.
+        `read` returns the version and the job, and is called in a thread. Each event holds the whole job, so a client
+        that missed events has lost nothing. The id of an event is the version of the job. After a long silence, the
+        stream sends a comment.
         """
         with self._watching(job_id) as moved:
             sent_at = time.monotonic()
@@ -88,7 +89,10 @@ class ProgressFeed:
     async def _read_newer(
         self, owner: str, job_id: uuid.UUID, last: int, read: Callable[[], tuple[int, JobAnswer]]
     ) -> tuple[int, JobAnswer] | None:
-        """Return the job if its version is newer than `last`; None otherwise, or while the database is down."""
+        """Return the version and the job if the version is newer than `last`.
+
+        Return None if the version is not newer, or while the database is down.
+        """
         try:
             if await run_in_threadpool(self._store.version, owner, job_id) > last:
                 return await run_in_threadpool(read)

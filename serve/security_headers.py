@@ -1,4 +1,4 @@
-"""Adds security headers to every response. It is a pure ASGI middleware, so it does not buffer streams."""
+"""Adds security headers to every response. This is a pure ASGI middleware, so it does not buffer streams."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class SecurityHeaders:
-    """Wraps an application. `images_from` are the origins, beside its own, that a page may load pictures from."""
+    """Wraps an application. `images_from` lists the other origins from which a page may load pictures."""
 
     def __init__(self, app: ASGIApp, images_from: str) -> None:
         self._app = app
@@ -17,7 +17,7 @@ class SecurityHeaders:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or one other ASGI event."""
+        """Handle one request or another ASGI connection."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

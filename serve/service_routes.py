@@ -1,4 +1,4 @@
-"""Routes about the service: what it can do, and whether it works."""
+"""Routes about the service: the catalog of operations, and the health checks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ServiceRoutes:
         return self.catalog
 
     async def live(self) -> dict[str, bool]:
-        """No other component is asked."""
+        """This check asks no other component."""
         return {"live": True}
 
     async def ready(self) -> Readiness:

@@ -1,7 +1,7 @@
 """The OpenAPI description of the multipart form that submits a job.
 
-Swagger UI fills its form from the examples and defaults. `steps` has an example. `operations`, the alternative to
-`steps`, is empty by default, because a request with both is refused.
+Swagger UI fills its form from the examples and defaults. `steps` has an example. `operations` is empty by default,
+because the service refuses a request with both `steps` and `operations`.
 """
 
 from __future__ import annotations

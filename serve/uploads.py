@@ -1,4 +1,4 @@
-"""Reads the multipart request of a new job. The request is a stream: its size is limited while it arrives."""
+"""Reads the multipart request of a new job. The size of the request is checked while the request arrives."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Upload:
 
 @dataclass
 class _Form:
-    """The items of a multipart form, sorted by what they are."""
+    """The items of a multipart form, sorted into images, parts, text fields and faults."""
 
     files: list[UploadFile] = field(default_factory=list)
     parts: dict[str, UploadFile] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class _Form:
 
     def add(self, name: str, value: UploadFile | str) -> None:
         if name in _FIELDS and value == "":
-            return  # an HTML form sends the fields that its user left empty
+            return  # an HTML form also sends fields that the user left empty
         if name == "file" and isinstance(value, UploadFile):
             self.files.append(value)
         elif name in self.fields or name in self.parts:
@@ -97,7 +97,7 @@ class _Form:
 
 @asynccontextmanager
 async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]:
-    """Read the request into temporary files, which are deleted at the end of the context.
+    """Read the request into temporary files. These files are deleted at the end of the context.
 
     Raises BadRequest, InvalidRequest, UploadTooLarge, UnsupportedType, EmptyUpload, CorruptImage, ImageTooLarge and
     DiskFull.
@@ -121,7 +121,7 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]
 
 
 def safe_name(name: str | None) -> str:
-    """Return a file name without folders and control characters, of at most 150 characters, with its ending."""
+    """Return a file name of at most 150 characters, without folders and control characters. Keep a short ending."""
     last = re.split(r"[/\\]", name or "")[-1]
     clean = "".join(char for char in last if char.isprintable()).strip(" .")
     stem, dot, ending = clean.rpartition(".")
@@ -131,7 +131,7 @@ def safe_name(name: str | None) -> str:
 
 
 def _mistake(name: str, value: UploadFile | str) -> str | None:
-    """Return what is wrong with one item of the form, or None if nothing is."""
+    """Return the mistake in one item of the form, or None."""
     is_file = isinstance(value, UploadFile)
     if name == "file":
         return "is text; send it as a file, with a file name"
@@ -176,7 +176,7 @@ async def _read_upload(content: FormData, settings: Settings) -> Upload:
 
 
 def _check_file(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
-    """Hash a file and check its header. Errors name the part of the form that the file came as."""
+    """Hash a file and check its header. Errors name the form field of the file."""
     try:
         size, sha256 = _measure(upload.file)
         header = inspect(upload.file, limits)
@@ -200,7 +200,7 @@ def _measure(file: IO[bytes]) -> tuple[int, str]:
 
 
 def _limited(receive: Receive, max_bytes: int, settings: Settings) -> Receive:
-    """Count the body while it arrives: a client may send no length or a wrong one."""
+    """Count the bytes of the body while it arrives, because Content-Length may be missing or wrong."""
     total = 0
 
     async def counted() -> Message:

@@ -1,7 +1,9 @@
-// All HTTP requests of the page. Each takes an AbortSignal. An error answer is thrown as a Problem, a missing answer as Unreachable.
+// All HTTP requests of the page. Each takes an AbortSignal. An error answer throws a Problem, and a missing answer
+// throws Unreachable.
 
 /**
- * An error answer of the service: the fields of its problem (RFC 9457). `final` is true if the same request would fail again.
+ * An error answer of the service, with the fields of the problem (RFC 9457). `final` is true if the same request would
+ * fail again.
  * `retryAfter` is the number of seconds to wait, or null.
  */
 export class Problem extends Error {
@@ -32,10 +34,13 @@ export const cancelJob = (id, signal) => send("POST", `${jobPath(id)}/cancel`, {
 /** Run the failed steps of a job again. Resolves to the job. */
 export const retryJob = (id, signal) => send("POST", `${jobPath(id)}/retry`, { signal });
 
-/** A page of jobs, newest first: at most `limit`, older than the one that `cursor` names. */
+/** A page of jobs, newest first: at most `limit` jobs, all older than the job that `cursor` names. */
 export const getJobs = (query, signal) => get(`/api/jobs?${parameters(query)}`, signal);
 
-/** A page of dead letters, newest first. `query` has `limit` and `cursor`, and may have `job` and `state`; without `state`, the open ones. */
+/**
+ * A page of dead letters, newest first. `query` has `limit` and `cursor`, and may have `job` and `state`. Without
+ * `state`, the page has only open dead letters.
+ */
 export const getDeadLetters = (query, signal) => get(`/api/dead-letters?${parameters(query)}`, signal);
 
 /** Redrive one dead letter. */
@@ -44,15 +49,19 @@ export const redriveDeadLetter = (id, signal) => send("POST", `${deadLetterPath(
 /** Discard one dead letter. */
 export const discardDeadLetter = (id, signal) => send("DELETE", deadLetterPath(id), { signal });
 
-/** Redrive the open dead letters that `selection` selects: {all: true}, or some of job, op and code. Resolves to {dead_letters: count}. */
+/**
+ * Redrive the open dead letters that `selection` selects. It is {all: true}, or has some of job, op and code. Resolves
+ * to {dead_letters: count}.
+ */
 export const redriveSelection = (selection, signal) => send("POST", "/api/dead-letters/redrive", { signal, body: selection });
 
 /** Discard the open dead letters that `selection` selects. Resolves to {dead_letters: count}. */
 export const discardSelection = (selection, signal) => send("POST", "/api/dead-letters/discard", { signal, body: selection });
 
 /**
- * Submit a job and resolve to it. `parts` are the further files, by the names that steps use for them. `onProgress` is called with
- * the bytes sent and the bytes in total. This uses XMLHttpRequest because fetch does not report upload progress.
+ * Submit a job and resolve to the job. `parts` are the further files, by the names that steps use for them.
+ * `onProgress` is called with the number of bytes sent and of all bytes. XMLHttpRequest is used because fetch does not
+ * report upload progress.
  */
 export function createJob({ file, parts, steps, key, signal, onProgress }) {
   const form = new FormData();
@@ -77,7 +86,7 @@ export function createJob({ file, parts, steps, key, signal, onProgress }) {
   });
 }
 
-/** Receive the server-sent events of a job. `onJob` is called with the job of each event, `onBreak` each time the stream breaks. */
+/** Receive server-sent events of a job. `onJob` gets the job of each event. A break of the stream calls `onBreak`. */
 export function listen(id, { signal, onJob, onBreak }) {
   const events = new EventSource(`${jobPath(id)}/events`);
   signal.addEventListener("abort", () => events.close(), { once: true });
@@ -122,7 +131,8 @@ function parse(text) {
   }
 }
 
-// While the service starts, its port answers 404 in plain text. Only a problem+json body proves that the service itself refused.
+// While the service starts, its port answers 404 in plain text. Only a problem+json body proves that the service itself
+// refused the request.
 function problemOf(status, body, header) {
   const fromService = header("Content-Type")?.startsWith("application/problem+json") && body !== null;
   const known = body ?? { title: "The service gave no usable answer", detail: `It answered with HTTP status ${status}. Try again in a moment.` };

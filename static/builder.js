@@ -1,4 +1,5 @@
-// The list of steps: buttons that add steps, and a card to edit each. A card lives as long as its step, so no input is lost.
+// The list of steps: buttons that add steps, and one card for each step. A card lives as long as its step, so no input
+// is lost.
 
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
@@ -37,7 +38,7 @@ export class Builder {
     this.#cards.forEach((card) => card.clear());
   }
 
-  /** The card of the step with this name, which can show faults; null if there is none. */
+  /** The card of the step with this name, or null. The card can show faults. */
   cardOfStep(name) {
     return [...this.#cards.values()].find(({ step }) => step.name === name) ?? null;
   }
@@ -93,7 +94,7 @@ export class Builder {
   }
 }
 
-// A card that is inserted again would lose its focus, so nothing is inserted while the order stays the same.
+// A card that is inserted again loses the focus, so no card is inserted while the order stays the same.
 function replaceIfDifferent(list, nodes) {
   if (nodes.length !== list.children.length || nodes.some((node, i) => node !== list.children[i])) list.replaceChildren(...nodes);
 }

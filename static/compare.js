@@ -3,8 +3,9 @@
 import { el } from "/static/element.js";
 
 /**
- * Lay the picture in `file` over the image `after` in `frame`, to the left of an edge that a slider moves. Nothing changes if the
- * browser cannot show one of the two (HEIC, TIFF), or if their sizes differ.
+ * Lay the picture in `file` over the image `after` in `frame`. The picture covers the image to the left of an edge, and
+ * a slider moves this edge. Nothing changes if the browser cannot show both pictures (HEIC, TIFF), or if their sizes
+ * differ.
  */
 export async function compare(frame, after, file) {
   const url = URL.createObjectURL(file);
@@ -38,14 +39,14 @@ function edgeSlider(stack) {
     type: "range", min: 0, max: 100, value: start, "aria-label": "Edge between before and after", on: {
       input: update,
       pointerdown: () => { start = edge.value; },
-      pointercancel: () => { edge.value = start; update(); }, // the touch became a scroll
+      pointercancel: () => { edge.value = start; update(); }, // the touch became a scroll, so the edge moves back
     },
   });
   update();
   return edge;
 }
 
-// The button shows each pixel of the picture as one pixel of the screen, in a view that scrolls and starts in the middle.
+// The button shows each pixel of the picture as one pixel of the screen. The view scrolls and starts in the middle.
 function actualPixelsButton(view, picture) {
   const button = el("button", {
     type: "button", class: "tool", "aria-pressed": "false", on: {

@@ -1,6 +1,8 @@
-// The form controls for single values. Each is {control, extra, read(), write(value)}; `extra` are further nodes beside the control.
+// The form controls for single values. Each function returns {control, extra, read(), write(value)}. `extra` are
+// further nodes beside the control.
 //
-// An empty control reads to undefined, so the service uses its default. If null is allowed and another value is the default, it reads to null.
+// `read` of an empty control returns undefined, and the service uses its default. If null is allowed and is not the
+// default, `read` of an empty control returns null.
 
 import { el } from "/static/element.js";
 
@@ -33,17 +35,18 @@ export function number(schema, required) {
   return { control, extra: slider ? [slider] : [], read, write };
 }
 
-// The service accepts any fraction, so the browser must not enforce a step. Arrow keys and sliders use one that suits the size of the value.
+// The service accepts any fraction, so the browser must not enforce an increment. Arrow keys and sliders use an
+// increment that suits the size of the value.
 function increment({ default: usual = 1, minimum = 0, maximum = Infinity }) {
   return 10 ** (Math.floor(Math.log10(Math.min(usual || 1, (maximum - minimum) / 10))) - 1);
 }
 
-// A value that a script writes causes no input event. The form listens for one.
+// The form listens for input events, but a value that a script writes causes no input event.
 function dispatchInput(control) {
   control.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
-// A slider over thousands of pixels is too coarse to aim with. Over 200 values or fewer it is quicker than typing.
+// A slider for up to 200 values is quicker than typing. A slider for thousands of pixels is too coarse.
 function suitsSlider({ minimum, exclusiveMinimum, maximum, default: usual }) {
   return typeof usual === "number" && maximum - (minimum ?? exclusiveMinimum) <= 200;
 }
@@ -86,7 +89,7 @@ const optionText = (value) => (value === true ? "yes" : value === false ? "no" :
 
 const isPosition = (value) => /^(top|bottom|left|right|center|-)+$/.test(value);
 
-// For the pointer only: keyboards and screen readers use the select box, which has the same values.
+// Only the pointer uses this map. Keyboards and screen readers use the select box, which has the same values.
 function positionMap(values, onPick) {
   const line = (value, first, last) => (value.includes(first) ? 1 : value.includes(last) ? 3 : 2);
   const cells = values.filter(isPosition).map((value) => {
@@ -98,7 +101,10 @@ function positionMap(values, onPick) {
   return { node: el("span", { class: "positions", "aria-hidden": "true" }, cells), mark };
 }
 
-/** A text field for a colour, with the browser's colour picker beside it. The picker cannot be empty, so the text field has the value. */
+/**
+ * A text field for a colour, beside the browser's colour picker. The text field holds the value, because the picker
+ * cannot be empty.
+ */
 export function color(schema, required) {
   const control = el("input", {
     type: "text", pattern: schema.pattern, maxlength: 7, title: "# and six hexadecimal digits, such as #ff8800", spellcheck: "false", autocomplete: "off",
@@ -122,7 +128,10 @@ export function color(schema, required) {
   return { control, extra: [picker, none], read: () => control.value.trim() || emptyValue(schema), write };
 }
 
-/** A text field for JSON. Text that is not JSON is sent as a string, so one word needs no quotes. The service checks the value. */
+/**
+ * A text field for JSON. Text that is not JSON is sent as a string, so a text needs no quotes. The service checks the
+ * value.
+ */
 export function json(schema) {
   const control = el("input", { type: "text", spellcheck: "false", placeholder: "auto" });
   const write = (value) => { control.value = value === null || value === undefined ? "" : JSON.stringify(value); };

@@ -1,22 +1,24 @@
-// Redrives or discards the dead letters of a row: by one request if the service can select exactly these, else one by one.
+// Redrives or discards the dead letters of a row. One request is enough if the service can select exactly these dead
+// letters. Otherwise each dead letter gets its own request.
 
 import { discardDeadLetter, discardSelection, redriveDeadLetter, redriveSelection } from "/static/api.js";
 
-/** Redrive the waiting dead letters of `row`, and resolve to their number. `selectable` is the answer of isSelectable for this row. */
+/** Redrive the waiting dead letters of `row`; resolve to their number. `selectable` is the result of isSelectable. */
 export async function redriveRow(row, selectable, signal) {
   if (selectable) return (await redriveSelection(selectionOf(row), signal)).dead_letters;
   return oneByOne(row.filter(({ state }) => state === "waiting"), (id) => redriveDeadLetter(id, signal));
 }
 
-/** Discard the dead letters of `row`, and resolve to their number. `selectable` is the answer of isSelectable for this row. */
+/** Discard the dead letters of `row`, and resolve to their number. `selectable` is the result of isSelectable. */
 export async function discardRow(row, selectable, signal) {
   if (selectable) return (await discardSelection(selectionOf(row), signal)).dead_letters;
   return oneByOne(row, (id) => discardDeadLetter(id, signal));
 }
 
 /**
- * Whether job and code select exactly the dead letters of `row`. They would also select other rows with the same code, and dead letters
- * that the page has not loaded. `loaded` are the dead letters on the page, and `complete` is true if the service has no others.
+ * Whether job and code select exactly the dead letters of `row`. Job and code also select other rows with the same job
+ * and code, and dead letters that the page has not loaded. `loaded` are the dead letters on the page. `complete` is
+ * true if the service has no further dead letters.
  */
 export function isSelectable(row, loaded, complete) {
   const { job, code } = selectionOf(row);
@@ -25,7 +27,8 @@ export function isSelectable(row, loaded, complete) {
 
 const selectionOf = ([{ job, error }]) => ({ job, code: error.code });
 
-// Returns the number of dead letters that `request` changed. It is no error if another user has closed one of them in the meantime.
+// Returns the number of dead letters that `request` changed. A dead letter that another user has closed in the meantime
+// causes no error.
 async function oneByOne(row, request) {
   let changed = 0;
   for (const { id } of row) {

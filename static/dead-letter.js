@@ -5,10 +5,13 @@ import { formatTime, plural, stepEvent, triedTimes } from "/static/format.js";
 
 const TRIES = ["failed", "crashed", "lost"];
 
-/** The key of the row that a dead letter belongs to: there is one row per job and error. */
+/** The key of the row of a dead letter. There is one row for each job and error. */
 export const rowKey = ({ job, error }) => JSON.stringify([job, error.code, error.detail]);
 
-/** Create the list item for dead letters of the same row. `titles` maps operations to their titles; `on` has the click listeners redrive and discard. */
+/**
+ * Create the list item for the dead letters of one row. `titles` maps operations to their titles. `on` has the click
+ * listeners `redrive` and `discard`.
+ */
 export function deadLetterRow(deadLetters, titles, on) {
   const [{ job, source_name: photo, error, created_at: newest }] = deadLetters;
   const byName = [...deadLetters].sort((one, other) => one.step.localeCompare(other.step, "en", { numeric: true }));
@@ -42,7 +45,7 @@ function triesText(deadLetters) {
   return fewest === most ? triedTimes(most) : `tried ${fewest} to ${most} times`;
 }
 
-// The error of an entry is left out if it is the error of the row, which is shown above.
+// An entry does not show its error if the error equals `shown`, the error of the row.
 function historyEntry({ at, what, attempt, error }, shown) {
   const isTry = TRIES.includes(what);
   const isNew = error && (error.code !== shown.code || error.detail !== shown.detail);

@@ -9,13 +9,14 @@ import { pagedList } from "/static/paged-list.js";
 import { showProblem } from "/static/problem.js";
 import { whileBusy } from "/static/while-busy.js";
 
-const REFRESH_AFTER_MS = [500, 1000, 2000, 4000, 8000, 16_000]; // one after the other: a redriven step that fails again is a new dead letter
+// Pauses between refreshes after a redrive. A redriven step that fails again gets a new dead letter.
+const REFRESH_AFTER_MS = [500, 1000, 2000, 4000, 8000, 16_000];
 
 const at = (id) => document.getElementById(id);
 
 /**
- * Show the open dead letters. `onRedrive` is called when steps will run again, `onChange` each time that jobs or dead letters may have
- * changed. Returns {refresh()}.
+ * Show the open dead letters. `onRedrive` is called when steps will run again. `onChange` is called each time that jobs
+ * or dead letters may have changed. Returns {refresh()}.
  */
 export function deadLetters({ signal, titles, onRedrive, onChange }) {
   let loaded = [];

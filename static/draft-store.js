@@ -9,7 +9,8 @@ export const draftStore = {
   clear: () => attempt(() => sessionStorage.removeItem(KEY)),
 };
 
-// The browser may forbid storage, or an older version of the page may have stored another format. The draft then starts empty.
+// The browser may forbid storage, or an older version of the page may have stored another format. The draft then starts
+// empty.
 function attempt(action) {
   try {
     action();

@@ -1,7 +1,8 @@
 // The steps that the user is building, and the rules for which step may read which. This module does not touch the DOM.
 //
 // A step is {key, op, name, input, params}. Inputs refer to steps by key and not by name, so a step can be renamed.
-// `input` is "source" or a key. An operation of many inputs has a list of keys, or null until the user has chosen its inputs.
+// `input` is "source" or a key. If the operation takes many inputs, `input` is a list of keys, or null until the user
+// has chosen the inputs.
 
 import { PartFiles } from "/static/part-files.js";
 import { missing, partParameters } from "/static/schema.js";
@@ -33,8 +34,9 @@ export class Draft {
   }
 
   /**
-   * Add a step and return it. It goes above the bundles at the end, so that they can take it. If it reads pixels, its input is the
-   * last step that makes pixels: after a resize, a new encoder should encode the small picture.
+   * Add a step and return it. The step goes above the bundles at the end, so that these bundles can take its file. If
+   * the step reads pixels, its input is the last step that makes pixels. So an encoder after a resize encodes the small
+   * picture.
    */
   add(op, { name = op, input, params = {} } = {}) {
     const step = { key: `step-${this.#nextKey++}`, op, name: this.#unusedName(name), params };
@@ -47,7 +49,7 @@ export class Draft {
     return step;
   }
 
-  /** Remove a step. Steps that read it now read its input if they can, otherwise the source. */
+  /** Remove a step. Steps that read the removed step now read its input if they can, otherwise the source. */
   remove(step) {
     this.steps = this.steps.filter((other) => other !== step);
     for (const other of this.steps) {
@@ -85,7 +87,7 @@ export class Draft {
     });
   }
 
-  /** The keys that a step of many inputs reads: those that the user chose, or every earlier file until the user has chosen. */
+  /** The keys that a step of many inputs reads. Before the user chooses, these are the keys of all earlier files. */
   inputsOf(step) {
     if (step.input !== null) return step.input;
     return this.candidates(step)
@@ -139,7 +141,7 @@ export class Draft {
     }));
   }
 
-  /** Replace all steps by the steps of a job. Returns the names of the steps whose operation this service does not have. */
+  /** Replace all steps by the steps of a job. Returns the names of the steps whose operation this service lacks. */
   load(steps) {
     this.steps = [];
     const keys = new Map([[SOURCE, SOURCE]]);
@@ -157,7 +159,10 @@ export class Draft {
     return unknown;
   }
 
-  /** Replace all steps by those that an earlier visit stored. Does nothing if this service lacks one of their operations. */
+  /**
+   * Replace all steps by `steps`, which an earlier visit stored. Does nothing if this service lacks one of their
+   * operations.
+   */
   restore(steps) {
     if (!steps.every(({ op }) => this.#operations.has(op))) return;
     this.steps = steps;
@@ -183,7 +188,8 @@ export class Draft {
     return partParameters(this.operation(step).parameters).map((parameter) => step.params[parameter]).filter(Boolean);
   }
 
-  // The page does not have the files that loaded steps name. Their names stay reserved, so that no new file is mistaken for one of them.
+  // The page does not have the files that loaded steps name. The names of these files stay reserved. Otherwise a new
+  // file with a reserved name would silently replace a missing file.
   #forgetFiles() {
     this.files = new PartFiles(this.steps.flatMap((step) => this.#partsOf(step)));
   }
@@ -196,7 +202,7 @@ export class Draft {
   }
 }
 
-// JSON does not promise the order of an object's members, so inputs are placed before the steps that read them.
+// JSON does not guarantee the order of the members of an object. So inputs are placed before the steps that read them.
 function inputsFirst(steps) {
   const placed = new Map();
   const place = (name) => {

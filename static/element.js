@@ -3,8 +3,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Create an element: el("a", {href, class, on: {click}}, "text", node). `on` holds event listeners. An attribute or child that is
- * null, undefined or false is left out.
+ * Create an element: el("a", {href, class, on: {click}}, "text", node). `on` holds event listeners. An attribute or
+ * child that is null, undefined or false is left out.
  */
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -38,8 +38,9 @@ export function icon(name) {
 const versions = new WeakMap();
 
 /**
- * Make `parent` hold one child per item, in the order of the items. A child stays, with its focus and its loaded image, while
- * `key(item)` and `version(item)` stay equal; otherwise `create(item)` makes a new one. `update(child, item)` is called for every child.
+ * Make `parent` hold one child per item, in the order of the items. A child stays while `key(item)` and `version(item)`
+ * stay equal, and so keeps its focus and its loaded image. Otherwise `create(item)` makes a new child.
+ * `update(child, item)` is called for every child.
  */
 export function reconcileChildren(parent, items, { key, version, create, update = () => {} }) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));

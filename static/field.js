@@ -1,4 +1,5 @@
-// One parameter as a form field: label, control, hint and error. A field reads to undefined if it has the service's default value.
+// One parameter as a form field: label, control, hint and error. `read` returns undefined if the field has the
+// service's default value.
 
 import { choice, color, json, number, text, toggle } from "/static/control.js";
 import { el } from "/static/element.js";
@@ -8,7 +9,8 @@ import { hint, inFormOrder, kind, label, resolve } from "/static/schema.js";
 
 let lastId = 0;
 
-// Returns {node, caption, advanced, read(), write(value), locate(path), fail(detail), clear(), focus()}, or null for a constant.
+// Returns {node, caption, advanced, read(), write(value), locate(path), fail(detail), clear(), focus()}, or null for a
+// constant.
 function field(name, schema, { defs, files, required }) {
   const known = resolve(schema, defs);
   switch (kind(known)) {
@@ -25,8 +27,9 @@ function field(name, schema, { defs, files, required }) {
 }
 
 /**
- * Create the fields for the properties of a schema. Returns {nodes, read(), write(values), locate(path), clear()}. `read` returns an object of the
- * values that differ from the defaults. Fields that few people need are folded. `files` keeps the files of parts.
+ * Create the fields for the properties of a schema. Returns {nodes, read(), write(values), locate(path), clear()}.
+ * `read` returns an object of the values that differ from the defaults. Advanced fields are in a fold. `files` keeps
+ * the files of parts.
  */
 export function fields(schema, { defs = schema.$defs, files }) {
   const named = inFormOrder(schema.properties ?? {}, defs)
@@ -51,7 +54,8 @@ function disclosure(folded) {
   const node = el("details", { class: "more" },
     el("summary", {}, "More ", el("span", { class: "hint" }, folded.map((one) => one.caption).join(", "))),
     el("div", { class: "more-fields" }, folded.map((one) => one.node)));
-  // The browser cannot show its message at a folded control. Without this, a click on Start would do nothing visible.
+  // The browser cannot show its message at a folded control. Without this listener, a click on Start would have no
+  // visible effect.
   node.addEventListener("invalid", () => { node.open = true; }, { capture: true });
   return node;
 }

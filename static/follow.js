@@ -8,12 +8,12 @@ const REDRIVE_POLL_INTERVAL_MS = 500;
 const EMPTY_STREAMS_BEFORE_POLLING = 3;
 
 /**
- * Call `onJob` with each state of the job until it has ended and no redrive is pending, or until `signal` aborts. `onConnection` is called
- * with false when the service stops answering and with true when it answers. Rejects if the service refuses to show the job,
- * and with the reason of `signal` if that aborts.
+ * Call `onJob` with each version of the job until the job has ended and no redrive is pending, or until `signal`
+ * aborts. `onConnection` is called with false when the service stops answering, and with true when the service answers.
+ * Rejects if the service refuses to show the job. Rejects with the reason of `signal` if `signal` aborts.
  */
 export async function follow(id, { signal, onJob, onConnection }) {
-  let emptyStreams = 0; // in a row: if a proxy holds events back, every stream is empty
+  let emptyStreams = 0; // counted in a row: if a proxy holds events back, every stream is empty
   for (;;) {
     const { job, redriving } = await read(id, { signal, onConnection });
     onJob(job);
@@ -31,7 +31,7 @@ export async function follow(id, { signal, onJob, onConnection }) {
 async function read(id, { signal, onConnection }) {
   for (;;) {
     try {
-      // In this order: if a step is redriven between the two requests, the job shows it.
+      // The order matters: if a step is redriven between the two requests, the job shows the redrive.
       const pending = await getDeadLetters({ job: id, state: "redriving", limit: 1 }, signal);
       const job = await getJob(id, signal);
       onConnection(true);
@@ -44,8 +44,8 @@ async function read(id, { signal, onConnection }) {
   }
 }
 
-// Resolves to "ended" after the last event of the job, to "broken" if the stream breaks after at least one event, and to "empty" if it
-// breaks before the first.
+// Resolves to "ended" after the last event of the job, to "broken" if the stream breaks after at least one event, and
+// to "empty" if the stream breaks before the first event.
 function readStream(id, { signal, onJob }) {
   return new Promise((resolve) => {
     const closing = new AbortController();

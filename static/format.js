@@ -15,7 +15,8 @@ const STEP_EVENTS = {
   redriven: "redriven", discarded: "discarded",
 };
 
-// Pictures without visible noise have a standard deviation below this. The service uses the same value: CLEAN_SIGMA in pixtools/denoising/noise.py.
+// Pictures without visible noise have a standard deviation below this value. The service has the same constant:
+// CLEAN_SIGMA in pixtools/denoising/noise.py.
 const CLEAN_SIGMA = 2.5;
 
 /** Whether a job has ended. A redrive can still start it again. */
@@ -40,7 +41,7 @@ export function formatBytes(count) {
 /** "640 × 480", or null if the size is not known. */
 export const dimensions = ({ width, height }) => (width && height ? `${width} × ${height}` : null);
 
-/** "62 % smaller" or "12 % larger". Words, because a plus or minus sign is easily misread. */
+/** "62 % smaller" or "12 % larger". A plus or minus sign would easily be misread. */
 export function sizeChange(before, after) {
   const percent = Math.round((Math.abs(after - before) / before) * 100);
   if (percent === 0) return "same size";
@@ -49,7 +50,7 @@ export function sizeChange(before, after) {
 
 const LOWERED_FOR = { max_bytes: "to stay within the bytes allowed", keep_smaller: "to be no larger than the source" };
 
-/** The report of a step beside its file: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes", or how much noise it found. */
+/** The result of a step as text: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes", or the noise that was found. */
 export const resultSummary = (result) => (result.sigma === undefined ? goalSummary(result) : noiseSummary(result));
 
 function goalSummary({ quality, lowered_for: cap, score, target, reached, encodes }) {
@@ -83,7 +84,7 @@ export function duration(ms) {
   return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
 }
 
-/** The time of day, with the date if it is not today. A text such as "two minutes ago" would become wrong on an open page. */
+/** The time of day, and the date unless it is today. On an open page, "two minutes ago" would become wrong. */
 export function formatTime(iso) {
   const then = new Date(iso);
   const today = then.toDateString() === new Date().toDateString();

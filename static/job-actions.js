@@ -1,4 +1,4 @@
-// The buttons of a job: Cancel while it runs, Retry if steps of it can run again.
+// The buttons of a job: Cancel while the job runs, and Retry if failed steps of the job can run again.
 
 import { announce } from "/static/announce.js";
 import { cancelJob, getDeadLetters, retryJob } from "/static/api.js";
@@ -9,8 +9,8 @@ import { whileBusy } from "/static/while-busy.js";
 const at = (id) => document.getElementById(id);
 
 /**
- * Let the buttons act on the job `id`. `onJob` is called with the cancelled job. `onRetry` is called after a retry, follows the job and
- * resolves when it has ended. Returns {show(job), refreshRetry()}.
+ * Let the buttons act on the job `id`. `onJob` is called with the cancelled job. `onRetry` is called after a retry. It
+ * follows the job and resolves when the job has ended. Returns {show(job), refreshRetry()}.
  */
 export function jobActions(id, { signal, onJob, onRetry }) {
   let current = null;
@@ -53,7 +53,7 @@ export function jobActions(id, { signal, onJob, onRetry }) {
       const open = await getDeadLetters({ job: id, limit: 1 }, signal);
       if (number === latest) offer(at("job-retry"), open.dead_letters.length > 0);
     } catch {
-      // The button stays as it is. The service checks again when it is pressed.
+      // The button stays as it is. The service checks again when the user presses the button.
     }
   }
 

@@ -1,4 +1,5 @@
-// The progress of a job: a bar with one cell per step, and a text. Both show failed steps apart from steps that are done.
+// The progress of a job: a bar with one cell per step, and a text. Both distinguish failed steps from steps that are
+// done.
 
 import { el, fill } from "/static/element.js";
 import { plural } from "/static/format.js";

@@ -11,14 +11,15 @@ import { showSteps } from "/static/job-steps.js";
 import { showProblem } from "/static/problem.js";
 import { showResults } from "/static/results.js";
 
-const UUID = /^[0-9a-f-]{32,36}$/i; // roughly: the service checks it
+const UUID = /^[0-9a-f-]{32,36}$/i; // a rough check; the service checks the id exactly
 
 const at = (id) => document.getElementById(id);
 
 /**
- * Show the job `id` until `signal` aborts. `source` is the file of its photo, if this page has it. `onJob` is called with each version
- * of the job, `onMove` each time its state changes. Returns {watch(), refreshRetry()}: `watch` follows the job again after a redrive,
- * `refreshRetry` finds out again whether Retry can be offered.
+ * Show the job `id` until `signal` aborts. `source` is the file of the photo, if this page has the file. `onJob` is
+ * called with each version of the job, and `onMove` each time the state of the job changes. Returns
+ * {watch(), refreshRetry()}. `watch` follows the job again after a redrive. `refreshRetry` checks again whether the job
+ * can be retried.
  */
 export function watchJob(id, { signal, titles, source, onJob, onMove }) {
   let last = null;
@@ -48,7 +49,8 @@ export function watchJob(id, { signal, titles, source, onJob, onMove }) {
     actions.show(job);
     announceProgress(job, last);
     onJob(job);
-    // The first version counts as a change, because a quick job may have ended after the list of jobs was read. A new finish time counts too: a quick retry may end in the same state.
+    // The first version counts as a change, because a quick job may have ended after the list of jobs was read. A new
+    // finish time counts too, because a quick retry may end in the same state as before.
     if (job.state !== last?.state || job.finished_at !== last.finished_at) onMove(job);
     last = job;
   }

@@ -1,4 +1,4 @@
-// The start of the page: creates the parts of the page, connects them and shows the view that the address names.
+// The start of the page: creates all components, connects them and shows the view that the address names.
 
 import { getOperations } from "/static/api.js";
 import { Builder } from "/static/builder.js";
@@ -67,7 +67,7 @@ function start({ operations, limits, media_types: mediaTypes }) {
 function newJobForm({ operations, limits, mediaTypes, onAccepted }) {
   const draft = new Draft(operations);
   draftStore.restore(draft);
-  let starter = { refresh: () => {} }; // replaced below, because `photo` and `steps` call it and it needs both
+  let starter = { refresh: () => {} }; // replaced below: `photo` and `steps` call `starter`, and `starter` needs both
   const photo = photoPicker({ limits, mediaTypes, onChange: () => starter.refresh() });
   const steps = new Builder({ draft, operations, onChange: () => { starter.refresh(); draftStore.save(draft); } });
   starter = submission({ draft, photo, builder: steps, onAccepted: (job, file) => { draftStore.clear(); onAccepted(job, file); } });
@@ -77,7 +77,7 @@ function newJobForm({ operations, limits, mediaTypes, onAccepted }) {
 
 // Shows either the form for a new job or the job that the address names.
 function jobView({ titles, onMove }) {
-  const sources = new Map(); // the photos of the jobs that this page started, because the service does not send them back
+  const sources = new Map(); // the photos of the jobs that this page started: the service does not return photos
   const idle = { watch: () => {}, refreshRetry: () => {} };
   let viewing = new AbortController();
   let watched = idle;

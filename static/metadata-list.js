@@ -1,13 +1,14 @@
-// Shows the result of a metadata step as a definition list: the most wanted values first, each group of values in a fold.
+// Shows the result of a metadata step as a definition list. The most important values come first. Each group of values
+// is in a fold.
 
 import { el } from "/static/element.js";
 import { formatBytes } from "/static/format.js";
 
 const SHOWN = 8;
-const FOLD_AT_LEAST = 3; // rows: a fold of fewer would take as much room as the rows
+const FOLD_AT_LEAST = 3; // rows; a fold with fewer rows would save no room
 // Values that the rest of the page does not show come first.
 const FIRST = ["camera", "lens", "taken_at", "exposure", "gps", "icc_profile", "width", "height", "frames", "bytes"];
-// Groups that also get a row of their own, as a summary. The user should notice if a photo has a place.
+// These groups also get a row with a summary. The user should notice if a photo contains a location.
 const SUMMARIES = {
   exposure: ({ time_s: time, f_number: aperture, iso, focal_length_mm: length }) =>
     [time && `${exposureTime(time)} s`, aperture && `f/${aperture}`, iso && `ISO ${iso}`, length && `${length} mm`],

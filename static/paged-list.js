@@ -1,4 +1,5 @@
-// A list from the service, newest first, loaded page by page. A refresh keeps the length of the list, its row elements and the focus.
+// A list from the service, newest first, loaded page by page. A refresh keeps the length of the list, the row elements
+// and the focus.
 
 import { reconcileChildren } from "/static/element.js";
 import { whileBusy } from "/static/while-busy.js";
@@ -7,10 +8,10 @@ const PAGE = 20;
 const LARGEST_PAGE = 100; // the service's limit
 
 /**
- * Fill the list `rows`; the button `more` loads the next page. `read({cursor, limit})` resolves to {items, next}. Items with the same
- * `keyOf(item)` share a row, which `createRow(items)` makes, and makes again when `version(items)` changes. `onShown(items, complete)` is
- * called with all loaded items, and whether they are all that the service has. `focusFallback()` is focused if the row that had the focus is gone.
- * Returns {refresh()}.
+ * Fill the list `rows`. The button `more` loads the next page. `read({cursor, limit})` resolves to {items, next}. Items
+ * with the same `keyOf(item)` share a row. `createRow(items)` makes the row, and makes a new row when `version(items)`
+ * changes. `onShown(items, complete)` is called with all loaded items; `complete` is true if the service has no further
+ * items. `focusFallback()` gets the focus if the row that had the focus is gone. Returns {refresh()}.
  */
 export function pagedList({ rows, more, signal, read, keyOf, version, createRow, focusFallback, onShown, onError }) {
   let shown = [];

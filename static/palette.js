@@ -9,9 +9,13 @@ const GROUPS = [
   ["Bundle", () => true],
 ];
 
-/** Show a button for each operation; `onAdd` is called with its operation. Returns {count(steps)}, which shows how many steps use each. */
+/**
+ * Show a button for each operation. A click calls `onAdd` with the operation. Returns {count(steps)}, which shows how
+ * many steps use each operation.
+ */
 export function palette(operations, onAdd) {
-  // The count is beside the button: inside it, the visible text "JPG 1" would differ from the accessible name (WCAG 2.5.3).
+  // The count is outside the button. In the button, the visible text "JPG 1" would differ from the accessible name
+  // (WCAG 2.5.3).
   const counts = new Map(operations.map(({ op }) => [op, el("span", { class: "count", "aria-hidden": "true", hidden: true })]));
   const groupOf = (operation) => GROUPS.findIndex(([, matches]) => matches(operation));
   const button = (operation) => el("span", { class: "operation" },

@@ -3,7 +3,10 @@
 import { el, fill } from "/static/element.js";
 import { formatBytes } from "/static/format.js";
 
-/** Create the control. Returns {control, holder, extra, read(), write(name)}. `files` is the PartFiles that keeps the file. */
+/**
+ * Create the control. Returns {control, holder, extra, read(), write(name)}. `files` is the PartFiles that keeps the
+ * file.
+ */
 export function part(schema, files) {
   let name;
   let previewUrl = null;

@@ -8,8 +8,8 @@ import { fileFault, pixelFault } from "/static/photo-limits.js";
 const at = (id) => document.getElementById(id);
 
 /**
- * Let the user choose the photo. `onChange` is called after each change. Returns {file, fault, take(files)}: the photo, the reason why
- * the service would refuse it, and a function that replaces it.
+ * Let the user choose the photo. `onChange` is called after each change. Returns {file, fault, take(files)}. `file` is
+ * the photo, and `fault` is the reason why the service would refuse the photo. `take` replaces the photo.
  */
 export function photoPicker({ limits, mediaTypes, onChange }) {
   const input = at("photo-input");

@@ -1,4 +1,4 @@
-// Shows errors: each fault at the form field that it is about, or in one box.
+// Shows errors: a fault of a form field at this field, all other errors in one box.
 
 import { Problem, Unreachable } from "/static/api.js";
 import { announce } from "/static/announce.js";
@@ -6,8 +6,8 @@ import { el, fill } from "/static/element.js";
 import { plural } from "/static/format.js";
 
 /**
- * Show why a submission failed. Each fault that points to a step or a part is shown at its field in `builder`, the others in `box`.
- * Focus goes to the first marked field of the page, or to `box`.
+ * Show why a submission failed. A fault that points to a step or a part is shown at the field of `builder`, all other
+ * faults in `box`. The focus goes to the first marked field of the page, or to `box`.
  */
 export function showSubmissionProblem(box, error, builder) {
   const { title, detail, errors, wait } = describe(error);
@@ -31,7 +31,7 @@ export function showSubmissionProblem(box, error, builder) {
   (firstOnPage(marked) ?? box).focus();
 }
 
-/** Show `error` in `box`, which is an alert. With `again`, a button is added that hides the box and calls it. */
+/** Show `error` in `box`, which is an alert. If `again` is given, a button hides the box and calls `again`. */
 export function showProblem(box, error, again = null) {
   const { title, detail, errors, wait } = describe(error);
   const retry = () => { box.hidden = true; again(); };
@@ -58,7 +58,7 @@ function faultList(errors) {
   return errors.length > 0 && el("ul", {}, errors.map((fault) => el("li", {}, text(fault))));
 }
 
-// The service lists faults by kind; the focus must go to the one that a reader meets first.
+// The service sorts faults by their type, but the focus must go to the first field with a fault on the page.
 function firstOnPage(fields) {
   const follows = (one, other) => one.node.compareDocumentPosition(other.node) & Node.DOCUMENT_POSITION_PRECEDING;
   return fields.reduce((first, field) => (first && !follows(first, field) ? first : field), null);

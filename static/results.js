@@ -7,8 +7,9 @@ import { dimensions, formatBytes, formatName, resultSummary, sizeChange } from "
 import { metadataList } from "/static/metadata-list.js";
 
 /**
- * Show the results of `job` in the list `parent`, and return their number. `source` is the file of the photo, if this page has it: the
- * service does not send it back. `renew()` shows the job again with fresh URLs and resolves to true, or to false if that failed.
+ * Show the results of `job` in the list `parent`, and return their number. `source` is the file of the photo, if this
+ * page has the file; the service does not return it. `renew()` shows the job again with fresh URLs. It resolves to
+ * whether this succeeded.
  */
 export function showResults(parent, job, { source, renew }) {
   const results = Object.entries(job.steps).filter(([, step]) => step.artifact || step.result);
@@ -26,7 +27,7 @@ export function showResults(parent, job, { source, renew }) {
   return results.length;
 }
 
-// A denoised photo has the size of the photo, so the two can be compared.
+// A denoised photo has the size of the original photo, so both pictures can be compared.
 const isComparable = ({ op, input, result }) => op === "denoise" && input[0] === "source" && result?.denoised;
 
 function card(name, step, source, { renew, before }) {
@@ -65,7 +66,8 @@ function fileDetails(artifact, source) {
   ];
 }
 
-// A click on a link whose URL has expired first renews the URL, once, and then follows the link in any case.
+// If the URL of a link has expired, a click first tries once to renew the URL. Then the click follows the link in any
+// case.
 function downloadLink(artifact, renew) {
   const link = el("a", { class: "button download", download: artifact.name, title: artifact.name, "aria-label": `Download ${artifact.name}` }, icon("download"), "Download");
   let renewing = false;

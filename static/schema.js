@@ -48,7 +48,7 @@ const isRequirement = (schema) => Object.keys(schema).join() === "required";
 
 const withArticle = (noun) => `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
 
-/** The kind of form control that edits a value of this schema. "json" is the control for schemas that have no better one. */
+/** The kind of form control that edits a value of this schema. Schemas without a better control get "json". */
 export function kind(schema) {
   if ("const" in schema) return "constant";
   if (schema.enum) return "choice";
@@ -64,14 +64,17 @@ export function label(name, schema) {
   return schema.title ?? name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
 }
 
-/** The hint below a control: range and description. A range of more than 1000 is left out: the browser reports values outside it. */
+/**
+ * The hint below a control: range and description. A range wider than 1000 is left out, because the browser reports
+ * values outside the range.
+ */
 export function hint({ minimum, exclusiveMinimum, maximum, description }) {
   const from = minimum ?? exclusiveMinimum;
   const range = maximum - from <= 1000 ? `${minimum === undefined ? `above ${from}` : from} to ${maximum}` : null;
   return [range, description].filter(Boolean).join(", ");
 }
 
-/** Properties in the order of the form: values, then switches, then groups. Pydantic would put inherited ones first. */
+/** Properties in the order of the form: values, switches, groups. Pydantic would put inherited properties first. */
 export function inFormOrder(properties, defs) {
   const rank = (schema) => ["switch", "group"].indexOf(kind(resolve(schema, defs)));
   return Object.entries(properties).sort(([, one], [, other]) => rank(one) - rank(other));

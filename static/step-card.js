@@ -6,7 +6,10 @@ import { errorLine } from "/static/error-line.js";
 import { fields } from "/static/field.js";
 import { stepName } from "/static/step-name.js";
 
-/** Create the card of `step`. Returns {step, node, refresh(), fail(path, detail), clear()}. `on` has the listeners change(), move(by) and remove(). */
+/**
+ * Create the card of `step`. Returns {step, node, refresh(), fail(path, detail), clear()}. `on` has the listeners
+ * change(), move(by) and remove().
+ */
 export function stepCard(draft, step, on) {
   const operation = draft.operation(step);
   const form = fields(operation.parameters, { files: draft.files });
@@ -50,7 +53,10 @@ export function stepCard(draft, step, on) {
       showMove(down, "down", step, draft.moveObstacle(step, 1));
       remove.setAttribute("aria-label", `Remove ${step.name}`);
     },
-    /** Show a fault that the service found: at the parameter that `path` leads to, at the name or below the card. Returns {node, focus()} of that place. */
+    /**
+     * Show a fault that the service found: at the parameter of `path`, at the name or below the card. Returns
+     * {node, focus()} of the place where the fault is shown.
+     */
     fail: (path, detail) => {
       card.classList.add("has-fault");
       const place = form.locate(path) ?? (isAboutName(path, detail) ? name : self);
@@ -60,7 +66,7 @@ export function stepCard(draft, step, on) {
   };
 }
 
-// The pointer of a step itself is used for its name, and for a picture that would become too large.
+// A fault without a path in the step is about the name of the step, or about a picture that would become too large.
 const isAboutName = (path, detail) => path.length === 0 && /\b(re)?name/.test(detail);
 
 function showMove(button, direction, step, obstacle) {
@@ -102,7 +108,7 @@ function inputBoxes(draft, step, onChange) {
   return { node, refresh };
 }
 
-// aria-disabled and not `disabled`: a button keeps its focus when its step reaches the end of the list.
+// With aria-disabled instead of `disabled`, a button keeps the focus when its step reaches the end of the list.
 function toolButton(shape, text, action) {
   const button = el("button", {
     type: "button", class: "tool", on: { click: () => button.getAttribute("aria-disabled") !== "true" && action() },

@@ -1,9 +1,12 @@
-// The field for a step's name. It reports a bad name while the user types, by the rule of the service.
+// The field for the name of a step. While the user types, the field checks the name by the rule of the service.
 
 import { el } from "/static/element.js";
 import { errorLine } from "/static/error-line.js";
 
-/** Create the name field of `step`. Returns {node, refresh(), fail(detail), clear(), focus()}. `onChange` is called after each change of the name. */
+/**
+ * Create the name field of `step`. Returns {node, refresh(), fail(detail), clear(), focus()}. `onChange` is called
+ * after each change of the name.
+ */
 export function stepName(draft, step, onChange) {
   const id = `${step.key}-name`;
   const input = el("input", {

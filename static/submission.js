@@ -7,7 +7,10 @@ import { showSubmissionProblem } from "/static/problem.js";
 
 const at = (id) => document.getElementById(id);
 
-/** Let the form start a job. `onAccepted` is called with the job and its photo. Returns {refresh()}, to be called after each change. */
+/**
+ * Let the form start a job. `onAccepted` is called with the job and its photo. Returns {refresh()}, which the caller
+ * must call after each change.
+ */
 export function submission({ draft, photo, builder, onAccepted }) {
   const start = at("start");
   const problem = at("submission-problem");
@@ -73,7 +76,7 @@ function showProgress(sent, total) {
   at("upload-progress").textContent = sent < total ? `${formatBytes(sent)} of ${formatBytes(total)} sent` : "Sent. The service is checking it.";
 }
 
-// The same files and steps are sent again under the same key, so that the service does not start a second job for them.
+// A repeated request with equal files and steps has the same key, so the service does not start a second job.
 function idempotencyKeys() {
   let last = null;
   const keyFor = (files, steps) => {
@@ -86,7 +89,8 @@ function idempotencyKeys() {
   return keyFor;
 }
 
-// crypto.randomUUID exists only in secure contexts. A page that came by plain http from another host has none.
+// crypto.randomUUID exists only in secure contexts. A page from another host over plain http has no
+// secure context.
 function randomKey() {
   if (crypto.randomUUID) return crypto.randomUUID();
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,8 +1,8 @@
 // Click listeners for buttons that send a request.
 
 /**
- * Make a click listener that runs `action` and ignores further clicks until it is done. The button is marked with aria-disabled and
- * not with `disabled`, which would take its focus.
+ * Make a click listener that runs `action` and ignores further clicks until `action` is done. The button is marked with
+ * aria-disabled, because `disabled` would take the focus away.
  */
 export const whileBusy = (action) => async ({ currentTarget: button }) => {
   if (button.getAttribute("aria-disabled") === "true") return;

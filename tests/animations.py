@@ -1,4 +1,4 @@
-"""Writes animations byte by byte, so that the test determines frames, delays and disposals, and not an encoder."""
+"""Writes animations byte by byte, so the test sets frames, delays and disposals. An encoder could change them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEEP, CLEAR, RESTORE = 0, 1, 2
-"""How the area of a frame changes after its time: not at all, to transparent, or to what it was before."""
+"""What happens to a frame after its time: it stays, its area is cleared, or the pixels below it are restored."""
 
 PALETTE = np.array([[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
 """The four colours of every `gif`."""
@@ -19,14 +19,14 @@ PALETTE = np.array([[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as the file stores it. `pixels` are (H, W) indices of PALETTE for a GIF, (H, W, C) samples for a PNG."""
+    """A frame as the file stores it. `pixels` are indices into PALETTE (H, W) in a GIF, samples (H, W, C) in a PNG."""
 
     pixels: NDArray[np.uint8]
     left: int = 0
     top: int = 0
     duration: int = 100  # milliseconds
     disposal: int = KEEP
-    blends: bool = False  # over the frame before, by its alpha; only in a PNG
+    blends: bool = False  # drawn over the previous frame with alpha; only in a PNG
 
 
 def filled(index: int, width: int = 4, height: int = 3) -> NDArray[np.uint8]:
@@ -43,7 +43,7 @@ def colours(indices: NDArray[np.uint8], transparent: int | None = None) -> NDArr
 def gif(
     size: tuple[int, int], frames: Sequence[Frame], *, repeats: int | None = 0, transparent: int | None = None
 ) -> bytes:
-    """Return a GIF. `repeats` counts the showings after the first, 0 being without end; None omits the extension."""
+    """Return a GIF. `repeats` is the number of repeats. 0 repeats for ever, and None omits the extension."""
     data = b"GIF89a" + struct.pack("<HHBBB", *size, 0x81, 0, 0) + PALETTE.tobytes()
     if repeats is not None:
         data += b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0"
@@ -78,7 +78,7 @@ def apng(
     """Return an animated PNG.
 
     `default` is an image outside the animation, `shared` are chunks before the frames, and `declared` replaces the
-    number of frames in acTL. Samples of 16 bits are given as two bytes each along the last axis.
+    number of frames in acTL. A sample of 16 bits is two bytes along the last axis.
     """
     first = frames[0].pixels if default is None else default
     header = struct.pack(">IIBBBBB", first.shape[1], first.shape[0], depth, colour, 0, 0, 0)

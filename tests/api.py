@@ -12,7 +12,7 @@ ENDED = {"succeeded", "partial", "failed", "cancelled", "expired"}
 
 
 class Api:
-    """The HTTP API at `base_url`. Each method fails if the service answers with an error."""
+    """The HTTP API at `base_url`. Each method except `post` fails if the answer is an error."""
 
     def __init__(self, base_url: str) -> None:
         self.http = httpx.Client(base_url=base_url, timeout=60)
@@ -24,7 +24,7 @@ class Api:
         self.http.close()
 
     def post(self, name: str, data: bytes, *, key: str | None = None, **fields: str) -> httpx.Response:
-        """Send one image with these form fields, and return the response, whatever it is."""
+        """Send one image with these form fields, and return the response, even if it is an error."""
         headers = {"Idempotency-Key": key} if key else {}
         return self.http.post("/api/jobs", files={"file": (name, data)}, data=fields, headers=headers)
 

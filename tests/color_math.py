@@ -20,19 +20,19 @@ D50 = np.array([0.9642, 1.0, 0.8249])
 
 @dataclass(frozen=True)
 class Space:
-    """An RGB colour space: XYZ of its primaries under D50, and its tone curve from stored values to light."""
+    """An RGB colour space: the XYZ of its primaries under D50, and a tone curve from stored values to light."""
 
     primaries: tuple[tuple[float, float, float], ...]
-    curve: tuple[float, ...]  # its values at even steps from 0 to 1; a single value is an exponent
+    curve: tuple[float, ...]  # light at evenly spaced stored values from 0 to 1; a single number is an exponent
 
     def linear(self, stored: Floats) -> Floats:
-        """Return the light of stored values, both 0 to 1."""
+        """Convert stored values to linear light, both 0 to 1."""
         if len(self.curve) == 1:
             return stored ** self.curve[0]
         return np.interp(stored, np.linspace(0, 1, len(self.curve)), self.curve)
 
     def stored(self, linear: Floats) -> Floats:
-        """Return the stored values of light, both 0 to 1."""
+        """Convert linear light to stored values, both 0 to 1."""
         if len(self.curve) == 1:
             return linear ** (1 / self.curve[0])
         return np.interp(linear, self.curve, np.linspace(0, 1, len(self.curve)))
@@ -52,7 +52,7 @@ ADOBE_RGB = Space(((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.
 
 def converted(pixels: Floats, source: Space, target: Space) -> Floats:
     """Convert pixels (..., 3), 0 to 1, between colour spaces. Colours outside the target are clipped."""
-    xyz = source.linear(pixels) @ np.array(source.primaries)  # a row for each primary
+    xyz = source.linear(pixels) @ np.array(source.primaries)  # `primaries` has a row for each primary
     return target.stored((xyz @ np.linalg.inv(np.array(target.primaries))).clip(0, 1))
 
 
@@ -70,11 +70,11 @@ def lab(srgb: Floats) -> Floats:
 
 
 INKS = np.array([(0.05, 0.62, 0.88), (0.85, 0.10, 0.50), (0.98, 0.90, 0.08), (0.0, 0.0, 0.0)])
-"""sRGB of the inks C, M, Y and K at full strength on paper. CMYK without a profile is read with other inks."""
+"""The sRGB of the inks C, M, Y and K at full strength on paper. Decoders assume other inks if there is no profile."""
 
 
 def printed(cmyk: Floats) -> Floats:
-    """Return the sRGB (..., 3) of inks (..., 4), all 0 to 1. Each ink filters the light of the others."""
+    """Return the sRGB (..., 3) of inks (..., 4), all 0 to 1. The colours of the four inks are multiplied."""
     return np.prod(1 - cmyk[..., :, None] * (1 - INKS), axis=-2)
 
 
@@ -101,12 +101,12 @@ def rgb_profile(space: Space) -> bytes:
 
 
 def grey_profile(exponent: float) -> bytes:
-    """Return a grey profile whose tone curve is an exponent."""
+    """Return a grey profile whose tone curve is a power with this exponent."""
     return _profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": struct.pack(">4sIIH", b"curv", 0, 1, round(exponent * 256))})
 
 
 def cmyk_profile() -> bytes:
-    """Return the profile of `printed`: a table of 9 steps for each ink, in 16-bit Lab."""
+    """Return the profile of `printed`: a table with 9 strengths of each ink, in 16-bit Lab."""
     steps = 9
     grid = np.array(list(itertools.product(np.linspace(0, 1, steps), repeat=4)))  # (9^4, 4), black varies fastest
     table = lab(printed(grid))
@@ -118,7 +118,7 @@ def cmyk_profile() -> bytes:
 
 
 def read_grey_profile(profile: bytes) -> Space:
-    """Return a space of equal stored values for a grey profile: its tone curve, and the primaries of sRGB."""
+    """Return a space for grey stored as equal RGB values: the tone curve of the profile, the primaries of sRGB."""
     assert profile[16:20] == b"GRAY"
     return Space(SRGB.primaries, _read_curve(_tags(profile)[b"kTRC"]))
 

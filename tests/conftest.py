@@ -21,15 +21,15 @@ from pixtools.local import ray_head, stores
 from pixtools.local.home import Home
 from pixtools.settings import Settings
 
-# No deadline for an example: other processes of the machine may slow it down.
+# An example has no deadline, because other processes of the machine may slow it down.
 hypothesis.settings.register_profile("pixtools", deadline=None)
 hypothesis.settings.load_profile("pixtools")
 
-# A shell that starts the tests in the background makes them ignore SIGINT, and their child processes inherit that.
+# A shell that starts the tests in the background makes the tests and their child processes ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Ray reads these variables when a test module imports it. The driver listens on loopback; the token is for a Ray head
-# that a test starts later.
+# Ray reads these variables when a test module imports Ray. The first makes the driver listen on loopback. The others
+# set the token for a Ray head that a test starts later.
 os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
@@ -45,7 +45,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, unlike pytest's own: root runs Postgres as the user `nobody`."""
+    """A folder that every user may enter, unlike the folders of pytest. Root runs Postgres as the user `nobody`."""
     folder = Path(tempfile.mkdtemp(prefix="pixtools-test-"))
     folder.chmod(0o711)
     yield folder
@@ -63,7 +63,7 @@ def settings(open_folder: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 def new_stack(open_folder: Path) -> Iterator[Callable[..., Stack]]:
-    """A function that makes services. They are not started yet. Each has its own home and ports."""
+    """A function that makes services without starting them. Each service has its own home and ports."""
     made = []
 
     def make(**options: object) -> Stack:

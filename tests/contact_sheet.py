@@ -1,7 +1,8 @@
 """Draws contact sheets for people to look at: python tests/contact_sheet.py [folder].
 
 formats.png has a row for each kind of file and a column for each output format, with score, colour shift and bytes.
-operations.png has a cell for each operation. This script asserts nothing; test_matrix.py does.
+operations.png has a cell for each operation. This script asserts nothing: the assertions are in
+test_matrix.py.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def sheet(cells: Iterable[tuple[Image.Image, list[str]]], columns: int, width: i
 
 
 def encoded(specimen: Specimen, op: str, params: dict[str, Any]) -> tuple[Image.Image, str]:
-    """Return the first frame of the encoded specimen, and how it compares with the original."""
+    """Return the first frame of the encoded specimen, and a text that compares the frame with the original."""
     operation = OPERATIONS[op]
     data = operation.encode(decode(specimen.data), operation.params(**params), len(specimen.data)).data
     found = read_back(data)
@@ -105,7 +106,7 @@ def encoded(specimen: Specimen, op: str, params: dict[str, Any]) -> tuple[Image.
 
 
 def format_cells() -> Iterable[tuple[Image.Image, list[str]]]:
-    """Yield one cell for each specimen and one for each of its outputs."""
+    """Yield one cell for each specimen, followed by one cell for each of its outputs."""
     for name, make in SPECIMENS.items():
         specimen = make()
         yield on_checkers(specimen.frames[0]), [name, f"original, {len(specimen.data):,} B"]
@@ -115,7 +116,7 @@ def format_cells() -> Iterable[tuple[Image.Image, list[str]]]:
 
 
 def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
-    """Yield one cell for each operation on an opaque picture in Display P3, and on one with transparency."""
+    """Yield two cells for each operation: on an opaque picture in Display P3, and on a picture with transparency."""
     wide = Image.fromarray(converted_8_bit(scene(), SRGB, DISPLAY_P3)).resize((3 * WIDTH, 3 * HEIGHT))
     clear = Image.fromarray(with_alpha(scene())).resize((3 * WIDTH, 3 * HEIGHT))
     sources = {"wide": saved(wide, "PNG", icc_profile=rgb_profile(DISPLAY_P3)), "clear": saved(clear, "PNG")}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Plain:
     """DnCNN as in the paper, in plain PyTorch, on one thread.
 
-    The weights do not denoise. They make each pixel of the result depend on all pixels in reach.
+    The weights do not denoise. With them, each pixel of the result depends on all pixels in its receptive field.
     """
 
     name = "plain"
@@ -27,7 +27,7 @@ class Plain:
         generator = torch.Generator().manual_seed(5)
         self.network = DnCNN().eval()
         for parameter in self.network.parameters():
-            # He initialization keeps values of one size from layer to layer, so distant pixels have an effect.
+            # He initialization keeps values equally large in all layers, so distant pixels have an effect.
             scale = (2 / parameter[0].numel()) ** 0.5 if parameter.dim() == 4 else 0.01
             parameter.data.normal_(0, scale, generator=generator)
         self.network.model[-1].weight.data *= 0.2

@@ -1,4 +1,4 @@
-"""Reads metadata by exiftool, which knows more places for metadata than PixTools: an independent check of results."""
+"""Reads metadata by exiftool, as an independent check: exiftool finds metadata in more places than PixTools does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ needs_exiftool = pytest.mark.skipif(
 
 
 def tags(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the tags of each file in a folder by its name, including unknown tags: `GROUP:TAG`, values as numbers."""
+    """Return all known and unknown tags (`GROUP:TAG`) of each file in a folder, by file name. Values are numbers."""
     done = subprocess.run(
         ["exiftool", "-json", "-G1", "-a", "-u", "-n", "-r", str(folder)],
         capture_output=True, timeout=300, check=False,

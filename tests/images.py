@@ -1,4 +1,4 @@
-"""Makes small image files for tests, each with one property of files that cameras, editors or attackers send."""
+"""Makes small image files for tests. Each has one property of files that cameras, editors or attackers make."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATITUDE, LONGITUDE, ALTITUDE = -33.8599722, 151.2111111, 58.5
 
 
 def photo(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
-    """Return uint8 (H, W, 3): a soft scene with four different corners, so that every rotation and mirroring shows."""
+    """Return uint8 (H, W, 3): a soft scene with four different corners, so every rotation and mirroring is visible."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))  # (H, W)
     bands = (0.2 + 0.6 * x, 0.5 + 0.3 * np.sin(5 * x + 3 * y), 0.8 - 0.6 * y)
     scene = np.stack(bands, axis=-1) * 255 + np.random.default_rng(7).normal(0, 3, (height, width, 3))
@@ -44,7 +44,7 @@ def distance(one: Any, other: Any) -> float:
     return float(np.abs(a - b).mean())
 
 
-def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  # noqa: PLR0911 (one a case)
+def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  # noqa: PLR0911 (one for each case)
     """Return upright pixels as a camera stores them with this orientation tag, by the definition in Exif."""
     match orientation:
         case 2:
@@ -66,7 +66,7 @@ def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  
 
 
 def exif(orientation: int | None = None) -> Image.Exif:
-    """Return the tags of a camera that stores its place."""
+    """Return the EXIF tags of a camera that stores its location."""
     tags = Image.Exif()
     tags[0x010F], tags[0x0110] = "PixCam", "PixCam One"
     if orientation is not None:
@@ -79,7 +79,7 @@ def exif(orientation: int | None = None) -> Image.Exif:
     place[3], place[4] = "E", (IFDRational(151), IFDRational(12), IFDRational(40))
     place[5], place[6] = b"\0", IFDRational(117, 2)
     loaded = Image.Exif()
-    loaded.load(tags.tobytes())  # Pillow writes only tags that were loaded into a TIFF
+    loaded.load(tags.tobytes())  # into a TIFF, Pillow writes only tags that were loaded
     return loaded
 
 
@@ -97,7 +97,7 @@ def private_exif(orientation: int = 6) -> bytes:
 
 
 def with_thumbnail(block: bytes) -> bytes:
-    """Return EXIF with a second directory that holds a JPEG thumbnail, as all cameras write it."""
+    """Return EXIF with a second directory that holds a JPEG thumbnail, as in the files of all cameras."""
     whole = bytearray(block.removeprefix(b"Exif\0\0"))
     order = "<" if whole[:2] == b"II" else ">"
     (first,) = struct.unpack_from(order + "I", whole, 4)
@@ -125,7 +125,7 @@ XMP = (
 
 
 def iptc(**texts: bytes) -> bytes:
-    """Return IPTC datasets: a city, two keywords, and further texts by number (`n120=b"caption"`)."""
+    """Return IPTC datasets: a city, two keywords, and further texts by dataset number (`n120=b"caption"`)."""
     pairs = [(90, b"secret city"), (25, b"soft"), (25, "Grüße".encode("latin-1"))]
     pairs += [(int(number.removeprefix("n")), text) for number, text in texts.items()]
     return b"".join(struct.pack(">BBBH", 0x1C, 2, number, len(text)) + text for number, text in pairs)
@@ -134,7 +134,7 @@ def iptc(**texts: bytes) -> bytes:
 def photo_with_metadata(kind: str, orientation: int = 6) -> bytes:
     """Return `photo` with an orientation tag and all metadata blocks of a format.
 
-    In a PNG the blocks stand before the pixels, in a "PNG behind" after them.
+    In a "PNG" the blocks are before the pixels. In a "PNG behind" the blocks are after the pixels.
     """
     pixels, block = stored(photo(), orientation), private_exif(orientation)
     match kind:
@@ -162,7 +162,7 @@ def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: Any) -
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     out = io.BytesIO()
     if kind == "HEIF":
-        pillow_heif.from_pillow(image).save(out, **options)  # PixTools registers no encoder for it
+        pillow_heif.from_pillow(image).save(out, **options)  # PixTools registers no encoder for HEIC
     else:
         image.save(out, kind, **options)
     return out.getvalue()
@@ -198,7 +198,7 @@ def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
         if tag in primaries:
             struct.pack_into(">3i", profile, offset + 8, *(round(value * 65536) for value in primaries[tag]))
         if tag == b"desc":
-            # It replaces "sRGB built-in" in UTF-16, which has 13 units.
+            # The description replaces "sRGB built-in", a text of 13 UTF-16 units.
             units = description[:13].ljust(13).encode("utf-16-be", "surrogatepass")
             profile[offset + 28 : offset + 54] = units
     return bytes(profile)
@@ -207,7 +207,7 @@ def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
 def png(
     width: int, height: int, *, depth: int, colour: int, rows: bytes, extra: tuple[tuple[bytes, bytes], ...] = (),
 ) -> bytes:  # fmt: skip
-    """Return a PNG of raw `rows`, each with its filter byte: for variants that Pillow reads but cannot write."""
+    """Return a PNG of raw `rows`, each with its filter byte. Pillow reads these variants but cannot write them."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = ((b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
@@ -220,7 +220,7 @@ def grey_ramp_16_bit(extra: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
 
 
 def grey_tiff(values: NDArray[Any]) -> bytes:
-    """Return a TIFF of signed integers (H, W), in their byte order."""
+    """Return a TIFF of signed integers (H, W), in the byte order of the array."""
     order = ">" if values.dtype.str[0] == ">" else "<"
     height, width = values.shape
     entries = [(256, width), (257, height), (258, 8 * values.dtype.itemsize), (259, 1), (262, 1), (273, 8)]
@@ -250,7 +250,7 @@ def truncated_jpeg() -> bytes:
 
 
 def container(major: bytes, *brands: bytes) -> bytes:
-    """Return the beginning of an ISO base media file of these brands, such as AVIF or HEIC."""
+    """Return the beginning of an ISO base media file with these brands, such as AVIF or HEIC."""
     body = major + bytes(4) + b"".join(brands)
     return struct.pack(">I4s", 8 + len(body), b"ftyp") + body + struct.pack(">I4s", 40, b"meta") + bytes(32)
 

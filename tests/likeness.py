@@ -12,7 +12,7 @@ from PIL import Image
 from ssimulacra2 import compute_ssimulacra2
 
 _PATCH = 16
-_FLARE = 0.005  # light that every screen adds; without it, black and nearly black would be far apart
+_FLARE = 0.005  # light that every screen adds; without this light, black and nearly black would be far apart
 
 # Björn Ottosson's OKLab, from linear sRGB.
 _TO_LMS = np.array(
@@ -29,9 +29,9 @@ _TO_LAB = np.array(
 class Likeness:
     """The result of a comparison.
 
-    `score` is 100 for the same picture, 90 for one that cannot be distinguished, 70 for high quality. `shift` is the
-    distance in OKLab, in hundredths, between the mean colours of the patch of 16 × 16 pixels that differs most; 2 is
-    just noticeable. Codecs change pixels but keep the mean of patches. A wrong profile shifts it.
+    `score` is 100 for equal pictures, 90 if the difference is invisible, and 70 for high quality. `shift` compares the
+    mean colours of patches of 16 × 16 pixels. It is the largest distance in OKLab, in hundredths; 2 is just noticeable.
+    Codecs change pixels but keep the means of patches. A wrong profile shifts the means.
     """
 
     score: float
@@ -53,7 +53,7 @@ def shift(one: Pixels, other: Pixels) -> float:
 
 
 def _patches(pixels: Pixels) -> np.ndarray:
-    """Return the mean light of each patch in OKLab, (H / 16, W / 16, 3)."""
+    """Return the OKLab colour of the mean light of each patch, (H / 16, W / 16, 3)."""
     height, width = (side // _PATCH * _PATCH for side in pixels.shape[:2])
     light = SRGB.linear(pixels[:height, :width] / 255)
     means = light.reshape(height // _PATCH, _PATCH, width // _PATCH, _PATCH, 3).mean(axis=(1, 3))

@@ -13,11 +13,11 @@ from playwright.sync_api import Locator, Page, expect
 JOB_TIMEOUT_MS = 60_000  # the first job of a new cluster has to wait until its converters have started
 
 File = dict[str, str | bytes]
-"""A file as Playwright takes it: name, mimeType and buffer."""
+"""A file in the form that Playwright accepts: name, mimeType and buffer."""
 
 
 def photo(seed: int, width: int = 640, height: int = 480) -> File:
-    """Return a JPEG that no other seed gives, so that no step is cached by an earlier test."""
+    """Return a JPEG. Each seed gives a different file, so no step finds an artifact of an earlier test."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     out = io.BytesIO()
@@ -84,7 +84,7 @@ def download(page: Page, name: str) -> bytes:
 
 
 def dead_letters(page: Page, file: str) -> Locator:
-    """Return the rows of dead letters of one photo. The service also has those of other tests."""
+    """Return the rows of dead letters of one photo. The service also has dead letters of other tests."""
     return page.locator("#dead-letter-list > li").filter(has=page.get_by_role("link", name=file, exact=True))
 
 

@@ -1,4 +1,4 @@
-"""Reads finished files as a viewer shows them: decoded by Pillow, their profile applied by `color_math`."""
+"""Reads finished files as a viewer shows them. Pillow decodes the files, and `color_math` applies their profiles."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_back(data: bytes) -> Seen:
 
 def _in_srgb(frame: Image.Image, icc: bytes | None) -> Pixels:
     pixels = np.asarray(frame.convert("RGBA"))
-    if pixels[..., 3].min() == 255:  # formats of animations have alpha even if every pixel is opaque
+    if pixels[..., 3].min() == 255:  # the file of an opaque animation may still have alpha
         pixels = pixels[..., :3]
     if icc is None:
         return pixels
@@ -49,7 +49,7 @@ def _in_srgb(frame: Image.Image, icc: bytes | None) -> Pixels:
 
 
 def composed(pixels: Pixels, ground: int) -> Pixels:
-    """Return the pixels drawn on a grey background, (H, W, 3). `ground` is its value, 0 to 255."""
+    """Return the pixels drawn on a grey background, (H, W, 3). `ground` is its grey value, 0 to 255."""
     if pixels.shape[-1] == 3:
         return pixels
     share = pixels[..., 3:] / 255

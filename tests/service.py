@@ -49,7 +49,7 @@ class Stack:
 
     @property
     def ports(self) -> list[int]:
-        """Every port that the service listens on by its settings."""
+        """Every port that the settings assign to the service."""
         return [self.port, self.dashboard_port, self.ray_client_port, self.s3_port]
 
     @property
@@ -84,11 +84,11 @@ class Stack:
         return {name: value for name, value in head.items() if name.startswith("PIXTOOLS_")}
 
     def launch(self, *arguments: str | Path) -> None:
-        """Start `pixtools up` without waiting for it."""
+        """Start `pixtools up`, without waiting until the service is ready."""
         self.run(PIXTOOLS, "up", *arguments)
 
     def run(self, *command: str | Path) -> None:
-        """Start `command`, which starts the service, without waiting for it."""
+        """Start the service by `command`, without waiting until it is ready."""
         with self.home.with_suffix(".out").open("wb") as output:
             self.process = subprocess.Popen(
                 command,

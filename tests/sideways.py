@@ -1,4 +1,4 @@
-"""Makes a photo that is stored on its side, and tests whether a result of it is upright."""
+"""Makes a photo whose pixels are stored sideways, and tests whether a result is upright."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sideways_photo(width: int, height: int, seed: int = 0) -> bytes:
     pixels = np.stack([red, 60 + 40 * np.sin(x / 37 + y / 53), blue], axis=-1) + rng.normal(0, 3, (height, width, 1))
     upright = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    exif[0x0112] = 6  # viewers rotate the picture clockwise by 90°
     exif[0x010F], exif[0x0110] = "PixTools", "Test Camera"
     exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 30.0, 0.0), 3: "E", 4: (8.0, 15.0, 0.0)})
     out = io.BytesIO()

@@ -1,4 +1,4 @@
-"""One file of each variant that people send, all of the same scene, each with its expected pixels.
+"""Has one file of each variant that people send. All files show one scene, and each has its expected pixels.
 
 The expected pixels come from the scene, converted by `color_math` if the file stores another colour space. No decoder
 produces them.
@@ -44,9 +44,9 @@ class Specimen:
     frames: tuple[Pixels, ...]
     icc: bytes | None = None  # the profile that results keep
     durations: tuple[int, ...] = ()
-    located: bool = False  # its metadata contain the place
-    coarse: bool = False  # has subsampled colours, so that scores are lower
-    jagged: bool = False  # has alpha of 0 and 255 only; lossy colours bleed along its edges
+    located: bool = False  # its metadata contains the location
+    coarse: bool = False  # has subsampled colours, so scores are lower
+    jagged: bool = False  # all alpha is 0 or 255; lossy codecs let colours bleed along the edges
 
     @property
     def has_alpha(self) -> bool:
@@ -66,10 +66,10 @@ def scene() -> Pixels:
     array[(x * WIDTH - 96) ** 2 + (y * HEIGHT - 20) ** 2 < 16**2] = (245, 225, 200)
     array[:28, :28], array[:28, -28:] = (250, 250, 250), (12, 12, 16)
     array[-28:, :28], array[-28:, -28:] = (120, 60, 30), (30, 90, 70)
-    for axis in (0, 1):  # blur it as a lens does
+    for axis in (0, 1):  # blurs the scene, as a lens does
         for _ in range(6):
             array = (np.roll(array, 1, axis) + 2 * array + np.roll(array, -1, axis)) / 4
-    lines = np.sin(np.arange(80) ** 2 / 60)[None, :, None]  # finer and finer
+    lines = np.sin(np.arange(80) ** 2 / 60)[None, :, None]  # lines that get finer to the right
     array[88:108, 56:136] += 30 * lines
     return array.round().clip(0, 255).astype(np.uint8)
 
@@ -80,20 +80,20 @@ def grey() -> Pixels:
 
 
 def alpha() -> Pixels:
-    """Return alpha (H, W): transparent at the left, opaque at the right, a ramp between."""
+    """Return alpha (H, W): transparent at the left, opaque at the right, with a ramp in between."""
     ramp = np.linspace(-0.5, 1.5, WIDTH).clip(0, 1)
     return np.tile((ramp * 255).round().astype(np.uint8), (HEIGHT, 1))
 
 
 def with_alpha(pixels: Pixels) -> Pixels:
-    """Return the pixels with alpha. Transparent pixels have a colour that must never show, as editors leave them."""
+    """Return the pixels with alpha. Transparent pixels have a colour, as in files of editors. It must not show."""
     hidden = pixels.copy()
     hidden[alpha() == 0] = 255 if pixels.ndim == 2 else (255, 0, 255)
     return np.dstack([hidden, alpha()])
 
 
 def as_rgb(pixels: Pixels) -> Pixels:
-    """Return grey, or grey and alpha, as RGB or RGBA."""
+    """Convert grey to RGB, or grey with alpha to RGBA."""
     return pixels[..., [0, 0, 0, 1]] if pixels.ndim == 3 else np.dstack([pixels] * 3)
 
 
@@ -113,7 +113,7 @@ def indexed(pixels: Pixels) -> tuple[Image.Image, Pixels]:
 
 
 def indexed_with_transparency(pixels: Pixels) -> tuple[Image.Image, int, Pixels]:
-    """Return a palette image, the index that is transparent (that of the upper left corner), and its RGBA pixels."""
+    """Return a palette image, its transparent index (the index of the upper left corner), and its RGBA pixels."""
     image, shown = indexed(pixels)
     transparent = int(pixels[14, 14, 1])
     return image, transparent, np.dstack([shown, np.where(pixels[..., 1] == transparent, 0, 255).astype(np.uint8)])
@@ -173,13 +173,13 @@ def as_16_bit(pixels: Pixels) -> np.ndarray:
 
 
 def png_16(pixels: Pixels, colour: int) -> bytes:
-    """Return a 16-bit PNG of a colour type."""
+    """Return a 16-bit PNG of this colour type."""
     rows = as_16_bit(pixels).astype(">u2").reshape(HEIGHT, -1)
     return png(WIDTH, HEIGHT, depth=16, colour=colour, rows=b"".join(b"\0" + row.tobytes() for row in rows))
 
 
 def transparent_16_bit(pixels: Pixels) -> Specimen:
-    """Return a 16-bit PNG with a transparent colour. Other pixels differ from it in the lower bits only."""
+    """Return a 16-bit PNG with a transparent colour. Some other pixels differ from it only in the lower bits."""
     values = as_16_bit(pixels) ^ 1
     transparent = np.zeros(pixels.shape[:2], bool)
     transparent[:28, :28] = True
@@ -205,7 +205,7 @@ def tiff_12_bit(pixels: Pixels) -> bytes:
 def ycck(cmyk: Pixels) -> bytes:
     """Return a CMYK JPEG as Photoshop writes it, with the inks C, M and Y as YCbCr."""
     ycc = np.asarray(Image.fromarray(cmyk[..., :3]).convert("YCbCr"))
-    # Pillow inverts all four channels when it writes. Only black has to be inverted, so invert the others before.
+    # Pillow inverts all four channels when it writes. Only black must be inverted, so C, M and Y are inverted twice.
     data = bytearray(saved(Image.fromarray(np.dstack([255 - ycc, cmyk[..., 3]]), "CMYK"), "JPEG", quality=95))
     data[data.index(b"Adobe") + 11] = 2  # the transform YCCK in the Adobe marker
     return bytes(data)
@@ -257,7 +257,7 @@ def _jpegs() -> dict[str, Callable[[], Specimen]]:
 
 
 def on_paper() -> Pixels:
-    """Return the inks of the scene as the CMYK profile shows them."""
+    """Return the colours of the scene when it is printed with the inks of the CMYK profile."""
     return (printed(inks(scene()) / 255) * 255).round().astype(np.uint8)
 
 
@@ -399,4 +399,4 @@ SPECIMENS: dict[str, Callable[[], Specimen]] = {
     for group in (_jpegs, _pngs, _webps_and_avifs, _gifs, _tiffs_and_bmps, _heics)
     for name, make in group().items()
 }
-"""Makes each specimen by name. The first word of a name is the format."""
+"""The functions that make the specimens, by name. The first word of a name is the format."""

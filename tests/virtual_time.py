@@ -1,6 +1,6 @@
 """An event loop whose clock jumps: a test of timeouts and intervals takes milliseconds.
 
-A test module uses it for its `async def` tests by this fixture:
+This fixture makes a test module use the loop for its `async def` tests:
 
     @pytest.fixture
     def anyio_backend():
@@ -18,8 +18,8 @@ from typing import Any
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """Moves its clock to the next timer as soon as no task can run, instead of waiting for the timer.
 
-    The clock stands still while a call of `asyncio.to_thread` runs. Do not use sockets: while a task waits for one, the
-    clock may jump.
+    The clock stands still while a call of `asyncio.to_thread` runs. Do not use sockets: while a task waits for a
+    socket, the clock may jump.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Moves the clock where a real selector waits."""
+    """Moves the clock at the point where a real selector waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 async def cancel_other_tasks() -> None:
-    """Cancel the tasks that the calling task and its tasks have created, and wait until they have ended."""
+    """Cancel all tasks that tasks have created, except the calling task, and wait until they have ended."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     others = loop.inner_tasks - {asyncio.current_task()}

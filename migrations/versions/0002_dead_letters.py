@@ -75,7 +75,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them. Of several dead letters of a step in one attempt, only the last stays."""
+    """Drop what `upgrade` added. If a step has several dead letters in one attempt, only the last one stays."""
     op.drop_table("step_event")
     op.drop_table("installation")
     op.drop_index("idempotency_job", table_name="idempotency")

@@ -2,13 +2,13 @@
 
 Records that version 0002 of the code writes stay valid, so both versions may run at the same time, with two exceptions.
 
-- Lossless WebP with a quality is no longer a valid step. The upgrade removes the quality from stored steps; it only
-  decided the effort of the encoder. If version 0002 stores such a step after the upgrade, the step fails with
-  `invalid_plan`. If a client repeats such a request with its Idempotency-Key, it is refused and not replayed: its
-  fingerprint is a digest of its plan, and it has no valid plan.
-- Version 0002 does not know parts. It deletes their blobs as orphans when they are older than `orphan_age`. So while
-  a job with parts is waiting or may be redriven, the sweeper of version 0002 must not run longer than that, neither
-  beside this version nor after a downgrade.
+- Lossless WebP with a quality is no longer a valid step. The upgrade removes the quality from stored steps. The
+  quality decided only the effort of the encoder. If version 0002 stores a lossless step with a quality after the
+  upgrade, the step fails with `invalid_plan`. If a client repeats the request of this step with its Idempotency-Key,
+  the request is refused and not replayed. The fingerprint is a digest of the plan, and the request has no valid plan.
+- Version 0002 does not know parts. It deletes the blobs of parts as orphans when they are older than `orphan_age`.
+  While a job with parts is waiting or may be redriven, the sweeper of version 0002 must not run longer than
+  `orphan_age`. This applies beside this version and after a downgrade.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""AVIF has one encoder, aom: stored steps no longer choose another one.
+"""AVIF has only the encoder aom. Stored steps no longer choose an encoder.
 
 If an older version stores a step with another encoder after the upgrade, the step fails with `invalid_plan`. If a
-client repeats such a request with its Idempotency-Key, it is refused and not replayed, because its steps are not valid
-any more.
+client repeats the request of this step with its Idempotency-Key, the request is refused and not replayed, because its
+steps are not valid any more.
 """
 
 from __future__ import annotations
@@ -21,4 +21,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Change nothing: the default of older versions is aom too."""
+    """Change nothing, because the default of older versions is aom too."""

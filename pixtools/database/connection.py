@@ -27,11 +27,11 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Run the body in one transaction: commit when it ends, roll back if it raises.
+        """Run the body in one transaction: commit when the body ends, roll back if the body raises.
 
-        Raises DatabaseDown if the database does not answer, or if it cancelled a statement because of a timeout or a
-        deadlock. The driver's error is its `__cause__`. The commit may have succeeded although DatabaseDown was raised,
-        so the caller must be correct in both cases.
+        Raises DatabaseDown if the database does not answer, or if the database cancelled a statement because of a
+        timeout or a deadlock. The `__cause__` of DatabaseDown is the driver's error. The commit may have succeeded
+        although DatabaseDown was raised, so the caller must be correct in both cases.
         """
         try:
             with self._engine.begin() as connection:
@@ -49,7 +49,7 @@ class Database:
 
 
 def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
-    """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is not of a Postgres server."""
+    """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is no Postgres URL."""
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ValueError("PIXTOOLS_DATABASE_URL must begin with postgresql://")
@@ -63,7 +63,7 @@ def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
             "application_name": name,
             "connect_timeout": 5,
             "options": "-c statement_timeout=15s -c lock_timeout=15s",
-            # If the network is cut, the server's own timeouts cannot reach this client.
+            # If the network is cut, errors of the server's timeouts above cannot reach this client.
             "tcp_user_timeout": 15_000,
             "keepalives_idle": 10,
         },

@@ -39,7 +39,7 @@ class DeadLetterStore:
     ) -> list[DeadLetterView]:
         """Return at most `limit` selected dead letters of an owner, newest first.
 
-        The page begins after the dead letter `before`. Only dead letters in one of `states` are in it.
+        The page begins after the dead letter `before`. The page contains only dead letters in one of `states`.
         """
         conditions = [*_selected(owner, selection), col(DeadLetter.state).in_(states)]
         if before is not None:
@@ -67,10 +67,10 @@ class DeadLetterStore:
         ]
 
     def request_redrive(self, owner: str, selection: DeadLetterSelection) -> list[uuid.UUID]:
-        """Mark the selected dead letters that are waiting as to be redriven, and return their ids.
+        """Mark the selected waiting dead letters for a redrive, and return their ids.
 
-        Those marked before are not among them. Raises NotFound or DeadLetterClosed if the selection is one `id` and
-        this dead letter does not exist or is closed.
+        Dead letters that were marked before are not among these ids. If the selection is one `id`, raises NotFound if
+        the dead letter does not exist, and DeadLetterClosed if it is closed.
         """
         with self._transaction() as connection:
             letters = move_letters(connection, DeadLetterState.REDRIVING, _selected(owner, selection))
@@ -79,7 +79,7 @@ class DeadLetterStore:
             return sorted(letter.id for letter in letters)
 
     def discard(self, owner: str, selection: DeadLetterSelection) -> int:
-        """Discard the selected dead letters that are open. Return how many. Raises as `request_redrive` does."""
+        """Discard the selected open dead letters. Return how many. Raises the errors of `request_redrive`."""
         with self._transaction() as connection:
             letters = discard_letters(connection, _selected(owner, selection))
             if not letters and selection.id is not None:
@@ -89,7 +89,7 @@ class DeadLetterStore:
     # The dead-letter queue
 
     def pending_redrives(self) -> list[uuid.UUID]:
-        """Return the ids of the dead letters that are to be redriven, the earliest request first."""
+        """Return the ids of the dead letters that are marked for a redrive, the earliest request first."""
         query = (
             select(col(DeadLetter.id))
             .where(col(DeadLetter.state) == DeadLetterState.REDRIVING)
@@ -99,16 +99,20 @@ class DeadLetterStore:
             return list(connection.scalars(query))
 
     def redrive(self, letter_id: uuid.UUID) -> Redriven | None:
-        """Redrive a dead letter, together with all others of its job that are to be redriven.
+        """Redrive a dead letter, and with it all dead letters of its job that are marked for a redrive.
 
-        Returns None if there is nothing to redrive: it was redriven before, or its job was cancelled or has expired.
+        Returns None if there is nothing to redrive: the dead letter was redriven before, or its job was cancelled or
+        has expired.
         """
         job_id = select(col(DeadLetter.job_id)).where(col(DeadLetter.id) == letter_id).scalar_subquery()
         with self._transaction() as connection:
             return _redrive(connection, col(Job.id) == job_id)
 
     def retry(self, owner: str, job_id: uuid.UUID) -> Redriven | None:
-        """Redrive all open dead letters of a job at once. Returns None if the owner has no job with open ones."""
+        """Redrive all open dead letters of a job at once.
+
+        Returns None if the owner has no such job, or the job has no open dead letter.
+        """
         this_job = (col(Job.id) == job_id) & (col(Job.owner) == owner)
         with self._transaction() as connection:
             # Lock the job before its dead letters, as all transactions do. The order prevents deadlocks.
@@ -132,7 +136,7 @@ class DeadLetterStore:
         return {state: found.get(state, 0) for state in DeadLetterState}
 
     def delete_old(self, retention: timedelta) -> int:
-        """Delete the dead letters that are older than `retention`, except those to be redriven. Return how many."""
+        """Delete dead letters that are older than `retention` and not marked for a redrive. Return how many."""
         statement = (
             delete(DeadLetter)
             .where(
@@ -146,8 +150,8 @@ class DeadLetterStore:
 
 
 def _redrive(connection: Connection, which_job: ColumnElement[bool]) -> Redriven | None:
-    """Redrive the dead letters of a job that are to be redriven; discard them if the job cannot run again."""
-    # Lock without the key: discarding a dead letter inserts a row that references this job.
+    """Redrive the dead letters of a job that are marked for a redrive, or discard them if the job cannot run again."""
+    # FOR NO KEY UPDATE, because discarding a dead letter inserts a row that references this job.
     query = select(col(Job.id), col(Job.state)).where(which_job).with_for_update(key_share=True)
     job = connection.execute(query).one_or_none()
     if job is None:

@@ -1,4 +1,4 @@
-"""Queries that read jobs: the views of jobs, a page of summaries, artifacts to reuse, stored responses.
+"""Queries about jobs: views of jobs, a page of summaries, artifacts to reuse, stored responses.
 
 Every function runs in the transaction of its connection and locks no row.
 """
@@ -21,7 +21,7 @@ from pixtools.states import STEP_ENDED, JobState, StepState
 
 
 def find_view(connection: Connection, owner: str, job_id: uuid.UUID) -> JobView | None:
-    """Return the view of a job, by two queries. None if the owner has no job with this id."""
+    """Return the view of a job, by two queries. Return None if the owner has no job with this id."""
     job_width = len(JOB)
     rows = connection.execute(
         select(*JOB.columns, *STEP.columns, *ARTIFACT.columns)
@@ -58,7 +58,7 @@ def page_of_summaries(
 ) -> list[JobSummary]:  # fmt: skip
     """Return at most `limit` jobs of an owner, newest first, by two queries.
 
-    The page begins after the job `before`. Only jobs in `state` are in it, or all if that is None.
+    The page begins after the job `before`. The page contains only jobs in `state`, unless `state` is None.
     """
     conditions: list[ColumnElement[bool]] = [col(Job.owner) == owner]
     if state is not None:
@@ -79,7 +79,7 @@ def page_of_summaries(
 
 
 def claims_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[Claim]:
-    """Return jobs that were just claimed with all that their dispatcher needs, by three queries."""
+    """Return claimed jobs together with everything that their dispatcher needs, by three queries."""
     views = views_of(connection, jobs)
     wanted = [(view.job.owner, step.key) for view in views for step in view.steps if step.state not in STEP_ENDED]
     if not wanted:
@@ -95,7 +95,7 @@ def claims_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[Claim]:
 
 
 def find_response(connection: Connection, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
-    """Return the fingerprint of the first request with an idempotency key, and its response.
+    """Return the fingerprint of the first request with an idempotency key, and the response to this request.
 
     Returns None if the key is free.
     """
@@ -136,6 +136,9 @@ def _parts(connection: Connection, job_ids: Sequence[uuid.UUID]) -> list[tuple[u
 def _reusable(
     view: JobView, artifacts: dict[tuple[str, str], ArtifactRecord],
 ) -> dict[str, ArtifactRecord]:  # fmt: skip
-    """Return the artifacts of its owner, by step key, that the unfinished steps of a job can take."""
+    """Return the artifacts that the unfinished steps of a job can take, by step key.
+
+    Only artifacts of the owner of the job are taken.
+    """
     keys = [step.key for step in view.steps if step.state not in STEP_ENDED]
     return {key: artifacts[view.job.owner, key] for key in keys if (view.job.owner, key) in artifacts}

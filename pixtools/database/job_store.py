@@ -1,8 +1,8 @@
 """The job store: everything that ingress, dispatchers and the sweeper do to jobs, as SQL.
 
 Each public method is one transaction, except where its docstring names two. Every state move is a guarded update
-(transitions.py). Recording outcomes and renewing leases also check the attempt. A database that does not answer
-raises DatabaseDown.
+(`transitions.py`). `record` and `renew` also check the attempt. Every method raises DatabaseDown if the database does
+not answer.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class JobStore:
     ) -> list[JobSummary]:  # fmt: skip
         """Return at most `limit` jobs of an owner, newest first.
 
-        The page begins after the job `before`. Only jobs in `state` are in it, or all if that is None.
+        The page begins after the job `before`. The page contains only jobs in `state`, unless `state` is None.
         """
         with self._transaction() as connection:
             return page_of_summaries(connection, owner, state, before, limit)
@@ -102,7 +102,7 @@ class JobStore:
     def replay(self, idempotency: Idempotency) -> Accepted | None:
         """Return the stored response to the first request with this key, or None if the key is free.
 
-        Raises KeyReused if that request had different content.
+        Raises KeyReused if the first request had different content.
         """
         with self._transaction() as connection:
             response = find_response(connection, idempotency.scope)
@@ -115,17 +115,17 @@ class JobStore:
     # Ingress
 
     def submit(self, new: NewJob) -> JobView:
-        """Store a job with its steps and parts, without an idempotency key, and return it."""
+        """Store a job with its steps and parts, without an idempotency key. Return the job."""
         with self._transaction() as connection:
             created_at = insert_job(connection, new, self._retention)
         return view_of(replace(new, created_at=created_at), self._retention)
 
     def submit_once(self, new: NewJob, idempotency: Idempotency, body: bytes) -> Accepted:
-        """Store a job and the response to its request, or return the stored response to the first request with its key.
+        """Store a job and the response to its request, or return the stored response to the first request with the key.
 
-        If several requests with one key arrive at once, the unique key accepts one of them. Storing is one transaction;
-        finding the earlier response is another. Raises KeyReused if the first request had different content, and
-        ValueError if `new.created_at` is None: then `body` cannot contain the time that is stored.
+        If several requests with one key arrive at once, the unique key in the database accepts one of them. The method
+        stores in one transaction and finds an earlier response in a second one. Raises KeyReused if the first request
+        had different content. Raises ValueError if `new.created_at` is None, because `body` must contain this time.
         """
         if new.created_at is None:
             raise ValueError("the time of creation must be known, because the response contains it")
@@ -134,19 +134,19 @@ class JobStore:
                 insert_job(connection, new, self._retention)
                 if insert_response(connection, idempotency, new.id, body, self._idempotency_ttl):
                     return Accepted(body, new.id, replayed=False)
-                connection.rollback()  # the key is taken, so this job must not be stored
+                connection.rollback()  # the key is taken: do not store this job
             earlier = self.replay(idempotency)
             if earlier is not None:
                 return earlier
-            # The response that prevented the insertion has expired since, so the key is free.
+            # The response that prevented the insertion has expired meanwhile, so the key is free.
 
     def cancel(self, owner: str, job_id: uuid.UUID) -> JobView:
-        """Cancel a job with its open steps and dead letters, and return it. Results that it has are kept.
+        """Cancel a job with its open steps and dead letters. Return the job. Existing results are kept.
 
-        A job that was cancelled before stays as it is. Raises NotFound if the owner has no such job, and JobEnded if it
-        ended in another state. Reading the job is a second transaction.
+        A job that was cancelled before stays unchanged. Raises NotFound if the owner has no such job, and JobEnded if
+        the job ended in another state. A second transaction reads the job.
         """
-        # FOR NO KEY UPDATE: discarding a dead letter inserts a row that references this job.
+        # FOR NO KEY UPDATE, because discarding a dead letter inserts a row that references this job.
         query = (
             select(col(Job.state)).where(col(Job.id) == job_id, col(Job.owner) == owner).with_for_update(key_share=True)
         )
@@ -172,7 +172,7 @@ class JobStore:
             .order_by(col(Job.available_at))
             .limit(limit)
             .with_for_update(skip_locked=True)
-            # A CTE runs once. Postgres may run a subquery once for each row, and then it takes more than the limit.
+            # A CTE runs once. Postgres may run a subquery once for each row, which would take more jobs than `limit`.
             .cte("queued")
         )
         statement = (
@@ -193,7 +193,7 @@ class JobStore:
             return claims_of(connection, [JOB.record(row) for row in connection.execute(statement)])
 
     def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
-        """Extend the leases on jobs held at these attempts. Return the extended ones; the others are lost."""
+        """Extend the leases on jobs that are held at these attempts. Return the extended leases. The rest are lost."""
         statement = (
             update(Job)
             .where(tuple_(col(Job.id), col(Job.attempt)).in_(list(held)), col(Job.state) == JobState.RUNNING)
@@ -214,10 +214,10 @@ class JobStore:
     ) -> JobState:
         """Write outcomes of steps and return the state of the job. Raises LeaseLost if `attempt` is not current.
 
-        With `settle` the attempt is over: the job ends, or returns to the queue if steps will be tried again.
+        `settle` says that the attempt is over: the job ends, or returns to the queue if steps will be tried again.
 
-        An attempt numbers its batches from 1. A batch that was written before is not written again, so it can be sent
-        again if its commit succeeded but the confirmation was lost.
+        An attempt numbers its batches of outcomes from 1. The method never writes a batch twice. So a dispatcher can
+        send a batch again if the commit succeeded but its confirmation was lost.
         """
         conditions = [col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.state) == JobState.RUNNING]
         changes: dict[str, Any] = {"version": Job.version + 1, "lease_until": func.now() + self._lease}
@@ -227,7 +227,7 @@ class JobStore:
         with self._transaction() as connection:
             owner = connection.scalar(update(Job).where(*conditions).values(changes).returning(col(Job.owner)))
             if owner is None:
-                return _state_after_repeated_batch(connection, job_id, attempt, batch)
+                return _repeated_batch_or_lost_lease(connection, job_id, attempt, batch)
             job = JobAttempt(job_id, owner, attempt)
             for outcome in outcomes:
                 self._outcomes.apply(connection, job, outcome)
@@ -248,7 +248,7 @@ class JobStore:
     ) -> list[uuid.UUID]:
         """Put the running jobs of a dispatcher back into the queue, except `still_running`. Return their ids.
 
-        This does not count as a crash. Omit the name only after all dispatchers have ended.
+        This does not count as a crash. Omit `dispatcher` only after all dispatchers have ended.
         """
         held_by = [] if dispatcher is None else [col(Job.dispatcher) == dispatcher]
         query = (
@@ -267,8 +267,8 @@ class JobStore:
     def rescue(self, dispatcher: str | None = None) -> list[uuid.UUID]:
         """Put jobs whose lease has expired back into the queue, at most 100 at once. Return their ids.
 
-        With a name: all jobs of this dispatcher, which has died. The open steps of a job whose dispatchers died too
-        often fail permanently instead.
+        With `dispatcher`, put back the jobs of this dispatcher, which has died. A job whose dispatchers died too often
+        does not go back: its open steps fail permanently.
         """
         lost = col(Job.lease_until) < func.now() if dispatcher is None else col(Job.dispatcher) == dispatcher
         query = (
@@ -285,7 +285,7 @@ class JobStore:
         return [row.id for row in rows]
 
     def _rescue_one(self, connection: Connection, job: JobAttempt, crashes: int) -> None:
-        """Requeue a job whose dispatchers died `crashes` times, or fail its open steps permanently."""
+        """Requeue a job whose dispatchers died `crashes` times, or fail the open steps of the job permanently."""
         steps = steps_of(connection, job.job_id)
         for step in steps:
             if step.state == StepState.RUNNING:
@@ -294,7 +294,7 @@ class JobStore:
             requeue(connection, job.job_id, jitter(crash_tries(crashes)), crashes=crashes)
             return
         error = DispatcherLost(f"Dispatchers that died while they ran this job: {crashes}.")
-        # In running order: a step that reads a failed one is skipped before this loop reaches it.
+        # The steps are in running order, so a step that reads a failed step is skipped before this loop reaches it.
         for step in steps:
             fail_permanently(connection, job, step.name, error)
         state = job_state_of(steps_of(connection, job.job_id))
@@ -314,10 +314,12 @@ def _not_found(job_id: uuid.UUID) -> NotFound:
     return NotFound(f"There is no job {job_id}.")
 
 
-def _state_after_repeated_batch(connection: Connection, job_id: uuid.UUID, attempt: int, batch: int | None) -> JobState:
-    """Return the state of a job whose batch was written before. Raises LeaseLost if it was not.
+def _repeated_batch_or_lost_lease(
+    connection: Connection, job_id: uuid.UUID, attempt: int, batch: int | None
+) -> JobState:
+    """Return the state of a job whose batch was written before. Raises LeaseLost if the batch was not written.
 
-    A cancelled job counts as lost: its dispatcher has to stop.
+    Also raises LeaseLost for a cancelled job, because its dispatcher has to stop.
     """
     state = None
     if batch is not None:

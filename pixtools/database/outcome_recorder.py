@@ -1,7 +1,8 @@
-"""Records one outcome of a step: what it changes in the step, its history, its artifact and its dead letter.
+"""Records one outcome of a step: changes the step, its history, its artifact and its dead letter.
 
-It runs in the dispatcher's process, inside the transaction of `JobStore.record`. A failed step gets another try if its
-error is retryable (`errors.py`) and the limits of the settings allow it; otherwise it fails permanently.
+The recorder runs in the dispatcher's process, inside the transaction of `JobStore.record`. A failed step gets another
+try if its error is retryable (`errors.py`) and the limits of the settings allow a further try. Otherwise the step fails
+permanently.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class OutcomeRecorder:
     """Applies outcomes inside a transaction that holds the lock on the job and has checked the attempt."""
 
     def __init__(self, max_attempts: int, max_crashes: int) -> None:
-        """A step fails permanently with its `max_attempts`th failed try, or its `max_crashes`th crash."""
+        """A step fails permanently with failed try number `max_attempts`, or with crash number `max_crashes`."""
         self._max_attempts = max_attempts
         self._max_crashes = max_crashes
 
     def apply(self, connection: Connection, job: JobAttempt, outcome: Outcome) -> None:
-        """Record one outcome. An outcome that the state of its step does not allow changes no state.
+        """Record one outcome. If the state of the step does not allow the outcome, no state changes.
 
         Raises RuntimeError for a step that succeeded without having started.
         """
@@ -59,7 +60,7 @@ class OutcomeRecorder:
     def _fail(self, connection: Connection, job: JobAttempt, failed: Failed) -> None:
         step, error = (job.job_id, failed.step), failed.error
         failures = 0 if error.outage else increment(connection, step, Step.failures)
-        # An outage can fail many tries with the same error. It is one event.
+        # An outage can fail many tries with one error. The history gets one event for all of them.
         if not error.outage or _last_code(connection, step) != error.code:
             add_event(connection, step, job.attempt, StepEventKind.FAILED, error)
         if error.retryable and failures < self._max_attempts:
@@ -85,7 +86,7 @@ def _start(connection: Connection, job: JobAttempt, started: Started) -> None:
 
 
 def _take_cached(connection: Connection, job: JobAttempt, cached: Cached) -> None:
-    # An artifact may be dropped after the claim that offered it. Its step keeps waiting, and the next attempt runs it.
+    # The artifact may have been deleted since the claim. Then the step keeps waiting, and the next attempt runs it.
     if cached.artifact_id is None or _lock_artifact(connection, cached.artifact_id):
         step = (job.job_id, cached.step)
         move_step(
@@ -103,33 +104,36 @@ def _succeed(connection: Connection, job: JobAttempt, succeeded: Succeeded) -> N
 
 
 def _last_code(connection: Connection, step: StepId) -> str | None:
-    """Return the code of the last error of a step, or None if it has had none."""
+    """Return the code of the last error of a step, or None if the step has had no error."""
     job_id, name = step
     query = select(col(Step.error)).where(col(Step.job_id) == job_id, col(Step.name) == name)
     return (connection.scalar(query) or {}).get("code")
 
 
 def _lock_artifact(connection: Connection, artifact_id: uuid.UUID) -> bool:
-    """Return whether a step may refer to an artifact. If so, it is not deleted before this transaction ends."""
+    """Return whether a step may refer to an artifact.
+
+    If so, the artifact is locked: nothing deletes it before this transaction ends.
+    """
     query = select(col(Artifact.id)).where(col(Artifact.id) == artifact_id, col(Artifact.lost_at).is_(None))
     return connection.scalar(query.with_for_update(read=True, key_share=True)) is not None
 
 
 def _store_artifact(connection: Connection, owner: str, stored: Stored) -> uuid.UUID:
-    """Insert an artifact unless the owner has one with its step key. Return the id of the one that stays.
+    """Insert an artifact, unless the owner has an artifact with this step key. Return the id of the stored artifact.
 
-    An artifact whose file was lost gets the new file.
+    If the file of the existing artifact was lost, the artifact gets the new file.
     """
     row = {"id": uuid7(), "owner": owner, **vars(stored)}
     same_key = [col(Artifact.owner) == owner, col(Artifact.step_key) == stored.step_key]
     insertion = upsert(Artifact).values(row).on_conflict_do_nothing(constraint="artifact_step_key")
-    # Without the lock, the retention store could delete the artifact before the step refers to it.
+    # Without this lock, the retention store could delete the artifact before the step refers to the artifact.
     lock = select(col(Artifact.id), col(Artifact.lost_at)).where(*same_key).with_for_update(read=True, key_share=True)
     while True:
         connection.execute(insertion)
         found = connection.execute(lock).one_or_none()
         if found is not None:
-            break  # otherwise it was deleted between the two statements
+            break  # otherwise the artifact was deleted between the two statements
     artifact_id, lost_at = found
     if lost_at is not None:
         new_file = {**vars(stored), "created_at": func.now(), "lost_at": None}

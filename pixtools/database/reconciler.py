@@ -1,6 +1,7 @@
 """The reconciler: makes database and bucket agree.
 
-It expires jobs, deletes records after their retention, deletes orphaned blobs, and marks artifacts without a blob.
+The reconciler expires jobs, deletes records after their retention, deletes orphaned blobs, and marks artifacts whose
+blob is missing.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class Reconciler:
         self._blobs = blobs
 
     def run(self) -> Reconciled:
-        """Do all the work once. Raises DatabaseDown, StorageDown and StorageRefused; the next run continues.
+        """Do everything once. After DatabaseDown, StorageDown or StorageRefused, the next run continues.
 
-        Each blob key is used once. So if no record refers to a blob and it is older than `orphan_age`, no record will
-        ever refer to it: the process that put it has died or has lost its lease.
+        An orphan is a blob that is older than `orphan_age` and to which no record refers. The process that put the blob
+        has died or has lost its lease. Each blob key is used once, so no record will ever refer to an orphan.
         """
         expired = self._repeat(self._store.expire_jobs)
         dropped = self._repeat(lambda: [[key] for key in self._store.drop_artifacts()])
@@ -61,7 +62,10 @@ class Reconciler:
         return done
 
     def _bucket_is_ours(self) -> bool:
-        """Return whether the bucket belongs to this database. In another one, every blob would seem an orphan."""
+        """Return whether the bucket belongs to this database.
+
+        In the bucket of another database, every blob would look like an orphan.
+        """
         ours = str(self._store.database_id()).encode()
         try:
             theirs = self._blobs.get(DATABASE)
@@ -76,12 +80,12 @@ class Reconciler:
         return theirs == ours
 
     def _compare_bucket(self) -> tuple[int, int, int]:
-        """Compare the whole bucket with the records. Return how many orphans, lost and found artifacts there were."""
+        """Compare the whole bucket with the records. Return the numbers of orphans, lost and found artifacts."""
         newest = self._store.now() - self._settings.orphan_age
         orphans = sum(self._delete_orphans(page, newest) for page in self._blobs.pages(SOURCES))
         lost = found = 0
         after = ""
-        # The last range has no blobs. It holds the artifacts whose keys come after the last blob.
+        # The last range has no blobs, only artifacts whose keys come after the last blob.
         for page in chain(self._blobs.pages(ARTIFACTS), [None]):
             up_to = max((blob.key for blob in page), default=after) if page is not None else None
             orphans += self._delete_orphans(page or [], newest)
@@ -92,17 +96,18 @@ class Reconciler:
     def _repeat(self, release: Callable[[], list[list[str]]]) -> int:
         """Call `release` until it returns nothing. Return how many records it released.
 
-        Each call releases some records and returns the blob keys of each. Blobs without another reference are deleted.
+        Each call releases some records and returns the blob keys of each record. A blob is deleted if no other record
+        refers to it.
         """
         released = 0
         while keys := release():
-            # Other jobs may refer to the same source: version 0001 shared sources between jobs.
+            # Another job may refer to this source, because version 0001 shared sources between jobs.
             self._blobs.delete(self._store.unreferenced(list(chain.from_iterable(keys))))
             released += len(keys)
         return released
 
     def _delete_orphans(self, page: list[Blob], newest: datetime) -> int:
-        """Delete the blobs of a page that are older than `newest` and have no reference. Return how many."""
+        """Delete the blobs of a page that are older than `newest` and to which no record refers. Return how many."""
         orphans = self._store.unreferenced([blob.key for blob in page if blob.modified_at < newest])
         for key in orphans:
             log.info("orphan: key=%s", key)
@@ -110,9 +115,9 @@ class Reconciler:
         return len(orphans)
 
     def _mark_artifacts(self, page: list[Blob], is_lost: dict[str, bool]) -> tuple[int, int]:
-        """Mark the artifacts of a key range whose blob is missing or exists again. Return how many of each.
+        """Mark the artifacts whose blob is missing, and the artifacts whose blob exists again. Return both numbers.
 
-        `is_lost` maps the blob key of each artifact in the range to whether it is marked as lost.
+        `is_lost` maps the blob key of each artifact in a range of keys to whether the artifact is marked as lost.
         """
         lost = found = 0
         existing = {blob.key for blob in page}
@@ -120,7 +125,7 @@ class Reconciler:
             if key in existing and was_lost:
                 self._store.mark_found(key)
                 found += 1
-            # The blob may be newer than the list, so ask for it before it counts as missing.
+            # The blob may be newer than the page. Ask S3 before the blob counts as missing.
             elif key not in existing and not was_lost and not self._blobs.exists(key):
                 log.error("artifact lost: key=%s", key)
                 self._store.mark_lost(key)

@@ -1,4 +1,4 @@
-"""The retention store: what is kept and for how long, and which blobs a record refers to, as SQL.
+"""The retention store: which records are kept, how long, and which blobs are referenced, as SQL.
 
 Each public method is one transaction. A database that does not answer raises DatabaseDown.
 """
@@ -40,9 +40,9 @@ class RetentionStore:
             return found
 
     def expire_jobs(self) -> list[list[str]]:
-        """Expire at most 500 jobs whose retention is over. Return the blob keys of the source and parts of each.
+        """Expire at most 500 jobs whose retention is over. Return for each job the blob keys of its source and parts.
 
-        A job stays if one of its dead letters is open, because it may still be redriven.
+        A job with an open dead letter does not expire, because the dead letter may still be redriven.
         """
         query = (
             select(col(Job.id), col(Job.source_key))
@@ -67,10 +67,11 @@ class RetentionStore:
             return [[source_key, *part_keys[job_id]] for job_id, source_key in rows]
 
     def drop_artifacts(self) -> list[str]:
-        """Delete at most 500 artifacts that no step refers to. Return the keys of their blobs.
+        """Delete at most 500 artifacts to which no step refers. Return the keys of their blobs.
 
-        Lock first, then look again: a step that has begun to refer to an artifact holds a lock on it, and a step that
-        tries to refer to it later finds that it is gone.
+        The method locks the artifacts first and then looks for references again. A transaction that is just setting
+        a reference holds a lock on the artifact, so the artifact is left out. A later transaction finds the artifact
+        gone.
         """
         unused = ~select(Step).where(col(Step.artifact_id) == col(Artifact.id)).exists()
         locked = select(col(Artifact.id)).where(unused).limit(_BATCH).with_for_update(skip_locked=True)
@@ -80,7 +81,7 @@ class RetentionStore:
             return list(connection.scalars(statement.returning(col(Artifact.blob_key))))
 
     def delete_expired_jobs(self, retention: timedelta) -> int:
-        """Delete at most 500 jobs that expired longer than `retention` ago, with all records of them.
+        """Delete at most 500 jobs that expired longer than `retention` ago, with all their records.
 
         Return how many.
         """
@@ -94,14 +95,14 @@ class RetentionStore:
             return len(connection.execute(statement).all())
 
     def unreferenced(self, blob_keys: Collection[str]) -> set[str]:
-        """Return those of `blob_keys` to which no artifact refers, and no job that has not expired."""
+        """Return the keys among `blob_keys` to which no artifact and no unexpired job refers."""
         with self._transaction() as connection:
             return set(blob_keys) - _referenced(connection, blob_keys)
 
     def artifacts_between(self, after: str, up_to: str | None) -> dict[str, bool]:
-        """Return the artifacts with a blob key above `after`, and not above `up_to` unless that is None.
+        """Return the artifacts whose blob key is above `after` and at most `up_to`. None means no upper end.
 
-        The result maps the blob key to whether the blob is known to be missing. It is sorted by the bytes of the key.
+        The result maps the blob key to whether the blob is known to be missing, sorted by the bytes of the key.
         """
         key = col(Artifact.blob_key)
         conditions = [key > after] if up_to is None else [key > after, key <= up_to]

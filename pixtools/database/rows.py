@@ -1,4 +1,4 @@
-"""Rows of the database become records: which columns a record needs, and how its values are converted."""
+"""Turns rows of the database into records: selects the columns of a record and converts their values."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ V = TypeVar("V")
 class RecordColumns(Generic[R]):
     """The columns of a table that make up a record, in the order of its fields.
 
-    Select `columns`, then pass these values of the row to `record`. The stores select columns and not entities, because
-    the identity map and the change tracking of entities cost more CPU time than the query.
+    Select `columns`, then pass the values of a row to `record`. The stores select columns and not entities, because the
+    identity map and the change tracking of entities cost more CPU time than the query.
     """
 
     def __init__(self, record_type: type[R], table: type[SQLModel], **converters: Any) -> None:
-        """`converters` map a field's stored value to its value in the record."""
+        """`converters` turn the stored value of a field into the value in the record."""
         names = [field.name for field in fields(record_type)]  # type: ignore[arg-type]
         self.columns = [col(getattr(table, name)) for name in names]
         self._record_type = record_type

@@ -38,10 +38,10 @@ def insert_job(connection: Connection, new: NewJob, retention: timedelta) -> dat
 def insert_response(
     connection: Connection, idempotency: Idempotency, job_id: uuid.UUID, body: bytes, ttl: timedelta
 ) -> bool:
-    """Store the response to a request. It expires after `ttl`.
+    """Store the response to a request. The response expires after `ttl`.
 
-    Returns False if another response is stored under the key of the request. An expired one is replaced. If another
-    transaction stores a response under this key at the moment, this one waits until the other one has ended.
+    Returns False if another response is stored under the key of the request. An expired response is replaced. If
+    another transaction is storing a response under this key, this call waits until the other transaction has ended.
     """
     row = {
         "fingerprint": idempotency.fingerprint,

@@ -26,7 +26,7 @@ from pixtools.states import DeadLetterState, JobState, StepEventKind, StepState
 
 
 def _time(*, nullable: bool = False, now: bool = False) -> Any:
-    # Every default time comes from the database's clock, because the clocks of the other machines differ.
+    # Every default time comes from the clock of the database, because the clocks of other machines differ.
     default = func.now() if now else None
     return Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=nullable, server_default=default))
 
@@ -56,9 +56,9 @@ class Job(SQLModel, table=True):
     owner: str = Field(sa_type=TEXT)
     batch: uuid.UUID | None = None
     state: str = Field(sa_type=TEXT)
-    version: int = 1  # grows with each change that a reader can see; it is the id of server-sent events
+    version: int = 1  # grows with each visible change; also the id of server-sent events
     attempt: int = 0
-    written: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # last batch of outcomes of the attempt
+    written: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # number of the last batch of outcomes
     crashes: int = 0  # dispatchers that died while they held the job
     dispatcher: str | None = Field(default=None, sa_type=TEXT)
     available_at: datetime = _time(now=True)
@@ -79,7 +79,7 @@ class Job(SQLModel, table=True):
 
 
 class Part(SQLModel, table=True):
-    """A further file of a request, beside the source, for the steps that name it."""
+    """A further file of a request, beside the source, such as a logo."""
 
     __table_args__ = (Index("part_blob", "blob_key"),)
 
@@ -95,7 +95,7 @@ class Part(SQLModel, table=True):
 
 
 class Artifact(SQLModel, table=True):
-    """A file that a step left in object storage. Jobs of the same owner share it by its step key."""
+    """A file that a step left in object storage. Jobs of one owner share an artifact by its step key."""
 
     __table_args__ = (
         UniqueConstraint("owner", "step_key", name="artifact_step_key"),
@@ -113,7 +113,7 @@ class Artifact(SQLModel, table=True):
     sha256: str = Field(sa_type=TEXT)
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     created_at: datetime = _time(now=True)
-    lost_at: datetime | None = _time(nullable=True)  # when its blob was found to be missing
+    lost_at: datetime | None = _time(nullable=True)  # when the blob was found to be missing
 
 
 class Step(SQLModel, table=True):
@@ -170,11 +170,11 @@ class DeadLetter(SQLModel, table=True):
     error: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     created_at: datetime = _time(now=True)
     moved_at: datetime = _time(now=True)
-    noted_at: datetime | None = _time(nullable=True)  # when the dead-letter queue counted it
+    noted_at: datetime | None = _time(nullable=True)  # when the dead-letter queue counted the dead letter
 
 
 class StepEvent(SQLModel, table=True):
-    """One event in the history of a step. Successful tries are not in it."""
+    """One event in the history of a step. The history does not contain successful tries."""
 
     __tablename__ = "step_event"
     __table_args__ = (
@@ -192,13 +192,13 @@ class StepEvent(SQLModel, table=True):
 
 
 class Installation(SQLModel, table=True):
-    """The id of this database, in one row. No other database has it."""
+    """The id of this database, in one row. No other database has this id."""
 
     id: uuid.UUID = Field(primary_key=True, sa_column_kwargs={"server_default": text("gen_random_uuid()")})
 
 
 class StoredResponse(SQLModel, table=True):
-    """The response to the first request with an idempotency key, stored in the transaction of its job."""
+    """The response to the first request with an idempotency key. One transaction stores the response and its job."""
 
     __tablename__ = "idempotency"
     __table_args__ = (Index("idempotency_expiry", "expires_at"), Index("idempotency_job", "job_id"))

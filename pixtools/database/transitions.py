@@ -1,7 +1,7 @@
 """State moves of jobs, steps and dead letters, as guarded updates.
 
-Every guard comes from the tables in states.py, so no caller can make a move that they forbid. A caller that moves a job
-or a step holds a lock on the row of the job.
+Every guard comes from the tables in `states.py`, so no caller can make a move that these tables forbid. A caller that
+moves a job or a step holds a lock on the row of the job.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def job_may_become(state: JobState) -> ColumnElement[bool]:
 
 
 def move_job(connection: Connection, job_id: uuid.UUID, to: JobState, **values: Any) -> None:
-    """Move a job and set further columns. Its version grows, so readers see the change.
+    """Move a job and set further columns. The version of the job grows, so readers see the change.
 
     Raises RuntimeError if states.py does not allow the move.
     """
@@ -91,9 +91,9 @@ def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **value
 def move_step(
     connection: Connection, step: StepId, to: StepState, *, only_from: StepState | None = None, **values: Any,
 ) -> bool:  # fmt: skip
-    """Move a step and set further columns. Return whether its state allowed that.
+    """Move a step and set further columns. Return whether the state of the step allowed the move.
 
-    `only_from` narrows the move to a step in this state. Raises ValueError if states.py has no such move.
+    With `only_from`, move the step only from this state. Raises ValueError if `states.py` does not allow this move.
     """
     statement = (
         update(Step)
@@ -107,7 +107,7 @@ def move_step(
 def move_steps(
     connection: Connection, job_id: uuid.UUID, to: StepState, *, only_from: StepState | None = None,
 ) -> None:  # fmt: skip
-    """Move every step of a job whose state allows it. `only_from` is as in `move_step`."""
+    """Move every step of a job whose state allows the move. For `only_from` see `move_step`."""
     guard = _step_may_become(to, only_from)
     connection.execute(update(Step).where(col(Step.job_id) == job_id, guard).values(state=to))
 
@@ -115,7 +115,7 @@ def move_steps(
 def retry_step(connection: Connection, step: StepId, **values: Any) -> None:
     """Record a failed try of a step that will be tried again: set columns, and move a running step to waiting.
 
-    A step can fail before it begins. It is still waiting then, and stays so without a move.
+    A step can fail before it begins. Then the step is still waiting, and no move is needed.
     """
     if not move_step(connection, step, StepState.WAITING, only_from=StepState.RUNNING, **values):
         still_waiting = col(Step.state) == StepState.WAITING
@@ -142,7 +142,7 @@ def add_event(
 def fail_permanently(
     connection: Connection, job: JobAttempt, name: str, error: PixToolsError, run_ms: int | None = None,
 ) -> None:  # fmt: skip
-    """End a step without further tries: it gets a dead letter, and the steps that read it are skipped.
+    """End a step without further tries: give the step a dead letter, and skip the steps that read the result.
 
     Does nothing if the step has ended already.
     """
@@ -162,7 +162,7 @@ def fail_permanently(
 
 
 def revive(connection: Connection, step: StepId) -> None:
-    """Reset a failed step, and the steps that were skipped only because of it, to waiting.
+    """Reset a failed step to waiting, and also the steps that were skipped only because of this failure.
 
     The counters of the failed step begin at zero again.
     """
@@ -185,7 +185,7 @@ def steps_of(connection: Connection, job_id: uuid.UUID) -> list[StepRecord]:
 
 
 def job_state_of(steps: Sequence[StepRecord]) -> JobState | None:
-    """Return the state in which a job with these steps ends, or None if some of them have not ended."""
+    """Return the state in which a job with these steps ends, or None if a step has not ended."""
     if any(step.state not in STEP_ENDED for step in steps):
         return None
     results = sum(step.artifact_id is not None for step in steps)
@@ -222,9 +222,9 @@ def _step_graph(connection: Connection, job_id: uuid.UUID) -> Sequence[tuple[str
 def move_letters(
     connection: Connection, to: DeadLetterState, conditions: Sequence[ColumnElement[bool]],
 ) -> list[DeadLetterRecord]:  # fmt: skip
-    """Move the dead letters that meet all conditions and whose state allows it. Return them."""
+    """Move the dead letters that meet all conditions and whose state allows the move. Return these dead letters."""
     may_move = col(DeadLetter.state).in_(states_before(DEAD_LETTER_MOVES, to))
-    # All transactions lock in the same order, so two that want the same letters cannot end in a deadlock.
+    # Every transaction locks dead letters in the order of their ids, so two transactions cannot deadlock.
     locked = select(col(DeadLetter.id)).where(*conditions, may_move).order_by(col(DeadLetter.id)).with_for_update()
     ids = connection.scalars(locked).all()
     statement = (
@@ -239,7 +239,7 @@ def move_letters(
 def discard_letters(
     connection: Connection, conditions: Sequence[ColumnElement[bool]],
 ) -> list[DeadLetterRecord]:  # fmt: skip
-    """Discard the open dead letters that meet all conditions, with an event for each of their steps. Return them."""
+    """Discard the open dead letters that meet all conditions, and add an event for each. Return these dead letters."""
     letters = move_letters(connection, DeadLetterState.DISCARDED, conditions)
     for letter in letters:
         add_event(connection, (letter.job_id, letter.step), letter.attempt, StepEventKind.DISCARDED)

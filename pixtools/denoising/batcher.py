@@ -1,4 +1,4 @@
-"""Shares one engine among many pictures: their tiles take turns, and equally shaped tiles run in the same call."""
+"""Shares one engine among many pictures. The pictures take turns, and tiles of equal shape run in one call."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Waiter:
 
 
 class Batcher:
-    """Runs the engine in a thread, one batch of tiles after the other, and shares it fairly among pictures.
+    """Runs the engine in a thread, one batch of tiles at a time, and shares the engine fairly among pictures.
 
-    The order is start-time fair queueing (P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). Each waiting tile has a start
-    tag, and the tile with the lowest tag runs next. Tags measure work, as the number of values in tile arrays:
+    The order is start-time fair queueing (P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). Each waiting tile has a start tag,
+    and the tile with the lowest tag runs next. Tags measure the engine's work by the number of values in tile arrays:
 
     - The virtual time is the highest start tag among the tiles that have gone to the engine.
     - The first tile of a picture gets the virtual time as its tag.
-    - Each further tile gets the tag of the tile before it plus the size of that tile, or the virtual time if that is
-      higher.
+    - For each further tile, the size of the previous tile is added to its tag. The further tile gets this sum as its
+      tag, or the virtual time if the virtual time is higher.
 
-    The tags of a picture therefore grow with the work that the engine has done for it, and the picture that has
-    received least goes next. A small new picture runs before the second tiles of all other pictures. New pictures
-    cannot delay an old one for ever, because a new tag is never below the virtual time.
+    So the tags of a picture grow with the work that the engine has done for the picture. The picture with the least
+    work goes next. A small new picture runs before the second tiles of all other pictures. New pictures cannot delay an
+    old picture for ever, because a new tag is never below the virtual time.
 
     Tiles of the same shape and type that wait at the same time share a call, up to `engine.batch_pixels` pixels.
     """
@@ -89,11 +89,11 @@ class Batcher:
                 future.cancel()
 
     async def check(self) -> None:
-        """Run a small tile before all waiting tiles. Raises the engine's error if it fails."""
+        """Run a small tile before all waiting tiles. Raises the engine's error if the tile fails."""
         await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), 1.0, start_tag=-math.inf))
 
     def _max_pending(self, restoration: Restoration) -> int:
-        """Return how many tiles of a picture may wait: two batches, so that the engine never waits for the next one."""
+        """Return how many tiles of a picture may wait: two batches, to keep the engine busy."""
         height, width, _ = restoration.shape
         return 2 * max(1, self._max_pixels // (height * width))
 
@@ -124,7 +124,7 @@ class Batcher:
                     waiter.result.set_result(cast("Pixels", result))
 
     def _next_batch(self) -> list[Waiter]:
-        """Take the waiter with the lowest tag, and waiters of the same shape and type that fit into the same call."""
+        """Take the waiter with the lowest tag, and waiters of equal shape and type that fit into the call."""
         waiting = sorted(
             (waiter for waiter in self._waiting if not waiter.result.done()), key=lambda each: each.start_tag
         )

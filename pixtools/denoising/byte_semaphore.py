@@ -1,4 +1,4 @@
-"""A semaphore that counts bytes: it bounds the memory of the pictures that are denoised at the same time."""
+"""A semaphore that counts bytes. It limits the memory of the pictures that are denoised at the same time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ByteSemaphore:
         self._waiting: deque[Reservation] = deque()
 
     def reserve(self, bytes_: int) -> Reservation:
-        """Return a reservation for an `async with` block: it is requested at the start and released at the end."""
+        """Return a reservation for an `async with` block. The block requests and releases it."""
         return Reservation(self, bytes_)
 
     def enqueue(self, reservation: Reservation) -> None:
@@ -32,7 +32,7 @@ class ByteSemaphore:
         self._grant()
 
     def release(self, reservation: Reservation) -> None:
-        """Free the bytes of a reservation, or take it out of the queue if it was not granted yet."""
+        """Free the bytes of a reservation, or remove it from the queue if it was not granted yet."""
         if reservation.granted.is_set():
             self._held_bytes -= reservation.bytes
         else:
@@ -65,5 +65,5 @@ class Reservation:
         self._semaphore.release(self)
 
     async def granted_within(self, seconds: float) -> bool:
-        """Wait for up to `seconds`; return whether the bytes are held."""
+        """Wait for up to `seconds`. Return whether the bytes are granted."""
         return await wait_at_most(self.granted, seconds)

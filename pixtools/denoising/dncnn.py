@@ -2,10 +2,11 @@
 
 K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image
 Denoising", IEEE Transactions on Image Processing 26(7), 2017. This is the blind colour variant as its authors publish
-it, with batch normalisation folded into the convolutions: 20 convolutions of 3 × 3 with a ReLU between each two. It
-predicts the noise of a picture with values of 0..1, and takes 1,334 GFLOP for each megapixel.
+it. Batch normalisation is folded into the convolutions. The network has 20 convolutions of 3 × 3, with a ReLU between
+each two. It predicts the noise of a picture with values of 0..1, and takes 1,334 GFLOP for each megapixel.
 
-This module needs neither PyTorch nor OpenVINO: `torch_network.py` and `openvino_engine.py` build the network in them.
+This module needs neither PyTorch nor OpenVINO. `torch_network.py` builds the network in PyTorch, and
+`openvino_engine.py` builds it in OpenVINO.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ CHANNELS, WIDTH, DEPTH = 3, 64, 20
 """Channels of a picture, channels between two layers, and number of layers."""
 
 HALO = DEPTH
-"""How far, in pixels, an output pixel depends on its surroundings: each of the 20 layers reads one pixel further."""
+"""Distance, in pixels, up to which an output pixel depends on its surroundings. Each of the 20 layers adds 1."""
 
 INT8 = "int8"
 """Key in the metadata of a safetensors file. Its value lists the layers that were trained for int8, as "1 3 4"."""
 
 ACTIVATION_STEPS, KERNEL_STEPS = 255, 127
-"""Steps of int8 layers: of what they read, from 0 to 1, and of their kernels, on each side of 0."""
+"""Numbers of steps in int8 layers: for the values that they read, from 0 to 1, and for kernels, on each side of 0."""
 
-_MAX_ERRORS_NAMED = 4  # in the message about a file that has many
+_MAX_ERRORS_NAMED = 4  # in the message about a file that has many errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +47,15 @@ class Weights:
     """The weights of a trained network."""
 
     arrays: dict[str, NDArray[np.float32]]
-    """Arrays with the names and shapes of the published PyTorch checkpoints. Their numbers count the ReLUs between the
-    layers too: `model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …,
+    """Arrays with the names and shapes of the published PyTorch checkpoints. The numbers in the names count the ReLUs
+    between the layers too: `model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …,
     `model.38.weight` (3, 64, 3, 3)."""
 
     int8: tuple[int, ...] = ()
-    """The layers, out of 1..19, that were trained for int8. An engine may clip what such a layer reads to 0..1 and
-    round it to ACTIVATION_STEPS even steps. It may round a kernel to KERNEL_STEPS even steps on each side of 0, up to
-    the largest absolute value among the kernels of the same output channel. An engine without int8 does neither, and
-    its result is at least as good."""
+    """The layers among 1..19 that were trained for int8. An engine may clip the input of these layers to 0..1 and round
+    it to ACTIVATION_STEPS even steps. It may round their kernels to KERNEL_STEPS even steps on each side of 0, up to
+    the largest absolute value among the kernels of one output channel. An engine without int8 does not clip or round,
+    and its result is at least as good."""
 
 
 def array_shapes() -> dict[str, tuple[int, ...]]:
@@ -72,14 +73,14 @@ def load_shipped() -> Weights:
 
 
 def parse(data: bytes, name: str, sha256: str | None = None) -> Weights:
-    """Parse weights from the bytes of a file. The ending of its name tells the format.
+    """Parse weights from the bytes of a file. The ending of `name` tells the format.
 
     - `.safetensors`, with the array names of `Weights`; only this format can list layers that were trained for int8
     - `.pt` or `.pth`: a PyTorch state dict with the same names
     - `.mat`: the MatConvNet file of the authors
 
-    `sha256` is the expected digest of `data`, in hexadecimal digits. Raises WeightsUnusable, naming the file, if the
-    digest differs or if `data` are not float32 weights of this network.
+    `sha256` is the expected digest of `data`, in hexadecimal digits. Raises WeightsUnusable, with the name of the file,
+    if the digest differs or if `data` are not float32 weights of this network.
     """
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and digest != sha256.strip().lower():
@@ -115,7 +116,7 @@ def _read_safetensors(data: bytes) -> Mapping[str, Any]:
 
 
 def _int8_layers(data: bytes, name: str) -> tuple[int, ...]:
-    """Return the layers that the header of a safetensors file lists for int8. `data` are known to be valid."""
+    """Return the layers that the header of a safetensors file lists for int8. `data` must be valid."""
     # The safetensors library reads metadata from a path only, and `data` may come from S3.
     length = int.from_bytes(data[:8], "little")
     listed = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get(INT8, "")
@@ -153,7 +154,7 @@ def _read_mat(data: bytes) -> Mapping[str, Any]:
 
 
 def _checked(arrays: Mapping[str, Any], name: str) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays in the order of the layers. Raises WeightsUnusable, naming the errors, if they do not fit."""
+    """Return the arrays in the order of the layers. Raises WeightsUnusable, with the errors, if arrays do not fit."""
     expected = array_shapes()
     errors = [f"{array} is missing" for array in expected if array not in arrays]
     errors += [f"{array} is unknown" for array in arrays if array not in expected]

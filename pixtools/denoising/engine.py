@@ -11,7 +11,7 @@ from pixtools.denoising.dncnn import Weights
 from pixtools.errors import DeviceMissing
 
 Tiles = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
-"""(N, H, W, 3) RGB. Black to white is 0..255, 0..65535, or 0..1; float32 values may exceed that range."""
+"""(N, H, W, 3) RGB. Black to white is 0..255, 0..65535, or 0..1; float32 values may lie outside 0..1."""
 
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float32): 1}
 """The value of white for each type of tiles."""
@@ -26,13 +26,13 @@ class Engine(Protocol):
     """Library, device and precision, for logs and benchmarks."""
 
     batch_pixels: int
-    """How many pixels of tiles to pass in one call. Larger calls are not faster for each pixel."""
+    """Number of pixels to pass in one call. A larger call is not faster for each pixel."""
 
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
-        """Return each tile minus its strength times its noise. `strengths` is (N,).
+        """Return each tile minus its noise times its strength. `strengths` is (N,).
 
-        Shape and type of the result are those of `tiles`. uint8 and uint16 results are clipped and rounded, float32
-        results are not. The network sees zeros beyond the edges of a tile, as in training.
+        The result has the shape and type of `tiles`. uint8 and uint16 results are clipped and rounded. float32 results
+        are neither clipped nor rounded. The network sees zeros beyond the edges of a tile, as in training.
         """
         ...
 
@@ -57,7 +57,7 @@ def load_engine(weights: Weights, device: Device = "auto", threads: int = 1) -> 
 
 
 def _cuda_obstacle() -> str | None:
-    """Return why a GPU cannot be used, with the remedy; None if it can."""
+    """Return why a GPU cannot be used, and the remedy. Return None if a GPU can be used."""
     try:
         import torch  # noqa: PLC0415 (an optional extra)
     except ModuleNotFoundError:

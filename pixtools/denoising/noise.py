@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLEAN_SIGMA = 2.5
-"""A picture with a lower estimate counts as clean. `estimate` says how many clean pictures have a higher one."""
+"""A picture with a lower estimate counts as clean. See `estimate` for clean pictures with higher estimates."""
 
 MIN_SIDE = 32
-"""Pixels. A smaller picture has too few blocks to tell noise from texture."""
+"""Shortest side, in pixels. A smaller picture has too few blocks to tell noise from texture."""
 
 _BLOCK_SIDE = 8  # pixels
 _MAX_BLOCKS = 16_384  # a megapixel of samples
 _SMOOTHEST_SHARE = 0.01  # of all blocks: noise is measured in the smoothest 1 %
 _MIN_SMOOTHEST = 100  # blocks; but at most a quarter of all blocks
 # A block is used if at most 5 % of its pixels are black or white. If fewer than 5 % of the blocks pass this test, the
-# bound is raised until they do, to 50 % at most.
+# first bound is raised until 5 % of the blocks pass, but to 50 % at most.
 _MAX_CLIPPED, _MAX_CLIPPED_IN_HEAVY_NOISE = 0.05, 0.5
 _MIN_USED_SHARE = 0.05
-_MAX_FLAT_SHARE = 0.1  # of the blocks that are not clipped: with more blocks of one colour a picture is a drawing
-_MIN_VARIED_SHARE = 0.1  # of all blocks, not of one colour: a photo with a white sky has more, a drawing may have fewer
+_MAX_FLAT_SHARE = 0.1  # of blocks that are not clipped; a picture with more blocks of one colour is a drawing
+_MIN_VARIED_SHARE = 0.1  # blocks of several colours; a photo with a white sky has more, a drawing may have fewer
 
 _INDEX = np.arange(_BLOCK_SIDE)
 _DCT = (
@@ -41,15 +41,15 @@ def estimate(
 ) -> float:
     """Return the standard deviation of the white noise in a picture, in levels of 255.
 
-    `pixels` are uint8 or uint16, (H, W) or (H, W, C); the result is the median over the channels. `alpha` is (H, W):
-    blocks with a pixel of alpha 0 are ignored. The result is 0.0 if the picture is smaller than MIN_SIDE, or drawn in
+    `pixels` are uint8 or uint16, (H, W) or (H, W, C). The result is the median over the channels. `alpha` is (H, W).
+    Blocks with a pixel of alpha 0 are ignored. The result is 0.0 if the picture is smaller than MIN_SIDE, or drawn in
     flat colours.
 
-    The method is that of M. Colom, A. Buades, "Analysis and Extension of the Ponomarenko et al. Method", Image
-    Processing On Line 3, 2013. It takes blocks of 8 × 8 pixels from the whole picture and computes their cosine
-    transform. The blocks with the least energy in low frequencies are smooth, so their energy in high frequencies is
-    noise. Two kinds of blocks are left out: blocks with black or white pixels, because their noise is clipped, and
-    blocks of one colour. An estimate takes at most some 30 ms of one core.
+    The method is from M. Colom, A. Buades, "Analysis and Extension of the Ponomarenko et al. Method", Image Processing
+    On Line 3, 2013. It takes blocks of 8 × 8 pixels from the whole picture and computes their cosine transform. The
+    blocks with the least energy in low frequencies are smooth, so their energy in high frequencies is noise. Two kinds
+    of blocks are left out: blocks with black or white pixels, because their noise is clipped, and blocks of one colour.
+    An estimate takes at most some 30 ms of one core.
 
     Measured with noise that was clipped and rounded to 8 bits; median and range over each set:
 
@@ -57,15 +57,15 @@ def estimate(
         Kodak24  1.1 (0.7-1.9)  2.4 (2.1-2.9)  3.3 (3.1-3.7)  5.2 (5.0-5.4)  15.0 (14.6-15.4)  24.7 (23.9-25.5)
         CBSD68   0.5 (0.1-4.7)  2.1 (2.0-4.9)  3.1 (2.9-5.5)  5.1 (4.8-6.9)  15.0 (14.2-16.1)  24.9 (21.6-26.2)
 
-    So without noise, all pictures of Kodak24 and 64 of CBSD68 are below CLEAN_SIGMA; the other four have fine texture
-    everywhere. With noise of 3 or more, no picture is below it. Noise of 50 is clipped in many pixels: the estimates
-    are 48 (45-50) and 48 (38-51).
+    Without noise, all pictures of Kodak24 and 64 pictures of CBSD68 are below CLEAN_SIGMA. Four pictures of CBSD68 are
+    above, because they have fine texture everywhere. With noise of 3 or more, no picture is below CLEAN_SIGMA. Noise of
+    50 is clipped in many pixels, so the estimates are 48 (45-50) and 48 (38-51).
 
-    Other methods find more noise in the clean pictures of Kodak24, up to: 8.2 (median of wavelet coefficients, Donoho),
-    13.8 (eigenvalues of patches: Chen, Zhu, Heng, ICCV 2015), 15.6 (filter of Immerkær).
+    Other methods find more noise in the clean pictures of Kodak24. Their highest estimates are 8.2 (median of wavelet
+    coefficients, Donoho), 13.8 (eigenvalues of patches: Chen, Zhu, Heng, ICCV 2015), 15.6 (filter of Immerkær).
 
-    Two limits: in pictures with sides of a few dozen pixels, texture counts as noise more often. Noise that was scaled
-    or compressed afterwards has lost its high frequencies and is underestimated.
+    The method has two limits. In pictures with sides of a few dozen pixels, texture counts as noise more often. Noise
+    that was scaled or compressed has lost its high frequencies, so the estimate is too low.
     """
     planes = pixels if pixels.ndim == 3 else pixels[..., None]  # noqa: PLR2004 (H, W, C)
     if min(planes.shape[:2]) < MIN_SIDE:
@@ -81,7 +81,7 @@ def estimate(
 def _blocks(plane: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return blocks (n, 64) from the whole plane.
 
-    Most of them lie across the blocks of a JPEG, which have lost their high frequencies.
+    Most of these blocks do not match the blocks of a JPEG, which have lost their high frequencies.
     """
     blocks = np.lib.stride_tricks.sliding_window_view(plane, (_BLOCK_SIDE, _BLOCK_SIDE))
     step = math.ceil(math.sqrt(blocks.shape[0] * blocks.shape[1] / _MAX_BLOCKS))
@@ -92,7 +92,7 @@ def _blocks(plane: NDArray[np.generic]) -> NDArray[np.generic]:
 def _sigma_of_channel(blocks: NDArray[np.generic], white: int) -> float:
     flat = blocks.min(axis=1) == blocks.max(axis=1)
     clipped = ((blocks == 0) | (blocks == white)).mean(axis=1)
-    # Noise makes blocks of one colour impossible, unless the noise is clipped there.
+    # In a noisy picture, a block has one colour only if its noise is clipped.
     drawn = np.count_nonzero(flat & (clipped == 0))
     blocks, clipped = blocks[~flat], clipped[~flat]
     if (

@@ -1,10 +1,10 @@
-"""An engine with OpenVINO: it runs on a CPU.
+"""An engine that runs on a CPU, with OpenVINO.
 
-A layer runs in int8 if the weights were trained for that and the CPU has the instructions for it (VNNI). It then takes
-half the time that it takes in bfloat16.
+A layer runs in int8 if it was trained for int8 and the CPU has instructions for int8 (VNNI). The layer then takes half
+the time that it takes in bfloat16.
 
-Measured on one core with AVX-512 bf16: a model with dynamic shapes takes as much time and memory as one with fixed
-shapes, and a batch of large tiles takes as long as its tiles one by one.
+Two results were measured on one core with AVX-512 bf16. A model with dynamic shapes takes as much time and memory as a
+model with fixed shapes. A batch of large tiles takes as long as its tiles one by one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# On import, OpenVINO sends telemetry over the network and writes files to the home folder. It does neither if this
-# package cannot be imported.
+# On import, OpenVINO sends telemetry over the network and writes files to the home folder. OpenVINO does neither if its
+# package `openvino_telemetry` cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
@@ -30,9 +30,9 @@ Precision = Literal["int8", "bfloat16", "float32"]
 
 
 class OpenVINOEngine:
-    """DnCNN on `threads` threads of the CPU. By default it takes the fastest precision that CPU and weights allow.
+    """DnCNN on `threads` threads of the CPU. The default is the fastest precision that CPU and weights allow.
 
-    With int8, the layers that were not trained for it run in bfloat16, or in float32 if the CPU does not support
+    With int8, the layers that were not trained for int8 run in bfloat16, or in float32 if the CPU does not support
     bfloat16. Raises ValueError if `precision` is int8 and CPU or weights do not allow it.
     """
 
@@ -67,14 +67,14 @@ class OpenVINOEngine:
             self._compiled[dtype] = self._core.compile_model(
                 _model(self._weights, dtype, self._int8), "CPU", self._options
             )
-        # OpenVINO reads the memory of the arrays directly, which must be contiguous for that.
+        # OpenVINO reads the memory of the arrays directly, so the arrays must be contiguous.
         inputs = [np.ascontiguousarray(tiles), np.ascontiguousarray(strengths, np.float32)]
         denoised: Tiles = self._compiled[dtype](inputs, share_inputs=True)[0]
         return denoised
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the CPU has VNNI: without it, sums of int8 products overflow their 16 bits."""
+    """Return whether the CPU has VNNI. Without VNNI, sums of int8 products overflow their 16 bits."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:  # not Linux

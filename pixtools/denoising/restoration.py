@@ -21,15 +21,15 @@ Noise = Literal["auto", "any"]
 """`auto` leaves a picture unchanged if it looks clean; `any` denoises every picture."""
 
 MAX_TILE_SIDE = 768
-"""Pixels. Halos then add 12 % of work on photos; with 512 they add 21 %, and with 1,024 they add 6 %. But all other
-pictures wait while a CPU runs one tile."""
+"""Longest side of a tile, in pixels. With this side, halos add 12 % of work on photos. With 512 they add 21 %, and with
+1,024 they add 6 %. A longer side is not used, because all other pictures wait while a CPU runs one tile."""
 
 _MAX_FRAMES_ESTIMATED = 3  # of an animation
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a picture, and whether it was denoised."""
+    """The noise that was found in a picture, and whether the picture was denoised."""
 
     sigma: float
     """The estimated standard deviation of the noise, in levels of 255."""
@@ -40,7 +40,7 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A part of a frame, as input for the network: contiguous (h, w, 3), in the type of the picture."""
+    """A piece of a frame, as input for the network: contiguous (h, w, 3), in the type of the picture."""
 
     pixels: Pixels
     frame: int
@@ -52,13 +52,13 @@ class Restoration:
 
     `pixels` are uint8 or uint16 (N, H, W, C) and are never modified. `output` has the same shape and type. A grey
     picture goes through the network as three equal channels, and the mean of the three results is kept. Alpha stays
-    unchanged, and so do the colours of pixels with alpha 0. The network sees the mean of all visible colours in their
-    place, so hidden colours cannot leak into the visible part.
+    unchanged. The colours of pixels with alpha 0 stay unchanged too, but the network sees the mean of all visible
+    colours instead. So hidden colours cannot leak into visible pixels.
 
     If `report.skipped` is set, there are no tiles and `output` is the input itself. Otherwise `output` takes as much
-    memory as the input, and each tile that is not yet put takes 3 bytes for each of its pixels, or 6 in uint16.
+    memory as the input, and each tile takes 3 bytes for each of its pixels, or 6 in uint16, until it is put.
 
-    Raises ValueError if `pixels`, `strength` (0..1) or `side`, the longest side of tiles, are not valid.
+    `strength` is 0..1, and `side` is the longest side of a tile. Raises ValueError if an argument is not valid.
     """
 
     def __init__(self, pixels: Pixels, strength: float = 1.0, noise: Noise = "any", side: int = MAX_TILE_SIDE) -> None:
@@ -83,7 +83,7 @@ class Restoration:
         return 0 if self.report.skipped else len(self._input) * len(self._windows)
 
     def tiles(self) -> Iterator[Tile]:
-        """Yield the tiles one by one. Each is cut when it is requested, so few of them take memory at a time."""
+        """Yield the tiles one by one. Each tile is cut when it is requested, so few tiles take memory at a time."""
         if self.report.skipped:
             return
         for number, frame in enumerate(self._input):
@@ -98,7 +98,7 @@ class Restoration:
                 yield Tile(pixels, number, window)
 
     def put(self, tile: Tile, result: Tiles) -> None:
-        """Write the network's result for a tile into `output`: (h, w, 3), in the type of the picture."""
+        """Write the network's result for a tile into `output`. `result` is (h, w, 3), in the type of the picture."""
         window = tile.window
         kept = result[window.inner.slices]
         colors, alpha = _split_alpha(self.output[tile.frame][window.kept.slices])
@@ -156,6 +156,6 @@ def _mean_visible_color(frame: Pixels) -> NDArray[np.float64] | None:
 
 
 def _sigma(pixels: Pixels) -> float:
-    """Return the estimated noise: of an animation the highest of some frames, because single frames may be blank."""
+    """Return the estimated noise: for an animation, the highest of some frames, because one frame may be blank."""
     step = -(-len(pixels) // _MAX_FRAMES_ESTIMATED)
     return max(estimate(*_split_alpha(frame)) for frame in pixels[::step])

@@ -1,4 +1,4 @@
-"""Cuts a picture into overlapping windows, so that the network's results for them equal its result for the whole."""
+"""Cuts a picture into overlapping windows. The results for the windows equal the result for the whole picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from pixtools.denoising.dncnn import HALO
 
 SIDE_STEP = 32
-"""Pixels. Sides of windows are multiples of this where possible: then few shapes occur, and tiles share batches."""
+"""Pixels. Sides of windows are multiples of this number if possible. Then few shapes occur, and tiles share batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +28,25 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of a picture that the network reads, and the part of it for which the result is kept."""
+    """An area of a picture that the network reads, and the area inside it whose result is kept."""
 
     read: Box
     kept: Box
 
     @property
     def inner(self) -> Box:
-        """The kept part, relative to the part that is read."""
+        """The kept area, relative to the area that is read."""
         left, top = self.read.left, self.read.top
         return Box(self.kept.left - left, self.kept.top - top, self.kept.right - left, self.kept.bottom - top)
 
 
 def windows(width: int, height: int, side: int, halo: int = HALO) -> list[Window]:
-    """Return windows of one size, row by row, whose kept parts cover the picture exactly once.
+    """Return windows of one size, row by row. Their kept areas cover the picture exactly once.
 
-    Every window lies inside the picture. Its kept part is at least `halo` pixels away from each edge of the window that
-    is not an edge of the picture, so the network sees all pixels on which a kept pixel depends. Along each axis there
-    are as few windows of at most `side` pixels as possible, and they are as short as possible. Raises ValueError if
-    `side` leaves no pixel between two halos, or if the picture has no pixels.
+    Every window lies inside the picture. Its kept area is at least `halo` pixels away from each edge of the window,
+    unless this edge is an edge of the picture. So the network sees all pixels on which a kept pixel depends. Along each
+    axis, a window has at most `side` pixels. There are as few windows as possible, and they are as short as possible.
+    Raises ValueError if `side` leaves no pixel between two halos, or if the picture has no pixels.
     """
     if side <= 2 * halo:
         raise ValueError(f"a side of {side} pixels keeps no pixel between two halos of {halo}: use a longer side")
@@ -64,11 +64,11 @@ def _spans(length: int, side: int, halo: int) -> list[tuple[int, int, int, int]]
     """Return begin, end, kept begin and kept end of each window along one axis."""
     if length <= side:
         return [(0, length, 0, length)]
-    # n windows of w pixels keep w - 2 halo pixels each; the first and the last keep one halo more.
+    # n windows of w pixels keep w - 2 halo pixels each. The first and the last window keep one halo more.
     count = -(-(length - 2 * halo) // (side - 2 * halo))
     shortest = -(-(length - 2 * halo) // count) + 2 * halo
     span = min(-(-shortest // SIDE_STEP) * SIDE_STEP, side)
     begins = [number * (length - span) // (count - 1) for number in range(count)]
-    # Neighbours overlap by at least two halos. The kept parts meet in the middle of the overlap.
+    # Neighbours overlap by at least two halos. The kept areas meet in the middle of the overlap.
     cuts = [0, *((begin + before + span) // 2 for before, begin in pairwise(begins)), length]
     return [(begin, begin + span, cuts[number], cuts[number + 1]) for number, begin in enumerate(begins)]

@@ -1,4 +1,4 @@
-"""An engine with PyTorch: it runs on a GPU, and in float32 it is the reference for the tests."""
+"""An engine that runs on a GPU, with PyTorch. In float32 it is the reference for the tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TorchEngine:
     ) -> None:
         self._device, self._dtype = torch.device(device), getattr(torch, precision)
         network = DnCNN()
-        # Copied, because the arrays may be read-only and a tensor cannot be.
+        # Copy the arrays, because they may be read-only and a tensor must be writable.
         network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.arrays.items()})
         network.eval().to(self._device, self._dtype)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -35,7 +35,7 @@ class TorchEngine:
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
         """Denoise tiles: see Engine."""
         white = WHITE[tiles.dtype]
-        # The device converts to float32, so that the bus carries a quarter or half of the bytes.
+        # Convert to float32 on the device, so that the bus carries only a quarter or half of the bytes.
         moved = self._to_device(tiles).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         noisy = moved.float() / white
         noise = self._noise(noisy.to(self._dtype)).float()
@@ -51,7 +51,7 @@ class TorchEngine:
         return denoised
 
     def _to_device(self, array: NDArray[np.generic]) -> Tensor:
-        # A read-only array is copied: PyTorch warns about tensors on read-only memory.
+        # Copy a read-only array, because PyTorch warns about tensors on read-only memory.
         array = np.require(array, requirements=["C", "W"])
         tensor = torch.from_numpy(array)
         if self._device.type == "cuda":

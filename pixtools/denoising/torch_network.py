@@ -1,4 +1,4 @@
-"""DnCNN in PyTorch: the reference implementation, which is trained, and which runs on a GPU."""
+"""DnCNN in PyTorch. This reference implementation is used for training, and on a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pixtools.denoising.dncnn import CHANNELS, DEPTH, WIDTH
 
 
 class DnCNN(nn.Module):
-    """The network; names and shapes of its parameters are those of `dncnn.Weights`."""
+    """The network. Its parameters have the names and shapes of `dncnn.Weights`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Loads the denoiser's weights: those that PixTools ships, or the file that the settings name."""
+"""Loads the denoiser's weights: the shipped weights, or the file that the settings name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixtools.settings import Settings
 
 
 def load_weights(settings: Settings) -> Weights:
-    """Load the weights that `settings` name, or the shipped weights.
+    """Load the weights that `settings` name. If they name no weights, load the shipped weights.
 
     Raises WeightsUnusable if they cannot be used, and StorageDown if object storage does not answer.
     """

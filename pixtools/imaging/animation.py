@@ -1,4 +1,7 @@
-"""Composes the frames of an animation: files store partial frames, to be drawn over the frames before them."""
+"""Composes the frames of an animation.
+
+A file stores partial frames. Each of them is drawn over the frames before it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from PIL import Image
 
 from pixtools.imaging.picture import Picture, Size
 
-_MAX_LOOPS = 65_535  # WebP cannot store more; a greater number is stored as 0, without end
+_MAX_LOOPS = 65_535  # WebP cannot store more loops; a greater number is stored as 0, which means without end
 _TOO_SHORT_MS, _SHOWN_MS = 10, 100
 
 
 class Disposal(Enum):
-    """How the area of a layer changes after its time has passed, before the next layer is drawn."""
+    """How the area of a layer changes when the layer's time is over, before the next layer is drawn."""
 
     KEEP = auto()
     CLEAR = auto()  # the area becomes transparent
@@ -24,21 +27,21 @@ class Disposal(Enum):
 
 @dataclass(frozen=True)
 class Layer:
-    """A frame as the file stores it: it covers an area of the canvas."""
+    """A frame as the file stores it. The frame covers an area of the canvas."""
 
     picture: Picture  # a still
     left: int = 0
     top: int = 0
-    blends: bool = True  # over the canvas by its alpha; otherwise it replaces the area
+    blends: bool = True  # the frame is drawn over the canvas by its alpha; if False, it replaces the area
     disposal: Disposal = Disposal.KEEP
     duration: int = 0  # milliseconds
 
 
 def unify_modes(frames: Sequence[Picture]) -> tuple[list[Image.Image], bytes | None]:
-    """Return the images of stills, converted to one mode that fits all, and the profile that all share.
+    """Return the images of stills, converted to one mode that fits all, and their common profile.
 
-    The profile is None unless all frames have the same one. A grey profile does not describe colour frames; if only
-    some frames kept theirs, these would look different from the others.
+    The profile is None unless all frames have the same profile. A grey profile does not describe colour frames. If only
+    some frames kept their profile, they would look different from the rest.
     """
     mode = _mode_for(all(frame.mode in ("L", "LA") for frame in frames), any(frame.has_alpha for frame in frames))
     images = [frame.image if frame.mode == mode else frame.image.convert(mode) for frame in frames]
@@ -48,8 +51,8 @@ def unify_modes(frames: Sequence[Picture]) -> tuple[list[Image.Image], bytes | N
 def animated(frames: Sequence[Image.Image], icc: bytes | None, durations: Sequence[float], loops: int) -> Picture:
     """Return frames of one size and one mode as a picture. A single frame becomes a still.
 
-    `durations` are milliseconds. A duration of 10 ms or less becomes 100 ms, as in every browser: old files contain 0
-    and do not mean it.
+    `durations` are milliseconds. A duration of 10 ms or less becomes 100 ms, as in every browser. Old files contain 0,
+    but were not meant to run that fast.
     """
     if len(frames) == 1:
         return Picture.still(frames[0], icc)
@@ -60,8 +63,8 @@ def animated(frames: Sequence[Image.Image], icc: bytes | None, durations: Sequen
 def compose(size: Size, layers: Iterable[Layer], loops: int) -> Picture:
     """Draw the layers over each other on a transparent canvas of `size`, as browsers do.
 
-    Pixels outside the canvas are cut off. The result has the simplest mode that holds all frames. Memory: up to eight
-    bytes for each pixel of all frames.
+    Pixels outside the canvas are cut off. The result has the simplest mode that holds all frames. Takes up to eight
+    bytes of memory for each pixel of all frames.
     """
     frames, durations, profiles, grey, alpha = [], [], set(), True, False
     for layer, frame in _drawn(size, layers):
@@ -84,7 +87,7 @@ def _common_profile(profiles: set[bytes | None]) -> bytes | None:
 
 
 def _drawn(size: Size, layers: Iterable[Layer]) -> Iterator[tuple[Layer, Image.Image]]:
-    """Yield each layer and a copy of the canvas after it was drawn."""
+    """Draw each layer. Yield the layer and a copy of the canvas after drawing."""
     canvas = Image.new("RGBA", size)
     for layer in layers:
         image = layer.picture.image

@@ -1,6 +1,7 @@
-"""Reads animated PNGs: rewrites each frame as a PNG file, which Pillow decodes, and composes the frames.
+"""Reads animated PNGs.
 
-Pillow does not compose them, because it makes three mistakes: it blends half-transparent pixels wrongly, it clears to
+This module rewrites each frame as a PNG file. Pillow decodes this file, and `animation` composes the frames. Pillow
+does not compose the frames, because it makes three mistakes: it blends half-transparent pixels wrongly, it clears to
 the first colour of a palette, and it draws the animation over the default image.
 """
 
@@ -36,7 +37,7 @@ def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     Raises ValueError if the file has fewer frames than its acTL chunk declares.
     """
     header, control = b"", b""
-    shared: dict[bytes, bytes] = {}  # palette and transparency; Pillow uses the last of each before the pixels
+    shared: dict[bytes, bytes] = {}  # palette and transparency: the last of each before the pixels, as in Pillow
     pixels: list[bytes] = []
     total = frames = 0
     pixels_began = False
@@ -59,7 +60,7 @@ def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
                 shared[chunk_type] = chunk(chunk_type, body)
             case b"fcTL":
                 control = body
-            case b"IDAT" if control:  # without fcTL before it, IDAT is the default image
+            case b"IDAT" if control:  # IDAT before the first fcTL is the default image
                 pixels.append(body)
             case b"fdAT":
                 pixels.append(body[4:])

@@ -1,6 +1,6 @@
-"""Scales samples that do not have 8 bits.
+"""Scales pixel values that do not have 8 bits.
 
-Pillow clips some of them, and does not scale the transparent colour of a PNG.
+Pillow clips some of these values, and does not scale the transparent colour of a PNG.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _SIGNED = 2  # SampleFormat, TIFF 6.0, section 19
 
 
 def load(image: Image.Image) -> Image.Image:
-    """Decode the pixels of an opened image, and apply or scale the transparent colour of a PNG (tRNS) as needed.
+    """Decode the pixels of an opened image. Apply or scale the transparent colour of a PNG (tRNS) if needed.
 
-    A grey PNG of 2 or 4 bits keeps its transparent value in `info`, scaled to 8 bits. An RGB PNG of 16 bits with a
+    For a grey PNG of 2 or 4 bits, the transparent value in `info` is scaled to 8 bits. An RGB PNG of 16 bits with a
     transparent colour becomes RGBA. Every other image is returned as Pillow decodes it.
     """
     transparent = image.info.get("transparency")
@@ -38,8 +38,8 @@ def load(image: Image.Image) -> Image.Image:
 def _with_alpha(image: PngImageFile, transparent: tuple[int, int, int]) -> Image.Image:
     """Return an RGB PNG of 16 bits as 8-bit RGBA.
 
-    A pixel is transparent if all 16 bits of its channels match. Pillow decodes either the upper or the lower bytes, so
-    the picture is decoded twice.
+    A pixel is transparent if all 16 bits of each channel equal the transparent colour. Pillow decodes either the upper
+    or the lower bytes, so the picture is decoded twice.
     """
     assert image.fp is not None  # noqa: S101 (Pillow closes the file only after loading)
     position = image.fp.tell()
@@ -52,7 +52,7 @@ def _with_alpha(image: PngImageFile, transparent: tuple[int, int, int]) -> Image
     del lower  # two decoded pictures at once would exceed the bound in memory_bounds
     image.load()
     alpha = ImageChops.lighter(alpha, _differs(image, [value >> 8 for value in transparent]))
-    del image.info["transparency"]  # otherwise convert() makes pixels transparent by their upper bytes alone
+    del image.info["transparency"]  # otherwise convert() would compare only the upper bytes
     rgba = image.convert("RGBA")
     rgba.putalpha(alpha)
     return rgba
@@ -67,7 +67,7 @@ def _differs(image: Image.Image, color: list[int]) -> Image.Image:
 def from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
     """Scale grey of up to 16 bits (Pillow's mode `I;16`) to 8 bits. Pillow's own conversion clips values over 255.
 
-    Returns mode L. If `transparent` is a value of the file, returns LA, with alpha 0 where a pixel has this value.
+    Returns mode L. If `transparent` is not None, returns LA: pixels with this value in the file get alpha 0.
     """
     grey, white = _grey(image)
     scaled = ((grey * 255 + white // 2) // white).astype(np.uint8)
@@ -78,7 +78,7 @@ def from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> tuple[NDArray[np.uint32], int]:
-    """Return the values (H, W) of grey with up to 16 bits, 0 being black, and the value of white."""
+    """Return grey values of up to 16 bits (H, W), where 0 is black, and the value of white."""
     grey, white = np.asarray(image, dtype=np.uint32), (1 << _tag(image, BITSPERSAMPLE, 16)) - 1
     if _tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:
         grey = np.uint32(white) - grey  # 0 is white in this file; Pillow inverts only 8-bit samples
@@ -86,7 +86,7 @@ def _grey(image: Image.Image) -> tuple[NDArray[np.uint32], int]:
 
 
 def read_16_bit(data: bytes, format_name: str) -> NDArray[np.uint16] | None:
-    """Decode the pixels of a still with more than 8 bits, scaled to 16 bits, before its orientation is applied.
+    """Decode a still with more than 8 bits to 16-bit values. The orientation is not applied.
 
     Returns uint16 (H, W, C), C from 1 to 4, for PNG and for grey TIFF. Returns None for all other files. The
     transparent colour of a PNG (tRNS) becomes an alpha channel. Raises one of `DECODER_ERRORS` if the file is damaged.
@@ -114,8 +114,11 @@ def read_16_bit(data: bytes, format_name: str) -> NDArray[np.uint16] | None:
 
 
 def _png_pixels(data: bytes, raw_mode: str) -> NDArray[np.uint16]:
-    """Return (H, W, C) of a 16-bit PNG. Pillow decodes either the upper or the lower bytes, so this decodes twice."""
-    if raw_mode == "LA;16B":  # four bytes a pixel: Pillow can decode them as RGBA at once
+    """Return the pixels (H, W, C) of a 16-bit PNG.
+
+    Pillow decodes either the upper or the lower bytes, so the picture is decoded twice.
+    """
+    if raw_mode == "LA;16B":  # Pillow can decode the four bytes of a pixel at once, as RGBA
         return _decoded(data, "RGBA").view(">u2").astype(np.uint16)
     pixels = _decoded(data, raw_mode).astype(np.uint16)
     pixels <<= 8
@@ -133,8 +136,8 @@ def _decoded(data: bytes, raw_mode: str) -> NDArray[np.uint8]:
 def from_32_bit(image: Image.Image) -> Image.Image:
     """Scale grey of a TIFF with 32 bits (Pillow's modes `I` and `F`) to 8 bits, mode L.
 
-    White is the greatest value in the picture, but at least 32,767 for signed integers of 16 bits, 65,535 for other
-    integers, and 1.0 for floating point. NaN and negative values become black.
+    White is the greatest value in the picture. White is at least 32,767 for signed integers of 16 bits, 65,535 for
+    other integers, and 1.0 for floating point. NaN and negative values become black.
     """
     values = np.asarray(image)  # (H, W)
     least_white = 1.0
@@ -151,6 +154,6 @@ def from_32_bit(image: Image.Image) -> Image.Image:
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> int:
-    """Return the value of a TIFF tag, or its first value; `default` if the tag is missing or the file is no TIFF."""
+    """Return the first value of a TIFF tag. Return `default` if the tag is missing or the file is no TIFF."""
     value = image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
     return int(value[0] if isinstance(value, tuple) else value)

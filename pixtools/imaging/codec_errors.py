@@ -34,13 +34,13 @@ DECODER_ERRORS = (
 _MAX_SIDE = {"WEBP": 16_383, "JPEG": 65_500, "AVIF": 65_535}
 """Longest side, in pixels, that the format or its encoder can write."""
 
-_DECODER_BYTES_PER_PIXEL = 16  # the peak that was measured, the picture included
+_DECODER_BYTES_PER_PIXEL = 16  # the measured peak, including the picture
 
 
 class MemoryProbe:
-    """Tests whether memory is exhausted: some codecs report that as corrupt data.
+    """Tests whether memory is exhausted, because some codecs report exhausted memory as corrupt data.
 
-    The caller sets `pixels` to the number of pixels in the file as soon as it is known.
+    The caller sets `pixels` as soon as it knows the number of pixels in the file.
     """
 
     pixels = 0
@@ -58,15 +58,15 @@ class MemoryProbe:
 def decoding() -> Iterator[MemoryProbe]:
     """Turn exceptions of a decoder into CorruptImage, or into MemoryError if memory is exhausted.
 
-    Pillow's warnings are ignored. Only the exceptions in `DECODER_ERRORS` are turned; others pass unchanged.
+    Pillow's warnings are ignored. Exceptions that are not in `DECODER_ERRORS` pass unchanged.
     """
     probe = MemoryProbe()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of small faults, such as odd EXIF
+            warnings.simplefilter("ignore")  # Pillow warns about small mistakes, such as odd EXIF
             yield probe
     except UnidentifiedImageError as error:
-        # Its message contains only the memory address of an object.
+        # Pillow's message contains only the memory address of an object.
         raise CorruptImage(
             "The header of the file is damaged, or the file uses a variant of its format that is not supported (some "
             "AVIF files with transparency do). Open it in an image editor and export it again."
@@ -90,7 +90,8 @@ def encoding(format_name: str, size: Size) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        # Encoders get valid pixels and options. If the size is allowed too, only memory can be the cause.
+        # Encoders get valid pixels and options. If the size is allowed too, the only possible cause is exhausted
+        # memory.
         fits = max(size) <= _MAX_SIDE.get(name, max(size))
         if _says_out_of_memory(error) or (fits and not isinstance(error, ValueError)):
             raise MemoryError(str(error)) from error
@@ -100,8 +101,8 @@ def encoding(format_name: str, size: Size) -> Iterator[None]:
         ) from error
 
 
-# libwebp reports error 1 or 2. libheif says "Memory allocation error", also when it refuses a size: that message
-# contains "Security limit" too.
+# If memory is exhausted, libwebp reports error 1 or 2, and libheif reports "Memory allocation error". libheif also
+# reports "Memory allocation error" if it refuses a size, but then the message contains "Security limit" too.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|insufficient memory|memory allocation|allocating|encoding ?error:? [12]\b", re.IGNORECASE
 )

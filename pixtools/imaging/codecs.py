@@ -1,7 +1,6 @@
 """Sets up the codecs of all formats, and names their versions for the step keys.
 
-Pillow's own codecs read and write every format. Only HEIF comes from another package: pillow-heif reads it, if that is
-installed.
+Pillow's own codecs read and write every format except HEIF. The package pillow-heif reads HEIF, if it is installed.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import PIL
 from PIL import AvifImagePlugin, Image, features
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
-"""Whether pillow-heif is installed, so that HEIC files can be read."""
+"""Whether pillow-heif is installed. HEIC files can be read only with this package."""
 
 
 def _set_up() -> None:
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # decoding threads: a converter owns one CPU
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # threads for decoding; a converter owns one CPU
     if HAS_HEIF:
         _register_heif()
 
@@ -25,35 +24,37 @@ def _set_up() -> None:
 def _register_heif() -> None:
     import pillow_heif  # noqa: PLC0415 (an optional extra)
 
-    # Thumbnails, depth maps and auxiliary images are not used. Not reading them avoids their errors and their cost.
+    # PixTools does not use thumbnails, depth maps and auxiliary images. If they are not read, they cost nothing and
+    # cannot raise errors.
     options = pillow_heif.options
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
     options.DECODE_THREADS = 1
-    # Not register_heif_opener(): it would also register an encoder, and a check of brands that competes with `sniff`.
+    # Do not call register_heif_opener(). It would also register an encoder, and a check of brands that competes with
+    # `sniff`.
     Image.register_open("HEIF", pillow_heif.HeifImageFile)
 
 
-_DECODING = 2  # increase it whenever this package decodes files to other pixels than before
+_DECODING = 2  # increase this number whenever files decode to other pixels than before
 
 
 def _versions() -> str:
     parts = [f"decoding-{_DECODING}", f"pillow-{PIL.__version__}"]
     parts += [str(features.version(name)) for name in ("jpg", "zlib", "webp", "avif")]
-    parts += ["avif-plugin-1.6.0"]  # no longer used; without it every artifact in the cache would be made anew
+    parts += ["avif-plugin-1.6.0"]  # no longer used; without this name, every cached artifact would be made again
     parts += [f"heif-{importlib.metadata.version('pillow-heif')}"] if HAS_HEIF else []
     return "-".join(parts)
 
 
 CODECS = _versions()
-"""Versions of all decoders and encoders. Part of every step key, so that a new codec does not reuse old artifacts."""
+"""Versions of all decoders and encoders. Every step key contains them, so a new codec does not reuse old artifacts."""
 
 SCORER = f"ssimulacra2-{importlib.metadata.version('ssimulacra2')}"
-"""Version of the library that computes scores. Part of the keys of steps that search for a score."""
+"""Version of the library that computes scores. The keys of steps that search for a score contain it."""
 
 LETTERING = "-".join(
     ["fonts", importlib.metadata.version("pymupdf-fonts")]
     + [str(features.version(name)) for name in ("raqm", "fribidi", "harfbuzz", "freetype2")]
 )
-"""Versions of the fonts and of the libraries that draw and shape text. Part of the keys of steps that draw text."""
+"""Versions of the fonts and of the libraries that draw and shape text. Keys of steps that draw text contain them."""
 
 _set_up()

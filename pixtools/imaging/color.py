@@ -12,7 +12,7 @@ from pixtools.imaging.bit_depth import from_16_bit, from_32_bit, load
 from pixtools.imaging.picture import Picture
 
 _MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
-"""Pillow's mode of each colour space that a profile may describe (ICC.1:2022, 7.2.6)."""
+"""Pillow's mode for each colour space that a profile may describe (ICC.1:2022, 7.2.6)."""
 
 
 def flatten(picture: Picture, background: str = "white") -> Picture:
@@ -33,7 +33,7 @@ def flatten(picture: Picture, background: str = "white") -> Picture:
 
 
 def with_alpha(picture: Picture) -> Picture:
-    """Return the picture in mode LA or RGBA; added alpha is opaque."""
+    """Return the picture in mode LA or RGBA. An added alpha channel is opaque."""
     if picture.has_alpha:
         return picture
     mode = {"L": "LA", "RGB": "RGBA"}[picture.mode]
@@ -41,7 +41,7 @@ def with_alpha(picture: Picture) -> Picture:
 
 
 def with_room_for(color: str, picture: Picture) -> Picture:
-    """Return the picture in a mode that can show an opaque colour, `#rrggbb`. Only shades of grey fit a grey mode."""
+    """Return the picture in a mode that can show an opaque colour, `#rrggbb`. A grey mode shows only grey."""
     red, green, blue = ImageColor.getrgb(color)[:3]
     return picture if red == green == blue else to_rgb(picture)
 
@@ -55,7 +55,10 @@ def shade(color: str, picture: Picture) -> str:
 
 
 def to_rgb(picture: Picture) -> Picture:
-    """Convert grey pixels to RGB or RGBA in sRGB, because their profile does not describe RGB; return others as is."""
+    """Convert grey pixels to RGB or RGBA in sRGB, because a grey profile does not describe RGB.
+
+    A picture that is not grey is returned unchanged.
+    """
     if picture.mode not in ("L", "LA"):
         return picture
     mode = "RGBA" if picture.has_alpha else "RGB"
@@ -63,15 +66,19 @@ def to_rgb(picture: Picture) -> Picture:
 
 
 def without_grey_profile(picture: Picture) -> Picture:
-    """Convert grey pixels to sRGB, for formats that store grey as RGB: a grey profile does not describe RGB."""
+    """Convert grey pixels to sRGB, for formats that store grey as RGB.
+
+    A grey profile does not describe RGB.
+    """
     return picture if picture.mode.startswith("RGB") else to_srgb(picture)
 
 
 def to_srgb(picture: Picture) -> Picture:
     """Convert the picture to sRGB, in the same mode, without a profile. A picture without a profile is sRGB already.
 
-    The intent is relative colorimetric with black point compensation: colours inside sRGB keep their appearance,
-    colours outside are clipped. Raises PyCMSError if the profile cannot be used; `normalise` keeps no such profile.
+    The intent is relative colorimetric with black point compensation. Colours inside sRGB keep their appearance, and
+    colours outside sRGB are clipped. Raises PyCMSError if the profile cannot be used. `normalise` drops a profile that
+    cannot be used.
     """
     if picture.icc is None:
         return picture
@@ -82,7 +89,7 @@ def to_srgb(picture: Picture) -> Picture:
     def converted(frame: Image.Image) -> Image.Image:
         result = _applied(frame.convert(color_mode) if alpha else frame, transform)
         if grey:
-            result = result.convert("L")  # a grey profile leads to neutral RGB, so nothing is lost
+            result = result.convert("L")  # a grey profile gives neutral RGB, so nothing is lost
         if alpha:
             result.putalpha(frame.getchannel("A"))
         return result
@@ -91,10 +98,10 @@ def to_srgb(picture: Picture) -> Picture:
 
 
 def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert RGBA pixels from sRGB to the colour space of `icc`, RGB or grey, so that they fit such a picture.
+    """Convert RGBA pixels from sRGB to the colour space of the profile `icc`, RGB or grey.
 
-    Returns RGBA. Raises nothing: if the profile has no transform from sRGB, as those of scanners, the pixels are
-    returned unchanged.
+    Returns RGBA, which can be drawn on a picture with this profile. Raises nothing. Some profiles, such as scanner
+    profiles, have no transform from sRGB. Then the pixels are returned unchanged.
     """
     if icc is None:
         return image
@@ -112,7 +119,7 @@ def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    """Return the transform from pixels of `mode` to sRGB. Raises PyCMSError or OSError if the profile has none."""
+    """Return the transform from pixels of `mode` to sRGB. Raises PyCMSError or OSError if there is no transform."""
     return ImageCms.buildTransform(
         ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), mode, "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
@@ -121,7 +128,7 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
 
 def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     result = ImageCms.applyTransform(image, transform)
-    assert result is not None  # noqa: S101 (None only if it works in place)
+    assert result is not None  # noqa: S101 (None is returned only if the image is changed in place)
     return result
 
 
@@ -141,7 +148,7 @@ def normalise(image: Image.Image, icc: bytes | None) -> Picture:
 
         CMYK and LAB become sRGB, without a profile.
         Grey pixels with an RGB profile become sRGB grey, without a profile.
-        A profile that cannot be used, or belongs to another colour space, is dropped.
+        A profile is dropped if it cannot be used, or belongs to another colour space.
 
     Raises one of `DECODER_ERRORS` if the file is damaged.
     """
@@ -166,7 +173,7 @@ def is_neutral(image: Image.Image) -> bool:
     return ImageChops.difference(red, green).getbbox() is None and ImageChops.difference(green, blue).getbbox() is None
 
 
-@lru_cache(maxsize=8)  # one test takes some 10 ms, and every frame of an animation asks
+@lru_cache(maxsize=8)  # a test takes some 10 ms, and every frame of an animation needs it
 def _is_usable(icc: bytes, mode: str) -> bool:
     """Return whether a profile has a transform from pixels of `mode` to sRGB."""
     try:
@@ -177,21 +184,21 @@ def _is_usable(icc: bytes, mode: str) -> bool:
 
 
 def _in_8_bit(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert a loaded image to L, LA, RGB or RGBA, CMYK by its profile; clears `image.info`."""
+    """Convert a loaded image to L, LA, RGB or RGBA. CMYK is converted by its profile. Clears `image.info`."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         return from_16_bit(image, transparent)
     if image.mode in ("I", "F"):
         return from_32_bit(image)
     if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
-        image = image.convert("RGBA")  # before `info` is cleared: it holds the transparent colour
+        image = image.convert("RGBA")  # before `info` is cleared, because `info` holds the transparent colour
     is_adobe = "adobe" in image.info
-    image.info.clear()  # encoders would write some of it: comments, resolution, transparency of a palette
+    image.info.clear()  # encoders would write data from it: comments, resolution, transparency of a palette
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
     if image.mode == "CMYK":
         if image.format in ("JPEG", "MPO") and not is_adobe:
-            image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, but only Adobe's are stored inverted
+            image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, but only Adobe stores them inverted
         if icc and icc[16:20] == b"CMYK" and _is_usable(icc, "CMYK"):
             return _applied(image, _transform(icc, "CMYK"))
     return image.convert("L" if image.mode == "1" else "RGB")

@@ -1,9 +1,13 @@
-"""Reads the colour profile of a file, or makes one from what the file declares about its colours instead.
+"""Reads the colour profile of a file, or makes a profile from other declarations in the file.
 
-Profiles are made from the code points of ITU-T H.273 (in the `nclx` box of AVIF and HEIC, in the cICP chunk of PNG),
-from the gAMA and cHRM chunks of PNG, and from Exif's mark for Adobe RGB. The profiles of PQ and HLG map their reference
-white to white: brighter values are clipped, not tone-mapped. Code points that stand only inside the AV1 stream of an
-AVIF are not read.
+A profile is made from one of these declarations:
+
+- code points of ITU-T H.273, in the `nclx` box of AVIF and HEIC or in the cICP chunk of PNG
+- the gAMA and cHRM chunks of PNG
+- Exif's mark for Adobe RGB
+
+The profiles of PQ and HLG map their reference white to white. Brighter values are clipped, not tone-mapped. Code points
+that occur only inside the AV1 stream of an AVIF are not read.
 """
 
 from __future__ import annotations
@@ -25,12 +29,12 @@ Chromaticities = tuple[float, ...]
 """x and y (CIE 1931) of white, red, green and blue: eight numbers."""
 
 ToneCurve = float | Callable[[NDArray[Any]], NDArray[Any]] | None
-"""From signal to light, both 0 to 1: a gamma, a function, or None for the curve of sRGB."""
+"""A curve from signal to light, both 0 to 1. It is a gamma, a function, or None for the curve of sRGB."""
 
 _D65 = (0.3127, 0.3290)
 _SRGB: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _ADOBE_RGB: Chromaticities = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
-_PRIMARIES: dict[int, Chromaticities] = {  # H.273, table 2; code point 1 and all that are not listed: sRGB
+_PRIMARIES: dict[int, Chromaticities] = {  # H.273, table 2; code point 1 and code points that are not listed mean sRGB
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
     6: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
     7: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
@@ -38,13 +42,13 @@ _PRIMARIES: dict[int, Chromaticities] = {  # H.273, table 2; code point 1 and al
     11: (0.314, 0.351, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
     12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
 }
-_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # H.273, table 3; the curves of video are read as that of sRGB, as in browsers
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # H.273, table 3; the curves of video count as the curve of sRGB, as in browsers
 _PQ, _HLG = 16, 18
 _EXIF_INTEROPERABILITY = 0xA005
 
 
 def read_profile(image: Image.Image, format_name: str, data: bytes) -> bytes | None:
-    """Return the ICC profile of `image`, opened from `data` and not yet loaded; None for sRGB.
+    """Return the ICC profile of `image`, or None for sRGB. `image` was opened from `data`, and is not yet loaded.
 
     Raises one of `DECODER_ERRORS` or CorruptImage if the chunks of a PNG are damaged.
     """
@@ -65,7 +69,10 @@ def read_profile(image: Image.Image, format_name: str, data: bytes) -> bytes | N
 
 
 def _is_dcf_adobe_rgb(image: Image.Image) -> bool:
-    """Return whether Exif declares Adobe RGB by the tag R03. Many cameras do so without a profile (DCF 2.0)."""
+    """Return whether Exif declares Adobe RGB by the tag R03.
+
+    Many cameras write this tag instead of a profile (DCF 2.0).
+    """
     try:
         return image.getexif().get_ifd(_EXIF_INTEROPERABILITY).get(1) == "R03"
     except DECODER_ERRORS:
@@ -73,7 +80,7 @@ def _is_dcf_adobe_rgb(image: Image.Image) -> bool:
 
 
 def _of_png(image: Image.Image, data: bytes) -> bytes | None:
-    """Return the profile of a PNG: cICP goes before iCCP, iCCP before sRGB, sRGB before gAMA and cHRM (PNG 3, 4.3)."""
+    """Return the profile of a PNG. The first of these chunks counts: cICP, iCCP, sRGB, gAMA with cHRM (PNG 3, 4.3)."""
     for chunk_type, body in chunks(data):
         if chunk_type == b"cICP" and len(body) == 4:  # noqa: PLR2004
             return _of_code_points(body[0], body[1])
@@ -128,7 +135,7 @@ def _boxes(data: bytes, start: int, end: int, box_type: bytes) -> list[tuple[int
 
 @lru_cache(maxsize=16)
 def matrix_profile(chromaticities: Chromaticities, curve: ToneCurve) -> bytes:
-    """Return an ICC profile (version 4.3) of RGB with these primaries, and with one tone curve for all channels.
+    """Return an RGB profile (ICC version 4.3) with these primaries, and with one tone curve for all channels.
 
     Raises ArithmeticError, ValueError, LinAlgError or struct.error if the numbers describe no possible colours.
     """
@@ -183,13 +190,13 @@ def _curve(curve: ToneCurve) -> bytes:
 
 
 def _pq(signal: NDArray[Any]) -> NDArray[Any]:
-    """SMPTE ST 2084. White is 203 cd/m² (ITU-R BT.2408); brighter values exceed 1."""
+    """The curve of SMPTE ST 2084. White is 203 cd/m² (ITU-R BT.2408). Brighter values exceed 1."""
     root = signal ** (1 / 78.84375)
     return 10_000 / 203 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
 
 
 def _hlg(signal: NDArray[Any]) -> NDArray[Any]:
-    """ITU-R BT.2100. White is the signal 0.75; the display's gamma of 1.2 is applied to each channel."""
+    """The curve of ITU-R BT.2100. White is the signal 0.75. The display's gamma of 1.2 is applied to each channel."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)  # noqa: PLR2004
     display: NDArray[Any] = (scene / ((np.exp((0.75 - c) / a) + b) / 12)) ** 1.2

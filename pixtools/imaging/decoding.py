@@ -22,7 +22,7 @@ from pixtools.imaging.icc_filter import MOST_BYTES
 from pixtools.imaging.orientation import orientation, upright, upright_array, upright_size
 from pixtools.imaging.picture import Metadata, Picture, Size
 
-# A JPEG is reduced to this multiple of the needed size, or more. At exactly the needed size, results would be slightly
+# A JPEG is decoded at this multiple of the needed size or more. At exactly the needed size, results would be slightly
 # less sharp. At twice the needed size, no difference can be seen.
 _MARGIN = 2
 
@@ -30,35 +30,36 @@ _MARGIN = 2
 def decode(data: bytes, needed_size: Size | None = None, *, high_bit_depth: bool = False) -> Picture:
     """Decode all frames of an image file and turn them upright.
 
-    If `needed_size` is given, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size as far as `reduced_size` allows, which
-    costs less; `reduced_from` is then its full size. If `high_bit_depth` is set, `pixels_16` holds the 16-bit values of
-    a still whose file has them.
+    If `needed_size` is given, a JPEG is decoded at the size that `reduced_size` returns. A smaller size costs less, and
+    `reduced_from` then holds the full size. If `high_bit_depth` is set and a still has more than 8 bits, `pixels_16`
+    holds its 16-bit values.
 
     Raises UnsupportedType if the format is unknown, CorruptImage if the file is damaged or truncated, and MemoryError.
-    The size is not checked: call `inspect` before. `memory_bounds.of_decoding` gives the memory. Decoding time has no
-    bound here; callers set a deadline.
+    This function does not check the size, so call `inspect` before. `memory_bounds.of_decoding` gives the memory. This
+    function does not limit the time, so callers set a deadline.
     """
     format_name = sniff(data[:HEAD_BYTES])
     with decoding() as memory_probe:
         if format_name == "GIF":
             return gif_frames.read(data)  # a GIF has no profile, orientation or metadata blocks
         if format_name == "WEBP":
-            memory_probe.pixels = math.prod(webp_size(data))  # Image.open allocates memory for the canvas already
+            memory_probe.pixels = math.prod(webp_size(data))  # Image.open already allocates memory for the canvas
         with Image.open(io.BytesIO(data), formats=[format_name]) as image:
             memory_probe.pixels = math.prod(image.size) * frame_count(image, format_name)
-            # Before loading, as in `inspect`, so that both read the same EXIF: in a PNG it may stand after the pixels.
+            # Read the orientation before loading, so that `decode` and `inspect` read the same EXIF. In a PNG, EXIF may
+            # stand after the pixels.
             turn = orientation(image)
             metadata = metadata_blocks.read(image, data)
             full_size = upright_size(image)
             is_reduced = False
             if needed_size:
                 is_reduced = _reduce(image, needed_size if full_size == image.size else needed_size[::-1])
-            # Before loading too, because that removes the profile from `image.info`.
+            # Read the profile before loading too, because loading removes it from `image.info`.
             has_profile = high_bit_depth and read_profile(image, format_name, data) is not None
             picture = _frames(image, format_name, data)
             pixels_16 = _pixels_16(data, format_name, picture, has_profile=has_profile) if high_bit_depth else None
     if picture.icc and len(picture.icc) > MOST_BYTES:
-        # Results would carry a profile that is larger than their pixels. sRGB keeps the colours without it.
+        # In results, the profile would be larger than the pixels. sRGB keeps the colours without a profile.
         picture, pixels_16 = to_srgb(picture), None
     picture = replace(picture, metadata=metadata, reduced_from=full_size if is_reduced else None)
     if pixels_16 is not None:
@@ -69,14 +70,14 @@ def decode(data: bytes, needed_size: Size | None = None, *, high_bit_depth: bool
 def _pixels_16(data: bytes, format_name: str, picture: Picture, *, has_profile: bool) -> NDArray[np.uint16] | None:
     """Return the values (H, W, C) of a still with more than 8 bits.
 
-    Returns None if a profile has changed the 8-bit pixels, because the 16-bit values would be other colours.
+    Returns None if a profile has changed the 8-bit pixels, because the 16-bit values would show other colours.
     """
     if picture.is_animated or has_profile != (picture.icc is not None):
         return None
     pixels_16 = bit_depth.read_16_bit(data, format_name)
     if pixels_16 is None or picture.icc is None:
         return pixels_16
-    # `normalise` may have turned RGB into grey, for a grey profile: the profile describes no RGB values.
+    # `normalise` may have turned RGB into grey to keep a grey profile. A grey profile does not describe RGB values.
     return pixels_16 if pixels_16.shape[2] == len(picture.mode) else None
 
 
@@ -93,10 +94,10 @@ def read_metadata(data: bytes) -> Metadata:
 
 
 def reduced_size(size: Size, needed_size: Size) -> Size:
-    """Return the size at which `decode` decodes a JPEG of `size`: the full size, 1/2, 1/4 or 1/8 of it.
+    """Return the size at which `decode` decodes a JPEG of `size`: the full size, or 1/2, 1/4 or 1/8 of the full size.
 
-    The sides of a reduced JPEG are at least twice as long as those of `needed_size`. Pillow's `draft` computes the same
-    sizes.
+    Each side of a reduced JPEG is at least twice as long as the matching side of `needed_size`. Pillow's `draft`
+    computes the same sizes.
     """
     scale = min(side // (_MARGIN * needed) for side, needed in zip(size, needed_size, strict=True))
     divisor = next(divisor for divisor in (8, 4, 2, 1) if divisor <= max(1, scale))
@@ -105,7 +106,7 @@ def reduced_size(size: Size, needed_size: Size) -> Size:
 
 
 def _reduce(image: Image.Image, needed_size: Size) -> bool:
-    """Set an opened JPEG to be decoded at `reduced_size`. Return whether this is smaller than its full size."""
+    """Make Pillow decode an opened JPEG at `reduced_size`. Return whether this size is smaller than the full size."""
     if not isinstance(image, JpegImageFile):
         return False
     size = image.size
@@ -114,15 +115,15 @@ def _reduce(image: Image.Image, needed_size: Size) -> bool:
 
 
 def _frames(image: Image.Image, format_name: str, data: bytes) -> Picture:
-    """Decode all frames of an opened image, not turned."""
+    """Decode all frames of an opened image. The orientation is not applied."""
     icc = read_profile(image, format_name, data)
     if format_name == "PNG" and getattr(image, "is_animated", False):
         return apng_frames.read(data, icc, image.info["loop"])
     count, loops = frame_count(image, format_name), int(image.info.get("loop", 0))
     if count == 1:
         picture = normalise(image, icc)
-        # Copy the pixels if the file has more pages: Pillow's encoders save all pages of an opened file. Counting the
-        # pages of a TIFF is slow, so its pixels are always copied.
+        # Copy the pixels if the file has more pages, because Pillow's encoders save all pages of an opened file.
+        # Counting the pages of a TIFF is slow, so the pixels of a TIFF are always copied.
         has_more = format_name == "TIFF" or getattr(image, "n_frames", 1) > 1
         return picture.map(Image.Image.copy) if has_more and picture.image is image else picture
     frames, durations = [], []

@@ -13,9 +13,9 @@ from pixtools.imaging.picture import Picture
 def encode(picture: Picture, format_name: str, **options: Any) -> bytes:
     """Encode 8-bit frames, colour profile and metadata, as far as the format can hold them.
 
-    `format_name` is Pillow's name of the format, and `options` go to Pillow's encoder. JPEG gets the first frame, other
-    formats get all. PNG and WebP do not store a frame that equals the one before; they show that one longer, so that
-    the animation looks the same and takes the same time. AVIF stores no number of loops: it runs without end.
+    `format_name` is Pillow's name of the format, and `options` go to Pillow's encoder. A JPEG gets the first frame, and
+    every other format gets all frames. If a frame equals the frame before, PNG and WebP store only one of the two, and
+    show it for both durations. AVIF stores no number of loops, so an AVIF runs without end.
 
     Raises UnencodableImage if the picture exceeds a limit of the format (WebP: 16,383 pixels a side), and MemoryError.
     """

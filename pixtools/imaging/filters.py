@@ -10,7 +10,10 @@ from pixtools.imaging.picture import Picture
 
 
 def blur(picture: Picture, radius: float) -> Picture:
-    """Blur by a Gaussian with a standard deviation of `radius` pixels. Pillow approximates it by three box filters."""
+    """Blur by a Gaussian with a standard deviation of `radius` pixels.
+
+    Pillow approximates the Gaussian by three box filters.
+    """
     return _filtered(picture, lambda frame: frame.filter(ImageFilter.GaussianBlur(radius)))
 
 
@@ -31,7 +34,10 @@ def _filtered(picture: Picture, change: Callable[[Image.Image], Image.Image]) ->
 
 
 def _filtered_premultiplied(frame: Image.Image, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Filter colours that are premultiplied by alpha, one channel at a time: Pillow's filters do not take RGBa."""
+    """Filter colours that are premultiplied by alpha.
+
+    Pillow's filters do not take RGBa, so each channel is filtered alone.
+    """
     premultiplied = frame.convert("RGBA").convert("RGBa")
     bands = [change(band) for band in premultiplied.split()]
     return Image.merge("RGBa", bands).convert("RGBA").convert(frame.mode)

@@ -9,7 +9,7 @@ from PIL import Image
 from pixtools.errors import UnsupportedType
 from pixtools.imaging.codecs import HAS_HEIF
 
-# Switch off Pillow's limit: `inspect` checks the header against a lower limit before pixels are decoded.
+# Switch off Pillow's limit, because `inspect` checks the header against a lower limit before pixels are decoded.
 Image.MAX_IMAGE_PIXELS = None
 
 MEDIA_TYPES = {
@@ -24,7 +24,7 @@ MEDIA_TYPES = {
 """Media type of each format that can be read, by Pillow's name of the format."""
 
 HEAD_BYTES = 64
-"""How many bytes of a file `sniff` needs."""
+"""Number of bytes that `sniff` needs from the start of a file."""
 
 _SPELLING = {"WEBP": "WebP", "HEIF": "HEIC"}
 
@@ -41,14 +41,14 @@ _TESTS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("BMP", lambda head: head.startswith(b"BM")),
     ("HEIF", lambda head: not _HEIF_BRANDS.isdisjoint(_brands(head))),  # after AVIF: both may have the brand mif1
 )
-"""Pillow's name of each format, and whether the first bytes of a file belong to it; the first match counts."""
+"""Pillow's name of each format, and a test of the first bytes of a file. The first match counts."""
 
 
 def sniff(head: bytes) -> str:
-    """Return Pillow's name of a file's format, by its first `HEAD_BYTES` bytes.
+    """Return Pillow's name of the format of a file whose first `HEAD_BYTES` bytes are `head`.
 
-    Only these bytes decide, never a file name. Raises UnsupportedType for every other format, such as SVG and PDF, and
-    for HEIC if pillow-heif is not installed.
+    Only these bytes decide, never a file name. Raises UnsupportedType for an unsupported format, such as SVG or PDF,
+    and for HEIC if pillow-heif is not installed.
     """
     format_name = next((name for name, matches in _TESTS if matches(head)), None)
     if format_name is None:
@@ -63,7 +63,7 @@ def sniff(head: bytes) -> str:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """Return the brands of an ISO base media file (ISO/IEC 14496-12, 4.3); none for other files."""
+    """Return the brands of an ISO base media file (ISO/IEC 14496-12, 4.3). Other files have no brands."""
     if head[4:8] != b"ftyp":
         return set()
     size = min(int.from_bytes(head[:4], "big"), len(head))

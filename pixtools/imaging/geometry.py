@@ -14,8 +14,9 @@ from pixtools.imaging.picture import Picture, Size
 _TRANSPOSE = Image.Transpose
 _RIGHT_ANGLES = {90.0: _TRANSPOSE.ROTATE_270, 180.0: _TRANSPOSE.ROTATE_180, 270.0: _TRANSPOSE.ROTATE_90}
 
-# If a side has at least six source pixels for each target pixel, Pillow first averages them down to at least three.
-# This costs a third of Lanczos alone, and the results score 96 of 100 against it (SSIMULACRA2).
+# If a side has at least six source pixels for each target pixel, Pillow first averages source pixels until at least
+# three are left for each target pixel. Averaging and Lanczos together cost a third of Lanczos alone. Compared with
+# Lanczos alone, the results score 96 of 100 (SSIMULACRA2).
 _REDUCING_GAP = 3.0
 
 Fit = Literal[
@@ -29,16 +30,17 @@ Fit = Literal[
 
 @dataclass(frozen=True)
 class Placement:
-    """The two steps of a resize: resample the whole picture to `scaled`, then cut or pad it to `canvas`."""
+    """How to resize a picture: resample the whole picture to `scaled`, then cut or pad it to `canvas`."""
 
     scaled: Size
     canvas: Size
 
 
 def place(size: Size, width: int | None, height: int | None, fit: Fit, *, upscale: bool) -> Placement:
-    """Compute how a picture of `size` fits a box of `width` × `height`; without `upscale` it is not enlarged.
+    """Compute how a picture of `size` fits a box of `width` × `height`.
 
-    Only `inside` accepts None for one of the two sides: that side then has no limit.
+    Without `upscale`, the picture is not enlarged. With `inside`, one of `width` and `height` may be None, which means
+    no limit.
     """
     ratios = [limit / side for limit, side in zip((width, height), size, strict=True) if limit]
     max_scale = math.inf if upscale else 1.0
@@ -63,14 +65,15 @@ def _scaled(size: Size, scale: float) -> Size:
 def put(picture: Picture, placement: Placement, background: str | None) -> Picture:
     """Resample by Lanczos, then cut or pad equally on both sides.
 
-    `background` is the colour of the padding, `#rrggbb`; None makes it transparent. Colours of transparent pixels have
-    no effect, because Pillow premultiplies alpha when it resamples. `memory_bounds.of_resampling` gives the memory.
+    `background` is the colour of the padding, `#rrggbb`. None makes the padding transparent. Colours of transparent
+    pixels have no effect, because Pillow premultiplies alpha when it resamples. `memory_bounds.of_resampling` gives the
+    memory.
     """
     scaled, canvas = placement.scaled, placement.canvas
     if picture.reduced_from is not None:
-        picture = replace(picture, reduced_from=None)  # the result has the same size as without the reduction
+        picture = replace(picture, reduced_from=None)  # the result is as large as without the reduction
     if canvas[0] < scaled[0] or canvas[1] < scaled[1]:
-        # Resample only the part that is kept, in fractions of source pixels. The rest costs nothing.
+        # Resample only the area that is kept. Its edges may lie between source pixels. The rest costs nothing.
         width, height = (side * kept / whole for side, kept, whole in zip(picture.size, canvas, scaled, strict=True))
         left, top = (picture.size[0] - width) / 2, (picture.size[1] - height) / 2
         box = (left, top, left + width, top + height)
@@ -116,10 +119,10 @@ def rotated_size(size: Size, degrees: float) -> Size:
 
 
 def rotate(picture: Picture, degrees: float, background: str | None) -> Picture:
-    """Rotate clockwise; the result encloses the whole picture. Multiples of 90° move pixels without changing them.
+    """Rotate clockwise. The result encloses the whole picture.
 
-    Other angles resample pixels (bicubic, premultiplied by alpha) and fill the corners with `background`; None makes
-    them transparent.
+    Multiples of 90° move pixels without changing their values. Other angles resample pixels (bicubic, premultiplied by
+    alpha) and fill the corners with `background`. None makes the corners transparent.
     """
     if degrees % 360 == 0:
         return picture

@@ -1,8 +1,11 @@
-"""Reads GIFs: finds their frames, rewrites each as a GIF file, which Pillow decodes, and composes the frames.
+"""Reads GIFs.
 
-Pillow alone is not enough, for three reasons. It finds frames and their sizes only by decoding all frames before them.
-It allocates memory for a frame larger than the canvas as soon as it opens the file. It composes frames in another way
-than browsers do.
+This module finds the frames and rewrites each frame as a GIF file. Pillow decodes this file, and `animation` composes
+the frames. Pillow alone is not enough, for three reasons:
+
+- Pillow must decode all earlier frames to find a frame and its size.
+- Pillow allocates memory for a frame that is larger than the canvas as soon as it opens the file.
+- Pillow composes frames in another way than browsers do.
 """
 
 from __future__ import annotations
@@ -21,20 +24,20 @@ from pixtools.imaging.picture import Picture, Size
 
 _IMAGE, _EXTENSION = 0x2C, 0x21
 _CONTROL, _APPLICATION = b"\xf9", b"\xff"
-# Limits, because each extension and each block costs time. A picture has a few extensions for each frame, and its full
-# blocks have 255 bytes.
+# Extensions and blocks are limited, because each of them costs time. Real pictures have a few extensions for each
+# frame, and a full block has 255 bytes.
 _MAX_EXTENSIONS, _MAX_BLOCKS = 100_000, 1_000_000
 _DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a frame stands on the canvas, and where its data stand in the file."""
+    """The position of a frame on the canvas, and the position of its data in the file."""
 
     left: int
     top: int
     size: Size
-    body: slice  # of the file: flags, palette and pixels
+    body: slice  # range of the file that holds flags, palette and pixels
     control: bytes  # four bytes of its graphic control extension: flags, delay, transparent colour
 
 
@@ -43,14 +46,14 @@ class Gif:
     """The structure of a GIF, read without decoding pixels."""
 
     size: Size  # of the canvas, enlarged to hold the first frame
-    palette: bytes  # flags, background, aspect, and the colours of frames without a palette of their own
+    palette: bytes  # flags, background, aspect, and the colours for frames without a palette
     frames: tuple[Frame, ...]
     loops: int
-    broken: bool  # after the last frame come bytes that are neither a block nor the trailer
+    broken: bool  # the bytes after the last frame are neither a block nor the trailer
 
     @property
     def extent(self) -> Size:
-        """The longest width and the longest height among the canvas and all frames, which may exceed the canvas."""
+        """The largest width and the largest height among the canvas and all frames. A frame may exceed the canvas."""
         sizes = [self.size, *(frame.size for frame in self.frames)]
         return max(width for width, _ in sizes), max(height for _, height in sizes)
 
@@ -58,8 +61,8 @@ class Gif:
 def parse(data: bytes, max_frames: int | None = None) -> Gif:
     """Find the frames of a GIF without decoding them. Stop after `max_frames`.
 
-    A truncated file keeps every frame that it begins. Raises EOFError if there is no frame, struct.error if the header
-    is incomplete, and CorruptImage if there are too many blocks.
+    If a file is truncated, its incomplete last frame counts too. Raises EOFError if there is no frame, struct.error if
+    the header is incomplete, and CorruptImage if there are too many blocks.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + _palette_bytes(flags)
@@ -78,7 +81,7 @@ def parse(data: bytes, max_frames: int | None = None) -> Gif:
             control = body[:4]
         elif label == _APPLICATION and body.startswith((b"NETSCAPE2.0\3\1", b"ANIMEXTS1.0\3\1")):
             repeats = int.from_bytes(body[13:15], "little")
-            loops = repeats + 1 if repeats else 0  # a GIF stores the repeats after the first showing
+            loops = repeats + 1 if repeats else 0  # a GIF stores how often it is repeated after it was shown once
     if not frames:
         raise EOFError("it has no frame")
     first = frames[0]
@@ -91,7 +94,7 @@ def parse(data: bytes, max_frames: int | None = None) -> Gif:
 def read(data: bytes) -> Picture:
     """Decode the frames of a GIF and compose them.
 
-    Raises ValueError if the blocks end in the middle of the file, and as `parse` does.
+    Raises ValueError if the blocks end in the middle of the file. Raises the errors of `parse` too.
     """
     gif = parse(data)
     if gif.broken:
@@ -104,7 +107,7 @@ def read(data: bytes) -> Picture:
 def _layers(gif: Gif, data: bytes) -> Iterator[Layer]:
     for frame in gif.frames:
         header = b"GIF89a" + struct.pack("<HH", *frame.size) + gif.palette
-        # Of the flags only bit 0 is kept, the transparency: delay and disposal are the Layer's.
+        # Keep only bit 0 of the flags, the transparency. The Layer holds delay and disposal.
         control = b"!\xf9\4" + bytes([frame.control[0] & 1]) + frame.control[1:] + b"\0"
         still = header + control + b"," + struct.pack("<HHHH", 0, 0, *frame.size) + data[frame.body] + b";"
         with Image.open(io.BytesIO(still), formats=["GIF"]) as image:
@@ -120,9 +123,9 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _blocks(data: bytes, position: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each frame and each extension, until another byte comes, such as the trailer.
+    """Yield start and end of each frame and each extension. Stop at any other byte, such as the trailer.
 
-    Raises CorruptImage if there are too many.
+    Raises CorruptImage if there are too many extensions or blocks.
     """
     extensions, blocks_left = 0, _MAX_BLOCKS
     while position < len(data) and data[position] in (_IMAGE, _EXTENSION):
@@ -141,7 +144,7 @@ def _blocks(data: bytes, position: int) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_chain(data: bytes, position: int, blocks_left: int) -> tuple[int, int]:
-    """Return the end of the chain of blocks that begins at `position`, and how many blocks are left of its limit.
+    """Return the end of the chain of blocks that begins at `position`, and how many more blocks the limit allows.
 
     Each block begins with its length; a length of 0 ends the chain.
     """

@@ -1,4 +1,7 @@
-"""Reads the header of an image file and checks it against limits, before any pixel is decoded."""
+"""Reads the header of an image file and checks it against limits, before any pixel is decoded.
+
+The limits come from the settings: `max_pixels`, `max_side` and `max_frames` in `settings.py`.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,13 @@ _STRUCTURE_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {
     "PNG": png_chunks.check_chunks,
     "TIFF": tiff_tags.check_tags,
 }
-"""By format: raises CorruptImage if the file has so many segments, chunks or values that Pillow opens it slowly."""
+"""The check for each format. It raises CorruptImage if the file has so many segments, chunks or values that Pillow
+would open the file slowly."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """The properties of an image file that its header gives; `width` and `height` are upright, in pixels."""
+    """What the header of an image file says. `width` and `height` are those of the upright picture, in pixels."""
 
     media_type: str
     width: int
@@ -37,8 +41,8 @@ class Header:
 def inspect(data: IO[bytes], limits: Limits) -> Header:
     """Read the header of a seekable binary file and check it against `limits`. No pixel is decoded.
 
-    No deadline interrupts this function, so every file must take two seconds of CPU at most. One exception is known:
-    an AVIF whose EXIF stores millions of fractions as its orientation takes 7 s for 25 MB.
+    No deadline interrupts this function, so it must not take more than two seconds of CPU for any file. One exception
+    is known: an AVIF of 25 MB takes 7 s if its EXIF stores millions of fractions as the orientation.
 
     Raises UnsupportedType if the format is unknown, CorruptImage if the header is damaged, and ImageTooLarge.
     """
@@ -68,7 +72,10 @@ def _inspect_gif(data: bytes, limits: Limits) -> Header:
 
 
 def webp_size(head: bytes) -> Size:
-    """Return the canvas size of a WebP (RFC 9649) from its first 30 bytes, (0, 0) if its first chunk is unknown."""
+    """Return the canvas size of a WebP (RFC 9649) from its first 30 bytes.
+
+    Return (0, 0) if the first chunk is unknown.
+    """
     match head[12:16]:
         case b"VP8X":
             return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
@@ -83,18 +90,19 @@ def webp_size(head: bytes) -> Size:
 def frame_count(image: Image.Image, format_name: str) -> int:
     """Return the number of frames that the header of an animation gives, and 1 for all other files.
 
-    The pages of a TIFF and the further pictures of a JPEG or HEIC are no animation: only the first one is used.
+    The pages of a TIFF are no animation, and neither are the pictures of a JPEG or HEIC. Only the first page or picture
+    is used.
     """
     if format_name not in ("PNG", "WEBP", "AVIF"):
         return 1
-    # Pillow counts the default image of an animated PNG too, although it is not part of the animation.
+    # In an animated PNG, Pillow also counts a default image that does not belong to the animation.
     return int(getattr(image, "n_frames", 1)) - bool(image.info.get("default_image"))
 
 
 def check_size(size: Size, frames: int, limits: Limits) -> None:
     """Raise ImageTooLarge if an image exceeds `limits`, and CorruptImage if it has no pixel.
 
-    `frames` may be lower than the real number if it exceeds the limit already.
+    If `frames` already exceeds the limit, it may be lower than the real number.
     """
     width, height = size
     if min(size) < 1:

@@ -1,7 +1,8 @@
 """Reduces ICC profiles to the tags that determine colours (ICC.1:2022, 7 and 9).
 
-An unfiltered profile would carry other data past every `strip`: profiles of Apple contain the serial number of the
-monitor (`mmod`), some makers include whole tables of measurements, and any data may be appended.
+`strip` never removes the profile, so an unfiltered profile would carry other data into results. Apple's profiles
+contain the serial number of the monitor (`mmod`). Some makers include whole tables of measurements. Any data may be
+appended to a profile.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import hashlib
 import struct
 
 MOST_BYTES = 4 << 20
-"""Largest profile that is written into a file. Real ones, such as RGB profiles with tables, stay under 2 MB."""
+"""The largest profile that is written into a file. Real profiles, such as RGB profiles with tables, stay under 2 MB."""
 
 _HEADER_BYTES, _ID_START, _RESERVED_START = 128, 84, 100
-_MAX_TAGS = 100  # lcms rejects profiles with more
-_MAX_TEXT_BYTES = 8192  # Apple's names in thirty languages take a quarter of it
+_MAX_TAGS = 100  # lcms rejects profiles with more tags
+_MAX_TEXT_BYTES = 8192  # Apple's names in thirty languages take a quarter of this limit
 _TEXTS = frozenset({b"desc", b"cprt"})
 _KEPT = _TEXTS | frozenset(
     b"wtpt bkpt chad lumi cicp gamt chrm meas view tech rig0 rig2 rXYZ gXYZ bXYZ rTRC gTRC bTRC kTRC "
@@ -23,10 +24,10 @@ _KEPT = _TEXTS | frozenset(
 
 
 def filter_profile(icc: bytes) -> bytes | None:
-    """Return a profile with only the tags that determine colours. Raises nothing: returns None for an invalid profile.
+    """Return a profile with only the tags that determine colours. Return None for an invalid profile.
 
-    Tags keep their order, and tags that share content still share it. A profile without other data is returned
-    unchanged.
+    Tags keep their order, and tags that share content still share it. A profile from which nothing is removed stays
+    unchanged. Raises nothing.
     """
     if len(icc) < _HEADER_BYTES + 4 or icc[36:40] != b"acsp":
         return None
@@ -41,19 +42,19 @@ def filter_profile(icc: bytes) -> bytes | None:
         if name in _KEPT and is_valid:
             kept.setdefault(name, (start, length))
     if sum(length for _, length in set(kept.values())) > end:
-        return None  # contents that overlap would be copied many times: a small file would become a huge one
+        return None  # contents that overlap would be copied many times, so a small file would become huge
     return _assembled(icc[:end], kept) if kept else None
 
 
 def _assembled(icc: bytes, kept: dict[bytes, tuple[int, int]]) -> bytes:
-    """Return the profile with the `kept` tags alone: header, tag table, contents at multiples of four bytes."""
+    """Return a profile of header, tag table and the contents of the `kept` tags, at multiples of four bytes."""
     body, new_starts, stop = bytearray(), {}, 0
     for start, length in sorted(set(kept.values())):
         body += bytes(-len(body) % 4)
         new_starts[start, length] = _HEADER_BYTES + 4 + 12 * len(kept) + len(body)
         stop = start + length
         body += icc[start:stop]
-    body += bytes(min(-len(body) % 4, len(icc) - stop))  # pad the last content only if the original does
+    body += bytes(min(-len(body) % 4, len(icc) - stop))  # pad the last content only if the original profile pads it
     table = b"".join(struct.pack(">4sII", name, new_starts[place], place[1]) for name, place in kept.items())
     rest = struct.pack(">I", len(kept)) + table + body
     header = struct.pack(">I", _HEADER_BYTES + len(rest)) + icc[4:_ID_START]

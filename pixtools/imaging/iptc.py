@@ -1,4 +1,4 @@
-"""Reads IPTC datasets (IIM 4.2), the metadata of pictures before XMP. News agencies still write them."""
+"""Reads IPTC datasets (IIM 4.2). They were the metadata of pictures before XMP, and news agencies still write them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from pixtools.imaging.tiff_tags import text
 
-_RECORD = 2  # the record that describes the picture; the other records describe its transmission
+_RECORD = 2  # the record that describes the picture; all other records describe its transmission
 _MARKER = 0x1C
-_EXTENDED = 0x8000  # a greater length is 0x8000 plus the number of bytes of the real length, which follows
+_EXTENDED = 0x8000  # a length of 0x8000 + n means that the next n bytes hold the real length
 
 _NAMES = {
     5: "title",
@@ -39,9 +39,9 @@ _REPEATED = frozenset({20, 25, 80, 85, 118, 122})
 
 
 def texts(iptc: bytes) -> dict[str, str | list[str]]:
-    """Return the values of the datasets that describe the picture, by name; repeatable datasets become lists.
+    """Return the values of the datasets that describe the picture, by name. Repeatable datasets become lists.
 
-    Raises nothing: damaged data end the list of datasets.
+    Raises nothing. Reading stops at damaged data.
     """
     values: dict[str, str | list[str]] = {}
     for dataset, raw in _datasets(iptc):

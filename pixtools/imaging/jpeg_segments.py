@@ -1,4 +1,4 @@
-"""Checks the segments of a JPEG before its pixels (ITU-T T.81, annex B), because Pillow reads them one by one."""
+"""Checks the segments before the pixels of a JPEG (ITU-T T.81, annex B). Pillow reads these segments one by one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _EXIF, _PHOTOSHOP, _TABLES, _SEGMENTS, _FILL = (
     "bytes between segments",
 )
 
-# Real files stay below: a profile has up to 255 segments, and so have extended XMP, further pictures and thermal
-# images. Pillow copies each segment once. It copies all previous EXIF again for each segment of EXIF, and it works on
-# every few bytes of resources, of tables and of fill bytes.
+# Real files stay below these limits. A profile has up to 255 segments. Extended XMP, further pictures and thermal
+# images have up to 255 segments each. Pillow copies each segment once. For each segment of EXIF, it copies all previous
+# EXIF again. In resources, tables and fill bytes, it runs code for every few bytes.
 _LIMITS = {_EXIF: 1_000_000, _PHOTOSHOP: 4_000_000, _TABLES: 65_536, _SEGMENTS: 1_000, _FILL: 65_536}
 
 _APP1, _APP13, _APPS, _COMMENT = 0xE1, 0xED, range(0xE0, 0xF0), 0xFE
 _SCAN = 0xDA
 _FIRST_MARKER = 0xC0  # lower markers do not occur before a scan
-_WITHOUT_SEGMENT = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # Pillow reads no segment after these
+_WITHOUT_SEGMENT = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # no segment follows these markers
 
 
 def check_segments(file: IO[bytes]) -> None:
-    """Raise CorruptImage if the segments before the pixels exceed a limit. The file is left at its end."""
+    """Raise CorruptImage if the segments before the pixels exceed a limit. Reads the file to its end."""
     data = file.read()
     counts = dict.fromkeys(_LIMITS, 0)
     position = 2
@@ -40,7 +40,7 @@ def check_segments(file: IO[bytes]) -> None:
             counts[_FILL] += start - position + 1
             position = start + (1 if marker == 0xFF else 2)  # noqa: PLR2004
         elif marker == _SCAN or marker < _FIRST_MARKER:
-            return  # here the pixels begin, or Pillow stops
+            return  # the pixels begin here, or Pillow stops reading
         else:
             size = max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
             counts[_FILL] += start - position
@@ -57,7 +57,7 @@ def check_segments(file: IO[bytes]) -> None:
 
 
 def _costly_content(marker: int, beginning: bytes) -> str | None:
-    """Return the content of a segment, if a limit applies to its bytes; None otherwise."""
+    """Return what a segment contains, if a limit applies to these bytes. Return None otherwise."""
     if marker == _APP1 and beginning.startswith(b"Exif\0\0"):
         return _EXIF
     if marker == _APP13 and beginning == b"Photoshop 3.0\0":

@@ -1,4 +1,4 @@
-"""Upper bounds of the memory that pictures and operations take at their peak. `benchmarks/memory.py` measures them."""
+"""Upper bounds of the peak memory of pictures and operations. `benchmarks/memory.py` checks the bounds."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pixtools.imaging.picture import Size
 
 PIXEL_BYTES = 4
-"""Bytes of an 8-bit pixel at most: Pillow stores RGB and LA in four bytes, like RGBA."""
+"""Most bytes of an 8-bit pixel. Pillow stores RGB and LA in four bytes, like RGBA."""
 
 HIGH_BIT_DEPTH_BYTES = PIXEL_BYTES + 8
-"""Bytes of a pixel at most, in a picture that has 16-bit values besides its 8-bit frame."""
+"""Most bytes of a pixel in a picture that has 16-bit values besides its 8-bit frame."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that an operation takes at most: for each pixel, more for each pixel with alpha, and a constant."""
+    """Most bytes that an operation takes: for each pixel, more for each pixel with alpha, and a constant."""
 
     per_pixel: float
     alpha: float = 0.0
@@ -28,17 +28,18 @@ class Memory:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Bytes that a decoder takes at most. The two numbers of pixels differ if a JPEG is decoded at a reduced size.
+    """Most bytes that a decoder takes.
 
-    `out` is for each pixel of the result, including the result itself and the copy that turns it upright. `file` is for
-    each pixel of the full size, while the file is read.
+    `out` is for each pixel of the result. It includes the result and the copy that turns the result upright. `file` is
+    for each pixel of the full size, while the file is read. Result and full size differ if a JPEG is decoded at a
+    reduced size.
     """
 
     out: float
     file: float = 0.0
 
 
-# For the costliest variant of each format: lossless, of 10 or 16 bits, with alpha, or turned.
+# The numbers are for the costliest variant of each format: lossless, of 10 or 16 bits, with alpha, or turned.
 _DECODERS = {
     "image/jpeg": _Decoder(13, file=9),  # progressive: a 16-bit coefficient for each value of CMYK
     "image/png": _Decoder(20),  # 16-bit grey with a transparent value
@@ -60,14 +61,15 @@ def count(size: Size, frames: int = 1) -> int:
 
 
 def may_have_high_bit_depth(media_type: str | None, frames: int) -> bool:
-    """Return whether a file of this type may have pixels with more than 8 bits. None is an unknown type."""
+    """Return whether a file of this type may have pixels with more than 8 bits. None means an unknown type."""
     return frames == 1 and media_type in _HIGH_BIT_DEPTH_TYPES
 
 
 def of_decoding(media_type: str | None, size: Size, reduced: Size, frames: int, *, high_bit_depth: bool = False) -> int:
-    """Return the bytes to decode a file of `size`, including the picture, whose size is `reduced`.
+    """Return the bytes to decode a file of `size` to a picture of size `reduced`, including the picture.
 
-    `high_bit_depth` says that 16-bit values are requested. The bound holds whether the file has them or not.
+    `high_bit_depth` means that 16-bit values are requested. The bound is valid whether the file has 16-bit values or
+    not.
     """
     if high_bit_depth and may_have_high_bit_depth(media_type, frames):
         return round(_HIGH_BIT_DEPTH_DECODER.out * count(size))
@@ -77,7 +79,7 @@ def of_decoding(media_type: str | None, size: Size, reduced: Size, frames: int, 
 
 
 def of_inspecting(size: Size) -> int:
-    """Return the bytes to read a header: Pillow's WebP decoder allocates its frames already."""
+    """Return the bytes to read a header. Even for a header, Pillow's WebP decoder allocates its frames."""
     return 3 * PIXEL_BYTES * count(size)
 
 
@@ -87,12 +89,12 @@ def of_sharing(size: Size, frames: int) -> int:
 
 
 def of_encoding_16_bit(size: Size) -> int:
-    """Return the bytes to encode a 16-bit PNG, including its chunks and the whole file, for noise with alpha."""
+    """Return the bytes to encode a 16-bit PNG, including chunks and file. The worst case is noise with alpha."""
     return 24 * count(size)
 
 
 def of_mark(media_type: str | None, size: Size, frames: int) -> int:
-    """Return the bytes to decode a file and make a watermark from its first frame: sRGB with alpha."""
+    """Return the bytes to decode a file and to make a watermark, in sRGB with alpha, from its first frame."""
     making = PIXEL_BYTES * count(size, frames) + of_converting(size, 1)
     return max(of_decoding(media_type, size, size, frames), making)
 
@@ -100,8 +102,8 @@ def of_mark(media_type: str | None, size: Size, frames: int) -> int:
 def of_resampling(size: Size, scaled: Size, canvas: Size, frames: int, *, alpha: bool) -> int:
     """Return the bytes to resize a picture of `size` by the placement `scaled`, `canvas`, including the result.
 
-    Pillow resamples a frame horizontally first, then vertically. A frame with alpha is premultiplied before, and its
-    result divided by alpha.
+    Pillow resamples a frame first horizontally, then vertically. It premultiplies a frame with alpha before, and
+    divides the result by alpha afterwards.
     """
     premultiplied = count(size) if alpha else 0
     horizontal = min(scaled[0], canvas[0]) * size[1]

@@ -1,4 +1,4 @@
-"""Reads metadata blocks (EXIF, XMP, IPTC) from each format, selects what results keep, and passes it to encoders."""
+"""Reads metadata blocks (EXIF, XMP, IPTC) from each format, selects what results keep, and prepares it for encoders."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ Strip = Literal[
 EXIF_BYTES = 65_527
 """Most bytes of EXIF that results keep, because a JPEG can store no more. The largest values are removed first."""
 
-# A segment of a JPEG holds 65,533 bytes. Each kind of block begins with a name.
+# A segment of a JPEG holds 65,533 bytes. Each block begins with a name.
 _XMP_BYTES = 65_533 - len(b"http://ns.adobe.com/xap/1.0/\0")
 _IPTC_BYTES = 65_533 - len(b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + b"size" + b"\0")
 
-_PNG_XMP = b"XML:com.adobe.xmp\0"  # keyword of its iTXt chunk
+_PNG_XMP = b"XML:com.adobe.xmp\0"  # keyword of the iTXt chunk that holds XMP
 _MAX_READ_BYTES = 1 << 20  # larger blocks are ignored
 
 _XMP, _IPTC, _PHOTOSHOP, _ICC, _ORIENTATION = 0x02BC, 0x83BB, 0x8649, 0x8773, 0x0112
 _WIDTH, _HEIGHT = 0xA002, 0xA003  # of the pixels, in the Exif directory
 
-# Tags that `strip: gps` keeps. This is a list of allowed tags, because makers add new ones. It excludes serial numbers,
-# owners, unique ids, makers' notes and free comments. It also excludes keywords, which may contain places.
+# Tags that `strip: gps` keeps. This is a list of allowed tags, because makers add new tags. The list excludes serial
+# numbers, owners, unique ids, makers' notes and free comments. It also excludes keywords, because they may contain
+# places.
 _MAIN = frozenset({
     0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298,  # description, make, model, software, date, artist, ©
     0x011A, 0x011B, 0x0128,  # resolution in print
@@ -45,32 +46,32 @@ _EXIF = frozenset({
     0x829A, 0x829D, 0x8822, 0x8827, *range(0x8830, 0x8836),  # exposure, aperture, programme, sensitivity
     0x9000, 0xA000, 0x9003, 0x9004, *range(0x9010, 0x9013), *range(0x9290, 0x9293),  # versions, dates
     *range(0x9201, 0x920B),  # shutter, aperture, brightness, bias, distance, metering, light, flash, focal length
-    0xA20B, 0xA215, 0xA217, 0xA300, 0xA301, *range(0xA401, 0xA40B), 0xA40C,  # how it was taken and rendered
+    0xA20B, 0xA215, 0xA217, 0xA300, 0xA301, *range(0xA401, 0xA40B), 0xA40C,  # how the photo was taken and rendered
     0xA432, 0xA433, 0xA434, 0xA436, 0xA437,  # lens (its serial number is 0xA435), title, photographer
     *range(0xA460, 0xA463),  # composite
     _WIDTH, _HEIGHT,
 })  # fmt: skip
 
-# Tags that describe the structure of the file, which no other file may inherit: those of TIFF and DNG, and blocks that
-# this module stores elsewhere or drops. Descriptive tags of TIFF are excepted.
+# Tags that describe the structure of the source file. No result may inherit them. They are the tags of TIFF and DNG,
+# without the descriptive tags of TIFF, and blocks that this module stores elsewhere or drops.
 _DESCRIPTIVE = frozenset({0x010D, 0x011D, 0x013C}) | _MAIN
 _STRUCTURE = (
     frozenset(range(0x0300)) | frozenset(range(0xC612, 0xCE00)) | {_IPTC, _PHOTOSHOP, _ICC, 0x8568, 0x935C}
 ) - _DESCRIPTIVE
-# Exif tags that describe the pixels of the source. They do not hold for the result, which is sRGB or has a profile.
+# Exif tags that describe the pixels of the source. They are wrong for the result, which is sRGB or has a profile.
 _OF_SOURCE_PIXELS = frozenset({0x9101, 0x9102, 0xA001, 0xA20E, 0xA20F, 0xA210, 0x9214, 0xA214, 0xA500})
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
 
 
 def read(image: Image.Image, data: bytes) -> Metadata:
-    """Return the metadata blocks of `image`, opened from `data`; it need not be loaded.
+    """Return the metadata blocks of `image`, which was opened from `data`. Its pixels need not be loaded.
 
-    Blocks of more than 1 MiB are ignored. Raises CorruptImage if a PNG has too many chunks, and nothing else.
+    Blocks of more than 1 MiB are ignored. Raises only CorruptImage, if a PNG has too many chunks.
     """
     found: tuple[Any, ...]
     match image.format:
-        case "PNG":  # not by `image.info`, which may contain text chunks of the same names
+        case "PNG":  # not from `image.info`, because it may contain text chunks with these names
             found = png_blocks(io.BytesIO(data))
         case "TIFF":
             found = _of_tiff(data)
@@ -85,7 +86,7 @@ def read(image: Image.Image, data: bytes) -> Metadata:
 
 
 def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
-    """Return EXIF and XMP of a PNG, including blocks behind the pixels; Pillow reads those only when it decodes.
+    """Return EXIF and XMP of a PNG, also from chunks after the pixels. Pillow reads these chunks only when it decodes.
 
     The position of the file is restored. Checksums are not verified. Raises CorruptImage if there are too many chunks.
     """
@@ -104,7 +105,10 @@ def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
 
 
 def _text(content: bytes) -> bytes:
-    """Return the text of an iTXt chunk whose keyword was removed (PNG 3, 11.3.3.4), empty if it is too large."""
+    """Return the text of an iTXt chunk, or nothing if it is too large.
+
+    `content` is what follows the keyword of the chunk (PNG 3, 11.3.3.4).
+    """
     is_compressed, (_, _, text) = content[:1] == b"\1", [*content[2:].split(b"\0", 2), b"", b""][:3]
     if not is_compressed:
         return text
@@ -116,7 +120,7 @@ def _text(content: bytes) -> bytes:
 
 
 def _of_tiff(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return EXIF, XMP and IPTC of a TIFF. EXIF is the directory of the first picture, without structural tags."""
+    """Return EXIF, XMP and IPTC of a TIFF. EXIF holds the tags of the first picture, without structural tags."""
     tags = tiff_tags.parse(data)
     if tags is None:
         return b"", b"", b""
@@ -126,10 +130,11 @@ def _of_tiff(data: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def select_metadata(metadata: Metadata, strip: Strip, size: Size) -> Metadata:
-    """Return the metadata for a result of `size`, without what `strip` removes. Raises nothing: drops damaged tags.
+    """Return the metadata for a result of `size`, without what `strip` removes. Damaged tags are dropped.
 
-    Never kept are the orientation (it has been applied), the thumbnail (it shows the source) and tags that describe the
-    pixels of the source. With `none`, a maker's note keeps its offset in the file, but may refer to data that are gone.
+    The orientation is always removed, because it has been applied. The thumbnail is always removed, because it shows
+    the source. Tags that describe the pixels of the source are always removed too. With `none`, a maker's note keeps
+    its offset in the file, but may refer to data that the file no longer has. Raises nothing.
     """
     if strip == "all":
         return Metadata()
@@ -141,7 +146,7 @@ def select_metadata(metadata: Metadata, strip: Strip, size: Size) -> Metadata:
 
 
 def _selected(tags: Tags, strip: Strip, size: Size) -> Tags:
-    """Return the tags that `strip` (`gps` or `none`) keeps. Width and height become those of `size` if present."""
+    """Return the tags that `strip` (`gps` or `none`) keeps. Width and height get the values of `size`."""
     if strip == "gps":
         selected = Tags(tags.order, tiff_tags.only(tags.main, _MAIN), tiff_tags.only(tags.exif, _EXIF))
     else:
@@ -152,7 +157,7 @@ def _selected(tags: Tags, strip: Strip, size: Size) -> Tags:
 
 
 def _limited(tags: Tags, max_bytes: int) -> Tags:
-    """Remove tags until the rest fits into `max_bytes`: the maker's note first, then the largest values."""
+    """Remove tags until the rest fits into `max_bytes`. Remove the maker's note first, then the largest values."""
     excess = len(tags.to_bytes()) - max_bytes
     if excess > 0 and tiff_tags.MAKER_NOTE in tags.exif:
         tags = replace(tags, exif=tiff_tags.without(tags.exif, {tiff_tags.MAKER_NOTE}))
@@ -166,7 +171,7 @@ def _limited(tags: Tags, max_bytes: int) -> Tags:
     while excess > 0 and sizes:
         size, tag, index = sizes.pop()
         del directories[index][tag]
-        excess -= 12 + (size if size > 4 else 0)  # noqa: PLR2004 (values up to four bytes are part of their entry)
+        excess -= 12 + (size if size > 4 else 0)  # noqa: PLR2004 (values up to four bytes are stored in their entry)
     main, exif, gps = directories
     return Tags(tags.order, main, exif, gps)
 
@@ -174,7 +179,7 @@ def _limited(tags: Tags, max_bytes: int) -> Tags:
 def encoder_options(metadata: Metadata, format_name: str) -> dict[str, Any]:
     """Return the metadata as options of Pillow's encoder for `format_name`.
 
-    Empty blocks are included, because some encoders take blocks from `image.info` otherwise. XMP and IPTC that do not
+    Empty blocks are included, because otherwise some encoders take blocks from `image.info`. XMP and IPTC that do not
     fit into a JPEG are left out.
     """
     match format_name:

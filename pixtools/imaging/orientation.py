@@ -1,7 +1,7 @@
 """Turns pictures upright by the orientation tag of EXIF.
 
-The orientation in XMP is ignored. Pillow turns the orientation of an AVIF container into an EXIF tag. For HEIC, libheif
-applies the orientation when it decodes.
+The orientation in XMP is ignored. Pillow converts the orientation of an AVIF container to an EXIF tag. For HEIC,
+libheif applies the orientation when it decodes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, that must still be applied. Invalid values become 1, upright.
+    """Return the EXIF orientation, 1 to 8, that must still be applied. Invalid values become 1, which means upright.
 
     No pixel is decoded.
     """
@@ -51,21 +51,21 @@ def orientation(image: Image.Image) -> int:
 
 
 def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
-    """Return the image turned upright; the same object, without a copy, if `exif_orientation` is 1."""
+    """Return the image turned upright. If `exif_orientation` is 1, return the object itself, not a copy."""
     return image if exif_orientation == 1 else image.transpose(_TURNS[exif_orientation])  # 188 ms at 24 megapixels
 
 
 def upright_array(pixels: NDArray[np.uint16], exif_orientation: int) -> NDArray[np.uint16]:
-    """Return pixels (H, W, C) turned upright: a contiguous array, (W, H, C) for the orientations 5 to 8."""
+    """Return pixels (H, W, C) turned upright, as a contiguous array. The orientations 5 to 8 give (W, H, C)."""
     rows = pixels.transpose(1, 0, 2) if exif_orientation in _TRANSPOSED else pixels
     reverse_rows, reverse_columns = exif_orientation in (3, 4, 7, 8), exif_orientation in (2, 3, 6, 7)
     return np.ascontiguousarray(rows[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1])
 
 
 def _exif(image: Image.Image) -> bytes:
-    """Return the EXIF block of an opened image; empty if it has none.
+    """Return the EXIF block of an opened image. The block is empty if the image has no EXIF.
 
-    Pillow's getexif() is not used: if EXIF has no orientation it searches XMP, and for a PNG it decodes the pixels.
+    Pillow's getexif() is not used. It searches XMP if EXIF has no orientation, and it decodes the pixels of a PNG.
     """
     file = image.fp if isinstance(image, ImageFile.ImageFile) else None  # Pillow drops the file when pixels are loaded
     exif = png_blocks(file)[0] if image.format == "PNG" and file is not None else image.info.get("exif")

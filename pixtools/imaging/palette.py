@@ -12,7 +12,7 @@ from pixtools.imaging.picture import Picture
 
 
 def indexed(picture: Picture, colors: int) -> Picture:
-    """Return the picture with frames of mode P that share one palette of at most `colors` colours, up to 256.
+    """Return the picture with frames of mode P. All frames share one palette of at most `colors` colours, up to 256.
 
     Colours that differ only in alpha count separately. Grey becomes sRGB first, because a grey profile does not
     describe the colours of a palette.
@@ -20,7 +20,7 @@ def indexed(picture: Picture, colors: int) -> Picture:
     picture = to_rgb(picture)
     if not picture.is_animated:
         return picture.map(lambda frame: _reduced(frame, colors))
-    # An animated PNG has only one palette. Reduce all frames as one tall image, so that they share it.
+    # An animated PNG has only one palette, so all frames are reduced together, as one tall image.
     width, height = picture.size
     sheet = Image.new(picture.mode, (width, height * len(picture.frames)))
     for number, frame in enumerate(picture.frames):
@@ -34,14 +34,14 @@ def _reduced(frame: Image.Image, colors: int) -> Image.Image:
     if frame.getcolors(colors):
         return _exact(frame)
     if frame.mode == "RGBA":
-        # Pillow's only built-in method that respects alpha. It cannot dither.
+        # FASTOCTREE is Pillow's only built-in method that respects alpha. It cannot dither.
         return frame.quantize(colors, Image.Quantize.FASTOCTREE)
     palette = frame.quantize(colors, Image.Quantize.MEDIANCUT)
     return frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)  # without dithering, skies show bands
 
 
 def _exact(frame: Image.Image) -> Image.Image:
-    """Return a frame of at most 256 colours with all of them in its palette. Pillow's quantize() would change some."""
+    """Return a frame of at most 256 colours with a palette of exactly these colours. quantize() would change some."""
     pixels = np.asarray(frame.convert("RGBA")).view(np.uint32)[..., 0]  # (H, W)
     values, indexes = np.unique(pixels, return_inverse=True)
     result = Image.fromarray(indexes.reshape(pixels.shape).astype(np.uint8))

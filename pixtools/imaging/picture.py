@@ -30,12 +30,12 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Picture:
-    """Upright 8-bit frames. All have the same size and the same mode: L, LA, RGB or RGBA. A still has one frame.
+    """Upright 8-bit frames. All frames have one size and one mode: L, LA, RGB or RGBA. A still has one frame.
 
-    `icc` is the profile that describes the pixels. Pixels without a profile are sRGB; grey ones have its curve.
-    `pixels_16` holds the 16-bit values of a still: uint16 (1, H, W, C), with the channels of the mode. It is None
-    unless the caller of `decode` asked for it and the file has more than 8 bits. The frame holds the same values,
-    rounded to 8 bits. Every change of the frames removes `pixels_16`.
+    `icc` is the profile that describes the pixels. Pixels without a profile are sRGB, and grey pixels then have the
+    tone curve of sRGB. `pixels_16` holds the 16-bit values of a still: uint16 (1, H, W, C), with the channels of the
+    mode. `pixels_16` is None unless the caller of `decode` asked for 16-bit values and the file has more than 8 bits.
+    The frame holds these values rounded to 8 bits. Every change of the frames removes `pixels_16`.
     """
 
     frames: tuple[Image.Image, ...]
@@ -53,7 +53,7 @@ class Picture:
 
     @property
     def image(self) -> Image.Image:
-        """The first frame; a still has no other."""
+        """The first frame. A still has only this frame."""
         return self.frames[0]
 
     @property
@@ -89,13 +89,13 @@ class Picture:
         return replace(self, pixels_16=None)
 
     def share(self) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Picture]:
-        """Return the pixels as one array, and a description: this picture without pixels.
+        """Return the pixels as one array, and a description, which is this picture without pixels.
 
-        Ray passes an array between processes of a node without a copy, but pickles Pillow's images. `shared` is the
+        Ray passes an array between processes of a node without a copy, but pickles Pillow's images. `shared` does the
         reverse.
 
-        The array is (N, H, W, C): N frames, C from 1 to 4. It is `pixels_16` if the picture has it, and uint8
-        otherwise.
+        The array is (N, H, W, C): N frames, C from 1 to 4. If the picture has 16-bit values, the array is `pixels_16`.
+        Otherwise it is uint8.
         """
         if self.pixels_16 is not None:
             return self.pixels_16, replace(self, frames=(), pixels_16=None)
@@ -118,8 +118,8 @@ class Picture:
 def _in_8_bit(pixels_16: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Round (N, H, W, C) to the nearest 8-bit values.
 
-    The rounding needs uint32. It works row by row, because a uint32 copy of the whole array would take twice the
-    memory of the array.
+    Rounding needs uint32. The rows are rounded one by one, because a uint32 copy of the whole array would take twice
+    the memory of the array.
     """
     pixels_8 = np.empty(pixels_16.shape, dtype=np.uint8)
     for frame_16, frame_8 in zip(pixels_16, pixels_8, strict=True):

@@ -1,4 +1,4 @@
-"""Encodes PNG with 16 bits for each value. Pillow can write 16 bits for grey only."""
+"""Encodes PNGs with 16 bits for each value. Pillow can write 16 bits only for grey."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pixtools.imaging.picture import Picture
 from pixtools.imaging.png_chunks import SIGNATURE, chunk, chunks
 
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels (PNG 3, section 11.2.1)
-_BAND_BYTES = 1 << 20  # rows that are filtered at a time; filtering takes five copies of them and more
+_BAND_BYTES = 1 << 20  # rows that are filtered at a time; filtering takes five copies of these rows and more
 
 
 def encode(picture: Picture, *, compress_level: int, compress_type: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    """Encode the 16-bit values of a still, with the same profile and metadata chunks as the 8-bit encoder.
+    """Encode the 16-bit values of a still. The 8-bit encoder makes the chunks of profile and metadata.
 
     `picture.pixels_16` must be set. `compress_level` and `compress_type` are zlib's level and strategy.
     `memory_bounds.of_encoding_16_bit` gives the memory.
     """
     assert picture.pixels_16 is not None  # noqa: S101 (the caller checks it)
     pixels = picture.pixels_16[0]  # (H, W, C)
-    # The chunks of profile and metadata do not depend on the pixels: take them from an 8-bit PNG of one pixel.
+    # The chunks of profile and metadata do not depend on the pixels. Take these chunks from an 8-bit PNG of one pixel.
     template = encode_8_bit(replace(picture, frames=(Image.new(picture.mode, (1, 1)),), pixels_16=None), "PNG")
     written = [SIGNATURE]
     for chunk_type, body in chunks(template):
@@ -57,9 +57,9 @@ def _bands(pixels: NDArray[np.uint16]) -> Iterator[bytes]:
 
 
 def _filtered(rows: NDArray[np.uint8], row_above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
-    """Return (n, 1 + bytes) for rows (n, bytes): each row by the filter whose values are nearest to zero.
+    """Filter each row of (n, bytes) by the filter that gives values nearest to zero. Return (n, 1 + bytes).
 
-    PNG 3, sections 9 and 12.7. The values count as signed numbers; the smallest sum of their absolute values wins.
+    See PNG 3, sections 9 and 12.7. The values count as signed numbers. The smallest sum of absolute values wins.
     """
     up = np.vstack([row_above[None], rows[:-1]])
     left, up_left = np.zeros_like(rows), np.zeros_like(rows)

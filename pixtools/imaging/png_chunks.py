@@ -14,15 +14,15 @@ from pixtools.errors import CorruptImage
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first eight bytes of every PNG."""
 
-# Encoders write pixels in chunks of 8 kB or more: 100,000 of them are 800 MB. Pillow decompresses texts and profiles
-# when it opens a file; each may grow a thousandfold, up to 1 MB.
+# Encoders write pixels in chunks of 8 kB or more, so 100,000 chunks are 800 MB. Pillow decompresses texts and profiles
+# when it opens a file. Each text or profile may grow a thousandfold, up to 1 MB.
 _MAX_CHUNKS, _MAX_COMPRESSED = 100_000, 256
 _COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The type of a chunk, and where its content stands in the file."""
+    """The type of a chunk, and the position of its content in the file."""
 
     type: bytes
     start: int  # of the content
@@ -32,8 +32,9 @@ class Chunk:
 def walk(file: IO[bytes]) -> Iterator[Chunk]:
     """Yield each chunk up to IEND or the end of the file. Checksums are not verified.
 
-    The file stands at the content of the chunk. The caller may move it, and has to restore its position after the
-    walk. Raises CorruptImage if there are more chunks than any picture needs, because each costs time.
+    When a chunk is yielded, the file position is the start of its content. The caller may change this position. After
+    the walk, the caller must restore the position from before the walk. Raises CorruptImage if there are more chunks
+    than any picture needs, because each chunk costs time.
     """
     position, compressed, number = len(SIGNATURE), 0, 0
     file.seek(position)
@@ -54,7 +55,7 @@ def walk(file: IO[bytes]) -> Iterator[Chunk]:
 
 
 def check_chunks(file: IO[bytes]) -> None:
-    """Raise CorruptImage if there are more chunks than any picture needs. The file is left at any position."""
+    """Raise CorruptImage if there are more chunks than any picture needs. Changes the position of the file."""
     for _ in walk(file):
         pass
 

@@ -1,4 +1,4 @@
-"""Searches for the quality that reaches a goal: each try is chosen by the results of the tries before."""
+"""Searches for the quality that reaches a goal. The results of all earlier tries decide the next try."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Curve:
 
     A value is a score, or the logarithm of the file size.
 
-    The search uses only the slope: it shifts and stretches the curve so that it passes through the values measured so
-    far.
+    The search uses only the slope of the curve. It shifts and stretches the curve until the curve passes through the
+    values measured so far.
     """
 
     values: tuple[float, ...]
@@ -31,7 +31,7 @@ class Curve:
         return _interpolate(POINTS, self.values, quality)
 
     def quality(self, value: float) -> float:
-        """Return the quality that gives a value; it may lie outside the range of quality."""
+        """Return the quality that gives a value. The result may lie outside LOWEST to HIGHEST."""
         return _interpolate(self.values, POINTS, value)
 
 
@@ -50,10 +50,10 @@ def search(
     tries: int,
     highest: float = HIGHEST,
 ) -> None:
-    """Measure up to `tries` qualities, until a value lies within `accept` or no quality remains that might.
+    """Measure up to `tries` qualities. Stop if a value lies within `accept`, or if no useful quality is left.
 
-    The results are added to `tried`, value by quality; it may contain earlier results, also at fractional qualities.
-    Only whole qualities up to `highest` are tried. `measure` must rise with the quality, apart from a little noise.
+    The values are added to `tried`, by quality. `tried` may contain earlier values, also at fractional qualities. Only
+    whole qualities up to `highest` are tried. `measure` must rise with the quality, apart from a little noise.
     """
     for count in range(tries):
         if any(accept[0] <= value <= accept[1] for value in tried.values()):
@@ -65,9 +65,9 @@ def search(
 
 
 def _next_quality(tried: dict[float, float], curve: Curve, target: float, highest: float, count: int) -> int | None:
-    """Return the quality that most likely gives `target`, or None if none is left between the nearest tries.
+    """Return the quality that most likely gives `target`. Return None if no quality is left between the nearest tries.
 
-    `count` is the number of tries so far. The more tries have missed, the less the guess relies on the curve.
+    `count` is the number of tries so far. With each miss, the guess relies less on the curve.
     """
     below = max((quality for quality, value in tried.items() if value < target), default=None)
     above = min((quality for quality, value in tried.items() if value >= target), default=None)
@@ -79,10 +79,11 @@ def _next_quality(tried: dict[float, float], curve: Curve, target: float, highes
         share = (target - tried[below]) / (tried[above] - tried[below])
         guess = curve.quality(curve.at(below) + share * (curve.at(above) - curve.at(below)))
         if count > 2:  # noqa: PLR2004
-            # Interpolation alone can approach the target from one side in tiny steps. Mix in the middle of the range.
+            # Interpolation alone can approach the target very slowly. Move the guess towards the middle of the range.
             guess = (2 * guess + (low + high) / 2) / 3
     elif (known := above if below is None else below) is not None:
-        # All tries missed on the same side: from the second such guess on, double the step each time.
+        # All tries are too low, or all are too high. From the second of these guesses on, double the distance each
+        # time.
         guess = curve.quality(curve.at(known) + (target - tried[known]) * 2 ** max(0, count - 1))
     else:
         guess = curve.quality(target)

@@ -1,8 +1,8 @@
-"""Scores how close a picture is to its original, by SSIMULACRA2. Importing this module is slow: it loads scipy.
+"""Scores by SSIMULACRA2 how close a picture is to its original. This module loads scipy, so its import is slow.
 
-The metric compares two pictures at six scales, each half the size of the one before. The library takes two CPU seconds
-and 550 MB for each megapixel. A large picture is therefore compared whole at its coarse scales only. Its fine scales
-are compared on a sample: a mosaic of blocks, cut from the same places of both pictures.
+The metric compares two pictures at six scales. Each scale is half the size of the scale before. The library takes two
+CPU seconds and 550 MB for each megapixel. So a large picture is compared as a whole only at its coarse scales. At fine
+scales, only a sample is compared: a mosaic of blocks that are cut from equal positions in both pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MIN_SIDE = 8  # the metric skips smaller scales
 _MAX_WHOLE_PIXELS = 1_300_000  # a scale with more pixels is compared on the sample
 _SAMPLE_PIXELS = 1 << 20
 _BLOCK = 64
-_ALIGNMENT = 32  # block positions are multiples of it, so that the blocks of codecs are cut at their edges
+_ALIGNMENT = 32  # block positions are multiples of this, so that the blocks of codecs stay whole
 _BAND = 256  # rows that are shrunk at a time
 _GOLDEN = 0.618034
 _MID_GREY = "#808080"
@@ -35,9 +35,9 @@ _LINEAR: Linear = metric.srgb_to_linear(np.arange(256, dtype=np.float64))  # (25
 
 
 class Reference:
-    """An original. Any number of pictures of the same size can be scored against it.
+    """An original picture. Any number of pictures of its size can be scored against it.
 
-    Scores differ from the library's own on the whole picture by 0.2 at most, on photos of 2 to 8 megapixels in JPEG,
+    Scores differ by 0.2 at most from the library's score of the whole picture, on photos of 2 to 8 megapixels in JPEG,
     WebP and AVIF of quality 60 to 85. `benchmarks/target.py` measures the difference.
     """
 
@@ -47,8 +47,8 @@ class Reference:
     def score(self, picture: Picture) -> float:
         """Return the score of the first frame: 100 is identical, 90 cannot be distinguished, 50 is mediocre.
 
-        Transparent pixels are drawn on middle grey. The values are taken as sRGB whatever the profile is, as the
-        metric's own tool does; both pictures must have the same profile.
+        Transparent pixels are drawn on middle grey. Like the metric's own tool, this method reads the values as sRGB
+        and ignores the profile. So both pictures must have the same profile.
         """
         result = metric.Msssim()
         result.scales = [_compared(*pair) for pair in zip(self._levels, _levels(picture), strict=True)]
@@ -65,7 +65,7 @@ class _Level:
 
 
 def _levels(picture: Picture) -> list[_Level]:
-    """Return the scales from fine to coarse: the mosaic at scales that are too large, then the whole picture."""
+    """Return the scales from fine to coarse. Scales that are too large show the mosaic, the rest the whole picture."""
     image = picture.image
     sampled = 0  # number of scales that are too large
     while image.width * image.height / 4**sampled > _MAX_WHOLE_PIXELS:
@@ -107,8 +107,8 @@ def _mosaic(image: Image.Image) -> NDArray[np.uint8]:
 def _sample(size: Size) -> list[list[tuple[int, int, int, int]]]:
     """Return rows of Pillow boxes: one block in each cell of a grid over the picture.
 
-    The golden ratio places each block within its cell: the places are spread evenly, and follow no pattern of the
-    picture.
+    The golden ratio decides where a block lies in its cell. So the positions are spread evenly, and do not follow a
+    pattern of the picture.
     """
     width, height = (min(_BLOCK, side) for side in size)
     count = _SAMPLE_PIXELS / (width * height)
@@ -127,9 +127,9 @@ def _sample(size: Size) -> list[list[tuple[int, int, int, int]]]:
 
 
 def _shrunk(image: Image.Image, halvings: int) -> Linear:
-    """Return the picture, halved by the metric's own function. One band of rows at a time saves memory.
+    """Return the picture, halved by the metric's own function. To save memory, one band of rows is halved at a time.
 
-    The height of a band is a multiple of every divisor, so the result equals that of the whole picture.
+    The height of a band is a multiple of every divisor, so the result is the same as without bands.
     """
     bands = []
     for top in range(0, image.height, _BAND):

@@ -21,9 +21,9 @@ Position = Literal[
 def stamp(picture: Picture, mark: Image.Image, position: Position, margin: int, opacity: float) -> Picture:
     """Draw a mark on every frame. Opaque pixels stay opaque.
 
-    `mark` is RGBA in sRGB; it is converted to the colour space of the picture. A mark with colours turns a grey
-    picture into RGB. `margin` is the distance from the edges in pixels; `tile` ignores it. `opacity`, 0 to 1, is
-    multiplied with the mark's alpha.
+    `mark` is RGBA in sRGB. It is converted to the colour space of the picture. A mark with colours turns a grey picture
+    into RGB. `margin` is the distance from the edges in pixels. The position `tile` ignores `margin`. The mark's alpha
+    is multiplied by `opacity`, 0 to 1.
     """
     mark = mark.copy()
     mark.putalpha(mark.getchannel("A").point([round(value * opacity) for value in range(256)]))
@@ -43,7 +43,7 @@ def within(size: Size, margin: int) -> Size:
 
 
 def as_mark(picture: Picture, width: int, max_size: Size) -> Image.Image:
-    """Return the first frame as a mark: RGBA in sRGB, `width` pixels wide, or smaller to fit into `max_size`."""
+    """Return the first frame as a mark, RGBA in sRGB. It is `width` pixels wide, or smaller to fit into `max_size`."""
     image = with_alpha(to_rgb(to_srgb(picture.first()))).image
     scale = min(width / image.width, max_size[0] / image.width, max_size[1] / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -65,7 +65,7 @@ def _corner(size: Size, mark: Size, position: Position, margin: int) -> tuple[in
 
 
 def _tile_rows(mark: Image.Image, width: int) -> Image.Image:
-    """Return an image of two rows of marks, the second shifted by half a step, to be repeated downwards."""
+    """Return two rows of marks, to be repeated downwards. The second row is shifted by half the distance of marks."""
     gap = max(mark.size) // 2
     step_x, step_y = mark.width + gap, mark.height + gap
     rows = Image.new("RGBA", (width, 2 * step_y))

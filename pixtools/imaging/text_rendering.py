@@ -16,19 +16,19 @@ from pixtools.imaging.picture import Size
 Align = Literal["left", "center", "right"]
 """How the lines of a text are aligned with each other."""
 
-_OUTLINE = 0.06  # width of the outline, as a share of the font size
+_OUTLINE = 0.06  # width of the outline, divided by the font size
 _METRICS_SIZE = 1000  # font size at which the line height is measured
 _GLYPH_SIZE = 32  # font size at which glyphs are tested
 _MAX_LINES = 10  # measuring a line takes time
-_LIGHT = 140  # luma from 0 to 255; lighter text gets a black outline, other text a white one
+_LIGHT = 140  # luma from 0 to 255; lighter text gets a black outline, darker text a white outline
 _RIGHT_TO_LEFT = ("R", "AL")
 _SCRIPTS = "Latin, Greek, Cyrillic, Georgian, Arabic, Hebrew, Devanagari and Thai"
-_CACHED_TEXTS = 256  # a plan is checked when it is accepted, and again whenever its job is claimed
+_CACHED_TEXTS = 256  # a text is checked when its job is accepted, and again whenever the job is claimed
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def line_size(text: str, height: float, max_size: Size) -> float:
-    """Return the font size at which a line is `height` pixels high, or a smaller one, so that `text` fits `max_size`.
+    """Return the font size at which a line is `height` pixels high. It is smaller if `text` would exceed `max_size`.
 
     A result below 1 means that the text does not fit at any visible size.
     """
@@ -37,7 +37,8 @@ def line_size(text: str, height: float, max_size: Size) -> float:
         text_width, text_height = _extent(text, size)
         if text_width <= max_size[0] and text_height <= max_size[1]:
             break
-        # Hinting rounds the width of letters, so one step may not be enough: each is at least two percent.
+        # Hinting rounds the width of letters, so the text may still be too large. Reduce by at least two percent each
+        # time.
         size *= min(max_size[0] / text_width, max_size[1] / text_height, 0.98)
     return size
 
@@ -59,7 +60,8 @@ def render_text(text: str, size: float, color: str, align: Align) -> Image.Image
     outline_color = (0, 0, 0) if ImageColor.getcolor(color, "L") > _LIGHT else (255, 255, 255)  # type: ignore[operator]
 
     def drawn(fill: tuple[int, ...], stroke: float) -> Image.Image:
-        # Draw the coverage first and use it as alpha: on transparent black, edges would become darker.
+        # Draw the coverage first and use it as alpha. Letters that are drawn on transparent black would get darker
+        # edges.
         coverage = Image.new("L", (right - left, bottom - top))
         canvas, font = ImageDraw.Draw(coverage), _font(size)
         for x, y, line in lines:
@@ -75,7 +77,7 @@ def render_text(text: str, size: float, color: str, align: Align) -> Image.Image
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def unwritable(text: str) -> str | None:
-    """Return why a text cannot be drawn, with the remedy; None if it can.
+    """Return why a text cannot be drawn, and the remedy. Return None if the text can be drawn.
 
     The reason continues a sentence that begins with "text": "has more than 10 lines; leave some out".
     """
@@ -101,7 +103,7 @@ def _missing_glyph(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _has_glyph(char: str) -> bool:
-    """Return whether the font draws a character in another way than a missing one."""
+    """Return whether the font has a glyph for a character. Characters without a glyph all look the same."""
     font = _font(_GLYPH_SIZE, ImageFont.Layout.BASIC)
     return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))  # U+FFFF is never a character
 
@@ -116,7 +118,7 @@ def _needs_shaping(char: str) -> bool:
 
 
 def _named(char: str) -> str:
-    """Return a character in quotation marks if it is printable, with its code point and name."""
+    """Return a character's code point and name. A printable character stands before them, in quotation marks."""
     quoted = f"{char!r}" if char.isprintable() else ""
     return f"{quoted} (U+{ord(char):04X} {unicodedata.name(char, '')}".strip() + ")"
 
@@ -128,7 +130,7 @@ def _extent(text: str, size: float) -> Size:
 
 
 def _placed(text: str, size: float, align: Align) -> list[tuple[float, float, str]]:
-    """Return x, y and content of each line. Pillow would place the lines by the width of their outline."""
+    """Return x, y and content of each line. Pillow would align the lines by their outlines."""
     font, lines = _font(size), text.split("\n")
     widths = [font.getlength(line) for line in lines]
     share = {"left": 0.0, "center": 0.5, "right": 1.0}[align]
@@ -143,7 +145,7 @@ def _box(lines: list[tuple[float, float, str]], size: float) -> tuple[int, int, 
     canvas, font = ImageDraw.Draw(Image.new("L", (1, 1))), _font(size)
     boxes = [canvas.textbbox((x, y), line, font, stroke_width=size * _OUTLINE) for x, y, line in lines]
     left, top, right, bottom = zip(*boxes, strict=True)
-    # One pixel more on each side: for outlines of fractional width, Pillow draws more than it reports.
+    # Add one pixel on each side, because Pillow draws outlines of fractional width wider than it reports.
     return math.floor(min(left)) - 1, math.floor(min(top)) - 1, math.ceil(max(right)) + 1, math.ceil(max(bottom)) + 1
 
 
@@ -154,7 +156,7 @@ def _line_height() -> float:
 
 
 def _font(size: float, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
-    # A new object for each use, because a FreeType face must not be used by two threads.
+    # Create a new object for each use, because two threads must not use one FreeType face.
     return ImageFont.truetype(io.BytesIO(_font_file()), size, layout_engine=layout)
 
 

@@ -1,7 +1,7 @@
 """Reads and writes the tag directories of TIFF and EXIF (TIFF 6.0, section 2; Exif 3.0, section 4.6).
 
-Values are copied as raw bytes, so that invalid ones do no harm; only `Tags.value` interprets them. Entries of an
-unknown type, and entries whose value lies outside the file, are ignored. Only `check_tags` raises errors.
+Values are copied as raw bytes, so invalid values do no harm. Only `Tags.value` interprets values. An entry is ignored
+if its type is unknown, or if its value lies outside the file. Only `check_tags` raises errors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _INLINE = 4  # values up to this many bytes are stored in their entry
 
 @dataclass(frozen=True, slots=True)
 class TagEntry:
-    """One entry of a directory, its value as raw bytes."""
+    """One entry of a directory, with its value as raw bytes."""
 
     type: int
     count: int
@@ -56,7 +56,7 @@ Value = str | bytes | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Tags:
-    """The directories of one picture, without those of its thumbnail and of its colour space (R98, R03)."""
+    """The directories of one picture. The directories of its thumbnail and its colour space (R98, R03) are left out."""
 
     order: Literal["<", ">"]
     main: Directory
@@ -85,7 +85,7 @@ class Tags:
         return TagEntry(_LONG, 1, struct.pack(self.order + "I", value))
 
     def to_bytes(self) -> bytes:
-        """Return the tags as a TIFF structure; no bytes if there are no tags.
+        """Return the tags as a TIFF structure. Return no bytes if there are no tags.
 
         A maker's note keeps its offset, because most notes contain offsets that count from the start of the structure.
         """
@@ -105,7 +105,10 @@ class Tags:
     def _append(
         self, body: bytearray, directory: Directory, children: dict[int, Directory], note: TagEntry | None
     ) -> int:
-        """Append a directory and its children, by the tags that point to them. Return the offset of the directory."""
+        """Append a directory and its children. Return the offset of the directory.
+
+        The key of each child is the tag that points to it.
+        """
         start = len(body)
         entries = directory | {tag: self.number(0) for tag in children}
         body += bytes(2 + 12 * len(entries) + 4)  # the last four bytes: no directory follows
@@ -140,7 +143,7 @@ def parse(data: bytes) -> Tags | None:
 def check_tags(file: IO[bytes]) -> None:
     """Raise CorruptImage if a tag of the first picture in a TIFF has more fractions than any picture needs.
 
-    Pillow creates an object for each fraction when it opens a TIFF. The file is left at its end.
+    Pillow creates an object for each fraction when it opens a TIFF. Reads the file to its end.
     """
     tags = parse(file.read())
     for tag, entry in tags.main.items() if tags else ():
@@ -157,7 +160,7 @@ def without(directory: Directory, tags: Iterable[int]) -> Directory:
 
 
 def only(directory: Directory, tags: Iterable[int]) -> Directory:
-    """Return a directory with these tags alone."""
+    """Return a directory with only these tags."""
     return {tag: entry for tag, entry in directory.items() if tag in tags}
 
 
@@ -178,13 +181,13 @@ def _child(data: memoryview, order: str, directory: Directory, pointer: int) -> 
 
 
 def _directory(data: memoryview, order: str, offset: int) -> Directory:
-    """Read the directory at `offset`. Ignore entries that are invalid, and the further entries of a tag."""
+    """Read the directory at `offset`. Ignore invalid entries, and entries that repeat a tag."""
     directory: Directory = {}
     if offset > len(data) - 2:
         return directory
     (entries,) = struct.unpack_from(order + "H", data, offset)
-    # The values together may not exceed the data. Otherwise a thousand entries could share one megabyte, and `to_bytes`
-    # would write it a thousand times.
+    # All values together must not be larger than the data. Otherwise a thousand entries could share one megabyte, and
+    # `to_bytes` would write this megabyte a thousand times.
     bytes_left = len(data)
     for start in range(offset + 2, min(offset + 2 + 12 * entries, len(data) - 11), 12):
         tag, value_type, count, value = struct.unpack_from(order + "HHI4s", data, start)

@@ -10,16 +10,16 @@ from defusedxml import ElementTree
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
-_MAX_DEPTH = 6  # an editing history, which consists of structures, has three levels
+_MAX_DEPTH = 6  # the structures of an editing history have three levels
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def properties(xmp: bytes) -> dict[str, Any]:
-    """Return the properties by plain name: each is a text, a list or a structure, a dictionary of properties.
+    """Return the properties by plain name. Each is a text, a list, or a structure, which is a dictionary of properties.
 
-    If two properties differ only in their namespaces, the first one is returned. Of a text in several languages the
-    default is returned. Raises nothing: there are no properties if the XML is damaged or has a document type, and
-    values that are nested too deeply are left out.
+    If two properties differ only in their namespaces, the first property is returned. If a text has several languages,
+    the text in the default language is returned. Raises nothing. The result is empty if the XML is damaged or has a
+    document type. Values that are nested too deeply are left out.
     """
     try:
         root = ElementTree.fromstring(xmp, forbid_dtd=True)
@@ -39,7 +39,7 @@ def plain_name(name: str) -> str:
 
 
 def _structure(element: Element, depth: int) -> dict[str, Any]:
-    """Return the properties in the attributes and children of an element, without empty ones."""
+    """Return the properties in the attributes and children of an element, without empty properties."""
     members = [(name, value.strip()) for name, value in element.attrib.items() if _is_property(name)]
     members += [(child.tag, _value(child, depth + 1)) for child in element]
     structure: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def _is_property(attribute: str) -> bool:
 
 
 def _value(element: Element, depth: int) -> Any:
-    """Return the value of a property, None below the greatest depth. The first child decides on the kind of value."""
+    """Return the value of a property, or None below the greatest depth. The first child decides the type."""
     if depth > _MAX_DEPTH:
         return None
     if len(element) == 0:
@@ -68,12 +68,12 @@ def _value(element: Element, depth: int) -> Any:
 
 
 def _simple_value(element: Element) -> str:
-    """Return the text of an element, or the URI that it refers to."""
+    """Return the text of an element, or the URI to which the element refers."""
     resource: str | None = element.get(_RDF + "resource")
     return resource or (element.text or "").strip()
 
 
 def _default(alternatives: Element, depth: int) -> Any:
-    """Return the value in the default language, or the first one."""
+    """Return the value in the default language, or the first value."""
     items = sorted(alternatives, key=lambda item: item.get(_LANGUAGE) != "x-default")
     return _value(items[0], depth + 1) if items else None

@@ -1,4 +1,4 @@
-"""Dead letters as their readers see them, and how some of them are selected."""
+"""Dead letters as readers see them, and the selection of dead letters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pixtools.jobs.records import DeadLetterRecord, StepEventRecord
 
 @dataclass(frozen=True)
 class DeadLetterSelection:
-    """Selects the dead letters of an owner that match every field that is set. Without a field it selects all."""
+    """Selects the dead letters of an owner that match every field that is set. If no field is set, selects all."""
 
     id: uuid.UUID | None = None
     job: uuid.UUID | None = None
@@ -20,7 +20,7 @@ class DeadLetterSelection:
 
 @dataclass(frozen=True)
 class DeadLetterView:
-    """A dead letter with the operation and source of its step, and the history of that step, oldest event first."""
+    """A dead letter with the operation, the source and the history of its step. The oldest event is first."""
 
     letter: DeadLetterRecord
     op: str
@@ -30,7 +30,7 @@ class DeadLetterView:
 
 @dataclass(frozen=True)
 class Redriven:
-    """The job that one redrive returned to the queue, and how many of its dead letters were redriven."""
+    """The result of a redrive: the job, and the number of its dead letters that were redriven."""
 
     job_id: uuid.UUID
     letters: int

@@ -32,7 +32,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Cached:
-    """The step does not run: its artifact exists already, or no other step needs its pixels (then without an id)."""
+    """The step does not run. Its artifact exists already, or no step needs its pixels and `artifact_id` is None."""
 
     step: str
     artifact_id: uuid.UUID | None
@@ -49,7 +49,7 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Failed:
-    """A try of the step failed with an error. Whether it is tried again depends on the error."""
+    """A try of the step failed with an error. The error decides whether the step is tried again."""
 
     step: str
     error: PixToolsError

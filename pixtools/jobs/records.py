@@ -1,6 +1,6 @@
-"""Rows of the database as plain data, without a connection to it.
+"""Rows of the database as plain data, without a connection to the database.
 
-Each record has those fields of its table in `pixtools/database/tables.py` that a reader needs, under the same names.
+Each record has the fields of its table that a reader needs. The names are as in `pixtools/database/tables.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One operation in one job. `run_ms` is the duration of its last try in milliseconds."""
+    """One operation in one job. `run_ms` is the duration of the last try in milliseconds."""
 
     name: str
     op: str
@@ -97,7 +97,7 @@ class StepEventRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """A step that failed permanently. `error` is the problem (RFC 9457) that ended it."""
+    """A step that failed permanently. `error` is the last error of the step as a problem (RFC 9457)."""
 
     id: uuid.UUID
     job_id: uuid.UUID

@@ -1,4 +1,4 @@
-"""A new job as ingress passes it to the job store, and the identity of the request that asks for it."""
+"""A new job that ingress passes to the job store, and the identity of its request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class NewStep:
 class NewJob:
     """A job to be stored: its source image, its steps in running order, and the parts of its request.
 
-    `created_at` is a time by the database's clock (`JobStore.now`). None: the time of the transaction that stores it.
+    `created_at` is a time by the database's clock (`JobStore.now`). None means the time of the transaction that stores
+    the job.
     """
 
     owner: str
@@ -42,13 +43,13 @@ class NewJob:
     source_sha256: str
     steps: tuple[NewStep, ...]
     parts: tuple[PartRecord, ...] = ()
-    id: uuid.UUID = field(default_factory=uuid7)  # UUIDv7: lists of jobs are ordered by it
+    id: uuid.UUID = field(default_factory=uuid7)  # UUIDv7, because lists of jobs are sorted by id
     created_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class IdempotencyScope:
-    """Where an idempotency key is valid: the same key of another owner or route is another key."""
+    """Where an idempotency key is valid. Two owners, or two routes, can use one key without a conflict."""
 
     owner: str
     route: str
@@ -57,16 +58,16 @@ class IdempotencyScope:
 
 @dataclass(frozen=True)
 class Idempotency:
-    """The identity of a request: two requests are the same if the scope of their key and their fingerprint are equal.
+    """The identity of a request: the scope of its key, and its fingerprint. The fingerprint is a digest of the content.
 
-    The fingerprint is a digest of the content of the request.
+    Two requests with equal scope and equal fingerprint are repetitions of one request.
     """
 
     scope: IdempotencyScope
     fingerprint: str
 
     def require_match(self, fingerprint: str) -> None:
-        """Raise KeyReused (422) if `fingerprint`, of the first request with this key, differs from this request's."""
+        """Raise KeyReused (422) unless this request has `fingerprint`, which the first request with the key had."""
         if fingerprint != self.fingerprint:
             raise KeyReused("Send a new key with a new request, or the same request with the old key.")
 

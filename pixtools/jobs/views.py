@@ -1,4 +1,4 @@
-"""A job together with its steps, parts and artifacts, as readers and dispatchers see it."""
+"""A job together with its steps, parts and artifacts, as readers and dispatchers see the job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StepSummary:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """A job with its steps in running order, as a list of jobs shows it: without parameters, parts and artifacts."""
+    """A job in a list of jobs: with its steps in running order, but without parameters, parts and artifacts."""
 
     job: JobRecord
     steps: tuple[StepSummary, ...]
@@ -42,7 +42,7 @@ class JobSummary:
 class Claim:
     """A job that a dispatcher holds under a lease.
 
-    `reusable` are the artifacts, by step key, that unfinished steps can take instead of running.
+    `reusable` has the artifacts that unfinished steps can take instead of running, by step key.
     """
 
     view: JobView
@@ -55,14 +55,14 @@ class Claim:
 
     @property
     def attempt(self) -> int:
-        """The attempt that this claim began: results are recorded only while it is the current one."""
+        """The attempt that this claim began. Results are recorded only while this attempt is current."""
         return self.view.job.attempt
 
 
 def view_of(new: NewJob, retention: timedelta) -> JobView:
-    """Return the job as its first reader sees it: queued, and all of its steps waiting.
+    """Return the job as the first reader sees it: the job is queued, and all steps are waiting.
 
-    `retention` is the time for which the service keeps a job. Raises ValueError if `new.created_at` is None.
+    `retention` is how long the service keeps a job. Raises ValueError if `new.created_at` is None.
     """
     if new.created_at is None:
         raise ValueError("a job without a time of creation has no view")

@@ -1,4 +1,4 @@
-"""A client of the REST API of a Ray dashboard: it deploys the application and reads its state."""
+"""A client of the REST API of a Ray dashboard. It deploys the application and reads the state of the application."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Cluster:
             return False
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """Give Ray Serve its configuration. The deployment only begins; it is not complete when this returns.
+        """Give Ray Serve its configuration. When this method returns, the deployment has begun but is not complete.
 
         Raises LocalError if the dashboard does not answer or refuses `config`.
         """
@@ -50,7 +50,7 @@ class Cluster:
             raise LocalError(f"Ray Serve refuses the deployment (status {response.status_code}): {response.text}")
 
     def applications(self) -> dict[str, dict[str, Any]]:
-        """Return what Serve reports about each application, by name. Empty while the dashboard does not answer."""
+        """Return what Serve reports about each application, by name, or nothing while the dashboard does not answer."""
         try:
             response = self._call("GET", "/api/serve/applications/")
         except httpx.TransportError:
@@ -66,8 +66,8 @@ class Cluster:
 def at(ray_address: str, dashboard_port: int) -> Cluster:
     """Return the cluster at a `RAY_ADDRESS`.
 
-    An http or https address is the dashboard itself. For any other address, the dashboard is at `dashboard_port` of the
-    same host.
+    An http or https address is the address of the dashboard. With any other address, the dashboard is at
+    `dashboard_port` of the host in this address.
     """
     if ray_address.startswith(("http://", "https://")):
         return Cluster(ray_address.rstrip("/"), _token())

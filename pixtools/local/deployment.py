@@ -1,4 +1,4 @@
-"""The Serve application: its configuration, and waiting until it runs on a cluster."""
+"""The Serve application: reads its configuration, and waits until the application runs on a cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REASON_DELAY_S = 2  # Serve may report a failed deployment before it reports th
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the Serve configuration at `path`. Raises LocalError if it cannot be read."""
+    """Read the Serve configuration at `path`. Raises LocalError if the file cannot be read."""
     try:
         config: dict[str, Any] = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
@@ -35,7 +35,10 @@ def listening_on(config: dict[str, Any], host: str, port: int) -> dict[str, Any]
 
 
 def with_environment(config: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
-    """Return `config` with `env` added to every application, for a cluster that does not inherit our environment."""
+    """Return `config` with `env` added to every application.
+
+    A cluster that we did not start needs `env`, because it does not inherit our environment.
+    """
     applications = []
     for application in config["applications"]:
         runtime_env = application.get("runtime_env", {})
@@ -52,8 +55,8 @@ def page_url(config: dict[str, Any], host: str) -> str:
 def wait_until_running(cluster: Cluster, check: Callable[[], None], timeout: float = 300) -> None:
     """Wait until every application runs, for up to `timeout` seconds.
 
-    `check` is called again and again, and raises LocalError if a server has ended. Raises LocalError, with Serve's
-    reason, if an application fails or does not run in time.
+    The function calls `check` again and again. `check` raises LocalError if a server has ended. Raises LocalError with
+    Serve's reason if an application fails or does not run in time.
     """
     deadline = time.monotonic() + timeout
     while not _all_run(cluster):
@@ -85,7 +88,7 @@ def _reasons(applications: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def obstacle(page: str) -> str | None:
-    """Ask the service at the URL `page` whether it accepts jobs. Return the reason if it does not, else None."""
+    """Ask the service at the URL `page` whether it accepts jobs. Return None, or the reason why it does not."""
     try:
         answer = httpx.get(f"{page}/api/readyz", timeout=30, trust_env=False)
     except httpx.TransportError as error:

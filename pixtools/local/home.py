@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Home:
-    """The folder of one local service. It is created if it is missing. Raises LocalError if it cannot be used."""
+    """The folder of one local service. A missing folder is created. Raises LocalError if the folder cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -43,10 +43,10 @@ class Home:
         return self.path / "secrets" / name
 
     def secret(self, name: str) -> str:
-        """Return the secret `name`: 48 random hexadecimal digits, which are created at the first call and then kept."""
+        """Return the secret `name`: 48 random hexadecimal digits. The first call creates and stores the secret."""
         path = self.secret_path(name)
         if not path.exists():
-            # Renamed into place, so that a crash never leaves an empty secret.
+            # The finished file is renamed, so a crash never leaves an empty secret.
             new = path.with_suffix(".new")
             new.unlink(missing_ok=True)
             with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
@@ -56,9 +56,9 @@ class Home:
 
     @contextmanager
     def locked(self, page_url: str) -> Iterator[None]:
-        """Hold the lock of this home. Raises LocalError if another launcher holds it.
+        """Hold the lock of this home. Raises LocalError if another launcher holds the lock.
 
-        Forked processes hold the lock too, so it is free only after all of them have ended.
+        Forked processes hold the lock too, so the lock is free only after all forked processes have ended.
         """
         with open(os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:  # noqa: PTH123
             try:
@@ -73,7 +73,7 @@ class Home:
     def _create(self) -> None:
         if not self.path.exists():
             self.path.mkdir(parents=True)
-            # Independent of the umask: if we are root, Postgres runs as the `nobody` user and must reach its data.
+            # Independent of the umask. If we are root, Postgres runs as the `nobody` user, which must reach its data.
             self.path.chmod(0o711)
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.secret_path("").mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The error of the launcher: its message is shown to the user without a traceback."""
+"""The error of the launcher. The user sees its message without a traceback."""
 
 
 class LocalError(Exception):

@@ -1,4 +1,4 @@
-"""The settings of `pixtools up`: the home, the ports, and the URLs of servers that it should not start."""
+"""The settings of `pixtools up`: the home, the ports, and the URLs of servers that run already."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 (compared with, never bound to by default)
+_EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 (only compared; the default is another address)
 
 
 class LocalSettings(BaseSettings):
     """What `pixtools up` reads from the environment.
 
-    `PIXTOOLS_<NAME>` sets each field, except that `RAY_ADDRESS` sets `ray_address`. A server whose URL is set is used
-    and not started. Raises ValidationError for a value that is not valid.
+    `PIXTOOLS_<NAME>` sets each field, but `RAY_ADDRESS` sets `ray_address`. If the URL of a server is set,
+    `pixtools up` uses this server and does not start one. Raises ValidationError for a value that is not valid.
     """
 
     model_config = SettingsConfigDict(env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True, validate_by_name=True)

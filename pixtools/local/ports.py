@@ -1,4 +1,4 @@
-"""Ports: finds a free one, and checks before the start that the ports of the service are free."""
+"""Ports: finds a free port, and checks before the start that the ports of the service are free."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def free_port() -> int:
-    """Return a loopback port that is free now. Another process may take it before the caller does."""
+    """Return a loopback port that is free now. Another process may take this port before the caller uses it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def check(settings: LocalSettings) -> None:
-    """Raise LocalError, which names every port that the service needs and cannot use."""
+    """Raise LocalError if a needed port cannot be used. The message names all of these ports."""
     complaints = [
         f"  {host}:{port} for {use} ({why}): choose another with {variable}"
         for use, host, port, variable in _needed(settings)
@@ -45,7 +45,7 @@ def _needed(settings: LocalSettings) -> list[tuple[str, str, int, str]]:
 
 def _obstacle(host: str, port: int) -> str | None:
     with socket.socket() as probe:
-        # Without it, closed connections of a service that has just stopped make the port look taken.
+        # Without this option, closed connections of a service that has just stopped make the port look taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

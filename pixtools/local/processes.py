@@ -1,7 +1,8 @@
-"""Starts processes that cannot outlive the launcher, and finds those that did.
+"""Starts processes that end with the launcher, and finds processes that did not end.
 
-Three things tie a process to us. The kernel signals it when its parent thread ends. Stopping a process kills all its
-descendants. And each process has a mark in its environment, so that a later run finds it even if both failed.
+Three things tie a process to us. The kernel signals the process when its parent thread ends. `Process.stop` kills all
+descendants of the process. The environment of the process contains a mark. If kernel and `stop` fail, a later run finds
+the process by its mark.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _MARK = "PIXTOOLS_STARTED_BY"  # environment variable of every process that is s
 
 @dataclass(frozen=True)
 class Account:
-    """The user and group as which a server runs, if they are not ours."""
+    """The user and the group of a server that does not run as our user."""
 
     uid: int
     gid: int
@@ -61,7 +62,7 @@ class Process:
         return "\n".join([f"The end of {self.log}:", *(f"  {line}" for line in text)])
 
     def stop(self, timeout: float = 15) -> None:
-        """Stop the process and its descendants: by its stop signal, and after `timeout` seconds by SIGKILL."""
+        """Stop the process by its stop signal, or by SIGKILL after `timeout` seconds. Then kill all its descendants."""
         family = _descendants(self.popen.pid)
         self.popen.send_signal(self.stop_signal)
         with suppress(subprocess.TimeoutExpired):
@@ -84,20 +85,21 @@ def start(
 ) -> Process:
     """Start `command` with `env` and the mark of `home` as its environment, and `stdin_text` as its standard input.
 
-    The kernel sends it `stop_signal` when the calling thread ends. It runs in a session of its own: a terminal's Ctrl-C
-    reaches only the launcher, which then stops the servers in the right order. Raises LocalError if setpriv is missing.
+    When the calling thread ends, the kernel sends `stop_signal` to the process. The process runs in a new session, so
+    a terminal's Ctrl-C reaches only the launcher. The launcher then stops the servers in the right order. Raises
+    LocalError if setpriv is missing.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise LocalError("The program setpriv is missing, without which servers may never stop: install util-linux")
     if log.exists():
-        log.replace(log.with_suffix(".old"))  # it may tell why the last run ended
+        log.replace(log.with_suffix(".old"))  # the old log may tell why the last run ended
     with log.open("wb") as output, tempfile.TemporaryFile("w+") as stdin:
         stdin.write(stdin_text)
         stdin.seek(0)
         popen = subprocess.Popen(  # noqa: S603 (our own commands, no shell)
-            # setpriv instead of a preexec_fn, which can deadlock: it runs after fork, when locks of other threads
-            # may be held for ever.
+            # A preexec_fn can deadlock: it runs after the fork, when locks of other threads may be held for ever.
+            # So setpriv sets the signal.
             [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG"), *command],
             cwd="/",  # the `nobody` user may have no access to our working directory
             env={**env, _MARK: str(home)},
@@ -113,24 +115,24 @@ def start(
 
 
 def end_with_parent(signum: int, parent: int) -> None:
-    """Let the kernel send `signum` to this process when the parent thread, in process `parent`, ends."""
+    """Let the kernel send `signum` to this process when its parent thread ends. `parent` is the parent process."""
     _libc.prctl(_PR_SET_PDEATHSIG, signum)
-    if os.getppid() != parent:  # it ended before the call of prctl
+    if os.getppid() != parent:  # the parent ended before the call of prctl
         os.kill(os.getpid(), signum)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that all descendants stay known."""
+    """Adopt every descendant whose parent ends, so that this process still finds all descendants."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_descendants(timeout: float = 0) -> None:
-    """Wait until this process has no descendants, and kill those that are left after `timeout` seconds.
+    """Wait until this process has no descendants. After `timeout` seconds, kill the descendants that still run.
 
     This process must adopt orphans.
     """
     deadline = time.monotonic() + timeout
-    with suppress(ChildProcessError):  # waitpid raises it when there is no child left
+    with suppress(ChildProcessError):  # waitpid raises ChildProcessError when no child is left
         while True:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 if time.monotonic() > deadline:
@@ -141,16 +143,16 @@ def end_descendants(timeout: float = 0) -> None:
 def started_for(home: Path, ray_folder: Path) -> list[psutil.Process]:
     """Find all processes that any launcher started for `home`.
 
-    They are found by their mark. Ray's workers overwrite their environment with their title, so they are found by their
-    log files below `ray_folder`.
+    The mark identifies a process. Ray's workers overwrite their environment with their title, so a worker is identified
+    by its log files below `ray_folder`.
     """
     return [p for p in psutil.process_iter() if _has_mark(p, home) or _writes_below(p, ray_folder)]
 
 
 def end_leftovers(home: Path, ray_folder: Path, timeout: float = 5) -> None:
-    """Wait until the processes of an earlier run on `home` have ended, and kill those left after `timeout` seconds.
+    """Wait until the processes of an earlier run on `home` have ended. After `timeout` seconds, kill the rest.
 
-    Only the holder of the home's lock may call this: then no launcher uses these processes any more.
+    Only the holder of the home's lock may call this function. The lock proves that no launcher uses these processes.
     """
     _, left = psutil.wait_procs(started_for(home, ray_folder), timeout=timeout)
     _kill(left)
@@ -160,7 +162,7 @@ def end_leftovers(home: Path, ray_folder: Path, timeout: float = 5) -> None:
 def _has_mark(process: psutil.Process, home: Path) -> bool:
     try:
         return bool(process.environ().get(_MARK) == str(home))
-    except (psutil.Error, OSError):  # it has ended, or belongs to another user
+    except (psutil.Error, OSError):  # the process has ended, or belongs to another user
         return False
 
 

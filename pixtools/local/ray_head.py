@@ -1,4 +1,4 @@
-"""Starts a Ray head on this machine. It and its dashboard listen on loopback only, and they require a token."""
+"""Starts a Ray head on this machine. The head and its dashboard listen on loopback only and require a token."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 # Ray adds some 65 characters to its folder for the paths of sockets, and the kernel allows 107 characters in total.
 _MAX_FOLDER_LENGTH = 40
 
-_CONNECT_TIMEOUT_S = 30.0  # for `pixtools drain` to start and to reach the cluster
+_CONNECT_TIMEOUT_S = 30.0  # time in which `pixtools drain` starts and reaches the cluster
 
 
 def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, str]) -> Server:
-    """Start a head. All its actors inherit `env`. Raises LocalError if its folder belongs to another user."""
+    """Start a head. All its actors inherit `env`. Raises LocalError if Ray's folder belongs to another user."""
     token = home.secret("ray-token")
     temp = folder(home)
     _recreate(temp)
@@ -40,7 +40,7 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={temp}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
             f"--ray-client-server-port={client_port}",
-            # The system chooses these ports: fixed ranges collide with other programs and other clusters.
+            # The system chooses these ports, because fixed ranges collide with other programs and other clusters.
             *("--min-worker-port=0", "--max-worker-port=0"),
             *("--metrics-export-port=0", "--dashboard-agent-listen-port=0"),
         ],
@@ -50,9 +50,9 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             **{name: value for name, value in env.items() if name not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN"}},
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(home.secret_path("ray-token")),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # 1 makes it listen on every interface
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # with 1 Ray listens on every interface
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default it waits 30 s to move work to other nodes
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default Ray waits 30 s to move tasks to other nodes
         },
     )
     cluster = Cluster(f"http://127.0.0.1:{dashboard_port}", token)
@@ -65,7 +65,7 @@ def drain(home: Home, timeout: float) -> None:
     Jobs that are not finished in time return to the queue.
     """
     address = folder(home) / "ray_current_cluster"
-    # A cleaner of temporary files may have removed it. Then `pixtools up` returns the jobs to the queue later.
+    # A cleaner of temporary files may have removed this file. Then `pixtools up` returns the jobs to the queue later.
     if not address.exists():
         return
     process = processes.start(
@@ -87,7 +87,7 @@ def drain(home: Home, timeout: float) -> None:
 
 
 def remove_folder(home: Home) -> None:
-    """Remove the folder of a head that has stopped. It holds only logs, and they have no use after a clean stop."""
+    """Remove the folder of a stopped head. The folder contains only logs, which are useless after a clean stop."""
     shutil.rmtree(folder(home), ignore_errors=True)
 
 
@@ -97,14 +97,14 @@ def logs(home: Home) -> Path:
 
 
 def folder(home: Home) -> Path:
-    """Return Ray's folder. Every start creates it anew, so it holds nothing that must last."""
+    """Return Ray's folder. Every start creates the folder anew, so nothing in it needs to last."""
     base = Path(tempfile.gettempdir())
     name = f"pixtools-{home.digest}"
     return (base if len(str(base / name)) <= _MAX_FOLDER_LENGTH else Path("/tmp")) / name  # noqa: S108 (mode 0700)
 
 
 def _recreate(temp: Path) -> None:
-    """Create the folder anew. Its name can be guessed, so another user may own a file of that name."""
+    """Create the folder anew. Others can guess its name, so another user may own a file with this name."""
     shutil.rmtree(temp, ignore_errors=True)
     try:
         temp.mkdir(mode=0o700)

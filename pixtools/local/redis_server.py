@@ -1,4 +1,4 @@
-"""Starts Redis, which holds hints and caches. The program is Valkey, a compatible server from a Python package."""
+"""Starts Redis, which carries hints and keeps caches. The program is Valkey, compatible and in a Python package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def start(home: Home, port: int) -> Server:
-    """Start Redis on the loopback `port`. Raises LocalError if it is not installed."""
+    """Start Redis on the loopback `port`. Raises LocalError if Redis is not installed."""
     password = home.secret("redis-password")
     data = home.path / "redis"
     data.mkdir(mode=0o700, exist_ok=True)
@@ -58,6 +58,6 @@ def _answers(url: str) -> bool:
         except (
             redis.ConnectionError,
             redis.TimeoutError,
-        ):  # while it loads its data, the client raises ConnectionError
+        ):  # while Redis loads its data, the client raises ConnectionError
             return False
     return True

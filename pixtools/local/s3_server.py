@@ -1,4 +1,4 @@
-"""Starts an S3 server, which keeps the pictures as plain files in the home. The program is rclone."""
+"""Starts an S3 server, which keeps pictures as plain files in the home. The program is rclone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0.0.1") -> Server:
-    """Start S3 with one bucket. It listens on `host`, because browsers download pictures from it directly.
+    """Start S3 with one bucket. S3 listens on `host`, because browsers download pictures directly from S3.
 
-    Raises LocalError if it is not installed.
+    Raises LocalError if the S3 server is not installed.
     """
     key_id, secret = home.secret("s3-access-key-id"), home.secret("s3-secret-access-key")
     data = home.path / "s3"
@@ -37,10 +37,10 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         env={
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_AUTH_KEY": f'"{key_id},{secret}"',  # quoted, because rclone reads the value as a line of CSV
-            "GOMEMLIMIT": "200MiB",  # without a limit it takes twice as much under load
+            "GOMEMLIMIT": "200MiB",  # without a limit, rclone takes twice as much under load
         },
     )
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 (compared with)
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 (only compared)
     env = {
         "PIXTOOLS_S3_ENDPOINT_URL": url,
         "PIXTOOLS_S3_BUCKET": bucket,
@@ -60,7 +60,7 @@ def _binary() -> Path:
 
 def _answers(url: str) -> bool:
     try:
-        httpx.get(url, trust_env=False)  # unsigned, so S3 refuses it; but S3 has answered
+        httpx.get(url, trust_env=False)  # S3 refuses this unsigned request, but a refusal is an answer
     except httpx.TransportError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Starts and stops the three servers that keep data: Postgres, Redis and S3. A server whose URL is set is not started."""
+"""Starts and stops the servers that keep data: Postgres, Redis and S3. A server whose URL is set is not started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def start(home: Home, settings: LocalSettings, stack: ExitStack) -> list[Server]:
-    """Start the servers without waiting for them. Leaving `stack` stops them, the last one first."""
+    """Start the servers, but do not wait for them. When `stack` closes, it stops the servers, the last one first."""
     servers = []
     if settings.database_url is None:
         servers.append(postgres_server.start(home, free_port()))
@@ -33,9 +33,9 @@ def start(home: Home, settings: LocalSettings, stack: ExitStack) -> list[Server]
 
 @contextmanager
 def running(home: Home) -> Iterator[dict[str, str]]:
-    """Run all three on free ports, for tests. Yield the PIXTOOLS_* variables with which the service finds them.
+    """Run the three servers on free ports, for tests. Yield the PIXTOOLS_* variables with which the service finds them.
 
-    Call this from the main thread: the servers end when the calling thread ends.
+    Call this function from the main thread, because the servers end when the calling thread ends.
     """
     with home.locked("no address"), ExitStack() as stack:
         servers = []

@@ -1,7 +1,8 @@
-"""The outer process of `pixtools up`. It forks a worker, which starts the servers, and ends after all of them.
+"""The supervisor: the outer process of `pixtools up`. It forks a worker, and the worker starts the servers.
 
-The supervisor adopts every orphan below it, so no server outlives a worker that was killed by SIGKILL. The worker
-adopts orphans too and ends when the supervisor ends, so no server outlives a supervisor that was killed.
+The supervisor ends after all servers. It adopts every orphan among its descendants, so no server outlives a worker
+that SIGKILL ended. The worker adopts orphans too, and ends when the supervisor ends. So no server outlives a killed
+supervisor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-# Seconds. If the worker was killed, the kernel has signalled its servers: this is Postgres' time for a checkpoint.
+# Seconds. If the worker was killed, the kernel has signalled its servers. In this time Postgres makes a checkpoint.
 _END_TIMEOUT_S = 10
 
 
@@ -29,13 +30,13 @@ class Stop(BaseException):
 def run(work: Callable[[], int], parent: int | None) -> int:
     """Call `work` in a forked process, and return its exit code after all descendants have ended.
 
-    If `parent` is given, an interrupt of that process counts as an interrupt of this one.
+    If `parent` is given, an interrupt of the parent process counts as an interrupt of this process.
     """
     awaited = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes us ignore it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes us ignore SIGHUP
         awaited.add(signal.SIGHUP)
     adopt_orphans()
-    # Blocked, so that they arrive only in sigtimedwait and cannot interrupt other lines.
+    # Blocked signals arrive only in sigtimedwait and cannot interrupt other lines.
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     supervisor = os.getpid()
     worker = os.fork()
@@ -50,18 +51,18 @@ def run(work: Callable[[], int], parent: int | None) -> int:
 
 
 def _watch(worker: int, awaited: set[signal.Signals], parent: int | None) -> int:
-    """Pass signals on to the worker until it ends; return its exit code."""
+    """Pass signals on to the worker until the worker ends. Return the exit code of the worker."""
     if parent is not None and not _catches_interrupts(parent):
-        parent = None  # an interrupt of such a parent changes nothing that we can see
+        parent = None  # we cannot see an interrupt of a parent without a handler
     while True:
         received = signal.sigtimedwait(awaited, 1)
         if received is None:
-            # If only make is interrupted, and not its process group, make removes its handler and waits for us.
+            # If an interrupt reaches only make, without its process group, make removes its handler and waits for us.
             if parent is not None and not _catches_interrupts(parent):
                 parent = None
                 os.kill(worker, signal.SIGINT)
         elif received.si_signo != signal.SIGCHLD:
-            # A terminal sends the same Ctrl-C to make. It must not count as a second one.
+            # A terminal sends this Ctrl-C to make too. The signal to make must not count as a second Ctrl-C.
             parent = None
             os.kill(worker, signal.SIGINT if received.si_signo == signal.SIGINT else signal.SIGTERM)
         elif (code := _reap(worker)) is not None:
@@ -72,14 +73,14 @@ def _catches_interrupts(pid: int) -> bool:
     """Return whether the process has a handler for SIGINT."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has ended; the kernel signals that to us separately
+    except OSError:  # the process has ended; the kernel tells us with another signal
         return True
     (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def _reap(worker: int) -> int | None:
-    """Collect every child that has ended, adopted ones too. Return the worker's exit code if it has ended."""
+    """Collect every ended child, also adopted children. Return the worker's exit code if the worker has ended."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == worker:
@@ -89,7 +90,7 @@ def _reap(worker: int) -> int | None:
 
 
 def _run_worker(work: Callable[[], int], supervisor: int, awaited: set[signal.Signals]) -> Never:
-    # In a new session a terminal's Ctrl-C reaches only the supervisor, which passes it on once.
+    # With this new session, a terminal's Ctrl-C reaches only the supervisor. The supervisor passes it on once.
     os.setsid()
     adopt_orphans()
     signal.signal(signal.SIGINT, _stop)
@@ -99,7 +100,7 @@ def _run_worker(work: Callable[[], int], supervisor: int, awaited: set[signal.Si
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, awaited)
         code = work()
-    except Stop:  # it came before `work` could catch it
+    except Stop:  # the signal came before `work` could catch Stop
         code = 0
     except BaseException:  # noqa: BLE001 (a forked child must never return into the code of its parent)
         sys.excepthook(*sys.exc_info())

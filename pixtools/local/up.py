@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from pixtools.local.target import Target
 
 
-# Errors with these SQLSTATEs end by waiting: None if Postgres cannot be reached, and 57P03 while it starts.
+# Errors with these SQLSTATEs disappear: None while Postgres cannot be reached, 57P03 while Postgres starts.
 _STARTING = (None, "57P03")
 
 
 def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
-    """Run the service until a signal arrives, a server ends, or the process `parent` ends; return the exit code.
+    """Run the service until a signal arrives, a server ends, or the process `parent` ends. Return the exit code.
 
-    `config` is the Serve configuration to deploy. Raises LocalError if the service cannot run, before anything starts.
+    `config` is the Serve configuration to deploy. Raises LocalError before the start if the service cannot run.
     """
     if parent is not None:
         processes.end_with_parent(signal.SIGTERM, parent)
@@ -81,16 +81,16 @@ def _job_store(env: Mapping[str, str]) -> Iterator[tuple[JobStore, Settings]]:
 
 
 def _return_to_queue(env: Mapping[str, str]) -> None:
-    """Return running jobs to the queue after the last dispatcher has ended, so that the stop counts as no crash."""
-    # The database may be down or not migrated yet, or the settings may be invalid. Then no job can be returned.
+    """Return running jobs to the queue after the last dispatcher has ended. So the stop does not count as a crash."""
+    # If the database is down or not migrated, or the settings are invalid, no job can be returned.
     with suppress(DatabaseDown, SQLAlchemyError, ValidationError), _job_store(env) as (store, _):
         store.return_to_queue()
 
 
 def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> int:
-    """Start everything, wait for a reason to stop, and stop everything; return the exit code."""
+    """Start everything, wait for a reason to stop, and stop everything. Return the exit code."""
     code = 0
-    with ExitStack() as stack:  # stops what was started, the last one first
+    with ExitStack() as stack:  # stops everything that was started, the last component first
         try:
             service = _start(home, settings, serve_config, stack)
             try:
@@ -122,7 +122,7 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
     for server in servers:
         env |= server.env
-    # The head starts at the same time as the stores: only its actors need them.
+    # The head starts at the same time as the stores, because only actors of the head need the stores.
     if settings.ray_address is None:
         place = target.start_head(home, settings, serve_config, env)
     else:

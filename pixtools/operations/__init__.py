@@ -29,5 +29,5 @@ OPERATIONS: dict[str, AnyOperation] = {
 
 
 def get(name: str) -> AnyOperation:
-    """Return the operation of this name. Raises KeyError if there is none."""
+    """Return the operation of this name. Raises KeyError if there is no such operation."""
     return OPERATIONS[name]

@@ -1,8 +1,8 @@
 """AVIF encoding with libaom (through Pillow and libavif): AV1 still pictures and animations, with transparency.
 
-libaom is the only encoder, because users have no reason to choose another one. Measured at equal SSIMULACRA2 of 70 and
-82: SVT-AV1 makes photos 8 to 15 % larger in about the same CPU time, and screenshots 3 to 6 % smaller with 10 to 20 %
-more CPU time. rav1e makes larger files in four times the CPU time.
+libaom is the only encoder, because users have no reason to choose another encoder. The encoders were compared at equal
+SSIMULACRA2 of 70 and 82. SVT-AV1 makes photos 8 to 15 % larger in about the CPU time of libaom. It makes screenshots 3
+to 6 % smaller with 10 to 20 % more CPU time. rav1e makes larger files in four times the CPU time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pixtools.operations.base.preparation import (
 )
 
 _FAST_SPEED = 6  # from this speed on, libaom keeps less data in memory
-# libaom's quantisation matrix by quality, as its tuning for still pictures chooses it: (quality below, matrix).
+# The quantisation matrices that libaom's tuning for still pictures chooses: (quality below, matrix).
 _MATRICES = ((22, 6), (38, 7), (61, 8), (85, 9), (101, 10))
 
 
@@ -56,17 +56,17 @@ class Avif(Lossy, AnimatedParams):
         description="colour resolution: 4:4:4 keeps fine red and blue lines, but the file is larger",
         json_schema_extra=ADVANCED,
     )
-    # Not in the schema, as there is nothing to choose. Requests that name the default stay valid.
+    # Not in the schema, because there is nothing to choose. Requests that name the default stay valid.
     encoder: SkipJsonSchema[Annotated[Literal["aom"], BeforeValidator(_reject_other_encoders)]] = "aom"
 
 
 def _stores_grey(picture: Picture) -> bool:
-    """Say whether the file has no colour. Grey with transparency is written as RGB."""
+    """Return whether the file has no colour. A grey picture with transparency is written as RGB."""
     return picture.mode == "L"
 
 
 def drop_grey_profile_unless_stored_grey(picture: Picture, params: Avif) -> Picture:
-    """Return a grey picture in sRGB, without a profile, if it is written as RGB."""
+    """Return a grey picture in sRGB, without a profile, if the file stores it as RGB."""
     return picture if _stores_grey(picture) else drop_grey_profile(picture, params)
 
 
@@ -76,18 +76,18 @@ def run(picture: Picture, params: Avif) -> bytes:
 
 
 def half_step(picture: Picture, params: Avif) -> bytes:
-    """Encode with the next quantisation matrix after the one that libaom chooses for this quality.
+    """Encode with a higher quantisation matrix: the next after the matrix that libaom chooses for this quality.
 
-    libavif maps its 100 qualities to libaom's 64 quantisers, so neighbouring qualities can give the same file. The file
-    has 4 % more bytes than a quantiser in between would need, and up to 10 % more above quality 60.
+    libavif maps its 100 qualities to libaom's 64 quantisers, so neighbouring qualities can give equal files. A
+    quantiser between the two would need fewer bytes. This file has 4 % more, and up to 10 % more above quality 60.
     """
     matrix = str(next(matrix for below, matrix in _MATRICES if params.quality < below) + 1)
     return _encode(picture, params, {"advanced": {"enable-qm": "1", "qm-min": matrix, "qm-max": matrix}})
 
 
 def _encode(picture: Picture, params: Avif, options: dict[str, Any]) -> bytes:
-    # codec: the default would be the first encoder that libavif was built with.
-    # autotiling: it would make the bytes depend on the machine.
+    # codec: the default is the first encoder in the build of libavif.
+    # autotiling: with it, the bytes would depend on the machine.
     # max_threads: a converter has one CPU.
     return encode(
         picture, "AVIF", quality=params.quality, speed=params.speed,

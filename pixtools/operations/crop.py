@@ -1,4 +1,4 @@
-"""Crop: cut a rectangle out of the picture. Pixels are copied as they are."""
+"""Crop: cut a rectangle out of the picture. Pixels are copied without a change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixtools.operations.base.params import Side, TransformParams, UnsuitablePar
 
 
 class Crop(TransformParams):
-    """The rectangle to cut out. Without `x` or `y` it is centred in that direction."""
+    """The rectangle to cut out. Without `x` or `y`, the rectangle is centred in this direction."""
 
     width: Side = Field(title="Width", description="pixels")
     height: Side = Field(title="Height", description="pixels")
@@ -20,7 +20,7 @@ class Crop(TransformParams):
     y: int | None = Field(None, ge=0, title="Y", description="pixels from the top edge; centred if left out")
 
     def size(self, size: Size) -> Size:
-        """Return the size of the rectangle. Raises UnsuitableParameter if it is not inside a picture of `size`."""
+        """Return the size of the rectangle. Raises UnsuitableParameter if it exceeds a picture of `size`."""
         for side_field, start_field, start, side, available in (
             ("width", "x", self.x, self.width, size[0]),
             ("height", "y", self.y, self.height, size[1]),

@@ -1,6 +1,6 @@
 """Denoising with DnCNN (Zhang et al., 2017), a convolutional network that predicts the noise of a picture.
 
-This file declares the parameters. The network runs in `pixtools/denoising/`, in a deployment of its own.
+This file declares the parameters. The network is in `pixtools/denoising/` and runs in a separate deployment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JPEG encoding with libjpeg-turbo (through Pillow): ITU-T T.81, 8 bits, baseline or progressive.
 
-JPEG has no transparency and no animation: transparent pixels are composed on a background colour, and only the first
-frame is written.
+JPEG has no transparency, so transparent pixels are composed on a background colour. JPEG has no animation, so only the
+first frame is written.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ class Jpg(Lossy):
     )
 
     def frame_count(self, frames: int) -> int:  # noqa: ARG002
-        """Return 1: JPEG stores no animation."""
+        """Return 1, because JPEG stores no animation."""
         return 1
 
 
 def flatten_on_background(picture: Picture, params: Jpg) -> Picture:
-    """Return the picture composed on the background colour, if it has transparency."""
+    """Compose a picture that has transparency on the background colour. Return an opaque picture unchanged."""
     if not picture.has_alpha:
         return picture
     return flatten(with_room_for(params.background, picture), params.background)
 
 
 def run(picture: Picture, params: Jpg) -> bytes:
-    """Encode a prepared picture: L or RGB."""
+    """Encode a prepared picture of mode L or RGB."""
     return _encode(picture, params, {"quality": params.quality})
 
 
 def half_step(picture: Picture, params: Jpg) -> bytes:
-    """Encode with the brightness table of the quality and the colour table of the next higher one.
+    """Encode with the brightness table of the quality and the colour table of the next higher quality.
 
     One quality step can change the score by two points, because the entries of the tables are rounded. Most of this
     change comes from the colour table.

@@ -1,9 +1,9 @@
 """Metadata: read what a file records beside its pixels.
 
-The result describes container, camera, exposure, location and time, with the unit in each name (`focal_length_mm`).
-The objects `exif` (CIPA DC-008), `xmp` (ISO 16684-1) and `iptc` (IPTC-IIM) hold all other values that the file has. In
-`exif`, a tag has its name in the standard, in snake case. Invalid, binary and very long values are left out. They are
-not errors.
+The result describes container, camera, exposure, location and time. Names contain the unit, such as `focal_length_mm`.
+The objects `exif` (CIPA DC-008), `xmp` (ISO 16684-1) and `iptc` (IPTC-IIM) contain all further values of the file. A
+tag in `exif` has the name that the standard gives it, in snake case. Invalid, binary and very long values are left out,
+and cause no error.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pixtools.operations.base.kinds import Inspector
 from pixtools.operations.base.params import Params
 
 _NO_LIMITS = Limits(*3 * (sys.maxsize,))  # the service checked its limits when it accepted the file
-_MAX_TEXT = 2_000  # characters: longer values are data of the camera's maker, not text for people
-_MAX_ITEMS = 100  # of a list
-_MAX_NUMBERS = 16  # of one EXIF value
-_MAX_BLOCK = 32_000  # characters of JSON for each of EXIF, XMP and IPTC: results are stored in the database
+_MAX_TEXT = 2_000  # characters; longer values are data of the camera's maker, not text
+_MAX_ITEMS = 100  # in a list
+_MAX_NUMBERS = 16  # in one EXIF value
+_MAX_BLOCK = 32_000  # characters of JSON in each block, because the database stores the results
 
-_SPEED_OVERFLOW = 0xFFFF  # ISO speed that does not fit its 16-bit tag; another tag has the value
-_TEXT_TYPES = (2, 7, 129)  # TIFF types ASCII, UNDEFINED and UTF-8: their count is a number of characters
+_SPEED_OVERFLOW = 0xFFFF  # the ISO speed does not fit this 16-bit tag; another tag contains the speed
+_TEXT_TYPES = (2, 7, 129)  # TIFF types ASCII, UNDEFINED and UTF-8: `count` is the number of characters
 _BINARY_TAGS = {tiff_tags.MAKER_NOTE, 0xC4A5}  # 0xC4A5 is PrintImageMatching
 _USER_COMMENT = 0x9286
 _WINDOWS_TAGS = range(0x9C9B, 0x9CA0)  # XPTitle, XPComment, XPAuthor, XPKeywords and XPSubject, in UTF-16
@@ -108,14 +108,14 @@ def _plain(tags: tiff_tags.Tags, tag: int, entry: tiff_tags.TagEntry) -> Any:
         case str(text):
             return _text(text)
         case bytes(raw):
-            # UNDEFINED: a single byte is an enumeration, several bytes are text.
+            # In type UNDEFINED, a single byte is a value of an enumeration, and several bytes are text.
             return raw[0] if len(raw) == 1 else _text(raw.rstrip(b"\0").decode("ascii", "replace"))
         case numbers:
             return _one_or_all([_finite(number) for number in numbers])
 
 
 def _one_or_all(numbers: list[float | None]) -> float | list[float | None] | None:
-    """Return a single number as itself, several as a list, and None if one of them is invalid."""
+    """Return a single number, or a list of several numbers, or None if a number is invalid."""
     if None in numbers:
         return None
     return numbers[0] if len(numbers) == 1 else numbers
@@ -134,20 +134,20 @@ def _text(text: str) -> str | None:
 
 
 def _comment(raw: bytes, order: str) -> str | None:
-    """Decode a UserComment. Its first eight bytes name the encoding (Exif 3.0, 4.6.6.3)."""
+    """Decode a UserComment. The first eight bytes name the encoding (Exif 3.0, 4.6.6.3)."""
     encodings = {b"ASCII": "ascii", b"UNICODE": "utf-16-le" if order == "<" else "utf-16-be", b"": "utf-8"}
     encoding = encodings.get(raw[:8].rstrip(b"\0"))
     return _text(raw[8:].decode(encoding, "replace").split("\0", 1)[0]) if encoding else None
 
 
 def _full_name(make: Any, model: Any) -> str | None:
-    """Join maker and model. Many models start with the maker already: "Canon", "Canon EOS 40D"."""
+    """Join maker and model. Many model names begin with the maker: "Canon", "Canon EOS 40D"."""
     make, model = (value if isinstance(value, str) else "" for value in (make, model))
     return (model if model.startswith(make) else f"{make} {model}").strip() or None
 
 
 def _taken_at(exif: _Values) -> str | None:
-    """Return the time of the picture (ISO 8601). The offset from UTC is added only if the file has it."""
+    """Return the time of the picture (ISO 8601). The text ends with the offset from UTC if the file has one."""
     for kind in ("original", "digitized"):
         time = _date_time(exif.get(f"date_time_{kind}"))
         if time:
@@ -207,8 +207,8 @@ def _positive(value: Any) -> float | None:
 def _gps(tags: _Values) -> _Values | None:
     """Return the location, or None if latitude or longitude is missing or invalid.
 
-    Angles are in degrees: north and east are positive, directions run clockwise from north. Lengths are in metres,
-    the time is in UTC.
+    Angles are in degrees. North and east are positive. Directions run clockwise from north. Lengths are in metres. The
+    time is in UTC.
     """
     latitude = _degrees(tags.get("gps_latitude"), tags.get("gps_latitude_ref"), "S", 90)
     longitude = _degrees(tags.get("gps_longitude"), tags.get("gps_longitude_ref"), "W", 180)
@@ -246,7 +246,7 @@ def _satellite_time(date: Any, time: Any) -> str | None:
         day = datetime.strptime(date, "%Y:%m:%d").replace(tzinfo=UTC)
         hour, minute, second = (float(number) for number in time)
         full = day.replace(hour=int(hour), minute=int(minute), second=int(second))
-    except (ValueError, OverflowError):  # out of range: the file may have any 32-bit numbers here
+    except (ValueError, OverflowError):  # out of range: a file may contain any 32-bit numbers
         return None
     return full.isoformat().replace("+00:00", "Z")
 
@@ -261,7 +261,7 @@ def _profile_name(icc: bytes | None) -> str | None:
 
 
 def _readable(value: Any) -> Any:
-    """Return text, lists and objects without values that are not readable text. None if nothing is left of a value."""
+    """Remove values that are not readable text from text, lists and objects. Return None if nothing is left."""
     match value:
         case str():
             return _text(value)
@@ -275,7 +275,7 @@ def _readable(value: Any) -> Any:
 
 
 def _up_to_limit(values: _Values) -> _Values:
-    """Return the first values, as many as fit into `_MAX_BLOCK` characters."""
+    """Return the first values that together fit into `_MAX_BLOCK` characters."""
     fitting, left = {}, _MAX_BLOCK
     for name, value in values.items():
         left -= len(name) + len(json.dumps(value))

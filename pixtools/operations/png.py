@@ -20,9 +20,9 @@ from pixtools.operations.base.preparation import convert_color, first_frame_if_a
 _RUN_LENGTH = 3  # zlib's strategy Z_RLE
 _FAST = {"compress_level": 1, "compress_type": _RUN_LENGTH}
 _SMALL = {"compress_level": 6}
-_SAMPLE_PIXELS = 32_768  # encoding such a sample in both ways takes some 20 ms
-# Size of the small file over size of the fast one. Above this ratio `small` is not worth it: for photos it takes five
-# times the CPU time and saves less than 1 %.
+_SAMPLE_PIXELS = 32_768  # to encode a sample of this size in both ways takes some 20 ms
+# Size of the `small` file divided by the size of the `fast` file. Above this ratio, `auto` chooses `fast`. On photos,
+# `small` takes five times the CPU time and saves less than 1 % of the bytes.
 _MAX_SIZE_RATIO = 0.9
 
 
@@ -67,7 +67,7 @@ def _options(picture: Picture, params: Png) -> dict[str, Any]:
 
 
 def _sample(image: Image.Image) -> Image.Image:
-    """Return four bands of whole rows, evenly spaced over the image, about `_SAMPLE_PIXELS` together."""
+    """Return four bands of whole rows, evenly spaced over the image, with about `_SAMPLE_PIXELS` pixels in all."""
     width, height = image.size
     rows = max(1, _SAMPLE_PIXELS // width // 4)
     if rows * 4 >= height:

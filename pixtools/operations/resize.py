@@ -1,6 +1,6 @@
 """Resize: resample the picture to another size (see `imaging/geometry.py`).
 
-Encoders have the same parameters under `resize`. This operation does the work once for all steps that read its result.
+Encoders have these parameters too, under `resize`. This operation resamples once for all steps that read the result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Resize(Resizing, TransformParams):
         return self.placement(size).canvas
 
     def needed_size(self, size: Size) -> Size:
-        """Return the size to which a picture of `size` is scaled, before margins are added or edges cut off."""
+        """Return the size to which a picture of `size` is scaled, before margins are added or edges are cut off."""
         return self.placement(size).scaled
 
 

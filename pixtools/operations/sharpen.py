@@ -1,4 +1,4 @@
-"""Sharpen with an unsharp mask: add the difference between the picture and a blurred copy of it."""
+"""Sharpen with an unsharp mask: add the difference between the picture and a blurred copy to the picture."""
 
 from __future__ import annotations
 

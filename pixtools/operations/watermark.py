@@ -1,7 +1,7 @@
 """Watermark: draw a text or a part of the request, such as a logo, on every frame.
 
-Sizes are relative to the picture's shorter side, so the same parameters suit pictures of all sizes. Text is set in
-FiraGO (see `imaging/text_rendering.py`).
+Sizes are relative to the picture's shorter side, so parameters suit pictures of all sizes. The font of texts is FiraGO
+(see `imaging/text_rendering.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pixtools.operations.base.kinds import Composite, Parts
 from pixtools.operations.base.params import ADVANCED, Color, PartName, TransformParams, UnsuitableParameter
 
 _TEXT_SCALE, _IMAGE_SCALE = 0.06, 0.25
-_MIN_LINE_HEIGHT = 6.0  # pixels: smaller text cannot be read
+_MIN_LINE_HEIGHT = 6.0  # pixels; smaller text cannot be read
 
 
 def _check_writable(text: str) -> str:
@@ -72,13 +72,13 @@ class Watermark(TransformParams):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that decide the result. With a text, the versions of font and text libraries are added."""
+        """Return the values that decide the result. For a text, add the versions of the font and the text libraries."""
         return super().identity() | ({} if self.text is None else {"lettering": LETTERING})
 
     def size(self, size: Size) -> Size:
-        """Return `size`: a watermark does not change it.
+        """Return `size`, because a watermark does not change the size.
 
-        Raises UnsuitableParameter if the text could not be read, or the image not be seen, on a picture of `size`.
+        Raises UnsuitableParameter if the text would be too small to read, or the image narrower than a pixel.
         """
         if self.text is None:
             self._check_image_width(size)
@@ -131,14 +131,14 @@ def run(picture: Picture, params: Watermark, parts: Parts) -> Picture:
     if params.text is not None:
         mark = render_text(params.text, params.font_size(size), params.color, _align(params.position))
     else:
-        assert params.image is not None  # noqa: S101 (one of the two is given)
+        assert params.image is not None  # noqa: S101 (a text or an image is given)
         width = round(params.mark_size(size))
         mark = as_mark(_decode_part(params.image, parts), width, params.max_mark_size(size))
     return stamp(picture, mark, params.position, params.margin_pixels(size), params.opacity)
 
 
 def _align(position: Position) -> Align:
-    """Return how the lines of a text are aligned: towards the edge at which the text stands."""
+    """Return how to align the lines of a text: towards the edge at which the text stands."""
     if "left" in position:
         return "left"
     return "right" if "right" in position else "center"

@@ -1,6 +1,6 @@
 """WebP encoding with libwebp (through Pillow): RFC 9649, lossy or lossless, with transparency and animation.
 
-WebP has no grey mode: grey pictures are stored as RGB.
+WebP has no grey mode, so grey pictures are stored as RGB.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pixtools.operations.base.preparation import (
 
 _LOSSY_EFFORT = 4  # default. More effort takes twice the CPU time and saves 4 % of the bytes.
 _LOSSLESS_EFFORT = 0  # default. Effort 4 takes 19 times the CPU time and saves 10 % of the bytes on photos.
-# libwebp's lossless presets by effort: (method, quality). Quality is how long libwebp searches for matches.
+# libwebp's lossless presets by effort: (method, quality). With a higher quality, libwebp searches longer for matches.
 _LOSSLESS_PRESETS = ((0, 0), (1, 20), (2, 25), (3, 30), (4, 50), (5, 75), (6, 75))
 # Milliseconds per megapixel by effort.
 _LOSSLESS_COSTS = (60, 150, 250, 400, 1_100, 1_500, 3_000)

@@ -10,7 +10,7 @@ from typing import IO
 from pixtools.operations.base.kinds import BundleEntry, Bundler
 from pixtools.operations.base.params import Params
 
-_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date, the earliest in a ZIP: the same entries give the same bytes
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date in a ZIP; with a fixed date, equal entries give equal bytes
 _BLOCK_BYTES = 1 << 20
 
 
@@ -20,7 +20,7 @@ class Zip(Params):
 
 def run(entries: Iterable[BundleEntry], out: IO[bytes], params: Zip) -> None:  # noqa: ARG001
     """Write the entries to `out`, in their order. Only one entry is open at a time."""
-    # Stored: the entries are image files, which are compressed already.
+    # No compression, because the entries are image files, which are compressed already.
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
         for entry in entries:
             info = zipfile.ZipInfo(entry.name, _DATE)

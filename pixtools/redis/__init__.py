@@ -1,1 +1,1 @@
-"""All Redis: the client, hints over pub/sub, and the idempotency cache. All of its data may be lost at any time."""
+"""All access to Redis: the client, hints over pub/sub, and the idempotency cache. Redis may lose all data any time."""

@@ -1,6 +1,6 @@
 """The Redis client: how it connects, how long a call may take, and how an outage is logged.
 
-Everything in Redis may be lost, so no caller waits for it to answer: each goes on without it.
+All data in Redis may be lost. So a caller does not wait for a Redis that is down, but goes on without the answer.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ _TIMEOUT_S = 1.0
 _LOG_INTERVAL_S = 30.0  # between two log lines about an outage
 
 REDIS_ERRORS = (redis.RedisError, OSError)
-"""The errors of a call that Redis does not answer. TimeoutError is an OSError."""
+"""The errors of a call that Redis does not answer. OSError includes TimeoutError."""
 
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
-    """Return a client. It connects with its first call."""
+    """Return a client. The client connects with its first call."""
     return redis.asyncio.Redis.from_url(
         settings.redis_url.get_secret_value(),
         decode_responses=True,
         socket_connect_timeout=_TIMEOUT_S,
-        # With a socket timeout, redis-py uses asyncio.wait_for. In Python 3.11 that swallows a cancellation which
-        # arrives together with the response, and the cancelled task would then run forever.
+        # With a socket timeout, redis-py uses asyncio.wait_for. In Python 3.11, wait_for swallows a cancellation that
+        # arrives together with the response. Then the cancelled task would run forever.
         socket_timeout=None,
     )
 
 
 def timeout() -> asyncio.Timeout:
-    """Return a context that bounds a call: if Redis takes longer than a second, it raises TimeoutError."""
+    """Return a context that limits a call to one second. After this second, the context raises TimeoutError."""
     return asyncio.timeout(_TIMEOUT_S)
 
 
 class RedisOutageLog:
-    """Logs that Redis does not answer, at most every 30 s. All clients of a process share one."""
+    """Logs that Redis does not answer, at most every 30 s. All clients of a process share one log."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` returns seconds."""
@@ -61,4 +61,4 @@ class RedisOutageLog:
 
 
 OUTAGES = RedisOutageLog()
-"""The log of this process."""
+"""The outage log of this process."""

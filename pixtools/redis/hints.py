@@ -23,7 +23,7 @@ class Hints:
         self._outages = outages
 
     async def publish(self, channel: str, message: str = "") -> None:
-        """Send a hint. If Redis does not answer within a second, the hint is lost and nothing is raised."""
+        """Send a hint. If Redis does not answer within a second, the hint is lost, and the method raises no error."""
         try:
             async with redis_client.timeout():
                 await self._redis.publish(channel, message)

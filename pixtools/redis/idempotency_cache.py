@@ -1,6 +1,7 @@
-"""The idempotency cache in Redis: which keys are being accepted now, and the responses to earlier requests.
+"""The idempotency cache in Redis: the keys of requests that are being accepted, and the responses to earlier requests.
 
-It only saves time: the unique key in Postgres decides. If Redis is down or was emptied, every key looks free.
+The cache only saves time, because the unique key in Postgres decides. If Redis is down or was emptied, every key looks
+free.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class IdempotencyCache:
     async def reserve(self, scope: IdempotencyScope) -> str | None:
         """Reserve a key for one request. Return the token of the reservation, or None if the key is taken.
 
-        A key is taken if another request holds it, or if a response to it is cached.
+        A key is taken if another request has reserved it, or if a response for this key is cached.
         """
         token = secrets.token_hex(8)
         try:
@@ -67,7 +68,7 @@ class IdempotencyCache:
                 self._outages.failed(error, "extending an idempotency reservation")
 
     async def release(self, scope: IdempotencyScope, token: str) -> None:
-        """End the reservation with this token. A response that was cached meanwhile stays."""
+        """End the reservation with this token. If a response was cached meanwhile, the response stays."""
         try:
             async with redis_client.timeout():
                 await self._redis.eval(_DELETE_IF_OURS, 1, _name(scope), token)
@@ -75,7 +76,7 @@ class IdempotencyCache:
             self._outages.failed(error, "releasing an idempotency key")
 
     async def get(self, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
-        """Return the fingerprint of the first request with a key and its response, or None if that is not cached."""
+        """Return the fingerprint of the first request with a key, and its response, or None if nothing is cached."""
         try:
             async with redis_client.timeout():
                 text: Any = await self._redis.get(_name(scope))
@@ -88,7 +89,7 @@ class IdempotencyCache:
         return row["fingerprint"], Accepted(base64.b64decode(row["body"]), uuid.UUID(row["job_id"]), replayed=True)
 
     async def put(self, request: Idempotency, response: Accepted) -> None:
-        """Cache the response to a request. It replaces the reservation of the key."""
+        """Cache the response to a request. The response replaces the reservation of the key."""
         body = base64.b64encode(response.body).decode()
         row = {"fingerprint": request.fingerprint, "job_id": str(response.job_id), "body": body}
         try:
@@ -103,6 +104,6 @@ class IdempotencyCache:
 
 
 def _name(scope: IdempotencyScope) -> str:
-    """Return the name of the key in Redis: a digest, so that the owner's keys cannot be read there."""
+    """Return the name of the key in Redis. The name is a digest, so readers of Redis do not see the owner's keys."""
     digest = hashlib.sha256(json.dumps([scope.owner, scope.route, scope.key]).encode()).hexdigest()
     return f"pixtools:idempotency:{digest}"

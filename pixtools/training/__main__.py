@@ -11,7 +11,7 @@ from typing import Literal
 
 import click
 
-CROP_SIDE = 192  # pixels, of the validation crops
+CROP_SIDE = 192  # side of the validation crops, in pixels
 
 
 @click.command(context_settings={"show_default": True})
@@ -50,7 +50,8 @@ def main(
 ) -> None:
     """Train the denoiser on the clean photos of FOLDERS, or continue the run in --out.
 
-    Ctrl-C saves a checkpoint and ends. The same command continues from there, with the same result as without the stop.
+    Ctrl-C saves a checkpoint and ends the run. The same command continues from the checkpoint. The result is the same
+    as without the stop.
     """
     device = _device(device)
     # These modules import PyTorch, which may be missing.
@@ -81,7 +82,7 @@ def main(
 
 def _device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     try:
-        import_module("matplotlib")  # now, because the first checkpoint needs it only after minutes
+        import_module("matplotlib")  # now, because the first checkpoint would need it only after minutes
         import torch  # noqa: PLC0415 (an optional extra)
     except ModuleNotFoundError as error:
         raise click.ClickException(f"Training needs {error.name}: pip install 'pixtools[train]'") from None

@@ -1,4 +1,4 @@
-"""Training data: finds clean photos, holds some out for validation, and cuts patches from the others."""
+"""Training data: finds clean photos, holds some photos out for validation, and cuts patches from the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 def read(path: Path, scale: float = 1.0) -> Pixels:
-    """Read a photo, scaled by `scale`. Raises ValueError, naming the file, if it cannot be read."""
+    """Read a photo, and scale it by `scale`. Raises ValueError, with the file's name, if the file cannot be read."""
     with _open(path) as opened:
         image = opened.convert("RGB")
     if scale != 1.0:
@@ -62,7 +62,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def split(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Split the photos of folders into those for training and those held out for validation.
+    """Split the photos of folders into photos for training and photos that are held out for validation.
 
     Raises FileNotFoundError if a folder has no photo, and ValueError if no photo is left for training.
     """
@@ -77,15 +77,16 @@ def split(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 class Photos:
-    """Clean photos in memory, at several scales, from which patches of up to `side` × `side` pixels are cut.
+    """Clean photos in memory, at several scales. `patch` cuts patches of up to `side` × `side` pixels.
 
-    Raises ValueError, naming the photo, if a photo cannot be read or is too small.
+    Raises ValueError, with the photo's name, if a photo cannot be read or is too small.
     """
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:
         check(paths, math.ceil(side / min(SCALES)))
         self._images = [read(path, scale) for path in paths for scale in SCALES]
-        # A large photo is chosen more often, but only by the root of its size, because its patches resemble each other.
+        # A large photo is chosen more often, in proportion to the square root of its size. The size itself would be too
+        # much, because the patches of a photo resemble each other.
         weights = np.sqrt([image.size for image in self._images])
         self._ends = np.cumsum(weights / weights.sum())
 
@@ -111,8 +112,8 @@ class BatchShape:
 class Batches(Dataset[Tensor]):
     """The batches of a run by their numbers: clean patches, uint8 (N, 3, side, side), channels last.
 
-    A batch depends only on the seed and its number, so an interrupted run continues with the batches that it would have
-    had.
+    A batch depends only on its number and the seed. So an interrupted run continues with the same batches as a run
+    without interruption.
     """
 
     def __init__(self, photos: Photos, shape: BatchShape, seed: int) -> None:

@@ -1,11 +1,11 @@
-"""Quantization-aware training: DnCNN as an engine runs it with some layers in int8, which halves their time on a CPU.
+"""Quantization-aware training, for engines that run some layers in int8. On a CPU, int8 halves the time of a layer.
 
-An engine clips what an int8 layer reads to 0..1 and rounds it to even steps. The training prepares for that in two
-steps. First, each channel that an int8 layer reads is divided by its largest value, and the kernels that read it are
-multiplied by the same number. Because of the ReLU, the network stays the same (M. Nagel et al., "Data-Free Quantization
-Through Weight Equalization and Bias Correction", ICCV 2019). Then the training continues with clipped and rounded
-values, and the gradient passes the rounding unchanged (B. Jacob et al., "Quantization and Training of Neural Networks
-for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+An engine clips the input of an int8 layer to 0..1 and rounds it to even steps. The training prepares for this as
+follows. First, each input channel of an int8 layer is divided by its largest value, and the kernels that read the
+channel are multiplied by this value. Because of the ReLU, the result of the network does not change (M. Nagel et al.,
+"Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019). Then the training continues with
+clipped and rounded values. The gradient passes the rounding unchanged (B. Jacob et al., "Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pixtools.denoising.dncnn import ACTIVATION_STEPS, DEPTH, KERNEL_STEPS
 from pixtools.denoising.torch_network import DnCNN
 
 LAYERS = (1, 3, 4, 6, 7, 10, 15, 16)
-"""The int8 layers: those that lose least when they alone are in int8. All 18 inner layers in int8 lose at least 0.1 dB,
-and training regains little of it."""
+"""The int8 layers. These layers lose least quality if they alone are in int8. If all 18 inner layers are in int8, the
+loss is at least 0.1 dB, and training regains little of this loss."""
 
-CLIPPED_AT = 0.8  # of the largest activation: finer steps outweigh the loss by clipping
-MIN_MAXIMUM = 1e-6  # smaller maxima count as this, because steps between 0 and 0 would have no size
+CLIPPED_AT = 0.8  # of the largest activation; finer steps gain more than clipping loses
+MIN_MAXIMUM = 1e-6  # smaller maxima are raised to this, because a maximum of 0 would give steps of size 0
 
 Maxima = dict[int, Tensor]
-"""For each int8 layer, by its number: the value at which each channel that it reads is clipped, (64,)."""
+"""The values at which the 64 input channels of an int8 layer are clipped, (64,), by the number of the layer."""
 
 
 @torch.no_grad()
 def measure_maxima(network: DnCNN, pictures: Iterable[Tensor]) -> Maxima:
-    """Run the network on noisy pictures, float (N, 3, H, W), and return the maxima of what LAYERS read."""
+    """Run the network on noisy pictures, float (N, 3, H, W), and return the maxima of the values that LAYERS read."""
     largest: Maxima = {}
     for picture in pictures:
         hidden = picture
@@ -43,7 +43,7 @@ def measure_maxima(network: DnCNN, pictures: Iterable[Tensor]) -> Maxima:
             if isinstance(module, nn.ReLU) and reader in LAYERS:
                 highest = hidden.amax((0, 2, 3))
                 largest[reader] = torch.maximum(largest.get(reader, highest), highest)
-    # A channel that is always near 0 has a lower bound, because `scaled` divides by the maximum.
+    # The maximum of a channel that is always near 0 is raised, because `scaled` divides by the maximum.
     return {
         layer: highest.clamp(min=max(MIN_MAXIMUM, 1e-3 * highest.max().item())) * CLIPPED_AT
         for layer, highest in largest.items()
@@ -51,7 +51,10 @@ def measure_maxima(network: DnCNN, pictures: Iterable[Tensor]) -> Maxima:
 
 
 def scaled(weights: dict[str, Tensor], maxima: Maxima) -> dict[str, Tensor]:
-    """Return weights of the same network in which every channel that an int8 layer reads is clipped at 1."""
+    """Scale the weights so that all input channels of int8 layers are clipped at 1.
+
+    The result of the network does not change.
+    """
     result = dict(weights)
     for layer, maximum in maxima.items():
         writer, reader = f"model.{2 * layer - 2}", f"model.{2 * layer}"
@@ -62,10 +65,10 @@ def scaled(weights: dict[str, Tensor], maxima: Maxima) -> dict[str, Tensor]:
 
 
 def predict(weights: dict[str, Tensor], layers: Collection[int], noisy: Tensor) -> Tensor:
-    """Predict the noise, (N, 3, H, W) in bfloat16, with scaled weights and `layers` in int8, as an engine does.
+    """Predict the noise, (N, 3, H, W) in bfloat16, with scaled weights. Like an engine, run `layers` in int8.
 
-    Rounded activations are whole numbers of 0..255, which bfloat16 represents exactly. It rounds kernels and sums once
-    more, which an engine does not.
+    Rounded activations are whole numbers of 0..255, which bfloat16 represents exactly. But bfloat16 rounds kernels and
+    sums once more, and an engine does not.
     """
     hidden = noisy
     for layer in range(DEPTH):
@@ -83,7 +86,7 @@ def predict(weights: dict[str, Tensor], layers: Collection[int], noisy: Tensor) 
 
 
 def rounded(values: Tensor) -> Tensor:
-    """Clip to 0..255 and round to whole numbers. The gradient is passed on for values that are not clipped."""
+    """Clip to 0..255 and round to whole numbers. Only values that are not clipped pass the gradient on."""
     result: Tensor = _Rounded.apply(values)  # type: ignore[no-untyped-call]
     return result
 

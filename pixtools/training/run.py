@@ -21,20 +21,21 @@ from pixtools.training.plot import draw
 from pixtools.training.trainer import Schedule, Trainer
 
 STAGES = ((0.6, 64), (1.0, 112))
-"""The end of each stage, as a part of the run, and the side of its patches in pixels. Small patches are first, because
-a batch of them shows many photos. In larger patches most pixels see all their surroundings, as in a picture."""
+"""The end of each stage, as a fraction of the run, and the side of its patches in pixels. Small patches come first,
+because a batch of small patches shows many photos. In larger patches, most pixels see all their surroundings, as in a
+picture."""
 
 QUANTIZED_FROM = 0.75
-"""The part of a run after which it trains for int8. A run that is extended later stays in int8."""
+"""The fraction of a run after which the training for int8 begins. A run that is extended later stays in int8."""
 
-MEASURED_BATCHES = 24  # from which the maxima of activations are taken
+MEASURED_BATCHES = 24  # number of batches for measuring the maxima of activations
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Length, batches and learning rate of a run."""
 
-    pixels: float  # of the patches of all steps
+    pixels: float  # of all patches of the run
     batch_pixels: int
     schedule: Schedule
     stages: tuple[tuple[float, int], ...] = STAGES
@@ -46,7 +47,7 @@ class Recipe:
         return max(side for _, side in self.stages)
 
     def rate(self, pixels: int) -> float:
-        """Return the learning rate after so many pixels."""
+        """Return the learning rate after this number of pixels."""
         return self.schedule.at(pixels / self.pixels)
 
     def batch_shape(self, side: int) -> BatchShape:
@@ -55,10 +56,10 @@ class Recipe:
 
 
 class Run:
-    """The folder of a run, which is created if it is missing.
+    """The folder of a run. It is created if it is missing.
 
-    It holds checkpoint.pt, log.jsonl, progress.png and weights.safetensors. All but the log are renamed into place, so
-    they are complete whenever the run is killed.
+    The folder holds checkpoint.pt, log.jsonl, progress.png and weights.safetensors. All files except the log are
+    renamed into place, so they are complete even if the run is killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,9 +69,9 @@ class Run:
         self._temporary = folder / "temporary"
 
     def resume(self, trainer: Trainer) -> bool:
-        """Load the checkpoint into `trainer`, and return whether there is one.
+        """Load the checkpoint into `trainer`. Return whether there is a checkpoint.
 
-        Raises ValueError if it is damaged, or if its run has another seed.
+        Raises ValueError if the checkpoint is damaged, or if its run has another seed.
         """
         if not self._checkpoint.exists():
             return False
@@ -110,7 +111,7 @@ class Run:
 def steps(trainer: Trainer, recipe: Recipe, photos: Photos, workers: int = 0) -> Iterator[float]:
     """Train from the trainer's current step to the end of the recipe, and yield the loss of each step.
 
-    `workers` is the number of processes that cut patches; with 0 this process cuts them.
+    `workers` is the number of processes that cut patches. With 0, this process cuts the patches.
     """
     for end, side in recipe.stages:
         batches = Batches(photos, recipe.batch_shape(side), trainer.seed)

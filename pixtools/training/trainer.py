@@ -1,12 +1,12 @@
-"""The trainer of DnCNN: it holds all state that changes in training, so a checkpoint is its `state_dict`.
+"""The trainer of DnCNN. It holds everything that changes in training, so a checkpoint is its `state_dict`.
 
-It differs from the paper:
+The training differs from the paper:
 
-- The inner kernels are optimised by Muon (K. Jordan, 2024, from PyTorch), and the network starts as the identity.
-  Together they reach within an hour on a CPU what Adam from a random start reaches in days.
+- The inner kernels are optimised by Muon (K. Jordan, 2024, from PyTorch), and the network starts as the identity. With
+  both, an hour on a CPU gives the result that Adam with a random start reaches only after days.
 - The loss is the mean of log(MSE) over patches, so that a decibel has the same weight at every noise level.
-- The mean of the weights over the last steps (EMA) is kept.
-- The last part of a run trains for int8: see `quantization.py`.
+- The trained weights are the mean over the last steps (EMA).
+- The last quarter of a run trains for int8: see `quantization.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from pixtools.training.start import start_as_identity
 MAX_SIGMA = 55.0  # in levels of 255, as in the paper
 SIGMAS = (15, 25, 50)  # for validation
 SIGMA_POWER = 0.55  # shapes the distribution of sigmas: with 0.5 the network is weaker at sigma 15, with 0.6 at 50
-GREY_SHARE, COARSE_SHARE = 0.12, 0.13  # of patches that are grey, and of patches whose noise has coarse colours
-# Added to the MSE, so that errors below 2 levels count less: they are invisible, and their gradients would dominate.
+GREY_SHARE, COARSE_SHARE = 0.12, 0.13  # share of grey patches, and of patches whose noise has coarse colours
+# This is added to the MSE, so that errors below 2 levels count less. These errors are invisible, but their gradients
+# would dominate.
 FLOOR = (2 / 255) ** 2
 
 
@@ -37,9 +38,9 @@ FLOOR = (2 / 255) ** 2
 class Schedule:
     """The learning rate over a run: it rises linearly, stays level, and falls linearly to 0."""
 
-    rate: float = 0.01  # of Muon; Adam's is 0.3 of it
-    rise: float = 0.02  # end of the rise, as a part of the run
-    level: float = 0.2  # end of the level, as a part of the run
+    rate: float = 0.01  # for Muon; Adam gets 0.3 times this rate
+    rise: float = 0.02  # end of the rise, as a fraction of the run
+    level: float = 0.2  # end of the level rate, as a fraction of the run
 
     def at(self, progress: float) -> float:
         """Return the rate at `progress`, 0..1."""
@@ -59,7 +60,7 @@ class Trainer:
         named = dict(self._network.named_parameters())
         self._shapes = {name: weight.shape for name, weight in named.items()}
         inner = [name for name, shape in self._shapes.items() if shape[:2] == (WIDTH, WIDTH)]
-        # Muon needs matrices: (64, 3 · 3 · 64). A view of them as (64, 64, 3, 3) is channels last in memory.
+        # Muon needs matrices: (64, 3 · 3 · 64). Viewed as (64, 64, 3, 3), a matrix is channels last in memory.
         matrices = {name: named[name].detach().permute(0, 2, 3, 1).flatten(1) for name in inner}
         rest = {name: weight.detach() for name, weight in named.items() if name not in inner}
         self._weights = {name: value.clone().requires_grad_() for name, value in (matrices | rest).items()}
@@ -87,7 +88,7 @@ class Trainer:
         self.steps += 1
         self.pixels += clean.shape[0] * clean.shape[2] * clean.shape[3]
         with torch.no_grad():
-            # A smaller decay at first, so that the mean soon forgets the start.
+            # Use a smaller decay at first, so that the mean soon forgets the start.
             decay = min(self._decay, self.steps / (self.steps + 10))
             for name, value in self._weights.items():
                 self._average[name].lerp_(value, 1 - decay)
@@ -101,7 +102,7 @@ class Trainer:
     def quantize(self, batches: Iterable[Tensor]) -> None:
         """Train for int8 from now on. The maxima of activations are measured on clean `batches`, uint8 (N, 3, H, W).
 
-        Raises ValueError if this was called before.
+        Raises ValueError if `quantize` was called before.
         """
         if self._maxima:
             raise ValueError("the training for int8 has begun already")
@@ -110,12 +111,13 @@ class Trainer:
         self._maxima = quantization.measure_maxima(self._network, noisy)
 
     def _add_noise(self, clean: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return clean patches in 0..1, and white Gaussian noise for them, not clipped, with a sigma for each patch.
+        """Return clean patches in 0..1, and white Gaussian noise for them.
 
-        Both depend only on the seed and `number`. Strong noise is more frequent than weak noise, because it needs the
-        longest training: the network must use wider surroundings. Some patches are grey, with the same noise in all
-        channels. In others the noise has colours at half the size, as in most JPEGs. Without such patches the network
-        takes both kinds of noise for texture.
+        The noise is not clipped, and has a sigma for each patch. Both results depend only on `clean`, the seed and
+        `number`. Strong noise is more frequent than weak noise. It needs the longest training, because the network must
+        use wider surroundings. Some patches are grey, with the same noise in all channels. In some more patches, the
+        noise has colours at half the size, as in most JPEGs. Without these patches, the network takes grey noise and
+        coarse noise for texture.
         """
         clean = clean.to(self.device, non_blocking=True).float().div_(255)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
@@ -159,7 +161,7 @@ class Trainer:
         return psnr
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all state, for a checkpoint."""
+        """Return everything that a checkpoint holds."""
         return {
             "seed": self.seed,
             "weights": {name: value.detach() for name, value in self._weights.items()},

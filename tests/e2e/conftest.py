@@ -9,14 +9,14 @@ from playwright.sync_api import expect
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser that makes no requests of its own."""
+    """A browser that makes no requests in the background."""
     with chromium("--disable-background-networking") as browser:
         yield browser
 
 
 @pytest.fixture
 def blank_page(browser):
-    """A page that shows nothing yet. `page.faults` collects console errors, exceptions and violations of the CSP."""
+    """An empty page. `page.faults` collects console errors, exceptions and violations of the CSP."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.faults = []

@@ -1,4 +1,4 @@
-"""Cancelling a job takes effect at once, even while a codec runs C code, and disturbs no other job."""
+"""A cancelled job stops at once, even while a codec runs C code. No other job is disturbed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import httpx
 from api import Api
 from sideways import sideways_photo
 
-# SLOW takes minutes of one core, QUICK a moment.
+# SLOW keeps one core busy for minutes. QUICK takes a moment.
 SLOW = {"slow": {"op": "avif", "input": "source", "speed": 0}}
 QUICK = {"quick": {"op": "webp", "input": "source", "resize": {"width": 100}}}
 
 
 def running(api: Api, seed: int) -> dict:
-    """Submit a slow job and return it when its step runs."""
+    """Submit a slow job, wait until its step runs, and return the job."""
     job = api.submit("minutes.jpg", sideways_photo(3000, 2000, seed=seed), SLOW)
     deadline = time.monotonic() + 60
     while api.read(job)["steps"]["slow"]["state"] != "running":
@@ -34,7 +34,7 @@ def test_a_running_step_is_stopped_and_its_converter_is_replaced(api):
         assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
         assert answer.json()["steps"]["slow"]["state"] == "cancelled"
 
-    # Every converter was busy for minutes, so this job runs on a new one.
+    # Every converter was busy with minutes of work, so this job runs on a new converter.
     other = api.wait(api.submit("q.jpg", sideways_photo(300, 200, seed=903), QUICK), timeout=60)
     assert other["state"] == "succeeded"
     for job in jobs:
@@ -47,7 +47,7 @@ def test_a_queued_job_is_cancelled_before_it_begins(api):
     waiting = [job for job in queued if api.read(job)["state"] == "queued"]
     for job in waiting:
         api.http.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
-    for job in [*busy, *queued]:  # some for the second time, which has the same answer
+    for job in [*busy, *queued]:  # some jobs for the second time, with the same answer
         assert api.http.post(f"/api/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
     assert waiting
     for job in waiting:

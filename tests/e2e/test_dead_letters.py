@@ -1,4 +1,4 @@
-"""Dead letters over the API and the command line: they are listed with a history, redriven, discarded and counted."""
+"""Dead letters over the API and the command line: list, redrive, discard and count them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ STEPS = {
 
 
 def broken(seed: int) -> bytes:
-    """Return the first two thirds of a photo: its header is valid, and its pixels cannot be decoded."""
+    """Return the first two thirds of a photo. The header is valid, but the pixels cannot be decoded."""
     photo = sideways_photo(300, 200, seed=seed)
     return photo[: len(photo) * 2 // 3]
 
 
 @pytest.fixture
 def failed(api) -> dict:
-    """A job that has ended, with one step that failed permanently."""
+    """A job that has ended. One of its steps failed permanently."""
     return api.wait(api.submit("broken.jpg", broken(time.monotonic_ns()), STEPS))
 
 
@@ -41,7 +41,7 @@ def letters(api, **query: str) -> list[dict]:
 
 
 def until(read, timeout: float = 60):
-    """Return the first true result of `read`. Fails after `timeout` seconds."""
+    """Call `read` until its result is true, and return that result. Fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := read()):
         assert time.monotonic() < deadline
@@ -77,7 +77,7 @@ def test_a_redriven_step_runs_again_and_the_steps_that_read_it_wait_again(api, f
     assert (answer.status_code, answer.json()["code"]) == (409, "dead_letter_closed")
     job = until(lambda: (now := api.read(failed))["state"] == "partial" and now)
     assert job["steps"]["all"]["state"] == "skipped"
-    assert job["steps"]["exif"]["attempt"] == 1  # a step that had succeeded does not run again
+    assert job["steps"]["exif"]["attempt"] == 1  # a succeeded step does not run again
 
 
 def test_a_retry_redrives_all_dead_letters_of_a_job(api, failed):
@@ -149,13 +149,13 @@ def test_dead_letters_are_counted_in_the_metrics(api, stack, failed):
 
 
 def metrics(stack) -> dict[str, float]:
-    """Return the metrics of PixTools, each summed over all addresses that Prometheus would read."""
+    """Return the metrics of PixTools. Each value is the sum over all addresses that Prometheus reads."""
     found: dict[str, float] = {}
     for targets in json.loads((stack.ray_folder / "prom_metrics_service_discovery.json").read_text()):
         for target in targets["targets"]:
             try:
                 text = httpx.get(f"http://{target}/metrics", timeout=30).text
-            except httpx.ConnectError:  # Ray lists ports that it may not listen on
+            except httpx.ConnectError:  # Ray may list a port without a listener
                 continue
             for line in text.splitlines():
                 if line.startswith("ray_pixtools_"):

@@ -1,4 +1,4 @@
-"""Denoising over HTTP, on a real denoiser with the weights that PixTools ships."""
+"""Denoising over HTTP, by a real denoiser with the weights that PixTools ships."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CHAIN = {"clean": {"op": "denoise", "input": "source"}, "web": {"op": "webp", "i
 
 
 def noisy(sigma: float, width: int = 240, height: int = 160, seed: int = 1) -> np.ndarray:
-    """Return a photo with Gaussian noise of `sigma` levels: uint8 (H, W, 3)."""
+    """Return a photo with Gaussian noise, as uint8 (H, W, 3). The standard deviation is `sigma` levels of 255."""
     scene = photo(width, height)
     return (scene + np.random.default_rng(seed).normal(0, sigma, scene.shape)).clip(0, 255).round().astype(np.uint8)
 
 
 def decibels(data: bytes, truth: np.ndarray) -> float:
-    """Return the peak signal-to-noise ratio of a file against the true pixels."""
+    """Return the peak signal-to-noise ratio of a file, in decibels. `truth` is the picture without noise."""
     made = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)
     return float(10 * np.log10(255**2 / ((made - truth) ** 2).mean()))
 
@@ -62,7 +62,7 @@ def test_automatic_noise_leaves_a_clean_picture_unchanged(api):
 
 
 def test_a_denoised_picture_serves_later_jobs_from_its_file(api):
-    """That file has no metadata about places. Steps that read the pixels still get the metadata of the source."""
+    """The denoised file has no location. A step that reads its pixels still gets the location of the source."""
     source = saved(Image.fromarray(noisy(15, seed=3)), "PNG", exif=exif())
     api.wait(api.submit("a.png", source, CHAIN))
     steps = CHAIN | {"jpg": {"op": "jpg", "input": "clean", "strip": "none", "quality": 95}}
@@ -88,7 +88,7 @@ def test_transparency_and_greyscale_are_preserved(api):
 
 
 def test_noise_is_removed_from_a_jpeg(api):
-    """The JPEG stores colours at half the size, so its noise is no longer white."""
+    """A JPEG with 4:2:0 stores colours at half the size. So the noise is no longer white."""
     source = saved(Image.fromarray(noisy(25, seed=6)), "JPEG", quality=95, subsampling="4:2:0")
 
     job = api.wait(api.submit("noisy.jpg", source, {"it": {"op": "denoise", "input": "source"}}))

@@ -1,4 +1,4 @@
-"""The description of the API at `/docs` in a real browser: its form for submissions works as it is filled in."""
+"""The description of the API at `/docs` in a real browser. The form for submissions can be filled in and sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def browser():
 
 @pytest.fixture
 def form(browser, stack):
-    """The form "Try it out" of a submission, with a photo attached."""
+    """The form "Try it out" for a submission. A photo is already chosen."""
     context = browser.new_context(viewport={"width": 1280, "height": 1600})
     page = context.new_page()
     page.goto(f"{stack.base_url}/docs")
@@ -39,7 +39,7 @@ def field(form, name: str):
 
 
 def execute(form) -> dict:
-    """Send the form and return the job of the answer."""
+    """Send the form, and return the job that the answer describes."""
     with form.page.expect_response(re.compile("/api/jobs$")) as answered:
         form.get_by_role("button", name="Execute").click()
     answer = answered.value

@@ -1,6 +1,6 @@
 """Unusual and hostile pictures over the API: each becomes a correct result.
 
-Pictures that are refused at once are in test_inputs. Truncated pictures are in test_jobs.
+test_inputs tests pictures that are refused at once. test_jobs tests truncated pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def zipped() -> bytes:
 
 
 def gif_that_is_a_script() -> bytes:
-    """Return a GIF that is also a script: its width reads `/*`, which makes the pixels a comment before the tail."""
+    """Return a GIF that is also a script. The width has the bytes `/*`, so the pixels are a comment in the script."""
     image, _ = indexed(scene())
     data = bytearray(saved(image.resize((ord("/") + 256 * ord("*"), 2)), "GIF"))
     assert data[6:8] == b"/*"

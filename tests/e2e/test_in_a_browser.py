@@ -1,4 +1,4 @@
-"""Encoded files in a real browser, whose decoders and colour management are independent of Pillow's.
+"""Encoded files in a real browser. Its decoders and colour management are independent of Pillow.
 
 These tests need no service. They encode each file in this process, draw it on an sRGB canvas and read the pixels.
 """
@@ -44,10 +44,10 @@ FRAMES = """async ([type, data]) => {
 
 @pytest.fixture(scope="module")
 def page():
-    """A page on which canvas and image decoders work."""
+    """A page that can use canvas and ImageDecoder."""
     with chromium("--force-color-profile=srgb") as browser:
         page = browser.new_page()
-        # ImageDecoder exists only on https pages. The route answers, so the test needs no network.
+        # ImageDecoder exists only on https pages. The route answers this address, so the test needs no network.
         page.route("https://canvas.test/", lambda route: route.fulfill(body="<title>A canvas</title>"))
         page.goto("https://canvas.test/")
         yield page
@@ -61,7 +61,7 @@ def encoded(kind: str, op: str, **params: object) -> list[str]:
 
 
 def drawn(page, file: list[str]) -> Pixels:
-    """Return the pixels that the browser draws of a file: uint8 (H, W, 4), sRGB with alpha."""
+    """Return the pixels that the browser draws from a file: uint8 (H, W, 4), sRGB with alpha."""
     width, height, numbers = page.evaluate(DRAW, file)
     return np.array(numbers, dtype=np.uint8).reshape(height, width, 4)
 

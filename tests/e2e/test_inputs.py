@@ -1,4 +1,4 @@
-"""Bad input is answered at once with one problem, and no job is stored."""
+"""The API refuses bad input at once with one problem, and stores no job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEBP = json.dumps({"web": {"op": "webp", "input": "source"}})
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a PNG whose header says width × height, with 10 kB of data that decompress to 10 MB."""
+    """Return a PNG whose header says width × height. Its 10 kB of data decompress to 10 MB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -76,7 +76,7 @@ def test_a_file_that_is_not_acceptable_is_refused_before_a_job_exists(api, name,
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.json()["detail"]
     pointers = [fault["pointer"] for fault in answer.json()["errors"]]
-    assert pointers == ([] if status == 413 else ["/file"])  # the limit of 413 applies to all files together
+    assert pointers == ([] if status == 413 else ["/file"])  # 413 is about all files together
 
 
 def test_the_bomb_of_60_000_by_60_000_is_10_kilobytes():
@@ -106,7 +106,7 @@ def test_the_content_of_a_file_decides_on_its_type_and_not_its_name(api):
         ("a\\b\\c.png", "c.png"),
         ("n" * 300 + ".png", "n" * 146 + ".png"),
         ("..", "image"),
-        ("a\r\nSet-Cookie: x.png", "a%0D%0ASet-Cookie: x.png"),  # httpx encodes it, as browsers do
+        ("a\r\nSet-Cookie: x.png", "a%0D%0ASet-Cookie: x.png"),  # httpx encodes the line break, as browsers do
     ],
 )
 def test_a_file_name_is_made_safe(api, name, safe):

@@ -193,7 +193,7 @@ def test_events_follow_a_job_to_its_end_and_continue_after_the_last_one_seen(api
 
 
 def read_events(api, job, last: int = 0):
-    """Yield the id and the job of each event after `last`."""
+    """Yield the event id and the job of each event after event `last`."""
     headers = {"Last-Event-ID": str(last)} if last else {}
     with api.http.stream("GET", f"/api/jobs/{job['id']}/events", headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")

@@ -1,4 +1,4 @@
-"""The page when something is wrong: the user's clock, a name, an address, the service's answer, or the photo itself."""
+"""The page when the user's clock, a name, an address, an answer of the service, or the photo is wrong."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ WEBP = {"webp": {"op": "webp", "input": "source"}}
 
 @pytest.fixture
 def no_dead_letters(api):
-    """Discard the dead letters of other tests, so that one page of the list has them all."""
+    """Discard the dead letters of earlier tests, so that the list shows only the dead letters of this test."""
     api.http.post("/api/dead-letters/discard", json={"all": True}).raise_for_status()
 
 
 def submit(api, image, steps=WEBP):
-    """Run a job to its end by the API."""
+    """Submit a job over the API, and return the job when it has ended."""
     return api.wait(api.submit(image["name"], image["buffer"], steps))
 
 
 def submit_broken(api, seed, count):
-    """Run a job whose steps all fail, because its photo is cut off."""
+    """Run a job of `count` steps. All steps fail, because the photo is cut off."""
     steps = {f"web{quality}": {"op": "webp", "input": "source", "quality": quality} for quality in range(1, count + 1)}
     return submit(api, cut(seed), steps)
 
 
 def problem(errors):
-    """Return the body of an answer with status 422 and these faults, as Playwright's `fulfill` takes it."""
+    """Return an answer with status 422 and these faults, as arguments for Playwright's `fulfill`."""
     title = "The request has fields that are missing, unknown or out of range"
     body = {"type": "/problems/invalid_request", "title": title, "status": 422, "code": "invalid_request"}
     body |= {"detail": "Correct these fields.", "errors": errors}
@@ -69,7 +69,7 @@ def problem(errors):
 
 
 def requests_of(page, method, pattern):
-    """Return a list that grows with each request of this method whose path matches the pattern."""
+    """Return a list of URLs. Each later request with this method and a matching URL is added to the list."""
     seen = []
     page.on(
         "request",
@@ -86,7 +86,7 @@ def test_a_computer_clock_20_minutes_fast_does_not_prevent_a_download(blank_page
     reads = requests_of(blank_page, "GET", f"/api/jobs/{job['id']}$")
 
     assert download(blank_page, "webp") == api.download(api.read(job), "webp")
-    blank_page.wait_for_timeout(1000)  # a loop would send dozens of requests in this time
+    blank_page.wait_for_timeout(1000)  # in this time, a loop would send dozens of requests
     assert len(reads) <= 1
     assert blank_page.faults == []
 
@@ -220,7 +220,7 @@ def test_retry_is_offered_only_while_a_dead_letter_of_the_job_is_open(page, api)
     job = submit_broken(api, 107, 1)
     page.evaluate("id => { location.hash = `#/jobs/${id}`; }", job["id"])
     expect(retry).to_be_visible()
-    api.http.post("/api/dead-letters/discard", json={"job": job["id"]}).raise_for_status()  # by another user
+    api.http.post("/api/dead-letters/discard", json={"job": job["id"]}).raise_for_status()  # as if by another user
     retry.click()
     expect(page.locator("#job-problem")).to_be_visible()
     expect(retry).to_be_hidden()
@@ -272,7 +272,7 @@ def test_every_visible_label_is_part_of_the_accessible_name(page, api):
     page.reload()
     choose_photo(page, noisy(112))
     add(page, "JPG", "JPG", "Denoise", "ZIP")
-    expect(page.locator(".operation .count:visible")).to_have_text(["2", "1", "1"])  # not a part of the buttons
+    expect(page.locator(".operation .count:visible")).to_have_text(["2", "1", "1"])  # the counts are not in the buttons
     assert labels_missing_from_names(page) == []
     start(page)
     wait_until(page, "succeeded")
@@ -280,7 +280,7 @@ def test_every_visible_label_is_part_of_the_accessible_name(page, api):
 
 
 def labels_missing_from_names(page):
-    """Return visible text and name of each control with an aria-label that does not contain its text (WCAG 2.5.3)."""
+    """Return the text and the aria-label of each control whose aria-label does not contain the text (WCAG 2.5.3)."""
     return page.locator(":is(button, a)[aria-label]").evaluate_all(
         """controls => controls
           .map((control) => [control.innerText.trim().toLowerCase(), control.ariaLabel.toLowerCase()])
@@ -328,7 +328,7 @@ def test_ten_failed_steps_of_one_photo_make_one_row_of_dead_letters(page, api):
     expect(row.get_by_role("heading", level=4)).to_have_count(10)
     row.get_by_role("button", name="Discard 10 steps of cut-114.jpg").click()
     expect(row).to_have_count(0)
-    assert [url.rpartition("/")[2] for url in posts] == ["redrive", "discard"]  # one request for all ten
+    assert [url.rpartition("/")[2] for url in posts] == ["redrive", "discard"]  # one request for all ten steps
     expect(dead_letters(page, "cut-115.jpg")).to_contain_text("tried once")
     assert page.faults == []
 

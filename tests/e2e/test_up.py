@@ -1,6 +1,6 @@
-"""`pixtools up`: what it starts, what it refuses, and that no process outlives it.
+"""`pixtools up`: which processes it starts, what it refuses, and that no process outlives it.
 
-The deployed application is a small one, because these tests are about starting and stopping a service.
+These tests deploy a small application, because they only test how a service starts and stops.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def app_folder(open_folder: Path) -> Path:
 
 @pytest.fixture
 def small(new_stack: Callable[..., Stack], app_folder: Path) -> Stack:
-    """A service that is not started yet. Its Ray can import the small application."""
+    """A service that is not started yet. Ray can import the small application."""
     return new_stack(extra_env={"PYTHONPATH": str(app_folder)})
 
 
@@ -78,7 +78,7 @@ def running(small: Stack, ready: Path) -> Stack:
 
 
 def worker_of(supervisor: int) -> psutil.Process:
-    """Return the process that the supervisor forks. It starts the servers."""
+    """Return the worker. The supervisor forks the worker, and the worker starts the servers."""
     (worker,) = psutil.Process(supervisor).children()
     return worker
 
@@ -94,12 +94,12 @@ def assert_nothing_left(stack: Stack) -> None:
 
 
 def test_a_running_service_is_closed_to_others(running: Stack, ready: Path) -> None:
-    """It listens only on loopback, shows no secret, requires its token, and refuses a second launcher."""
+    """A service listens only on loopback, shows no secret, requires its token, and refuses a second launcher."""
     family = psutil.Process(running.process.pid).children(recursive=True)
     listening = {c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
     assert {port for _, port in listening} >= set(running.ports)
     public = [port for ip, port in listening if ip not in {"127.0.0.1", "::ffff:127.0.0.1"}]
-    # Ray opens one port of each replica on every interface, without a setting for it. It requires the token too.
+    # Ray opens a port for each replica on every interface. No setting prevents this. But the port requires the token.
     assert len(public) == 1
     with grpc.insecure_channel(f"127.0.0.1:{public[0]}") as channel, pytest.raises(grpc.RpcError) as refusal:
         channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
@@ -148,7 +148,7 @@ def test_nothing_outlives_the_worker(running: Stack, signum: signal.Signals, cod
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_it_ends_with_make(small: Stack, ready: Path, app_folder: Path, signum: signal.Signals) -> None:
-    """Only make gets the signal here. Ctrl-C in a terminal sends it to the whole process group."""
+    """This test sends the signal only to make. Ctrl-C in a terminal sends a signal to the whole process group."""
     makefile = app_folder / "Makefile"
     makefile.write_text(f"run:\n\t@exec {PIXTOOLS} up --config {ready} --parent $$PPID\n")
     small.run("make", "-f", makefile)
@@ -192,7 +192,7 @@ def test_data_survive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
     running.launch("--config", ready)
     running.wait_until_ready()
     assert_written(running.env)
-    # With both launchers killed at once, only the kernel and the next start clean up.
+    # If supervisor and worker are killed at once, only the kernel and the next start clean up.
     worker = worker_of(running.process.pid)
     running.process.kill()
     worker.kill()

@@ -1,4 +1,4 @@
-"""Watermarks over HTTP: a text, and a logo that is a part of the request."""
+"""Watermarks over HTTP: a text, and a logo that the request brings as a part."""
 
 from __future__ import annotations
 

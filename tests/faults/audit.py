@@ -65,8 +65,9 @@ _ENDED_TWICE = """
     WHERE was = ANY(%(ended)s) AND became IS DISTINCT FROM 'expired'
 """
 
-# Three kinds of moves out of `running` are allowed: by the dispatcher that holds the job; by any process if the lease
-# has run out, which counts a crash; and back to the queue without a crash, if the service was shut down.
+# Three moves out of `running` are allowed. The dispatcher that holds the job may make any move. If the lease has run
+# out, any process may move the job and count a crash. If the service was shut down, the job may return to the queue
+# without a crash.
 _MOVED_BY_ANOTHER = """
     SELECT job, was || ' to ' || became || ' at attempt ' || attempt || ' by ' || by || ', not by ' || holder
     FROM faults.job_move
@@ -130,7 +131,7 @@ class Audit:
         return self.query("SELECT clock_timestamp()")[0][0]
 
     def jobs(self, prefix: str) -> dict[str, list[JobRow]]:
-        """Return the jobs whose source name begins with `prefix`, by that name."""
+        """Return the jobs whose source name begins with `prefix`, by source name."""
         rows: dict[str, list[JobRow]] = {}
         statement = "SELECT source_name, id::text, state, attempt, crashes, dispatcher FROM job WHERE source_name ~ %s"
         for name, *columns in self.query(statement, [f"^{prefix}-"]):
@@ -143,7 +144,7 @@ class Audit:
         return [row[0] for row in self.query(statement, [since, f"^{prefix}-"])]
 
     def forbidden_moves(self, ids: list[str], *, stopped: bool) -> dict[str, list[str]]:
-        """Return the forbidden moves of these jobs, by job. `stopped`: the service was shut down, and not killed."""
+        """Return the forbidden moves of these jobs, by job. `stopped`: it was a shutdown, not a kill."""
         moves: dict[str, list[str]] = {}
         for statement in (_ENDED_TWICE, _MOVED_BY_ANOTHER):
             for job, move in self.query(statement, {"ended": list(ENDED), "stopped": stopped}):

@@ -13,14 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class S3Proxy:
-    """Passes requests on to the S3 server at `port`. `with proxy.behaving(refused=0.3)` causes failures meanwhile.
+    """Passes requests on to the S3 server at `port`. `with proxy.behaving(refused=0.3)` causes failures in its block.
 
-    It keeps the Host header, because that header is part of the signature.
+    The proxy keeps the Host header, because the signature of a request covers this header.
     """
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.refused = self.cut = 0.0  # shares of requests that get a 503, and whose connection is cut
+        self.refused = self.cut = 0.0  # fractions of requests that get a 503, or whose connection is cut
         self.delay = 0.0  # longest delay of a request, in seconds
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
@@ -77,12 +77,12 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             return self.hang_up()
         self.answer(status, headers, answer, len(answer) // 2 if cut else None)
-        return self.hang_up() if cut else None  # S3 has carried the request out
+        return self.hang_up() if cut else None  # S3 has already executed the request
 
     do_GET = do_PUT = do_HEAD = pass_on  # noqa: N815 (the base class calls these names)
 
     def ask(self, body: bytes):
-        """Send the request to S3; return status, headers and body of its answer."""
+        """Send the request to S3; return status, headers and body of the answer."""
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.proxy.port, timeout=60)
         with closing(upstream):
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

@@ -69,7 +69,7 @@ class Servers:
         server.process.popen.wait()
 
     def restart(self, name: str) -> None:
-        """Stop a server by its signal, and start it again."""
+        """Stop a server in the orderly way, and start it again."""
         self._running.pop(name).stop()
         self.start(name)
 

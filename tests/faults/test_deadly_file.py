@@ -20,7 +20,7 @@ SMALL = photo(320, 240)
 
 @pytest.fixture(scope="module")
 def infected(open_folder):
-    """A service whose decoder dies of a deadly file: see deadly/sitecustomize.py."""
+    """A service whose decoder crashes on a deadly file: see deadly/sitecustomize.py."""
     path = [str(Path(__file__).with_name("deadly")), *filter(None, [os.environ.get("PYTHONPATH")])]
     with running(open_folder / "infected", PYTHONPATH=os.pathsep.join(path)) as stack:
         yield stack

@@ -1,4 +1,4 @@
-"""A denoiser replica is killed while it denoises many pictures, and small pictures compete with large ones."""
+"""A denoiser replica is killed while it denoises many pictures. Small pictures compete with large pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All stores are down when the service starts: it names the store for which it waits, and continues when it is up."""
+"""All stores are down at the start: the service names the store for which it waits, and starts when all are up."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The guards of the protocol are removed one by one, and each time the checks must find harmed jobs.
 
-Each scenario also runs with all guards, and then must be clean. Leases are short, so that a dispatcher that is frozen
-for seconds comes back as a zombie: it has lost its jobs and does not know it.
+Each scenario also runs with all guards, and then no job may be harmed. Leases are short. So a dispatcher that is frozen
+for seconds comes back as a zombie: it has lost its jobs, but continues them because it does not know of the loss.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def without(guard, guards, stack, audit):
 
 
 def report_of_a_zombie(stack, audit, title):
-    """Freeze a dispatcher with running steps until the other one has taken over its jobs and runs them."""
+    """Freeze a dispatcher with running steps until the other dispatcher has taken over and runs these steps."""
     with Workload(stack, audit, jobs=4, steps=one_avif(speed=4)) as work:
         name, _ = work.wait_for_work()
         with frozen(dispatcher_called(stack, audit, name)):
@@ -127,7 +127,7 @@ def test_a_repeated_request_makes_no_second_job(hasty, hasty_audit):
 
 
 def test_without_the_check_of_the_attempt_a_zombie_ends_a_job_of_another_dispatcher(hasty, hasty_audit, guards):
-    # Several tries: the zombie must return after its own steps are done and before those of the other dispatcher are.
+    # Several tries: the zombie must report its finished steps while the other dispatcher still runs the same steps.
     for _ in range(3):
         with without("fence", guards, hasty, hasty_audit):
             report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no check of the attempt")

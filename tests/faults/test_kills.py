@@ -1,4 +1,4 @@
-"""Processes are killed by SIGKILL while they work: every accepted job succeeds, and none ends twice."""
+"""Processes are killed by SIGKILL while they work: every accepted job succeeds, and no job ends twice."""
 
 from __future__ import annotations
 

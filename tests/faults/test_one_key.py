@@ -1,4 +1,4 @@
-"""Many clients send the same idempotency key at the same time: one job, even if Redis loses its data meanwhile."""
+"""Many clients send the same idempotency key at once: only one job is made, even if Redis loses its data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = photo(160, 120)
 
 
 def same_for_all(name: str) -> tuple[bytes, dict[str, str]]:
-    """Build the body and headers that all clients send: once, because a hundred clients share this machine."""
+    """Build the body and headers that all clients send. One build is enough for a hundred clients on this machine."""
     parts = {"files": {"file": (name, titled(SMALL, name))}, "data": {"operations": '["webp"]'}}
     request = httpx.Request("POST", "http://x", headers={"Idempotency-Key": name}, **parts)
     return request.read(), {key: request.headers[key] for key in ("content-type", "idempotency-key")}
@@ -38,7 +38,7 @@ def test_a_hundred_clients_with_one_key_get_one_job_although_redis_is_flushed(st
             for number, (start, (body, headers)) in enumerate(zip(starts, requests, strict=True)):
                 start.wait(120)
                 while (answer := http.post("/api/jobs", content=body, headers=headers)).status_code == 409:
-                    # A random pause: if all return at the same time, again only one of them gets an answer.
+                    # The pause is random. If all clients returned at once, again only one client would get an answer.
                     time.sleep(float(answer.headers["retry-after"]) * random.uniform(1, 2))
                 assert answer.status_code == 202, answer.text
                 job = answer.json()["id"]

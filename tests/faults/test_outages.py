@@ -39,7 +39,7 @@ def audit(faulty, servers):  # noqa: ARG001 (the service creates the tables)
 
 
 def parts_down(stack) -> set[str]:
-    """Return the parts that readyz reports as down. Its status is 503 if the service accepts no jobs."""
+    """Return the components that readyz reports as down. If the service accepts no jobs, the status is 503."""
     answer = httpx.get(f"{stack.base_url}/api/readyz", timeout=60)
     if answer.status_code == 200:
         return {name for name, state in answer.json().items() if state == "down"}

@@ -24,7 +24,7 @@ BOMB = photo(8000, 6000)  # 144 MB of pixels, and WebP needs three times as much
 def rush(api_url: str, title: str, poison: threading.Event | None = None) -> tuple[list[str], float]:
     """Submit the good pictures; return their final states and the 95th percentile of their times, in seconds.
 
-    After a quarter of them, `poison` is set.
+    After a quarter of the pictures, `poison` is set.
     """
 
     def one(number: int) -> tuple[str, float]:

@@ -1,4 +1,4 @@
-"""A deployment with other settings while jobs run: the old dispatcher finishes or returns its jobs, and ends."""
+"""The service gets other settings while jobs run: the old dispatcher finishes or returns its jobs, and ends."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_running_jobs_are_finished_or_returned_to_the_queue_and_no_crash_is_coun
         assert api.wait(api.submit("quick.jpg", photo(320, 240), QUICK))["state"] == "succeeded"
         returned = api.wait(long, timeout=240)
         assert (returned["state"], returned["steps"]["only"]["attempt"]) == ("succeeded", 2)
-        # Back to settings whose dispatcher is still draining: jobs must run meanwhile.
+        # Deploys again settings whose dispatcher is still draining. Jobs must run meanwhile.
         slow = api.submit("slow.jpg", photo(3000, 2400), one_avif(1))
         wait_until_running(api, slow)
         redeploy(stack, PIXTOOLS_POLL_INTERVAL="2", PIXTOOLS_DRAIN_TIMEOUT="120")

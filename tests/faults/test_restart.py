@@ -1,4 +1,4 @@
-"""The service is stopped by Ctrl-C and started again: finished jobs are served, and running ones continue."""
+"""The service is stopped by Ctrl-C and started again: finished jobs are served, and running jobs continue."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def test_ctrl_c_during_a_job_counts_no_crash_and_the_next_start_serves_all_jobs(
     with psycopg.connect(stack.env["PIXTOOLS_DATABASE_URL"]) as connection:
         (first, second) = connection.execute("SELECT attempt, crashes FROM job ORDER BY id").fetchall()
     assert first == (1, 0)
-    assert second in [(1, 0), (2, 0)]  # it finished before the stop, or was returned to the queue without a crash
+    assert second in [(1, 0), (2, 0)]  # the job finished before the stop, or returned to the queue without a crash
     assert stack.stop() == 0

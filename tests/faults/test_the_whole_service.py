@@ -1,4 +1,4 @@
-"""The whole service ends during work, by different causes, and the next start finishes all jobs."""
+"""The whole service ends while jobs run, for different reasons, and the next start finishes all jobs."""
 
 from __future__ import annotations
 

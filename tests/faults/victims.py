@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-CONVERTER = "ray::Converter.run"  # one that works
+CONVERTER = "ray::Converter.run"  # a converter that runs a segment
 DISPATCHER = "ray::Dispatcher"
 SWEEPER = "ray::Sweeper"
 INGRESS = "ray::ServeReplica:pixtools:ingress"
@@ -16,7 +16,7 @@ DENOISER = "ray::ServeReplica:denoiser:Denoiser"
 
 
 def find(stack, title: str, timeout: float = 30) -> list[psutil.Process]:
-    """Return the processes whose title begins so. Wait for the first one for up to `timeout` seconds."""
+    """Return the processes whose title begins with `title`. Wait for the first one for up to `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := [process for process in _descendants(stack) if _title(process).startswith(title)]):
         assert time.monotonic() < deadline, f"no process {title}"

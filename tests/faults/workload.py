@@ -54,7 +54,7 @@ PHOTO = photo()
 
 
 def titled(jpeg: bytes, title: str) -> bytes:
-    """Return the picture with `title` as a comment, so that no step on it is cached."""
+    """Return the picture with `title` as a comment, so that steps on it find no artifact of an earlier job."""
     comment = title.encode()
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
@@ -70,7 +70,7 @@ def sha256(url: str) -> str | None:
 
 @dataclass
 class Report:
-    """The result of the check. The module describes the fields."""
+    """The result of the check. The docstring of the module describes the fields."""
 
     attempted: int = 0
     acknowledged: int = 0
@@ -91,7 +91,7 @@ class Report:
 
 
 class Workload:
-    """Threads that submit jobs by HTTP and repeat requests until they are acknowledged; they end with the block."""
+    """Threads that submit jobs by HTTP and repeat each request until it is acknowledged. They end with the block."""
 
     def __init__(
         self, stack, audit, *, jobs, clients=4, steps=None, picture=PHOTO, pause=0.0, timeout=120.0,
@@ -146,7 +146,7 @@ class Workload:
             time.sleep(0.05)
 
     def wait_for_work(self) -> tuple[str, str]:
-        """Wait until a step runs; return the name of its dispatcher and its step key."""
+        """Wait until a step runs, and return the name of its dispatcher and the step key."""
         statement = """
             SELECT dispatcher, key FROM job JOIN step ON job_id = id
             WHERE source_name ~ %s AND step.state = 'running'
@@ -162,13 +162,13 @@ class Workload:
     def finish(self, title: str, *, timeout: float = 180, stopped: bool = False) -> Report:
         """Wait until all jobs have ended, for up to `timeout` seconds. Check them, and print and return the report.
 
-        `stopped`: the service was shut down meanwhile, and not killed.
+        `stopped` is true if the service was shut down meanwhile, and not killed.
         """
         self.join()
         deadline = time.monotonic() + timeout
         while self.count(*ENDED) < len(self.jobs()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        time.sleep(1)  # a zombie may still report results
+        time.sleep(1)  # a dispatcher that lost its jobs may still report results
         report = self._check(stopped=stopped)
         print(f"\n{title}: {report} answers={dict(self.answers)} attempts={self._attempts()}")
         for problem in report.problems:
@@ -246,7 +246,7 @@ class Workload:
         return report
 
     def _loss(self, api: Api, jobs: list[JobRow], job_id: str) -> str | None:
-        """Return what an acknowledged job lacks; None if it lacks nothing."""
+        """Return a text that says what an acknowledged job lacks; None if nothing is missing."""
         job = next((job for job in jobs if job.id == job_id), None)
         if job is None:
             return f"{job_id} does not exist"

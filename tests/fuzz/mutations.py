@@ -1,6 +1,6 @@
 """Damages files at random. A case is determined by its format, seed and number.
 
-Some mutations move whole blocks of the format, and most PNGs get valid checksums again. Otherwise the first check of a
+Some mutations move whole blocks of the format, and most PNGs get new valid checksums. Otherwise the first check of a
 decoder would refuse nearly every case.
 """
 
@@ -131,7 +131,7 @@ Spans = list[tuple[int, int]]
 """Start and end of each block."""
 
 
-def _no_blocks(data: bytearray) -> Spans:  # noqa: ARG001 (the signature of the others)
+def _no_blocks(data: bytearray) -> Spans:  # noqa: ARG001 (the signature of the other functions)
     return []
 
 
@@ -170,7 +170,7 @@ def _riff_chunks(data: bytearray) -> Spans:
 
 
 def _boxes(data: bytearray) -> Spans:
-    """Return the boxes of an ISO base media file. Container boxes are replaced by the boxes inside them."""
+    """Return the boxes of an ISO base media file. The boxes inside a container box replace it."""
     spans, ranges = [], [(0, len(data))]
     while ranges:
         at, end = ranges.pop()

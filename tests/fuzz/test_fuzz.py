@@ -1,7 +1,7 @@
 """Fuzzes each decoder: damaged files must harm neither the ingress nor a converter.
 
-PIXTOOLS_FUZZ_SECONDS is the time for each decoder. Another PIXTOOLS_FUZZ_SEED makes other cases. Harmful files are kept
-in build/fuzz, each with a text that describes the harm.
+PIXTOOLS_FUZZ_SECONDS is the time for each decoder. Each PIXTOOLS_FUZZ_SEED makes different cases. Harmful files are
+kept in build/fuzz, each with a text that describes the harm.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HARM_TO_THE_INGRESS = {Result.CRASHED, Result.HUNG, Result.OUT_OF_MEMORY, Result
 
 
 def small_files() -> Iterator[tuple[str, bytes]]:
-    """Yield variants that are missing among the specimens, or too large there."""
+    """Yield variants that are not among the specimens, or whose specimen is too large."""
     small = Image.fromarray(photo(40, 24))
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         yield "TIFF", saved(small, "TIFF", compression=compression)
@@ -53,7 +53,7 @@ def small_files() -> Iterator[tuple[str, bytes]]:
 
 
 def seeds(format_name: str) -> list[bytes]:
-    """Return the valid files of a format that mutations start from."""
+    """Return the valid files of a format, which the mutations damage."""
     prefix = "heic" if format_name == "HEIF" else format_name.lower()
     files = [make().data for name, make in SPECIMENS.items() if name.split()[0] == prefix]
     files += [data for name, data in small_files() if name == format_name]
@@ -117,7 +117,7 @@ def test_a_case_is_the_same_in_every_run():
 
 
 def obey(data: bytes, encoder: str) -> None:  # noqa: ARG001 (the signature of the other functions)
-    """Do what the file demands."""
+    """Cause the result that the file names."""
     match data:
         case b"die":
             os.kill(os.getpid(), signal.SIGSEGV)

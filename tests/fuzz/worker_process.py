@@ -1,4 +1,4 @@
-"""Processes for damaged files: one does the work of the ingress, one the work of a converter."""
+"""Processes for damaged files: one does the work of the ingress, another does the work of a converter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pixtools.limits import Limits
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base.params import UnsuitableParameter
 
-LIMITS = Limits(pixels=4_000_000, side=16_384, frames=100)  # lower than the service's, so that more cases fit the time
+LIMITS = Limits(pixels=4_000_000, side=16_384, frames=100)  # lower than the service's, so more cases fit into the time
 MEMORY_BYTES = 600_000_000
 ENCODERS = ("jpg", "png", "webp", "avif")
 
@@ -28,8 +28,8 @@ class Result(StrEnum):
     """The result of processing one file."""
 
     PICTURE = "a picture"
-    REFUSED = "refused"  # by an error that names the fault of the file
-    OUT_OF_MEMORY = "out of memory"  # a converter survives it
+    REFUSED = "refused"  # the function raised an error that names the fault of the file
+    OUT_OF_MEMORY = "out of memory"  # a converter goes on after this
     CRASHED = "crashed"  # the process died
     HUNG = "past its deadline"
     UNEXPECTED = "unexpected exception"
@@ -112,7 +112,7 @@ def convert(data: bytes, encoder: str) -> None:
     """Do the work of a converter on a file."""
     operation = OPERATIONS[encoder]
     if encoder == "jpg":
-        decode(data, (20, 20))  # uses the decoder's code for reduced sizes
+        decode(data, (20, 20))  # also runs the decoder's code for reduced sizes
     picture = decode(data)
     operation.encode(picture, operation.params(), len(data))
     metadata = OPERATIONS["metadata"]

@@ -21,19 +21,19 @@ def blobs(settings):
 
 @pytest.fixture(scope="module")
 def cluster(open_folder):
-    """Yield Ray, connected to a head that is started as `pixtools up` does.
+    """Yield Ray, connected to a Ray head. The head starts in the same way as in `pixtools up`.
 
-    A driver aborts if its cluster is gone, so the connection ends before the head does.
+    A driver aborts when its cluster is gone. So the fixture disconnects before it stops the head.
     """
     home = Home(open_folder / "head")
     home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])
     head = local_ray.start(home, free_port(), free_port(), dict(os.environ))
     try:
         head.wait()
-        import ray  # noqa: PLC0415 (it reads the environment on import)
+        import ray  # noqa: PLC0415 (Ray reads the environment on import)
 
         address = local_ray.folder(home) / "ray_current_cluster"
-        while not address.exists():  # it is written when all processes are up
+        while not address.exists():  # Ray writes this file when all processes are up
             time.sleep(0.1)
         ray.init(address.read_text(), namespace="test", log_to_driver=False)
         yield ray

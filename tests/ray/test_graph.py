@@ -47,7 +47,7 @@ def photo(width: int, height: int, seed: int) -> bytes:
 
 
 class Run:
-    """One attempt at a plan with a separate pool, without a dispatcher."""
+    """One run of a plan, with a new converter pool and without a dispatcher."""
 
     def __init__(self, settings, blobs, data: bytes, steps: dict, *, converters: int, deadline_s: float = 120) -> None:
         self.settings, self.converters, self.deadline_s = settings, converters, deadline_s
@@ -59,7 +59,7 @@ class Run:
         blobs.put(self.source_key, data, "image/jpeg")
 
     async def go(self, *, before=None, meanwhile=None) -> dict:
-        """Return the outcomes by step. Call `before` with the pool first, and `meanwhile` beside the graph."""
+        """Return the outcome of each step. `before(pool)` runs before the graph, and `meanwhile(pool)` during it."""
         import ray  # noqa: PLC0415
 
         pool = ConverterPool(
@@ -122,7 +122,7 @@ def test_a_source_that_cannot_be_decoded_fails_the_readers_of_its_pixels_only(se
     data = photo(1600, 1200, 3)
     outcomes = asyncio.run(Run(settings, blobs, data[: len(data) // 2], STEPS, converters=converters).go())
     assert isinstance(outcomes.pop("exif"), Succeeded)
-    assert outcomes.keys() == {"png", "web", "half"}  # the other steps read one of these
+    assert outcomes.keys() == {"png", "web", "half"}  # every other step reads one of these steps
     assert all(isinstance(outcome.error, CorruptImage) for outcome in outcomes.values())
 
 
@@ -134,7 +134,7 @@ def test_the_death_of_a_converter_is_blamed_on_the_running_step(settings, blobs)
     async def kill(_) -> None:
         while not any(isinstance(outcome, Started) and outcome.step == "slow" for outcome in run.outcomes):
             await asyncio.sleep(0.05)
-        await asyncio.sleep(1.5)  # decoding has ended, and the encoder is running
+        await asyncio.sleep(1.5)  # now the decoding has ended, and the encoder runs
         children = psutil.Process().children(recursive=True)
         (busy,) = [process for process in children if "ray::Converter.run" in "".join(process.cmdline())]
         busy.kill()
@@ -142,7 +142,7 @@ def test_the_death_of_a_converter_is_blamed_on_the_running_step(settings, blobs)
     outcomes = asyncio.run(run.go(meanwhile=kill))
     assert isinstance(outcomes["exif"], Succeeded)
     assert outcomes["slow"] == Crashed("slow")
-    assert "later" not in outcomes  # it is left for the next attempt
+    assert "later" not in outcomes  # step `later` is left for the next attempt
 
 
 def test_a_step_beyond_its_deadline_is_ended_with_its_converter(settings, blobs):
@@ -179,7 +179,7 @@ def test_the_fleet_is_launched_once_and_replaced_if_its_settings_change(settings
 
     fleet.launch(settings.model_copy(update={"max_attempts": 7}))
     deadline = time.monotonic() + 60
-    while fleet_names(cluster) & first != {"dead-letters"}:  # this name stays, so that scripts find the actor
+    while fleet_names(cluster) & first != {"dead-letters"}:  # this name never changes, so that scripts find the actor
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert len(fleet_names(cluster)) == 3
@@ -189,7 +189,7 @@ def test_the_fleet_is_launched_once_and_replaced_if_its_settings_change(settings
 
 
 def fleet_names(cluster) -> set[str]:
-    """Return the names of the actors of the fleet."""
+    """Return the names of all actors in the fleet."""
     actors = cluster.util.list_named_actors(all_namespaces=True)
     return {actor["name"] for actor in actors if actor["namespace"] == fleet.NAMESPACE}
 

@@ -1,4 +1,4 @@
-"""Fixtures of the store tests: the stores on real servers (Postgres, Redis, S3), which start once for all tests."""
+"""Fixtures of the store tests: the stores on real Postgres, Redis and S3. The servers start once for all tests."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="session")
 def connection(settings: Settings) -> Iterator[psycopg.Connection]:
-    """A connection for the whole session, past the stores."""
+    """A direct database connection for the whole session. It does not use the stores."""
     with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def database(connection: psycopg.Connection) -> psycopg.Connection:
-    """The database without records, for tests that look into it or change it directly."""
+    """A connection to the emptied database, for tests that read or change the tables directly."""
     connection.execute("DELETE FROM job")
     connection.execute("DELETE FROM artifact")
     return connection
 
 
 @pytest.fixture
-def pool(settings: Settings, database: psycopg.Connection) -> Iterator[Database]:  # noqa: ARG001 (empties it)
+def pool(settings: Settings, database: psycopg.Connection) -> Iterator[Database]:  # noqa: ARG001 (empties the tables)
     pool = Database(settings)
     yield pool
     pool.close()
@@ -67,12 +67,12 @@ def clock(database: psycopg.Connection) -> Clock:
 
 @pytest.fixture
 def calls_in() -> Callable[[Callable[[], T]], tuple[T, int]]:
-    """Run a function and count the calls of Python functions in it. Unlike the time, the count does not vary."""
+    """Run a function and count its calls of Python functions. Unlike the run time, this count does not vary."""
 
     def count(function: Callable[[], T]) -> tuple[T, int]:
         calls = 0
 
-        def profile(frame: object, event: str, arg: object) -> None:  # noqa: ARG001 (the signature of a profiler)
+        def profile(frame: object, event: str, arg: object) -> None:  # noqa: ARG001 (Python requires these parameters)
             nonlocal calls
             calls += event == "call"
 
@@ -97,7 +97,7 @@ def fresh_url(connection: psycopg.Connection) -> Iterator[str]:
 
 @pytest.fixture
 def nowhere(settings: Settings) -> Settings:
-    """Settings of a service that can reach none of its servers."""
+    """Settings of a service that cannot reach any server."""
     port = free_port()
     return settings.model_copy(
         update={

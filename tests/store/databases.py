@@ -1,4 +1,4 @@
-"""Databases that do something just before a commit: the real one, with a hook."""
+"""A real database that calls a hook just before each commit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixtools.settings import Settings
 
 
 class HookedDatabase(Database):
-    """Calls `before_commit` at the end of each transaction, while its changes are not yet committed."""
+    """Calls `before_commit` at the end of each transaction, before the transaction is committed."""
 
     def __init__(self, settings: Settings, before_commit: Callable[[], object]) -> None:
         super().__init__(settings)

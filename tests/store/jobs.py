@@ -1,4 +1,4 @@
-"""Helpers for tests of the stores: jobs to submit, outcomes to record, and a clock that moves the times of a record."""
+"""Helpers for store tests: jobs to submit, outcomes to record, and a clock that changes times in the database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHAIN = {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a", "b"), "other": (
 
 
 OPS = {"t": "resize", "u": "resize", "z": "zip"}
-"""The operations of steps by name. Every other step is png."""
+"""The operation of a step, by the name of the step. Steps with other names are png."""
 
 
 def new_job(
@@ -55,7 +55,7 @@ def new_job(
 
 
 def submit(store: JobStore, new: NewJob | None = None, request: Idempotency | None = None) -> Accepted:
-    """Submit a job, with `request` only once for its idempotency key. The response contains the id of the job."""
+    """Submit a job. Calls with the same `request` make one job. The response contains the id of the job."""
     new = new or new_job()
     body = f"job {new.id}".encode()
     if request is None:
@@ -71,7 +71,7 @@ def asked(key: str = "k", *, owner: str = ANN, route: str = "POST /api/jobs", co
 
 
 def claim(store: JobStore, dispatcher: str = "d0") -> Claim:
-    """Claim the one job that is queued."""
+    """Claim the only queued job."""
     (claimed,) = store.claim(dispatcher, 1)
     return claimed
 
@@ -115,14 +115,14 @@ def states(store: JobStore, job_id: uuid.UUID, owner: str = ANN) -> dict[str, St
 
 
 def job_row(database: psycopg.Connection, job_id: uuid.UUID) -> SimpleNamespace:
-    """Return all columns of a job, also those that no record has."""
+    """Return all columns of a job, also columns that no record shows."""
     with database.cursor(row_factory=dict_row) as cursor:
         (row,) = cursor.execute("SELECT * FROM job WHERE id = %s", [job_id]).fetchall()
     return SimpleNamespace(**row)
 
 
 def everything(database: psycopg.Connection) -> list[tuple]:
-    """Return all rows of all jobs, to compare them with a later state."""
+    """Return all rows of all jobs, so that a test can notice every change."""
     return [
         row
         for table in ("job", "part", "step", "artifact", "dead_letter", "step_event", "idempotency")
@@ -131,14 +131,14 @@ def everything(database: psycopg.Connection) -> list[tuple]:
 
 
 def history(database: psycopg.Connection, step: str = "a") -> list[tuple[int, str, str | None]]:
-    """Return the history of the steps with a name: attempt, kind of event, and code of the error."""
+    """Return the events of the steps with this name: attempt, event and error code of each."""
     query = "SELECT attempt, what, error->>'code' FROM step_event WHERE step = %s ORDER BY id"
     return database.execute(query, [step]).fetchall()
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Makes time pass for one record: moves one of its times in the database."""
+    """Makes time pass for one record: changes a time of the record in the database."""
 
     database: psycopg.Connection
 
@@ -155,7 +155,7 @@ class Clock:
         self._change("UPDATE job SET expires_at = now() - interval '1 second' WHERE id = %s", job_id)
 
     def end_response(self, key: str) -> None:
-        """Make the stored response to an idempotency key expire."""
+        """Make the stored response of an idempotency key expire."""
         self._change("UPDATE idempotency SET expires_at = now() - interval '1 second' WHERE key = %s", key)
 
     def delay(self, job_id: uuid.UUID) -> float:

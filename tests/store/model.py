@@ -1,7 +1,7 @@
 """A model of the stores: plain objects in one process that never dies.
 
-It is written from the documents, not from the SQL of the stores. test_job_store_machine.py compares the two after each
-call.
+The model follows the documents, not the SQL of the stores. test_job_store_machine.py compares the model with the
+stores after each call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ModelLetter:
     step: str
     attempt: int
     state: DeadLetterState = DeadLetterState.WAITING
-    id: uuid.UUID | None = None  # None until it was read
+    id: uuid.UUID | None = None  # unknown until it is read from the database
 
     @property
     def open(self) -> bool:
@@ -34,7 +34,7 @@ class ModelLetter:
 
 @dataclass
 class ModelStep:
-    """A step. `file`: it has an artifact."""
+    """A step. `file`: the step has an artifact."""
 
     name: str
     key: str
@@ -48,10 +48,10 @@ class ModelStep:
 
 @dataclass
 class ModelArtifact:
-    """An artifact. `lost`: its blob is missing."""
+    """An artifact. `lost`: the blob is missing."""
 
     lost: bool = False
-    id: uuid.UUID | None = None  # None until it was read
+    id: uuid.UUID | None = None  # unknown until it is read from the database
 
 
 @dataclass
@@ -66,8 +66,8 @@ class ModelJob:
     written: int = 0
     crashes: int = 0
     dispatcher: str | None = None
-    lease_over: bool = False  # its lease has expired
-    due: bool = False  # its retention is over
+    lease_over: bool = False  # the lease has expired
+    due: bool = False  # the retention is over
     letters: list[ModelLetter] = field(default_factory=list)  # oldest first
 
     @property
@@ -154,7 +154,7 @@ class ModelJob:
     # Moves of a dead letter
 
     def redrive(self) -> int:
-        """Redrive all letters whose redrive was requested. Return how many."""
+        """Redrive all letters whose redrive was requested. Return their number."""
         letters = [letter for letter in self.letters if letter.state is DeadLetterState.REDRIVING]
         if self.state in (JobState.CANCELLED, JobState.EXPIRED):
             self.discard(letters)
@@ -168,7 +168,7 @@ class ModelJob:
 
     def revive(self, letter: ModelLetter) -> None:
         step = self.steps[letter.step]
-        assert step.state is StepState.FAILED  # a step with an open letter does not move
+        assert step.state is StepState.FAILED  # the step of an open letter stays failed
         step.state, step.failures, step.crashes = WAITING, 0, 0
         for reader in self.steps.values():
             inputs = [self.steps[name].state for name in reader.inputs if name in self.steps]

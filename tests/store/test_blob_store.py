@@ -1,4 +1,4 @@
-"""Object storage: rclone and moto, which behaves like AWS, pass the same tests."""
+"""Object storage: rclone and moto pass the same tests. moto behaves like AWS."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_each_job_and_each_try_has_its_own_key(blobs):
     artifacts = {artifact_key("ann", "key", "png") for _ in range(3)}
 
     assert (len(sources), len(artifacts)) == (2, 3)
-    key_of_0001 = f"sources/ann/{'ab' * 32}"  # version 0001 gave the same picture this key
+    key_of_0001 = f"sources/ann/{'ab' * 32}"  # version 0001 gave this key to all jobs of a picture
     blobs.put(key_of_0001, b"from version 0001", "image/png")
     for key in sources | artifacts:
         blobs.put(key, b"data", "image/png")

@@ -1,4 +1,4 @@
-"""The converter as a plain class, with real storage: its messages and the artifacts that it makes."""
+"""The converter as a plain class, with real storage: the messages and the artifacts of the converter."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pixtools.errors import CorruptImage, ObjectMissing, StorageDown, StorageRef
 from pixtools.imaging.picture import Picture
 from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
 
-REST = Picture(())  # the second value of Picture.share for a picture without profile and metadata
+REST = Picture(())  # the description that Picture.share returns for a picture without profile and metadata
 
 
 class Bench:
-    """One source in storage, and a converter that works on it."""
+    """One source in storage, and a converter that reads the source."""
 
     def __init__(self, settings, source: bytes) -> None:
         self.blobs = BlobStore(settings)
@@ -40,7 +40,7 @@ class Bench:
         self.source_bytes = len(source)
         self.blobs.put(self.source_key, source, "image/jpeg")
         self.parts: dict[str, str] = {}  # blob keys by name
-        self.size: tuple[int, int] | None = None  # in the plan; None: any size of the wanted megapixels
+        self.size: tuple[int, int] | None = None  # size in the plan; None: any size that has the wanted megapixels
 
     def plan(self, document: dict[str, Any], megapixels: float = 0.1) -> Plan:
         size = self.size or (round(megapixels * 100), 10_000)
@@ -56,7 +56,7 @@ class Bench:
         return Inputs(self.owner, self.source_key, self.source_bytes, self.parts)
 
     def run(self, document: dict[str, Any], converters: int = 1, megapixels: float = 0.1) -> list[list[Any]]:
-        """Run all segments but bundles, one after the other. Return the items of each call after Started."""
+        """Run all segments except bundles, in order. Return all items of each call except the first, Started."""
         plan = self.plan(document, megapixels)
         calls, pixels = [], None
         for segment in plan_segments(plan, frozenset(plan.by_name), converters):
@@ -74,7 +74,7 @@ class Bench:
         return calls
 
     def run_artifacts(self, document: dict[str, Any], step: str, *files: tuple[str, str]) -> list[Any]:
-        """Run a step that reads the artifacts `files`, given as names and blob keys. Return the items after Started."""
+        """Run a step that reads the artifacts `files` (name, blob key). Return all items except the first, Started."""
         (segment,) = plan_segments(self.plan(document), frozenset([step]), 1)
         assert isinstance(segment, ArtifactsSegment)
         stored_files = tuple(StoredFile(name, key) for name, key in files)
@@ -83,7 +83,7 @@ class Bench:
         return items
 
     def artifact(self, outcome: Succeeded) -> bytes:
-        """Return the file of an outcome from storage, after a check of its length and digest."""
+        """Read the file of an outcome from storage, check its length and digest, and return the file."""
         data = self.blobs.get(outcome.stored.blob_key)
         assert (len(data), hashlib.sha256(data).hexdigest()) == (outcome.stored.bytes, outcome.stored.sha256)
         return data
@@ -91,17 +91,17 @@ class Bench:
 
 @pytest.fixture
 def bench(settings):
-    """Return a function that makes a Bench of a source."""
+    """Return a function that makes a Bench for a source."""
     return lambda source: Bench(settings, source)
 
 
 def done(items: list[Any]) -> dict[str, Stored | None]:
-    """Return the artifacts of the steps that succeeded, by step."""
+    """Return the artifact of each step that succeeded."""
     return {item.step: item.stored for item in items if isinstance(item, Succeeded)}
 
 
 def failed(items: list[Any]) -> dict[str, type]:
-    """Return the error classes of the steps that failed, by step."""
+    """Return the error class of each step that failed."""
     return {item.step: type(item.error) for item in items if isinstance(item, Failed)}
 
 
@@ -119,7 +119,7 @@ def test_each_artifact_is_in_storage_before_it_is_reported(bench):
 
     (items,) = work.run(ALL)
 
-    facts, decoded, *made = items  # a step that needs no pixels runs before the source is decoded
+    facts, decoded, *made = items  # `facts` needs no pixels, so it runs before the decoding
     assert (facts.step, type(decoded)) == ("facts", Decoded)
     assert {item.step for item in made} == {"a", "b", "c", "d"}
     types = {"a": "image/jpeg", "b": "image/webp", "c": "image/avif", "d": "image/png"}
@@ -174,7 +174,7 @@ def test_metadata_is_a_result_of_the_step_and_a_json_file(bench):
 
     (items,) = work.run({"facts": ALL["facts"]})
 
-    (item,) = items  # without Decoded: no step needs pixels
+    (item,) = items  # no Decoded, because no step needs pixels
     assert item.stored.result["camera"] == "PixCam One"
     assert json.loads(work.artifact(item)) == item.stored.result
     assert (item.stored.media_type, item.stored.width) == ("application/json", None)
@@ -227,7 +227,7 @@ def test_a_jpeg_that_is_shrunk_on_load_looks_the_same(bench, orientation):
 
     assert {name: image.size for name, image in small.items()} == {"a": (90, 72), "b": (60, 60), "c": (47, 47)}
     for name, image in small.items():
-        assert 0 < distance(image, full[name]) < 2  # not equal, because it was decoded at another size
+        assert 0 < distance(image, full[name]) < 2  # not equal, because only `small` was shrunk on load
 
 
 LARGE = {"a": {"op": "png", "input": "source"}, "b": {"op": "webp", "input": "source", "lossless": True}}
@@ -249,7 +249,7 @@ def test_steps_make_the_same_from_shared_pixels_as_from_the_source(bench):
 
     _, second = work.run(LARGE, converters=2, megapixels=24)
 
-    (item,) = second  # without Decoded
+    (item,) = second  # no Decoded, because the pixels were shared
     image = opened(work.artifact(item))
     assert np.array_equal(image.convert("RGB"), photo())
     assert image.info["icc_profile"] == wide_gamut_profile()
@@ -266,7 +266,7 @@ def test_pixels_with_one_or_four_channels_are_shared_too(bench, kind):
 
 
 def pixels_work(work: Bench, document: dict[str, Any]) -> PixelsWork:
-    """Return a work item that makes all steps of a document from pixels."""
+    """Return a work item that makes all steps of a document from decoded pixels."""
     plan = work.plan(document)
     return PixelsWork(PixelsSegment(steps=plan.steps, head="source"), work.inputs)
 

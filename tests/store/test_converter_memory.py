@@ -1,4 +1,4 @@
-"""A converter with little memory, in a separate process: steps that need too much fail, and the others run."""
+"""A converter with little memory, in a separate process. Steps that need too much memory fail, and other steps run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ for _ in range(2):  # running out of memory must not affect the next work item
 sys.stdout.buffer.write(pickle.dumps(outcomes))
 """
 
-SIDE = 4_000  # the decoded picture takes 64 MB, and a slight reduction takes another 128 MB
+SIDE = 4_000  # the decoded picture takes 64 MB, and its reduction by 10 pixels takes another 128 MB
 LARGE = {"op": "resize", "input": "source", "width": SIDE - 10}
 DOCUMENT = {
     "large": LARGE,
@@ -43,7 +43,10 @@ DOCUMENT = {
 
 
 def run(settings: Any, memory_bytes: int) -> list[Any]:
-    """Return the second list of items from a converter with this much memory, after a check that it did not die."""
+    """Run a work item twice in a converter with this memory limit. Return the items of the second run.
+
+    Fails if the converter dies.
+    """
     source = saved(np.full((SIDE, SIDE, 3), 77, np.uint8), "PNG")
     owner, sha256 = uuid.uuid4().hex, hashlib.sha256(source).hexdigest()
     key = f"sources/{owner}/{sha256}"

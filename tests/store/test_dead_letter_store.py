@@ -1,4 +1,4 @@
-"""Dead letters: reading and selecting them, and what redriving and discarding do to steps and jobs."""
+"""Dead letters: how to read and select them, and how a redrive or a discard changes steps and jobs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def letter_states(letters: DeadLetterStore, selection: DeadLetterSelection | Non
 
 
 def failed(store: JobStore, steps: dict[str, tuple[str, ...]] | None = None, *failing: str, owner: str = ANN) -> Claim:
-    """Return the claim of a job that ended with a dead letter for each step in `failing`, or for its only step."""
+    """Return the claim of a job that has ended. Each step in `failing`, or its only step, has a dead letter."""
     submit(store, new_job(steps, owner=owner))
     claimed = claim(store)
     rest = [step for step in steps or {} if step not in failing]
@@ -61,7 +61,7 @@ def failed(store: JobStore, steps: dict[str, tuple[str, ...]] | None = None, *fa
 def redrive(
     letters: DeadLetterStore, selection: DeadLetterSelection | None = None, owner: str = ANN
 ) -> list[uuid.UUID]:
-    """Request a redrive and carry it out. Return the ids of the jobs."""
+    """Request a redrive and perform it. Return the ids of the jobs."""
     asked = letters.request_redrive(owner, selection or DeadLetterSelection())
     return [done.job_id for letter in asked if (done := letters.redrive(letter))]
 
@@ -100,7 +100,7 @@ def test_pages_of_letters_have_no_gap_and_no_repetition(store, letters):
         views = letters.page(ANN, DeadLetterSelection(), states=list(DeadLetterState), before=before, limit=2)
         sizes.append(len(views))
         seen += [view.letter.id for view in views]
-        failed(store)  # new letters do not move the pages
+        failed(store)  # a new letter must not shift the next page
 
     assert (seen, sizes) == (wanted, [2, 2, 1, 0])
 
@@ -145,7 +145,7 @@ def test_letters_are_counted_over_all_owners_in_every_state(store, letters):
 
 
 def test_a_page_of_letters_is_grouped_in_one_pass(store, letters, database, calls_in):
-    """Comparing each event with each letter of the page would take 100 calls for each event."""
+    """If each event were compared with each letter, each event would take 100 calls."""
     steps = {f"s{number:02}": ("source",) for number in range(50)}
     for _ in range(2):
         failed(store, steps, *steps)
@@ -285,7 +285,7 @@ def test_a_redrive_resets_the_crashes_of_the_job(store, letters, clock, settings
         lose()
     assert store.get(ANN, job_id).job.state == JobState.FAILED
 
-    assert redrive(letters) == [job_id]  # both of its letters at once
+    assert redrive(letters) == [job_id]  # one redrive revives both letters of the job
     for _ in range(settings.max_crashes - 1):
         lose()
 
@@ -382,7 +382,7 @@ def test_a_step_redriven_while_its_job_is_queued_waits_with_it(store, letters, c
     assert redrive(letters) == [claimed.id]
 
     assert states(store, claimed.id) == dict.fromkeys(CHAIN, WAITING)
-    assert clock.delay(claimed.id) > 30  # the backoff of the other steps stays
+    assert clock.delay(claimed.id) > 30  # the redrive does not shorten the backoff of the other step
 
 
 def test_a_step_that_fails_permanently_again_gets_a_new_letter(store, letters):
@@ -404,7 +404,7 @@ def test_a_step_that_fails_permanently_twice_in_one_attempt_has_two_letters(stor
     redrive(letters)
     clock.end_lease(claimed.id)
 
-    store.rescue()  # the third crash: open steps fail permanently
+    store.rescue()  # the third crash, so the open steps fail permanently
 
     assert states(store, claimed.id) == {"a": FAILED}
     assert [view.letter.state for view in page(letters)] == [DeadLetterState.WAITING, DeadLetterState.REDRIVEN]
@@ -414,7 +414,7 @@ def test_a_step_that_fails_permanently_twice_in_one_attempt_has_two_letters(stor
 def test_a_redrive_in_a_job_that_was_cancelled_or_has_expired_discards_the_letter(store, letters, database, end):
     claimed = failed(store)
     (letter,) = letters.request_redrive(ANN, DeadLetterSelection())
-    database.execute("UPDATE job SET state = %s", [end])  # as version 0001 does, which leaves letters open
+    database.execute("UPDATE job SET state = %s", [end])  # as version 0001 did: it left the letters open
 
     assert letters.redrive(letter) is None
 

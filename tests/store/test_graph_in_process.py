@@ -1,4 +1,4 @@
-"""A graph whose converters and denoiser are objects of this process, with real storage."""
+"""A graph with real storage. Its converters and its denoiser are objects in this process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 
 class LocalConverters:
-    """A pool of one converter in this process, with the calls that a graph makes of an actor handle."""
+    """A pool of one converter in this process. The pool has the methods that a graph calls on an actor handle."""
 
     def __init__(self, converter: Converter, idle: int) -> None:
         self._converter = converter
@@ -54,7 +54,7 @@ class LocalConverters:
 
 
 class DeadConverters(LocalConverters):
-    """A pool whose converters have died while they were idle. `calls` counts the tries."""
+    """A pool whose converters died while they were idle. `calls` counts the calls of a converter."""
 
     calls = 0
 
@@ -65,7 +65,7 @@ class DeadConverters(LocalConverters):
 
 
 class LocalDenoiser:
-    """A denoiser in this process. Its network has random weights, so its results differ from its input."""
+    """A denoiser in this process. The network has random weights, so each result differs from its input."""
 
     def __init__(self) -> None:
         self.pictures = 0
@@ -89,7 +89,7 @@ Runner = Callable[..., Any]
 
 @pytest.fixture
 def run(settings) -> Runner:
-    """Run the steps of a document that are still to run, given the stored files. Return the outcomes by step."""
+    """Run the steps of a document that have no file in `stored`. Return the outcome of each step."""
     blobs, owner, source = BlobStore(settings), uuid.uuid4().hex, camera_jpeg()
     denoiser = LocalDenoiser()
     sha256 = hashlib.sha256(source).hexdigest()

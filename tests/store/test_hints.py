@@ -1,4 +1,4 @@
-"""Hints: they arrive while Redis is up, and losing one is never an error."""
+"""Hints: they arrive while Redis is up, and a lost hint is never an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Listener:
             self.messages.append(message)
 
     async def receives(self, message: str, timeout_s: float = 10) -> None:
-        """Publish a message until it arrives. Redis drops messages that are published before the subscription."""
+        """Publish a message repeatedly until it arrives. Redis drops messages that come before the subscription."""
         async with asyncio.timeout(timeout_s):
             while message not in self.messages:
                 await self._hints.publish(self._channel, message)
@@ -116,7 +116,7 @@ async def test_without_redis_no_message_arrives_and_nothing_fails(nowhere, caplo
 
     assert listener.messages == []
     assert not listener.task.done()
-    (line,) = caplog.messages  # one for all calls of the outage
+    (line,) = caplog.messages  # one log line for the whole outage
     assert line.startswith("redis does not answer: doing=publishing to channel reason=")
     assert "refused" in line or "Connect call failed" in line
     listener.task.cancel()

@@ -1,4 +1,4 @@
-"""The idempotency cache: reservations of keys and cached responses, all of which may be lost at any time."""
+"""The idempotency cache: reservations of keys, and cached responses. Redis may lose all of them at any time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_released_key_can_be_reserved_again(cache, scope):
 
 async def test_a_release_with_an_old_token_keeps_the_new_reservation(cache, scope, valkey):
     stale = await cache.reserve(scope)
-    valkey.flushdb()  # the reservation expires
+    valkey.flushdb()  # as if the reservation had expired
     assert await cache.reserve(scope) is not None
 
     await cache.release(scope, stale)
@@ -129,7 +129,7 @@ async def test_a_reservation_expires_soon_after_it_is_no_longer_extended(cache, 
     await asyncio.sleep(2.5)
     assert await cache.reserve(scope) is None
 
-    holding.cancel()  # as if its process died
+    holding.cancel()  # as if the process of this request had died
     async with asyncio.timeout(60):
         while await cache.reserve(scope) is None:
             await asyncio.sleep(0.1)

@@ -1,6 +1,6 @@
-"""The invariants that the stores keep, with one example for each.
+"""The invariants of the stores, with one example for each.
 
-Each test fails at once if the guard that it names is removed. The docstrings state the invariants.
+Each docstring states an invariant. The test fails at once if the guard of the invariant is removed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def jobs(database: psycopg.Connection) -> int:
 
 
 def rescued(store: JobStore, clock: Clock) -> Claim:
-    """Return a claim whose lease expired. Its job is in the queue again, still with the number of this attempt."""
+    """Return a claim whose lease expired. The job is in the queue again, and its attempt number has not changed."""
     claimed = submitted(store)
     clock.end_lease(claimed.id)
     assert store.rescue() == [claimed.id]
@@ -72,7 +72,7 @@ def rescued(store: JobStore, clock: Clock) -> Claim:
 
 
 def test_requests_with_one_key_make_one_job(store, database):
-    """A second request with an idempotency key is not accepted. It gets the stored bytes of the first response."""
+    """A second request with an idempotency key makes no job. It gets the stored bytes of the first response."""
     first = submit(store, request=asked())
 
     second = submit(store, request=asked())
@@ -82,7 +82,7 @@ def test_requests_with_one_key_make_one_job(store, database):
 
 
 def test_a_key_with_another_content_is_refused(store, database):
-    """An idempotency key belongs to the content of its first request."""
+    """An idempotency key is valid only for the content of its first request."""
     submit(store, request=asked())
 
     with pytest.raises(KeyReused):
@@ -94,7 +94,7 @@ def test_a_key_with_another_content_is_refused(store, database):
 
 @pytest.mark.parametrize("other", [asked(owner=BOB), asked(route="POST /api/process")], ids=["owner", "route"])
 def test_a_key_of_another_owner_or_route_is_another_key(store, other):
-    """The key of one owner tells another owner nothing."""
+    """An owner learns nothing about the keys of another owner."""
     submit(store, request=asked())
 
     assert store.replay(other) is None
@@ -102,7 +102,7 @@ def test_a_key_of_another_owner_or_route_is_another_key(store, other):
 
 
 def test_a_job_exists_if_and_only_if_its_response_does(store, settings, database):
-    """Job, steps and stored response are written in one transaction: all of them exist, or none."""
+    """One transaction writes the job, its steps and the stored response. All of them exist, or none."""
 
     def abort() -> None:
         raise DatabaseDown("before the commit")
@@ -135,7 +135,7 @@ def test_a_job_has_one_current_attempt(store, clock):
 
 
 def test_a_claim_does_not_wait_for_a_job_that_another_transaction_holds(store, settings):
-    """Dispatchers that claim at the same time skip the jobs of each other."""
+    """A dispatcher skips jobs that another dispatcher is claiming at this moment."""
     held, free = submit(store).job_id, submit(store).job_id
 
     with psycopg.connect(settings.database_url.get_secret_value()) as other:
@@ -144,7 +144,7 @@ def test_a_claim_does_not_wait_for_a_job_that_another_transaction_holds(store, s
 
 
 def test_a_job_is_not_claimed_before_its_backoff_ends(store, clock):
-    """A job that was put back for a later try waits until it is available."""
+    """A job that is put back with a backoff is not available before the backoff ends."""
     claimed = submitted(store)
     record(store, claimed, Failed("a", StorageDown()), settle=True)
     clock.database.execute("UPDATE job SET available_at = now() + interval '1 minute'")
@@ -156,7 +156,7 @@ def test_a_job_is_not_claimed_before_its_backoff_ends(store, clock):
 
 
 def test_an_older_attempt_does_not_renew_the_lease_of_a_newer_one(store, clock):
-    """Only the current attempt renews the lease. An older one learns that its lease is lost."""
+    """Only the current attempt renews the lease. An older attempt learns that its lease is lost."""
     old = rescued(store, clock)
     new = claim(store, "d1")
 
@@ -165,7 +165,7 @@ def test_an_older_attempt_does_not_renew_the_lease_of_a_newer_one(store, clock):
 
 
 def test_the_lease_on_a_job_that_does_not_run_is_not_renewed(store, clock):
-    """A dispatcher learns from its next renewal that its job was rescued or cancelled."""
+    """A dispatcher learns at its next renewal that its job was rescued or cancelled."""
     cancelled = submitted(store)
     store.cancel(ANN, cancelled.id)
     put_back = rescued(store, clock)
@@ -179,7 +179,7 @@ def test_the_lease_on_a_job_that_does_not_run_is_not_renewed(store, clock):
 @pytest.mark.parametrize("batch", [None, 1, 2])
 @pytest.mark.parametrize("settle", [False, True])
 def test_an_older_attempt_records_nothing_while_a_newer_one_runs(store, clock, settle, batch):
-    """Outcomes are written only while their attempt is the current one."""
+    """Outcomes are written only if their attempt is the current attempt of the job."""
     old = rescued(store, clock)
     new = claim(store, "d1")
     record(store, new, Started("a"), batch=1)
@@ -194,7 +194,7 @@ def test_an_older_attempt_records_nothing_while_a_newer_one_runs(store, clock, s
 
 @pytest.mark.parametrize("batch", [None, 1])
 def test_an_attempt_whose_job_was_put_back_records_nothing(store, clock, batch):
-    """A lease ends when the job is rescued, even before another dispatcher claims it."""
+    """A rescue ends the lease, even if no other dispatcher has claimed the job yet."""
     old = rescued(store, clock)
     before = everything(clock.database)
 
@@ -205,7 +205,7 @@ def test_an_attempt_whose_job_was_put_back_records_nothing(store, clock, batch):
 
 
 def test_an_attempt_whose_job_was_cancelled_records_nothing(store, database):
-    """The dispatcher of a cancelled job has lost its lease, so it stops."""
+    """A cancellation ends the lease. So the dispatcher of the job stops."""
     claimed = submitted(store)
     record(store, claimed, Started("a"), batch=1)
     store.cancel(ANN, claimed.id)
@@ -219,7 +219,7 @@ def test_an_attempt_whose_job_was_cancelled_records_nothing(store, database):
 
 
 def test_a_batch_is_written_once(store, database):
-    """A batch whose commit was not confirmed can be sent again. It counts once."""
+    """A batch whose commit was not confirmed can be sent again. The batch still counts once."""
     claimed = submitted(store)
     record(store, claimed, Started("a"), Failed("a", StorageRefused()), batch=1)
     before = everything(database)
@@ -230,7 +230,7 @@ def test_a_batch_is_written_once(store, database):
 
 
 def test_a_step_is_done_only_after_it_started(store, database):
-    """States move only as states.py allows."""
+    """states.py has no move from waiting to succeeded."""
     claimed = submitted(store)
     before = everything(database)
 
@@ -241,7 +241,7 @@ def test_a_step_is_done_only_after_it_started(store, database):
 
 
 def test_a_step_that_ended_stays_as_it_is(store):
-    """A late outcome does not change the state of a step that has its result."""
+    """A late outcome does not change a step that already has a result."""
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t")
 
@@ -252,14 +252,14 @@ def test_a_step_that_ended_stays_as_it_is(store):
 
 @pytest.fixture
 def guarded(database: psycopg.Connection) -> Iterator[psycopg.Connection]:
-    """The database, which refuses every move that states.py does not allow."""
+    """A connection to the database. The database now refuses every move that states.py does not allow."""
     state_guards.install(database)
     yield database
     state_guards.remove(database)
 
 
 def test_a_step_that_fails_before_it_starts_keeps_its_state(store, guarded):
-    """An update sets a state only if states.py has the move: waiting to waiting is none."""
+    """An update sets a state only if states.py has the move. states.py has no move from waiting to waiting."""
     claimed = submitted(store)
 
     state = record(store, claimed, Failed("a", StorageRefused("The clock is wrong."), 3), settle=True)
@@ -271,7 +271,7 @@ def test_a_step_that_fails_before_it_starts_keeps_its_state(store, guarded):
 
 
 def test_a_running_step_that_will_be_tried_again_waits(store, guarded):
-    """Running to waiting is a move that states.py has."""
+    """states.py has the move from running to waiting."""
     claimed = submitted(store)
 
     record(store, claimed, Started("a"), Failed("a", StorageRefused()))
@@ -283,7 +283,7 @@ def test_a_running_step_that_will_be_tried_again_waits(store, guarded):
 
 
 def test_a_step_takes_no_artifact_that_was_dropped_since_the_claim(store, retention, clock):
-    """A step refers only to an artifact that exists. Otherwise it waits and runs in the next attempt."""
+    """A step refers only to an existing artifact. Without an artifact, the step waits and runs in the next attempt."""
     first = submitted(store, new_job(keys="same"))
     finish(store, first, "a", settle=True)
     second = submitted(store, new_job(keys="same"))
@@ -298,7 +298,7 @@ def test_a_step_takes_no_artifact_that_was_dropped_since_the_claim(store, retent
 
 
 def test_a_step_takes_no_artifact_whose_blob_is_missing(store, retention):
-    """An artifact that is marked as lost is offered to no claim, and taken by no step."""
+    """No claim offers an artifact that is marked as lost, and no step takes it."""
     finish(store, submitted(store, new_job(keys="same")), "a", settle=True)
     early = submitted(store, new_job(keys="same"))
     (artifact,) = early.reusable.values()
@@ -338,7 +338,7 @@ def test_bad_input_is_not_tried_again(store):
 
 
 def test_a_step_fails_permanently_after_its_last_attempt(store, letters, settings):
-    """A step that failed permanently has a dead letter, and is not tried again."""
+    """A step that failed permanently gets a dead letter and no further try."""
     claimed = submitted(store)
     for _ in range(settings.max_attempts - 1):
         record(store, claimed, Started("a"), Failed("a", StorageRefused()))
@@ -351,7 +351,7 @@ def test_a_step_fails_permanently_after_its_last_attempt(store, letters, setting
 
 
 def test_a_try_during_an_outage_is_not_counted(store, settings):
-    """A step never fails permanently because a server is down."""
+    """A server that is down never makes a step fail permanently."""
     claimed = submitted(store)
 
     for _ in range(settings.max_attempts + 1):
@@ -362,7 +362,7 @@ def test_a_try_during_an_outage_is_not_counted(store, settings):
 
 
 def test_a_step_fails_permanently_after_its_last_crash(store, settings):
-    """A step that kills its converters is stopped. Crashes are counted apart from failures."""
+    """A step that crashes its converters too often fails permanently. Crashes and failures are counted separately."""
     claimed = submitted(store)
     for _ in range(settings.max_crashes - 1):
         record(store, claimed, Started("a"), Crashed("a"))
@@ -375,7 +375,7 @@ def test_a_step_fails_permanently_after_its_last_crash(store, settings):
 
 
 def test_the_steps_that_read_a_failed_step_are_skipped(store):
-    """A job ends: no step waits for a result that will never come."""
+    """No step waits for a result that will never come. So the job ends."""
     claimed = submitted(store, new_job(CHAIN))
 
     fail(store, claimed, "t")
@@ -408,7 +408,7 @@ def test_recording_and_renewing_extend_the_lease(store, clock):
 
 
 def test_a_rescue_is_a_crash_of_the_job_and_no_failure_of_a_step(store, clock):
-    """Rescues are counted apart from failed tries."""
+    """Rescues and failed tries are counted separately."""
     claimed = submitted(store)
     record(store, claimed, Started("a"))
     clock.end_lease(claimed.id)
@@ -421,7 +421,7 @@ def test_a_rescue_is_a_crash_of_the_job_and_no_failure_of_a_step(store, clock):
 
 
 def test_a_job_whose_dispatchers_die_too_often_fails_permanently(store, letters, clock, settings):
-    """A job that kills its dispatchers is stopped: each open step becomes a dead letter."""
+    """If too many dispatchers of a job die, each open step fails permanently and gets a dead letter."""
     job_id = submit(store).job_id
     for _ in range(settings.max_crashes):
         clock.end_backoff(job_id)
@@ -437,7 +437,7 @@ def test_a_job_whose_dispatchers_die_too_often_fails_permanently(store, letters,
 
 
 def test_a_job_of_another_owner_does_not_exist(store, letters, database):
-    """An owner reads, cancels and retries only jobs of that owner."""
+    """An owner can read, cancel and retry only the owner's jobs."""
     claimed = submitted(store)
     fail(store, claimed, "a", settle=True)
     running = submitted(store)
@@ -467,7 +467,7 @@ def test_a_job_that_ended_cannot_be_cancelled(store, database):
 
 
 def test_a_dead_letter_is_redriven_once(store, letters, database):
-    """A redrive that is repeated changes nothing."""
+    """A repeated redrive changes nothing."""
     fail(store, submitted(store), "a", settle=True)
     (letter,) = letters.request_redrive(ANN, DeadLetterSelection())
     assert letters.redrive(letter).letters == 1
@@ -479,7 +479,7 @@ def test_a_dead_letter_is_redriven_once(store, letters, database):
 
 
 def test_a_dead_letter_is_not_redriven_without_a_request(store, letters, database):
-    """The dead-letter queue redrives only what its owner requested."""
+    """The dead-letter queue redrives a dead letter only after its owner requested the redrive."""
     fail(store, submitted(store), "a", settle=True)
     (view,) = letters.page(ANN, DeadLetterSelection(), states=list(DeadLetterState), before=None, limit=10)
     before = everything(database)
@@ -490,7 +490,7 @@ def test_a_dead_letter_is_not_redriven_without_a_request(store, letters, databas
 
 
 def test_cancelling_a_job_discards_its_dead_letters(store, letters):
-    """A cancelled job has no step about which its owner still has to decide."""
+    """A cancelled job has no open dead letter, so its owner has nothing to decide."""
     claimed = submitted(store, new_job(CHAIN))
     fail(store, claimed, "t")
 
@@ -501,7 +501,7 @@ def test_cancelling_a_job_discards_its_dead_letters(store, letters):
 
 @pytest.mark.parametrize("state", ["cancelled", "expired"])
 def test_a_job_that_was_cancelled_or_has_expired_is_not_redriven(store, letters, database, state):
-    """A cancelled or expired job never runs again, although a redrive was requested before."""
+    """A cancelled or expired job never runs again, even if a redrive was requested earlier."""
     claimed = submitted(store)
     fail(store, claimed, "a", settle=True)
     (letter,) = letters.request_redrive(ANN, DeadLetterSelection())
@@ -514,7 +514,7 @@ def test_a_job_that_was_cancelled_or_has_expired_is_not_redriven(store, letters,
 
 
 def test_a_decision_about_a_dead_letter_is_final(store, letters):
-    """A dead letter that was redriven or discarded is closed."""
+    """A redriven or discarded dead letter cannot be changed again."""
     fail(store, submitted(store), "a", settle=True)
     (view,) = letters.page(ANN, DeadLetterSelection(), states=list(DeadLetterState), before=None, limit=10)
     chosen = DeadLetterSelection(id=view.letter.id)
@@ -526,7 +526,7 @@ def test_a_decision_about_a_dead_letter_is_final(store, letters):
 
 
 def test_an_owner_decides_about_no_dead_letter_of_another(store, letters):
-    """Dead letters of another owner do not exist."""
+    """For an owner, the dead letters of other owners do not exist."""
     fail(store, submitted(store), "a", settle=True)
 
     assert letters.request_redrive(BOB, DeadLetterSelection()) == []
@@ -535,7 +535,7 @@ def test_an_owner_decides_about_no_dead_letter_of_another(store, letters):
 
 
 def test_each_decision_is_in_the_history_of_its_step(store, letters, database):
-    """Each action on a dead letter is recorded."""
+    """Each redrive and each discard is recorded."""
     claimed = submitted(store)
     fail(store, claimed, "a", settle=True)
     letters.retry(ANN, claimed.id)
@@ -566,14 +566,14 @@ def test_a_job_with_an_open_dead_letter_does_not_expire(store, retention, clock)
 
 
 def test_a_job_does_not_expire_before_its_retention_ends(store, retention):
-    """Results are kept for the retention that the owner was told."""
+    """Results are kept until the time that the owner was told."""
     finish(store, submitted(store), "a", settle=True)
 
     assert retention.expire_jobs() == []
 
 
 def test_the_blobs_of_a_job_that_is_kept_are_referenced(store, retention):
-    """No blob is deleted while a record refers to it."""
+    """No blob is deleted while records refer to it."""
     finish(store, submitted(store, new_job(parts=("logo",))), "a", settle=True)
 
     assert retention.unreferenced(["sources/x", "sources/x-logo", "blob", "orphan"]) == {"orphan"}
@@ -585,7 +585,7 @@ def bucket(own_bucket):
 
 
 def test_a_new_blob_is_not_an_orphan(retention, own_bucket, bucket):
-    """A blob is stored before its record. Until it is older than `orphan_age`, the record may still come."""
+    """A blob is stored before its record. The record of a blob younger than `orphan_age` may still come."""
     bucket.put(f"{ARTIFACTS}new", b"data", "image/png")
 
     assert Reconciler(own_bucket, retention, bucket).run().orphans == 0
@@ -595,7 +595,7 @@ def test_a_new_blob_is_not_an_orphan(retention, own_bucket, bucket):
 
 
 def test_a_missing_blob_is_found(store, retention, own_bucket, bucket):
-    """Every artifact of a succeeded step has its blob, or is marked as lost."""
+    """Each artifact of a succeeded step either has its blob or is marked as lost."""
     bucket.put(f"{ARTIFACTS}there", b"data", "image/png")
     for name in ("there", "missing"):
         claimed = submitted(store)
@@ -607,7 +607,7 @@ def test_a_missing_blob_is_found(store, retention, own_bucket, bucket):
 
 
 def test_nothing_is_deleted_in_the_bucket_of_another_database(retention, own_bucket, bucket):
-    """The records of one database say nothing about the blobs of another."""
+    """The records of one database say nothing about the blobs of another database."""
     bucket.put("database", str(uuid.uuid4()).encode(), "text/plain")
     bucket.put(f"{ARTIFACTS}theirs", b"data", "image/png")
     at_once = own_bucket.model_copy(update={"orphan_age": timedelta()})

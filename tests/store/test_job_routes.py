@@ -1,4 +1,4 @@
-"""The routes of jobs on the real stores: what they answer, and what they keep off the event loop."""
+"""The routes of jobs on the real stores: their answers, and that they do not block the event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = json.dumps({"web": {"op": "webp", "input": "source"}, "small": {"op": "j
 
 
 class ObservedBlobStore(BlobStore):
-    """A blob store that notes the thread of each signature."""
+    """A blob store that notes which thread signs each URL."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -49,14 +49,14 @@ async def http(own_bucket, pool, blobs) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def running(store, *done: str) -> Claim:
-    """Return a job of five steps that runs, and some of whose steps have left their files."""
+    """Return the claim of a running job of five steps. The steps in `done` have artifacts."""
     claimed = submitted(store, new_job(CHAIN, owner=PUBLIC_OWNER))
     finish(store, claimed, *done)
     return claimed
 
 
 def partial(store) -> Claim:
-    """Return a job that has ended with results and with a dead letter."""
+    """Return the claim of a job that has ended. The job has results and a dead letter."""
     claimed = running(store, "t", "a", "other")
     fail(store, claimed, "b", settle=True)
     return claimed
@@ -68,7 +68,7 @@ async def post(http: httpx.AsyncClient, *, key: str | None = None) -> httpx.Resp
 
 
 async def test_each_route_signs_download_urls_in_a_thread(http, store, blobs):
-    """A signature takes CPU time: on the event loop it would delay every other request."""
+    """Signing takes CPU time. On the event loop, signing would delay every other request."""
     ended = partial(store).id
     calls = [
         ("GET", f"/api/jobs/{ended}", 200),
@@ -143,7 +143,7 @@ async def test_a_repeated_submission_gets_the_first_answer_after_the_job_has_cha
 
 
 async def test_an_empty_field_of_a_form_is_not_sent(http):
-    """HTML forms, that of Swagger UI too, send the fields that their user left empty."""
+    """HTML forms also send the fields that the user left empty. The form of Swagger UI does this too."""
     form = {"steps": STEPS, "operations": "", "operation_params": ""}
     answer = await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data=form)
     assert answer.status_code == 202, answer.text

@@ -1,4 +1,4 @@
-"""Batches of outcomes: a batch whose commit was not confirmed can be written again, and counts once."""
+"""Batches of outcomes: a batch whose commit was not confirmed can be written again. The batch still counts once."""
 
 from __future__ import annotations
 

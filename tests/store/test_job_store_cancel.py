@@ -1,4 +1,4 @@
-"""Cancelling: a job ends at once and keeps its results, and its dispatcher finds the lease lost."""
+"""Cancelling: a job ends at once and keeps its results. Its dispatcher learns that the lease is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: one key makes one job, however often and by how many clients the request is sent."""
+"""Idempotency keys: one key makes one job, even if many clients send the request many times."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Random sequences of calls, with crashes and unconfirmed commits between them: the stores agree with a model.
+"""Random sequences of calls, with crashes and unconfirmed commits: the stores agree with a model.
 
-The model (model.py) does what the documents promise. `PIXTOOLS_EXAMPLES` is the number of sequences.
+The model in model.py does what the documents promise. `PIXTOOLS_EXAMPLES` sets the number of sequences.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from pixtools.settings import Settings
 from pixtools.states import DEAD_LETTER_MOVES, DeadLetterState, JobState, StepState
 
 EXAMPLES = int(os.environ.get("PIXTOOLS_EXAMPLES", "100"))
-EXAMPLES_PER_TEST = 250  # a failing test also needs time to shrink its sequence, before it counts as hanging
+EXAMPLES_PER_TEST = 250  # low, so that a failing test can shrink its sequence before its time limit
 MAX_ATTEMPTS, MAX_CRASHES = 2, 2  # low, so that short sequences reach permanent failures
 
 GRAPHS: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -69,7 +69,7 @@ GRAPHS: tuple[dict[str, tuple[str, ...]], ...] = (
 class Unreliable(Database):
     """A database whose next transaction can raise DatabaseDown.
 
-    With the fault "refused" it does so before the commit, and with "unconfirmed" after the commit.
+    The fault "refused" raises before the commit, and "unconfirmed" raises after the commit.
     """
 
     fault: str | None = None
@@ -93,23 +93,23 @@ class Stores:
     jobs: JobStore
     letters: DeadLetterStore
     retention: RetentionStore
-    connection: psycopg.Connection  # to compare the database with the model, and to move times
+    connection: psycopg.Connection  # for direct reads, and to change times
 
 
 @dataclass
 class Hold:
-    """A claim, as its dispatcher remembers it."""
+    """A claim in the memory of its dispatcher."""
 
     job: ModelJob
     attempt: int
     reusable: dict[str, uuid.UUID]
     batch: int = 0
-    last: tuple[list[Outcome], int, bool] | None = None  # the last batch: outcomes, number, settle
+    last: tuple[list[Outcome], int, bool] | None = None  # arguments of the last batch: outcomes, number, settle
 
 
 @dataclass
 class Seen:
-    """The visible content of a job with its version."""
+    """The content of a job that its owner sees, and the version of the job."""
 
     version: int
     content: Any
@@ -152,20 +152,20 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.stores = stores
         self.model = Model()
-        self.holds: list[Hold] = []  # claims of dispatchers that run, also of those whose lease is lost
-        self.zombies: list[Hold] = []  # claims of dispatchers that died; they may come back
+        self.holds: list[Hold] = []  # claims of running dispatchers, also claims whose lease is lost
+        self.zombies: list[Hold] = []  # claims of dispatchers that died but may come back
         self.seen: dict[uuid.UUID, Seen] = {}
         stores.database.fault = None
         stores.connection.execute("DELETE FROM job")
         stores.connection.execute("DELETE FROM artifact")
 
     def call(self, fault: str | None, call: Callable[[], Any]) -> tuple[bool, Any]:
-        """Make a call under a fault. Return whether it took effect, and its result, or None after DatabaseDown."""
+        """Make a call under a fault. Return whether it took effect, and the result (None after DatabaseDown)."""
         self.stores.database.fault = fault
         try:
             return True, call()
         except DatabaseDown as error:
-            if error.detail != fault:  # it has another cause, such as a deadlock
+            if error.detail != fault:  # another cause, such as a deadlock
                 raise
             return fault == "unconfirmed", None
         finally:
@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
     )  # fmt: skip
     def submit(self, owner, graph, *, shared, key, content, fault):
         new = new_job(graph, owner=owner, keys="same" if shared else "")
-        # The fault applies to the next transaction, so read the time before it.
+        # A fault applies to the next transaction, so read the time before the fault is set.
         new = replace(new, created_at=self.stores.jobs.now())
         request = asked(key, owner=owner, content=content) if key else None
         first = self.model.responses.get((owner, key)) if key else None
@@ -234,7 +234,7 @@ class Machine(RuleBasedStateMachine):
         assert taken == queued[:limit]
         for job in taken:
             job.claim(dispatcher)
-        for claimed in sorted(claims or [], key=lambda claimed: claimed.id):  # Postgres returns them in any order
+        for claimed in sorted(claims or [], key=lambda claimed: claimed.id):  # Postgres returns claims in any order
             job = self.model.jobs[claimed.id]
             assert (job in taken, claimed.attempt) == (True, job.attempt)
             reusable = {key: artifact.id for key, artifact in claimed.reusable.items()}
@@ -276,7 +276,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self._current())
     @rule(pick=picks, crashed=st.booleans(), events=event_lists, numbered=st.booleans(), settle=st.booleans())
     def overtake(self, pick, events, *, crashed, numbered, settle):
-        """Let another dispatcher claim the job of a first one. Then let the first continue, without its lease."""
+        """Let d1 claim a job that another dispatcher runs. Then let the other dispatcher write without a lease."""
         hold = _one(self._current(), pick)
         if crashed:
             self._set(hold.job, "lease_until")
@@ -300,7 +300,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(hold.last for hold in self.holds + self.zombies))
     @rule(pick=picks)
     def repeat(self, pick):
-        """Write a batch again, as if its commit had not been confirmed."""
+        """Write the last batch again, as if its commit had not been confirmed."""
         hold = _one([hold for hold in self.holds + self.zombies if hold.last], pick)
         self._write(hold, *hold.last, fault=None)
 
@@ -349,13 +349,13 @@ class Machine(RuleBasedStateMachine):
             self._leave(hold)
 
     def _is_new(self, hold: Hold, batch: int | None) -> bool:
-        """Return whether the store has to write a batch of this attempt."""
+        """Return whether the store must write this batch."""
         job = hold.job
         current = job.id in self.model.jobs and job.attempt == hold.attempt and job.state is JobState.RUNNING
         return current and (batch is None or batch > job.written)
 
     def _is_repeated(self, hold: Hold, batch: int | None) -> bool:
-        """Return whether the store knows a batch of this attempt, so that it changes nothing and raises nothing."""
+        """Return whether the store has already written this batch. Such a batch changes nothing and raises nothing."""
         job = hold.job
         current = job.id in self.model.jobs and job.attempt == hold.attempt and job.state is not JobState.CANCELLED
         return current and batch is not None and batch <= job.written
@@ -482,7 +482,7 @@ class Machine(RuleBasedStateMachine):
             letter.state = to
 
     def _select(self, pick: int, owner: str, by: str) -> tuple[DeadLetterSelection, list[ModelLetter]]:
-        """Return a selection by id, by job or of all letters, and the letters of the owner that it matches."""
+        """Return a selection by id, by job or of all letters, and the owner's letters that the selection matches."""
         selection, letters = DeadLetterSelection(), self.model.letters
         if by == "id" and letters:
             letters = [_one(letters, pick)]
@@ -638,13 +638,13 @@ def _inputs_of(job: ModelJob, step: ModelStep) -> set[str]:
 
 
 def _stored(step: ModelStep) -> Stored | None:
-    if step.name == "t":  # its result is only pixels
+    if step.name == "t":  # the result of t is only pixels
         return None
     return Stored(step.key, f"artifacts/{uuid.uuid4().hex}", "image/png", 9, "cd" * 32)
 
 
 def _one_result_each(outcomes: list[Outcome]) -> list[Outcome]:
-    """Keep the outcomes that one converter can report: a step starts, and then it has one result."""
+    """Keep only outcomes that one converter can report: a step starts, and then has one result."""
     ended: set[str] = set()
     possible = []
     for outcome in outcomes:
@@ -688,10 +688,10 @@ CREATE TRIGGER never_decreases BEFORE UPDATE ON step FOR EACH ROW
 
 @pytest.fixture
 def stores(settings: Settings, fresh_url: str) -> Iterator[Stores]:
-    """The stores on a new database, which itself refuses every move that states.py does not allow."""
+    """The stores on a new database. Triggers refuse every move that states.py does not allow."""
     migrate.upgrade(fresh_url)
     with psycopg.connect(fresh_url, autocommit=True) as connection:
-        # No transaction has to survive a crash of the server: the database is deleted after the test.
+        # The database is deleted after the test, so its transactions need not survive a crash of the server.
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = off")
     limits = {"max_attempts": MAX_ATTEMPTS, "max_crashes": MAX_CRASHES, "lease": timedelta(hours=1)}
     settings = settings.model_copy(update={"database_url": SecretStr(fresh_url), **limits})

@@ -1,4 +1,4 @@
-"""Outcomes of steps: the state that each leads to, when a step is tried again, and how its job ends."""
+"""Outcomes of steps: the new state of the step, when the step is tried again, and how the job ends."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_one_failed_input_is_enough_to_skip_a_bundle(store):
 
 
 def cached(store: JobStore, steps: dict[str, tuple[str, ...]], *names: str) -> Claim:
-    """Submit a job and take the artifacts of the named steps from an earlier job."""
+    """Submit a job whose named steps take their artifacts from an earlier job. Return the claim of the new job."""
     finish(store, submitted(store, new_job(dict.fromkeys(names, ("source",)), keys="same")), *names, settle=True)
     claimed = submitted(store, new_job(steps, keys="same"))
     artifacts = {step.name: claimed.reusable[step.key].id for step in claimed.view.steps if step.name in names}
@@ -192,7 +192,7 @@ def test_a_job_is_tried_again_within_seconds_after_each_outage(store, clock):
         clock.end_backoff(job_id)
 
     assert max(delays) <= 8
-    assert max(delays) - min(delays) > 0.1  # random, so that jobs do not return all at once
+    assert max(delays) - min(delays) > 0.1  # random, so that jobs do not all return at the same time
 
 
 def test_the_delay_grows_with_the_failures_up_to_its_cap(store, clock):
@@ -276,7 +276,7 @@ def test_a_converter_that_dies_during_a_step_is_a_crash_and_not_a_failure(store,
     step = step_of(store, claimed)
     assert (step.state, step.crashes, step.failures) == (WAITING, 1, 0)
     assert job_row(clock.database, claimed.id).crashes == 0
-    assert clock.delay(claimed.id) <= 0  # another step may have caused the first crash
+    assert clock.delay(claimed.id) <= 0  # no delay, because another step may have caused the first crash
 
 
 def test_a_step_waits_after_its_second_crash(store, clock):

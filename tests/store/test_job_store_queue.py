@@ -1,4 +1,4 @@
-"""The queue: claims and leases, and that an attempt without its lease writes nothing."""
+"""The queue: claims and leases. An attempt that lost its lease writes nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_oldest_jobs_are_claimed_first(store):
     assert {claimed.id for claimed in store.claim("d0", 3)} == {ids[3]}
 
 
-# Without these methods Postgres joins by nested loops, and runs a subquery once for each row.
+# Without these methods, Postgres joins by nested loops and runs a subquery for each row.
 PLANNING = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize", "indexscan", "bitmapscan")
 
 
@@ -91,7 +91,7 @@ def test_many_claimers_at_once_never_share_a_job(store):
     with ThreadPoolExecutor(8) as threads:
         taken = [job_id for mine in threads.map(claim_all, range(8)) for job_id in mine]
 
-    # A claim that finds only locked jobs returns none, so its thread may stop early. The last claim takes the rest.
+    # A claim that finds only locked jobs returns no job. So a thread may stop early. The last claim takes the rest.
     taken += [claimed.id for claimed in store.claim("last", 60)]
     assert len(taken) == len(set(taken))
     assert set(taken) == ids
@@ -152,7 +152,7 @@ def test_an_older_attempt_does_not_renew_the_lease_of_a_newer_one(store, clock):
 
 
 def taken_over(store: JobStore, clock: Clock):
-    """Return the claim of a dispatcher that lost its lease, and the claim of the dispatcher that has the job now."""
+    """Return two claims of one job: an old claim without a lease, and the current claim of another dispatcher."""
     old = submitted(store)
     clock.end_lease(old.id)
     assert store.rescue() == [old.id]

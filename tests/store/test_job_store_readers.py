@@ -1,4 +1,4 @@
-"""Reading jobs: views, versions, pages of summaries, and that an owner reads only jobs of that owner."""
+"""Reading jobs: views, versions and pages of summaries. An owner reads only the owner's jobs."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_pages_of_jobs_have_no_gap_and_no_repetition(store):
         page = store.list_jobs(ANN, state=None, before=seen[-1] if seen else None, limit=2)
         pages.append(len(page))
         seen += ids(page)
-        submit(store)  # new jobs do not move the pages
+        submit(store)  # a new job must not shift the next page
 
     assert seen == submitted_ids[::-1]
     assert pages == [2, 2, 1, 0]
@@ -174,7 +174,7 @@ def test_a_summary_has_the_steps_in_running_order(store):
 
 
 def test_a_page_of_jobs_is_grouped_in_one_pass(store, calls_in):
-    """Comparing each step with each job of the page would take 100 calls for each step."""
+    """If each step were compared with each job, each step would take 100 calls."""
     steps = {f"s{number:02}": ("source",) for number in range(50)}
     submitted_ids = [submit(store, new_job(steps)).job_id for _ in range(100)]
 
@@ -240,7 +240,7 @@ def test_a_database_that_cannot_be_reached_is_down(nowhere):
 
 
 def test_the_cause_of_an_outage_can_be_logged(nowhere, settings):
-    """A wrong password can be told from a server that is down."""
+    """The reason distinguishes a wrong password from a server that is down."""
     url = settings.database_url.get_secret_value()
     password = urlsplit(url).password
     refused = settings.model_copy(update={"database_url": SecretStr(url.replace(password, "wrong"))})
@@ -274,7 +274,7 @@ def test_a_connection_that_is_cut_before_the_commit_stores_nothing_and_raises(st
 
 
 def cut(database: psycopg.Connection) -> None:
-    """End every connection to the database except this one."""
+    """End every connection to the database except `database`."""
     database.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE pid <> pg_backend_pid() AND datname = current_database()"

@@ -1,4 +1,4 @@
-"""When a dispatcher dies, its jobs return to the queue. If that happens too often, they fail permanently."""
+"""When a dispatcher dies, its jobs return to the queue. A job whose dispatchers die too often fails permanently."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_job_that_ended_is_not_rescued(store):
 
 
 def lose(store: JobStore, clock: Clock, times: int) -> Claim:
-    """Let several dispatchers die while they hold a job. Return the last claim."""
+    """Let dispatchers die, one after another, while they hold the only job. Return the last claim."""
     for _ in range(times):
         claimed = claim(store)
         clock.end_lease(claimed.id)

@@ -1,4 +1,4 @@
-"""The servers that `pixtools up` starts on one machine, one by one: they answer, and they keep their data."""
+"""Each server that `pixtools up` starts on one machine: it answers requests and keeps its data."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def client_of(server: Server, **wrong: str):
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that the `nobody` user may enter, unlike pytest's own folders."""
+    """A folder that the `nobody` user may enter. The folders of pytest do not allow this."""
     folder = Path(tempfile.mkdtemp(prefix="pixtools-test-"))
     folder.chmod(0o711)
     yield folder
@@ -103,7 +103,7 @@ def home(open_folder: Path) -> Home:
 
 @pytest.fixture
 def run(home: Home) -> Iterator[Callable[[type], Server]]:
-    """Start servers in the home, and stop them after the test."""
+    """Return a function that starts servers in the home. The servers stop after the test."""
     started = []
 
     def start(kind: type[Postgres | Redis | S3]) -> Server:
@@ -185,7 +185,7 @@ def test_a_client_without_the_secret_is_refused(run: Callable[[type], Server]) -
 
 
 def test_postgres_starts_although_a_killed_one_has_left_its_pid_file(home: Home, run: Callable[[type], Server]) -> None:
-    """The pid in the file now belongs to another process."""
+    """The pid in the file now belongs to a process that is not Postgres."""
     first = run(Postgres)
     Postgres.write(first)
     pid_file = home.path / "postgres" / "postmaster.pid"
@@ -218,7 +218,7 @@ def test_a_home_allows_one_service_at_a_time(home: Home) -> None:
 
 
 def test_processes_of_a_killed_run_are_ended(home: Home, open_folder: Path) -> None:
-    """They are found by their mark or, like Ray's workers, by the log to which they write."""
+    """Some processes are found by their mark. Ray's workers have no mark and are found by their log files."""
     marked = processes.start("marked", ["/bin/sleep", "60"], home=home.path, log=home.logs / "marked.log", env={})
     ray_folder = open_folder / "ray"
     ray_folder.mkdir()
@@ -249,7 +249,7 @@ def test_all_three_run_for_a_test_session(home: Home) -> None:
 
 @as_root
 def test_a_private_folder_stays_private(open_folder: Path) -> None:
-    """Postgres, as the `nobody` user, keeps its data in another folder and finds them at the next start."""
+    """Postgres runs as the `nobody` user. It keeps its data in another folder and finds the data at the next start."""
     open_folder.chmod(0o700)
     home = Home(open_folder / "home")
     data = home.path / "postgres"
@@ -271,7 +271,7 @@ def test_a_private_folder_stays_private(open_folder: Path) -> None:
 
 @as_root
 def test_the_database_of_a_deleted_home_is_kept_under_another_name(open_folder: Path) -> None:
-    """It cannot be opened, because its password was in the deleted home. But it may still be of use to its owner."""
+    """The password was in the deleted home, so nobody can open the database. But its files may still be useful."""
     open_folder.chmod(0o700)
     nobody, data = unprivileged.account(), open_folder / "postgres"
     try:

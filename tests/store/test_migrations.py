@@ -1,4 +1,4 @@
-"""Migrations: they make the tables that tables.py describes, and keep the records of earlier versions."""
+"""Migrations: they create the tables that tables.py describes, and keep the records of earlier versions."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_several_processes_can_upgrade_at_the_same_time(fresh_url):
     program = [sys.executable, "-c", UPGRADE]
     upgrades = [subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
     for upgrade in upgrades:
-        upgrade.stdout.readline()  # it waits for its input
+        upgrade.stdout.readline()  # the program has started and waits for its input
 
     for upgrade in upgrades:
         upgrade.stdin.write(f"{fresh_url}\n")
@@ -92,7 +92,7 @@ def test_several_processes_can_upgrade_at_the_same_time(fresh_url):
 
 
 def move(url: str, revision: str) -> None:
-    """Bring a database to a revision, up or down."""
+    """Upgrade or downgrade a database to a revision."""
     config = Config()
     config.set_main_option("script_location", str(migrate.MIGRATIONS))
     config.attributes["database_url"] = url
@@ -103,7 +103,7 @@ def move(url: str, revision: str) -> None:
 
 
 def insert_as_0001_did(url: str, *names: str) -> uuid.UUID:
-    """Insert a job with these steps by the columns that revision 0001 has, as its code did."""
+    """Insert a job with these steps as the code of version 0001 did, with the columns of that revision."""
     job_id = uuid6.uuid7()
     with psycopg.connect(url) as connection:
         connection.execute(
@@ -122,7 +122,7 @@ def insert_as_0001_did(url: str, *names: str) -> uuid.UUID:
 
 
 def insert_as_0002_did(url: str) -> uuid.UUID:
-    """Insert a job of one step by the columns that revision 0002 has, as its code did."""
+    """Insert a job of one step as the code of version 0002 did, with the columns of that revision."""
     job_id = insert_as_0001_did(url, "a")
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE job SET written = 0, expires_at = now() + interval '7 days'")
@@ -216,7 +216,7 @@ def test_a_downgrade_to_0002_and_an_upgrade_keep_everything_except_parts(setting
 
 
 def fail_as_0001_did(url: str, job_id: uuid.UUID) -> None:
-    """End a job of one step as the code of version 0001 did when the step failed permanently."""
+    """Let the step of a job fail permanently, and end the job, as the code of version 0001 did."""
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE step SET state = 'failed', error = '{\"code\": \"corrupt_image\"}'")
         connection.execute("UPDATE job SET state = 'failed', attempt = 1, finished_at = now()")

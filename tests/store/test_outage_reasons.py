@@ -1,4 +1,4 @@
-"""The reason that the log gives for an outage, from the errors of the real driver."""
+"""The log names the reason of an outage. These tests use errors of the real database driver."""
 
 from __future__ import annotations
 

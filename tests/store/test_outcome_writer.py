@@ -1,4 +1,4 @@
-"""The outcome writer on a real database: it writes outcomes in order, and the last batch settles the attempt."""
+"""The outcome writer on a real database: it writes outcomes in order. The last batch settles the attempt."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def new_writer(store: JobStore, hints: Hints, claimed: Claim, plan: Plan = PLAN)
 
 
 async def write(writer: OutcomeWriter, *outcomes: Outcome) -> None:
-    """Report the outcomes of a whole attempt, and write them."""
+    """Report all outcomes of an attempt, and write them."""
     for outcome in outcomes:
         writer.report(outcome)
     writer.close()
@@ -112,7 +112,7 @@ async def test_a_writer_without_a_lease_raises_lease_lost_and_writes_nothing(sto
 
 
 def second_attempt(store: JobStore, clock: Clock) -> Claim:
-    """Claim a job whose transform succeeded in the first attempt, without a file for the step that reads it."""
+    """Claim a job for its second attempt. Step t succeeded in the first attempt, but left no file for step a."""
     first = submitted(store, new_job({"t": ("source",), "a": ("t",)}))
     store.record(first.id, first.attempt, [Started("t"), Succeeded("t", None, 1)])
     clock.end_lease(first.id)
@@ -138,7 +138,7 @@ async def test_a_transform_that_fails_when_it_runs_again_fails_the_steps_that_ne
     await write(new_writer(store, hints, claimed), Started("t"), Failed("t", CorruptImage("It changed.")))
 
     view = store.get(ANN, claimed.id)
-    assert view.job.state == JobState.FAILED  # the only result were pixels, and they are lost
+    assert view.job.state == JobState.FAILED  # t succeeded, but its only result, the pixels, is lost
     assert states(store, claimed.id) == {"t": SUCCEEDED, "a": FAILED}
 
 
@@ -149,7 +149,7 @@ async def test_a_retryable_failure_counts_although_the_step_succeeded_before(sto
 
     view = store.get(ANN, claimed.id)
     assert view.job.state == JobState.QUEUED
-    assert sum(step.failures for step in view.steps) == 1  # otherwise it would be tried without a pause and forever
+    assert sum(step.failures for step in view.steps) == 1  # otherwise the job would be tried forever, without pauses
 
 
 async def test_a_crash_counts_although_the_step_succeeded_before(store, hints, clock):
@@ -169,7 +169,7 @@ async def test_a_hint_tells_of_the_end_of_a_job(store, hints, settings):
 
     async def listen() -> None:
         async for message in listener.listen("pixtools:moved"):
-            received.append(message)  # noqa: PERF401 (it never ends)
+            received.append(message)  # noqa: PERF401 (the loop never ends)
 
     listening = asyncio.create_task(listen())
     async with asyncio.timeout(60):

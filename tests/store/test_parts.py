@@ -1,4 +1,4 @@
-"""Parts, the files of a request beside the source image: from the request, through the stores, to their deletion."""
+"""Parts, such as logos: how a request brings them, how they are stored, and when they are deleted."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_each_job_that_expires_names_the_files_to_delete(store, retention, clock
 
 @pytest.fixture
 def bucket(own_bucket: Settings) -> Settings:
-    """Settings of a service with an empty bucket of its own and low limits for files."""
+    """Settings of a service with a new, empty bucket and low limits for files."""
     return own_bucket.model_copy(update={"max_upload_bytes": 100_000, "max_part_pixels": 10_000})
 
 
@@ -157,7 +157,7 @@ async def test_a_request_with_another_logo_is_another_request(http, store, blobs
 
 
 async def test_of_parallel_requests_with_one_key_the_files_of_one_are_kept(bucket, nowhere, pool, blobs):
-    """Without Redis the requests learn of each other only from the database, after their files are stored."""
+    """Without Redis, requests meet only in the database, after they have stored their files."""
     key = uuid.uuid4().hex
     async with ingress(bucket, pool, blobs, redis=nowhere) as http:
         answers = await asyncio.gather(*(post(http, ("logo", LOGO), key=key) for _ in range(8)))
@@ -174,7 +174,7 @@ async def test_of_parallel_requests_with_one_key_the_files_of_one_are_kept(bucke
         (b"<svg/>", 415, "unsupported_type"),
         (b"\xff\xd8\xff\xe0" + bytes(40), 422, "corrupt_image"),
         (bomb(), 422, "image_too_large"),
-        (saved(photo(101, 100), "JPEG"), 422, "image_too_large"),  # above the limit of 10,000 pixels for a part
+        (saved(photo(101, 100), "JPEG"), 422, "image_too_large"),  # 10,100 pixels, above the limit of 10,000 for a part
         (animation(101), 422, "image_too_large"),
     ],
 )

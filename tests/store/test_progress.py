@@ -1,4 +1,4 @@
-"""The event streams of jobs on the real stores: hints make them prompt, and polling makes them complete."""
+"""The event streams of jobs on the real stores. Hints make events fast. Polling finds changes whose hint was lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def hints(settings) -> AsyncIterator[Hints]:
 
 @pytest.fixture
 def follow(settings, store):
-    """A function that opens the stream of a job; each item is an event."""
+    """Return a function that opens the event stream of a job."""
     blobs = BlobStore(settings)
 
     def open_stream(feed: ProgressFeed, job_id: uuid.UUID, last: int = 0):
@@ -53,7 +53,7 @@ def listening(feed: ProgressFeed) -> Iterator[None]:
 
 
 async def test_a_change_whose_hint_was_lost_is_found_by_polling(store, hints, follow):
-    feed = ProgressFeed(store, hints, poll_interval_s=0.05)  # it does not listen to hints
+    feed = ProgressFeed(store, hints, poll_interval_s=0.05)  # this feed does not listen to hints
     job_id = submit(store).job_id
     async with follow(feed, job_id) as stream, asyncio.timeout(20):
         assert '"state":"queued"' in await anext(stream)
@@ -72,7 +72,7 @@ async def test_a_hint_makes_a_change_visible_before_the_next_poll(store, hints, 
             await anext(stream)
             following = asyncio.create_task(anext(stream))
             await asyncio.to_thread(store.cancel, ANN, job_id)
-            while not following.done():  # the first hints may come before Redis has the subscription
+            while not following.done():  # the first hints may be earlier than the subscription
                 await hints.publish(CHANGED, str(job_id))
                 await asyncio.sleep(0.05)
 

@@ -26,7 +26,7 @@ NOTHING = Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=0, found
 
 @pytest.fixture
 def bucket(own_bucket: Settings) -> Settings:
-    """Settings of a service with a new bucket, where a blob without a reference is an orphan at once."""
+    """Settings of a service with a new bucket. A blob without a reference is an orphan at once."""
     return own_bucket.model_copy(update={"orphan_age": timedelta()})
 
 
@@ -47,13 +47,13 @@ def accept(store: JobStore, blobs: BlobStore, keys: str = "") -> None:
 
 
 def make(store: JobStore, blobs: BlobStore, claimed: Claim, blob: str) -> JobState:
-    """Store the artifact of the one step of a job, and record it."""
+    """Store the artifact of a job's only step, and record that the step succeeded."""
     blobs.put(blob, b"artifact", "image/png")
     return record(store, claimed, Started("a"), Succeeded("a", stored(claimed, "a", blob), 1), settle=True)
 
 
 def done(store: JobStore, blobs: BlobStore, blob: str, keys: str = "") -> Claim:
-    """Return the claim of a job of one step that succeeded, with all of its blobs in storage."""
+    """Return the claim of a succeeded job of one step. Its source and its artifact are in storage."""
     accept(store, blobs, keys)
     claimed = claim(store)
     make(store, blobs, claimed, blob)
@@ -113,7 +113,7 @@ def test_the_blobs_of_an_expired_job_are_deleted(store, blobs, run, clock):
 
 
 def test_a_shared_source_stays_until_the_last_of_its_jobs_expires(store, blobs, run, clock):
-    """In version 0001 the key of a source depended only on its content, so jobs shared it."""
+    """In version 0001, the key of a source depended only on the content. So several jobs shared a source."""
     old, new = done(store, blobs, "artifacts/1"), done(store, blobs, "artifacts/2")
     clock.end_retention(old.id)
     run()
@@ -160,7 +160,7 @@ def test_a_run_deletes_the_blobs_that_an_interrupted_run_released(store, blobs, 
     claimed = done(store, blobs, "artifacts/1")
     clock.end_retention(claimed.id)
     retention.expire_jobs()
-    retention.drop_artifacts()  # the run ended before it deleted the blobs
+    retention.drop_artifacts()  # and the run is interrupted before it deletes the blobs
 
     assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=2, lost=0, found=0)
 
@@ -206,7 +206,7 @@ def test_a_lost_artifact_whose_blob_exists_again_is_found(store, blobs, run):
     claimed = done(store, blobs, "artifacts/1", keys="same")
     blobs.delete(["artifacts/1"])
     run()
-    blobs.put("artifacts/1", b"artifact", "image/png")  # from a backup
+    blobs.put("artifacts/1", b"artifact", "image/png")  # as if from a backup
 
     assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=0, found=1)
     assert run() == NOTHING
@@ -219,7 +219,7 @@ def test_an_artifact_that_is_stored_during_the_listing_is_not_lost(store, blobs,
     done(store, blobs, "artifacts/1")
 
     class Late(BlobStore):
-        """Lists the bucket as it was before the last artifact was stored."""
+        """Lists the bucket as if `artifacts/1` were not stored yet."""
 
         def pages(self, prefix: str):
             for page in super().pages(prefix):

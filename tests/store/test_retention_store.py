@@ -1,4 +1,4 @@
-"""Retention: how long jobs and artifacts are kept, and that nothing is deleted while a record refers to it."""
+"""Retention: how long jobs and artifacts are kept. No blob or artifact is deleted while records refer to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAITING, SUCCEEDED, CACHED = StepState.WAITING, StepState.SUCCEEDED, StepState.C
 
 
 def done(store: JobStore, keys: str = "", blob: str = "blob", owner: str = ANN) -> Claim:
-    """Return the claim of a job of one step that succeeded and has its artifact under the blob key `blob`."""
+    """Return the claim of a succeeded job of one step. The blob key of its artifact is `blob`."""
     submit(store, new_job(keys=keys, owner=owner))
     claimed = claim(store)
     record(store, claimed, Started("a"), Succeeded("a", stored(claimed, "a", blob), 1), settle=True)
@@ -33,7 +33,7 @@ def done(store: JobStore, keys: str = "", blob: str = "blob", owner: str = ANN) 
 
 
 def expired(store: JobStore, retention: RetentionStore, clock, **options: str) -> Claim:
-    """Return the claim of a job as `done` makes it, which has expired."""
+    """Return the claim of an expired job that `done` made."""
     claimed = done(store, **options)
     clock.end_retention(claimed.id)
     assert retention.expire_jobs() == [["sources/x"]]
@@ -130,7 +130,7 @@ def test_an_expired_job_is_deleted_with_all_its_records(store, retention, letter
     fail(store, claimed, "a", settle=True)
     letters.discard(ANN, DeadLetterSelection())
     clock.end_retention(claimed.id)
-    assert retention.delete_expired_jobs(timedelta()) == 0  # it has not expired yet
+    assert retention.delete_expired_jobs(timedelta()) == 0  # the job has not expired yet
     retention.expire_jobs()
 
     assert retention.delete_expired_jobs(timedelta(days=1)) == 0
@@ -177,7 +177,7 @@ def test_a_step_cannot_take_an_artifact_that_was_dropped(store, retention, clock
     assert record(store, claimed, Cached("a", artifact.id), settle=True) is JobState.QUEUED
 
     assert states(store, claimed.id) == {"a": WAITING}
-    assert clock.delay(claimed.id) <= 0  # nothing failed
+    assert clock.delay(claimed.id) <= 0  # no backoff, because nothing failed
     again = claim(store)
     assert again.reusable == {}
     assert finish(store, again, "a", settle=True) is JobState.SUCCEEDED
@@ -195,7 +195,7 @@ def test_a_step_cannot_take_an_artifact_that_is_lost(store, retention):
 
 
 class Pausing(Database):
-    """A database whose transactions wait before their commit, until the test sets `go_on`."""
+    """A database whose transactions wait before the commit until the test sets `go_on`."""
 
     def __init__(self, settings) -> None:
         super().__init__(settings)
@@ -234,7 +234,7 @@ def test_an_artifact_is_not_dropped_while_a_step_begins_to_refer_to_it(store, re
         slow = JobStore(pausing, settings)
         recording = threads.submit(record, slow, claimed, Cached("a", artifact.id), settle=True)
         assert pausing.reached.wait(20)
-        assert retention.drop_artifacts() == []  # it does not wait for the lock
+        assert retention.drop_artifacts() == []  # drop_artifacts skips a locked artifact
         pausing.go_on.set()
         assert recording.result(20) is JobState.SUCCEEDED
 

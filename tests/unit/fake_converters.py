@@ -1,4 +1,4 @@
-"""Converters without Ray: they answer work items as a test says, through the calls that a graph makes of Ray's."""
+"""Fake converters without Ray. A graph calls them like Ray actors, and a test decides when they answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixtools.jobs.outcomes import Started, Stored, Succeeded
 
 
 class FakeConverter:
-    """Answers that each step of a work item succeeded, as soon as `finish` is set."""
+    """Reports success for each step of a work item, as soon as `finish` is set."""
 
     def __init__(self, finish: asyncio.Event) -> None:
         self._finish = finish
@@ -31,7 +31,7 @@ class FakeConverter:
 
 
 class FakeConverters:
-    """Creates converters, and remembers those that were destroyed."""
+    """Creates converters, and remembers which converters were destroyed."""
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
@@ -44,7 +44,7 @@ class FakeConverters:
 
 
 class _Method:
-    """A method of a Ray actor."""
+    """Has the interface of a Ray actor's method."""
 
     def __init__(self, call: Any) -> None:
         self.remote = call

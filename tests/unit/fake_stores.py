@@ -1,6 +1,6 @@
-"""Stores in memory with the interfaces of the real ones, for tests of the actors without any server.
+"""Stores in memory with the interfaces of the real stores. Tests of the actors then need no server.
 
-A test of `test_fake_stores.py` compares the interfaces.
+`test_fake_stores.py` compares the interfaces.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def job_record(**changes: Any) -> JobRecord:
-    """Return a job on a source of 64 × 48 pixels."""
+    """Return a job whose source has 64 × 48 pixels."""
     job = JobRecord(
         id=uuid.uuid4(), owner="ann", batch=None, state=JobState.QUEUED, version=1, attempt=0,
         created_at=NOW, finished_at=None, expires_at=None, source_key="sources/x", source_name="x.jpg",
@@ -54,11 +54,11 @@ def artifact_record(step_key: str, **changes: Any) -> ArtifactRecord:
 
 
 class FakeDatabase:
-    """Raises DatabaseDown from every transaction while it is down."""
+    """Every transaction raises DatabaseDown while `down` is set."""
 
     def __init__(self) -> None:
         self.down = False
-        self.ping_error: Exception | None = None  # raised by each ping
+        self.ping_error: Exception | None = None  # each ping raises this error
         self._lock = threading.Lock()
 
     @contextmanager
@@ -76,13 +76,13 @@ class FakeDatabase:
 
 @dataclass
 class FakeJob:
-    """One row of the job table with its steps."""
+    """One row of the job table, with the steps of the job."""
 
     view: JobView
     dispatcher: str | None = None
     crashes: int = 0
     lease_lost: bool = False
-    outcomes: list[tuple[int, Outcome]] = field(default_factory=list)  # with the attempt that recorded them
+    outcomes: list[tuple[int, Outcome]] = field(default_factory=list)  # each with the attempt that recorded the outcome
 
     @property
     def state(self) -> JobState:
@@ -107,24 +107,24 @@ class FakeJob:
 
 
 class FakeJobStore:
-    """The methods of JobStore that actors call. Leases do not run out by time: a test loses them."""
+    """Has the methods of JobStore that actors call. No lease runs out by time: a test sets `lease_lost`."""
 
     def __init__(self, database: FakeDatabase, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
         self.jobs: dict[uuid.UUID, FakeJob] = {}
-        self.calls: list[tuple[str, float]] = []  # each call with its time
-        self.errors: dict[str, Exception] = {}  # by method: its next call is carried out, and raises this error
-        self.before_claim: Callable[[], object] = lambda: None  # called in the thread of each claim
+        self.calls: list[tuple[str, float]] = []  # method and time of each call
+        self.errors: dict[str, Exception] = {}  # by method: the next call does its task, then raises this error
+        self.before_claim: Callable[[], object] = lambda: None  # each claim calls this in its thread
 
     def add(self, *steps: StepRecord, state: JobState = JobState.QUEUED, dispatcher: str | None = None) -> FakeJob:
-        """Put a job into the queue, or under a dispatcher."""
+        """Add a job that is in the queue, or that a dispatcher runs."""
         view = JobView(job_record(state=state), steps or (step_record("a"),), {})
         job = self.jobs[view.job.id] = FakeJob(view, dispatcher)
         return job
 
     def times(self, method: str) -> list[float]:
-        """Return when a method was called."""
+        """Return the times of all calls of a method."""
         return [time for name, time in self.calls if name == method]
 
     @contextmanager
@@ -205,7 +205,7 @@ class FakeJobStore:
 
 
 class FakeDeadLetterStore:
-    """The methods of DeadLetterStore that the dead-letter queue calls. A letter is an id and the id of its job."""
+    """Has the methods of DeadLetterStore that the dead-letter queue calls. A letter has an id and a job id."""
 
     def __init__(self, database: FakeDatabase, clock: Callable[[], float]) -> None:
         self._database = database
@@ -216,7 +216,7 @@ class FakeDeadLetterStore:
         self.observations = 0
 
     def add(self, number: int = 1, *, job: uuid.UUID | None = None) -> list[uuid.UUID]:
-        """Add waiting dead letters, of one job or of a job each."""
+        """Add waiting dead letters. Without `job`, each letter belongs to a different job."""
         new = [uuid.uuid4() for _ in range(number)]
         for letter in new:
             self.letters[letter] = job or uuid.uuid4()
@@ -286,7 +286,7 @@ class FakeDeadLetterStore:
 
 
 class FakeReconciler:
-    """Counts its runs."""
+    """Remembers the times of its runs."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -301,11 +301,11 @@ class FakeReconciler:
 
 
 class FakeHints:
-    """Delivers hints inside one process, and remembers them."""
+    """Delivers hints inside one process, and remembers all published hints."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, str]] = []
-        self.listen_error: Exception | None = None  # raised once
+        self.listen_error: Exception | None = None  # the next `listen` raises this error
         self._listeners: dict[str, list[asyncio.Queue[str]]] = defaultdict(list)
 
     async def publish(self, channel: str, message: str = "") -> None:

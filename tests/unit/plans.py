@@ -1,4 +1,4 @@
-"""Plans for tests: one of a given document, and Hypothesis strategies that draw valid documents."""
+"""Makes plans for tests: from a given document, or from a valid document that Hypothesis draws."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SHA = "ab" * 32
 def plan(
     document: dict[str, Any], name: str = "IMG_1.jpg", sha256: str = SHA, size: Size = (4000, 3000),
 ) -> Plan:  # fmt: skip
-    """Return the plan of a `steps` document on a source with these properties."""
+    """Return the plan of a `steps` document for a source with these properties."""
     return build(document, Source(name, sha256, size), 50, LIMITS)
 
 
 @st.composite
 def documents(draw: st.DrawFn, most: int = 10) -> dict[str, dict[str, Any]]:
-    """Draw a valid `steps` document of 1 to `most` steps, written in any order and connected in any way."""
+    """Draw a valid `steps` document of 1 to `most` steps, in any order and with any connections."""
     pixels, images, other_files = [SOURCE], [SOURCE], []
     steps: dict[str, dict[str, Any]] = {}
     for number in range(draw(st.integers(1, most))):

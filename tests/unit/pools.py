@@ -1,4 +1,4 @@
-"""Converters that start at a time that the test chooses, and the cluster on which they run."""
+"""Fake converters that start when the test says so, and the fake cluster on which they run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from actors.converter_pool import ConverterPool, Node
 
 
 class Converter:
-    """An actor as the pool sees it: it is ready after `starts` is set, or fails to start."""
+    """A converter as the pool sees it. When `starts` is set, the converter is ready or fails to start."""
 
     def __init__(self, number: int, node: Node, starts: asyncio.Event, *, fails: bool) -> None:
         self.number = number
@@ -31,7 +31,7 @@ class Converter:
 
 
 class Cluster:
-    """Creates converters on its nodes in turn, and remembers those that were ended."""
+    """Creates each converter on the next node in turn, and remembers which converters were ended."""
 
     def __init__(self, *nodes: int) -> None:
         self.nodes = [Node(f"node {number}", bytes_) for number, bytes_ in enumerate(nodes or (1_000_000,))]
@@ -55,7 +55,7 @@ class Cluster:
 
 
 async def settle() -> None:
-    """Let all tasks run that can run without time passing."""
+    """Let all tasks run until each waits for an event or a time."""
     for _ in range(20):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""What an attempt has to do: by the states of the stored steps, and by the artifacts that exist."""
+"""The states of the stored steps and the existing artifacts decide what an attempt has to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = (RESIZE, PNG, METADATA, ZIP)
 
 
 def claim(steps: tuple[StepRecord, ...] = STEPS, **artifacts: ArtifactRecord) -> Claim:
-    """Return a claimed job, with the artifacts of its steps by name."""
+    """Return a claimed job. `artifacts` maps the names of its steps to their artifacts."""
     return Claim(JobView(job_record(), steps, artifacts), {})
 
 
@@ -112,7 +112,7 @@ def test_a_plan_that_is_no_longer_valid_raises_invalid_plan(step):
 
 
 def test_a_lower_limit_of_sides_stops_no_job_whose_pictures_are_within_it():
-    wide = replace(RESIZE, params={"width": 9_000})  # nothing is enlarged, so the picture keeps its size
+    wide = replace(RESIZE, params={"width": 9_000})  # without `upscale`, the picture keeps its size
 
     plan = stored_plan(claim((wide, PNG)), SETTINGS.model_copy(update={"max_side": 8_000}))
 

@@ -1,4 +1,4 @@
-"""The catalog: a form that is built from it accepts what the service accepts."""
+"""A form that is built from the catalog accepts the values that the service accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parameters(op: str, **settings: Any) -> dict[str, Any]:
 
 
 def sides(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield every schema of a side of a picture, however deep it is."""
+    """Yield each schema that describes a side of a picture, at any depth in `schema`."""
     if isinstance(schema, dict):
         if schema.get("format") == "side":
             yield schema
@@ -31,7 +31,7 @@ def sides(schema: Any) -> Iterator[dict[str, Any]]:
             yield from sides(value)
 
 
-@pytest.mark.parametrize("op", ["resize", "crop", "webp"])  # for webp: in the definition of its `resize`
+@pytest.mark.parametrize("op", ["resize", "crop", "webp"])  # webp has sides inside its `resize` parameter
 def test_the_maximum_of_a_side_is_the_setting(op):
     found = [side["maximum"] for side in sides(parameters(op, max_side=30_000))]
 

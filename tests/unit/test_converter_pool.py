@@ -1,4 +1,4 @@
-"""The pool of converters: when converters start and end, and which caller gets which one."""
+"""The pool of converters: when converters start and end, and which converter each caller gets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_second_caller_at_the_same_moment_gets_another_converter():
     pool = cluster.pool(minimum=0, maximum=2)
 
     first = await take(pool)
-    second = await take(pool, timeout_s=0.5)  # in the iteration of the loop that served the first
+    second = await take(pool, timeout_s=0.5)  # in the loop iteration that served the first caller
 
     assert {first, second} == set(cluster.created)
 
@@ -103,13 +103,13 @@ async def test_converters_that_were_idle_for_too_long_are_ended_down_to_the_mini
         pool.release(converter)
 
     pool.shrink()
-    assert pool.size == 4  # not idle for long enough
+    assert pool.size == 4  # no converter was idle for long enough
 
     await asyncio.sleep(0.1)
     pool.shrink()
 
     assert (pool.size, pool.idle) == (1, 1)
-    assert cluster.ended == held[:3]  # the longest idle go first
+    assert cluster.ended == held[:3]  # the converters that were idle longest end first
     assert await take(pool) is held[3]
 
 
@@ -177,7 +177,7 @@ async def test_a_converter_that_did_not_start_is_ended_and_started_again():
     assert converter is cluster.created[1]
     assert cluster.ended == [cluster.created[0]]
     assert pool.size == 1
-    assert time.monotonic() - started > 0.5  # it pauses, so that a broken node is not overloaded
+    assert time.monotonic() - started > 0.5  # the pool pauses, so that it does not overload a broken node
 
 
 async def test_a_caller_that_is_cancelled_while_it_waits_takes_no_converter():
@@ -203,7 +203,7 @@ async def test_the_converter_of_a_caller_that_is_cancelled_as_it_is_served_goes_
     gone, waiting = acquire(pool, 2)
     await settle()
 
-    pool.release(held)  # `gone` has its converter now, but has not run since
+    pool.release(held)  # the caller `gone` now has this converter, but has not continued yet
     gone.cancel()
 
     assert await asyncio.wait_for(waiting, 5) is held
@@ -306,7 +306,7 @@ async def test_a_retired_pool_still_serves_its_callers():
 
     assert await asyncio.wait_for(caller, 5) is held
     pool.release(held)
-    assert await take(pool) is cluster.created[1]  # started for this caller
+    assert await take(pool) is cluster.created[1]  # the pool started this converter for the new caller
 
 
 async def test_a_retired_pool_replaces_a_discarded_converter_only_for_a_waiting_caller():

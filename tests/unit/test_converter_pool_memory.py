@@ -1,4 +1,4 @@
-"""Where and when work begins: no node gets more work than its memory budget allows, and every caller is served."""
+"""Memory in the pool: no node gets more work than its memory budget allows, and every caller is served."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_work_runs_together_as_long_as_its_memory_fits_on_the_node():
     (caller,) = acquire(pool, 1, 1)
     await settle()
 
-    assert not caller.done()  # although one converter is idle
+    assert not caller.done()  # the caller waits although one converter is idle
     assert (pool.idle, pool.taken_bytes, pool.memory_bytes) == (1, 1000, 1000)
     await end(caller)
 
@@ -58,7 +58,7 @@ async def test_work_goes_to_the_node_that_has_room():
 
 
 async def test_a_converter_is_started_for_work_that_has_no_room_on_the_nodes_of_idle_ones():
-    """It may start on another node, or Ray adds a node for it."""
+    """The new converter may start on another node, or Ray adds a node."""
     cluster = Cluster(1000, 1000)
     pool = cluster.pool(minimum=1, maximum=3)
     await take(pool, 700)
@@ -139,7 +139,7 @@ async def test_work_that_is_cancelled_as_it_is_served_takes_no_memory():
     assert pool.taken_bytes == 0
 
 
-# The memory that each piece of work needs, and how it ends.
+# Two values for each caller: the memory that it needs, and how its work ends.
 WORK = st.lists(st.tuples(st.integers(1, 4_000), st.sampled_from(["release", "discard", "cancel"])), max_size=40)
 
 

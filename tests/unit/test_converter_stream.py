@@ -1,4 +1,4 @@
-"""The stream of a converter call, read as events. Futures take the place of Ray's ObjectRefs."""
+"""The stream of a converter call is read as events. In these tests, futures replace Ray's ObjectRefs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.anyio
 
 
 def reference(item: Any) -> asyncio.Future[Any]:
-    """Return a future with a value, which can be awaited like an ObjectRef."""
+    """Return a future that holds the item. A future can be awaited like an ObjectRef."""
     future: asyncio.Future[Any] = asyncio.Future()
     future.set_result(item)
     return future
 
 
 async def items_of(*references: asyncio.Future[Any], pause_s: float = 0) -> AsyncIterator[asyncio.Future[Any]]:
-    """Yield references, with a pause before each."""
+    """Yield the references, and pause before each reference."""
     for each in references:
         await asyncio.sleep(pause_s)
         yield each

@@ -1,4 +1,4 @@
-"""The dead-letter queue in one process, with a store in memory and a clock that jumps."""
+"""The dead-letter queue in one process, with a store in memory and a clock that skips waiting times."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def anyio_backend():
 
 
 class Bench:
-    """Dead letters, and the queues that are started one after the other."""
+    """Holds the dead letters, and starts dead-letter queues one after another."""
 
     def __init__(self) -> None:
         self.time = asyncio.get_running_loop().time
@@ -82,7 +82,7 @@ async def test_requested_redrives_run_at_the_bounded_rate(bench):
 
     assert await queue.redrive("ann", ALL) == 40
     await asyncio.sleep(2.05)
-    assert bench.count(REDRIVEN) == 21  # the first one at once
+    assert bench.count(REDRIVEN) == 21  # the first redrive runs at once
     await asyncio.sleep(10)
 
     gaps = [later - earlier for earlier, later in pairwise(bench.store.redriven_at)]
@@ -108,7 +108,7 @@ async def test_a_restarted_queue_goes_on_with_the_redrives_that_were_requested(b
     queue = await bench.start()
     await queue.redrive("ann", ALL)
     await asyncio.sleep(1)
-    await cancel_other_tasks()  # it dies
+    await cancel_other_tasks()  # the queue dies
     assert 0 < bench.count(REDRIVEN) < 40
 
     await bench.start()

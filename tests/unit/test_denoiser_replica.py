@@ -1,4 +1,4 @@
-"""A replica of the denoiser in one process: its real batcher, an engine of a few lines, and a clock that jumps."""
+"""A denoiser replica in one process: a real batcher, a fake engine, and a clock that skips waiting times."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def denoiser(engine: Inverter) -> Denoiser:
 
 
 def picture(width: int = 40, height: int = 30) -> tuple[np.ndarray, Picture]:
-    """Return the two values of Picture.share for a grey picture with much noise."""
+    """Return a grey picture with much noise, in the two values that `Picture.share` returns."""
     noise = np.random.default_rng(1).normal(128, 20, (1, height, width, 3))
     return noise.clip(0, 255).astype(np.uint8), Picture(())
 
@@ -97,11 +97,11 @@ async def test_a_picture_without_a_tile_to_denoise_is_returned_as_it_is(denoiser
 
 
 async def test_a_picture_that_waits_for_memory_gets_a_progress_message_every_ten_seconds(denoiser):
-    """Without messages its dispatcher would give the replica up after a minute."""
+    """Without messages, the dispatcher of the picture would give up after a minute."""
     time = asyncio.get_running_loop().time
     first = denoiser.run(picture(), Denoise(), WEIGHTS)
     while (await anext(first)).done == 0:
-        pass  # from here on it takes all memory, until the stream is closed
+        pass  # the first picture now holds all memory until its stream is closed
     second = denoiser.run(picture(), Denoise(), WEIGHTS)
     began = time()
 

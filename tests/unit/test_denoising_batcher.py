@@ -1,4 +1,4 @@
-"""Many pictures share one engine: the result of each is the same as alone, and all get their turn."""
+"""Many pictures share one engine: sharing changes no result, and every picture makes progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixtools.denoising.restoration import Restoration, denoise
 
 pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
-SIDE = 48  # of tiles: between two halos of 20 there are 8 pixels
+SIDE = 48  # pixels of a tile side: two halos of 20, and 8 pixels between them
 
 
 def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
@@ -25,7 +25,7 @@ def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
 
 
 class Gated(Plain):
-    """Each call waits until the gate lets it through, and fails if a tile has a pixel of the colour `poison`."""
+    """An engine whose calls wait at a gate. A call fails if a tile has a pixel of the colour `poison`."""
 
     batch_pixels = 2 * SIDE**2
     poison = (255, 0, 255)
@@ -33,7 +33,7 @@ class Gated(Plain):
     def __init__(self) -> None:
         super().__init__()
         self.gate = threading.Semaphore(0)
-        self.calls = 0  # that have begun
+        self.calls = 0  # number of calls that have begun
 
     def open(self) -> None:
         self.gate.release(1_000_000)
@@ -47,7 +47,7 @@ class Gated(Plain):
         return super().denoise(tiles, strengths)
 
     async def has_begun(self, calls: int) -> None:
-        """Wait until so many calls have begun."""
+        """Wait until this number of calls has begun."""
         while self.calls < calls:
             await asyncio.sleep(0.001)
 
@@ -56,7 +56,7 @@ class Gated(Plain):
 async def engine() -> AsyncIterator[Gated]:
     engine = Gated()
     yield engine
-    engine.open()  # a waiting thread would keep the process from ending
+    engine.open()  # a thread that waits at the gate would keep the process alive
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def batcher(engine: Gated) -> Batcher:
 
 
 async def restored(batcher, restoration):
-    """Denoise a picture; return it, and the numbers of finished tiles that were reported."""
+    """Denoise a picture. Return the result and the reported numbers of finished tiles."""
     reported = [done async for done in batcher.restore(restoration)]
     return restoration.output, reported
 
@@ -90,7 +90,7 @@ async def test_many_pictures_at_once_have_the_same_results_as_each_alone(engine,
         result, reported = await task
         expected, _ = denoise(Plain(), pixels, strength, "any", SIDE)
         assert result.dtype == expected.dtype
-        # A batch adds up in another order, so a result may round to the next number.
+        # A batch adds numbers in another order, so a result may round to a neighbouring number.
         assert np.abs(result.astype(int) - expected).max() <= (1 if result.dtype == np.uint8 else 2)
         assert reported == sorted(reported)
         assert reported[-1] == len(Restoration(pixels, strength, "any", SIDE))
@@ -193,7 +193,7 @@ async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_continu
     engine.open()
     result, _ = await wanted
 
-    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the engine had the first two already
+    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the engine had the first two tiles already
     assert (result != noisy(48, 40)).any()
 
 
@@ -224,7 +224,7 @@ async def test_an_engine_error_fails_only_the_pictures_of_that_call(engine, batc
     await asyncio.gather(block, with_it)
     await start(batcher, noisy(48, 48))
     assert engine.seen[-1] == (1, 48, 48, 3)
-    # The failed picture has 20 tiles. Only those of the failed call and of the next one were run.
+    # The failed picture has 20 tiles. The engine ran only tiles of the failed call and the next call.
     assert sum(shape[0] for shape in engine.seen if shape[1:] == (48, 48, 3)) <= 2 + 2 + 1
 
 
@@ -245,7 +245,7 @@ async def test_an_engine_error_fails_every_picture_of_that_call(engine, batcher)
 async def test_asyncio_does_not_log_an_error_that_the_picture_has_raised(engine, batcher, caplog):
     bad = noisy(48, 200)
     bad[0, 20, 20] = Gated.poison
-    failing = start(batcher, bad)  # two of its tiles are in the failed call, and one error is raised
+    failing = start(batcher, bad)  # the failed call has two tiles of this picture, but one error is raised
     engine.open()
 
     with pytest.raises(RuntimeError, match="out of memory"):

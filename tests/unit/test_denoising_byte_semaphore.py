@@ -1,4 +1,4 @@
-"""Bytes are granted up to the limit and in the order of the requests, and no request waits for ever."""
+"""Requests for bytes are granted up to the limit and in their order. No request waits for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def hold(semaphore: ByteSemaphore, bytes_: int, granted: list[int], release: asyncio.Event) -> None:
-    """Reserve bytes, note in `granted` when they are held, and hold them until `release` is set."""
+    """Reserve bytes, add their number to `granted` once they are held, and hold them until `release` is set."""
     async with semaphore.reserve(bytes_) as reservation:
         while not await reservation.granted_within(0.001):
             pass
@@ -27,7 +27,7 @@ async def test_bytes_are_granted_up_to_the_limit_in_the_order_of_the_requests():
         for bytes_, release in zip((60, 30, 50, 5), releases, strict=True)
     ]
     await asyncio.sleep(0.02)
-    assert granted == [60, 30]  # the last one would fit, but the third comes first
+    assert granted == [60, 30]  # the request of 5 bytes would fit, but the request of 50 comes first
 
     releases[0].set()
     await asyncio.sleep(0.02)

@@ -12,7 +12,7 @@ SIGMAS = [2, 3, 5, 10, 15, 25, 50]
 
 
 def scene(height=256, width=320):
-    """Return float (H, W, 3), about 60 to 200: soft colours, a grating that becomes finer, and edges."""
+    """Return float (H, W, 3) from about 60 to 200: soft colours, a grating that becomes finer, and edges."""
     y, x = np.mgrid[:height, :width] / 64
     soft = 130 + 30 * np.sin(x[..., None] + np.arange(3)) + 20 * np.cos(1.3 * y[..., None])
     grating = 15 * np.sin(4 * x * x)[..., None] * (y > 2.5)[..., None]
@@ -54,7 +54,7 @@ def test_areas_clipped_at_black_or_white_are_ignored(limit, sigma):
     levels = scene()
     levels[:, :200] = (
         limit + np.sign(limit - 100) * 80
-    )  # noise is invisible there, because it is clipped in every pixel
+    )  # every pixel there is clipped to black or white, so no noise is visible
     assert estimate(noisy(levels, sigma)) == pytest.approx(sigma, rel=0.1)
 
 

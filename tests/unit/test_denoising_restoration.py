@@ -1,4 +1,4 @@
-"""Which pixels of a picture are denoised, which stay unchanged, and what is reported."""
+"""Tests which pixels of a picture are denoised, which pixels stay unchanged, and what the report says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DTYPES = [np.uint8, np.uint16]
 
 
 def noisy(height, width, channels, dtype=np.uint8, frames=1):
-    """Return (N, H, W, C): soft colours with strong noise. Alpha, if there is one, has all values."""
+    """Return (N, H, W, C): soft colours with strong noise. An alpha channel has random values."""
     rng = np.random.default_rng(11)
     ramp = np.linspace(60, 190, width)[None, None, :, None] + np.arange(frames)[:, None, None, None]
     levels = ramp + rng.normal(0, 20, (frames, height, width, channels))
@@ -26,7 +26,7 @@ def noisy(height, width, channels, dtype=np.uint8, frames=1):
 
 
 def expected(plain, frame, strength=1.0):
-    """Return the network's result for an opaque frame in one piece."""
+    """Return the network's result for an opaque frame that is not cut into tiles."""
     colors = np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame
     (result,) = plain.denoise(np.ascontiguousarray(colors)[None], np.full(1, strength, np.float32))
     return result.astype(float).mean(axis=2, keepdims=True).round() if frame.shape[2] == 1 else result
@@ -42,7 +42,7 @@ def test_a_picture_in_tiles_has_the_same_result_as_in_one_piece(channels, dtype,
     assert (result.dtype, result.shape) == (dtype, pixels.shape)
     assert report.skipped is None
     assert {shape[1:] for shape in plain.seen} == {(64, 64, 3)}
-    # A tile adds up in another order, so a result may round to the next number.
+    # A tile adds numbers in another order, so a result may round to a neighbouring number.
     assert np.abs(result[0].astype(int) - expected(plain, pixels[0], strength)).max() <= (1 if dtype == np.uint8 else 2)
 
 

@@ -1,4 +1,4 @@
-"""The dispatcher in one process: its real loops, pool and graphs, with stores in memory and a clock that jumps."""
+"""The dispatcher in one process: real loops, pool and graphs, stores in memory, a clock that skips waiting times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def anyio_backend():
 
 
 class Bench:
-    """The dispatcher "d1" with two converters, and everything that it works with."""
+    """The dispatcher "d1" with two converters, a job store and hints."""
 
     def __init__(self) -> None:
         self.time = asyncio.get_running_loop().time
@@ -66,14 +66,14 @@ class Bench:
         self.destroyed += 1
 
     async def start(self, jobs: int = 0) -> list[FakeJob]:
-        """Put jobs into the queue, start the dispatcher, and let it claim and begin them."""
+        """Put jobs into the queue and start the dispatcher. Wait until the dispatcher has begun the jobs."""
         added = [self.store.add() for _ in range(jobs)]
         await self.dispatcher.start()
         await asyncio.sleep(0.1)
         return added
 
     def states(self) -> list[JobState]:
-        """Return the states of all jobs, in the order in which they were added."""
+        """Return the states of all jobs. The job that was added first comes first."""
         return [job.state for job in self.store.jobs.values()]
 
     @property
@@ -168,7 +168,7 @@ async def test_a_restarted_dispatcher_rescues_its_own_jobs_before_their_leases_r
 
 
 async def test_jobs_of_a_claim_without_an_answer_return_to_the_queue_and_are_claimed_again(bench):
-    """The claim was committed, but the dispatcher does not know which jobs it got."""
+    """The claim is committed, but the dispatcher does not learn which jobs it has claimed."""
     bench.store.errors["claim"] = DatabaseDown("OperationalError")
 
     (job,) = await bench.start(jobs=1)
@@ -262,7 +262,7 @@ async def test_during_an_outage_the_renewal_is_tried_each_second_and_no_job_stop
     bench.database.down = True
     await asyncio.sleep(15)
     tries = bench.store.times("renew")
-    assert len(tries) == 6  # from the tenth second on
+    assert len(tries) == 6  # one try each second, from the tenth second on
     bench.database.down = False
     await asyncio.sleep(30)
 
@@ -274,7 +274,7 @@ async def test_a_lost_lease_stops_the_job_at_the_next_renewal_and_nothing_more_i
     lost.lease_lost = True
     await asyncio.sleep(10)
     assert bench.running == 1
-    assert len(bench.converters.destroyed) == 1  # it was at work on the lost job
+    assert len(bench.converters.destroyed) == 1  # the destroyed converter made a step of the lost job
 
     bench.converters.finish.set()
     await asyncio.sleep(0.1)
@@ -392,7 +392,7 @@ async def test_jobs_of_a_claim_that_was_under_way_return_to_the_queue_too(bench)
     bench.store.before_claim = lambda: answer.wait(10)
     job = bench.store.add()
     await bench.dispatcher.start()
-    await asyncio.to_thread(time.sleep, 0.05)  # the clock of the loop stands still while the claim waits in its thread
+    await asyncio.to_thread(time.sleep, 0.05)  # during the claim, the clock of the loop stands still
 
     await bench.dispatcher.retire(0)
     await asyncio.to_thread(time.sleep, 0.05)

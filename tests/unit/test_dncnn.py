@@ -1,4 +1,4 @@
-"""Weights are read from each format to the same arrays, and files without valid weights are refused."""
+"""Weights of every format are read to the same arrays. Files without valid weights are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tensors(weights: dict[str, np.ndarray], prefix: str = "") -> dict[str, torch
 
 
 def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
-    """Write a file like MATLAB 7.3: it refers to layers, ReLUs included, and reverses the axes of arrays."""
+    """Return a file as MATLAB 7.3 writes it: with references to all layers, also ReLUs, and with reversed axes."""
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
         layers = []
@@ -124,7 +124,7 @@ def test_a_file_that_ends_early_is_refused(name, weights):
 
 
 class Danger:
-    """An object that runs a command if it is unpickled without protection."""
+    """Runs a command if somebody unpickles this object without protection."""
 
     def __reduce__(self):
         return print, ("a command was run",)
@@ -182,7 +182,7 @@ def test_loading_the_shipped_weights_imports_no_large_library(tmp_path):
 
 
 def run(code: str, folder: Path) -> str:
-    """Run code in a new Python that looks for modules in `folder` first, and return its output."""
+    """Run code in a new Python process that looks for modules in `folder` first. Return the output of the code."""
     return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"],
         check=True,

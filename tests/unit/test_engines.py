@@ -1,4 +1,4 @@
-"""All engines have the same results as the plain network, for all types of tiles."""
+"""All engines give the same results as the plain network, for tiles of every data type."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def engine(name: str) -> Engine:
 
 
 def clean(height: int = 60, width: int = 72) -> np.ndarray:
-    """Return a picture with a gradient, an edge and a fine pattern: float32 (H, W, 3), 0.1..0.9."""
+    """Return float32 (H, W, 3) from 0.1 to 0.9: a gradient, an edge and a fine pattern."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     planes = [x / width, (x + y > (height + width) / 2).astype(np.float32), 0.5 + 0.5 * np.sin(y / 3)]
     return np.stack(planes, axis=-1) * np.float32(0.8) + np.float32(0.1)
@@ -77,7 +77,7 @@ def test_an_engine_denoises_as_well_as_the_reference(name, sigma):
     actual, expected = (psnr(engine(one).denoise(tile, ones())[0]) for one in (name, REFERENCE))
 
     assert actual > psnr(tile[0]) + 3
-    # These edges and patterns are the worst case for int8. On photos it loses 0.02 dB.
+    # These edges and patterns are the worst case for int8. On photos, int8 loses 0.02 dB.
     assert abs(actual - expected) < (0.15 if "int8" in name else 0.01)
 
 
@@ -157,7 +157,7 @@ def test_all_types_of_tiles_have_the_same_result(name, dtype):
     actual = engine(name).denoise(tile, ones()) * (np.float32(step) or 1)
     expected = engine(name).denoise(tile * (np.float32(step) or np.float32(1)), ones()).clip(0, 1)
 
-    # In int8 a difference in the last bit can round one activation differently, and then further ones.
+    # In int8, a difference in the last bit can change the rounding of an activation, and then of later activations.
     rounding = 0.02 if "int8" in name else 1e-6
     np.testing.assert_allclose(actual.clip(0, 1), expected, rtol=0, atol=step / 2 + rounding)
 
@@ -173,7 +173,7 @@ def test_a_strength_of_0_changes_nothing_and_one_half_gives_the_mean(name, dtype
     if dtype == np.float32:
         np.testing.assert_allclose(half, (nothing + full) / 2, rtol=0, atol=1e-6)
     else:
-        # Clipped values are left out: they are not the mean.
+        # A clipped value is not the mean, so the comparison leaves out clipped values.
         inside = (full > 0) & (full < np.iinfo(dtype).max)
         difference = half.astype(float) - (nothing.astype(float) + full) / 2
         assert abs(difference[inside]).max() <= 1
@@ -258,7 +258,7 @@ load_engine(load_shipped(), "cpu", 1).denoise(np.zeros((1, 8, 8, 3), np.uint8), 
 
 
 def run(code: str, folder: Path, env: dict[str, str] | None = None) -> str:
-    """Run code in a new Python that looks for modules in `folder` first, and return its output."""
+    """Run code in a new Python process that looks for modules in `folder` first. Return the output of the code."""
     return subprocess.run(
         [sys.executable, "-B", "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"],
         check=True,

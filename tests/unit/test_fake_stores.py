@@ -1,4 +1,4 @@
-"""The stores in memory have the interfaces of the real ones, so that tests on them say something about the service."""
+"""The stores in memory have the interfaces of the real stores. Otherwise tests with them would prove nothing."""
 
 from __future__ import annotations
 

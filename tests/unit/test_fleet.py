@@ -1,4 +1,4 @@
-"""Which changes of the code replace running actors."""
+"""The code digest changes with any code that actors run. Actors with an old digest are replaced."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_a_size_inside_a_box_has_the_same_aspect_ratio(size, box, turned, upscal
     assert placed.canvas == fitted
     assert 1 <= fitted[0] <= (width or fitted[0])
     assert 1 <= fitted[1] <= (height or fitted[1])
-    # The aspect ratio is equal within the rounding of a pixel, unless a side would be shorter than one pixel.
+    # Only rounding changes the aspect ratio, unless a side would be shorter than one pixel.
     if 1 not in fitted:
         assert abs(fitted[0] * size[1] - fitted[1] * size[0]) <= (max(size) + min(size)) * 0.5
     assert fitted[0] == width or fitted[1] == height or (fitted == size and not upscale)
@@ -145,7 +145,7 @@ def test_a_grey_picture_becomes_rgb_only_for_padding_with_a_colour(color, mode):
 
 def test_the_colours_of_transparent_pixels_do_not_leak_into_visible_ones():
     pixels = np.zeros((8, 8, 4), np.uint8)
-    pixels[:, :4] = (255, 0, 0, 0)  # a transparent red
+    pixels[:, :4] = (255, 0, 0, 0)  # transparent red
     pixels[:, 4:] = (0, 0, 255, 255)
     picture = Picture.still(Image.fromarray(pixels))
 
@@ -215,7 +215,7 @@ def test_filters_keep_mode_and_size(mode):
 
 
 def contrast(picture: Picture) -> float:
-    """Return the mean difference of horizontal neighbours."""
+    """Return the mean difference between a pixel and the next pixel in its row."""
     grey = np.asarray(picture.image.convert("L"), dtype=float)
     return float(np.abs(np.diff(grey, axis=1)).mean())
 

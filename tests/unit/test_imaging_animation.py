@@ -1,4 +1,4 @@
-"""Animations are decoded frame by frame as browsers show them, and encoded with their frames, durations and loops."""
+"""Decoding an animation gives the frames that browsers show. Encoding keeps frames, durations and loops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frames_of(data: bytes) -> list[np.ndarray]:
 
 
 def moving(frames: int = 4, mode: str = "RGB") -> list[Image.Image]:
-    """Return frames of a scene that shifts from frame to frame."""
+    """Return frames of one scene, which is shifted further in each frame."""
     scenes = [Image.fromarray(np.roll(photo(), 9 * at, axis=1)).convert(mode) for at in range(frames)]
     if "A" in mode:
         for at, scene in enumerate(scenes):
@@ -269,8 +269,8 @@ def test_a_frame_of_an_apng_that_extends_beyond_the_picture_is_corrupt():
 def test_a_gif_with_a_damaged_frame_in_its_middle_is_corrupt():
     layers = [Frame(filled(index, 60, 60)) for index in (1, 2, 3)]
     one, two, three = (bytearray(gif((60, 60), layers[:count])) for count in (1, 2, 3))
-    pixels = len(one) - 1 + 8 + 11  # after the control extension and the descriptor of the second frame
-    del three[pixels + 256 : len(two) - 2]  # all its blocks except the first and the empty last one
+    pixels = len(one) - 1 + 8 + 11  # after the second frame's control extension and descriptor
+    del three[pixels + 256 : len(two) - 2]  # the first block and the empty last block remain
 
     with pytest.raises(CorruptImage, match="truncated"):
         decode(bytes(three))
@@ -279,7 +279,7 @@ def test_a_gif_with_a_damaged_frame_in_its_middle_is_corrupt():
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
 def test_an_animation_with_a_damaged_frame_in_its_middle_is_corrupt(kind):
     data = bytearray(saved(moving()[0], kind, save_all=True, append_images=moving()[1:], duration=50))
-    # VP8 has no checksums: the decoder notices damage only at the start of a frame.
+    # VP8 has no checksums, so the decoder notices damage only at the start of a frame.
     middle = data.index(b"VP8 ", len(data) // 2) + 8 if kind == "WEBP" else len(data) // 2
     data[middle : middle + 200] = bytes(200)
 

@@ -1,4 +1,4 @@
-"""Pillow's own codecs read and write AVIF; HEIF can only be read."""
+"""Pillow's codecs read and write AVIF. HEIF can only be read."""
 
 from __future__ import annotations
 

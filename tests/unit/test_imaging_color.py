@@ -1,7 +1,7 @@
-"""Colours of a file are read from its profile or its other declarations, and are kept or converted correctly.
+"""The colours of a file follow from its profile or other declarations. Results keep or convert colours correctly.
 
-The expected colours are computed by `color_math` from the definitions of the colour spaces, without lcms and without
-the code under test.
+`color_math` computes the expected colours from the definitions of the colour spaces. It uses neither lcms nor the code
+under test.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BEST = {
 
 
 def colours(mode: str = "RGB") -> np.ndarray:
-    """Return (64, 64, C): sixteen colours that lie inside sRGB in every colour space of these tests."""
+    """Return (64, 64, C): sixteen colours. Every colour space of these tests maps them into sRGB."""
     rng = np.random.default_rng(3)
     tiles = rng.integers(70, 190, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     if mode == "RGB":
@@ -60,7 +60,7 @@ def colours(mode: str = "RGB") -> np.ndarray:
 
 
 def as_srgb(pixels: Any, space: Space) -> NDArray[np.float64]:
-    """Convert pixels, 0 to 255, from a colour space to sRGB."""
+    """Convert pixels with values from 0 to 255 from a colour space to sRGB."""
     return 255 * converted(np.asarray(pixels) / 255, space, SRGB)
 
 
@@ -200,8 +200,8 @@ def test_grey_with_an_rgb_profile_is_converted_and_stays_grey(mode):
 @pytest.mark.parametrize("mode", ["L", "LA"])
 @pytest.mark.parametrize("name", BEST)
 def test_a_grey_profile_is_written_only_if_the_format_stores_grey(name, mode):
-    """Browsers ignore a grey profile of RGB pixels."""
-    original = Image.fromarray(photo()).convert(mode)  # with LA, its alpha is opaque
+    """Browsers ignore a grey profile in a file with RGB pixels."""
+    original = Image.fromarray(photo()).convert(mode)  # the alpha of LA is opaque
     picture = decode(saved(original, "PNG", icc_profile=grey_profile(1.0)))
 
     image = encoded(name, picture)
@@ -318,7 +318,7 @@ def test_ycck_becomes_the_rgb_of_its_print():
     ink = Image.fromarray(np.ascontiguousarray(cmyk[..., :3])).convert("YCbCr")
     stored = np.dstack([255 - np.asarray(ink), cmyk[..., 3]])
     data = bytearray(saved(Image.fromarray(stored, "CMYK"), "JPEG", quality=95))
-    data[data.index(b"Adobe") + 11] = 2  # the transform: YCCK
+    data[data.index(b"Adobe") + 11] = 2  # the transform byte: 2 means YCCK
 
     picture = decode(bytes(data))
 
@@ -391,7 +391,7 @@ def test_a_profile_that_is_damaged_after_its_header_is_dropped(name):
 
 
 def with_tags(icc: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """Return the profile with further tags appended, and with a profile id."""
+    """Return the profile with these tags added and with a profile id."""
     count = int.from_bytes(icc[128:132], "big")
     added = 12 * len(tags)
     table = b""
@@ -563,7 +563,7 @@ def test_a_heic_with_the_code_points_of_display_p3_is_read_as_display_p3():
 
 @pytest.mark.parametrize(("signal", "shown"), [(148, 255), (130, 188), (77, 63), (0, 0)])
 def test_the_reference_white_of_pq_becomes_white(signal, shown):
-    """The signal 0.581 is 203 cd/m², which is white. 0.508 is 100 cd/m² and 0.302 is 10 cd/m² (SMPTE ST 2084)."""
+    """SMPTE ST 2084: signal 0.581 is 203 cd/m² (white), signal 0.508 is 100 cd/m², signal 0.302 is 10 cd/m²."""
     pixels = np.full((8, 8, 3), signal, np.uint8)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     data = png(8, 8, depth=8, colour=2, rows=rows, extra=((b"cICP", bytes([9, 16, 0, 1])),))

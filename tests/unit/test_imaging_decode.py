@@ -1,4 +1,4 @@
-"""Decoding any file gives upright 8-bit pixels in L, LA, RGB or RGBA, or an error that names the fault."""
+"""Decoding any file gives upright 8-bit pixels in L, LA, RGB or RGBA, or raises an error that names the defect."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_transparent_colour_of_an_rgb_png_becomes_alpha():
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_the_transparent_value_of_a_grey_png_is_scaled_with_its_depth(depth):
     white, per_byte = (1 << depth) - 1, 8 // depth
-    row = sum(white << depth * at for at in range(0, per_byte, 2)) if depth < 8 else 255  # every other one
+    row = sum(white << depth * at for at in range(0, per_byte, 2)) if depth < 8 else 255  # every second pixel is white
     data = png(per_byte, 1, depth=depth, colour=0, rows=bytes([0, row]), extra=((b"tRNS", struct.pack(">H", white)),))
 
     alpha = np.asarray(decode(data).image.convert("RGBA"))[0, :, 3]
@@ -294,7 +294,7 @@ def test_damaged_bytes_give_a_picture_or_a_pixtools_error(kind, damage):
         data[16 + at % (len(data) - 16)] = value
 
     try:
-        inspect(io.BytesIO(data), LIMITS)  # as every file is before it is decoded
+        inspect(io.BytesIO(data), LIMITS)  # PixTools inspects every file before decoding
         picture = decode(bytes(data))
     except (CorruptImage, UnsupportedType, ImageTooLarge):
         return

@@ -1,4 +1,4 @@
-"""Encoding writes pixels and profile; a result with default parameters contains no text of its source."""
+"""Encoding writes pixels and profile. A result with default parameters contains no text of its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HEIC is read if pillow-heif is installed, and refused with the remedy otherwise."""
+"""HEIC is read if pillow-heif is installed. Otherwise the error names the remedy."""
 
 from __future__ import annotations
 

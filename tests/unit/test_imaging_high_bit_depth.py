@@ -1,4 +1,4 @@
-"""16-bit pixels are kept from file to file."""
+"""Decoding and encoding keep 16-bit pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def gradient(channels, height=37, width=53):
-    """Return uint16 (H, W, C): a gradient that uses the lower bytes, with some noise."""
+    """Return uint16 (H, W, C): a gradient with some noise, which uses the low bytes too."""
     y, x, channel = np.mgrid[:height, :width, :channels]
     noise = np.random.default_rng(1).integers(0, 300, (height, width, channels))
     return (x * 1131 + y * 97 + channel * 517 + noise).astype(np.uint16)
@@ -35,7 +35,7 @@ def png_16_bit(pixels, extra=()):
 
 
 def read(data):
-    """Decode a 16-bit PNG row by row as the specification defines it. Return its pixels and its chunks by type."""
+    """Decode a 16-bit PNG row by row, by the rules of the specification. Return its pixels and its chunks by type."""
     found = list(chunks(data))
     width, height, depth, color = struct.unpack(">IIBB", found[0][1][:10])
     assert depth == 16

@@ -1,4 +1,4 @@
-"""`inspect` reads type, size and frames of an upload and checks limits, without decoding a pixel."""
+"""`inspect` reads type, size and number of frames of an upload, and checks limits. It decodes no pixel."""
 
 from __future__ import annotations
 

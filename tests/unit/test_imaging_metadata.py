@@ -36,7 +36,7 @@ def encoded(source: bytes, name: str, strip: str | None = None) -> bytes:
 
 @pytest.fixture(scope="module")
 def outputs() -> dict[tuple[str, str, str], bytes]:
-    """Results of every source format in every output format with every value of `strip`."""
+    """Results for every source format, every output format and every value of `strip`."""
     return {
         (source, name, strip): encoded(photo_with_metadata(source), name, strip)
         for source in SOURCES
@@ -63,7 +63,7 @@ each_output = pytest.mark.parametrize(("source", "name"), [(source, name) for so
 def test_metadata_is_read_from_every_format(source):
     picture = decode(photo_with_metadata(source))
 
-    assert distance(picture.image.convert("RGB"), photo()) < 6  # upright
+    assert distance(picture.image.convert("RGB"), photo()) < 6  # the picture is upright
     assert tiff_tags.parse(picture.metadata.exif) is not None
     assert b"PixCam" in picture.metadata.exif
     assert b"secret city" in picture.metadata.xmp
@@ -111,7 +111,7 @@ def test_strip_none_keeps_everything_except_thumbnail_and_orientation(outputs, s
         assert secret in data
     assert b"secret thumbnail" not in data
     found = opened(data).getexif()
-    assert found.get(0x0112, 1) == 1  # Pillow reads it from XMP too
+    assert found.get(0x0112, 1) == 1  # the orientation, which Pillow reads from XMP too
     assert found.get_ifd(0x8825)[1] == "S"
     assert found.get_ifd(0x8769)[0xA002] == SIZE[0]
     assert (iptc() in data) == (name == "jpg" and source in ("JPEG", "TIFF"))

@@ -1,4 +1,4 @@
-"""Real files of many cameras and encoders are decoded as their headers declare, or refused with the reason."""
+"""Real files of many cameras and encoders are decoded as their headers say, or are refused with a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PHOTOS = os.environ.get("PIXTOOLS_TEST_DATA")
 FOLDERS = ("avif", "heic", "orientation", "animated", "exif", "cameras")
 FILES = sorted(path for folder in FOLDERS for path in Path(PHOTOS, "photos", folder).iterdir()) if PHOTOS else []
 
-REFUSED = {  # their alpha follows a draft of the AVIF standard
+REFUSED = {  # the alpha of these files follows a draft of the AVIF standard
     "plum-blossom-small.profile0.8bpc.yuv420.alpha-full.avif",
     "plum-blossom-small.profile1.10bpc.yuv444.alpha-full.avif",
     "star-12bpc-with-alpha.avifs",
@@ -48,7 +48,7 @@ def test_one_scene_stored_in_eight_orientations_looks_the_same(scene):
         for orientation in range(1, 9)
     ]
 
-    # They differ only in a number that is drawn on each.
+    # The photos differ only in a number that is drawn on each photo.
     assert max(distance(other, small[0]) for other in small) < 12
 
 

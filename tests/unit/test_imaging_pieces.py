@@ -1,4 +1,4 @@
-"""Files with so many segments, chunks or blocks that Pillow would take minutes are refused before it opens them."""
+"""PixTools refuses a file with too many segments, chunks or blocks, before Pillow spends minutes on this file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pixtools.imaging.decoding import decode
 from pixtools.imaging.header import inspect
 from pixtools.imaging.png_chunks import chunk
 
-MAX_CPU_S = 3  # for 25 MB; Pillow would take tens of seconds
+MAX_CPU_S = 3  # limit for 25 MB. Pillow would take tens of seconds
 
 JPEG, PNG = saved(photo(), "JPEG"), saved(photo(), "PNG")
 GIF = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0x80, 0, 0) + bytes(6)
 FRAME = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\0"
 PALETTE = bytes(range(12))
-# Compressed data that break off after 900,000 bytes.
+# A text or profile that decompresses to 900,000 bytes and then has a wrong checksum.
 HALF_TEXT = b"a\0\0" + zlib.compress(bytes(900_000))[:-4] + b"\xff" * 4
 
 
@@ -37,12 +37,12 @@ def segment(marker: int, content: bytes) -> bytes:
 
 
 def jpeg(*segments: bytes) -> bytes:
-    """Return a JPEG with further segments before its pixels."""
+    """Return a JPEG with these segments before its pixels."""
     return JPEG[:2] + segment(0xE5, b"") + b"".join(segments) + JPEG[2:]
 
 
 def with_chunks(*further: bytes) -> bytes:
-    """Return a PNG with further chunks before its pixels."""
+    """Return a PNG with these chunks before its pixels."""
     return PNG[:33] + b"".join(further) + PNG[33:]
 
 

@@ -1,4 +1,4 @@
-"""Tests `likeness` itself: it must distinguish wrong pictures from right ones."""
+"""Tests the function `likeness`, which must distinguish wrong pictures from right pictures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from read_back import composed
 from specimens import on_paper, scene, with_alpha
 from test_matrix import MAX_SHIFT
 
-MIN_SCORE = 52  # lower than the limit of every output format
+MIN_SCORE = 52  # the lowest score that test_matrix accepts
 
 WHITE, BLACK = 255, 0
 
 
 def with_wrong_matrix(pixels):
-    """Return pixels that were converted to YCbCr by BT.601 and back by BT.709."""
+    """Convert pixels to YCbCr by BT.601, and back by BT.709."""
     y, cb, cr = np.moveaxis(np.asarray(Image.fromarray(pixels).convert("YCbCr"), dtype=float), -1, 0)
     red, blue = y + 1.5748 * (cr - 128), y + 1.8556 * (cb - 128)
     green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152

@@ -1,4 +1,4 @@
-"""The memory limit of a process. Each limit is set in a new process, because it cannot be raised again."""
+"""The memory limit of a process. Each test sets a limit in a new process, because no process can raise its limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MB = 1_000_000
 
 
 def run(program: str) -> str:
-    """Run a program that can use `limit`, and return its output. Fail if the program fails."""
+    """Run a program that can use `limit`. Return the output of the program, or fail if the program fails."""
     program = f"from pixtools.memory import limit\nMB = {MB}\n{program}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""The metadata operation: which values it reads from files, including damaged and hostile ones."""
+"""Tests which values the metadata operation reads from files. Some of these files are damaged or hostile."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from pixtools.operations.metadata import METADATA, MetadataParams
 def read(data: bytes) -> dict:
     """Run the operation, and check that Postgres accepts the result as JSON."""
     found = METADATA.run(data, MetadataParams())
-    # Postgres rejects NaN, NUL characters and single surrogates.
+    # Postgres rejects NaN, NUL characters and unpaired surrogates.
     text = json.dumps(found, allow_nan=False, ensure_ascii=False)
     assert "\\u0000" not in text
     assert text.encode().decode() == text
@@ -370,7 +370,7 @@ WHOLE = exif(1).tobytes()
 def test_damaged_tags_never_hide_the_values_of_the_container(damage, end):
     data = bytearray(WHOLE)
     for at, value in damage:
-        data[6 + at] = value  # behind "Exif\0\0"
+        data[6 + at] = value  # the tags begin after "Exif\0\0"
 
     found = read(saved(photo(16, 16), "JPEG", exif=bytes(data[:end])))
 

@@ -1,4 +1,4 @@
-"""File names of uploads: made safe for storage, headers and archives."""
+"""File names of uploads are made safe for storage, headers and archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations: which parameters they accept, and what their results look like."""
+"""Tests which parameters the operations accept, and what the results look like."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_preparation_steps_run_in_their_order():
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_metadata_is_selected_after_the_resize(name):
-    """EXIF records the size of the picture, so that it has to be that of the file."""
+    """EXIF records the size of the picture. This size must be the size after the resize."""
     steps = [step.__name__ for step in ENCODERS[name].preparation]
 
     assert steps.index("resize") < steps.index("select_metadata")

@@ -1,4 +1,4 @@
-"""Step keys identify equal work, and `Plan.work` returns the steps still to run."""
+"""Steps with the same result have the same step key. `Plan.work` returns the steps that must still run."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ DENOISED = {"d": {"op": "denoise", "input": "source"}, "a": {"op": "png", "input
 
 def test_an_inference_does_not_run_again_if_its_file_is_stored():
     assert plan(DENOISED).work(frozenset("d"), frozenset(), filed=frozenset("d")) == {"a"}
-    assert plan(DENOISED).work(frozenset("d"), frozenset()) == {"d", "a"}  # the file is lost
+    assert plan(DENOISED).work(frozenset("d"), frozenset()) == {"d", "a"}  # the file of d is lost
 
 
 def test_an_inference_always_leaves_a_file():
@@ -180,11 +180,11 @@ def test_other_weights_change_the_keys_of_an_inference_and_of_its_readers_only()
 
 @st.composite
 def unfinished_plans(draw: st.DrawFn) -> tuple[Plan, frozenset[str], frozenset[str]]:
-    """Draw a plan, its steps that are done, and its steps that get no result."""
+    """Draw a plan, the names of its finished steps, and the names of its steps that get no result."""
     made = plan(draw(documents()))
     done, held = set(), set()
     for step in made.steps:
-        # A step that reads pixels cannot run if the step that makes them gets no result.
+        # A step that reads pixels cannot run if the step that makes the pixels gets no result.
         unreachable = step.inputs[0] in held and step.operation.reads is DataKind.PIXELS
         (draw(st.sampled_from([done, held, set()])) if not unreachable else held).add(step.name)
     return made, frozenset(done), frozenset(held)
@@ -211,7 +211,7 @@ def test_work_is_the_missing_files_and_the_pixels_for_them_and_no_other_step(dra
 
 
 def blocked(made: Plan, name: str, done: frozenset[str], held: frozenset[str]) -> bool:
-    """Return whether a step cannot run, calculated from its inputs: a failed step blocks all of its readers."""
+    """Return whether a step cannot run: the step gets no result, or it reads a step that cannot run."""
     if name == SOURCE or name in done:
         return False
     return name in held or any(blocked(made, read, done, held) for read in made.by_name[name].inputs)

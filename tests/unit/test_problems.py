@@ -1,4 +1,4 @@
-"""How errors become problem+json: the detail of one mistake can be read by itself."""
+"""Errors become problem+json. The detail of a single mistake can be understood without the list of faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of all routes. They have no stores, because no request of these tests reaches one."""
+    """A client of all routes. The routes have no stores, because these tests need no store."""
     app = FastAPI()
     problems.install(app)
     app.include_router(JobRoutes(*[None] * 6).router())
@@ -75,7 +75,7 @@ def test_an_answer_has_a_bounded_number_of_faults_and_names():
 
 
 async def test_an_unknown_error_tells_no_internals(http):
-    problem = (await http.get("/api/jobs/0199aaaa-0000-7000-8000-000000000000")).json()  # there is no store
+    problem = (await http.get("/api/jobs/0199aaaa-0000-7000-8000-000000000000")).json()  # the route has no store
 
     assert (problem["status"], problem["code"]) == (500, "internal")
     assert "NoneType" not in str(problem)

@@ -28,7 +28,7 @@ def test_a_picture_with_a_typical_curve_reaches_its_target_in_six_tries(codec, s
     search(measure, typical, (target - 0.4, target + 0.4), tried, 6)
 
     best = min(abs(measure(quality) - target) for quality in range(LOWEST, HIGHEST + 1))
-    # If the codec's steps between qualities are wider than the tolerance, the nearest quality is enough.
+    # Scores of neighbouring qualities may differ by more than the tolerance. Then the nearest quality is enough.
     assert min(abs(value - target) for value in tried.values()) <= max(1.0, best + 0.6)
 
 

@@ -1,4 +1,4 @@
-"""Training for int8: scaling keeps the network, and training predicts what the engine computes."""
+"""Training for int8: scaling keeps the results of the network, and training predicts the results of the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture(scope="module")
 def network() -> DnCNN:
-    """A network whose channels differ much in size, as after training."""
+    """A network whose channels have very different magnitudes, as after training."""
     generator = torch.Generator().manual_seed(5)
     network = DnCNN()
     for parameter in network.parameters():
@@ -53,7 +53,7 @@ def test_the_channels_that_int8_layers_read_have_the_same_maximum(picture, scale
     for layer in quantization.LAYERS:
         maxima = network.model[: 2 * layer](picture).amax((0, 2, 3)) * quantization.CLIPPED_AT
         assert maxima.max() < 1.001
-        # Channels that are always near 0 stay so.
+        # Some channels are always near 0. Scaling does not change these channels.
         assert (maxima > 0.999).float().mean() > 0.8
 
 
@@ -67,7 +67,7 @@ def test_training_predicts_what_the_engine_computes(network, picture, scaled):
     actual = torch.from_numpy(tile - OpenVINOEngine(weights, 1, "int8").denoise(tile, np.ones(1, np.float32)))
     actual, exact = actual.permute(0, 3, 1, 2), functional_call(network, scaled, (picture,))
 
-    # With these weights clipping changes most. Training and engine both clip, and the exact network does not.
+    # With these weights, clipping causes most of the error. Training and the engine clip. The exact network does not.
     assert 0 < rms(actual - trained) < 0.5 * rms(actual - exact)
     assert rms(actual - trained) < 0.01 * exact.std()
 

@@ -1,4 +1,4 @@
-"""The log of Redis outages: it names the reason, and does not repeat itself."""
+"""The log names the reason of a Redis outage, at most once every 30 seconds."""
 
 from __future__ import annotations
 

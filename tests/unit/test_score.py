@@ -1,4 +1,4 @@
-"""Scores equal those of the library for small pictures, and come close to them for large ones, which are sampled."""
+"""Small pictures have the same scores as in the library. Large pictures are sampled and have nearly the same scores."""
 
 from __future__ import annotations
 

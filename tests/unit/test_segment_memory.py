@@ -1,4 +1,4 @@
-"""The calculated memory of segments. `benchmarks/memory.py` compares it with the memory that converters use."""
+"""Tests the calculated memory of segments. `benchmarks/memory.py` compares the calculation with measured memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def footprints(
 
 
 def one(op: str, **params: Any) -> dict[str, Any]:
-    """Return a document of one step."""
+    """Return a document with one step."""
     return {"it": {"op": op, "input": "source", **params}}
 
 
@@ -112,7 +112,7 @@ def test_an_encoder_of_one_frame_needs_no_more_for_an_animation_than_its_pixels(
 
 
 def watermarked(**parts: PartInfo) -> int:
-    """Return the footprint of a text watermark and of one watermark for each part."""
+    """Return the largest footprint for a document with a text watermark and one watermark for each part."""
     document = {name: {"op": "watermark", "input": "source", "image": name} for name in parts} | {
         "text": {"op": "watermark", "input": "source", "text": "x"}
     }
@@ -151,7 +151,7 @@ def test_a_jpeg_that_is_shrunk_on_load_needs_less():
         footprints(one("webp", **params), LARGEST, "image/jpeg") for params in ({"resize": {"width": 320}}, {})
     )
 
-    assert small < 0.6 * whole  # not less: the coefficients of a progressive JPEG are in memory in full
+    assert small < 0.6 * whole  # a progressive JPEG still needs the coefficients of its full size
 
 
 def test_an_enlarged_picture_needs_memory_for_its_new_size():

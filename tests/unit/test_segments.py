@@ -1,4 +1,4 @@
-"""How the steps of a job are divided among converters."""
+"""Tests how the steps of a job are divided among converters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THREE = {
 
 
 def needed_size(document: dict, work: set[str] | None = None) -> Size | None:
-    """Return the needed size of a source of 6000 × 4000, after a check that all segments of the source have it."""
+    """Return the needed size of a source of 6000 × 4000. Check that all segments of the source need this size."""
     made = plan(document, size=(6000, 4000))
     first, *others = plan_segments(made, frozenset(made.by_name if work is None else work), 9)
     assert all(other.needed_size == first.needed_size for other in others if not isinstance(other, ArtifactsSegment))
@@ -37,7 +37,7 @@ def needed_size(document: dict, work: set[str] | None = None) -> Size | None:
 
 
 def divided(document: dict, converters: int, megapixels: float, work: set[str] | None = None) -> tuple[Segment, ...]:
-    """Return the segments of a document on a source of this size."""
+    """Return the segments of a document for a source with this number of megapixels."""
     made = plan(document, size=(round(megapixels * 100), 10_000))
     return plan_segments(made, frozenset(made.by_name if work is None else work), converters)
 
@@ -47,7 +47,7 @@ def test_with_one_converter_all_steps_are_one_segment_that_decodes_for_itself():
 
     assert isinstance(only, SourceSegment)
     assert not only.shares_head
-    assert only.names == ("exif", "small", "web", "same")  # the cheapest comes first
+    assert only.names == ("exif", "small", "web", "same")  # the cheapest step comes first
 
 
 def test_a_large_picture_is_divided_among_idle_converters_and_the_first_shares_its_pixels():
@@ -149,7 +149,7 @@ def test_if_only_a_bundle_is_left_nothing_is_decoded():
 
 @st.composite
 def divided_plans(draw: st.DrawFn) -> tuple[Plan, frozenset[str], int, tuple[Segment, ...]]:
-    """Draw a plan, the steps of it still to run, a number of converters, and the segments for them."""
+    """Draw a plan, its steps that must still run, a number of converters, and the resulting segments."""
     made = plan(draw(documents()), size=(draw(st.integers(1, 16_384)), 3000))
     done = frozenset(draw(st.sets(st.sampled_from([step.name for step in made.steps]))))
     filed = frozenset(name for name in done if made.by_name[name].leaves_file)
@@ -298,7 +298,7 @@ def test_a_slow_encoder_comes_last_or_gets_a_converter_of_its_own():
 
 
 def sized(op: str = "webp", read: str = "source", **resize: object) -> dict:
-    """Return a step that resizes: as its own operation, or as an encoder does before it writes."""
+    """Return a step that resizes: a `resize` step, or an encoder with a `resize` parameter."""
     return {"op": op, "input": read, "resize": resize} if op != "resize" else {"op": op, "input": read, **resize}
 
 

@@ -1,4 +1,4 @@
-"""The settings of the service: environment variables, units, and values that are refused."""
+"""The settings of the service: environment variables, units, and refused values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A JPEG for a small result is decoded at a reduced size; the result has the planned size and looks the same."""
+"""A JPEG for a small result is decoded at a reduced size. The result has the planned size and looks the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixtools.operations.base.resizing import Resizing
 
 
 def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
-    """Return a photo that has this size when upright, stored with an orientation."""
+    """Return a JPEG that is stored with an orientation. The upright photo has this size."""
     return saved(
         stored(photo(width, height), orientation), "JPEG",
         quality=95, subsampling=0, exif=exif(orientation),

@@ -26,21 +26,21 @@ EXAMPLE = {
     "exif": {"op": "metadata", "input": "source"},
     "all": {"op": "zip", "input": ["web", "small", "exif"]},
 }
-"""A document with a transform, encoders of its result, an inspector and a bundle."""
+"""A document with a transform, encoders that read the transform, an inspector and a bundle."""
 
 
 def parsed(text: str, max_steps: int = 50) -> Plan:
-    """Return the plan of a `steps` document on a source of 4000 × 3000."""
+    """Return the plan of a `steps` document for a source of 4000 × 3000."""
     return parse(text, Source("IMG_1.jpg", SHA, (4000, 3000)), max_steps, LIMITS)
 
 
 def short(operations: str, params: str | None = None) -> Plan:
-    """Return the plan of the short form on a source of 4000 × 3000."""
+    """Return the plan of the short form for a source of 4000 × 3000."""
     return parse_short(operations, params, Source("IMG_1.jpg", SHA, (4000, 3000)), 50, LIMITS)
 
 
 def faults_of(call: Any, *args: Any) -> dict[str, str]:
-    """Return the messages of the InvalidPlan that a call raises, by pointer."""
+    """Return the messages of the InvalidPlan that a call raises. The keys are the pointers."""
     with pytest.raises(InvalidPlan) as caught:
         call(*args)
     faults = caught.value.faults
@@ -381,7 +381,7 @@ def test_a_short_form_that_is_not_json_is_a_bad_request(operations, params, fiel
     assert [fault.pointer for fault in caught.value.faults] == [f"/{field}"]
 
 
-TEXT = st.text(st.characters(), max_size=8)  # with NUL and halves of surrogate pairs, which JSON allows
+TEXT = st.text(st.characters(), max_size=8)  # includes NUL and unpaired surrogates, which JSON allows
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
@@ -409,7 +409,7 @@ STEPS = st.dictionaries(
 
 
 def check_answer(call: Any, *args: Any) -> None:
-    """Check that `call` returns a plan, or raises an error that can be sent in UTF-8 and has faults."""
+    """Check that `call` returns a plan, or raises an error that has faults and can be sent in UTF-8."""
     try:
         assert isinstance(call(*args), Plan)
     except (InvalidPlan, BadRequest) as refused:
@@ -453,7 +453,7 @@ def test_each_step_comes_after_its_inputs(document):
 
 
 def chain(length: int) -> dict[str, Any]:
-    """Return steps in the order that takes longest to sort: each reads the one written after it."""
+    """Return steps in the order that takes longest to sort: each step reads the next step."""
     steps = {f"s{number}": {"op": "resize", "input": f"s{number + 1}", "width": 9} for number in range(length - 1)}
     return steps | {f"s{length - 1}": {"op": "resize", "input": "source", "width": 9}}
 
@@ -468,7 +468,7 @@ def chain(length: int) -> dict[str, Any]:
     ],
 )
 def test_a_large_document_is_refused_within_a_second(text):
-    assert len(text) < 400_000  # a request may have twice as much
+    assert len(text) < 400_000  # a request may be twice as long
 
     started = time.process_time()
     with pytest.raises(PixToolsError) as caught:

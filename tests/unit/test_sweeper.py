@@ -1,4 +1,4 @@
-"""The sweeper in one process, with stores in memory and a clock that jumps."""
+"""The sweeper in one process, with stores in memory and a clock that skips waiting times."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def anyio_backend():
 
 
 class Bench:
-    """A sweeper, and everything that it works with."""
+    """A sweeper with its job store, its reconciler and its hints."""
 
     def __init__(self) -> None:
         self.time = asyncio.get_running_loop().time
@@ -98,13 +98,13 @@ async def test_after_an_outage_the_dispatchers_have_one_renew_interval_before_th
     await asyncio.sleep(SWEEP_S + 0.1)
     job = bench.store.add(state=JobState.RUNNING, dispatcher="d1")
     bench.database.down = True
-    job.lease_lost = True  # it runs out during the outage
+    job.lease_lost = True  # the lease runs out during the outage
     await asyncio.sleep(60)
 
     bench.database.down = False
     await asyncio.sleep(RENEW_S)
     assert (job.state, job.crashes) == (JobState.RUNNING, 0)
-    job.lease_lost = False  # the dispatcher has renewed it
+    job.lease_lost = False  # the dispatcher has renewed the lease
     await asyncio.sleep(60)
 
     assert (job.state, job.crashes) == (JobState.RUNNING, 0)
@@ -131,7 +131,7 @@ async def test_an_outage_of_one_task_does_not_stop_the_others(bench):
     await asyncio.sleep(200)
 
     assert len(bench.store.times("rescue")) > 30
-    assert len(bench.reconciler.runs) == 4  # it is repeated each minute instead of each hour
+    assert len(bench.reconciler.runs) == 4  # after an error, the reconciler runs each minute instead of each hour
 
 
 async def test_an_unexpected_error_does_not_stop_a_task(bench):

@@ -1,4 +1,4 @@
-"""Training: a run can be interrupted anywhere, writes weights that the denoiser loads, and names unusable input."""
+"""A training run can be interrupted anywhere, writes weights that the denoiser loads, and names unusable input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pixtools.training.trainer import Schedule, Trainer
 
 pytestmark = pytest.mark.heavy
 
-# Three steps with batches of two patches of 16 pixels, then two steps for int8 with one patch of 24 pixels.
+# Three steps with two patches each (side: 16 pixels). Then two int8 steps with one patch each (side: 24 pixels).
 SMALL = Recipe(pixels=2_200, batch_pixels=600, schedule=Schedule(), stages=((0.5, 16), (1.0, 24)), quantized_from=0.6)
 
 
@@ -39,7 +39,7 @@ def photo(path: Path, side: int = 130, seed: int = 1) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of three photos. The first one is held out."""
+    """A folder of three photos. The first photo is held out."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for n in range(3):
@@ -58,7 +58,7 @@ def pictures(folder: Path) -> torch.Tensor:
 
 
 def tensors(state: object) -> list[torch.Tensor]:
-    """Return all tensors of a nested state."""
+    """Return all tensors in nested dictionaries and lists."""
     if isinstance(state, torch.Tensor):
         return [state]
     values = state.values() if isinstance(state, dict) else state if isinstance(state, list) else []
@@ -114,7 +114,7 @@ def test_a_step_in_int8_moves_all_weights_and_they_stay_finite(photos):
     trainer.quantize([batches[0]])
     before = {name: value.clone() for name, value in trainer.averaged().items()}
 
-    # More than one step: at first the last layer is 0, so the gradient of all other layers is 0 too.
+    # One step is not enough: the last layer begins at 0, so the gradients of all other layers are 0 too.
     for number in range(3):
         trainer.step(batches[number], rate=0.01)
 

@@ -1,4 +1,4 @@
-"""Waiting for the database and for a limited time, and what the log says about an outage."""
+"""Waiting for the database, waiting with a time limit, and the log of an outage."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def outages() -> OutageLog:
 
 
 def down(message: str = WRONG_PASSWORD) -> DatabaseDown:
-    """Return the error that the stores raise when the driver refuses with this message."""
+    """Return the error that the stores raise when the database driver fails with this message."""
     error = DatabaseDown("OperationalError")
     error.__cause__ = OperationalError("SELECT 1", {"secret": 1}, psycopg.OperationalError(message))
     return error
 
 
 class Server:
-    """Answers calls with "answer", except during its outage."""
+    """Answers calls with "answer", except during an outage."""
 
     def __init__(self, outage_s: float, message: str = WRONG_PASSWORD) -> None:
         self._end = asyncio.get_running_loop().time() + outage_s
@@ -150,7 +150,7 @@ def test_the_reason_tells_a_wrong_password_from_a_server_that_is_down():
     "message",
     [
         'invalid connection option in "postgresql://pixtools:secret@db:5432/pixtools"',
-        "could not translate host name secret@db to address",  # the rest of a password with an @ in it
+        "could not translate host name secret@db to address",  # the text after an @ in the password counts as host name
     ],
 )
 def test_the_reason_holds_neither_a_url_nor_a_password(message):

@@ -41,7 +41,7 @@ def logo(size: tuple[int, int] = (40, 20), color: tuple[int, ...] = RED) -> byte
 
 
 def marked(picture: Picture, data: bytes | None = None, **params: Any) -> Picture:
-    """Return the picture with a text, or with the image in `data`."""
+    """Return the picture with a watermark: a text, or the image in `data`."""
     if data is not None:
         params["image"] = "logo"
     model = WATERMARK.params.model_validate(params)
@@ -50,7 +50,7 @@ def marked(picture: Picture, data: bytes | None = None, **params: Any) -> Pictur
 
 
 def changed_box(before: Picture, after: Picture) -> tuple[int, int, int, int]:
-    """Return the box (left, top, right, bottom) of what changed."""
+    """Return the box (left, top, right, bottom) around all changed pixels."""
     changed = (np.asarray(before.image.convert("RGBA")) != np.asarray(after.image.convert("RGBA"))).any(axis=-1)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
@@ -95,7 +95,7 @@ def test_an_opaque_picture_stays_opaque():
 
 
 def test_a_mark_on_a_transparent_picture_keeps_its_colour():
-    """The hidden colour of the transparent pixels, green, has no effect."""
+    """The transparent pixels are green, but this hidden colour has no effect."""
     after = marked(background((0, 255, 0, 0), mode="RGBA"), logo(), position="center", scale=0.4, opacity=0.5)
 
     assert after.image.getpixel((100, 50)) == (255, 0, 0, 128)
@@ -146,7 +146,7 @@ def test_an_animated_mark_is_drawn_with_its_first_frame():
 
 
 def test_the_input_picture_is_not_changed():
-    """Its pixels may be in shared memory, which other converters read and nobody can write."""
+    """The pixels may be in shared memory. Other converters read this memory, and nobody can write it."""
     array = photo()
     array.setflags(write=False)
     picture = Picture.still(Image.fromarray(array))
@@ -181,7 +181,7 @@ def test_the_height_of_a_text_follows_its_scale():
         )
         return bottom - top
 
-    assert 90 <= heights(0.1) <= 115  # lines of 100 pixels: from the ring of Å to the tail of g, with the outline
+    assert 90 <= heights(0.1) <= 115  # about 100 pixels from the ring of Å to the tail of g, with the outline
     assert abs(heights(0.2) - 2 * heights(0.1)) <= 3
 
 
@@ -203,7 +203,7 @@ def test_a_text_is_visible_on_any_colour(color, text_color):
 
 
 def test_the_edges_of_letters_mix_only_with_their_outline():
-    """On a transparent picture, no pixel is darker than the letters. Their outline is white."""
+    """The outline is white. On a transparent picture, no pixel is therefore darker than the letters."""
     after = marked(background((0, 0, 0, 0), mode="RGBA"), text="edge", color="#7f7f7f", scale=0.4, opacity=1)
 
     pixels = np.asarray(after.image)
@@ -211,7 +211,7 @@ def test_the_edges_of_letters_mix_only_with_their_outline():
 
 
 def test_arabic_is_joined_and_runs_from_right_to_left():
-    """Joined letters are narrower than separate ones, and the first letter stands at the right."""
+    """Joined letters are narrower than separate letters. The first letter stands at the right."""
     apart, joined = (
         changed_box(
             background("gray", (800, 100)),
@@ -225,7 +225,7 @@ def test_arabic_is_joined_and_runs_from_right_to_left():
     changed = np.asarray(first_wide.image)[..., 0] != 128
     columns = np.flatnonzero(changed.any(axis=0))
     left, right = np.array_split(changed[:, columns[0] : columns[-1] + 1], 2, axis=1)
-    assert right[60:].sum() > left[60:].sum()  # the first letter, seen, reaches below the line at the right
+    assert right[60:].sum() > left[60:].sum()  # at the right, the first letter (seen) reaches below the line
 
 
 def test_tiled_marks_cover_the_picture():
@@ -466,7 +466,7 @@ def test_a_text_too_small_after_a_resize_is_a_fault_at_its_scale():
 
 
 def test_an_opaque_mark_in_its_own_size_is_drawn_unchanged():
-    """With opacity 1 the pixels of the mark replace those of the picture."""
+    """With opacity 1, the pixels of the mark replace the pixels of the picture."""
     image = photo(96, 64)
     after = marked(
         background(size=(960, 384)), saved(image, "PNG"), scale=0.25, opacity=1, position="top-left", margin=0

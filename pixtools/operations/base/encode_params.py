@@ -13,7 +13,7 @@ from pixtools.operations.base.resizing import Resizing
 
 
 class EncodeParams(Params):
-    """Parameters of every encoder. They say how to prepare the picture before it is written."""
+    """Parameters of every encoder. They say how to prepare the picture before the encoder writes it."""
 
     resize: Resizing | None = Field(None, title="Resize", description="change the size first")
     color: Literal["keep", "srgb"] = Field(

@@ -1,7 +1,8 @@
 """Goals of a lossy encoder: a score to reach or a size to stay below, instead of a fixed quality.
 
-The score is SSIMULACRA2 by Cloudinary, a perceptual measure. By its authors 90 is visually lossless, 70 high quality,
-50 medium quality. `quality_search` proposes qualities. This module encodes and measures them, and chooses the file.
+The score is SSIMULACRA2 by Cloudinary, a perceptual measure. Its authors say that 90 is visually lossless, 70 is high
+quality, and 50 is medium quality. `quality_search` proposes qualities. This module encodes a file at each proposed
+quality, measures the file, and chooses the best file.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
     from pixtools.imaging.score import Reference
 
 _TARGET_TRIES = 6  # encodes to reach a target
-_TOLERANCE = 1.0  # points of score: a target counts as reached this far below it
-_CLOSE_ENOUGH = 0.5  # points: the search stops. The rest of the tolerance covers the error of scoring only a sample.
-_TOO_FAR = 0.6  # points: from here on a half step between two qualities is worth a try
+_TOLERANCE = 1.0  # points of score; a score this far below the target still reaches it
+_CLOSE_ENOUGH = 0.5  # points: the search stops. The rest of the tolerance is for the error of scoring a sample.
+_TOO_FAR = 0.6  # points: if the best score is farther away, a half step between two qualities is tried
 
-_LIMIT_TRIES = 6  # encodes to fit a byte limit; the lowest quality is tried after them
-_FULL_ENOUGH = 0.95  # of the byte limit: the search stops
+_LIMIT_TRIES = 6  # encodes to fit a byte limit; then the lowest quality is tried
+_FULL_ENOUGH = 0.95  # of the byte limit: a file from this size on ends the search
 
 _FILES_BYTES = 6.0  # bytes per pixel of all tried files together
-_DECODING_BYTES = 28.0  # bytes per pixel to decode a tried file, in any format that is written here
-_SCORING_BYTES = 700_000_000  # bytes of the scorer, whose sample has a fixed largest size
+_DECODING_BYTES = 28.0  # bytes per pixel to decode a tried file, for all formats of lossy encoders
+_SCORING_BYTES = 700_000_000  # bytes of the scorer; its sample has a largest size
 
 ByteLimitName = Literal["max_bytes", "keep_smaller"]
 
@@ -82,7 +83,7 @@ class Lossy(EncodeParams):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that decide the result. With a target, the scorer's version is one of them."""
+        """Return the values that decide the result. With a target, the version of the scorer is added."""
         return super().identity() | ({} if self.target is None else {"scorer": SCORER})
 
     @property
@@ -102,7 +103,7 @@ class Lossy(EncodeParams):
         return min(limits, key=lambda limit: (limit.bytes, limit.parameter), default=None)
 
     def cost_of(self, single: float) -> float:
-        """Return the cost with goals, where one encode costs `single`. Both in milliseconds per megapixel."""
+        """Return the cost with goals if one encode costs `single`. Both costs are in milliseconds per megapixel."""
         encodes, scoring = 1.0, 0.0
         if self.target is not None:
             encodes, scoring = 4.0, 4_000.0
@@ -111,7 +112,7 @@ class Lossy(EncodeParams):
         return single * encodes + scoring
 
     def memory_of(self, single: Memory) -> Memory:
-        """Return the peak memory with goals, where one encode takes `single`. All tried files are kept."""
+        """Return the peak memory with goals if one encode takes `single`. All tried files stay in memory."""
         if not self.has_goal:
             return single
         if self.target is None:
@@ -125,7 +126,7 @@ L = TypeVar("L", bound=Lossy)
 
 @dataclass(frozen=True, kw_only=True)
 class LossyEncoder(Encoder[L]):
-    """An encoder with a quality, which it can also find from goals."""
+    """An encoder with a quality. The encoder can also find the quality from goals."""
 
     scores: Curve
     """Score of an ordinary photo by quality."""
@@ -142,8 +143,8 @@ class LossyEncoder(Encoder[L]):
     def encode(self, picture: Picture, params: L, source_bytes: int) -> Encoded:
         """Prepare and encode a picture. `source_bytes` is the size of the source file.
 
-        With goals, the result says which quality was found and which score it has. Raises GoalOutOfReach if the file
-        exceeds the byte limit even at the lowest quality, UnencodableImage and MemoryError.
+        With goals, the result says which quality was found and which score it has. Raises UnencodableImage and
+        MemoryError. Raises GoalOutOfReach if the file exceeds the byte limit even at the lowest quality.
         """
         prepared = self.prepare(picture, params)
         if not params.has_goal:
@@ -162,16 +163,16 @@ def _encode_with_goals(encoder: LossyEncoder[L], picture: Picture, params: L, li
     if params.target is not None:
         score = candidates.score(quality)
         # Some codecs cannot reach a high target on some pictures: JPEG with 4:2:0 ends below 95. The best file is
-        # more useful than an error, because users would ask for it next. `reached` tells them.
+        # more useful than an error, because users would ask for this file next. `reached` tells users about it.
         result |= {"score": round(score, 1), "target": params.target, "reached": score >= params.target - _TOLERANCE}
     return Encoded(candidates.file(quality), picture, result | {"encodes": len(candidates.files)})
 
 
 @dataclass
 class _Candidates:
-    """The files of one prepared picture at different qualities. Each is encoded and scored at most once.
+    """The files of one prepared picture at different qualities. Each file is encoded and scored at most once.
 
-    Keys are qualities from 1 to 100; a half, such as 72.5, stands for the encoder's `half_step`.
+    Keys are qualities from 1 to 100. A half quality, such as 72.5, stands for the `half_step` of the encoder.
     """
 
     encoder: LossyEncoder[Any]
@@ -185,13 +186,13 @@ class _Candidates:
         if quality not in self.files:
             whole = math.floor(quality)
             encode = self.encoder.run if quality == whole else self.encoder.half_step
-            assert encode is not None  # noqa: S101 (only `nearest` asks for half steps, and it checks)
+            assert encode is not None  # noqa: S101 (`nearest` alone asks for half steps, after a check)
             self.files[quality] = encode(self.picture, self.params.model_copy(update={"quality": whole}))
         return self.files[quality]
 
     def score(self, quality: float) -> float:
         if quality not in self.scores:
-            from pixtools.imaging.score import Reference  # noqa: PLC0415 (it imports scipy, which takes two seconds)
+            from pixtools.imaging.score import Reference  # noqa: PLC0415 (to import scipy takes two seconds)
 
             self.reference = self.reference or Reference(self.picture)
             self.scores[quality] = self.reference.score(decode(self.file(quality)))
@@ -200,7 +201,7 @@ class _Candidates:
     def nearest(self, target: float) -> float:
         """Return the tried quality whose score is nearest to `target`.
 
-        If some tried quality reaches the target within the tolerance, only such qualities count.
+        If tried qualities reach the target within the tolerance, choose only among these qualities.
         """
 
         def distance(quality: float) -> float:

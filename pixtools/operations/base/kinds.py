@@ -26,7 +26,7 @@ from pixtools.operations.base.preparation import prepare
 
 
 class DataKind(StrEnum):
-    """The data that a step reads from its input or makes. The source is available as both kinds."""
+    """The data that a step reads or makes. The source can be read as both kinds."""
 
     PIXELS = "pixels"  # decoded pixels, a `Picture`
     FILE = "file"  # an encoded file
@@ -39,8 +39,8 @@ P = TypeVar("P", bound=Params)
 class Operation(Generic[P]):
     """What all kinds of operation have in common.
 
-    Increase `version` when the same input gives another result: it is part of the step key, so that older artifacts
-    are not reused.
+    Increase `version` when an input gives another result than before. The step key contains `version`, so older
+    artifacts are not reused.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Operation(Generic[P]):
     max_inputs: int | None = 1  # None: any number
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        """Pickle the name alone. This keeps a plan small when it is sent to another process."""
+        """Pickle only the name, so that a plan is small when it is sent to another process."""
         from pixtools.operations import get  # noqa: PLC0415 (the registry imports the operations)
 
         return get, (self.name,)
@@ -65,7 +65,8 @@ class Operation(Generic[P]):
 class Encoded:
     """An encoded file, and the prepared picture that was encoded.
 
-    `result` has values that were not known before the encode, such as the quality found. They become the step's result.
+    `result` has values that were not known before the encode, such as the quality that the search found. These values
+    become the result of the step.
     """
 
     data: bytes
@@ -87,16 +88,16 @@ class Encoder(Operation[E]):
     """Encodes a prepared picture."""
 
     cost: Callable[[E], float]
-    """CPU time of one encode in milliseconds per megapixel, roughly: `dag/segments.py` divides the work by it."""
+    """Rough CPU time of one encode in milliseconds per megapixel. `dag/segments.py` uses it to divide the steps."""
 
     memory: Callable[[E], Memory]
-    """Peak memory beside the prepared picture. It includes the file."""
+    """Peak memory beside the prepared picture, including the file."""
 
     reads: DataKind = DataKind.PIXELS
     makes: DataKind = DataKind.FILE
 
     def prepare(self, picture: Picture, params: E) -> Picture:
-        """Return the picture as it will be encoded."""
+        """Return the prepared picture, which will be encoded."""
         return prepare(picture, params, self.preparation)
 
     def encode(self, picture: Picture, params: E, source_bytes: int) -> Encoded:  # noqa: ARG002 (see LossyEncoder)
@@ -113,13 +114,13 @@ T = TypeVar("T", bound=PixelParams)
 
 @dataclass(frozen=True, kw_only=True)
 class PixelOperation(Operation[T]):
-    """Makes pixels from pixels. If a step leaves a file, it is a lossless PNG."""
+    """Makes pixels from pixels. If a step leaves a file, the file is a lossless PNG."""
 
     cost: Callable[[T], float]
-    """CPU time in milliseconds per megapixel, roughly: `dag/segments.py` divides the work by it."""
+    """Rough CPU time in milliseconds per megapixel. `dag/segments.py` uses it to divide the steps."""
 
     memory: Callable[[T], Memory]
-    """Peak memory beside the input picture, including the result. Calculated for the larger of input and result."""
+    """Peak memory beside the input picture, including the result, for the larger size of input and result."""
 
     reads: DataKind = DataKind.PIXELS
     makes: DataKind = DataKind.PIXELS
@@ -129,7 +130,7 @@ class PixelOperation(Operation[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Transform(PixelOperation[T]):
-    """Changes pixels by its parameters alone."""
+    """Changes pixels. Its parameters alone decide how."""
 
     run: Callable[[Picture, T], Picture]
 
@@ -145,21 +146,21 @@ class Composite(PixelOperation[T]):
     run: Callable[[Picture, T, Parts], Picture]
 
     parts: Callable[[T], Mapping[str, str]]
-    """Returns the parts that the parameters refer to: field name of the parameter → name of the part."""
+    """Returns the parts to which parameters refer: a map from the field of the parameter to the name of the part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inference(PixelOperation[T]):
-    """Changes pixels with a neural network, which runs in a deployment of its own.
+    """Changes pixels with a neural network, which runs in a separate deployment.
 
-    A step always leaves its PNG, because the result is expensive to make again. `cost` and `memory` describe the
-    converter's share only: to send the pixels to the network, and to encode the PNG of the result.
+    A step always leaves its PNG, because the result is expensive to make again. `cost` and `memory` describe only what
+    the converter does: it sends the pixels to the network and encodes the PNG of the result.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspector(Operation[P]):
-    """Reads values from a file. They become the step's result, and the step leaves them as a JSON file."""
+    """Reads values from a file. The values become the result of the step, which also leaves them as a JSON file."""
 
     run: Callable[[bytes, P], dict[str, Any]]
     reads: DataKind = DataKind.FILE
@@ -181,7 +182,7 @@ class Bundler(Operation[P]):
     """Writes several files into one."""
 
     run: Callable[[Iterable[BundleEntry], IO[bytes], P], None]
-    """Writes the entries to a seekable output. It opens one entry at a time, and copies it in blocks."""
+    """Writes the entries to a seekable output. Opens one entry at a time and copies its bytes in blocks."""
 
     reads: DataKind = DataKind.FILE
     makes: DataKind = DataKind.FILE

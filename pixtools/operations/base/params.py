@@ -11,7 +11,7 @@ from pixtools.imaging.picture import Size
 from pixtools.limits import Limits
 
 ADVANCED: dict[str, Any] = {"advanced": True}
-"""JSON schema entry of a parameter that few users change. The page hides it under "More"."""
+"""JSON schema entry of a parameter that few users change. The page hides this parameter under "More"."""
 
 
 def _within_side_limit(side: int, info: ValidationInfo) -> int:
@@ -32,7 +32,7 @@ PartName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", json
 
 
 class UnsuitableParameter(ValueError):
-    """A parameter is valid by itself but does not suit the picture. `field` names the parameter to change."""
+    """A parameter is valid but does not suit the picture. `field` names the parameter to change."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -48,11 +48,11 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def given(self) -> dict[str, Any]:
-        """Return the values that differ from the defaults, as JSON data. This form is stored and shown."""
+        """Return the values that differ from the defaults, as JSON data. The service stores and shows this form."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that decide the result, as JSON data. They are part of the step key."""
+        """Return the values that decide the result, as JSON data. The step key contains these values."""
         return self.given()
 
 
@@ -77,7 +77,7 @@ class PixelParams(Params):
 
 
 class TransformParams(PixelParams):
-    """Parameters of an operation that stores a file only if no step reads its pixels, or if `keep` is set."""
+    """Parameters of an operation whose result is stored only if no step reads the pixels, or if `keep` is set."""
 
     keep: bool = Field(
         default=False,

@@ -1,7 +1,7 @@
-"""The steps that prepare a picture for an encoder.
+"""The functions that prepare a picture for an encoder.
 
-Each encoder lists its steps, in order, in `Encoder.preparation`. A step is a function from a picture and the encoder's
-parameters to a picture. It returns the picture unchanged if the parameters do not ask for it.
+Each encoder lists its preparation functions, in order, in `Encoder.preparation`. Each function takes a picture and the
+parameters of the encoder, and returns a picture. It returns the picture unchanged if the parameters ask for no change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ E = TypeVar("E", bound=EncodeParams)
 
 
 def prepare(picture: Picture, params: E, steps: Iterable[Callable[[Picture, E], Picture]]) -> Picture:
-    """Return the picture after all preparation steps."""
+    """Return the picture after all preparation functions."""
     for step in steps:
         picture = step(picture, params)
     return picture
@@ -48,7 +48,7 @@ def convert_color(picture: Picture, params: EncodeParams) -> Picture:
 def select_metadata(picture: Picture, params: EncodeParams) -> Picture:
     """Return the picture with the metadata blocks that `strip` keeps.
 
-    This step follows `resize`, because EXIF records the size of the picture.
+    This function runs after `resize`, because EXIF records the size of the picture.
     """
     selected = metadata_blocks.select_metadata(picture.metadata, params.strip, picture.size)
     return replace(picture, metadata=selected)

@@ -54,6 +54,6 @@ class Resizing(Params):
     def apply(self, picture: Picture) -> Picture:
         """Return the resampled picture.
 
-        The scale follows the size in the file. A picture that the decoder has shrunk gives the same result size.
+        The size in the file decides the scale. So the decoder may shrink a picture, and the result size stays the same.
         """
         return put(picture, self.placement(picture.reduced_from or picture.size), self.background)

@@ -1,7 +1,7 @@
 """Removes one guard from the job store of a service that starts with this folder on its PYTHONPATH.
 
-Python imports a module of this name when it starts. The file that FAULTS_MUTATION names contains the name of the
-missing guard, and may change while the service runs. If the file is empty, no guard is missing.
+Python imports a module named `sitecustomize` when it starts. The variable FAULTS_MUTATION names a file that contains
+the name of the missing guard. The file may change while the service runs. If the file is empty, no guard is missing.
 """
 
 from __future__ import annotations
