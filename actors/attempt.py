@@ -31,8 +31,8 @@ class Remaining:
 def stored_plan(claim: Claim, settings: Settings) -> Plan:
     """Build the plan of a claimed job from its stored steps. Most checks of the submission run again.
 
-    Raises InvalidPlan if the code or the settings allowed more when the job was accepted. The function is slow, because
-    some steps measure fonts.
+    Raises InvalidPlan if the present code or settings no longer allow a plan that was valid when the job was accepted.
+    The function is slow, because some steps measure fonts.
     """
     job = claim.view.job
     document = {step.name: {"op": step.op, "input": list(step.inputs), **step.params} for step in claim.view.steps}

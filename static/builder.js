@@ -43,7 +43,10 @@ export class Builder {
     return [...this.#cards.values()].find(({ step }) => step.name === name) ?? null;
   }
 
-  /** The card of the step that uses this part, or null. Its `fail` marks the parameter that names the part. */
+  /**
+   * The card of the step that uses this part, or null.
+   * The `fail` method of the card marks the parameter that names the part.
+   */
   cardOfPart(part) {
     const [step, parameter] = this.#draft.userOfPart(part) ?? [];
     return step ? { fail: (_, detail) => this.#cards.get(step.key).fail([parameter], detail) } : null;
