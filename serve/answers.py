@@ -156,7 +156,10 @@ def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
 
 
 def job_list(summaries: list[JobSummary], limit: int) -> JobList:
-    """Return a page of at most `limit` jobs. If another page follows, `summaries` has one more job."""
+    """Return a page of at most `limit` jobs.
+
+    Pass `limit + 1` summaries if there are so many. The last one only shows that another page follows.
+    """
     following = summaries[limit - 1].job.id if len(summaries) > limit else None
     return JobList(jobs=[_summary(summary) for summary in summaries[:limit]], next=following)
 

@@ -80,7 +80,7 @@ def create() -> ASGIApp:
     health = Health(database, store, blobs, answers, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
-    # SecurityHeaders has to wrap FastAPI. FastAPI answers unexpected errors outside of its middleware.
+    # Middleware added to FastAPI does not see the answers to unexpected errors. So SecurityHeaders wraps the app.
     return SecurityHeaders(app, images_from=_origin(settings))
 
 

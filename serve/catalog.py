@@ -34,7 +34,7 @@ class InputAnswer(BaseModel):
 
 
 class OutputAnswer(BaseModel):
-    """The kind of result that an operation makes, and the media type of its file."""
+    """What an operation makes: the kind of data, and the media type of the file."""
 
     kind: DataKind
     media_type: str
@@ -89,9 +89,9 @@ def _operation(operation: AnyOperation, max_side: int) -> OperationAnswer:
 
 
 def _with_max_side(schema: Any, max_side: int) -> Any:
-    """Return a copy of a JSON Schema in which each side of a picture has the maximum `max_side`.
+    """Return a copy of a JSON Schema. In the copy, `max_side` limits every width and height of a picture.
 
-    The maximum is a setting of the service. A schema of a side has the format `side` and may be anywhere in `schema`.
+    The limit is a setting of the service. Widths and heights have the format `side`, at any depth of `schema`.
     """
     match schema:
         case {"format": "side"}:

@@ -106,7 +106,7 @@ def encoded(specimen: Specimen, op: str, params: dict[str, Any]) -> tuple[Image.
 
 
 def format_cells() -> Iterable[tuple[Image.Image, list[str]]]:
-    """Yield one cell for each specimen, followed by one cell for each of its outputs."""
+    """Yield the cells in order: a specimen, all outputs of that specimen, then the next specimen."""
     for name, make in SPECIMENS.items():
         specimen = make()
         yield on_checkers(specimen.frames[0]), [name, f"original, {len(specimen.data):,} B"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """DnCNN as in the paper, in plain PyTorch, on one thread.
+    """The DnCNN network of the paper. It runs in plain PyTorch on one thread.
 
     The weights do not denoise. With them, each pixel of the result depends on all pixels in its receptive field.
     """

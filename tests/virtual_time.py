@@ -62,7 +62,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 async def cancel_other_tasks() -> None:
-    """Cancel all tasks that tasks have created, except the calling task, and wait until they have ended."""
+    """Cancel the tasks that were created inside another task, but not the calling task. Wait until they have ended."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     others = loop.inner_tasks - {asyncio.current_task()}

@@ -165,7 +165,7 @@ class JobStore:
     # Dispatchers
 
     def claim(self, dispatcher: str, limit: int) -> list[Claim]:
-        """Take up to `limit` jobs from the queue, oldest first. Each starts its next attempt under a lease."""
+        """Take up to `limit` jobs from the queue, oldest first. Each job gets a lease and starts its next attempt."""
         queued = (
             select(col(Job.id))
             .where(col(Job.state) == JobState.QUEUED, col(Job.available_at) <= func.now())

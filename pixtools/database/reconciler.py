@@ -80,7 +80,7 @@ class Reconciler:
         return theirs == ours
 
     def _compare_bucket(self) -> tuple[int, int, int]:
-        """Compare the whole bucket with the records. Return the numbers of orphans, lost and found artifacts."""
+        """Compare the whole bucket with the records. Return the counts of orphans, lost and found artifacts."""
         newest = self._store.now() - self._settings.orphan_age
         orphans = sum(self._delete_orphans(page, newest) for page in self._blobs.pages(SOURCES))
         lost = found = 0

@@ -190,13 +190,19 @@ def _curve(curve: ToneCurve) -> bytes:
 
 
 def _pq(signal: NDArray[Any]) -> NDArray[Any]:
-    """The curve of SMPTE ST 2084. White is 203 cd/m² (ITU-R BT.2408). Brighter values exceed 1."""
+    """Return linear light by the PQ curve of SMPTE ST 2084, for signal values from 0 to 1.
+
+    The result 1 is white of 203 cd/m² (ITU-R BT.2408). Brighter light gives results greater than 1.
+    """
     root = signal ** (1 / 78.84375)
     return 10_000 / 203 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
 
 
 def _hlg(signal: NDArray[Any]) -> NDArray[Any]:
-    """The curve of ITU-R BT.2100. White is the signal 0.75. The display's gamma of 1.2 is applied to each channel."""
+    """Return linear light by the HLG curve of ITU-R BT.2100, for signal values from 0 to 1.
+
+    The signal 0.75 is white and gives the result 1. The display's gamma of 1.2 is applied to each channel.
+    """
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)  # noqa: PLR2004
     display: NDArray[Any] = (scene / ((np.exp((0.75 - c) / a) + b) / 12)) ** 1.2

@@ -36,7 +36,7 @@ HARM_TO_THE_INGRESS = {Result.CRASHED, Result.HUNG, Result.OUT_OF_MEMORY, Result
 
 
 def small_files() -> Iterator[tuple[str, bytes]]:
-    """Yield variants that are not among the specimens, or whose specimen is too large."""
+    """Yield format and bytes of small files: variants that SPECIMENS lacks, or has only as large files."""
     small = Image.fromarray(photo(40, 24))
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         yield "TIFF", saved(small, "TIFF", compression=compression)

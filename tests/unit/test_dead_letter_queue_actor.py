@@ -1,4 +1,4 @@
-"""The dead-letter queue in one process, with a store in memory and a clock that skips waiting times."""
+"""The dead-letter queue in one process, with a store in memory and a virtual clock."""
 
 from __future__ import annotations
 

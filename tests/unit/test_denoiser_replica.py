@@ -1,4 +1,4 @@
-"""A denoiser replica in one process: a real batcher, a fake engine, and a clock that skips waiting times."""
+"""A denoiser replica in one process: a real batcher, a fake engine, and a virtual clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dispatcher in one process: real loops, pool and graphs, stores in memory, a clock that skips waiting times."""
+"""The dispatcher in one process: real loops, pool and graphs, stores in memory, a virtual clock."""
 
 from __future__ import annotations
 

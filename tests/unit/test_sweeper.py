@@ -1,4 +1,4 @@
-"""The sweeper in one process, with stores in memory and a clock that skips waiting times."""
+"""The sweeper in one process, with stores in memory and a virtual clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Name and digest of the weights that PixTools ships. Importing this package does not load the weights."""
+"""The file name and SHA-256 of the weights that PixTools ships. An import of this package does not load them."""
 
 from __future__ import annotations
 
