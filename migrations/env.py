@@ -10,11 +10,12 @@ from pixtools.database.tables import Job
 
 _LOCK = 7_105_921  # an arbitrary number that all migrating processes use
 
-database = engine(context.config.attributes["database_url"], pool_size=1)
+# A migration of a large table may take longer than other statements, so neither the client nor the server limits it.
+database = engine(context.config.attributes["database_url"], pool_size=1, bounded=False)
 with database.connect() as connection:
     context.configure(connection=connection, target_metadata=Job.metadata)
     with context.begin_transaction():
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a migration of a large table may take longer
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()
 database.dispose()

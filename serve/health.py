@@ -63,9 +63,9 @@ class Health:
 
     async def report(self) -> HealthAnswer:
         """Return the state of each component, the number of unfinished jobs, and the numbers of each dispatcher."""
-        components, backlog, dispatchers = await asyncio.gather(
-            self._components(), self._backlog(), fleet.stats(self.settings)
-        )
+        components, dispatchers = await asyncio.gather(self._components(), fleet.stats(self.settings))
+        # A database that does not answer would delay the whole report.
+        backlog = await self._backlog() if components.database == "up" else None
         return HealthAnswer(version=version("pixtools"), parts=components, backlog=backlog, dispatchers=dispatchers)
 
     async def _components(self) -> Readiness:

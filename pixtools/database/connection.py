@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, select
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pixtools.errors import DatabaseDown
 from pixtools.settings import Settings
+
+ANSWER_TIMEOUT_S = 20.0
+"""Longest wait for an answer of Postgres. It is longer than `statement_timeout`, so a working server answers before."""
+
+T = TypeVar("T")
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that is closed if Postgres does not answer within `ANSWER_TIMEOUT_S`.
+
+    `statement_timeout` cannot end a statement while the server is frozen, for example by a failing disk or a paused
+    virtual machine. The kernel of a frozen server still acknowledges packets, so TCP timeouts do not apply either.
+    """
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Wait for the answer of the server, at most `timeout` seconds. Raises psycopg.OperationalError after it."""
+        try:
+            return super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:  # a statement without an answer
+                self.close()
+                raise psycopg.OperationalError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s") from error
+            raise
 
 
 class Database:
@@ -48,12 +75,15 @@ class Database:
         self._engine.dispose()
 
 
-def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
-    """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is no Postgres URL."""
+def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = True) -> Engine:
+    """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is no Postgres URL.
+
+    `bounded` says whether the connections are closed if Postgres does not answer within `ANSWER_TIMEOUT_S`.
+    """
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ValueError("PIXTOOLS_DATABASE_URL must begin with postgresql://")
-    return create_engine(
+    pool = create_engine(
         f"postgresql+psycopg://{rest}",
         pool_size=pool_size,
         max_overflow=0,
@@ -68,3 +98,10 @@ def engine(url: str, pool_size: int, name: str = "pixtools") -> Engine:
             "keepalives_idle": 10,
         },
     )
+    if bounded:
+        event.listen(pool, "do_connect", _connect_bounded)
+    return pool
+
+
+def _connect_bounded(_dialect: object, _record: object, args: list[Any], options: dict[str, Any]) -> BoundedConnection:
+    return BoundedConnection.connect(*args, **options)
