@@ -16,6 +16,7 @@ with database.connect() as connection:
     context.configure(connection=connection, target_metadata=Job.metadata)
     with context.begin_transaction():
         connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()
 database.dispose()

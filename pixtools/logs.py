@@ -24,7 +24,7 @@ def to_stderr() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return why a server does not answer: the first line of the driver's message, without addresses and passwords.
+    """Return why a server does not answer: the first line of the driver's message, without URLs and passwords.
 
     The driver's error is the cause of `error`. SQLAlchemy wraps the driver's error once more and keeps it as `orig`.
     """

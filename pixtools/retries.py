@@ -24,7 +24,10 @@ REDRIVE_PAUSE_S = 10.0
 """Pause of the dead-letter queue after an unexpected error in a redrive."""
 
 CONVERTER_CALL_TRIES = 3
-"""Tries of one converter call. A call is tried again only if the converter died before it began with the segment."""
+"""Tries of one converter call.
+
+A call is tried again only if the converter died, or was silent, before it began with the segment.
+"""
 
 CONVERTER_START_PAUSE_S = 1.0
 """Pause after a converter failed to start, so that a broken node is not asked without a break."""

@@ -96,7 +96,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _renewals_fit_the_lease(self) -> Self:
-        # With an interval of a third of the lease, two renewals may fail before the sweeper may take the job.
+        # With an interval of a third of the lease, two renewals may fail before the lease runs out and the sweeper
+        # takes the job.
         if self.renew_interval * 3 > self.lease:
             raise ValueError("PIXTOOLS_RENEW_INTERVAL must be at most a third of PIXTOOLS_LEASE")
         return self

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.pq import TransactionStatus
+from psycopg.errors import _WaitTimeout
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -16,8 +16,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from pixtools.errors import DatabaseDown
 from pixtools.settings import Settings
 
-ANSWER_TIMEOUT_S = 20.0
-"""Longest wait for an answer of Postgres. It is longer than `statement_timeout`, so a working server answers before."""
+ANSWER_TIMEOUT_S = 17.0
+"""Longest wait for an answer of Postgres.
+
+It is longer than `statement_timeout`, so a working server answers earlier. It is short enough that a renewal without an
+answer can be repeated before the lease runs out: 10 s until the renewal, 17 s without an answer, 1 s of pause.
+"""
 
 T = TypeVar("T")
 
@@ -31,13 +35,13 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Wait for the answer of the server, at most `timeout` seconds. Raises psycopg.OperationalError after it."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)  # the caller handles the end of this wait
         try:
-            return super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
-        except psycopg.OperationalError as error:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:  # a statement without an answer
-                self.close()
-                raise psycopg.OperationalError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s") from error
-            raise
+            return super().wait(gen, interval, ANSWER_TIMEOUT_S)
+        except _WaitTimeout as error:
+            self.close()
+            raise psycopg.OperationalError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s") from error
 
 
 class Database:
@@ -83,7 +87,7 @@ def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = 
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ValueError("PIXTOOLS_DATABASE_URL must begin with postgresql://")
-    pool = create_engine(
+    new = create_engine(
         f"postgresql+psycopg://{rest}",
         pool_size=pool_size,
         max_overflow=0,
@@ -99,8 +103,8 @@ def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = 
         },
     )
     if bounded:
-        event.listen(pool, "do_connect", _connect_bounded)
-    return pool
+        event.listen(new, "do_connect", _connect_bounded)
+    return new
 
 
 def _connect_bounded(_dialect: object, _record: object, args: list[Any], options: dict[str, Any]) -> BoundedConnection:

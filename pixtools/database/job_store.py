@@ -8,6 +8,7 @@ not answer.
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -43,6 +44,7 @@ from pixtools.settings import Settings
 from pixtools.states import JobState, StepEventKind, StepState
 
 _RESCUE_BATCH = 100  # jobs in one transaction
+_CLAIMS = 7_105_922  # an arbitrary number: the first half of the keys of advisory locks on claims
 
 
 class JobStore:
@@ -190,6 +192,7 @@ class JobStore:
             .returning(*JOB.columns)
         )
         with self._transaction() as connection:
+            _wait_for_claims_of(connection, dispatcher)
             return claims_of(connection, [JOB.record(row) for row in connection.execute(statement)])
 
     def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
@@ -257,6 +260,8 @@ class JobStore:
             .with_for_update()
         )
         with self._transaction() as connection:
+            if dispatcher is not None:
+                _wait_for_claims_of(connection, dispatcher)
             job_ids = list(connection.scalars(query))
             for job_id in job_ids:
                 requeue(connection, job_id, timedelta())
@@ -308,6 +313,16 @@ class JobStore:
         )
         with self._transaction() as connection:
             return len(connection.execute(statement).all())
+
+
+def _wait_for_claims_of(connection: Connection, dispatcher: str) -> None:
+    """Let the claims and the returns of one dispatcher run one after the other, until the end of each transaction.
+
+    A dispatcher that got no answer to a claim returns the claimed jobs to the queue. The server may still be about to
+    commit this claim, and without the lock the return would not see its jobs.
+    """
+    key = zlib.crc32(dispatcher.encode()) - 2**31  # Postgres expects a signed number of 32 bits
+    connection.execute(select(func.pg_advisory_xact_lock(_CLAIMS, key)))
 
 
 def _not_found(job_id: uuid.UUID) -> NotFound:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from sqlalchemy import Connection, text
+from jobs import ANN, submit
+from sqlalchemy import Connection, Engine, event, text
 
 from pixtools.database import connection as database_connection
 from pixtools.database.connection import Database
 from pixtools.errors import DatabaseDown
 from pixtools.logs import reason
+from pixtools.states import JobState
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +56,24 @@ def run(database: Database, *statements: str) -> None:
             connection.execute(text(statement))
 
 
-def run_and_freeze(database: Database, stack: ExitStack) -> None:
-    """Freeze the server process before the commit. It stays frozen until `stack` is closed."""
-    with database.transaction() as connection:
-        stack.enter_context(frozen(server_process(connection)))
-
-
 def freeze_and_run(database: Database, statement: str) -> None:
     """Freeze the server process during a transaction, and run a statement."""
     with database.transaction() as connection, frozen(server_process(connection)):
         connection.execute(text(statement))
+
+
+@contextmanager
+def server_frozen_at_the_next_commit(stack: ExitStack) -> Iterator[None]:
+    """Freeze the server process of the next transaction just before its commit, until `stack` is closed."""
+
+    def freeze(connection: Connection) -> None:
+        stack.enter_context(frozen(connection.connection.dbapi_connection.info.backend_pid))
+
+    event.listen(Engine, "commit", freeze, once=True)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "commit", freeze)
 
 
 def test_a_statement_that_gets_no_answer_ends_with_database_down(one_connection):
@@ -73,8 +84,22 @@ def test_a_statement_that_gets_no_answer_ends_with_database_down(one_connection)
 
 
 def test_a_commit_that_gets_no_answer_ends_with_database_down(one_connection):
-    with ExitStack() as stack, pytest.raises(DatabaseDown):
-        run_and_freeze(one_connection, stack)
+    with ExitStack() as stack, server_frozen_at_the_next_commit(stack), pytest.raises(DatabaseDown):
+        run(one_connection, "SELECT 1")
+
+
+def test_a_claim_that_commits_after_its_answer_was_lost_returns_to_the_queue(store):
+    job_id = submit(store).job_id
+    with ExitStack() as stack:
+        with server_frozen_at_the_next_commit(stack), pytest.raises(DatabaseDown):
+            store.claim("d0", 1)
+        thaw = threading.Timer(1.0, stack.close)
+        thaw.start()
+        returned = store.return_to_queue("d0")
+        thaw.join()
+
+    assert returned == [job_id]
+    assert store.get(ANN, job_id).job.state == JobState.QUEUED
 
 
 def test_a_pooled_connection_that_is_frozen_is_replaced(one_connection):
