@@ -1,4 +1,4 @@
-"""An independent record of all state moves: database triggers write each move and the connection that made it.
+"""An independent record of all moves, the changes of states. Database triggers record each move and who made it.
 
 The code under test neither writes nor reads these tables.
 """
@@ -66,8 +66,8 @@ _ENDED_TWICE = """
 """
 
 # Three moves out of `running` are allowed. The dispatcher that holds the job may make any move. If the lease has run
-# out, any process may move the job and count a crash. If the service was shut down, the job may return to the queue
-# without a crash.
+# out, any process may move the job, but must count a crash. If the service was shut down, the job may return to the
+# queue without a crash.
 _MOVED_BY_ANOTHER = """
     SELECT job, was || ' to ' || became || ' at attempt ' || attempt || ' by ' || by || ', not by ' || holder
     FROM faults.job_move
@@ -92,7 +92,7 @@ class JobRow:
 
 
 class Audit:
-    """A separate connection to the database of the service. It installs the triggers and reads what they wrote."""
+    """A separate connection to the database of the service. It installs the triggers, and reads their records."""
 
     def __init__(self, database_url: str) -> None:
         self.url = database_url
@@ -106,7 +106,7 @@ class Audit:
         self.connection.close()
 
     def query(self, statement: str, parameters: object = None) -> list[tuple]:
-        """Run a query. Repeat it for up to a minute while Postgres, which may be the victim, does not answer."""
+        """Run a query. While Postgres does not answer, for example after a kill, repeat the query for up to a minute."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -127,7 +127,7 @@ class Audit:
         return rows
 
     def now(self) -> object:
-        """Return the time of the database, which all measurements use."""
+        """Return the time according to the clock of the database, which also dates the moves."""
         return self.query("SELECT clock_timestamp()")[0][0]
 
     def jobs(self, prefix: str) -> dict[str, list[JobRow]]:
@@ -144,7 +144,10 @@ class Audit:
         return [row[0] for row in self.query(statement, [since, f"^{prefix}-"])]
 
     def forbidden_moves(self, ids: list[str], *, stopped: bool) -> dict[str, list[str]]:
-        """Return the forbidden moves of these jobs, by job. `stopped`: it was a shutdown, not a kill."""
+        """Return the forbidden moves of these jobs, by job.
+
+        `stopped` says that the service was shut down, and not killed.
+        """
         moves: dict[str, list[str]] = {}
         for statement in (_ENDED_TWICE, _MOVED_BY_ANOTHER):
             for job, move in self.query(statement, {"ended": list(ENDED), "stopped": stopped}):

@@ -1,4 +1,4 @@
-"""A proxy in front of S3 that refuses, delays and cuts requests."""
+"""A proxy in front of S3 that refuses or delays requests, or cuts their connections."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class S3Proxy:
-    """Passes requests on to the S3 server at `port`. `with proxy.behaving(refused=0.3)` causes failures in its block.
+    """A proxy for the S3 server at `port`. Inside a block `with proxy.behaving(refused=0.3)`, some requests fail.
 
     The proxy keeps the Host header, because the signature of a request covers this header.
     """
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.refused = self.cut = 0.0  # fractions of requests that get a 503, or whose connection is cut
-        self.delay = 0.0  # longest delay of a request, in seconds
+        self.refused = self.cut = 0.0  # the fraction of requests that get a 503, and the fraction that is cut
+        self.delay = 0.0  # the longest delay of a request, in seconds
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self._thread = threading.Thread(target=self._server.serve_forever)
@@ -77,12 +77,12 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             return self.hang_up()
         self.answer(status, headers, answer, len(answer) // 2 if cut else None)
-        return self.hang_up() if cut else None  # S3 has already executed the request
+        return self.hang_up() if cut else None  # although S3 has already executed the request
 
     do_GET = do_PUT = do_HEAD = pass_on  # noqa: N815 (the base class calls these names)
 
     def ask(self, body: bytes):
-        """Send the request to S3; return status, headers and body of the answer."""
+        """Send the request to S3. Return the status, the headers and the body of the answer."""
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.proxy.port, timeout=60)
         with closing(upstream):
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             return answer.status, answer.getheaders(), answer.read()
 
     def answer(self, status, headers, body: bytes, sent_bytes: int | None = None) -> None:
-        """Answer with the first `sent_bytes` of the body; None sends all of it."""
+        """Answer with the first `sent_bytes` bytes of the body. If `sent_bytes` is None, answer with the whole body."""
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):

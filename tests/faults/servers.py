@@ -19,9 +19,9 @@ _S3_DISK = "size=600m"  # twice as much as all tests together write
 
 
 class Servers:
-    """The three servers, named database, redis and storage. S3 is behind a proxy.
+    """The three servers, with the names `database`, `redis` and `storage`. Requests to S3 go through a proxy.
 
-    Only the main thread may use this class: a server ends when the thread that started it ends.
+    Only the main thread may use this class, because a server ends when the thread that started it ends.
     """
 
     def __init__(self, folder) -> None:
@@ -84,7 +84,7 @@ class Servers:
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
-        """Suspend a server until the block ends. It keeps its connections and does not answer."""
+        """Suspend a server until the block ends. The server keeps its connections, but does not answer."""
         suspended = self._family(self._running[name])
         for process in suspended:
             with suppress(psutil.NoSuchProcess):
@@ -110,7 +110,7 @@ class Servers:
             ballast.unlink()
 
     def _mount(self) -> bool:
-        """Mount a small disk in memory for S3; return whether that is allowed."""
+        """Mount a small disk in memory for S3. Return whether the system allowed this."""
         self._disk.mkdir()
         if os.geteuid() != 0:
             return False

@@ -14,7 +14,7 @@ from pixtools.local.home import Home
 
 @contextmanager
 def running(home, **env: str) -> Iterator[Stack]:
-    """Run a service on `home` with these environment variables, and kill it when the block ends."""
+    """Run a service in the folder `home`, with these environment variables. Kill the service when the block ends."""
     stack = Stack(home, extra_env=env)
     stack.launch("--parent", str(os.getpid()))
     try:

@@ -1,4 +1,4 @@
-"""The dispatcher is killed before or after the commit of a step: its artifact is neither lost nor counted twice."""
+"""The dispatcher is killed before or after the commit of a step. The artifact is neither lost nor recorded twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dead-letter queue is killed while redrives are pending: after its restart it reads them from the database."""
+"""The dead-letter queue is killed while redrives are pending. It starts again and reads them from the database."""
 
 from __future__ import annotations
 

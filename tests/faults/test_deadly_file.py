@@ -1,4 +1,4 @@
-"""Files that kill their decoder, among many good files."""
+"""Some files kill their decoder. Each of them gets a dead letter, and the jobs of all other files succeed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = photo(320, 240)
 
 @pytest.fixture(scope="module")
 def infected(open_folder):
-    """A service whose decoder crashes on a deadly file: see deadly/sitecustomize.py."""
+    """A service whose decoder crashes on certain files: see deadly/sitecustomize.py."""
     path = [str(Path(__file__).with_name("deadly")), *filter(None, [os.environ.get("PYTHONPATH")])]
     with running(open_folder / "infected", PYTHONPATH=os.pathsep.join(path)) as stack:
         yield stack

@@ -1,4 +1,4 @@
-"""All stores are down at the start: the service names the store for which it waits, and starts when all are up."""
+"""All stores are down at the start. The service says which store it waits for, and starts without Redis."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The guards of the protocol are removed one by one, and each time the checks must find harmed jobs.
+"""The guards of the job store are removed one by one. Each time, the check of the workload must find harmed jobs.
 
 Each scenario also runs with all guards, and then no job may be harmed. Leases are short. So a dispatcher that is frozen
-for seconds comes back as a zombie: it has lost its jobs, but continues them because it does not know of the loss.
+for a few seconds becomes a zombie: it has lost its jobs, but does not know this yet and continues them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TAKEN_OVER = """
 
 @pytest.fixture(scope="module")
 def guards(open_folder):
-    """The file that names the missing guard: see mutations/sitecustomize.py."""
+    """The file that contains the name of the missing guard: see mutations/sitecustomize.py."""
     path = open_folder / "missing-guard"
     path.write_text("")
     return path
@@ -66,7 +66,7 @@ def without(guard, guards, stack, audit):
 
 
 def report_of_a_zombie(stack, audit, title):
-    """Freeze a dispatcher with running steps until the other dispatcher has taken over and runs these steps."""
+    """Freeze a dispatcher with running steps until the other dispatcher has taken these steps over and runs them."""
     with Workload(stack, audit, jobs=4, steps=one_avif(speed=4)) as work:
         name, _ = work.wait_for_work()
         with frozen(dispatcher_called(stack, audit, name)):
@@ -127,7 +127,7 @@ def test_a_repeated_request_makes_no_second_job(hasty, hasty_audit):
 
 
 def test_without_the_check_of_the_attempt_a_zombie_ends_a_job_of_another_dispatcher(hasty, hasty_audit, guards):
-    # Several tries: the zombie must report its finished steps while the other dispatcher still runs the same steps.
+    # This may need several tries, because the zombie must report its steps while the other dispatcher still runs them.
     for _ in range(3):
         with without("fence", guards, hasty, hasty_audit):
             report = report_of_a_zombie(hasty, hasty_audit, "a zombie, no check of the attempt")

@@ -1,4 +1,4 @@
-"""Processes are killed by SIGKILL while they work: every accepted job succeeds, and no job ends twice."""
+"""Processes are killed with SIGKILL while they work. Every accepted job succeeds, and no job ends twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workload import Workload
 
 WAITING_FOR_THE_LOCK = """
     SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'idempotency'::regclass
-    HAVING count(*) > 2  -- one of them may be the sweeper
+    HAVING count(*) > 2  -- one of the waiting connections may belong to the sweeper
 """
 
 
@@ -34,7 +34,7 @@ def test_all_jobs_survive_a_kill_of(stack, audit, victim):
         assert max(job.attempt for job in work.jobs()) == 2, "no step was running at the kill"
 
 
-@pytest.mark.slow  # the killed replica has reserved the key in Redis for ten seconds
+@pytest.mark.slow  # because the key stays reserved in Redis for up to ten seconds after the kill
 def test_a_client_whose_ingress_is_killed_before_the_commit_gets_one_job_by_repeating(stack, audit):
     with psycopg.connect(audit.url) as other:
         other.execute("LOCK TABLE idempotency IN SHARE MODE")  # blocks the insertion of keys, but not of jobs
@@ -48,7 +48,7 @@ def test_a_client_whose_ingress_is_killed_before_the_commit_gets_one_job_by_repe
     assert sum(work.answers.values()) > 6, "no request was waiting at the kill"
 
 
-@pytest.mark.slow  # the killed replica has reserved the key in Redis for ten seconds
+@pytest.mark.slow  # because the key stays reserved in Redis for up to ten seconds after the kill
 def test_a_client_whose_ingress_is_killed_after_the_commit_gets_the_stored_response_by_repeating(stack, audit):
     with psycopg.connect(audit.url, autocommit=True) as other, Workload(stack, audit, jobs=30, clients=8) as work:
         other.execute("LISTEN faults")

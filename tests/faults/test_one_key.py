@@ -1,4 +1,4 @@
-"""Many clients send the same idempotency key at once: only one job is made, even if Redis loses its data."""
+"""Many clients send the same idempotency key at once. Only one job is made, even if Redis loses its data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SMALL = photo(160, 120)
 
 
 def same_for_all(name: str) -> tuple[bytes, dict[str, str]]:
-    """Build the body and headers that all clients send. One build is enough for a hundred clients on this machine."""
+    """Return the body and the headers of a request. All clients send the same bytes.
+
+    If each of a hundred clients built its own request, that would take too much time of this machine.
+    """
     parts = {"files": {"file": (name, titled(SMALL, name))}, "data": {"operations": '["webp"]'}}
     request = httpx.Request("POST", "http://x", headers={"Idempotency-Key": name}, **parts)
     return request.read(), {key: request.headers[key] for key in ("content-type", "idempotency-key")}
@@ -38,7 +41,7 @@ def test_a_hundred_clients_with_one_key_get_one_job_although_redis_is_flushed(st
             for number, (start, (body, headers)) in enumerate(zip(starts, requests, strict=True)):
                 start.wait(120)
                 while (answer := http.post("/api/jobs", content=body, headers=headers)).status_code == 409:
-                    # The pause is random. If all clients returned at once, again only one client would get an answer.
+                    # The pause is random. If all clients came back at the same time, only one would get an answer each time.
                     time.sleep(float(answer.headers["retry-after"]) * random.uniform(1, 2))
                 assert answer.status_code == 202, answer.text
                 job = answer.json()["id"]

@@ -39,7 +39,7 @@ def audit(faulty, servers):  # noqa: ARG001 (the service creates the tables)
 
 
 def parts_down(stack) -> set[str]:
-    """Return the components that readyz reports as down. If the service accepts no jobs, the status is 503."""
+    """Return the components that /api/readyz reports as down. If the service accepts no jobs, the status is 503."""
     answer = httpx.get(f"{stack.base_url}/api/readyz", timeout=60)
     if answer.status_code == 200:
         return {name for name, state in answer.json().items() if state == "down"}
@@ -75,7 +75,7 @@ def test_readyz_names_the_store_that_is_down_and_jobs_continue_when_it_returns(f
         report = work.finish(f"{name} {how}")
     ends = "SELECT min(at - %s), max(at - %s) FROM faults.step_move WHERE became = 'succeeded' AND at > %s"
     print(
-        "  after its return, a step succeeded after {} and the last one after {}".format(
+        "  after the return of the server, the first step succeeded after {}, and the last step after {}".format(
             *audit.query(ends, [returned] * 3)[0]
         )
     )

@@ -1,4 +1,4 @@
-"""A picture that needs more memory than its converter may take, among a hundred good pictures."""
+"""One picture needs more memory than its converter may use. It gets a dead letter, and a hundred others succeed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BOMB = photo(8000, 6000)  # 144 MB of pixels, and WebP needs three times as much
 
 
 def rush(api_url: str, title: str, poison: threading.Event | None = None) -> tuple[list[str], float]:
-    """Submit the good pictures; return their final states and the 95th percentile of their times, in seconds.
+    """Submit the good pictures. Return their final states and the 95th percentile of their times, in seconds.
 
-    After a quarter of the pictures, `poison` is set.
+    The event `poison` is set after a quarter of the pictures.
     """
 
     def one(number: int) -> tuple[str, float]:

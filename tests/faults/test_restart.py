@@ -1,4 +1,4 @@
-"""The service is stopped by Ctrl-C and started again: finished jobs are served, and running jobs continue."""
+"""The service is stopped with Ctrl-C and started again. Finished jobs keep their results, and running jobs continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole service ends while jobs run, for different reasons, and the next start finishes all jobs."""
+"""The whole service ends while jobs run, for a different reason in each test. The next start finishes all jobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def audit(mortal):
 
 
 def start_again(stack, audit) -> None:
-    """Start the service again. Its database has another port now."""
+    """Start the service again, and let the audit use the new port of the database."""
     stack.wait_until_gone()
     stack.launch("--parent", str(os.getpid()))
     stack.wait_until_ready()
@@ -59,7 +59,7 @@ def test_all_jobs_survive_a_kill_of_the_raylet_without_repeated_requests(mortal,
         assert mortal.process.wait(60) == 1
         assert "ray ended by itself" in mortal.output
         start_again(mortal, audit)
-        report = work.finish("the raylet killed", stopped=True)  # `pixtools up` has ended by itself
+        report = work.finish("the raylet killed", stopped=True)  # after the kill, `pixtools up` shut down the rest
     assert report.clean
     assert report.acknowledged + report.recovered == len(work.jobs())
 

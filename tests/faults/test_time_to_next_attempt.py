@@ -1,4 +1,4 @@
-"""Measures the time from a SIGKILL to the next attempt of the same step, by the clock of the database."""
+"""Measures the time from a SIGKILL to the next attempt of the same step, according to the clock of the database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEXT_ATTEMPT = """
     [pytest.param(CONVERTER, 3.0, id="a converter"), pytest.param(DISPATCHER, 40.0, id="the dispatcher")],
 )
 def test_the_next_attempt_begins_soon_after_a_kill_of(stack, audit, victim, limit_s):
-    """Each kill has its own job, because after a third crash the step fails permanently."""
+    """Each kill has its own job, because a step fails permanently after its third crash."""
     times = []
     with Workload(stack, audit, jobs=0, steps=one_avif(5)) as work:
         for _ in range(KILLS):

@@ -47,7 +47,7 @@ def dispatcher_called(stack, audit, name: str) -> psutil.Process:
 
 @contextmanager
 def frozen(process: psutil.Process) -> Iterator[None]:
-    """Suspend a process by SIGSTOP until the block ends."""
+    """Suspend a process with SIGSTOP until the block ends."""
     process.suspend()
     try:
         yield

@@ -1,9 +1,9 @@
-"""Clients that submit jobs while faults are injected, and the check of the result of each request.
+"""Clients submit jobs while faults are injected. At the end, the result of each request is checked.
 
-The check reports the fields of Jepsen's queue test:
+The check reports the same fields as the queue test of Jepsen, a framework for fault tests:
 
     attempted     requests with different idempotency keys; a repeated request counts once
-    acknowledged  requests that got a 202 at last
+    acknowledged  requests that finally got a 202
     ok            acknowledged jobs that succeeded, and whose artifacts in S3 have the digest that the API returns
     lost          all other acknowledged jobs
     unexpected    jobs in the database that belong to no request
@@ -35,11 +35,11 @@ WEBP_AND_ZIP = {
     "small": {"op": "avif", "input": "source", "speed": 7},
     "all": {"op": "zip", "input": ["web", "small"]},
 }
-"""Steps that take some 0.3 s of one core."""
+"""Steps that together take some 0.3 s of one core."""
 
 
 def one_avif(speed: int) -> dict[str, Any]:
-    """Return one step. It takes at most 0.6 s of a core at speed 6, and eight times as much at speed 3."""
+    """Return one step. At speed 6 it takes at most 0.6 s of one core, and at speed 3 eight times as much."""
     return {"only": {"op": "avif", "input": "source", "speed": speed}}
 
 
@@ -60,7 +60,7 @@ def titled(jpeg: bytes, title: str) -> bytes:
 
 
 def sha256(url: str) -> str | None:
-    """Return the digest of the file at `url`; None if it cannot be read completely."""
+    """Return the digest of the file at `url`, or None if the file cannot be read completely."""
     try:
         answer = httpx.get(url, timeout=60)
     except httpx.TransportError:
@@ -91,7 +91,7 @@ class Report:
 
 
 class Workload:
-    """Threads that submit jobs by HTTP and repeat each request until it is acknowledged. They end with the block."""
+    """Threads that submit jobs by HTTP and repeat each request until it is acknowledged. The threads end when the block ends."""
 
     def __init__(
         self, stack, audit, *, jobs, clients=4, steps=None, picture=PHOTO, pause=0.0, timeout=120.0,
@@ -100,7 +100,7 @@ class Workload:
         self.audit: Audit = audit
         self.prefix = f"w{secrets.token_hex(4)}"
         self.since = audit.now()
-        self.acknowledged: dict[str, str] = {}  # job ids by the names of their requests
+        self.acknowledged: dict[str, str] = {}  # for each name of a request, the id of its job
         self.answers: collections.Counter[str] = collections.Counter()
         self.refused: list[str] = []
         self._steps = json.dumps(steps or WEBP_AND_ZIP)
@@ -168,7 +168,7 @@ class Workload:
         deadline = time.monotonic() + timeout
         while self.count(*ENDED) < len(self.jobs()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        time.sleep(1)  # a dispatcher that lost its jobs may still report results
+        time.sleep(1)  # because a dispatcher that lost its jobs may still report results
         report = self._check(stopped=stopped)
         print(f"\n{title}: {report} answers={dict(self.answers)} attempts={self._attempts()}")
         for problem in report.problems:
@@ -177,7 +177,7 @@ class Workload:
         return report
 
     def send_once(self) -> httpx.Response:
-        """Send one more request once, and return the answer."""
+        """Send one more request without repeating it, and return the answer."""
         name = f"{self.prefix}-once-{len(self._attempted)}.jpg"
         self._attempted.append(name)
         with httpx.Client(base_url=self.stack.base_url, timeout=180) as http:
@@ -216,7 +216,7 @@ class Workload:
                 if answer.status_code == 202:
                     self.acknowledged[name] = answer.json()["id"]
                     return
-                # Until the application runs, Serve's proxy answers 404 without a problem.
+                # Until the application runs, the proxy of Ray Serve answers 404. The body is then not a problem of PixTools.
                 starting = answer.status_code == 404 and "problem" not in answer.headers["content-type"]
                 if answer.status_code < 500 and answer.status_code != 409 and not starting:
                     self.refused.append(answer.text)
@@ -246,7 +246,7 @@ class Workload:
         return report
 
     def _loss(self, api: Api, jobs: list[JobRow], job_id: str) -> str | None:
-        """Return a text that says what an acknowledged job lacks; None if nothing is missing."""
+        """Return a text that says what is wrong with an acknowledged job, or None if nothing is wrong."""
         job = next((job for job in jobs if job.id == job_id), None)
         if job is None:
             return f"{job_id} does not exist"

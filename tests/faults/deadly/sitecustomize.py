@@ -1,4 +1,4 @@
-"""Makes files deadly for the decoder of a service that starts with this folder on its PYTHONPATH.
+"""Lets certain files kill the decoder of a service that starts with this folder on its PYTHONPATH.
 
 Python imports a module named `sitecustomize` when it starts. A file that contains the bytes of `DEADLY`
 causes a segmentation fault in the decoder, like a codec that writes beyond its memory.

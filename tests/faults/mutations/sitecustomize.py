@@ -1,7 +1,13 @@
 """Removes one guard from the job store of a service that starts with this folder on its PYTHONPATH.
 
-Python imports a module named `sitecustomize` when it starts. The variable FAULTS_MUTATION names a file that contains
-the name of the missing guard. The file may change while the service runs. If the file is empty, no guard is missing.
+Python imports a module named `sitecustomize` when it starts. The variable FAULTS_MUTATION is the path of a file that
+contains the name of the missing guard. The file may change while the service runs. If the file is empty, no guard is
+missing. The guards are:
+
+    fence      outcomes are written only for the current attempt of a job
+    renewal    dispatchers renew their leases
+    rescue     jobs of lost dispatchers return to the queue
+    key        Postgres stores the idempotency key of each job
 """
 
 from __future__ import annotations
@@ -39,7 +45,10 @@ def _mutate_dispatching(store):
         return record(self, job_id, attempt, outcomes, **options)
 
     def renew_nothing(self, held):
-        return set(held) if _is_missing("renewal") else renew(self, held)
+        if _is_missing("renewal"):
+            return set(held)
+        # If the fence is missing, a dispatcher must not notice a lost lease. Otherwise it may stop before it reports.
+        return renew(self, held) | (set(held) if _is_missing("fence") else set())
 
     def rescue_nothing(self, dispatcher=None):
         return [] if _is_missing("rescue") else rescue(self, dispatcher)
