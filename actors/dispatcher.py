@@ -27,7 +27,7 @@ from pixtools.waiting import until_database_answers, wait_at_most
 
 log = logging.getLogger(__name__)
 
-_JOBS_PER_CONVERTER = 2  # one runs and one is ready, so that no converter waits for the database
+_JOBS_PER_CONVERTER = 2  # one job runs and one is ready, so that no converter waits for the database
 
 _Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this dispatcher runs
 
@@ -35,8 +35,8 @@ _Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this disp
 class Dispatcher:
     """Claims and runs jobs until `retire` is called. `start` begins the loops.
 
-    Dispatchers share only Postgres. Each dispatcher has a separate pool of converters. The converters die with their
-    dispatcher.
+    Dispatchers share only Postgres. Each dispatcher has a separate pool of converters. If a dispatcher dies, its
+    converters die too.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Dispatcher:
         self._retirement: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to claim jobs, to renew their leases and to listen for hints. Returns at once."""
+        """Begin to claim jobs, to renew their leases and to listen for hints, and return at once."""
         self._loops = [
             asyncio.create_task(self._repeat(self._dispatch)),
             asyncio.create_task(self._repeat(self._renew)),
@@ -92,11 +92,11 @@ class Dispatcher:
         }
 
     async def retire(self, timeout_s: float) -> None:
-        """Stop claiming jobs, and end when the running jobs have ended.
+        """Stop claiming jobs, and end this process when the running jobs have ended.
 
         After `timeout_s` seconds, return unfinished jobs to the queue and end. The call itself returns at once.
 
-        Other versions of the code call this method: keep its name and its positional argument.
+        Other versions of the code call this method, so keep its name and its positional argument.
         """
         if self._retirement is None:
             self._retirement = asyncio.create_task(self._retire(timeout_s))
@@ -112,13 +112,14 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
         try:
-            # Wait as long as the database is down. If the leases ran out instead, each job would count a crash.
+            # Wait as long as the database is down. If the process ended now, the leases would run out, and the sweeper
+            # would count a crash for each job.
             await until_database_answers(self._return_to_queue, doing="returning jobs to the queue")
         finally:
             self._destroy_self()
 
     async def _return_to_queue(self) -> None:
-        """Return to the queue the jobs that the database assigns to this dispatcher but that do not run here."""
+        """Find jobs that the database assigns to this dispatcher but that do not run here. Return them to the queue."""
         running = [job_id for job_id, _ in self._jobs]
         for job_id in await asyncio.to_thread(self._store.return_to_queue, self._name, running):
             log.info("returned to the queue: job=%s", job_id)
@@ -138,7 +139,7 @@ class Dispatcher:
             self._wake.set()
 
     async def _listen_for_cancellations(self) -> None:
-        """Stop cancelled jobs at once. If a hint is lost, the next renewal finds the cancellation."""
+        """Stop cancelled jobs at once. If a hint is lost, the next renewal notices the cancellation."""
         async for message in self._hints.listen(CANCELLED):
             for (job_id, attempt), task in self._jobs.items():
                 if str(job_id) == message:
@@ -153,11 +154,12 @@ class Dispatcher:
             self._pool.shrink()
 
     async def _claim(self) -> int:
-        """Claim at most as many jobs as `_room` allows, start them, and return their number."""
+        """Claim up to `_room` jobs, start them, and return their number."""
         await self._recover()
         async with self._claim_lock:
             room = self._room()
-            # If the database does not answer, it may still have assigned jobs to us. `_recover` returns these jobs.
+            # If the answer of the database is lost, the database may still have assigned jobs to this dispatcher.
+            # `_recover` returns these jobs to the queue.
             self._claim_in_doubt = True
             claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
             self._claim_in_doubt = False
@@ -168,18 +170,22 @@ class Dispatcher:
         return len(claims)
 
     async def _recover(self) -> None:
-        """Return to the queue the jobs that the database assigns to this dispatcher but that do not run here."""
+        """Return jobs to the queue that remain from before a restart, or from a claim whose answer was lost."""
         if not self._has_recovered:
-            # If Ray restarted this actor, its earlier jobs have stopped. Do not wait until their leases run out.
+            # If Ray restarted this actor, the jobs from before the restart have stopped. Rescue these jobs now, because
+            # the sweeper rescues them only after their leases have run out.
             while await asyncio.to_thread(self._store.rescue, self._name):
-                pass  # one call rescues a limited number of jobs
+                pass  # repeat, because one call rescues a limited number of jobs
             self._has_recovered = True
         if self._claim_in_doubt:
             await self._return_to_queue()
             self._claim_in_doubt = False
 
     def _room(self) -> int:
-        """Return how many more jobs to claim. Jobs at the denoiser use no converter, so they leave room for others."""
+        """Return how many more jobs to claim.
+
+        Up to `max_denoising` jobs at the denoiser do not count, because they use no converter.
+        """
         if self._retirement is not None:
             return 0
         denoising = min(self._denoiser.jobs, self._settings.max_denoising)
@@ -213,7 +219,7 @@ class Dispatcher:
             log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
 
     async def _run_attempt(self, claim: Claim) -> None:
-        """Run the remaining steps of a job and record their outcomes. Raises LeaseLost if the lease was lost."""
+        """Run the remaining steps of a job and record the outcomes. Raises LeaseLost if the lease was lost."""
         writer = OutcomeWriter(self._store, self._hints, claim)
         try:
             plan = writer.plan = await asyncio.to_thread(stored_plan, claim, self._settings)
@@ -242,10 +248,12 @@ class Dispatcher:
 
 
 async def _fail_open_steps(writer: OutcomeWriter, claim: Claim, error: InvalidPlan) -> None:
-    """Fail the remaining steps of a job whose plan is no longer valid."""
-    # Fail the steps in running order. The steps that read a failed step are then skipped.
+    """Fail the remaining steps of a job whose plan is no longer valid.
+
+    A step that reads another remaining step gets no outcome here: the store skips it when the other step fails.
+    """
     for step in claim.view.steps:
-        if step.name in writer.open_steps:
+        if step.name in writer.open_steps and not writer.open_steps.intersection(step.inputs):
             writer.report(Failed(step.name, error))
     writer.close()
     await writer.write()

@@ -1,4 +1,4 @@
-"""The dispatcher in one process: real loops, pool and graphs, stores in memory, a virtual clock."""
+"""The dispatcher in one process. Its loops, pool and graphs are real. Its stores, converters and clock are fake."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class Bench:
         self.destroyed += 1
 
     async def start(self, jobs: int = 0) -> list[FakeJob]:
-        """Put jobs into the queue and start the dispatcher. Wait until the dispatcher has begun the jobs."""
+        """Put jobs into the queue, start the dispatcher, and wait until it has begun the jobs. Return the jobs."""
         added = [self.store.add() for _ in range(jobs)]
         await self.dispatcher.start()
         await asyncio.sleep(0.1)
         return added
 
     def states(self) -> list[JobState]:
-        """Return the states of all jobs. The job that was added first comes first."""
+        """Return the states of all jobs, in the order in which the jobs were added."""
         return [job.state for job in self.store.jobs.values()]
 
     @property
@@ -217,7 +217,8 @@ async def test_a_job_is_settled_with_an_outcome_for_each_step(bench):
 
 
 async def test_a_job_whose_plan_is_no_longer_valid_fails(bench):
-    job = bench.store.add(step_record("a", op="no such operation"), step_record("b"))
+    c = step_record("c", inputs=("a",))  # the store skips this step when step a fails
+    job = bench.store.add(step_record("a", op="no such operation"), step_record("b"), c)
 
     await bench.start()
 
@@ -274,7 +275,7 @@ async def test_a_lost_lease_stops_the_job_at_the_next_renewal_and_nothing_more_i
     lost.lease_lost = True
     await asyncio.sleep(10)
     assert bench.running == 1
-    assert len(bench.converters.destroyed) == 1  # the destroyed converter made a step of the lost job
+    assert len(bench.converters.destroyed) == 1  # this converter was making a step of the lost job
 
     bench.converters.finish.set()
     await asyncio.sleep(0.1)
@@ -392,7 +393,7 @@ async def test_jobs_of_a_claim_that_was_under_way_return_to_the_queue_too(bench)
     bench.store.before_claim = lambda: answer.wait(10)
     job = bench.store.add()
     await bench.dispatcher.start()
-    await asyncio.to_thread(time.sleep, 0.05)  # during the claim, the clock of the loop stands still
+    await asyncio.to_thread(time.sleep, 0.05)  # real time, because the loop's clock stands still in a claim
 
     await bench.dispatcher.retire(0)
     await asyncio.to_thread(time.sleep, 0.05)
