@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ RESERVED_FIELDS = ("op", "input")
 
 @dataclass(frozen=True)
 class StepDraft:
-    """One step as the client wrote it. A value that cannot be read is None or empty, and `faults` has an entry."""
+    """One step as the client wrote it. If a value cannot be read, it is None or empty, and `faults` says why."""
 
     name: str
     operation: AnyOperation | None = None
@@ -32,14 +33,14 @@ class StepDraft:
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """The names of the parts that the step uses, by parameter."""
+        """The names of the parts that the step uses, by the name of the parameter."""
         if not isinstance(self.operation, Composite) or self.params is None:
             return {}
         return self.operation.parts(self.params)
 
     @property
     def bundles(self) -> bool:
-        """Whether the operation reads any number of inputs."""
+        """Whether the operation is a bundle, which reads any number of inputs."""
         return self.operation is not None and self.operation.max_inputs is None
 
     def complete(self) -> tuple[AnyOperation, Params]:
@@ -55,7 +56,7 @@ def read_step(name: str, spec: object, limits: Limits | None) -> StepDraft:
     """
     faults: list[Fault] = []
     if name == SOURCE or not NAME.fullmatch(name):
-        rule = "use up to 64 letters, digits, - and _, and not `source`"
+        rule = "use up to 64 letters (A to Z), digits, - and _, start with a letter or a digit, and do not use `source`"
         faults.append(Fault(pointer("steps", name), f"is not a valid name for a step: {rule}"))
     if not isinstance(spec, dict):
         faults.append(Fault(pointer("steps", name), "must be an object with `op` and `input`"))
@@ -92,10 +93,16 @@ def _read_params(
 def _params_message(item: Any, operation: AnyOperation) -> str:
     """Return pydantic's message as the end of a sentence that begins with the field's name."""
     if item["type"] == "extra_forbidden":
-        known = ", ".join(operation.params.model_fields) or "none"
-        return f"is not a parameter of {operation.name}; it has {known}"
+        known = ", ".join(_documented(operation.params)) or "none"
+        return f"is not a parameter of {operation.name}; this operation has {known}"
     message = str(item["msg"]).removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
+
+
+@cache
+def _documented(params: type[Params]) -> tuple[str, ...]:
+    """Return the names of the parameters that are in the JSON Schema, and so in the catalog."""
+    return tuple(params.model_json_schema().get("properties", ()))
 
 
 def _read_inputs(name: str, spec: dict[str, Any], faults: list[Fault]) -> tuple[str, ...]:

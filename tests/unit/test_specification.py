@@ -26,7 +26,7 @@ EXAMPLE = {
     "exif": {"op": "metadata", "input": "source"},
     "all": {"op": "zip", "input": ["web", "small", "exif"]},
 }
-"""A document with a transform, encoders that read the transform, an inspector and a bundle."""
+"""A document with a `resize` step, two encoders that read it, a `metadata` step and a `zip` step."""
 
 
 def parsed(text: str, max_steps: int = 50) -> Plan:
@@ -145,7 +145,7 @@ MISTAKES = [
             "c": {"op": "resize", "input": "b", "width": 9},
         },
         {"/steps/c/input": "is a cycle: c → a → b → c"},
-        id="a cycle that a step outside reads",
+        id="a cycle that another step reads",
     ),
     pytest.param(
         {
@@ -158,12 +158,12 @@ MISTAKES = [
     ),
     pytest.param(
         {"a": {"op": "png", "input": "source"}, "b": {"op": "webp", "input": "a"}},
-        {"/steps/b/input": "'a' makes a finished file (png) and webp needs pixels; read the source instead, or a step"},
+        {"/steps/b/input": "'a' makes a finished file (png), but webp needs pixels; read the source instead, or a"},
         id="a reader of pixels has a file as input",
     ),
     pytest.param(
         {"a": {"op": "resize", "input": "source", "width": 9}, "b": {"op": "metadata", "input": "a"}},
-        {"/steps/b/input": "'a' (resize) makes no image file and metadata needs one; encode it first"},
+        {"/steps/b/input": "'a' (resize) makes no image file, but metadata needs one; read a step that makes one"},
         id="a reader of files has pixels as input",
     ),
     pytest.param({"": {"op": "png", "input": "source"}}, {"/steps/": "not a valid name"}, id="a step without a name"),
@@ -217,7 +217,7 @@ MISTAKES = [
     ),
     pytest.param(
         {"a": {"op": "webp", "input": "source", "qualty": 1}},
-        {"/steps/a/qualty": "is not a parameter of webp; it has resize, color, strip, frames, quality, "},
+        {"/steps/a/qualty": "is not a parameter of webp; this operation has resize, color, strip, frames, quality, "},
         id="an unknown field",
     ),
     pytest.param(
@@ -240,6 +240,15 @@ MISTAKES = [
 ]
 
 
+def test_an_unknown_parameter_is_answered_with_the_parameters_of_the_catalog():
+    document = {"a": {"op": "avif", "input": "source", "foo": 1}}
+
+    found = faults_of(parsed, json.dumps(document))
+
+    listed = found["/steps/a/foo"].partition("this operation has ")[2].split(", ")
+    assert listed == list(OPERATIONS["avif"].params.model_json_schema()["properties"])
+
+
 @pytest.mark.parametrize(("document", "faults"), MISTAKES)
 def test_each_mistake_is_named_with_a_pointer_to_it(document, faults):
     found = faults_of(parsed, json.dumps(document))
@@ -252,7 +261,7 @@ def test_each_mistake_is_named_with_a_pointer_to_it(document, faults):
 def test_no_step_may_be_named_source():
     found = faults_of(parsed, json.dumps({"source": {"op": "png", "input": "source"}}))
 
-    assert "not `source`" in found["/steps/source"]
+    assert "do not use `source`" in found["/steps/source"]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
@@ -266,7 +275,7 @@ def test_more_steps_than_the_limit_are_refused():
     steps = {f"s{number}": {"op": "png", "input": "source"} for number in range(4)}
 
     assert len(parsed(json.dumps(steps), max_steps=4).steps) == 4
-    assert faults_of(parsed, json.dumps(steps), 3) == {"/steps": "4 steps are more than the 3 accepted"}
+    assert faults_of(parsed, json.dumps(steps), 3) == {"/steps": "4 steps are too many; at most 3 are accepted"}
 
 
 @pytest.mark.parametrize(
