@@ -93,16 +93,16 @@ def _read_params(
 def _params_message(item: Any, operation: AnyOperation) -> str:
     """Return pydantic's message as the end of a sentence that begins with the field's name."""
     if item["type"] == "extra_forbidden":
-        known = ", ".join(_documented(operation.params)) or "none"
+        known = ", ".join(_parameters(operation.name)) or "none"
         return f"is not a parameter of {operation.name}; this operation has {known}"
     message = str(item["msg"]).removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 
 @cache
-def _documented(params: type[Params]) -> tuple[str, ...]:
-    """Return the names of the parameters that are in the JSON Schema, and so in the catalog."""
-    return tuple(params.model_json_schema().get("properties", ()))
+def _parameters(operation: str) -> tuple[str, ...]:
+    """Return the names of the parameters that are in the JSON Schema of an operation, and so in the catalog."""
+    return tuple(OPERATIONS[operation].params.model_json_schema().get("properties", ()))
 
 
 def _read_inputs(name: str, spec: dict[str, Any], faults: list[Fault]) -> tuple[str, ...]:
