@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 
 APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
 
-_SILENCE_TIMEOUT_S = 60.0  # a replica sends a progress message every ten seconds
+_SILENCE_TIMEOUT_S = 60.0  # a replica that works sends a message at least every ten seconds
 _STATUS_INTERVAL_S = 15.0  # between two checks of the status of the deployment
-_FAILED_STATUSES = 3  # in a row, because a killed replica makes the deployment unhealthy for a moment
+_FAILED_STATUSES = 3  # checks in a row, because one killed replica makes the deployment unhealthy for a moment
 
 
 class DenoiserClient:
     """Runs inferences at the denoiser, and counts the jobs that have a picture at the denoiser.
 
-    Pictures stay in Ray's shared memory. If a replica dies, the client sends its picture to another replica.
+    Pictures stay in Ray's shared memory. If a replica dies, the client sends the picture to another replica.
     """
 
     def __init__(self, settings: Settings, on_offload: Callable[[], None]) -> None:
-        """`on_offload` is called before each picture is sent: the job of this picture needs no converter meanwhile."""
+        """`on_offload` is called before a picture is sent. The job then needs no converter for a while."""
         self._weights = settings.weights_sha256
         self._start_timeout_s = settings.denoise_start_timeout.total_seconds()
         self._on_offload = on_offload
@@ -60,20 +60,21 @@ class DenoiserClient:
 
     async def _run_with_retries(self, pixels: Any, params: Params) -> Any:
         """Send a picture to a replica. If the replica fails or dies, send the picture again after a pause."""
-        for pause_s in DENOISER_PAUSES_S:
+        for pause_s in (0.0, *DENOISER_PAUSES_S):
+            await asyncio.sleep(pause_s)
             try:
                 return await self._run_once(pixels, params)
             except RayTaskError as error:
                 failure = _replica_error(error)
                 if not isinstance(failure, DenoiserDown):
                     raise failure from error
-            except (ObjectLostError, OwnerDiedError):  # the picture itself is lost
+            except (ObjectLostError, OwnerDiedError):  # the picture itself is lost, so it cannot be sent again
                 raise
             except (RayError, StopAsyncIteration, TimeoutError) as error:
                 failure = error
             log.warning("denoiser lost: error=%r", failure)
-            await asyncio.sleep(pause_s)
-        raise DenoiserDown(f"{len(DENOISER_PAUSES_S)} times a replica failed or died while it had the picture.")
+        tries = len(DENOISER_PAUSES_S) + 1
+        raise DenoiserDown(f"{tries} tries to denoise the picture failed. Each time, the replica failed or died.")
 
     async def _run_once(self, pixels: Any, params: Params) -> Any:
         from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
@@ -92,7 +93,8 @@ class DenoiserClient:
     async def _wait_for_start(self, response: Any) -> Any:
         """Wait for the first progress message of a replica, and return the stream of this replica.
 
-        Raises DenoiserBusy if all replicas are busy, and DenoiserDown if no replica runs and no replica starts.
+        Raises DenoiserBusy if the replicas are busy for too long. Raises DenoiserDown if the deployment fails, or if no
+        replica starts in time.
         """
         starting = asyncio.create_task(_first_message(response))
         failing = asyncio.create_task(_wait_for_failed_deployment())
@@ -104,8 +106,8 @@ class DenoiserClient:
                 raise DenoiserBusy("The step is tried again automatically.")
             reason = failing.result() if failing.done() else f"No replica began in {self._start_timeout_s:g} seconds."
             raise DenoiserDown(
-                f"{reason} Look at the application `{APPLICATION}` in Ray's dashboard: its replicas may find no node "
-                "with the resources that they ask for, or fail as they start."
+                f"{reason} Look at the application `{APPLICATION}` in Ray's dashboard. Perhaps no node has the "
+                "resources that its replicas need, or the replicas fail when they start."
             )
         finally:
             starting.cancel()
@@ -114,14 +116,14 @@ class DenoiserClient:
     async def _connect(self) -> Any:
         """Return the handle of the deployment. Raises DenoiserDown if the denoiser is not deployed."""
         if self._handle is None:
-            # Importing Serve takes memory and about a second. A dispatcher that never denoises saves both.
+            # Importing Serve takes memory and about a second, so a dispatcher imports Serve only when it denoises.
             from ray import serve as ray_serve  # noqa: PLC0415
 
             try:
                 handle = await asyncio.to_thread(ray_serve.get_deployment_handle, DEPLOYMENT, APPLICATION)
             except (KeyError, RayError, ray_serve.exceptions.RayServeException) as error:
-                raise DenoiserDown(f"The application `{APPLICATION}` of serve_config.yaml is not deployed.") from error
-            # Pixels are too large to be sent by value. Send references, even if Serve is configured to send values.
+                raise DenoiserDown(f"The application `{APPLICATION}` in serve_config.yaml is not deployed.") from error
+            # Pixels are too large to be sent by value. Send references to them, even if Serve is configured otherwise.
             self._handle = handle.options(stream=True, _by_reference=True)
         return self._handle
 
@@ -145,7 +147,7 @@ async def _first_message(response: Any) -> Any:
 
 
 async def _wait_for_result(stream: Any) -> Any:
-    """Wait for the complete result, and return its ObjectRef. Raises TimeoutError if the replica is silent too long."""
+    """Wait for the complete result, and return its ObjectRef. Raises TimeoutError if a message takes too long."""
     progress = InferenceProgress(0, 1)
     while progress.done < progress.total:
         async with asyncio.timeout(_SILENCE_TIMEOUT_S):
@@ -186,7 +188,7 @@ async def _wait_for_failed_deployment() -> str:
 def _replica_error(error: RayTaskError) -> Exception:
     """Return the error that a replica raised. Log an unexpected error, and return PixToolsError instead."""
     cause = error.cause
-    if isinstance(cause, PixToolsError | RayError):  # RayError: the picture was lost on its way
+    if isinstance(cause, PixToolsError | RayError):  # RayError: the picture was lost on its way to the replica
         return cause
     log.error("denoiser failed unexpectedly", exc_info=error)
     return PixToolsError()

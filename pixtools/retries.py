@@ -26,34 +26,34 @@ REDRIVE_PAUSE_S = 10.0
 CONVERTER_CALL_TRIES = 3
 """Tries of one converter call.
 
-A call is tried again only if the converter died, or was silent, before it began with the segment.
+A call is tried again only if the converter died, or was silent, before the converter began with the segment.
 """
 
 CONVERTER_START_PAUSE_S = 1.0
-"""Pause after a converter failed to start, so that a broken node is not asked without a break."""
+"""Pause after a converter failed to start, so that a broken node does not get one request after the other."""
 
-DENOISER_PAUSES_S = (1.0, 3.0, 10.0, 30.0, 30.0)
-"""Pauses after each failed try of one picture at the denoiser.
+DENOISER_PAUSES_S = (1.0, 3.0, 10.0, 30.0)
+"""Pauses between the tries of one picture at the denoiser.
 
-The picture is not at fault if a replica fails or dies. All pauses together are longer than Serve needs to replace a
-replica that fails its health checks.
+A replica can fail or die although the picture is good, so the picture is sent again. All pauses together are longer
+than Serve needs to replace a replica that fails its health checks.
 """
 
 QUEUE_REPLACEMENT_TIMEOUT_S = 120.0
-"""Longest time to replace a dead-letter queue with other code or settings. A busy machine starts actors slowly."""
+"""Longest time to replace a dead-letter queue that has other code or settings. A busy machine starts actors slowly."""
 
 QUEUE_ANSWER_TIMEOUT_S = 30.0
-"""Longest wait until a running dead-letter queue tells which build it runs."""
+"""Longest wait until a running dead-letter queue answers which build of the code it runs."""
 
 QUEUE_REPLACEMENT_PAUSE_S = 0.2
 """Pause between two tries to replace the dead-letter queue."""
 
 _RETRY_CAP_S = 300.0
-_TRIES_AFTER_OUTAGE = 3  # an outage may end at any moment, so the delay stays below 2^3 seconds
+_TRIES_AFTER_OUTAGE = 3  # the delay is at most 2^3 seconds, because an outage may end at any moment
 
 
 def backoff(steps: Sequence[StepRecord]) -> timedelta:
-    """Return how long a job waits for its next attempt. The step with the most tries so far decides."""
+    """Return how long a job waits for its next attempt. The open step with the most failed tries decides."""
     open_steps = [step for step in steps if step.state not in STEP_ENDED]
     tries = max((step.failures + crash_tries(step.crashes) for step in open_steps), default=0)
     if tries == 0 and any(step.error is not None and step.crashes == 0 for step in open_steps):
@@ -62,11 +62,14 @@ def backoff(steps: Sequence[StepRecord]) -> timedelta:
 
 
 def crash_tries(crashes: int) -> int:
-    """Convert crashes to tries. The first crash does not count, because another step may have caused it."""
+    """Convert a number of crashes to a number of failed tries.
+
+    The first crash does not count, because another step may have caused it.
+    """
     return max(0, crashes - 1)
 
 
 def jitter(tries: int) -> timedelta:
-    """Return a random delay between 0 and 2^tries seconds (full jitter), at most five minutes; 0 for no tries."""
+    """Return a random delay from 0 to 2^tries seconds (full jitter), at most five minutes. Return 0 if `tries` is 0."""
     longest_s = min(2.0 ** min(tries, 16), _RETRY_CAP_S) if tries else 0.0
     return timedelta(seconds=random.uniform(0, longest_s))  # noqa: S311 (jitter, not a secret)
