@@ -1,1 +1,1 @@
-"""The Ray actors of the service. `fleet.py` creates and finds them."""
+"""The Ray actors of the service. `fleet.py` creates and finds these actors."""

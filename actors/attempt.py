@@ -1,4 +1,4 @@
-"""Prepares an attempt of a job: the plan of the stored steps, and the steps that still have to run."""
+"""Prepares an attempt of a job: builds the plan from the stored steps, and finds the steps that still have to run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pixtools.states import STEP_DONE, STEP_ENDED
 class Remaining:
     """The remaining tasks of an attempt.
 
-    `outcomes` are known before any step runs. They must be recorded in this order. `work` holds the names of the steps
-    to run. `blobs` holds the blob keys of existing artifacts, by step.
+    `outcomes` holds the outcomes that are known before any step runs. They must be recorded in the given order. `work`
+    holds the names of the steps to run. `blobs` holds the blob keys of existing artifacts, by step name.
     """
 
     outcomes: tuple[Cached | Failed, ...]
@@ -31,8 +31,8 @@ class Remaining:
 def stored_plan(claim: Claim, settings: Settings) -> Plan:
     """Build the plan of a claimed job from its stored steps. Most checks of the submission run again.
 
-    Raises InvalidPlan if the present code or settings no longer allow a plan that was valid when the job was accepted.
-    The function is slow, because some steps measure fonts.
+    Raises InvalidPlan if the present code or settings do not allow the plan any more, although the plan was valid when
+    the job was accepted. If a step draws text, the function is slow, because the checks load the font.
     """
     job = claim.view.job
     document = {step.name: {"op": step.op, "input": list(step.inputs), **step.params} for step in claim.view.steps}
@@ -46,12 +46,12 @@ def stored_plan(claim: Claim, settings: Settings) -> Plan:
 
 
 def remaining(plan: Plan, claim: Claim) -> Remaining:
-    """Return the remaining tasks, from the states of the stored steps and from the existing artifacts.
+    """Find the remaining tasks. They follow from the states of the stored steps and from the existing artifacts.
 
-    - A step is cached if an artifact with its key exists.
+    - A step is cached if an artifact with the key of the step exists.
     - A step fails if it reads a lost file, because no attempt makes this file again.
-    - A step is cached without an artifact if no other step needs its pixels any more.
-    - Every other open step has to run. A step with a result also has to run if another step needs its pixels.
+    - A step is cached without an artifact if it would only make pixels that no other step needs any more.
+    - Every other open step has to run. A step that has a result runs again if another step needs its pixels.
     """
     ended = frozenset(step.name for step in claim.view.steps if step.state in STEP_ENDED)
     done = frozenset(step.name for step in claim.view.steps if step.state in STEP_DONE)
@@ -67,7 +67,7 @@ def remaining(plan: Plan, claim: Claim) -> Remaining:
 
 
 def _cached(plan: Plan, claim: Claim, ended: frozenset[str]) -> dict[str, ArtifactRecord]:
-    """Return the existing artifacts of open steps, by step. These steps need not run."""
+    """Return the existing artifacts of open steps, by step name. A step with an existing artifact need not run."""
     return {
         step.name: claim.reusable[step.key]
         for step in plan.steps
@@ -84,7 +84,7 @@ def _stuck(open_steps: list[PlannedStep], claim: Claim) -> list[str]:
 def _known_outcomes(
     cached: dict[str, ArtifactRecord], stuck: list[str], unneeded: list[str]
 ) -> tuple[Cached | Failed, ...]:
-    error = ArtifactLost("Submit the image again: then the file that this step reads is made anew.")
+    error = ArtifactLost("Submit the image again. The new job makes the missing file again.")
     return (
         *(Cached(name, artifact.id) for name, artifact in cached.items()),
         *(Failed(name, error) for name in stuck),

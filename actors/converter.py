@@ -49,9 +49,9 @@ from pixtools.settings import Settings
 log = logging.getLogger(__name__)
 
 _OUT_OF_MEMORY = (
-    "Use a smaller picture. Or raise PIXTOOLS_CONVERTER_MEMORY_BYTES where the service runs, and redrive the step."
+    "Use a smaller picture. Or raise PIXTOOLS_CONVERTER_MEMORY_BYTES in the service's settings, and redrive the step."
 )
-_DISK_FULL = "Free space in the temporary folder of the converters' node, and redrive the step."
+_DISK_FULL = "Make free space in the temporary folder of the node on which the converter runs, and redrive the step."
 _KEPT_BYTES = 64_000_000  # freed memory that the process keeps for the next work item
 _SHARE_OF_NODE = 0.7  # idle processes, Ray's shared memory and other programs use the rest of the memory
 _SPOOLED_BYTES = 8 << 20  # a larger bundle is written to disk
@@ -72,9 +72,9 @@ class Converter:
         self._node = Node(socket.gethostname(), _share_of_node(settings))
 
     def ready(self) -> Node:
-        """Limit the memory of this process, and return the node of this process.
+        """Limit the memory of this process, and return the node on which the process runs.
 
-        With this limit, a large picture may end the process, but not the node.
+        Without the limit, one large picture could use up the memory of the whole node.
         """
         memory.limit(self._memory_bytes)
         return self._node
@@ -82,8 +82,8 @@ class Converter:
     def run(self, work_item: WorkItem, pixels: Any = None) -> Iterator[Any]:
         """Run the steps of a work item, and yield the messages and pictures that `dag.messages` describes.
 
-        Only a PixelsWork comes with `pixels`: the two values of Picture.share, or an Inferred. An error of a step is
-        not raised, but yielded as Failed.
+        `pixels` is given only with a PixelsWork: the two values of Picture.share, or an Inferred. If a step fails, the
+        method yields the error in a Failed and does not raise it.
         """
         yield Started(work_item.segment.steps[0].name)
         workspace = Workspace(self._blobs, work_item, pixels)
@@ -98,14 +98,14 @@ class Converter:
 
 
 def _share_of_node(settings: Settings) -> int:
-    """Return the bytes that the converters of one dispatcher may use on this node."""
+    """Return how many bytes of memory the converters of one dispatcher may use on this node."""
     node_bytes = settings.node_memory_bytes or round(memory.of_node() * _SHARE_OF_NODE)
     return node_bytes // settings.dispatchers
 
 
 def _run_steps(segment: SegmentWithHead, workspace: Workspace) -> Iterator[Any]:
-    """Run the steps of a segment, and skip the readers of failed steps."""
-    skipped: set[str] = set()  # failed steps and their readers
+    """Run the steps of a segment. Skip each step that reads a failed or skipped step."""
+    skipped: set[str] = set()  # failed steps, and the steps that read them
     for at, step in enumerate(segment.steps):
         if step.name in skipped or skipped.intersection(step.inputs):
             skipped.add(step.name)
@@ -132,9 +132,10 @@ def _run_steps(segment: SegmentWithHead, workspace: Workspace) -> Iterator[Any]:
 def _load_head(
     segment: SegmentWithHead, workspace: Workspace, step: PlannedStep,
 ) -> Generator[Any, None, set[str]]:  # fmt: skip
-    """Load the head's picture for `step`, and share this picture if other segments start from it.
+    """Load the head for `step`: the picture that the segment starts from.
 
-    Return the failed steps. If the picture cannot be loaded, all readers of the head fail.
+    If other segments start from this picture too, share it with them. Return the failed steps. If the picture cannot be
+    loaded, all steps that read the head fail.
     """
     outcome = _attempt(step, workspace.load_head)
     if isinstance(outcome, Failed):
@@ -150,10 +151,10 @@ def _load_head(
 
 
 class Workspace:
-    """The data of one converter call: the file at the start, and the pictures that later steps read."""
+    """The data of one converter call: the file that the call starts from, and the pictures that later steps read."""
 
     def __init__(self, blobs: BlobStore, work_item: WorkItem, pixels: Any = None) -> None:
-        """Start without file and pictures. Only a PixelsWork comes with `pixels`."""
+        """Start without a file and without pictures. `pixels` is given only with a PixelsWork."""
         self._blobs = blobs
         self._work_item = work_item
         self._pixels = pixels
@@ -182,19 +183,19 @@ class Workspace:
                 assert_never(self._work_item)
 
     def load_head(self) -> None:
-        """Load the head's picture. Prepare this picture for sharing if other segments start from it."""
+        """Load the head of the segment. Prepare the picture for sharing if other segments start from it too."""
         work_item = self._work_item
         match work_item:
             case SourceWork(segment=segment):
                 picture = self._decode(segment)
             case FileWork(segment=segment, inputs=inputs):
-                # A stored file lacks some metadata, such as the GPS position. Use the metadata of the source, because
-                # pixels that come directly from the denoiser have all metadata of the source.
+                # The stored file lacks some metadata of the source, such as the GPS position. Pixels that come directly
+                # from the denoiser have all of it. Read the source, so that the result is the same in both cases.
                 picture = replace(self._decode(segment), metadata=read_metadata(self._blobs.get(inputs.source_key)))
             case PixelsWork(segment=segment):
                 picture = self._received_picture()
             case ArtifactsWork():
-                raise AssertionError("an ArtifactsWork starts from no pixels")
+                raise AssertionError("an ArtifactsWork does not start from pixels")
             case _:
                 assert_never(work_item)
         self.pictures[segment.head] = picture
@@ -220,11 +221,11 @@ class Workspace:
         return shared
 
     def keep_only(self, names: set[str]) -> None:
-        """Keep the pictures of the steps in `names`, and drop all others. Each picture may take 200 MB."""
+        """Keep the pictures of the steps in `names`. Drop all others, because each picture may take 200 MB."""
         self.pictures = {name: picture for name, picture in self.pictures.items() if name in names}
 
     def make(self, step: PlannedStep) -> Stored | None:
-        """Run a step. Return its artifact, or None if it only makes pixels for other steps."""
+        """Run a step. Return the artifact of the step, or None if the step only makes pixels for other steps."""
         operation, params = step.operation, step.params
         match operation:
             case Encoder():
@@ -250,7 +251,7 @@ class Workspace:
                 assert_never(operation)
 
     def _input_picture(self, step: PlannedStep) -> Picture:
-        """Return the picture that a step reads, with 8 bits per channel. All operations in a converter use 8 bits."""
+        """Return the picture that a step reads, with 8 bits per channel. No operation in a converter uses more."""
         return self.pictures[step.inputs[0]].in_8_bit()
 
     def _bundle_entries(self) -> Iterator[BundleEntry]:
@@ -277,7 +278,7 @@ class Workspace:
         size: Size | None = None,
         result: dict[str, Any] | None = None,
     ) -> Stored:
-        """Put a file into object storage before any row refers to the file."""
+        """Put a file into object storage before any row of the database refers to the file."""
         key = artifact_key(self._work_item.inputs.owner, step.key, step.operation.extension)
         digest, length = hashlib.sha256(), 0
         file.seek(0)

@@ -24,7 +24,7 @@ _MAX_PASSES = 16  # how many later callers may go ahead of a caller for whom no 
 
 @dataclass(frozen=True)
 class Node:
-    """A node on which converters run. `memory_bytes` is its budget for all converters of one dispatcher."""
+    """A node on which converters run. `memory_bytes` is the budget of the node for all converters of one dispatcher."""
 
     name: str
     memory_bytes: int
@@ -42,9 +42,10 @@ class _Waiter:
 class ConverterPool:
     """Keeps between `minimum` and `maximum` converters, and starts or ends converters when the demand changes.
 
-    `create` returns an actor that is about to start. The method `ready` of this actor returns its Node. If the actor
-    finds no free CPU, Ray adds a node to the cluster. `destroy` ends a converter, even if it is busy. `limit_bytes` is
-    the memory limit of each converter process. The pool may end a converter that was idle for `idle_s` seconds.
+    `create` returns a new converter, which is an actor that is about to start. The method `ready` of the actor returns
+    its Node. If no CPU is free for the actor, a Ray cluster with an autoscaler adds a node. `destroy` ends a converter,
+    even if it is busy. `limit_bytes` is the memory limit of each converter process. The pool may end a converter that
+    was idle for `idle_s` seconds.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class ConverterPool:
         self.maximum = maximum
         self._idle_s = idle_s
         self._limit_bytes = limit_bytes
-        self._idle: deque[tuple[Any, float]] = deque()  # each with the time when it became idle, oldest first
+        self._idle: deque[tuple[Any, float]] = deque()  # (converter, time when it became idle), oldest first
         self._nodes: dict[Any, Node] = {}  # by converter, for all converters that have started
-        self._taken: dict[Any, int] = {}  # declared bytes, by busy converter
+        self._taken: dict[Any, int] = {}  # by busy converter, the bytes that the caller declared
         self._waiting: deque[_Waiter] = deque()
         self._starts: set[asyncio.Task[None]] = set()
         self._starting = 0
@@ -95,8 +96,8 @@ class ConverterPool:
     async def acquire(self, memory_bytes: int) -> Any:
         """Wait for a converter on a node with `memory_bytes` left in its budget, and return the converter.
 
-        A call that needs more than a whole budget gets a node on which no other call runs. Each call counts for at most
-        `limit_bytes`.
+        A call that needs more than the whole budget of a node gets a node on which no other call runs. Each call counts
+        for at most `limit_bytes`, because no converter can use more.
         """
         waiter = _Waiter(min(memory_bytes, self._limit_bytes))
         self._waiting.append(waiter)
@@ -106,11 +107,11 @@ class ConverterPool:
         try:
             return await waiter.converter
         except asyncio.CancelledError:
-            if waiter.converter.done() and not waiter.converter.cancelled():  # it just got a converter
+            if waiter.converter.done() and not waiter.converter.cancelled():  # it already has a converter
                 self.release(waiter.converter.result())
             with suppress(ValueError):
                 self._waiting.remove(waiter)
-                self._serve()  # later callers may need less memory
+                self._serve()  # this caller may have blocked later callers that need less memory
             raise
 
     def release(self, converter: Any) -> None:
@@ -126,12 +127,12 @@ class ConverterPool:
         self._fill()
 
     def retire(self) -> None:
-        """End each converter as soon as no caller waits. The converters of the next dispatcher need the CPUs."""
+        """End each converter as soon as no caller needs it. The converters of the next dispatcher need the CPUs."""
         self._minimum, self._idle_s = 0, 0.0
         self.shrink()
 
     def shrink(self) -> None:
-        """End converters that were idle for `idle_s`, down to the minimum. Ray can then remove their nodes."""
+        """End converters that were idle for `idle_s`, down to the minimum. Ray can then remove empty nodes."""
         idle_before = time.monotonic() - self._idle_s
         while self._size > self._minimum and self._idle and self._idle[0][1] <= idle_before:
             self._end(self._idle.popleft()[0])
@@ -174,7 +175,8 @@ class ConverterPool:
         taken: Counter[Node] = Counter()
         for busy, bytes_ in self._taken.items():
             taken[self._nodes[busy]] += bytes_
-        # Prefer the converter that was used last: its memory is warm, and the other converters reach `idle_s` sooner.
+        # Prefer the converter that was used last. It has already allocated memory, and the other converters can reach
+        # `idle_s` and end.
         for entry in reversed(self._idle):
             converter, _ = entry
             node = self._nodes[converter]

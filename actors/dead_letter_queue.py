@@ -1,4 +1,4 @@
-"""The dead-letter queue: redrives dead letters at a bounded rate, and discards dead letters."""
+"""The dead-letter queue: redrives dead letters at a limited rate, and discards dead letters."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 class DeadLetterQueue:
     """Redrives and discards dead letters. `start` begins the loops.
 
-    The queue writes each request to the database before it acknowledges the request. A restarted queue reads open
-    requests from the database. So a crash of the queue loses no request.
+    The queue writes each request to the database before it acknowledges the request. After a restart, the
+    queue reads the open requests from the database. So a crash of the queue loses no request.
     """
 
     def __init__(self, settings: Settings, build: str, *, store: DeadLetterStore, hints: Hints) -> None:
@@ -38,10 +38,10 @@ class DeadLetterQueue:
         self._new = Counter("pixtools_dead_letters_total", "Steps that failed permanently, by error code.", ("code",))
         self._redriven = Counter("pixtools_dead_letters_redriven_total", "Dead letters redriven.")
         self._discarded = Counter("pixtools_dead_letters_discarded_total", "Dead letters discarded.")
-        self._deleted = Counter("pixtools_dead_letters_forgotten_total", "Dead letters past their retention.")
+        self._deleted = Counter("pixtools_dead_letters_forgotten_total", "Dead letters deleted after their retention.")
 
     async def start(self) -> None:
-        """Begin to redrive and to count dead letters. Returns at once."""
+        """Begin to redrive and to count dead letters, and return at once."""
         self._loops = [
             asyncio.create_task(self._redrive_forever()),
             asyncio.create_task(self._observe_forever()),
@@ -54,16 +54,16 @@ class DeadLetterQueue:
     async def redrive(self, owner: str, selection: DeadLetterSelection) -> int:
         """Request a redrive of the selected dead letters, and return their number.
 
-        The redrives follow later, at a bounded rate. Raises the errors of DeadLetterStore.request_redrive.
+        The redrives follow later, at a limited rate. Raises the errors of DeadLetterStore.request_redrive.
         """
         letters = await asyncio.to_thread(self._store.request_redrive, owner, selection)
         self._requested.set()
         return len(letters)
 
     async def retry(self, owner: str, job_id: uuid.UUID) -> int:
-        """Redrive all open dead letters of one job at once, and return their number.
+        """Redrive all open dead letters of one job immediately, and return their number.
 
-        The rate is not bounded here, because one job has few dead letters.
+        The rate is not limited here, because one job has few dead letters.
         """
         return await self._announce(await asyncio.to_thread(self._store.retry, owner, job_id))
 
@@ -81,7 +81,8 @@ class DeadLetterQueue:
         while True:
             try:
                 if await self._redrive_pending() == 0:
-                    # Look at the database from time to time: it may hold a request whose call raised DatabaseDown.
+                    # Read the database again after a while, even without a request. A call of `redrive` may have raised
+                    # DatabaseDown although the database had stored its request.
                     await wait_at_most(self._requested, self._settings.sweep_interval.total_seconds())
                     self._requested.clear()
             except Exception:
@@ -89,7 +90,7 @@ class DeadLetterQueue:
                 await asyncio.sleep(REDRIVE_PAUSE_S)
 
     async def _redrive_pending(self) -> int:
-        """Redrive the requested dead letters, at most `redrives_per_s`, and return the number of requests."""
+        """Redrive the dead letters marked for a redrive, at most `redrives_per_s` a second, and return their number."""
         pending = await until_database_answers(
             lambda: asyncio.to_thread(self._store.pending_redrives), doing="reading requested redrives"
         )

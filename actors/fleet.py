@@ -119,8 +119,8 @@ class DeadLetterQueueActor(DeadLetterQueue):
 
 def create_converter(settings: Settings) -> Any:
     """Return a new converter. The calling actor owns the converter. If the owner dies, the converter ends."""
-    # Ray never restarts a converter. The dispatcher notices the death, counts a crash of the running step, and replaces
-    # the converter.
+    # Ray never restarts a converter. The dispatcher notices that a converter has died, counts a crash of the running
+    # step, and replaces the converter.
     options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
     return ray.remote(Converter).options(**options).remote(settings)
 
@@ -145,7 +145,7 @@ def launch(settings: Settings) -> None:
 def ensure_dispatchers(settings: Settings) -> None:
     """Start the missing dispatchers of this build, and retire the dispatchers of all other builds.
 
-    The sweeper calls this function every minute, so a dispatcher that ended for good is replaced.
+    The sweeper calls this function every minute, so a dispatcher that has ended is replaced.
     """
     cpus = int(ray.cluster_resources().get("CPU", 1))
     max_converters = settings.max_converters or max(1, cpus // settings.dispatchers)
@@ -181,17 +181,17 @@ async def stats(settings: Settings) -> list[dict[str, Any] | None]:
 
 
 async def redrive(owner: str, selection: DeadLetterSelection) -> int:
-    """Call DeadLetterQueue.redrive. Raises its errors, and QueueDown if the queue does not answer."""
+    """Call DeadLetterQueue.redrive. Raises the errors of that method, and QueueDown if the queue does not answer."""
     return await _call_queue(lambda queue: queue.redrive.remote(owner, selection))
 
 
 async def retry(owner: str, job_id: uuid.UUID) -> int:
-    """Call DeadLetterQueue.retry. Raises its errors, and QueueDown if the queue does not answer."""
+    """Call DeadLetterQueue.retry. Raises the errors of that method, and QueueDown if the queue does not answer."""
     return await _call_queue(lambda queue: queue.retry.remote(owner, job_id))
 
 
 async def discard(owner: str, selection: DeadLetterSelection) -> int:
-    """Call DeadLetterQueue.discard. Raises its errors, and QueueDown if the queue does not answer."""
+    """Call DeadLetterQueue.discard. Raises the errors of that method, and QueueDown if the queue does not answer."""
     return await _call_queue(lambda queue: queue.discard.remote(owner, selection))
 
 
@@ -219,7 +219,7 @@ def _build(settings: Settings) -> str:
 
 
 def _launch_queue(settings: Settings) -> None:
-    """Start the dead-letter queue. Scripts find the queue by its name, so the name does not contain the build."""
+    """Start the dead-letter queue. The name of the queue is the same in all builds, so that every process finds it."""
     build = _build(settings)
     deadline = time.monotonic() + QUEUE_REPLACEMENT_TIMEOUT_S
     while True:
@@ -232,7 +232,7 @@ def _launch_queue(settings: Settings) -> None:
             log.info("the dead-letter queue is not up yet: %s", error)
         if time.monotonic() > deadline:
             raise RuntimeError(
-                f"The dead-letter queue of another version was not replaced in {QUEUE_REPLACEMENT_TIMEOUT_S:g} seconds."
+                f"The dead-letter queue of another version could not be replaced in {QUEUE_REPLACEMENT_TIMEOUT_S:g} s."
             )
         time.sleep(QUEUE_REPLACEMENT_PAUSE_S)
 
@@ -243,13 +243,13 @@ def _dispatchers(settings: Settings) -> tuple[str, ...]:
 
 
 def _running(*prefixes: str) -> set[str]:
-    """Return the names of the running actors whose name begins with one of `prefixes`, for all builds."""
+    """Return the names of all running actors whose name begins with one of `prefixes`."""
     found = ray.util.list_named_actors(all_namespaces=True)
     return {actor["name"] for actor in found if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefixes)}
 
 
 def _is_retiring(name: str) -> bool:
-    """Return whether a dispatcher retires or has ended. Return False if it is too busy to answer, or restarts."""
+    """Return whether a dispatcher is retiring or has ended. Return False if it does not answer, or is restarting."""
     try:
         dispatcher = ray.get_actor(name, namespace=NAMESPACE)
         return bool(ray.get(dispatcher.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["retiring"])
@@ -264,7 +264,7 @@ def _retire(name: str, timeout_s: float) -> None:
         dispatcher = ray.get_actor(name, namespace=NAMESPACE)
         if hasattr(dispatcher, "retire"):
             dispatcher.retire.remote(timeout_s)
-        else:  # the code is older than database version 0001; the sweeper returns the jobs to the queue
+        else:  # its code is older than database version 0001; the sweeper returns its jobs to the queue
             ray.kill(dispatcher)
 
 
@@ -295,5 +295,5 @@ async def _call_queue(call: Callable[[Any], Any]) -> int:
     except RayTaskError as error:
         raise error.cause from error
     except (RayError, ValueError, TimeoutError) as error:
-        raise QueueDown("Ask again in a moment.") from error
+        raise QueueDown("Try again in a moment.") from error
     return number

@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 class OutcomeWriter:
     """Collects outcomes and writes them in batches. The transaction of the last batch settles the attempt.
 
-    `open_steps` are the steps that had no outcome when the attempt began. A step that is reported as cached leaves
-    `open_steps`. The caller sets `plan` as soon as the plan is known.
+    To settle an attempt means to end the job or to return the job to the queue.
+
+    `open_steps` are the steps that had not ended when the attempt began. A step that is reported as cached is removed
+    from `open_steps`. The caller sets `plan` as soon as the plan is known.
     """
 
     def __init__(self, store: JobStore, hints: Hints, claim: Claim) -> None:
@@ -39,9 +41,9 @@ class OutcomeWriter:
     def report(self, outcome: Outcome) -> None:
         """Add an outcome to the next batch.
 
-        A step with a result runs again if another step needs its pixels. The second run does not change the state of
-        the step. If the second run fails, the failure counts for the open steps that need the pixels. Otherwise the
-        attempt would be repeated forever.
+        A step that has a result runs again if another step needs its pixels. The second run does not change the state
+        of the step. If the second run fails, the failure is counted for the open steps that need the pixels. Otherwise
+        the job would be tried again forever.
         """
         if outcome.step in self.open_steps:
             self._add(outcome)
@@ -63,10 +65,10 @@ class OutcomeWriter:
         self._changed.set()
 
     async def write(self) -> None:
-        """Write outcomes as they are reported, until the attempt is settled. Raises LeaseLost.
+        """Write outcomes as they are reported, until the attempt is settled. Raises LeaseLost if the lease was lost.
 
         The attempt is settled when every open step has its outcome, or after `close`. While the database is down, the
-        writer keeps the outcomes. When the database answers again, the writer writes them if the lease is still valid.
+        writer keeps the outcomes. It writes them when the database answers again, if the lease is still valid.
         """
         settled = False
         while not settled:

@@ -51,7 +51,7 @@ class Sweeper:
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to rescue jobs, to check the dispatchers and to reconcile the stores. Returns at once."""
+        """Begin to rescue jobs, to check the dispatchers and to reconcile the stores, and return at once."""
         settings = self._settings
         # Reconcile for the first time soon after the start, because some services run for less than an hour.
         self._loops = [
@@ -68,7 +68,7 @@ class Sweeper:
         turn: Callable[[], Coroutine[Any, Any, None]],
         first: timedelta | None = None,
     ) -> None:
-        """Run `turn` again and again, with pauses of `interval`. The first pause is `first`, if given."""
+        """Run `turn` again and again, after a pause of `interval` each time. If given, `first` is the first pause."""
         await asyncio.sleep((first or interval).total_seconds())
         while True:
             pause = interval

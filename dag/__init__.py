@@ -1,1 +1,1 @@
-"""Turns the steps that a client wrote into calls on Ray: specification → plan → segments → graph."""
+"""Turns the steps that a client wrote into Ray calls: specification → plan → segments → graph."""

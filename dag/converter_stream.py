@@ -13,7 +13,7 @@ from pixtools.jobs.outcomes import Failed, Started, Succeeded
 
 @dataclass(frozen=True)
 class HandOver:
-    """A PixelsReady message, and the ObjectRef of its picture in `pixels`."""
+    """A PixelsReady message together with its picture. `pixels` is the ObjectRef of the picture."""
 
     step: str
     inference: str | None
@@ -46,7 +46,7 @@ class ConverterStream:
         if not isinstance(message, PixelsReady):
             return message
         async with asyncio.timeout(self._deadline_s):
-            # Do not await this ObjectRef: that would copy the picture into the dispatcher.
+            # Do not await this ObjectRef, because that would copy the picture into the dispatcher.
             pixels = await self._next_item()
         return HandOver(message.step, message.inference, pixels)
 

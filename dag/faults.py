@@ -11,13 +11,13 @@ _MAX_FAULTS = 100  # without this limit, one megabyte of invalid steps would get
 
 
 def quote(value: object) -> str:
-    """Return a value that a client sent, cut to 80 characters for a message. Text gets quotation marks."""
+    """Format a client's value for a message. Put text in quotation marks, and cut the result to 80 characters."""
     text = repr(value)
     return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"
 
 
 def invalid_plan(faults: Sequence[Fault]) -> InvalidPlan:
-    """Return an error that states the number of all faults and lists the first 100."""
+    """Return an error that states the total number of faults and lists the first 100."""
     count = f"{len(faults)} mistake{'s' if len(faults) > 1 else ''} in the steps"
-    more = f", the first {_MAX_FAULTS} of them here" if len(faults) > _MAX_FAULTS else ""
+    more = f"; only the first {_MAX_FAULTS} are listed" if len(faults) > _MAX_FAULTS else ""
     return InvalidPlan(f"{count}{more}.", tuple(faults[:_MAX_FAULTS]))

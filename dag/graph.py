@@ -1,8 +1,9 @@
-"""Plan → graph on Ray. Converters run the segments of a plan, and the denoiser runs the inferences.
+"""Runs a plan as a graph of Ray calls. Converters run the segments of the plan, and the denoiser runs the inferences.
 
 Each segment is one converter call. The converter streams the outcome of each step. If another segment needs pixels, the
-call returns these pixels as an ObjectRef. The dispatcher passes the ObjectRef on and never loads the pixels. The next
-call reads the pixels from shared memory. `dag.messages` describes the messages.
+stream also contains these pixels. The dispatcher gets the ObjectRef of the pixels, passes it to the call of the other
+segment, and never loads the pixels. That call reads the pixels from shared memory. `dag.segments` describes segments
+and their heads. `dag.messages` describes the messages.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Converters(Protocol):
         """The number of idle converters."""
 
     async def acquire(self, memory_bytes: int) -> Any:
-        """Wait for a converter on a node with `memory_bytes` of free memory, and return the converter."""
+        """Wait for a converter on a node with `memory_bytes` left in its budget, and return the converter."""
 
     def release(self, converter: Any) -> None:
         """Return a healthy converter to the pool."""
@@ -78,7 +79,7 @@ class Denoiser(Protocol):
 
 
 class Graph:
-    """One attempt at a plan.
+    """One attempt to run a plan.
 
     If a step fails, the steps that read it do not run and have no outcome in this attempt. All other steps run.
     """
@@ -93,7 +94,7 @@ class Graph:
         deadline_s: float,
         report: Callable[[Outcome], None],
     ) -> None:
-        """Bind a plan to its converters and denoiser.
+        """Bind a plan to converters and to a denoiser.
 
         Each item of a converter's stream must arrive within `deadline_s` seconds. The graph calls `report` with each
         outcome.
@@ -105,8 +106,9 @@ class Graph:
         self._deadline_s = deadline_s
         self._report = report
         self._tasks = asyncio.TaskGroup()
-        # Values that segments await from each other.
-        # `_pixels`, by head: the ObjectRef of the head's pixels, the error that prevented these pixels, or None.
+        # Values for which segments wait. Another segment or an inference sets each value.
+        # `_pixels`, by head: the ObjectRef of the head's pixels, the error that prevented these pixels, or None if
+        # no pixels will follow.
         # `_blobs`, by step: the blob key of the step's file, or None if no file will follow.
         self._pixels: dict[str, asyncio.Future[Any]] = defaultdict(asyncio.Future)
         self._blobs: dict[str, asyncio.Future[str | None]] = defaultdict(asyncio.Future)
@@ -116,7 +118,7 @@ class Graph:
     async def run(self, work: frozenset[str], blobs: Mapping[str, str]) -> None:
         """Run the steps of `work`. Return after the graph has reported the outcome of each step that could run.
 
-        `blobs` holds the blob keys of existing files, by step.
+        `blobs` holds the blob keys of existing files, by step name.
         """
         for name, key in {SOURCE: self._inputs.source_key, **blobs}.items():
             self._blobs[name].set_result(key)
@@ -172,14 +174,14 @@ class Graph:
             _resolve(self._pixels[segment.head], None)
 
     async def _call(self, work_item: WorkItem, *pixels: Any) -> None:
-        """Give a work item to a converter. If the converter sends no Started, try another converter.
+        """Give a work item to a converter. If the converter sends no Started message, try another converter.
 
         Make at most three tries.
         """
         for _ in range(CONVERTER_CALL_TRIES):
             if await self._try(work_item, pixels):
                 return
-        # A work item may kill every converter before the converter sends Started. Do not try this work item forever.
+        # Perhaps this work item kills every converter before the converter can send Started. Do not try it forever.
         self._report(Crashed(work_item.segment.steps[0].name))
 
     async def _try(self, work_item: WorkItem, pixels: tuple[Any, ...]) -> bool:
@@ -213,10 +215,10 @@ class Graph:
         return progress.began
 
     def _report_lost_pixels(self, segment: Segment) -> None:
-        """Report a crash of the inference whose pixels were lost before the call began.
+        """Report a crash of the inference whose result pixels were lost before the converter call began.
 
-        Lost pixels of the source need no report. They are lost only if the converter that decoded them died, and the
-        call of that converter has reported the crash.
+        Lost pixels of the source need no report. Such pixels are lost only if the converter that decoded them died. The
+        call of that converter has then reported the crash already.
         """
         if isinstance(segment, PixelsSegment) and segment.head != SOURCE:
             self._report(Crashed(segment.head))
@@ -272,7 +274,7 @@ class Graph:
 
 
 def _resolve(future: asyncio.Future[T], value: T) -> None:
-    """Set the value of a future that is not done. A future is also done if the task that awaited it was cancelled."""
+    """Set the value of a future unless it is done. A future is also done if the task that awaited it was cancelled."""
     if not future.done():
         future.set_result(value)
 
@@ -282,7 +284,7 @@ def _ms_since(started: float) -> int:
 
 
 def _timeout_detail(deadline_s: float) -> str:
-    return f"It did not end within {deadline_s:g} seconds. Use a smaller picture or less effort."
+    return f"The step did not end within {deadline_s:g} seconds. Use a smaller picture or a lower `effort`."
 
 
 class _Progress:
@@ -297,7 +299,7 @@ class _Progress:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether the converter is decoding the head's pixels. All readers of the head wait for this."""
+        """Whether the converter is decoding the head's pixels. All steps that read the head wait for these pixels."""
         return not self.decoded and self.left[0].reads_pixels
 
     def begin(self) -> None:
@@ -322,9 +324,9 @@ class _Progress:
             self._report(Started(self.left[0].name))
 
     def blame(self, outcome: Callable[[str], Outcome]) -> None:
-        """Report `outcome` for the running step. During decoding, report it for all readers of the head.
+        """Report `outcome` for the running step. During decoding, report `outcome` for all steps that read the head.
 
-        If the converter sent no Started, report nothing, because no step caused the failure.
+        If the converter sent no Started message, report nothing, because no step caused the failure.
         """
         if self.began:
             readers = [step for step in self.left if self.segment.reads_head(step)]

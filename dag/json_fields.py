@@ -19,8 +19,8 @@ _EXAMPLES = {
 def load(field: str, text: str) -> object:
     """Return the JSON value of a form field.
 
-    Raises BadRequest if the text is not JSON. Raises InvalidPlan if two members of an object have the same name: the
-    second member would replace the first, so a step would be lost.
+    Raises BadRequest if the text is not JSON. Raises InvalidPlan if two members of an object have the same name,
+    because the second member would replace the first, and a step would be lost.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def load(field: str, text: str) -> object:
 
     try:
         value = json.loads(text, object_pairs_hook=unique)
-        # JSON can escape half of a surrogate pair. UTF-8 cannot encode this half, so nothing could store or send it.
+        # In JSON, an escape can stand for half of a surrogate pair. UTF-8 cannot encode this half, so the service could
+        # neither store nor send the value.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         fault = Fault(pointer(field), f"is not JSON ({error}); {_EXAMPLES[field]}")

@@ -1,15 +1,15 @@
 """The messages between a graph, the converters and the denoiser.
 
-A graph sends a converter one work item, and the pixels if the work item starts from pixels. The converter streams
-its answer:
+A graph sends one work item to a converter. If the work item starts from pixels, the graph also sends the pixels. The
+converter streams its answer:
 
     Started          The work item has arrived.
     Succeeded        The outcome of a step. Steps run in the order of the segment.
     Failed           The outcome of a step. Steps that read the failed step are skipped and get no message.
-    Decoded          The head's pixels are decoded. Only a SourceWork and a FileWork get this message.
+    Decoded          The head's pixels are decoded. This message is sent only for a SourceWork or a FileWork.
     PixelsReady      The next item of the stream is a picture for another process.
 
-The graph sends the denoiser a picture. A replica streams its answer:
+The graph sends a picture to the denoiser. A replica of the denoiser streams its answer:
 
     InferenceProgress    `done` is below `total`. This message comes at least every ten seconds.
     InferenceProgress    `done` equals `total`. The next item is the result.
@@ -21,6 +21,7 @@ dispatcher requests each stream, so Ray makes the dispatcher the owner of all it
 process that made them.
 
 `dag.converter_stream` reads the stream of a converter, and `actors.denoiser_client` reads the stream of a replica.
+`dag.segments` explains what the head of a segment is.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from pixtools.jobs.outcomes import Failed, Started, Succeeded
 
 @dataclass(frozen=True)
 class Inputs:
-    """The owner of a job, and the blob keys of its source and parts."""
+    """The owner of a job, the blob keys of its source and its parts, and the size of its source file in bytes."""
 
     owner: str
     source_key: str
@@ -54,7 +55,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class SourceWork:
-    """Make the steps of a segment that starts from the source."""
+    """A work item for a segment that starts from the source."""
 
     segment: SourceSegment
     inputs: Inputs
@@ -62,7 +63,7 @@ class SourceWork:
 
 @dataclass(frozen=True)
 class PixelsWork:
-    """Make the steps of a segment that starts from pixels. The pixels are a separate argument of the call."""
+    """A work item for a segment that starts from pixels. The pixels are a separate argument of the call."""
 
     segment: PixelsSegment
     inputs: Inputs
@@ -70,7 +71,7 @@ class PixelsWork:
 
 @dataclass(frozen=True)
 class FileWork:
-    """Make the steps of a segment that starts from the stored file of an inference."""
+    """A work item for a segment that starts from the stored file of an inference."""
 
     segment: FileSegment
     inputs: Inputs
@@ -79,7 +80,7 @@ class FileWork:
 
 @dataclass(frozen=True)
 class ArtifactsWork:
-    """Make the step of a segment that reads artifacts. `files` are in the order of the step's inputs."""
+    """A work item for a segment that reads artifacts. `files` are in the order of the step's inputs."""
 
     segment: ArtifactsSegment
     inputs: Inputs
@@ -87,12 +88,12 @@ class ArtifactsWork:
 
 
 WorkItem = SourceWork | PixelsWork | FileWork | ArtifactsWork
-"""The task of one converter call: a segment and its inputs."""
+"""The argument of one converter call: a segment and its inputs."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The converter has decoded the head's pixels. Each later error belongs to one step."""
+    """The converter has decoded the head's pixels. Each error after this message concerns only one step."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class InferenceProgress:
 
 @dataclass(frozen=True)
 class Inferred:
-    """A denoised picture as the two values of Picture.share, and the `result` that the step reports."""
+    """A denoised picture. `frames` and `rest` are the two values of Picture.share. The step reports `result`."""
 
     frames: Any
     rest: Picture

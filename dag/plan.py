@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class PartInfo:
-    """The properties of a part that planning uses. `size` is the size of the upright picture, in pixels."""
+    """What planning needs to know about a part. `size` is the size of the upright picture, in pixels."""
 
     sha256: str
     size: Size
@@ -35,7 +35,7 @@ class PartInfo:
 
 @dataclass(frozen=True)
 class Source:
-    """The properties of the source that planning uses.
+    """What planning needs to know about the source.
 
     `name` is the file name. `size` is the size of the upright picture, in pixels.
     """
@@ -52,7 +52,7 @@ class Source:
 class PlannedStep:
     """One operation with its parameters and inputs. `key` is the step key and identifies the result across jobs.
 
-    `size_in` is the size of the pixels that the step reads, and `size` is the size of the pixels that it makes or
+    `size_in` is the size of the picture that the step reads. `size` is the size of the picture that the step makes or
     encodes. Both are None if the step handles no pixels.
     """
 
@@ -115,11 +115,11 @@ class Plan:
     def work(self, done: frozenset[str], held: frozenset[str], filed: frozenset[str] = frozenset()) -> frozenset[str]:
         """Return the steps that still have to run.
 
-        Steps in `done` have their result. Steps in `held` get no result, and their readers do not run. Steps in
-        `filed` have a stored file.
+        Steps in `done` have their result. Steps in `held` get no result, and the steps that read them do not run. Steps
+        in `filed` have a stored file.
 
-        A step in `done` runs again if a reader still needs its pixels. An inference in `filed` does not run again,
-        because readers take the pixels from its file.
+        A step in `done` runs again if a step that has to run needs its pixels. An inference in `filed` does not run
+        again, because its pixels can be read from its file.
         """
         blocked: set[str] = set()
         for step in self.steps:
@@ -135,10 +135,11 @@ class Plan:
 
 
 def running_order(inputs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
-    """Return the names in running order, and the cycles among the names that have no running order.
+    """Return the names of the steps in running order, and the cycles among the steps that have no running order.
 
-    `inputs` holds the names that each name reads. In running order, each name follows the names that it reads. Names
-    that are ready at the same time keep their given order. A cycle begins and ends with the same name.
+    `inputs` holds, by the name of each step, the names of the steps that it reads. In running order, each step follows
+    the steps that it reads. Steps that are ready at the same time keep their given order. A cycle begins and ends with
+    the same name.
     """
     waiting = dict(inputs)
     ordered: list[str] = []

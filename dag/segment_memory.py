@@ -1,7 +1,7 @@
-"""Plan → the memory that each segment needs in a converter. The converter pool chooses a converter by this number.
+"""Calculates how much memory each segment of a plan needs. The converter pool uses this number to choose a converter.
 
-The number is an upper bound, calculated only from sizes and parameters. `benchmarks/memory.py` compares this bound with
-the memory that converters really use.
+The number is an upper bound. It is calculated from file types, sizes and parameters, before any picture is decoded.
+`benchmarks/memory.py` compares the bound with the memory that converters really use.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from pixtools.operations.base.kinds import Composite, Encoder, Inference, Inspec
 from pixtools.operations.base.params import PixelParams
 from pixtools.operations.png import PNG
 
-# Connections, upload buffers, the rounding of allocators, and the files that a bundle keeps in memory.
+# For connections, upload buffers, memory that the allocator adds, and the files that a bundle keeps in memory.
 _OVERHEAD_BYTES = 48_000_000
-# Bytes per pixel of the largest file that an encoder makes. A lossless file of noise with alpha needs a little over 4.
+# Bytes per pixel of the largest file that an encoder makes. A lossless file of noise with alpha has a little over 4.
 _FILE_BYTES = 6.0
 
 
 def footprint(plan: Plan, segment: Segment, source_bytes: int) -> int:
-    """Return the maximum of bytes that a segment needs, in addition to the bytes of an idle converter."""
+    """Return how many bytes of memory a segment needs at most, in addition to the memory of an idle converter."""
     match segment:
         case ArtifactsSegment():
             return _OVERHEAD_BYTES + _artifact_bytes(plan, segment.step)
@@ -85,11 +85,11 @@ class _Simulation:
         return sum(self._pixel_bytes(name) * count(size, self._frames) for name, size in self._pictures.items())
 
     def _pixel_bytes(self, name: str) -> int:
-        """Return the bytes of one pixel. Only the head may have 16 bits per channel, because operations use 8 bits."""
+        """Return the bytes of one pixel. Only the head may have 16 bits per channel, because converters make 8 bits."""
         return HIGH_BIT_DEPTH_BYTES if self._high_bit_depth and name == self._segment.head else PIXEL_BYTES
 
     def _bytes_to_load_head(self) -> int:
-        """Return the peak bytes of loading the head's picture, and of sharing it if other segments read it."""
+        """Return the peak memory of loading the head's picture. If other segments read it, sharing is included."""
         segment, source = self._segment, self._plan.source
         size, high_bit_depth = self._pictures[segment.head], segment.needs_high_bit_depth
         kept = self._pixel_bytes(segment.head) * count(size, source.frames)
@@ -155,7 +155,8 @@ class _Simulation:
 def _head_may_have_high_bit_depth(plan: Plan, segment: SegmentWithHead) -> bool:
     """Return whether the head's pixels may have more than 8 bits per channel in this segment.
 
-    Only inferences read and make 16 bits. So each step from the source to the head has to be an inference.
+    Only inferences read and make pixels with 16 bits per channel. So every step from the source to the head has to be
+    an inference.
     """
     if segment.head == SOURCE and not segment.needs_high_bit_depth:
         return False
@@ -196,7 +197,7 @@ def _bytes_of_parts(plan: Plan, step: PlannedStep) -> int:
 
 
 def _artifact_bytes(plan: Plan, step: PlannedStep) -> int:
-    """Return the bytes that a step needs to read artifacts. A bundle counts as 0, because it copies small pieces."""
+    """Return the bytes that a step needs to read artifacts. For a bundle, this is 0, because it copies small pieces."""
     if not isinstance(step.operation, Inspector):
         return 0
     made = plan.by_name[step.inputs[0]]

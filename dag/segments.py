@@ -1,13 +1,13 @@
-"""Plan → segments: groups of steps, each for one converter call.
+"""Divides a plan into segments. A segment is a group of steps for one converter call.
 
 Steps that share pixels stay in one process, because sharing costs nothing there. If several converters are idle and the
 picture is large, the steps are divided among several segments. The first segment then decodes the picture, and the
 other segments get the pixels through shared memory.
 
-An inference runs in the denoiser, so it cuts the plan. Two segments list the inference. The first of them makes the
-input of the inference and sends this input to the denoiser: the segment *offloads* the inference. The second starts
-from the denoised pixels and stores them as a file. The steps that read the denoised pixels are in the second segment
-or in further segments.
+An inference runs in the denoiser, so the plan is cut at the inference. The inference is a step of two segments. The
+first segment makes the input of the inference and sends this input to the denoiser. This segment *offloads* the
+inference. The second segment starts from the denoised pixels and stores them as a file. The steps that read the
+denoised pixels are in the second segment or in further segments.
 
 The *head* of a segment is the picture that the segment starts from. The name of the head is `source` or the name of an
 inference.
@@ -24,7 +24,8 @@ from pixtools.operations.base.encode_params import EncodeParams
 from pixtools.operations.base.kinds import Bundler, DataKind, Encoder, Inference, PixelOperation
 from pixtools.operations.base.params import PixelParams
 
-# Less work than this is not worth another segment. Passing pixels to another process takes about 2 ms per megapixel.
+# If another segment would get less work than this, it is not worth its cost. Passing pixels to another process takes
+# about 2 ms per megapixel.
 _WORTH_SPLITTING_MS = 100.0
 _RESIZING_MS = 8.0  # per megapixel, if an encoder resizes its input
 
@@ -58,8 +59,9 @@ class _Segment:
 class _SegmentWithHead(_Segment):
     """Steps that start from the pixels of `head`, which is the source or an inference.
 
-    `needed_size` is the largest width and height that the readers of the head need, in all segments. Decoding may
-    shrink the picture to about this size. If `needed_size` is None, the picture is decoded at full size.
+    `needed_size` is the size that steps need from the head: the largest width and the largest height, in all segments
+    together. Decoding may shrink the picture to about this size. If `needed_size` is None, the picture is decoded at
+    full size.
     """
 
     head: str
@@ -119,7 +121,7 @@ Segment = SegmentWithHead | ArtifactsSegment
 def plan_segments(plan: Plan, work: frozenset[str], converters: int) -> tuple[Segment, ...]:
     """Divide the steps of `work` into segments.
 
-    Each head gets at most `converters` segments. Then follows one segment for each step that reads artifacts.
+    Each head gets at most `converters` segments. At the end, each step that reads artifacts gets a separate segment.
     """
     inferences = [step.name for step in plan.steps if isinstance(step.operation, Inference)]
     artifact_readers = [step for step in plan.steps if step.name in work and reads_artifacts(step)]
@@ -162,7 +164,7 @@ def reads_artifacts(step: PlannedStep) -> bool:
 
 
 def _needed_size(plan: Plan, work: frozenset[str]) -> Size | None:
-    """Return the largest width and height that readers of the source's pixels need, or None without readers."""
+    """Return the largest width and the largest height that steps need, or None if no step reads the source's pixels."""
     sizes = [
         step.params.needed_size(plan.source.size)
         for step in plan.steps
@@ -172,9 +174,9 @@ def _needed_size(plan: Plan, work: frozenset[str]) -> Size | None:
 
 
 def _branches(plan: Plan, work: frozenset[str], head: str) -> list[list[PlannedStep]]:
-    """Return the steps of `work` that start from `head`, in groups. Two groups share no pixels except the head."""
+    """Return the steps of `work` that start from `head`, as branches. Two branches share no pixels except the head."""
     branches: dict[str, list[PlannedStep]] = {}
-    root: dict[str, str] = {}  # by step: the first step of its branch
+    root: dict[str, str] = {}  # for each step, the first step of its branch
     for step in plan.steps:
         if reads_artifacts(step):
             continue
@@ -193,12 +195,12 @@ def _branches(plan: Plan, work: frozenset[str], head: str) -> list[list[PlannedS
 def _divide(
     branches: list[list[PlannedStep]], converters: int, head: str, size: Size,
 ) -> list[tuple[PlannedStep, ...]]:  # fmt: skip
-    """Divide branches among converters by longest processing time first.
+    """Divide branches among converters. Assign the branch with the longest processing time first (LPT scheduling).
 
     `size` is the size of the head's picture in the converter. Each share of the branches becomes one segment. Branches
-    without cost go to the first share. This share has the source's file, which inspectors read, and decodes the pixels,
-    which offloaded inferences read. Each share runs its cheapest branch first, so that a result that takes milliseconds
-    does not wait for a result that takes seconds.
+    without cost go to the first share. The converter of this share has the file of the source for inspectors, and it
+    decodes the pixels for offloaded inferences. Each share runs its cheapest branch first, so that a result that takes
+    milliseconds does not wait for a result that takes seconds.
     """
     costs = [(sum(_cost_ms(step, head, size) for step in branch), branch) for branch in branches]
     shares: list[list[tuple[float, list[PlannedStep]]]] = []
@@ -216,7 +218,7 @@ def _total(share: list[tuple[float, list[PlannedStep]]]) -> float:
 
 
 def _cost_ms(step: PlannedStep, head: str, size: Size) -> float:
-    """Estimate the milliseconds that a converter needs for a step. If an encoder resizes, this time is included."""
+    """Estimate the milliseconds that a converter needs for a step. The time for resizing in an encoder is included."""
     megapixels_in = megapixels(size if step.inputs == (head,) else step.size_in)
     megapixels_out = megapixels(step.size)
     match step.operation:

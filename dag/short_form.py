@@ -45,7 +45,9 @@ def _names(value: object, max_steps: int) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise invalid_plan([Fault("/operations", 'must be a list of operations, such as ["webp", "avif"]')])
     if len(value) > max_steps:
-        raise invalid_plan([Fault("/operations", f"{len(value)} operations are more than the {max_steps} accepted")])
+        raise invalid_plan(
+            [Fault("/operations", f"{len(value)} operations are too many; at most {max_steps} are accepted")]
+        )
     return value
 
 
@@ -107,4 +109,4 @@ def _in_short_form(fault: Fault, names: list[str]) -> Fault:
         case ["steps"]:
             return Fault("/operations", fault.detail)
         case _:
-            return fault  # the fault is in a part of the request
+            return fault  # the fault is about a part, and the pointer to a part is the same in both forms

@@ -1,4 +1,4 @@
-"""Specification → plan: reads and checks a `steps` document. One answer names every mistake."""
+"""Reads and checks a `steps` document, and turns it into a plan. One error lists all mistakes of a document."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ def build(
     document: object, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256,
     *, is_stored: bool = False,
 ) -> Plan:  # fmt: skip
-    """Return the plan of a loaded `steps` document.
+    """Return the plan of a `steps` document that was read from JSON.
 
-    No step may make a picture beyond `limits`. `weights` is the SHA-256 of the denoiser's weights. If `is_stored`, the
-    parameters are not checked against `limits`, because the submission has checked them against the limits of its time.
+    No step may make a picture that exceeds `limits`. `weights` is the SHA-256 of the denoiser's weights. If `is_stored`
+    is true, the parameters are not checked against `limits`. They were checked at submission, with the limits of that
+    time.
 
     Raises InvalidPlan with a fault for each mistake.
     """
     specs = _named_specs(document, max_steps)
     read = [read_step(name, spec, None if is_stored else limits) for name, spec in specs.items()]
-    # `read_step` has recorded a fault for a step with the name `source`. Steps that read `source` mean the image.
+    # A step with the name `source` has a fault from `read_step`. Leave it out here, because `source` as an input means
+    # the source image.
     drafts = {draft.name: draft for draft in read if draft.name != SOURCE}
     ordered, cycles = running_order(
         {name: tuple(other for other in draft.inputs if other in drafts) for name, draft in drafts.items()}
@@ -63,15 +65,15 @@ def build(
 def _named_specs(document: object, max_steps: int) -> dict[str, object]:
     """Return the steps of a document by name.
 
-    Raises InvalidPlan at once if the document is not an object, or has no steps or too many steps. The time and the
-    answer of the other checks grow with the square of the number of steps.
+    Raises InvalidPlan if the document is not an object, or has no steps or too many steps. These checks come first,
+    because the duration of all later checks and the length of their answer grow with the square of the number of steps.
     """
     if not isinstance(document, dict):
         raise invalid_plan([Fault("/steps", "must be an object of named steps")])
     if not document:
         raise invalid_plan([Fault("/steps", "needs at least one step")])
     if len(document) > max_steps:
-        raise invalid_plan([Fault("/steps", f"{len(document)} steps are more than the {max_steps} accepted")])
+        raise invalid_plan([Fault("/steps", f"{len(document)} steps are too many; at most {max_steps} are accepted")])
     return document
 
 
@@ -90,7 +92,7 @@ def _input_faults(draft: StepDraft, drafts: Mapping[str, StepDraft], max_steps: 
     here = pointer("steps", draft.name, "input")
     inputs = draft.inputs
     if len(inputs) > max_steps:
-        yield Fault(here, f"{len(inputs)} inputs are more than the {max_steps} accepted")
+        yield Fault(here, f"{len(inputs)} inputs are too many; at most {max_steps} are accepted")
         return
     for index, name in enumerate(inputs):
         wrong = f"{quote(name)} is given twice" if name in inputs[:index] else _input_mistake(draft, name, drafts)
@@ -102,7 +104,7 @@ def _input_faults(draft: StepDraft, drafts: Mapping[str, StepDraft], max_steps: 
 
 
 def _input_mistake(draft: StepDraft, name: str, drafts: Mapping[str, StepDraft]) -> str | None:
-    """Return the mistake in the input `name` of a step, or None."""
+    """Return what is wrong with the input `name` of a step, or None."""
     if name == SOURCE:
         return None  # the source is available as pixels and as a file
     if name not in drafts:
@@ -113,10 +115,13 @@ def _input_mistake(draft: StepDraft, name: str, drafts: Mapping[str, StepDraft])
         return None
     if draft.operation.reads is DataKind.PIXELS:
         return (
-            f"{quote(name)} makes a finished file ({made_by.name}) and {draft.operation.name} needs pixels; "
+            f"{quote(name)} makes a finished file ({made_by.name}), but {draft.operation.name} needs pixels; "
             "read the source instead, or a step that makes pixels"
         )
-    return f"{quote(name)} ({made_by.name}) makes no image file and {draft.operation.name} needs one; encode it first"
+    return (
+        f"{quote(name)} ({made_by.name}) makes no image file, but {draft.operation.name} needs one; "
+        "read a step that makes one"
+    )
 
 
 def _can_read(operation: AnyOperation, made_by: AnyOperation) -> bool:
@@ -128,7 +133,7 @@ def _can_read(operation: AnyOperation, made_by: AnyOperation) -> bool:
 
 
 def _similar_name_faults(names: Collection[str]) -> Iterator[Fault]:
-    """Yield a fault for each pair of names that differ only in case: some file systems ignore case."""
+    """Yield a fault for each pair of names that differ only in case, because some file systems ignore case."""
     for name, other in itertools.combinations(names, 2):
         if name.lower() == other.lower():
             yield Fault(pointer("steps", name), f"differs from {quote(other)} only in case; rename one of them")
@@ -146,11 +151,11 @@ def _unused_part_faults(drafts: Collection[StepDraft], source: Source) -> Iterat
     used = {part for draft in drafts for part in draft.parts.values()}
     for name in source.parts:
         if name not in used:
-            yield Fault(pointer(name), "is a file that no step names; leave it out")
+            yield Fault(pointer(name), "is a file that no step uses; leave it out")
 
 
 def _sizes(drafts: list[StepDraft], source: Source, limits: Limits) -> tuple[dict[str, Size], list[Fault]]:
-    """Return the size of the picture that each step makes or encodes, and a fault for each picture without valid size.
+    """Return the size of the picture that each step makes or encodes, and a fault for each size that is not valid.
 
     `drafts` are in running order. A step gets neither a size nor a fault if it handles no pixels, or if its input has
     no size.

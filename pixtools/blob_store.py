@@ -1,7 +1,7 @@
-"""All access to S3. The module uses only calls that behave alike in AWS, MinIO and rclone.
+"""All access to S3. The module uses only calls that behave the same in AWS, MinIO and rclone.
 
-Each key is used once, by one job or one try of a step. So an object never changes, and an object to which no record
-refers can be deleted safely: no process will refer to it later.
+Each key is used once, by one job or one try of a step. So an object never changes. When no record refers to an object
+any more, the object can be deleted safely, because no new record will refer to it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Blob:
 
 def source_key(owner: str, sha256: str, job_id: uuid.UUID) -> str:
     """Return the key of the source of a job."""
-    # No slash follows the hash. In version 0001 a key ended with the hash. Some stores keep objects as files, and the
-    # file of an old key cannot be a folder too.
+    # No slash follows the hash, because in version 0001 a key ended with the hash. Some stores keep objects as files.
+    # There, the path that ends with the hash may be an old file, so it cannot be a folder for new files.
     return f"{SOURCES}{owner}/{sha256}-{job_id}"
 
 
 def part_key(owner: str, sha256: str, job_id: uuid.UUID, name: str) -> str:
-    """Return the key of a part of a job. Parts lie among the sources."""
+    """Return the key of a part of a job. It has the same prefix as the keys of sources."""
     return f"{source_key(owner, sha256, job_id)}-{name}"
 
 
@@ -94,7 +94,7 @@ class BlobStore:
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
         try:
             yield body
-        except BotoCoreError as error:  # the stream broke; the caller raised every other error
+        except BotoCoreError as error:  # the stream broke; every other error comes from the caller's block
             raise StorageDown(type(error).__name__) from error
         finally:
             body.close()
@@ -127,8 +127,8 @@ class BlobStore:
     def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
         """Return a URL that downloads an object as `name` without credentials, and the time at which the URL expires.
 
-        Parameters of the signed URL set the name and the media type, because some stores lose what the upload set.
-        `now` is the time by the clock of this machine, because this machine signs the URL.
+        The signed URL contains the name and the media type, because some stores do not keep the values of the upload.
+        `now` is the current time according to the clock of this machine, because this machine signs the URL.
         """
         url = self._public.generate_presigned_url(
             "get_object",
@@ -144,7 +144,7 @@ class BlobStore:
 
 
 def attachment(name: str) -> str:
-    """Return the RFC 6266 Content-Disposition of a download called `name`."""
+    """Return the Content-Disposition header (RFC 6266) of a download with the file name `name`."""
     plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\' else "_" for char in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
@@ -162,8 +162,9 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
             connect_timeout=3,
             read_timeout=15,
             max_pool_connections=16,
-            retries={"mode": "standard", "total_max_attempts": 2},  # all tries take less than the deadline of a step
-            # An endpoint on loopback has no host name that begins with the bucket, so the path names the bucket.
+            retries={"mode": "standard", "total_max_attempts": 2},  # so that all tries fit into the deadline of a step
+            # The usual host name of a bucket begins with the bucket. An endpoint on loopback has no such host name, so
+            # the bucket is part of the path.
             s3={"addressing_style": "path" if endpoint else "auto"},
             # The default checksums break ranged and large downloads from stores that send no checksums.
             request_checksum_calculation="when_required",
@@ -174,7 +175,7 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
 
 @contextmanager
 def _translated_errors(key: str) -> Iterator[None]:
-    """Turn errors of boto3 into PixTools errors. The message of ObjectMissing names `key`."""
+    """Turn errors of boto3 into PixTools errors. The message of ObjectMissing contains `key`."""
     try:
         yield
     except ClientError as error:

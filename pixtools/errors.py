@@ -1,8 +1,8 @@
-"""All errors of PixTools, in one tree.
+"""All errors of PixTools. They have one common base class.
 
 Each class has an HTTP status and a stable code, and says whether the same call may succeed later. The docstring of the
-class is the title of the problem. The details of an instance are positional arguments, so the instance can be pickled
-and sent between Ray's processes.
+class is the title of the problem that the API returns (RFC 9457). The details of an instance are positional arguments,
+so the instance can be pickled and sent between Ray's processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PixToolsError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    retryable: ClassVar[bool] = False  # decides whether a failed step is tried again, within `max_attempts`
+    retryable: ClassVar[bool] = False  # whether a failed step is tried again, up to `max_attempts` tries
     outage: ClassVar[bool] = False  # a server is down or full: tries that fail with this error are not counted
     retry_after_s: ClassVar[int | None] = None
 
@@ -270,10 +270,10 @@ def is_full(error: OSError) -> bool:
 
 
 def _storable(text: str) -> str:
-    """Replace NULs and unpaired surrogates. Some libraries put them into messages, but Postgres cannot store them."""
+    """Replace NULs and unpaired surrogates in a message of a library, because Postgres cannot store them."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def pointer(*parts: str | int) -> str:
-    """Return the RFC 6901 JSON pointer to `parts`."""
+    """Return the JSON pointer (RFC 6901) that consists of `parts`."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

@@ -1,4 +1,4 @@
-"""The largest image that is accepted or made.
+"""The limits of the images that PixTools accepts or makes.
 
 Every process imports this module through settings.py, so this module imports no imaging library.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest image that is accepted or made: pixels over all frames, pixels of a side, and frames."""
+    """The limits of an image: the pixels of all frames together, the pixels of one side, and the number of frames."""
 
     pixels: int
     side: int

@@ -1,4 +1,4 @@
-"""Log lines: where they go, and how the outage of a server is logged."""
+"""Logging: where the log lines go, and how the outage of a server is logged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def to_stderr() -> None:
 def reason(error: BaseException) -> str:
     """Return why a server does not answer: the first line of the driver's message, without URLs and passwords.
 
-    The driver's error is the cause of `error`. SQLAlchemy wraps the driver's error once more and keeps it as `orig`.
+    The error of the driver is the cause of `error`. If the cause is an error of SQLAlchemy, its attribute `orig` is the
+    error of the driver.
     """
     cause = error.__cause__ or error
     cause = getattr(cause, "orig", None) or cause
@@ -43,7 +44,7 @@ class OutageLog:
     """
 
     def __init__(self, server: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """The log calls the server `server`. `clock` returns seconds."""
+        """`server` is the name of the server in the log lines. `clock` returns seconds."""
         self._server = server
         self._clock = clock
         self._waiting: set[OutageWaiter] = set()
@@ -52,7 +53,7 @@ class OutageLog:
 
     @contextmanager
     def waiter(self) -> Iterator[OutageWaiter]:
-        """Surround all tries of one call. A block that ends without cancellation means that the server answered."""
+        """Surround all tries of one call. If the block ends and was not cancelled, the server has answered."""
         waiter = OutageWaiter(self)
         answered = True
         try:
@@ -64,7 +65,7 @@ class OutageLog:
             self._leave(waiter, answered=answered)
 
     def failed(self, waiter: OutageWaiter, error: BaseException, doing: str) -> None:
-        """Add a failed try of a waiting call. Log the try if it begins an outage, or if the last line is 30 s old."""
+        """Add a failed try of a waiting call. Log the first try of an outage, and then at most one try in 30 s."""
         now = self._clock()
         if not self._waiting:
             self._began_at = self._logged_at = now

@@ -16,8 +16,8 @@ def limit(extra_bytes: int) -> None:
     """Limit the private memory of this process to its current size plus `extra_bytes`.
 
     The limit cannot be raised again. Beyond the limit, every allocation in Python and in the codecs fails, and Python
-    raises MemoryError. The limit is RLIMIT_DATA. It counts private writable memory, so pixels in Ray's shared memory do
-    not count.
+    raises MemoryError. The limit is RLIMIT_DATA. RLIMIT_DATA counts private writable memory, so pixels in Ray's shared
+    memory do not count.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit_bytes = own_bytes() + extra_bytes
@@ -27,26 +27,28 @@ def limit(extra_bytes: int) -> None:
 
 
 def trim() -> None:
-    """Give freed memory that glibc still holds back to the machine. This takes about 20 ms after large pictures."""
-    with suppress(AttributeError):  # another C library
+    """Give the machine the free memory that glibc still keeps. This takes about 20 ms after large pictures."""
+    with suppress(AttributeError):  # another C library has no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def of_node() -> int:
-    """Return the memory of this machine in bytes, or the memory limit of the container if that is smaller."""
+    """Return the memory of this machine in bytes, or the memory limit of the container if this limit is smaller."""
     return min([_kilobytes("/proc/meminfo", "MemTotal:") * 1024, *_limits_of_cgroups(Path("/proc/self/cgroup"))])
 
 
 def _limits_of_cgroups(membership: Path, root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Yield the memory limits of the cgroups of this process and of all their parent cgroups, version 1 or 2.
+    """Yield the memory limits of the cgroups of this process and of all their parent cgroups.
 
-    `membership` is the file that names the cgroups of the process. `root` is the folder of the cgroup file system.
+    Versions 1 and 2 of cgroups are supported. `membership` is the file that lists the cgroups of the process. `root` is
+    the folder of the cgroup file system.
     """
     for line in membership.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        # A container sees its own cgroup as the root. The path may be a path of the host that the container lacks.
+        # In a container, `root` is the cgroup of the container. The path may be a path of the host that does not exist
+        # in the container.
         folder = root / controllers / path.lstrip("/")
         for group in (folder, *folder.parents):
             for name in ("memory.max", "memory.limit_in_bytes"):

@@ -26,14 +26,15 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())
 
 
 def _renamed(default: timedelta, *variables: str) -> Any:
-    """Return a field that the first of these environment variables sets. The further variables are earlier names."""
+    """Return a field that has several environment variables: first the current name, then earlier names."""
     return Field(default, validation_alias=AliasChoices(*variables))
 
 
 class Settings(BaseSettings):
     """The settings of a running service.
 
-    The environment variable `PIXTOOLS_<NAME>` sets each field. Raises ValidationError for a value that is not valid.
+    The environment variable `PIXTOOLS_<NAME>` sets the field `<name>`. Raises ValidationError for a value that is not
+    valid.
     """
 
     model_config = SettingsConfigDict(
@@ -52,22 +53,22 @@ class Settings(BaseSettings):
     url_ttl: Duration = timedelta(minutes=15)
 
     max_upload_bytes: int = Field(25_000_000, ge=1)
-    max_pixels: int = Field(50_000_000, ge=1)  # over all frames
+    max_pixels: int = Field(50_000_000, ge=1)  # of all frames together
     max_side: int = Field(16_384, ge=1)
     max_frames: int = Field(100, ge=1)
     max_steps: int = Field(50, ge=1)
-    max_parts: int = Field(5, ge=0)  # files beside the image, for the steps that name them
+    max_parts: int = Field(5, ge=0)  # further files of a request, such as a logo
     max_part_pixels: int = Field(16_000_000, ge=1)
 
     denoise_weights: str | None = None  # a path or s3://bucket/key; None: the weights that PixTools ships
     denoise_weights_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     denoise_device: Literal["auto", "cpu", "cuda"] = "auto"
-    denoise_threads: int | None = Field(None, ge=1)  # on a CPU; None: every core of the node
-    # How long a picture waits for a denoiser to begin. The cluster may have to start a node for the denoiser first.
+    denoise_threads: int | None = Field(None, ge=1)  # threads on a CPU; None: one for each core of the node
+    # Longest wait until a denoiser begins with a picture. The cluster may have to start a node for the denoiser first.
     denoise_start_timeout: Duration = _renamed(
         timedelta(minutes=10), "PIXTOOLS_DENOISE_START_TIMEOUT", "PIXTOOLS_DENOISE_PATIENCE"
     )
-    max_denoising: int = Field(32, ge=1)  # jobs of a dispatcher at the denoiser, beside its other jobs
+    max_denoising: int = Field(32, ge=1)  # jobs at the denoiser, in addition to the other jobs of a dispatcher
 
     lease: Duration = timedelta(seconds=30)
     renew_interval: Duration = _renamed(timedelta(seconds=10), "PIXTOOLS_RENEW_INTERVAL", "PIXTOOLS_BEAT")
@@ -75,7 +76,7 @@ class Settings(BaseSettings):
     sweep_interval: Duration = _renamed(timedelta(seconds=5), "PIXTOOLS_SWEEP_INTERVAL", "PIXTOOLS_SWEEP")
     step_deadline: Duration = timedelta(minutes=2)
     max_attempts: int = Field(5, ge=1)  # tries of a step whose error is retryable
-    max_crashes: int = Field(3, ge=1)  # crashes of a step, or rescues of a job, before it fails permanently
+    max_crashes: int = Field(3, ge=1)  # crashes after which a step, or each open step of a job, fails permanently
     # How long running jobs may go on when their dispatcher is asked to stop.
     drain_timeout: Duration = _renamed(timedelta(seconds=20), "PIXTOOLS_DRAIN_TIMEOUT", "PIXTOOLS_DRAIN")
     idempotency_ttl: Duration = timedelta(hours=24)
@@ -88,10 +89,10 @@ class Settings(BaseSettings):
     redrives_per_s: float = Field(10.0, gt=0)
 
     dispatchers: int = Field(1, ge=1)
-    min_converters: int = Field(2, ge=0)  # two converters can split the first large picture at once
+    min_converters: int = Field(2, ge=0)  # two, so that they can share the first large picture at once
     max_converters: int | None = Field(None, ge=1)  # per dispatcher; None: CPUs divided by dispatchers
     converter_idle: Duration = timedelta(minutes=1)  # a converter that is idle for this long is stopped
-    converter_memory_bytes: int = Field(3_000_000_000, ge=1)  # beyond what an idle converter takes
+    converter_memory_bytes: int = Field(3_000_000_000, ge=1)  # in addition to the memory of an idle converter
     node_memory_bytes: int | None = Field(None, ge=1)  # for all converters of a node; None: 70 % of its memory
 
     @model_validator(mode="after")
@@ -104,7 +105,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _weights_are_known(self) -> Self:
-        # Step keys contain the digest, because other weights give other results.
+        # The digest must be known, because step keys contain it: other weights give other results.
         if (self.denoise_weights is None) != (self.denoise_weights_sha256 is None):
             raise ValueError(
                 "PIXTOOLS_DENOISE_WEIGHTS and PIXTOOLS_DENOISE_WEIGHTS_SHA256 belong together: set both or neither"
@@ -121,5 +122,5 @@ class Settings(BaseSettings):
         return Limits(self.max_pixels, self.max_side, self.max_frames)
 
     def part_limits(self) -> Limits:
-        """Return the limits of a file beside the image."""
+        """Return the limits of a part, which is a further file of a request."""
         return Limits(min(self.max_part_pixels, self.max_pixels), self.max_side, self.max_frames)

@@ -13,12 +13,12 @@ from typing import TypeVar
 class JobState(StrEnum):
     """The state of a job. Each comment says who sets it, and when."""
 
-    QUEUED = "queued"  # by ingress; later by a dispatcher, the sweeper or the dead-letter queue, to run the job again
+    QUEUED = "queued"  # by the ingress; again by a dispatcher, the sweeper, the dead-letter queue or the launcher
     RUNNING = "running"  # by the dispatcher that claims the job
-    SUCCEEDED = "succeeded"  # by the dispatcher: every step has its result
-    PARTIAL = "partial"  # by the dispatcher or the sweeper: some steps have a result and some have none
-    FAILED = "failed"  # by the dispatcher or the sweeper: no step has a result
-    CANCELLED = "cancelled"  # by ingress, for the owner, before the job ended
+    SUCCEEDED = "succeeded"  # by the dispatcher or the sweeper: every step succeeded or was cached
+    PARTIAL = "partial"  # by the dispatcher or the sweeper: a step failed, but another step has an artifact
+    FAILED = "failed"  # by the dispatcher or the sweeper: a step failed, and no step has an artifact
+    CANCELLED = "cancelled"  # by the ingress, because the owner cancelled the job before its end
     EXPIRED = "expired"  # by the reconciler after the retention: the record stays, the artifacts are released
 
 
@@ -28,7 +28,7 @@ class StepState(StrEnum):
     WAITING = "waiting"  # the step was accepted, or it will be tried again
     RUNNING = "running"  # a converter or a denoiser runs the step
     SUCCEEDED = "succeeded"  # the result of the step is stored
-    CACHED = "cached"  # the step did not run: its result existed, or no other step needs its pixels
+    CACHED = "cached"  # the step did not run: its result existed before, or no other step needs its pixels
     FAILED = "failed"  # the step failed permanently; it has a dead letter
     SKIPPED = "skipped"  # an input of the step failed permanently or was skipped
     CANCELLED = "cancelled"  # the job of the step was cancelled
@@ -39,7 +39,7 @@ class DeadLetterState(StrEnum):
 
     WAITING = "waiting"  # the step failed permanently; the owner has to decide
     REDRIVING = "redriving"  # the owner requested a redrive; the dead-letter queue limits the rate
-    REDRIVEN = "redriven"  # the step waits again; if it fails permanently once more, it gets a new dead letter
+    REDRIVEN = "redriven"  # the step waits again; if this step fails permanently again, it gets a new dead letter
     DISCARDED = "discarded"  # the owner accepted the failure, or cancelled the job
 
 
@@ -49,7 +49,7 @@ class StepEventKind(StrEnum):
     FAILED = "failed"  # a try failed
     CRASHED = "crashed"  # a converter died while it ran the step
     LOST = "lost"  # the dispatcher died while the step ran
-    # The database stores this value and the API publishes it, so the value keeps its first spelling.
+    # The value is still the old name of this event, because the database and the clients of the API use this value.
     FAILED_PERMANENTLY = "buried"  # the step ended without a result and got a dead letter
     REDRIVEN = "redriven"
     DISCARDED = "discarded"
@@ -103,7 +103,10 @@ def states_before(moves: dict[State, frozenset[State]], to: State) -> list[State
 
 
 def job_state_after(steps: list[StepState], results: int) -> JobState:
-    """Return the state in which a job ends. All of its steps have ended, and `results` of them have an artifact."""
+    """Return the state in which a job ends.
+
+    `steps` contains the states of all its steps, which have ended. `results` is the number of steps with an artifact.
+    """
     if all(state in STEP_DONE for state in steps):
         return JobState.SUCCEEDED
     return JobState.PARTIAL if results else JobState.FAILED

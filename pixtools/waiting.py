@@ -18,11 +18,11 @@ _outages = OutageLog("database")  # all waiting calls of this process share it
 async def until_database_answers(
     call: Callable[[], Awaitable[T]], *, doing: str, after: DatabaseDown | None = None, outages: OutageLog = _outages
 ) -> T:
-    """Return the result of `call`. While it raises DatabaseDown, call it again after a pause.
+    """Return the result of `call`. If `call` raises DatabaseDown, call it again after a pause.
 
-    `call` must be safe to repeat, because it may raise DatabaseDown after the database has committed. `doing` tells the
-    log what waits, for example "claiming jobs". If the caller has tried before, `after` is the error of this try, and
-    the pause comes first. Raises every other error of `call`.
+    `call` must be safe to repeat, because it may raise DatabaseDown after the database has committed. `doing` describes
+    the call in the log, for example "claiming jobs". If the caller has already tried and failed, `after` is the error
+    of that try, and this function pauses before its first call. Raises every other error of `call`.
     """
     error = after
     with outages.waiter() as waiter:
@@ -30,7 +30,7 @@ async def until_database_answers(
             if error is not None:
                 waiter.failed(error, doing)
                 await asyncio.sleep(STORE_PAUSE_S)
-                error = None  # the traceback of the error refers to this frame: free both at once
+                error = None  # the traceback of the error refers to this frame: break this cycle at once
             try:
                 return await call()
             except DatabaseDown as down:

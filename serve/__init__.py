@@ -1,1 +1,1 @@
-"""The HTTP service on Ray Serve: ingress, denoiser deployment, and the command line `pixtools`."""
+"""The ingress and the denoiser, which run on Ray Serve, and the command line `pixtools`."""

@@ -28,7 +28,7 @@ Time = Annotated[datetime, PlainSerializer(lambda time: time.astimezone(UTC).iso
 
 
 class ArtifactAnswer(BaseModel):
-    """The file of a step. `url` needs no credentials and works until `url_expires_at`. Read the job for a new URL."""
+    """The file of a step. `url` works without credentials until `url_expires_at`. Read the job again for a new URL."""
 
     url: str
     url_expires_at: Time
@@ -41,7 +41,10 @@ class ArtifactAnswer(BaseModel):
 
 
 class StepAnswer(BaseModel):
-    """A step. `queued_ms` is the time between the creation of the job and the first start of the step."""
+    """A step. `queued_ms` is the time between the creation of the job and the first start of the step.
+
+    After a redrive of the step, the first start after the redrive counts.
+    """
 
     op: str
     input: list[str]
@@ -68,7 +71,7 @@ class SourceAnswer(BaseModel):
 
 
 class PartAnswer(BaseModel):
-    """A further file of the request, beside the image."""
+    """A further file of the request, such as a logo."""
 
     media_type: str
     bytes: int
@@ -158,7 +161,7 @@ def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
 def job_list(summaries: list[JobSummary], limit: int) -> JobList:
     """Return a page of at most `limit` jobs.
 
-    Pass `limit + 1` summaries if there are so many. The last one only shows that another page follows.
+    `summaries` may contain `limit + 1` jobs. The last of them only shows that another page follows. It is not returned.
     """
     following = summaries[limit - 1].job.id if len(summaries) > limit else None
     return JobList(jobs=[_summary(summary) for summary in summaries[:limit]], next=following)

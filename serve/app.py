@@ -44,7 +44,7 @@ _DATABASE_CONNECTIONS = 10
 
 
 def create() -> ASGIApp:
-    """Build the application from the environment."""
+    """Read the settings from the environment, and build the application."""
     logs.to_stderr()
     settings = Settings()
     database = Database(settings, pool_size=_DATABASE_CONNECTIONS, name="ingress")
@@ -80,7 +80,8 @@ def create() -> ASGIApp:
     health = Health(database, store, blobs, answers, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
-    # Middleware added to FastAPI does not see the answers to unexpected errors. So SecurityHeaders wraps the app.
+    # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so
+    # SecurityHeaders wraps the whole application.
     return SecurityHeaders(app, images_from=_origin(settings))
 
 
@@ -91,14 +92,14 @@ def _serve_pages(app: FastAPI) -> None:
     app.add_api_route("/", lambda: page("index.html"), include_in_schema=False)
     app.add_api_route("/docs", lambda: page("docs.html"), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), "static")
-    # Swagger UI comes from an installed package, so the page needs no other host.
+    # Swagger UI comes from an installed package, so the page `/docs` loads nothing from other hosts.
     spec = find_spec("fastapi_offline")
-    assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (a pinned dependency)
+    assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (this package is always installed)
     app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), "docs")
 
 
 def _origin(settings: Settings) -> str:
-    """Return the origins from which the page may load pictures, as the content security policy lists them."""
+    """Return the origins from which the page may load pictures, separated by spaces as in a Content-Security-Policy."""
     address = settings.s3_public_url or settings.s3_endpoint_url
     if address is None:
         return f"https://*.s3.{settings.s3_region}.amazonaws.com https://{settings.s3_bucket}.s3.amazonaws.com"

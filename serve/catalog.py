@@ -20,13 +20,13 @@ class LimitsAnswer(BaseModel):
     side: int
     frames: int
     steps: int
-    parts: int  # files beside the image
+    parts: int  # further files of a request, such as a logo
     part_pixels: int
-    step_seconds: float  # a step that runs longer is ended
+    step_seconds: float  # a step that runs longer is stopped
 
 
 class InputAnswer(BaseModel):
-    """The kind and the number of the inputs of an operation. `max` is null if there is no maximum."""
+    """What an operation reads: the kind of its inputs, and how many. `max` is null if there is no maximum."""
 
     kind: DataKind
     min: int

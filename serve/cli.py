@@ -1,4 +1,4 @@
-"""The command line: `pixtools`."""
+"""The command line `pixtools`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DurationType(click.ParamType[timedelta]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the time span. Fails if `value` is not valid."""
+        """Return `value` as a time span. Raises BadParameter if `value` is not valid."""
         try:
             duration: timedelta = TypeAdapter(DurationOrZero).validate_python(value)
         except ValidationError as error:
@@ -44,9 +44,9 @@ def main() -> None:
     "--config",
     type=click.Path(path_type=Path),
     default=_CONFIG,
-    help="The Serve configuration to deploy. Default: the one that comes with PixTools.",
+    help="The Ray Serve configuration to deploy. Default: the configuration that comes with PixTools.",
 )
-@click.option("--parent", type=int, help="Stop when the process with this id, the caller, ends.")
+@click.option("--parent", type=int, help="The process id of the caller. PixTools stops when the caller ends.")
 def up(config: Path, parent: int | None) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     try:
@@ -73,11 +73,11 @@ def migrate() -> None:
     envvar=["PIXTOOLS_DRAIN_TIMEOUT", "PIXTOOLS_DRAIN"],
     default=_DRAIN_TIMEOUT,
     show_default=f"{_DRAIN_TIMEOUT.total_seconds():g}",
-    help="How long running jobs may go on: seconds, or ISO 8601 such as PT30S. PIXTOOLS_DRAIN_TIMEOUT sets it too. "
-    "--patience is an earlier name.",
+    help="Running jobs may finish within this time: a number of seconds, or ISO 8601 such as PT30S. The variable "
+    "PIXTOOLS_DRAIN_TIMEOUT also sets this time. --patience is an earlier name of this option.",
 )
 def drain(timeout: timedelta) -> None:
-    """Stop all dispatchers. Call this before you stop the cluster at RAY_ADDRESS.
+    """Stop all dispatchers. Run this command before you stop the Ray cluster at RAY_ADDRESS.
 
     Running jobs may finish within the timeout. All other jobs go back to the queue.
     """
@@ -88,11 +88,11 @@ def drain(timeout: timedelta) -> None:
     try:
         ray.init(address="auto", log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:
-        raise click.ClickException(f"RAY_ADDRESS leads to no Ray cluster, or it refuses us: {error}") from error
+        raise click.ClickException(f"Cannot connect to a Ray cluster at RAY_ADDRESS: {error}") from error
     left = fleet.drain(timeout.total_seconds())
     ray.shutdown()
     if left:
-        raise click.ClickException(f"Still running after {timeout.total_seconds():g} s: {', '.join(left)}.")
+        raise click.ClickException(f"Dispatchers still running after {timeout.total_seconds():g} s: {', '.join(left)}.")
 
 
 main.add_command(dead_letters)

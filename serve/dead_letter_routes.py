@@ -1,4 +1,4 @@
-"""Routes of dead letters: list them, redrive them, discard them."""
+"""The HTTP routes that list, redrive and discard dead letters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serve.problems import responses
 
 @dataclass(frozen=True)
 class DeadLetterRoutes:
-    """The routes below `/api/dead-letters`. Each route is one method, and its docstring is in the OpenAPI document."""
+    """The routes below `/api/dead-letters`. Each route is one method. The OpenAPI document contains its docstring."""
 
     letters: DeadLetters
 
@@ -40,14 +40,14 @@ class DeadLetterRoutes:
             methods=["POST"],
             status_code=202,
             responses=responses(422, 503),
-            summary="Run again the steps of all dead letters selected, at a bounded rate",
+            summary="Redrive all selected dead letters, at a limited rate",
         )
         router.add_api_route(
             "/discard",
             self.discard_selected,
             methods=["POST"],
             responses=responses(422, 503),
-            summary="Discard all dead letters selected",
+            summary="Discard all selected dead letters",
         )
         router.add_api_route(
             "/{letter_id}/redrive",
@@ -69,10 +69,10 @@ class DeadLetterRoutes:
 
     def list_dead_letters(
         self,
-        state: Annotated[DeadLetterState | None, Query(description="without it: waiting and redriving")] = None,
+        state: Annotated[DeadLetterState | None, Query(description="default: waiting and redriving")] = None,
         job: uuid.UUID | None = None,
         op: str | None = None,
-        code: Annotated[str | None, Query(description="of the error")] = None,
+        code: Annotated[str | None, Query(description="the code of the error, such as `corrupt_image`")] = None,
         cursor: uuid.UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
@@ -81,11 +81,11 @@ class DeadLetterRoutes:
         return json_response(self.letters.page(PUBLIC_OWNER, selection, state=state, before=cursor, limit=limit))
 
     async def redrive_selected(self, form: SelectionForm) -> NumberAnswer:
-        """The answer is the number of selected dead letters that were waiting. All others do not change."""
+        """The answer is the number of selected dead letters that were waiting. Only they are redriven."""
         return await self.letters.redrive(PUBLIC_OWNER, form.selection())
 
     async def discard_selected(self, form: SelectionForm) -> NumberAnswer:
-        """The answer is the number of selected dead letters that were open. All others do not change."""
+        """The answer is the number of selected dead letters that were waiting or redriving. Only they are discarded."""
         return await self.letters.discard(PUBLIC_OWNER, form.selection())
 
     async def redrive(self, letter_id: uuid.UUID) -> NumberAnswer:

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP. The store answers reads. The dead-letter queue carries out redrives and discards."""
+"""Dead letters in the HTTP API. They are read from the database. The dead-letter queue redrives and discards them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serve.problems import Problem
 
 
 class StepEventAnswer(BaseModel):
-    """One event in the history of a step. `error` is set if a try failed or the step failed permanently."""
+    """One event in the history of a step. `error` is set if `what` is `failed` or `buried` (failed permanently)."""
 
     at: Time
     attempt: int
@@ -54,9 +54,9 @@ class SelectionForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    job: uuid.UUID | None = Field(None, description="of this job")
-    op: str | None = Field(None, description="whose step has this operation")
-    code: str | None = Field(None, description="with this error, such as `corrupt_image`")
+    job: uuid.UUID | None = Field(None, description="only dead letters of this job")
+    op: str | None = Field(None, description="only dead letters whose step has this operation")
+    code: str | None = Field(None, description="only dead letters with this error code, such as `corrupt_image`")
     all: Literal[True] | None = Field(None, description="every open dead letter")
 
     @field_validator("op")
@@ -71,7 +71,7 @@ class SelectionForm(BaseModel):
         # Without this check, a script with an empty variable would redrive or discard all dead letters.
         narrowed = any(value is not None for value in (self.job, self.op, self.code))
         if narrowed == bool(self.all):
-            raise ValueError("select dead letters by some of job, op and code, or by all: true, but not by both")
+            raise ValueError("select dead letters by one or more of job, op and code, or by all: true, but not by both")
         return self
 
     def selection(self) -> DeadLetterSelection:
@@ -86,16 +86,16 @@ class NumberAnswer(BaseModel):
 
 
 class Queue(Protocol):
-    """The calls to the dead-letter queue. Each call returns a number of dead letters, and may raise QueueDown."""
+    """The calls to the dead-letter queue. Each call returns how many dead letters it changes, or raises QueueDown."""
 
     async def redrive(self, owner: str, selection: DeadLetterSelection) -> int:
-        """Request a redrive of the selected dead letters at a bounded rate."""
+        """Request that the selected dead letters are redriven later, at a limited rate."""
 
     async def discard(self, owner: str, selection: DeadLetterSelection) -> int:
         """Discard the selected dead letters."""
 
     async def retry(self, owner: str, job_id: uuid.UUID) -> int:
-        """Redrive all open dead letters of a job at once."""
+        """Redrive all open dead letters of a job immediately."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,18 @@ class DeadLetters:
         return DeadLetterList(dead_letters=[_answer(view, self.retention) for view in views[:limit]], next=following)
 
     async def redrive(self, owner: str, selection: DeadLetterSelection) -> NumberAnswer:
-        """Request a redrive. Raises NotFound or DeadLetterClosed for a selection by id, and QueueDown."""
+        """Request a redrive of the selected dead letters. Raises QueueDown.
+
+        If the selection is one `id`, also raises NotFound and DeadLetterClosed.
+        """
         return NumberAnswer(dead_letters=await self.queue.redrive(owner, selection))
 
     async def discard(self, owner: str, selection: DeadLetterSelection) -> NumberAnswer:
-        """Discard dead letters. Raises NotFound or DeadLetterClosed for a selection by id, and QueueDown."""
+        """Discard the selected dead letters. Raises the errors of `redrive`."""
         return NumberAnswer(dead_letters=await self.queue.discard(owner, selection))
 
     async def retry(self, owner: str, job_id: uuid.UUID) -> int:
-        """Redrive all open dead letters of a job at once, and return their number. Raises QueueDown."""
+        """Redrive all open dead letters of a job immediately, and return their number. Raises QueueDown."""
         return await self.queue.retry(owner, job_id)
 
 

@@ -1,4 +1,4 @@
-"""The command line of dead letters. It uses the HTTP API, so it runs on every machine that reaches the service."""
+"""The commands for dead letters. They use the HTTP API, so they work on every machine that reaches the service."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PATH = "/api/dead-letters"
 _TIMEOUT_S = 60
 
 _filter_options = [
-    click.option("--job", help="Those of this job."),
-    click.option("--op", help="Those whose step has this operation."),
-    click.option("--code", help="Those with this error, such as corrupt_image."),
+    click.option("--job", help="Only dead letters of this job."),
+    click.option("--op", help="Only dead letters whose step has this operation."),
+    click.option("--code", help="Only dead letters with this error code, such as corrupt_image."),
 ]
 _decision_options = [
     click.argument("ids", nargs=-1),
     *_filter_options,
-    click.option("--all", "every", is_flag=True, help="All that are open."),
+    click.option("--all", "every", is_flag=True, help="All open dead letters."),
 ]
 
 
@@ -41,7 +41,7 @@ def _with(options: list[Callable[..., Any]]) -> Callable[[Callable[..., None]], 
     envvar="PIXTOOLS_URL",
     default="http://127.0.0.1:8000",
     show_default=True,
-    help="The address of the service; PIXTOOLS_URL sets it too.",
+    help="The address of the service. The variable PIXTOOLS_URL also sets this address.",
 )
 @click.pass_context
 def dead_letters(context: click.Context, url: str) -> None:
@@ -51,8 +51,16 @@ def dead_letters(context: click.Context, url: str) -> None:
 
 @dead_letters.command("list")
 @_with(_filter_options)
-@click.option("--state", help="waiting, redriving, redriven or discarded. Default: the first two.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with errors and histories in full.")
+@click.option(
+    "--state",
+    help="Only dead letters in this state: waiting, redriving, redriven or discarded. Default: waiting and redriving.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print each dead letter as one line of JSON, with its complete error and history.",
+)
 @click.pass_obj
 def list_(api: httpx.Client, /, *, as_json: bool, **filters: str | None) -> None:
     """List dead letters, newest first."""
@@ -61,7 +69,7 @@ def list_(api: httpx.Client, /, *, as_json: bool, **filters: str | None) -> None
         number += 1
         click.echo(json.dumps(letter, ensure_ascii=False) if as_json else _line(letter))
     if not number and not as_json:
-        click.echo("There are none.")
+        click.echo("No dead letters found.")
 
 
 @dead_letters.command()
@@ -91,10 +99,16 @@ def discard(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **filter
 
 
 def _selection(ids: tuple[str, ...], filters: dict[str, str | None], *, every: bool) -> dict[str, Any] | None:
-    """Return the body that selects dead letters, or None for a selection by ids. Raises UsageError for a mixture."""
+    """Return the request body that selects dead letters, or None if the user gave ids.
+
+    Raises UsageError unless the user gave exactly one of these three: ids, filters, or --all.
+    """
     body: dict[str, Any] = {name: value for name, value in filters.items() if value}
     if sum(map(bool, (ids, body, every))) != 1:
-        raise click.UsageError("Select by ids, by some of --job, --op and --code, or by --all; use one of the three.")
+        raise click.UsageError(
+            "Select dead letters by ids, by one or more of --job, --op and --code, or with --all. "
+            "Use only one of these three ways."
+        )
     if ids:
         return None
     return body or {"all": True}
@@ -121,8 +135,8 @@ def _send(
         response = api.request(method, _PATH + path, json=body, params=query)
     except httpx.TransportError as error:
         raise click.ClickException(
-            f"{api.base_url} does not answer: {error}. Give the address of the service: "
-            "pixtools dead-letters --url http://… or PIXTOOLS_URL."
+            f"{api.base_url} does not answer: {error}. Set the address of the service with "
+            "`pixtools dead-letters --url http://…` or with the variable PIXTOOLS_URL."
         ) from error
     if not response.is_success:
         raise click.ClickException(_problem(response))

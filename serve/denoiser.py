@@ -1,4 +1,4 @@
-"""The denoiser: a Serve deployment without an HTTP route. Each replica owns a loaded network. Dispatchers call it."""
+"""The denoiser: a Serve deployment that only dispatchers call. It has no route. Each replica owns a loaded network."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_MAX_PICTURE_BYTES = 500_000_000  # of the pictures that run at one time; the results need as many bytes again
+_MAX_PICTURE_BYTES = 500_000_000  # of all pictures that run at one time; their results need as many bytes again
 
 
 class Denoiser:
     """Denoises several pictures at a time, tile by tile."""
 
     def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, weights_sha256: str) -> None:
-        """`semaphore` limits the bytes of running pictures. `weights_sha256` is the digest of the loaded weights."""
+        """`semaphore` limits the total size of all pictures. `weights_sha256` is the digest of the loaded weights."""
         self._batcher = batcher
         self._semaphore = semaphore
         self._weights = weights_sha256
@@ -41,7 +41,7 @@ class Denoiser:
     async def run(
         self, shared: tuple[Any, Picture], params: Denoise, weights: str
     ) -> AsyncIterator[InferenceProgress | Inferred]:
-        """Denoise a picture, and yield progress messages and the result: see dag.messages.
+        """Denoise a picture, and yield progress messages and the result. dag.messages gives the order of the messages.
 
         `shared` holds the two values of Picture.share. `weights` is the digest of the weights that the job asks for.
         The step key depends on this digest. A message comes at least every ten seconds.
@@ -59,7 +59,8 @@ class Denoiser:
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as error:
-            # A device that failed once may fail again. The next health check therefore ends this replica.
+            # An engine that failed once may fail again. So the next health check raises this error, and Serve replaces
+            # the replica.
             log.exception("engine failed")
             self._engine_failure = error
             raise DenoiserDown("The engine of the replica failed.") from error
@@ -71,7 +72,8 @@ class Denoiser:
         async with self._semaphore.reserve(pixels.nbytes) as reservation:
             while not await reservation.granted_within(PROGRESS_INTERVAL_S):
                 yield InferenceProgress(0, 1)
-            # Restoration estimates the noise. Use a thread, because the tiles of other pictures must not wait for this.
+            # Restoration estimates the noise, which takes time. The estimate runs in a thread, so that the tiles of
+            # other pictures do not wait for it.
             restoration = await asyncio.to_thread(Restoration, pixels, params.strength, params.noise)
             total = len(restoration) + 1
             async for done in self._batcher.restore(restoration):
@@ -84,7 +86,10 @@ class Denoiser:
             yield InferenceProgress(total, total)  # the result was sent completely
 
     async def check_health(self) -> None:
-        """Denoise a tile. Serve calls this regularly. If a replica raises an error or is silent, Serve replaces it."""
+        """Denoise a small tile. Raises the error of the engine if the engine has failed before or fails now.
+
+        Serve calls this method regularly. Serve replaces a replica that raises an error or does not answer.
+        """
         if self._engine_failure is not None:
             raise self._engine_failure
         await self._batcher.check()
@@ -102,7 +107,10 @@ class DenoiserReplica(Denoiser):
 
 
 def create(_: dict[str, str]) -> Application:
-    """Build the application from the environment. Raises WeightsUnusable, so a bad deployment fails at once."""
+    """Read the settings from the environment, and build the application.
+
+    Raises WeightsUnusable if the weights are not usable, so that the deployment fails before a replica starts.
+    """
     settings = Settings()
     load_weights(settings)
     return ray_serve.deployment(DenoiserReplica, name="Denoiser").bind(settings)

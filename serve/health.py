@@ -1,4 +1,4 @@
-"""Health checks. Jobs need Postgres and S3. Without Redis, jobs are accepted but start later."""
+"""Health checks. Jobs need Postgres and S3. Without Redis, jobs are accepted but may start later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ State = Literal["up", "down"]
 
 
 class Readiness(BaseModel):
-    """The state of each component."""
+    """The state of each server that the ingress uses."""
 
     database: State
     storage: State
@@ -34,10 +34,10 @@ class Readiness(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """The state of the service. `backlog` counts unfinished jobs, and is null while the database is down."""
+    """The state of the service. `backlog` counts the queued and the running jobs. Without the database, it is null."""
 
     version: str
-    parts: Readiness  # the components
+    parts: Readiness  # the state of each component
     backlog: dict[str, int] | None
     dispatchers: list[dict[str, Any] | None]
 
@@ -62,9 +62,9 @@ class Health:
         return components
 
     async def report(self) -> HealthAnswer:
-        """Return the state of each component, the number of unfinished jobs, and the numbers of each dispatcher."""
+        """Return the state of each component, the numbers of unfinished jobs, and the stats of each dispatcher."""
         components, dispatchers = await asyncio.gather(self._components(), fleet.stats(self.settings))
-        # A database that does not answer would delay the whole report.
+        # Do not ask a database that is down: waiting for its answer would delay the whole report.
         backlog = await self._backlog() if components.database == "up" else None
         return HealthAnswer(version=version("pixtools"), parts=components, backlog=backlog, dispatchers=dispatchers)
 

@@ -42,14 +42,18 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True)
 class Intake:
-    """Turns requests into jobs. The store keeps the responses of idempotency keys, and `answers` caches them."""
+    """Turns requests into jobs.
+
+    `store` keeps the response to each request with an idempotency key, and `answers` caches these responses.
+    """
 
     settings: Settings
     store: JobStore
     blobs: BlobStore
     answers: IdempotencyCache
     hints: Hints
-    # Uploads have separate threads. If object storage hangs, uploads must not occupy the threads of other requests.
+    # Uploads to object storage have separate threads. Otherwise, while object storage hangs, uploads would occupy the
+    # threads that other requests need.
     _upload_threads: anyio.CapacityLimiter = field(
         default_factory=partial(anyio.CapacityLimiter, _MAX_PARALLEL_UPLOADS)
     )
@@ -96,7 +100,7 @@ class Intake:
                 await run_in_threadpool(self._delete, files)
                 return accepted
             await self.hints.publish(QUEUED)
-            # Cache only a new response. For a replayed response, the cache would count 24 hours from now.
+            # Cache only a new response. The cache would keep a replayed response for too long: for 24 hours from now.
             await self.answers.put(idempotency, accepted)
             return accepted
 
@@ -104,14 +108,14 @@ class Intake:
     async def _reserved(self, scope: IdempotencyScope) -> AsyncIterator[tuple[str, Accepted] | None]:
         """Reserve an idempotency key while a request is accepted.
 
-        Yields the fingerprint and the response of an earlier request if they are cached. Raises KeyInUse if another
-        request with this key is being accepted.
+        Yields the fingerprint and the response of an earlier request if they are cached, otherwise None. Raises
+        KeyInUse if another request with this key is being accepted.
         """
         token = await self.answers.reserve(scope)
         if token is None:
             cached = await self.answers.get(scope)
             if cached is None:
-                raise KeyInUse("Wait a second and send the same request again: it will get the same answer.")
+                raise KeyInUse("Wait a second and send the request again. It gets the answer to the first request.")
             yield cached
             return
         holding = asyncio.create_task(self.answers.hold(scope, token))
@@ -133,7 +137,7 @@ class Intake:
         return parse_short(fields["operations"], fields.get("operation_params"), source, max_steps, limits, weights)
 
     async def _put(self, files: Mapping[str, UploadedFile]) -> None:
-        """Store the files before any record refers to them."""
+        """Put the files into object storage. Call this before any record refers to the files."""
         await anyio.to_thread.run_sync(self._put_now, files, limiter=self._upload_threads)
 
     def _put_now(self, files: Mapping[str, UploadedFile]) -> None:
@@ -153,7 +157,7 @@ class Intake:
         return job_answer(view, self.blobs).model_dump_json().encode()
 
     def _delete(self, keys: Collection[str]) -> None:
-        with suppress(PixToolsError):  # the reconciler deletes the files later
+        with suppress(PixToolsError):  # if this fails, the reconciler deletes the files later
             self.blobs.delete(keys)
 
 
@@ -202,11 +206,13 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
 def _fingerprint(upload: Upload, plan: Plan) -> str:
     """Return a digest of the content of the request.
 
-    The raw body is not hashed: two bodies with equal content may differ in boundaries and in the order of fields.
+    The raw body is not hashed, because two bodies with equal content may have different boundaries and different
+    orders of fields.
     """
     steps = {step.name: [step.operation.name, step.inputs, step.params.given()] for step in plan.steps}
     content: list[object] = [upload.name, upload.image.sha256, steps]
-    if upload.parts:  # older releases have no parts, and their stored fingerprints must still match
+    # Without parts, add nothing. Earlier releases did not have parts, and their stored fingerprints must still match.
+    if upload.parts:
         content.append({name: part.sha256 for name, part in upload.parts.items()})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

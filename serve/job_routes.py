@@ -1,4 +1,4 @@
-"""Routes of jobs: submit, list, read, follow, cancel, retry."""
+"""The HTTP routes that submit, list, read, follow, cancel and retry jobs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from serve.upload_form import UPLOAD_FORM
 
 @dataclass(frozen=True)
 class JobRoutes:
-    """The routes below `/api/jobs`. Each route is one method, and its docstring is in the OpenAPI document."""
+    """The routes below `/api/jobs`. Each route is one method. The OpenAPI document contains its docstring."""
 
     intake: Intake
     store: JobStore
@@ -90,14 +90,17 @@ class JobRoutes:
             methods=["GET"],
             response_class=StreamingResponse,
             responses={200: {"content": {"text/event-stream": {}}}, 204: {}, **responses(404, 422, 503)},
-            summary="Follow a job by server-sent events, each with the whole job",
+            summary="Follow a job by server-sent events; each event contains the whole job",
         )
         return router
 
     async def submit(
         self,
         request: Request,
-        idempotency_key: Annotated[str | None, Header(description="makes retries safe for 24 hours")] = None,  # noqa: ARG002 (documents it)
+        idempotency_key: Annotated[  # noqa: ARG002 (only for the OpenAPI document)
+            str | None,
+            Header(description="a key that you choose; if you repeat it within 24 hours, no second job is made"),
+        ] = None,
     ) -> Response:
         """Send either `steps` or `operations`. The service stores the job before it answers."""
         accepted = await self.intake.accept(PUBLIC_OWNER, request)
@@ -128,19 +131,20 @@ class JobRoutes:
         return await self._respond(view)
 
     async def retry(self, job_id: uuid.UUID) -> Response:
-        """The open dead letters of the job are redriven at once. Discarded dead letters are not redriven."""
-        await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)  # raises NotFound
+        """The open dead letters of the job are redriven immediately. Discarded dead letters are not redriven."""
+        await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)  # raises NotFound if the job does not exist
         redriven = await self.letters.retry(PUBLIC_OWNER, job_id)
         view = await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)
-        # If nothing was redriven but the job runs, an earlier retry succeeded and its response may have been lost.
+        # If nothing was redriven but the job has not ended, an earlier retry may have succeeded, and its response may
+        # have been lost. So this request succeeds too.
         if not redriven and view.job.state in JOB_ENDED:
-            raise NothingToRetry("No step of it waits for a decision. Submit the image again to run its steps again.")
+            raise NothingToRetry("The job has no open dead letter. To run its steps again, submit the image again.")
         return await self._respond(view, 202)
 
     async def events(self, job_id: uuid.UUID, last_event_id: Annotated[int, Header(ge=0)] = 0) -> Response:
         """The id of an event is the version of the job. The stream ends when the job ends.
 
-        204 means that the job has ended and that the client has seen its last version.
+        204 means that the job has ended and that the client has already received the last version of the job.
         """
         view = await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)
         if view.job.state in JOB_ENDED and view.job.version <= last_event_id:

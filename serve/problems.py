@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _MAX_FAULTS, _MAX_NAMES, _MAX_NAME = 100, 5, 80
 
 MEDIA_TYPE = "application/problem+json"
-_SOURCES = ("path", "query", "header", "body")  # FastAPI begins the location of a mistake with one of these
+_SOURCES = ("path", "query", "header", "body")  # each location that FastAPI reports begins with one of these
 
 
 class FaultAnswer(BaseModel):
@@ -50,7 +50,7 @@ class Problem(BaseModel):
 
 
 class ProblemType(BaseModel):
-    """The document at the URL in the `type` of a problem."""
+    """An explanation of one type of problem. The `type` of a problem is the URL of this document."""
 
     code: str
     title: str
@@ -80,7 +80,7 @@ def respond(error: PixToolsError) -> JSONResponse:
 
 
 def invalid_request(faults: tuple[Fault, ...]) -> InvalidRequest:
-    """Return the error for mistakes in the fields of a request. The detail alone tells where the mistakes are.
+    """Return the error for mistakes in the fields of a request. The detail of the error names these fields.
 
     The error lists at most 100 faults, and the detail names at most 5 fields. Otherwise a client could make the answer
     as long as it likes.
@@ -111,7 +111,7 @@ def _explain(code: str) -> ProblemType:
     for kind in _error_classes(PixToolsError):
         if kind.code == code:
             return ProblemType(code=code, title=kind.title(), status=kind.status, retryable=kind.retryable)
-    raise NotFound(f"There is no problem {code}.")
+    raise NotFound(f"There is no type of problem with the code {code}.")
 
 
 def _error_classes(top: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
@@ -122,7 +122,7 @@ def _error_classes(top: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
 
 
 async def _on_pixtools_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, PixToolsError)  # noqa: S101 (see install)
+    assert isinstance(error, PixToolsError)  # noqa: S101 (`install` registers each handler for one class)
     if error.status >= 500:  # noqa: PLR2004
         log.warning("request failed: code=%s detail=%s", error.code, error.detail)
     return respond(error)
@@ -135,7 +135,7 @@ async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
 
 def _fault(item: Mapping[str, Any]) -> Fault:
     """Return the fault that an error of pydantic describes."""
-    # If the body is not JSON, the location is an offset in the text and not a field.
+    # If the body is not JSON, the location is `body` and an offset in the text. The offset is not a field.
     location = item["loc"][:1] if item["type"] == "json_invalid" else item["loc"]
     return Fault(pointer(*location), item["msg"].removeprefix("Value error, "))
 
@@ -150,7 +150,7 @@ async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_disconnect(_: Request, __: Exception) -> JSONResponse:
-    # The client has gone, so nobody reads this response. Without a handler the server would log a failure.
+    # The client has gone, so nobody reads this response. Without this handler, the server would log a failure.
     return respond(BadRequest("The request ended before its body was complete."))
 
 

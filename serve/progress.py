@@ -19,7 +19,7 @@ from pixtools.waiting import wait_at_most
 from serve.answers import JobAnswer
 
 _MAX_STREAMS = 100  # half of max_ongoing_requests in serve_config.yaml: the other half stays free for short requests
-_MAX_SILENCE_S = 15.0  # proxies close streams that are silent for longer
+_MAX_SILENCE_S = 15.0  # some proxies close streams that are silent for longer
 
 
 class ProgressFeed:
@@ -43,7 +43,7 @@ class ProgressFeed:
     def require_capacity(self) -> None:
         """Raise TooManyStreams if one more stream would leave too little capacity for other requests."""
         if sum(map(len, self._watchers.values())) >= _MAX_STREAMS:
-            raise TooManyStreams("Read the job itself from time to time, or follow it again in a while.")
+            raise TooManyStreams("Read the job from time to time, or open the event stream again later.")
 
     async def events(
         self,
@@ -52,11 +52,11 @@ class ProgressFeed:
         last: int,
         read: Callable[[], tuple[int, JobAnswer]],
     ) -> AsyncIterator[str]:
-        """Yield an event for each version of the job that is newer than `last`, until the job has ended.
+        """Yield an event whenever the job has a newer version than the client knows, until the job has ended.
 
-        `read` returns the version and the job, and is called in a thread. Each event holds the whole job, so a client
-        that missed events has lost nothing. The id of an event is the version of the job. After a long silence, the
-        stream sends a comment.
+        `last` is the version that the client knows at first. `read` returns the version and the job, and is called in a
+        thread. Each event holds the whole job, so a client that missed events has lost nothing. The id of an event is
+        the version of the job. After a long silence, the stream sends a comment, so that proxies keep the stream open.
         """
         with self._watching(job_id) as moved:
             sent_at = time.monotonic()
@@ -76,7 +76,7 @@ class ProgressFeed:
 
     @contextmanager
     def _watching(self, job_id: uuid.UUID) -> Iterator[asyncio.Event]:
-        """Yield an event that is set whenever a hint says that the job changed."""
+        """Yield an asyncio.Event that is set whenever a hint says that the job has changed."""
         moved = asyncio.Event()
         self._watchers[str(job_id)].add(moved)
         try:

@@ -17,7 +17,7 @@ class SecurityHeaders:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or another ASGI connection."""
+        """Handle one ASGI connection, such as an HTTP request."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

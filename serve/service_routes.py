@@ -1,4 +1,4 @@
-"""Routes about the service: the catalog of operations, and the health checks."""
+"""The HTTP routes of the catalog and of the health checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serve.problems import responses
 
 @dataclass(frozen=True)
 class ServiceRoutes:
-    """The routes of the catalog and of the health checks. Docstrings of routes are part of the OpenAPI document."""
+    """The routes of the catalog and of the health checks. The OpenAPI document contains the docstring of each route."""
 
     catalog: Catalog
     checks: Health
@@ -26,7 +26,7 @@ class ServiceRoutes:
             self.operations,
             methods=["GET"],
             tags=["jobs"],
-            summary="What steps can do: parameter schemas and limits",
+            summary="List the operations and their parameters, and the limits of a request",
         )
         router.add_api_route(
             "/livez", self.live, methods=["GET"], tags=["service"], summary="Check that the process answers"
@@ -50,17 +50,17 @@ class ServiceRoutes:
         return router
 
     def operations(self) -> Catalog:
-        """Forms and scripts can be built from this answer alone."""
+        """The answer contains everything that a form or a script needs to build jobs."""
         return self.catalog
 
     async def live(self) -> dict[str, bool]:
-        """This check asks no other component."""
+        """This check does not test other components."""
         return {"live": True}
 
     async def ready(self) -> Readiness:
-        """503 means that the database or the object storage is down. Jobs are accepted without Redis."""
+        """503 means that the database or the object storage is down. If only Redis is down, the answer is 200."""
         return await self.checks.require_ready()
 
     async def health(self) -> HealthAnswer:
-        """Dispatchers that do not answer are shown as null."""
+        """In `dispatchers`, null stands for a dispatcher that does not answer."""
         return await self.checks.report()

@@ -13,24 +13,24 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
     "steps": {
         "type": "string",
         "description": (
-            "JSON: named steps, each with `op`, `input` and the operation's parameters. A step that takes a further "
-            "image names the part of this form that holds it."
+            "JSON: the steps by name, each with `op`, `input` and the parameters of the operation. If a step needs a "
+            "further image, the value of a parameter is the name of the form field with this image."
         ),
         "example": '{"web": {"op": "webp", "input": "source", "resize": {"width": 1280}}}',
     },
     "operations": {
         "type": "string",
         "description": (
-            'JSON, instead of `steps`: operations to run once each on the image, such as `["webp", "avif"]`. '
-            "Empty means not sent."
+            'JSON, instead of `steps`: a list of operations, such as `["webp", "avif"]`. Each becomes one step. '
+            "An empty value counts as not sent."
         ),
         "default": "",
     },
     "operation_params": {
         "type": "string",
         "description": (
-            'JSON, beside `operations`: parameters by operation, such as `{"webp": {"quality": 80}}`. '
-            "Empty means not sent."
+            'JSON, only with `operations`: the parameters of each operation, such as `{"webp": {"quality": 80}}`. '
+            "An empty value counts as not sent."
         ),
         "default": "",
     },
@@ -48,7 +48,7 @@ UPLOAD_FORM: dict[str, Any] = {
                     "additionalProperties": {
                         "type": "string",
                         "format": "binary",
-                        "description": "a further image, such as `logo`, for the steps whose parameters name it",
+                        "description": "a further image, for steps that use the name of this field, such as `logo`",
                     },
                 },
             },

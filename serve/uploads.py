@@ -31,7 +31,7 @@ from pixtools.settings import Settings
 from serve.problems import invalid_request
 
 _FIELDS = ("steps", "operations", "operation_params")
-_MAX_FORM_BYTES = 1_000_000  # for the fields, headers and boundaries around the files
+_MAX_FORM_BYTES = 1_000_000  # allowed in addition to the files: text fields, headers and boundaries
 _MAX_NAME_LENGTH = 150
 _MAX_ENDING_LENGTH = 10  # a longer ending is not a file type, so it may be cut
 _CHUNK_BYTES = 1 << 20
@@ -84,7 +84,7 @@ class _Form:
         """Raise InvalidRequest for faults, and BadRequest if the image or the steps are missing."""
         faults = [*self.faults, *_contradictions(len(self.files), self.fields)]
         if len(self.parts) > max_parts:
-            too_many = f"is one of {len(self.parts)} files beside the image; at most {max_parts} are accepted"
+            too_many = f"is one of {len(self.parts)} files in addition to the image; at most {max_parts} are accepted"
             faults += [Fault(pointer(name), too_many) for name in list(self.parts)[max_parts:]]
         if faults:
             raise invalid_request(tuple(faults))
@@ -92,7 +92,7 @@ class _Form:
             missing = Fault("/file", "is missing; send the image as a file, with a file name")
             raise BadRequest("The image is missing.", (missing,))
         if not {"steps", "operations"} & self.fields.keys():
-            raise BadRequest("The work is missing.", (Fault("/steps", "is missing; send `steps` or `operations`"),))
+            raise BadRequest("The steps are missing.", (Fault("/steps", "is missing; send `steps` or `operations`"),))
 
 
 @asynccontextmanager
@@ -106,13 +106,13 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]
     if int(request.headers.get("content-length") or 0) > max_bytes:
         raise _too_large(settings)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise BadRequest("Send multipart/form-data with the image as its part `file`.")
+        raise BadRequest("Send multipart/form-data with the image in the field `file`.")
     limited = Request(request.scope, _limited(request.receive, max_bytes, settings))
     try:
         content = await limited.form(max_part_size=_MAX_FORM_BYTES)
     except OSError as error:
         if is_full(error):
-            raise DiskFull("Send it again in a while.") from error
+            raise DiskFull("Send the request again in a while.") from error
         raise
     try:
         yield await _read_upload(content, settings)
@@ -139,8 +139,8 @@ def _mistake(name: str, value: UploadFile | str) -> str | None:
         return "is a file; send it as text" if is_file else None
     if not is_file:
         return (
-            f"is not a field of this request; its fields are file, {', '.join(_FIELDS)}. "
-            "An image for a step is sent as a file, with a file name"
+            f"is not a field of this request; the fields are file, {', '.join(_FIELDS)}. "
+            "Send an image for a step as a file, with a file name"
         )
     if not NAME.fullmatch(name):
         return "is not a valid name for a further image: use up to 64 letters, digits, - and _"
@@ -152,14 +152,14 @@ def _contradictions(files: int, fields: dict[str, str]) -> list[Fault]:
     if files > 1:
         faults.append(Fault("/file", f"is sent {files} times; send one request for each image"))
     if "steps" in fields and "operations" in fields:
-        faults.append(Fault("/operations", "is sent beside `steps`; send one of them"))
+        faults.append(Fault("/operations", "is sent together with `steps`; send only one of them"))
     if "operation_params" in fields and "operations" not in fields:
-        faults.append(Fault("/operation_params", "needs `operations` beside it"))
+        faults.append(Fault("/operation_params", "is sent without `operations`; send `operations` too"))
     return faults
 
 
 async def _read_upload(content: FormData, settings: Settings) -> Upload:
-    """Check the form and each of its files."""
+    """Check the form and its files, and return their content."""
     form = _Form()
     for name, value in content.multi_items():
         form.add(name, value)
@@ -176,7 +176,7 @@ async def _read_upload(content: FormData, settings: Settings) -> Upload:
 
 
 def _check_file(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
-    """Hash a file and check its header. Errors name the form field of the file."""
+    """Hash a file and check its header. Errors point to the form field of the file."""
     try:
         size, sha256 = _measure(upload.file)
         header = inspect(upload.file, limits)
@@ -195,12 +195,12 @@ def _measure(file: IO[bytes]) -> tuple[int, str]:
         digest.update(chunk)
     size = file.tell()
     if size == 0:
-        raise EmptyUpload("The file has no bytes. Choose another one.")
+        raise EmptyUpload("The file has no bytes. Choose another file.")
     return size, digest.hexdigest()
 
 
 def _limited(receive: Receive, max_bytes: int, settings: Settings) -> Receive:
-    """Count the bytes of the body while it arrives, because Content-Length may be missing or wrong."""
+    """Count the bytes of the body while the body arrives, because Content-Length may be missing or wrong."""
     total = 0
 
     async def counted() -> Message:
@@ -216,5 +216,5 @@ def _limited(receive: Receive, max_bytes: int, settings: Settings) -> Receive:
 
 def _too_large(settings: Settings) -> UploadTooLarge:
     return UploadTooLarge(
-        f"At most {settings.max_upload_bytes / 1e6:g} MB are accepted, all files together. Send smaller ones."
+        f"At most {settings.max_upload_bytes / 1e6:g} MB are accepted for all files together. Send smaller files."
     )

@@ -2,7 +2,7 @@
 
 const region = document.getElementById("status");
 
-/** Let screen readers read `text` when they are next idle. */
+/** Let screen readers read `text` aloud as soon as they have finished their current text. */
 export function announce(text) {
   if (region.textContent !== text) region.textContent = text;
 }

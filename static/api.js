@@ -1,10 +1,9 @@
-// All HTTP requests of the page. Each takes an AbortSignal. An error answer throws a Problem, and a missing answer
-// throws Unreachable.
+// All HTTP requests of the page. Each function takes an AbortSignal. If the service answers with an error, the function
+// throws a Problem. If the service does not answer, the function throws Unreachable. Only `listen` throws nothing.
 
 /**
  * An error answer of the service, with the fields of the problem (RFC 9457). `final` is true if the same request would
- * fail again.
- * `retryAfter` is the number of seconds to wait, or null.
+ * fail again. `retryAfter` is the number of seconds to wait, or null.
  */
 export class Problem extends Error {
   constructor(status, body, { retryAfter, final }) {
@@ -14,15 +13,18 @@ export class Problem extends Error {
   }
 }
 
-/** The service sent no answer: offline, refused or cut off. The same request may succeed later. */
+/** No answer came: the computer is offline, or the connection was refused or cut off. A later try may succeed. */
 export class Unreachable extends Error {}
 
 let clockOffsetMs = 0;
 
-/** The time on the service's clock, in milliseconds since 1970. The computer's own clock may be wrong. */
+/**
+ * The current time according to the clock of the service, in milliseconds since 1970. The clock of this computer may be
+ * wrong.
+ */
 export const serverNow = () => Date.now() + clockOffsetMs;
 
-/** The catalog: operations with their parameter schemas, limits and media types. */
+/** The catalog: the operations with their parameter schemas, the limits and the media types. */
 export const getOperations = (signal) => get("/api/operations", signal);
 
 /** One job, with fresh download URLs. */
@@ -34,7 +36,7 @@ export const cancelJob = (id, signal) => send("POST", `${jobPath(id)}/cancel`, {
 /** Run the failed steps of a job again. Resolves to the job. */
 export const retryJob = (id, signal) => send("POST", `${jobPath(id)}/retry`, { signal });
 
-/** A page of jobs, newest first: at most `limit` jobs, all older than the job that `cursor` names. */
+/** A page of jobs, newest first: at most `limit` jobs, all older than the job with the id `cursor`. */
 export const getJobs = (query, signal) => get(`/api/jobs?${parameters(query)}`, signal);
 
 /**
@@ -50,22 +52,23 @@ export const redriveDeadLetter = (id, signal) => send("POST", `${deadLetterPath(
 export const discardDeadLetter = (id, signal) => send("DELETE", deadLetterPath(id), { signal });
 
 /**
- * Redrive the open dead letters that `selection` selects. It is {all: true}, or has some of job, op and code. Resolves
- * to {dead_letters: count}.
+ * Redrive the selected dead letters that are waiting. `selection` is {all: true}, or has one or more of `job`, `op` and
+ * `code`. Resolves to {dead_letters: count}.
  */
 export const redriveSelection = (selection, signal) => send("POST", "/api/dead-letters/redrive", { signal, body: selection });
 
-/** Discard the open dead letters that `selection` selects. Resolves to {dead_letters: count}. */
+/** Discard the selected dead letters that are open. Resolves to {dead_letters: count}. */
 export const discardSelection = (selection, signal) => send("POST", "/api/dead-letters/discard", { signal, body: selection });
 
 /**
- * Submit a job and resolve to the job. `parts` are the further files, by the names that steps use for them.
- * `onProgress` is called with the number of bytes sent and of all bytes. XMLHttpRequest is used because fetch does not
- * report upload progress.
+ * Submit a job. Resolves to the job. `parts` maps the names of the parts to their files. `onProgress` is called with
+ * the number of sent bytes and the number of all bytes. XMLHttpRequest is used because fetch does not report the
+ * progress of an upload.
  */
 export function createJob({ file, parts, steps, key, signal, onProgress }) {
   const form = new FormData();
-  form.append("steps", JSON.stringify(steps)); // before the file: the service can refuse bad steps before it receives the file
+  // The steps come before the file, so that the service can refuse steps that are too long before it receives the file.
+  form.append("steps", JSON.stringify(steps));
   form.append("file", file, file.name);
   for (const [name, part] of Object.entries(parts)) form.append(name, part, part.name);
   return new Promise((resolve, reject) => {
@@ -86,7 +89,7 @@ export function createJob({ file, parts, steps, key, signal, onProgress }) {
   });
 }
 
-/** Receive server-sent events of a job. `onJob` gets the job of each event. A break of the stream calls `onBreak`. */
+/** Receive server-sent events of a job. `onJob` gets the job of each event. If the stream breaks, calls `onBreak`. */
 export function listen(id, { signal, onJob, onBreak }) {
   const events = new EventSource(`${jobPath(id)}/events`);
   signal.addEventListener("abort", () => events.close(), { once: true });
@@ -127,7 +130,7 @@ function parse(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return null; // for example the HTML page of a proxy, or an answer that was cut off
+    return null; // the text is not JSON: for example the HTML page of a proxy, or an answer that was cut off
   }
 }
 
@@ -135,7 +138,7 @@ function parse(text) {
 // refused the request.
 function problemOf(status, body, header) {
   const fromService = header("Content-Type")?.startsWith("application/problem+json") && body !== null;
-  const known = body ?? { title: "The service gave no usable answer", detail: `It answered with HTTP status ${status}. Try again in a moment.` };
+  const known = body ?? { title: "The service gave no usable answer", detail: `The service answered with HTTP status ${status}. Try again in a moment.` };
   return new Problem(status, known, {
     retryAfter: Number(header("Retry-After")) || null,
     final: fromService && status >= 400 && status < 500,

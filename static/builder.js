@@ -1,5 +1,5 @@
-// The list of steps: buttons that add steps, and one card for each step. A card lives as long as its step, so no input
-// is lost.
+// The list of steps: buttons that add steps, and one card for each step. The card of a step is never replaced, so the
+// card loses no input of the user.
 
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
@@ -30,22 +30,22 @@ export class Builder {
   load(steps) {
     const unknown = this.#draft.load(steps);
     this.#refresh();
-    announce(unknown.length ? `Steps loaded, without ${unknown.join(", ")}: this service does not have their operation` : "Steps loaded");
+    announce(unknown.length ? `Steps loaded. Left out, because this service does not have their operations: ${unknown.join(", ")}` : "Steps loaded");
   }
 
-  /** Remove all faults that the service found from the cards. */
+  /** Remove from all cards the faults that the service found. */
   clearFaults() {
     this.#cards.forEach((card) => card.clear());
   }
 
-  /** The card of the step with this name, or null. The card can show faults. */
+  /** The card of the step with this name, or null. The `fail` method of the card shows a fault. */
   cardOfStep(name) {
     return [...this.#cards.values()].find(({ step }) => step.name === name) ?? null;
   }
 
   /**
-   * The card of the step that uses this part, or null.
-   * The `fail` method of the card marks the parameter that names the part.
+   * An object for the card of the step that uses this part, or null. The `fail` method of the object shows a fault at
+   * the parameter whose value is the name of the part.
    */
   cardOfPart(part) {
     const [step, parameter] = this.#draft.userOfPart(part) ?? [];
@@ -97,7 +97,7 @@ export class Builder {
   }
 }
 
-// A card that is inserted again loses the focus, so no card is inserted while the order stays the same.
+// A card that is inserted again loses the focus. So the list stays as it is if its cards are already in this order.
 function replaceIfDifferent(list, nodes) {
   if (nodes.length !== list.children.length || nodes.some((node, i) => node !== list.children[i])) list.replaceChildren(...nodes);
 }

@@ -1,11 +1,11 @@
-// Compares two pictures of the same size: one lies over the other, up to an edge that the user moves.
+// Compares two pictures of the same size. One picture covers the other up to an edge, and the user can move the edge.
 
 import { el } from "/static/element.js";
 
 /**
- * Lay the picture in `file` over the image `after` in `frame`. The picture covers the image to the left of an edge, and
- * a slider moves this edge. Nothing changes if the browser cannot show both pictures (HEIC, TIFF), or if their sizes
- * differ.
+ * Lay the picture in `file` over the image `after`, which is in `frame`. The picture covers the image only to the left
+ * of an edge. A slider moves this edge. Nothing changes if the browser cannot show one of the pictures (such as a HEIC
+ * or a TIFF), or if the sizes of the pictures differ.
  */
 export async function compare(frame, after, file) {
   const url = URL.createObjectURL(file);
@@ -18,13 +18,15 @@ export async function compare(frame, after, file) {
     URL.revokeObjectURL(url);
   }
   if (before.naturalWidth !== after.naturalWidth || before.naturalHeight !== after.naturalHeight) return;
-  frame.closest(".result").classList.add("has-comparison"); // before the width is read below: this class changes it
+  // This class changes the width of the image, so it is added before the width is read below.
+  frame.closest(".result").classList.add("has-comparison");
   const stack = el("div", { class: "comparison" });
   const view = el("div", { class: "comparison-view" }, stack);
   frame.replaceChildren(view);
   stack.append(after, caption("after"), el("div", { class: "comparison-before" }, before, caption("before")),
     el("span", { class: "comparison-edge", "aria-hidden": "true" }), edgeSlider(stack));
-  if (after.naturalWidth > after.width) frame.append(actualPixelsButton(view, after)); // in a picture that is scaled down, noise is hard to see
+  // Noise is hard to see in a picture that is scaled down, so a button shows the picture in its actual size.
+  if (after.naturalWidth > after.width) frame.append(actualPixelsButton(view, after));
 }
 
 const caption = (text) => el("span", { class: `comparison-caption is-${text}`, "aria-hidden": "true" }, text);
@@ -46,7 +48,8 @@ function edgeSlider(stack) {
   return edge;
 }
 
-// The button shows each pixel of the picture as one pixel of the screen. The view scrolls and starts in the middle.
+// The button shows each pixel of the picture as one pixel of the screen. The user can then scroll the picture, and
+// first sees its middle.
 function actualPixelsButton(view, picture) {
   const button = el("button", {
     type: "button", class: "tool", "aria-pressed": "false", on: {

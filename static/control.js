@@ -1,8 +1,9 @@
-// The form controls for single values. Each function returns {control, extra, read(), write(value)}. `extra` are
-// further nodes beside the control.
+// The form controls for single values. Each function returns {control, extra, read(), write(value)}. `extra` is a list
+// of further nodes next to the control, and may be missing.
 //
-// `read` of an empty control returns undefined, and the service uses its default. If null is allowed and is not the
-// default, `read` of an empty control returns null.
+// If a control is empty, `read` returns undefined, and the service uses its default. There is one exception. If a
+// choice or a colour may be null and its default is another value, the empty control means null, and `read` returns
+// null.
 
 import { el } from "/static/element.js";
 
@@ -46,7 +47,7 @@ function dispatchInput(control) {
   control.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
-// A slider for up to 200 values is quicker than typing. A slider for thousands of pixels is too coarse.
+// With a range of up to 200, a slider is quicker than typing. With a range of thousands of pixels, it is too coarse.
 function suitsSlider({ minimum, exclusiveMinimum, maximum, default: usual }) {
   return typeof usual === "number" && maximum - (minimum ?? exclusiveMinimum) <= 200;
 }
@@ -68,7 +69,7 @@ export function toggle(schema) {
   return { control, read: () => control.checked, write: (value) => { control.checked = value === true; } };
 }
 
-/** A select box. Positions in a picture also get a small map to click on. */
+/** A select box. If the values are positions in a picture, the user can also click on a small map. */
 export function choice(schema) {
   const values = (schema.enum ?? [true, false]).filter((value) => value !== null);
   const mayBeEmpty = schema.optional || schema.default === undefined;
@@ -89,7 +90,7 @@ const optionText = (value) => (value === true ? "yes" : value === false ? "no" :
 
 const isPosition = (value) => /^(top|bottom|left|right|center|-)+$/.test(value);
 
-// Only the pointer uses this map. Keyboards and screen readers use the select box, which has the same values.
+// The map is only for a mouse or a finger. Keyboards and screen readers use the select box, which has the same values.
 function positionMap(values, onPick) {
   const line = (value, first, last) => (value.includes(first) ? 1 : value.includes(last) ? 3 : 2);
   const cells = values.filter(isPosition).map((value) => {
@@ -102,8 +103,8 @@ function positionMap(values, onPick) {
 }
 
 /**
- * A text field for a colour, beside the browser's colour picker. The text field holds the value, because the picker
- * cannot be empty.
+ * A text field for a colour, next to the colour picker of the browser. The text field holds the value, because the
+ * picker cannot be empty.
  */
 export function color(schema, required) {
   const control = el("input", {

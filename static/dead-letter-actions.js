@@ -16,9 +16,10 @@ export async function discardRow(row, selectable, signal) {
 }
 
 /**
- * Whether job and code select exactly the dead letters of `row`. Job and code also select other rows with the same job
- * and code, and dead letters that the page has not loaded. `loaded` are the dead letters on the page. `complete` is
- * true if the service has no further dead letters.
+ * Whether a selection by job and error code selects exactly the dead letters of `row`. The selection is too wide if
+ * another row has the same job and code, or if the page has not loaded all dead letters. A single dead letter needs no
+ * selection, so the result is then false. `loaded` are the dead letters on the page. `complete` is true if the service
+ * has no further dead letters.
  */
 export function isSelectable(row, loaded, complete) {
   const { job, code } = selectionOf(row);
@@ -27,8 +28,8 @@ export function isSelectable(row, loaded, complete) {
 
 const selectionOf = ([{ job, error }]) => ({ job, code: error.code });
 
-// Returns the number of dead letters that `request` changed. A dead letter that another user has closed in the meantime
-// causes no error.
+// Returns the number of dead letters that `request` changed. In a row of several dead letters, one that another user
+// has closed in the meantime is skipped without an error.
 async function oneByOne(row, request) {
   let changed = 0;
   for (const { id } of row) {

@@ -9,7 +9,8 @@ import { pagedList } from "/static/paged-list.js";
 import { showProblem } from "/static/problem.js";
 import { whileBusy } from "/static/while-busy.js";
 
-// Pauses between refreshes after a redrive. A redriven step that fails again gets a new dead letter.
+// After a redrive, the list is refreshed after each of these pauses. A redriven step that fails again gets a new dead
+// letter, which should appear soon.
 const REFRESH_AFTER_MS = [500, 1000, 2000, 4000, 8000, 16_000];
 
 const at = (id) => document.getElementById(id);
@@ -58,7 +59,8 @@ export function deadLetters({ signal, titles, onRedrive, onChange }) {
       } catch (error) {
         if (signal.aborted) return;
         showProblem(at("dead-letters-problem"), error);
-        at("dead-letters-problem").scrollIntoView({ block: "nearest" }); // the box is above the list
+        // The box is above the list, so it may be out of view.
+        at("dead-letters-problem").scrollIntoView({ block: "nearest" });
       }
       onChange();
       await list.refresh();

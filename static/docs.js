@@ -3,8 +3,8 @@
 /**
  * A plugin that sends each text field of a form as it was typed.
  *
- * Swagger UI parses the text as JSON and sends an array as comma-separated values. Swagger UI does not change a JSON
- * string, so the plugin turns each text into a JSON string.
+ * Without the plugin, Swagger UI parses the text as JSON, and sends an array as comma-separated values. Swagger UI does
+ * not change the content of a JSON string, so the plugin turns each text into a JSON string.
  */
 function textAsTyped({ fn }) {
   const quote = (value) => (typeof value === "string" && value !== "" ? JSON.stringify(value) : value);

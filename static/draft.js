@@ -1,8 +1,9 @@
-// The steps that the user is building, and the rules for which step may read which. This module does not touch the DOM.
+// The steps that the user is building, and the rules that say which steps a step may read. This module does not use the
+// DOM.
 //
 // A step is {key, op, name, input, params}. Inputs refer to steps by key and not by name, so a step can be renamed.
-// `input` is "source" or a key. If the operation takes many inputs, `input` is a list of keys, or null until the user
-// has chosen the inputs.
+// `input` is "source" or a key. If the operation takes many inputs (a bundle), `input` is a list of keys, or null until
+// the user has chosen the inputs.
 
 import { PartFiles } from "/static/part-files.js";
 import { missing, partParameters } from "/static/schema.js";
@@ -34,9 +35,11 @@ export class Draft {
   }
 
   /**
-   * Add a step and return it. The step goes above the bundles at the end, so that these bundles can take its file. If
-   * the step reads pixels, its input is the last step that makes pixels. So an encoder after a resize encodes the small
-   * picture.
+   * Add a step and return it. At the end of the list there may be bundles whose inputs the user has not chosen. The
+   * step goes above them, so that they include its file.
+   *
+   * If `input` is missing and the step reads pixels, the input is the last step that makes pixels. So an encoder after
+   * a resize encodes the small picture.
    */
   add(op, { name = op, input, params = {} } = {}) {
     const step = { key: `step-${this.#nextKey++}`, op, name: this.#unusedName(name), params };
@@ -87,7 +90,10 @@ export class Draft {
     });
   }
 
-  /** The keys that a step of many inputs reads. Before the user chooses, these are the keys of all earlier files. */
+  /**
+   * The keys of the steps that a bundle reads. Until the user has chosen, these are all earlier steps that make a file,
+   * except bundles.
+   */
   inputsOf(step) {
     if (step.input !== null) return step.input;
     return this.candidates(step)
@@ -120,12 +126,12 @@ export class Draft {
     return lost ? `choose the file of step ${lost.name} again` : null;
   }
 
-  /** The part files of the request, by the names that steps use for them. */
+  /** The part files of the request, by the names of the parts. */
   parts() {
     return Object.fromEntries(this.steps.flatMap((step) => this.#partsOf(step)).map((name) => [name, this.files.get(name)]));
   }
 
-  /** The first step that uses a part, with the parameter that names the part: [step, parameter], or null. */
+  /** The first step that uses a part, and its parameter whose value is the part: [step, parameter], or null. */
   userOfPart(part) {
     const step = this.steps.find((one) => this.#partsOf(one).includes(part));
     return step ? [step, partParameters(this.operation(step).parameters).find((parameter) => step.params[parameter] === part)] : null;
@@ -141,7 +147,7 @@ export class Draft {
     }));
   }
 
-  /** Replace all steps by the steps of a job. Returns the names of the steps whose operation this service lacks. */
+  /** Replace all steps by the steps of a job. Returns the names of steps whose operation the service does not have. */
   load(steps) {
     this.steps = [];
     const keys = new Map([[SOURCE, SOURCE]]);
@@ -160,8 +166,8 @@ export class Draft {
   }
 
   /**
-   * Replace all steps by `steps`, which an earlier visit stored. Does nothing if this service lacks one of their
-   * operations.
+   * Replace all steps by `steps`, which the page stored before a reload. Does nothing if the service does not have one
+   * of their operations.
    */
   restore(steps) {
     if (!steps.every(({ op }) => this.#operations.has(op))) return;
@@ -188,8 +194,8 @@ export class Draft {
     return partParameters(this.operation(step).parameters).map((parameter) => step.params[parameter]).filter(Boolean);
   }
 
-  // The page does not have the files that loaded steps name. The names of these files stay reserved. Otherwise a new
-  // file with a reserved name would silently replace a missing file.
+  // Loaded steps refer to parts by name, but the page does not have the files of these parts. The names stay reserved.
+  // Otherwise a new file with the same name would silently replace a missing file.
   #forgetFiles() {
     this.files = new PartFiles(this.steps.flatMap((step) => this.#partsOf(step)));
   }

@@ -1,4 +1,4 @@
-// Files that are dropped anywhere on the page, or pasted.
+// Accepts files that the user drops anywhere on the page, or pastes.
 
 /** Call `onFiles` with the files of each drop and each paste. */
 export function acceptFiles(onFiles) {
@@ -20,7 +20,8 @@ export function acceptFiles(onFiles) {
   });
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
-    // A file that comes with text, such as a copied table cell, is meant for the text field with the focus.
+    // Some programs copy a text together with a picture of it, for example a table cell. Then the user wants to paste
+    // the text into the text field with the focus.
     if (!files.length || event.clipboardData.types.includes("text/plain")) return;
     event.preventDefault();
     onFiles(files);

@@ -38,9 +38,9 @@ export function icon(name) {
 const versions = new WeakMap();
 
 /**
- * Make `parent` hold one child per item, in the order of the items. A child stays while `key(item)` and `version(item)`
- * stay equal, and so keeps its focus and its loaded image. Otherwise `create(item)` makes a new child.
- * `update(child, item)` is called for every child.
+ * Make `parent` hold one child per item, in the order of the items. While `key(item)` and `version(item)` do not
+ * change, the item keeps its child, and so the child keeps its focus and its loaded image. Otherwise `create(item)`
+ * makes a new child. `update(child, item)` is called for every child.
  */
 export function reconcileChildren(parent, items, { key, version, create, update = () => {} }) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));

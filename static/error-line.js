@@ -4,8 +4,8 @@ import { el } from "/static/element.js";
 
 /**
  * Create an error line, which is empty and hidden at first. Returns {node, show(detail), add(detail), clear()}. `show`
- * replaces the message, and `add` appends to the message. Both functions open the folds around the line. While the line
- * shows a message, `control` is marked as invalid.
+ * replaces the message, and `add` appends to the message. Both functions also open every <details> element around the
+ * line. While the line shows a message, `control` is marked as invalid.
  */
 export function errorLine(id, control = null) {
   const node = el("p", { class: "field-error", id, hidden: true });

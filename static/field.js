@@ -1,5 +1,5 @@
-// One parameter as a form field: label, control, hint and error. `read` returns undefined if the field has the
-// service's default value.
+// One parameter as a form field: label, control, hint and error. The `read` method of a field returns undefined if the
+// field has the default value of the service.
 
 import { choice, color, json, number, text, toggle } from "/static/control.js";
 import { el } from "/static/element.js";
@@ -28,8 +28,8 @@ function field(name, schema, { defs, files, required }) {
 
 /**
  * Create the fields for the properties of a schema. Returns {nodes, read(), write(values), locate(path), clear()}.
- * `read` returns an object of the values that differ from the defaults. Advanced fields are in a fold. `files` keeps
- * the files of parts.
+ * `read` returns an object of the values that differ from the defaults. Advanced fields are in a <details> element.
+ * `files` keeps the files of parts.
  */
 export function fields(schema, { defs = schema.$defs, files }) {
   const named = inFormOrder(schema.properties ?? {}, defs)
@@ -54,8 +54,8 @@ function disclosure(folded) {
   const node = el("details", { class: "more" },
     el("summary", {}, "More ", el("span", { class: "hint" }, folded.map((one) => one.caption).join(", "))),
     el("div", { class: "more-fields" }, folded.map((one) => one.node)));
-  // The browser cannot show its message at a folded control. Without this listener, a click on Start would have no
-  // visible effect.
+  // If the value of a hidden control is invalid, the browser cannot show its message there. Without this listener, a
+  // click on Start would have no visible effect.
   node.addEventListener("invalid", () => { node.open = true; }, { capture: true });
   return node;
 }

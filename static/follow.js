@@ -13,7 +13,7 @@ const EMPTY_STREAMS_BEFORE_POLLING = 3;
  * Rejects if the service refuses to show the job. Rejects with the reason of `signal` if `signal` aborts.
  */
 export async function follow(id, { signal, onJob, onConnection }) {
-  let emptyStreams = 0; // counted in a row: if a proxy holds events back, every stream is empty
+  let emptyStreams = 0; // the number of empty streams in a row: if a proxy holds events back, every stream is empty
   for (;;) {
     const { job, redriving } = await read(id, { signal, onConnection });
     onJob(job);

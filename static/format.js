@@ -11,12 +11,12 @@ const ENDED = new Set(["succeeded", "partial", "failed", "cancelled", "expired"]
 const JOB_STATES = { partial: "partly succeeded" }; // the other states are shown as they are
 
 const STEP_EVENTS = {
-  failed: "failed", crashed: "its converter died", lost: "its dispatcher died", buried: "became a dead letter",
+  failed: "failed", crashed: "the process that ran the step died", lost: "the process that ran the job died", buried: "became a dead letter",
   redriven: "redriven", discarded: "discarded",
 };
 
-// Pictures without visible noise have a standard deviation below this value. The service has the same constant:
-// CLEAN_SIGMA in pixtools/denoising/noise.py.
+// If the estimated standard deviation of the noise is below this value, the picture counts as clean. The service has
+// the same constant: CLEAN_SIGMA in pixtools/denoising/noise.py.
 const CLEAN_SIGMA = 2.5;
 
 /** Whether a job has ended. A redrive can still start it again. */
@@ -25,7 +25,7 @@ export const hasEnded = (job) => ENDED.has(job.state);
 /** The state of a job in words. */
 export const jobState = (state) => JOB_STATES[state] ?? state;
 
-/** An entry of a step's history in words. */
+/** An event in the history of a step, in words. */
 export const stepEvent = (what) => STEP_EVENTS[what] ?? what;
 
 /** The usual name of a file format: "JPEG" for image/jpeg. */
@@ -84,7 +84,7 @@ export function duration(ms) {
   return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
 }
 
-/** The time of day, and the date unless it is today. On an open page, "two minutes ago" would become wrong. */
+/** The time of day, and the date unless it is today. A text such as "two minutes ago" would soon be wrong. */
 export function formatTime(iso) {
   const then = new Date(iso);
   const today = then.toDateString() === new Date().toDateString();

@@ -10,7 +10,7 @@ const at = (id) => document.getElementById(id);
 
 /**
  * Let the buttons act on the job `id`. `onJob` is called with the cancelled job. `onRetry` is called after a retry. It
- * follows the job and resolves when the job has ended. Returns {show(job), refreshRetry()}.
+ * must follow the job, and must resolve when the job has ended. Returns {show(job), refreshRetry()}.
  */
 export function jobActions(id, { signal, onJob, onRetry }) {
   let current = null;
@@ -42,7 +42,8 @@ export function jobActions(id, { signal, onJob, onRetry }) {
     refreshRetry();
   }
 
-  // A failed step can run again only while its dead letter is open. The job does not contain its dead letters.
+  // A failed step can run again only while its dead letter is open. The job does not contain its dead letters, so this
+  // function requests them.
   async function refreshRetry() {
     const number = ++latest;
     if (!current || !hasEnded(current) || !Object.values(current.steps).some((step) => step.state === "failed")) {

@@ -1,4 +1,4 @@
-// The steps of a job as a list: state, inputs, run time and error of each.
+// The steps of a job as a list, with the state, the inputs, the run time and the error of each step.
 
 import { el, icon, reconcileChildren } from "/static/element.js";
 import { duration, joinAnd } from "/static/format.js";

@@ -1,4 +1,4 @@
-// The view of one job: its state, its steps and its results, updated while it runs.
+// The view of one job: its state, its steps and its results. The view is updated while the job runs.
 
 import { announce } from "/static/announce.js";
 import { getJob } from "/static/api.js";
@@ -49,13 +49,13 @@ export function watchJob(id, { signal, titles, source, onJob, onMove }) {
     actions.show(job);
     announceProgress(job, last);
     onJob(job);
-    // The first version counts as a change, because a quick job may have ended after the list of jobs was read. A new
-    // finish time counts too, because a quick retry may end in the same state as before.
+    // The first version counts as a change: a quick job may have ended already, while the list of jobs still shows its
+    // earlier state. A new finish time counts too, because a quick retry may end in the same state as before.
     if (job.state !== last?.state || job.finished_at !== last.finished_at) onMove(job);
     last = job;
   }
 
-  // Reads the job once, for fresh download URLs. Resolves to false if that failed.
+  // Reads the job once, for fresh download URLs. Resolves to false if the request failed.
   async function renew() {
     try {
       show(await getJob(id, signal));
@@ -120,7 +120,7 @@ function render(job, { titles, source, renew }) {
 function retentionNote({ state, expires_at: expires }, results) {
   if (state === "expired") return "This job has expired. Its results were deleted; only this record is left.";
   const kept = results > 0 && expires ? `are kept until ${formatTime(expires)}.` : null;
-  if (state === "cancelled") return `This job was cancelled, and its unfinished steps were stopped. ${kept ? `The results made before that ${kept}` : "It had no results yet."}`;
+  if (state === "cancelled") return `This job was cancelled, and its unfinished steps were stopped. ${kept ? `Its finished results ${kept}` : "It had no results yet."}`;
   return kept ? `Results ${kept}` : "";
 }
 

@@ -1,4 +1,4 @@
-// The start of the page: creates all components, connects them and shows the view that the address names.
+// The start of the page: creates all components, connects them and shows the view that belongs to the address.
 
 import { getOperations } from "/static/api.js";
 import { Builder } from "/static/builder.js";
@@ -75,9 +75,10 @@ function newJobForm({ operations, limits, mediaTypes, onAccepted }) {
   return { steps, photo };
 }
 
-// Shows either the form for a new job or the job that the address names.
+// Shows the job whose id is in the address. Without an id, shows the form for a new job.
 function jobView({ titles, onMove }) {
-  const sources = new Map(); // the photos of the jobs that this page started: the service does not return photos
+  // The photos of the jobs that this page started. They are kept here, because the service does not return photos.
+  const sources = new Map();
   const idle = { watch: () => {}, refreshRetry: () => {} };
   let viewing = new AbortController();
   let watched = idle;
@@ -106,7 +107,7 @@ function jobView({ titles, onMove }) {
   };
 }
 
-// The hash of the address names the view, so this link must not change it.
+// The hash of the address decides which view is shown, so this link must not change the hash.
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   at("main").focus();

@@ -1,14 +1,14 @@
 // Shows the result of a metadata step as a definition list. The most important values come first. Each group of values
-// is in a fold.
+// is in a <details> element.
 
 import { el } from "/static/element.js";
 import { formatBytes } from "/static/format.js";
 
 const SHOWN = 8;
-const FOLD_AT_LEAST = 3; // rows; a fold with fewer rows would save no room
-// Values that the rest of the page does not show come first.
+const FOLD_AT_LEAST = 3; // rows in a <details> element, because hiding fewer rows would save no room
+// The order of the first values. It begins with values that the page shows nowhere else.
 const FIRST = ["camera", "lens", "taken_at", "exposure", "gps", "icc_profile", "width", "height", "frames", "bytes"];
-// These groups also get a row with a summary. The user should notice if a photo contains a location.
+// For these groups, the list also has a row with a summary, so that the user notices if a photo contains a location.
 const SUMMARIES = {
   exposure: ({ time_s: time, f_number: aperture, iso, focal_length_mm: length }) =>
     [time && `${exposureTime(time)} s`, aperture && `f/${aperture}`, iso && `ISO ${iso}`, length && `${length} mm`],
@@ -18,7 +18,7 @@ const TERMS = { gps: "place", icc_profile: "colour profile", iso: "ISO", f_numbe
 const UNITS = { s: "s", mm: "mm", m: "m", ev: "EV" };
 const HEADINGS = { exif: "EXIF", gps: "GPS", xmp: "XMP", iptc: "IPTC" };
 
-/** The element that shows `result`, the answer of a metadata step. */
+/** The element that shows `result`, the result of a metadata step. */
 export function metadataList(result) {
   const entries = Object.entries(result).filter(([, value]) => !isEmpty(value)).sort(([one], [other]) => rank(one) - rank(other));
   const groups = entries.filter(([, value]) => isObject(value));

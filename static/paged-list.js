@@ -1,5 +1,5 @@
-// A list from the service, newest first, loaded page by page. A refresh keeps the length of the list, the row elements
-// and the focus.
+// A list from the service, newest first, loaded page by page. A refresh keeps the row elements and the focus. It also
+// keeps the length of the list, up to 100 items.
 
 import { reconcileChildren } from "/static/element.js";
 import { whileBusy } from "/static/while-busy.js";
@@ -11,7 +11,8 @@ const LARGEST_PAGE = 100; // the service's limit
  * Fill the list `rows`. The button `more` loads the next page. `read({cursor, limit})` resolves to {items, next}. Items
  * with the same `keyOf(item)` share a row. `createRow(items)` makes the row, and makes a new row when `version(items)`
  * changes. `onShown(items, complete)` is called with all loaded items; `complete` is true if the service has no further
- * items. `focusFallback()` gets the focus if the row that had the focus is gone. Returns {refresh()}.
+ * items. `onError(error)` is called if a page cannot be loaded. If the row that had the focus is gone, the element that
+ * `focusFallback()` returns gets the focus. Returns {refresh()}.
  */
 export function pagedList({ rows, more, signal, read, keyOf, version, createRow, focusFallback, onShown, onError }) {
   let shown = [];
@@ -25,7 +26,7 @@ export function pagedList({ rows, more, signal, read, keyOf, version, createRow,
     const limit = cursor ? PAGE : Math.min(Math.max(shown.length, PAGE), LARGEST_PAGE);
     try {
       const page = await read({ cursor, limit });
-      if (number !== latest) return; // a later call is loading
+      if (number !== latest) return; // a later call has begun, so this answer is out of date
       shown = cursor ? [...shown, ...page.items] : page.items;
       next = page.next;
       show();

@@ -1,4 +1,4 @@
-// The files that are sent beside the photo, by the names of their parts in the request. They are lost on a reload.
+// The files that are sent together with the photo, by the names of their parts. The files are lost on a reload.
 
 const OTHER_FIELDS = ["file", "steps", "operations", "operation_params"];
 

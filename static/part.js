@@ -1,11 +1,11 @@
-// The control for a parameter that names a part: a file that is sent beside the photo.
+// The control for a parameter whose value is the name of a part. A part is a file that is sent together with the photo.
 
 import { el, fill } from "/static/element.js";
 import { formatBytes } from "/static/format.js";
 
 /**
- * Create the control. Returns {control, holder, extra, read(), write(name)}. `files` is the PartFiles that keeps the
- * file.
+ * Create the control. Returns {control, holder, extra, read(), write(name)}. `files` is the collection of part files
+ * (PartFiles) to which a chosen file is added.
  */
 export function part(schema, files) {
   let name;

@@ -1,4 +1,4 @@
-// The photo of the next job: chosen, dropped or pasted, then checked and shown.
+// The photo of the next job. The user chooses, drops or pastes the photo. The page checks the photo and shows it.
 
 import { announce } from "/static/announce.js";
 import { el, fill } from "/static/element.js";
@@ -22,9 +22,9 @@ export function photoPicker({ limits, mediaTypes, onChange }) {
   });
   at("photo-replace").addEventListener("click", () => input.click());
   at("photo-remove").addEventListener("click", () => { take([]); input.focus(); });
-  input.accept = mediaTypes.join(); // without HEIC in this list, an iPhone converts its photos to JPEG
+  input.accept = mediaTypes.join(); // if this list has no HEIC, an iPhone converts its photos to JPEG before the upload
   at("photo-limits").textContent =
-    `${joinAnd(mediaTypes.map(formatName))}, up to ${formatBytes(limits.upload_bytes)} and ${limits.pixels / 1e6} megapixels. You can also paste one.`;
+    `${joinAnd(mediaTypes.map(formatName))}, up to ${formatBytes(limits.upload_bytes)} and ${limits.pixels / 1e6} megapixels. You can also paste a photo.`;
 
   async function take(files) {
     const [file = null] = files;
@@ -67,7 +67,7 @@ function show(file, fault, count) {
   showDetails(file, {});
   fill(at("photo-picture"));
   at("photo-picture").hidden = Boolean(fault);
-  showNote(fault ?? (count > 1 ? `You gave ${count} files. A job has one photo, so this page took the first.` : null), Boolean(fault));
+  showNote(fault ?? (count > 1 ? `You gave ${count} files. A job has one photo, so this page took the first file.` : null), Boolean(fault));
   announce(fault ?? `${file.name} chosen`);
 }
 

@@ -1,4 +1,4 @@
-// Shows errors: a fault of a form field at this field, all other errors in one box.
+// Shows errors. A fault in a form field is shown at this field. All other errors are shown in one box.
 
 import { Problem, Unreachable } from "/static/api.js";
 import { announce } from "/static/announce.js";
@@ -6,8 +6,8 @@ import { el, fill } from "/static/element.js";
 import { plural } from "/static/format.js";
 
 /**
- * Show why a submission failed. A fault that points to a step or a part is shown at the field of `builder`, all other
- * faults in `box`. The focus goes to the first marked field of the page, or to `box`.
+ * Show why a submission failed. A fault that points to a step or to a part is shown at a field of `builder`. All other
+ * faults are shown in `box`. The focus goes to the first marked field of the page, or to `box` if no field is marked.
  */
 export function showSubmissionProblem(box, error, builder) {
   const { title, detail, errors, wait } = describe(error);
@@ -31,7 +31,7 @@ export function showSubmissionProblem(box, error, builder) {
   (firstOnPage(marked) ?? box).focus();
 }
 
-/** Show `error` in `box`, which is an alert. If `again` is given, a button hides the box and calls `again`. */
+/** Show `error` in `box`, which has the role alert. If `again` is given, a button hides `box` and calls `again`. */
 export function showProblem(box, error, again = null) {
   const { title, detail, errors, wait } = describe(error);
   const retry = () => { box.hidden = true; again(); };

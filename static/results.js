@@ -8,8 +8,8 @@ import { metadataList } from "/static/metadata-list.js";
 
 /**
  * Show the results of `job` in the list `parent`, and return their number. `source` is the file of the photo, if this
- * page has the file; the service does not return it. `renew()` shows the job again with fresh URLs. It resolves to
- * whether this succeeded.
+ * page has the file; the service does not return it. `renew()` shows the job again with fresh URLs, and resolves to
+ * true if the request succeeded.
  */
 export function showResults(parent, job, { source, renew }) {
   const results = Object.entries(job.steps).filter(([, step]) => step.artifact || step.result);
@@ -39,7 +39,7 @@ function card(name, step, source, { renew, before }) {
       el("h3", {}, name),
       artifact && fileDetails(artifact, source),
       result && (op === "metadata" ? metadataList(result) : el("p", { class: "result-summary" }, resultSummary(result))),
-      artifact && isComparable(step) && !before && el("p", { class: "result-summary" }, "You can compare before and after only in the browser tab that sent the photo, until you reload it."),
+      artifact && isComparable(step) && !before && el("p", { class: "result-summary" }, "You can compare before and after only in the browser tab that sent the photo, until you reload the page."),
       artifact && downloadLink(artifact, renew)));
 }
 
@@ -66,8 +66,9 @@ function fileDetails(artifact, source) {
   ];
 }
 
-// If the URL of a link has expired, a click first tries once to renew the URL. Then the click follows the link in any
-// case.
+// If the URL of a link has expired, a click first renews the URL and then clicks the link again. If the URL cannot be
+// renewed, the link is not followed, and the page shows the error. The second click does not check the time again,
+// because a wrong clock could then cause an endless loop.
 function downloadLink(artifact, renew) {
   const link = el("a", { class: "button download", download: artifact.name, title: artifact.name, "aria-label": `Download ${artifact.name}` }, icon("download"), "Download");
   let renewing = false;

@@ -1,4 +1,4 @@
-// Reads JSON Schemas as Pydantic writes them, as far as a form needs.
+// Reads the JSON Schemas that Pydantic writes. Only the keywords that the forms of the page need are supported.
 
 import { joinAnd, joinOr } from "/static/format.js";
 
@@ -65,8 +65,8 @@ export function label(name, schema) {
 }
 
 /**
- * The hint below a control: range and description. A range wider than 1000 is left out, because the browser reports
- * values outside the range.
+ * The hint below a control: the range and the description. A range wider than 1000 is left out, because the browser
+ * itself reports a value outside the range.
  */
 export function hint({ minimum, exclusiveMinimum, maximum, description }) {
   const from = minimum ?? exclusiveMinimum;

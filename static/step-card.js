@@ -54,7 +54,7 @@ export function stepCard(draft, step, on) {
       remove.setAttribute("aria-label", `Remove ${step.name}`);
     },
     /**
-     * Show a fault that the service found: at the parameter of `path`, at the name or below the card. Returns
+     * Show a fault that the service found: at the parameter of `path`, at the name, or at the end of the card. Returns
      * {node, focus()} of the place where the fault is shown.
      */
     fail: (path, detail) => {
@@ -108,7 +108,7 @@ function inputBoxes(draft, step, onChange) {
   return { node, refresh };
 }
 
-// With aria-disabled instead of `disabled`, a button keeps the focus when its step reaches the end of the list.
+// With aria-disabled instead of `disabled`, a button keeps the focus when its step cannot move further.
 function toolButton(shape, text, action) {
   const button = el("button", {
     type: "button", class: "tool", on: { click: () => button.getAttribute("aria-disabled") !== "true" && action() },

@@ -1,4 +1,4 @@
-// The field for the name of a step. While the user types, the field checks the name by the rule of the service.
+// The field for the name of a step. While the user types, the field checks the name with the rules of the service.
 
 import { el } from "/static/element.js";
 import { errorLine } from "/static/error-line.js";

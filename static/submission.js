@@ -1,4 +1,4 @@
-// Starts a job: shows what is still missing, the progress of the upload, and why the service refused.
+// Starts a job. Shows what is still missing, the progress of the upload, and why the service refused the job.
 
 import { createJob } from "/static/api.js";
 import { announce } from "/static/announce.js";
@@ -73,10 +73,10 @@ export function submission({ draft, photo, builder, onAccepted }) {
 function showProgress(sent, total) {
   at("upload-bar").max = total;
   at("upload-bar").value = sent;
-  at("upload-progress").textContent = sent < total ? `${formatBytes(sent)} of ${formatBytes(total)} sent` : "Sent. The service is checking it.";
+  at("upload-progress").textContent = sent < total ? `${formatBytes(sent)} of ${formatBytes(total)} sent` : "Sent. The service is checking the upload.";
 }
 
-// A repeated request with equal files and steps has the same key, so the service does not start a second job.
+// A repeated request with the same files and steps gets the same key, so the service does not start a second job.
 function idempotencyKeys() {
   let last = null;
   const keyFor = (files, steps) => {
@@ -89,7 +89,7 @@ function idempotencyKeys() {
   return keyFor;
 }
 
-// crypto.randomUUID exists only in secure contexts. A page from another host over plain http has no
+// crypto.randomUUID exists only in secure contexts. A page that comes from another host through plain http is not a
 // secure context.
 function randomKey() {
   if (crypto.randomUUID) return crypto.randomUUID();

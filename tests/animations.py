@@ -1,4 +1,7 @@
-"""Writes animations byte by byte, so the test sets frames, delays and disposals. An encoder could change them."""
+"""Writes animations byte by byte. So a test itself decides every frame, delay and disposal.
+
+An encoder could change these values.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEEP, CLEAR, RESTORE = 0, 1, 2
-"""What happens to a frame after its time: it stays, its area is cleared, or the pixels below it are restored."""
+"""What happens when the time of a frame is over: it stays, its area is cleared, or the earlier pixels come back."""
 
 PALETTE = np.array([[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
 """The four colours of every `gif`."""
@@ -19,18 +22,21 @@ PALETTE = np.array([[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as the file stores it. `pixels` are indices into PALETTE (H, W) in a GIF, samples (H, W, C) in a PNG."""
+    """A frame, as the file stores it.
+
+    In a GIF, `pixels` are indices into PALETTE, (H, W). In a PNG, they are samples, (H, W, C).
+    """
 
     pixels: NDArray[np.uint8]
     left: int = 0
     top: int = 0
     duration: int = 100  # milliseconds
     disposal: int = KEEP
-    blends: bool = False  # drawn over the previous frame with alpha; only in a PNG
+    blends: bool = False  # alpha mixes the frame with the pixels below; only in a PNG
 
 
 def filled(index: int, width: int = 4, height: int = 3) -> NDArray[np.uint8]:
-    """Return (H, W), filled with one index."""
+    """Return the pixels of a frame, (H, W). All of them have this index."""
     return np.full((height, width), index, np.uint8)
 
 
@@ -43,7 +49,7 @@ def colours(indices: NDArray[np.uint8], transparent: int | None = None) -> NDArr
 def gif(
     size: tuple[int, int], frames: Sequence[Frame], *, repeats: int | None = 0, transparent: int | None = None
 ) -> bytes:
-    """Return a GIF. `repeats` is the number of repeats. 0 repeats for ever, and None omits the extension."""
+    """Return a GIF. `repeats` is the number of repeats: 0 means for ever, and None omits the NETSCAPE extension."""
     data = b"GIF89a" + struct.pack("<HHBBB", *size, 0x81, 0, 0) + PALETTE.tobytes()
     if repeats is not None:
         data += b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0"
@@ -57,7 +63,7 @@ def gif(
 
 
 def _blocks(indices: NDArray[np.uint8]) -> bytes:
-    """Return LZW data. A clear code before each pixel keeps the codes at three bits."""
+    """Return the indices as LZW data. A clear code before each index keeps all codes at three bits."""
     codes = [code for index in indices.ravel() for code in (4, int(index))] + [5]
     bits = sum(code << 3 * at for at, code in enumerate(codes))
     packed = bits.to_bytes((3 * len(codes) + 7) // 8, "little")
@@ -77,8 +83,9 @@ def apng(
 ) -> bytes:
     """Return an animated PNG.
 
-    `default` is an image outside the animation, `shared` are chunks before the frames, and `declared` replaces the
-    number of frames in acTL. A sample of 16 bits is two bytes along the last axis.
+    `default` is a still image that does not belong to the animation. `shared` are chunks before the frames. `declared`
+    replaces the number of frames in the acTL chunk. If `depth` is 16, each sample is two bytes along the last axis of
+    the pixels.
     """
     first = frames[0].pixels if default is None else default
     header = struct.pack(">IIBBBBB", first.shape[1], first.shape[0], depth, colour, 0, 0, 0)

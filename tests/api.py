@@ -12,7 +12,7 @@ ENDED = {"succeeded", "partial", "failed", "cancelled", "expired"}
 
 
 class Api:
-    """The HTTP API at `base_url`. Each method except `post` fails if the answer is an error."""
+    """A client of the HTTP API at `base_url`. Each method except `post` fails if the answer is an error."""
 
     def __init__(self, base_url: str) -> None:
         self.http = httpx.Client(base_url=base_url, timeout=60)
@@ -42,7 +42,7 @@ class Api:
         return answer.json()
 
     def wait(self, job: dict[str, Any], timeout: float = 120) -> dict[str, Any]:
-        """Return the job after its end. Fails if it has not ended after `timeout` seconds."""
+        """Wait until the job has ended, and return it. Fails after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while (job := self.read(job))["state"] not in ENDED:
             assert time.monotonic() < deadline, job

@@ -17,7 +17,7 @@ needs_chromium = pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium")
 
 @contextmanager
 def chromium(*arguments: str) -> Iterator[Browser]:
-    """Run a headless Chromium with these command-line arguments, in addition to the arguments of all tests."""
+    """Run a headless Chromium. Add `arguments` to the command-line arguments that all tests use."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=_CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--no-first-run", *arguments]

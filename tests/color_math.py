@@ -1,6 +1,7 @@
-"""Computes expected colours in numpy, by the definitions of the colour spaces and without the code under test.
+"""Computes expected colours with numpy from the definitions of the colour spaces, without the code under test.
 
-IEC 61966-2-1 (sRGB), SMPTE EG 432-1 (Display P3), Adobe RGB (1998); profiles by ICC.1:2001-04.
+The definitions are IEC 61966-2-1 (sRGB), SMPTE EG 432-1 (Display P3) and Adobe RGB (1998). The profiles follow
+ICC.1:2001-04.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ D50 = np.array([0.9642, 1.0, 0.8249])
 
 @dataclass(frozen=True)
 class Space:
-    """An RGB colour space: the XYZ of its primaries under D50, and a tone curve from stored values to light."""
+    """An RGB colour space: XYZ values of its primaries under D50, and a tone curve from stored values to light."""
 
     primaries: tuple[tuple[float, float, float], ...]
-    curve: tuple[float, ...]  # light at evenly spaced stored values from 0 to 1; a single number is an exponent
+    curve: tuple[float, ...]  # light at evenly spaced stored values from 0 to 1; one number is an exponent
 
     def linear(self, stored: Floats) -> Floats:
-        """Convert stored values to linear light, both 0 to 1."""
+        """Convert stored values to linear light. Both are from 0 to 1."""
         if len(self.curve) == 1:
             return stored ** self.curve[0]
         return np.interp(stored, np.linspace(0, 1, len(self.curve)), self.curve)
 
     def stored(self, linear: Floats) -> Floats:
-        """Convert linear light to stored values, both 0 to 1."""
+        """Convert linear light to stored values. Both are from 0 to 1."""
         if len(self.curve) == 1:
             return linear ** (1 / self.curve[0])
         return np.interp(linear, self.curve, np.linspace(0, 1, len(self.curve)))
@@ -51,7 +52,7 @@ ADOBE_RGB = Space(((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.
 
 
 def converted(pixels: Floats, source: Space, target: Space) -> Floats:
-    """Convert pixels (..., 3), 0 to 1, between colour spaces. Colours outside the target are clipped."""
+    """Convert pixels (..., 3) from 0 to 1 between two colour spaces. Colours outside `target` are clipped."""
     xyz = source.linear(pixels) @ np.array(source.primaries)  # `primaries` has a row for each primary
     return target.stored((xyz @ np.linalg.inv(np.array(target.primaries))).clip(0, 1))
 
@@ -62,7 +63,7 @@ def converted_8_bit(pixels: Pixels, source: Space, target: Space) -> Pixels:
 
 
 def lab(srgb: Floats) -> Floats:
-    """Convert sRGB (..., 3), 0 to 1, to CIE Lab under D50."""
+    """Convert sRGB pixels (..., 3) to CIE Lab under D50. The sRGB values are from 0 to 1."""
     ratio = SRGB.linear(srgb) @ np.array(SRGB.primaries) / D50
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
     x, y, z = np.moveaxis(f, -1, 0)
@@ -70,16 +71,22 @@ def lab(srgb: Floats) -> Floats:
 
 
 INKS = np.array([(0.05, 0.62, 0.88), (0.85, 0.10, 0.50), (0.98, 0.90, 0.08), (0.0, 0.0, 0.0)])
-"""The sRGB of the inks C, M, Y and K at full strength on paper. Decoders assume other inks if there is no profile."""
+"""The sRGB colours of the inks C, M, Y and K at full strength on paper.
+
+For a file without a profile, decoders assume other inks.
+"""
 
 
 def printed(cmyk: Floats) -> Floats:
-    """Return the sRGB (..., 3) of inks (..., 4), all 0 to 1. The colours of the four inks are multiplied."""
+    """Return the sRGB colours (..., 3) of printed inks (..., 4). All values are from 0 to 1.
+
+    A printed colour is the product of the colours of the four inks.
+    """
     return np.prod(1 - cmyk[..., :, None] * (1 - INKS), axis=-2)
 
 
 def inks(pixels: Pixels) -> NDArray[np.uint8]:
-    """Convert RGB to CMYK (H, W, 4) by the simplest formula; 255 is the full strength of an ink."""
+    """Convert RGB to CMYK (H, W, 4) with the simplest formula. 255 is the full strength of an ink."""
     black = 255 - pixels.max(axis=-1, keepdims=True)
     span = np.maximum(255 - black, 1).astype(float)
     colors = (255 - black - pixels) / span * 255
@@ -90,7 +97,7 @@ def inks(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def rgb_profile(space: Space) -> bytes:
-    """Return a profile with a matrix and tone curves."""
+    """Return the profile of a colour space, with a matrix and tone curves."""
     if len(space.curve) == 1:
         curve = struct.pack(">4sIIH", b"curv", 0, 1, round(space.curve[0] * 256))
     else:
@@ -106,7 +113,7 @@ def grey_profile(exponent: float) -> bytes:
 
 
 def cmyk_profile() -> bytes:
-    """Return the profile of `printed`: a table with 9 strengths of each ink, in 16-bit Lab."""
+    """Return the profile of the inks of `printed`: a table with 16-bit Lab values for 9 strengths of each ink."""
     steps = 9
     grid = np.array(list(itertools.product(np.linspace(0, 1, steps), repeat=4)))  # (9^4, 4), black varies fastest
     table = lab(printed(grid))
@@ -118,7 +125,10 @@ def cmyk_profile() -> bytes:
 
 
 def read_grey_profile(profile: bytes) -> Space:
-    """Return a space for grey stored as equal RGB values: the tone curve of the profile, the primaries of sRGB."""
+    """Return a colour space for grey pixels that are stored as RGB, with three equal values.
+
+    The space has the tone curve of the profile and the primaries of sRGB.
+    """
     assert profile[16:20] == b"GRAY"
     return Space(SRGB.primaries, _read_curve(_tags(profile)[b"kTRC"]))
 
@@ -144,7 +154,7 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
 
 def _read_curve(tag: bytes) -> tuple[float, ...]:
     if tag.startswith(b"para"):
-        assert tag[8:10] == b"\0\3", "the only parametric curve that is supported is that of sRGB"
+        assert tag[8:10] == b"\0\3", "of all parametric curves, only the curve of sRGB is supported"
         gamma, a, b, c, d = (number / 65536 for number in struct.unpack(">5i", tag[12:32]))
         steps = np.linspace(0, 1, 4096)
         return tuple(np.where(steps >= d, (a * steps + b).clip(0) ** gamma, c * steps).tolist())

@@ -1,4 +1,4 @@
-"""Fixtures for several folders of tests: a folder, settings of running stores, and the whole service."""
+"""Fixtures for several folders of tests: an open folder, the settings of running stores, and the whole service."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from pixtools.local import ray_head, stores
 from pixtools.local.home import Home
 from pixtools.settings import Settings
 
-# An example has no deadline, because other processes of the machine may slow it down.
+# Hypothesis examples have no deadline, because other processes of the machine may slow them down.
 hypothesis.settings.register_profile("pixtools", deadline=None)
 hypothesis.settings.load_profile("pixtools")
 
-# A shell that starts the tests in the background makes the tests and their child processes ignore SIGINT.
+# A shell makes a background process and its children ignore SIGINT. The next line ends that, because tests stop
+# services with SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Ray reads these variables when a test module imports Ray. The first makes the driver listen on loopback. The others
-# set the token for a Ray head that a test starts later.
+# Ray reads these variables when a test module imports Ray. With the first one, Ray listens only on loopback in
+# this process. The other two set the token for a Ray head that a test starts later.
 os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
@@ -45,7 +46,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, unlike the folders of pytest. Root runs Postgres as the user `nobody`."""
+    """A folder that every user may enter, unlike the folders of pytest.
+
+    If root runs the tests, Postgres runs as the user `nobody`, who must reach its data.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pixtools-test-"))
     folder.chmod(0o711)
     yield folder
@@ -54,7 +58,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def settings(open_folder: Path) -> Iterator[Settings]:
-    """Settings of a service whose stores are running and whose database is migrated. Each store has its own port."""
+    """The settings of a service that has not been started. Its stores run on free ports. Its tables exist."""
     with stores.running(Home(open_folder / "stores")) as env:
         made = Settings(**{name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()})
         migrate.upgrade(made.database_url.get_secret_value())
@@ -75,14 +79,14 @@ def new_stack(open_folder: Path) -> Iterator[Callable[..., Stack]]:
         if stack.process is not None:
             stack.kill()
             stack.process.wait(60)
-            ray_head.remove_folder(Home(stack.home))  # a killed service cannot delete its folder
+            ray_head.remove_folder(Home(stack.home))  # because a killed service cannot delete this folder
 
 
 @pytest.fixture(scope="session")
 def stack(open_folder: Path) -> Iterator[Stack]:
     """A service that runs for the whole session."""
     running = Stack(open_folder / "stack")
-    running.launch("--parent", str(os.getpid()))  # the service ends if the tests are killed
+    running.launch("--parent", str(os.getpid()))  # so that the service ends if the tests are killed
     try:
         running.wait_until_ready()
         yield running

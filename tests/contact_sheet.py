@@ -1,8 +1,8 @@
 """Draws contact sheets for people to look at: python tests/contact_sheet.py [folder].
 
-formats.png has a row for each kind of file and a column for each output format, with score, colour shift and bytes.
-operations.png has a cell for each operation. This script asserts nothing: the assertions are in
-test_matrix.py.
+formats.png has a row for each kind of file and a column for each output format. Below each picture are its score, its
+colour shift and the size of the file. operations.png has two cells for each entry of OPERATION_PARAMS. This script
+asserts nothing: the assertions are in test_matrix.py.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ OPERATION_PARAMS: list[tuple[str, dict[str, Any]]] = [
 
 
 def logo() -> bytes:
-    """Return a PNG file: a ring with soft edges."""
+    """Return a logo as a PNG file: a ring with soft edges."""
     y, x = np.mgrid[-60:60, -60:60]
     distance = np.hypot(x, y)
     alpha = np.clip((58 - distance) / 6, 0, 1) * np.clip((distance - 24) / 6, 0, 1)
@@ -116,7 +116,7 @@ def format_cells() -> Iterable[tuple[Image.Image, list[str]]]:
 
 
 def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
-    """Yield two cells for each operation: on an opaque picture in Display P3, and on a picture with transparency."""
+    """Yield two cells for each entry of OPERATION_PARAMS: an opaque picture in Display P3, and one with alpha."""
     wide = Image.fromarray(converted_8_bit(scene(), SRGB, DISPLAY_P3)).resize((3 * WIDTH, 3 * HEIGHT))
     clear = Image.fromarray(with_alpha(scene())).resize((3 * WIDTH, 3 * HEIGHT))
     sources = {"wide": saved(wide, "PNG", icc_profile=rgb_profile(DISPLAY_P3)), "clear": saved(clear, "PNG")}
@@ -137,7 +137,7 @@ def operation_cells() -> Iterable[tuple[Image.Image, list[str]]]:
 
 
 def in_srgb(picture: Picture) -> np.ndarray:
-    """Return uint8 (H, W, 4) in sRGB."""
+    """Return the pixels of a picture as uint8 (H, W, 4) in sRGB."""
     pixels = np.asarray(picture.image.convert("RGBA"))
     if picture.icc is None or picture.icc[16:20] != b"RGB ":
         return pixels

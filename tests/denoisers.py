@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Plain:
     """The DnCNN network of the paper. It runs in plain PyTorch on one thread.
 
-    The weights do not denoise. With them, each pixel of the result depends on all pixels in its receptive field.
+    The weights do not denoise. But with these weights, each pixel of the result depends on all pixels in the receptive
+    field of this pixel.
     """
 
     name = "plain"
@@ -27,11 +28,12 @@ class Plain:
         generator = torch.Generator().manual_seed(5)
         self.network = DnCNN().eval()
         for parameter in self.network.parameters():
-            # He initialization keeps values equally large in all layers, so distant pixels have an effect.
+            # The initialization by He et al. keeps values equally large in all layers. So distant pixels have an
+            # effect on the result.
             scale = (2 / parameter[0].numel()) ** 0.5 if parameter.dim() == 4 else 0.01
             parameter.data.normal_(0, scale, generator=generator)
         self.network.model[-1].weight.data *= 0.2
-        self.seen: list[tuple[int, ...]] = []  # the shapes of the tiles of each call
+        self.seen: list[tuple[int, ...]] = []  # for each call, the shape of its tiles
 
     @torch.inference_mode()
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:

@@ -1,4 +1,4 @@
-"""Reads metadata by exiftool, as an independent check: exiftool finds metadata in more places than PixTools does."""
+"""Reads metadata with exiftool, as an independent check. exiftool finds metadata in more places than PixTools does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ needs_exiftool = pytest.mark.skipif(
 
 
 def tags(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return all known and unknown tags (`GROUP:TAG`) of each file in a folder, by file name. Values are numbers."""
+    """Return all known and unknown tags (`GROUP:TAG`) of each file in a folder, by file name.
+
+    exiftool does not replace numbers with words here.
+    """
     done = subprocess.run(
         ["exiftool", "-json", "-G1", "-a", "-u", "-n", "-r", str(folder)],
         capture_output=True, timeout=300, check=False,

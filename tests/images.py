@@ -1,4 +1,4 @@
-"""Makes small image files for tests. Each has one property of files that cameras, editors or attackers make."""
+"""Makes small image files for tests. Each file has a property of files from cameras, editors or attackers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LIMITS = Limits(pixels=50_000_000, side=16_384, frames=100)
 
 LATITUDE, LONGITUDE, ALTITUDE = -33.8599722, 151.2111111, 58.5
-"""The place in the tags that `exif` returns: degrees north, degrees east, metres."""
+"""The place in the tags that `exif` returns, in degrees north, degrees east and metres."""
 
 
 def photo(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
@@ -38,14 +38,14 @@ def photo(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
 
 
 def distance(one: Any, other: Any) -> float:
-    """Return the mean absolute difference of two pictures, 0 to 255. Lossy codecs stay below 6 on `photo`."""
+    """Return the mean absolute difference of two pictures, from 0 to 255. Lossy codecs stay below 6 for `photo`."""
     a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     assert a.shape == b.shape
     return float(np.abs(a - b).mean())
 
 
 def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  # noqa: PLR0911 (one for each case)
-    """Return upright pixels as a camera stores them with this orientation tag, by the definition in Exif."""
+    """Turn upright pixels into the order in which a camera stores them with this Exif orientation tag."""
     match orientation:
         case 2:
             return upright[:, ::-1]
@@ -79,7 +79,7 @@ def exif(orientation: int | None = None) -> Image.Exif:
     place[3], place[4] = "E", (IFDRational(151), IFDRational(12), IFDRational(40))
     place[5], place[6] = b"\0", IFDRational(117, 2)
     loaded = Image.Exif()
-    loaded.load(tags.tobytes())  # into a TIFF, Pillow writes only tags that were loaded
+    loaded.load(tags.tobytes())  # because Pillow writes only loaded tags into a TIFF
     return loaded
 
 
@@ -134,7 +134,7 @@ def iptc(**texts: bytes) -> bytes:
 def photo_with_metadata(kind: str, orientation: int = 6) -> bytes:
     """Return `photo` with an orientation tag and all metadata blocks of a format.
 
-    In a "PNG" the blocks are before the pixels. In a "PNG behind" the blocks are after the pixels.
+    If `kind` is "PNG", the blocks are before the pixels. If `kind` is "PNG behind", they are after the pixels.
     """
     pixels, block = stored(photo(), orientation), private_exif(orientation)
     match kind:
@@ -162,7 +162,7 @@ def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: Any) -
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     out = io.BytesIO()
     if kind == "HEIF":
-        pillow_heif.from_pillow(image).save(out, **options)  # PixTools registers no encoder for HEIC
+        pillow_heif.from_pillow(image).save(out, **options)  # because PixTools registers no encoder for HEIC
     else:
         image.save(out, kind, **options)
     return out.getvalue()
@@ -176,7 +176,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def camera_jpeg(width: int = 96, height: int = 64, orientation: int = 1) -> bytes:
-    """Return a photo as a camera stores it: with orientation, place, comment, XMP and a wide-gamut profile."""
+    """Return a photo as a camera stores it: with an orientation, a place, a comment, XMP and a wide-gamut profile."""
     return saved(
         stored(photo(width, height), orientation), "JPEG",
         quality=92, exif=exif(orientation), comment=b"secret comment", xmp=b"<x:xmpmeta>secret xmp</x:xmpmeta>",
@@ -207,14 +207,14 @@ def wide_gamut_profile(description: str = "Wide for tests") -> bytes:
 def png(
     width: int, height: int, *, depth: int, colour: int, rows: bytes, extra: tuple[tuple[bytes, bytes], ...] = (),
 ) -> bytes:  # fmt: skip
-    """Return a PNG of raw `rows`, each with its filter byte. Pillow reads these variants but cannot write them."""
+    """Return a PNG of raw `rows`, each with its filter byte. Pillow reads such variants, but cannot write them."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = ((b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
 
 
 def grey_ramp_16_bit(extra: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
-    """Return a PNG of one row of 256 grey values in 16 bits: 0, 257, 514 to 65535."""
+    """Return a PNG with one row of 256 grey values of 16 bits: 0, 257, 514 and so on up to 65535."""
     row = (np.arange(256, dtype=np.uint32) * 257).astype(">u2").tobytes()
     return png(256, 1, depth=16, colour=0, rows=b"\0" + row, extra=extra)
 
@@ -250,7 +250,7 @@ def truncated_jpeg() -> bytes:
 
 
 def container(major: bytes, *brands: bytes) -> bytes:
-    """Return the beginning of an ISO base media file with these brands, such as AVIF or HEIC."""
+    """Return the beginning of an ISO base media file, such as AVIF or HEIC, with these brands."""
     body = major + bytes(4) + b"".join(brands)
     return struct.pack(">I4s", 8 + len(body), b"ftyp") + body + struct.pack(">I4s", 40, b"meta") + bytes(32)
 

@@ -1,4 +1,7 @@
-"""Measures how alike two pictures look: structure by SSIMULACRA2, colour by the largest shift of any patch."""
+"""Measures how alike two pictures look.
+
+SSIMULACRA2 compares the structure. The colours are compared by the largest shift of a patch.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ssimulacra2 import compute_ssimulacra2
 _PATCH = 16
 _FLARE = 0.005  # light that every screen adds; without this light, black and nearly black would be far apart
 
-# Björn Ottosson's OKLab, from linear sRGB.
+# The matrices of Björn Ottosson that convert linear sRGB to OKLab.
 _TO_LMS = np.array(
     [(0.4122214708, 0.5363325363, 0.0514459929), (0.2119034982, 0.6806995451, 0.1073969566),
      (0.0883024619, 0.2817188376, 0.6299787005)],
@@ -30,8 +33,8 @@ class Likeness:
     """The result of a comparison.
 
     `score` is 100 for equal pictures, 90 if the difference is invisible, and 70 for high quality. `shift` compares the
-    mean colours of patches of 16 × 16 pixels. It is the largest distance in OKLab, in hundredths; 2 is just noticeable.
-    Codecs change pixels but keep the means of patches. A wrong profile shifts the means.
+    mean colours of patches of 16 × 16 pixels. It is the largest distance between two means in OKLab, in hundredths. A
+    shift of 2 is just noticeable. Codecs change pixels but keep the means of patches. A wrong profile shifts the means.
     """
 
     score: float

@@ -1,4 +1,4 @@
-"""Drives the page in a browser: photos to upload, and the actions and elements that several tests need."""
+"""Photos to upload, and the actions and elements of the page that several browser tests need."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cut(seed: int) -> File:
 
 
 def noisy(seed: int, deviation: float = 20) -> File:
-    """Return a PNG with noise of this standard deviation, in levels of 255."""
+    """Return a PNG with noise. `deviation` is the standard deviation of the noise, on the scale from 0 to 255."""
     smooth = np.linspace((60, 90, 120), (190, 160, 130), 500)[None]  # (1, 500, 3)
     noise = np.random.default_rng(seed).normal(0, deviation, (300, 500, 3))
     data = saved(np.uint8(np.clip(np.rint(smooth + noise), 0, 255)), "PNG")

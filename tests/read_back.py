@@ -39,7 +39,7 @@ def read_back(data: bytes) -> Seen:
 
 def _in_srgb(frame: Image.Image, icc: bytes | None) -> Pixels:
     pixels = np.asarray(frame.convert("RGBA"))
-    if pixels[..., 3].min() == 255:  # the file of an opaque animation may still have alpha
+    if pixels[..., 3].min() == 255:  # no pixel is transparent: the file of an opaque animation may still have alpha
         pixels = pixels[..., :3]
     if icc is None:
         return pixels
@@ -49,7 +49,7 @@ def _in_srgb(frame: Image.Image, icc: bytes | None) -> Pixels:
 
 
 def composed(pixels: Pixels, ground: int) -> Pixels:
-    """Return the pixels drawn on a grey background, (H, W, 3). `ground` is its grey value, 0 to 255."""
+    """Return the pixels drawn on a grey background, (H, W, 3). `ground` is the grey value, from 0 to 255."""
     if pixels.shape[-1] == 3:
         return pixels
     share = pixels[..., 3:] / 255

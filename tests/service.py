@@ -1,4 +1,4 @@
-"""The whole service, started by `pixtools up` as a user would."""
+"""The whole service, started with `pixtools up`, as a user would start it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIXTOOLS = Path(sys.executable).with_name("pixtools")
 
 @dataclass
 class Stack:
-    """One service, started by `pixtools up`. It has its own home and its own ports."""
+    """One service, started with `pixtools up`. It has its own home and its own ports."""
 
     home: Path
     port: int = field(default_factory=free_port)
@@ -64,7 +64,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that `pixtools up` is started with."""
+        """The environment variables with which `pixtools up` is started."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIXTOOLS_", "RAY_"))}
         return {
             **inherited,
@@ -78,7 +78,7 @@ class Stack:
 
     @property
     def env(self) -> dict[str, str]:
-        """The PIXTOOLS_* variables of the running service, read from its Ray head."""
+        """The PIXTOOLS_* variables of the running service, read from the process of its Ray head."""
         environments = (process.environ() for process in self.processes())
         head = next(env for env in environments if "RAY_AUTH_TOKEN_PATH" in env)
         return {name: value for name, value in head.items() if name.startswith("PIXTOOLS_")}
@@ -88,7 +88,7 @@ class Stack:
         self.run(PIXTOOLS, "up", *arguments)
 
     def run(self, *command: str | Path) -> None:
-        """Start the service by `command`, without waiting until it is ready."""
+        """Start the service with `command`, without waiting until the service is ready."""
         with self.home.with_suffix(".out").open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -115,12 +115,12 @@ class Stack:
             time.sleep(0.1)
 
     def stop(self) -> int:
-        """Stop the service as Ctrl-C does, and return its exit code."""
+        """Stop the service as Ctrl-C does, and return the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(60)
 
     def processes(self) -> list[psutil.Process]:
-        """Return the processes of the service: the launcher, its descendants, and orphans."""
+        """Return the processes of the service: the launcher, its descendants and orphaned processes."""
         family = []
         with suppress(psutil.NoSuchProcess):
             launcher = psutil.Process(self.process.pid)
@@ -131,7 +131,7 @@ class Stack:
     def kill(self) -> None:
         """Kill all processes at once, as a power failure does."""
         for process in self.processes():
-            with suppress(psutil.NoSuchProcess):  # it ended together with another process
+            with suppress(psutil.NoSuchProcess):  # the process has ended together with another one
                 process.kill()
 
 

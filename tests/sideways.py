@@ -9,7 +9,10 @@ from PIL import Image
 
 
 def sideways_photo(width: int, height: int, seed: int = 0) -> bytes:
-    """Return a JPEG that is width × height when upright: red at the top left, blue at the bottom right."""
+    """Return a JPEG of `width` × `height` pixels when it is upright.
+
+    The upright picture is red at the top left and blue at the bottom right.
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     red, blue = 255 * (1 - (x / width + y / height) / 2), 255 * (x / width + y / height) / 2

@@ -1,7 +1,7 @@
-"""Has one file of each variant that people send. All files show one scene, and each has its expected pixels.
+"""One file of each variant that people send. All files show the same scene. Each file has its expected pixels.
 
-The expected pixels come from the scene, converted by `color_math` if the file stores another colour space. No decoder
-produces them.
+The expected pixels are computed from the scene, without a decoder. If a file stores another colour space, `color_math`
+converts the colours.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Specimen:
     durations: tuple[int, ...] = ()
     located: bool = False  # its metadata contains the location
     coarse: bool = False  # has subsampled colours, so scores are lower
-    jagged: bool = False  # all alpha is 0 or 255; lossy codecs let colours bleed along the edges
+    jagged: bool = False  # alpha is only 0 or 255, so lossy codecs let colours bleed along the edges
 
     @property
     def has_alpha(self) -> bool:
@@ -86,7 +86,10 @@ def alpha() -> Pixels:
 
 
 def with_alpha(pixels: Pixels) -> Pixels:
-    """Return the pixels with alpha. Transparent pixels have a colour, as in files of editors. It must not show."""
+    """Return the pixels with alpha.
+
+    Transparent pixels have a colour, as in files of editors. Results must not show this colour.
+    """
     hidden = pixels.copy()
     hidden[alpha() == 0] = 255 if pixels.ndim == 2 else (255, 0, 255)
     return np.dstack([hidden, alpha()])
@@ -179,7 +182,7 @@ def png_16(pixels: Pixels, colour: int) -> bytes:
 
 
 def transparent_16_bit(pixels: Pixels) -> Specimen:
-    """Return a 16-bit PNG with a transparent colour. Some other pixels differ from it only in the lower bits."""
+    """Return a 16-bit PNG with a transparent colour. Some opaque pixels differ from it only in the low bits."""
     values = as_16_bit(pixels) ^ 1
     transparent = np.zeros(pixels.shape[:2], bool)
     transparent[:28, :28] = True
@@ -192,7 +195,7 @@ def transparent_16_bit(pixels: Pixels) -> Specimen:
 
 
 def tiff_12_bit(pixels: Pixels) -> bytes:
-    """Return a TIFF of grey (H, W) with 12 bits, two values in three bytes."""
+    """Return a grey TIFF with 12 bits for each pixel. `pixels` are (H, W). Three bytes of the file hold two pixels."""
     values = (pixels.astype(np.uint32) * 4095 + 127) // 255
     pairs = values[:, ::2] << 12 | values[:, 1::2]
     packed = pairs.astype(">u4").view(np.uint8).reshape(HEIGHT, -1, 4)[..., 1:]
@@ -205,7 +208,8 @@ def tiff_12_bit(pixels: Pixels) -> bytes:
 def ycck(cmyk: Pixels) -> bytes:
     """Return a CMYK JPEG as Photoshop writes it, with the inks C, M and Y as YCbCr."""
     ycc = np.asarray(Image.fromarray(cmyk[..., :3]).convert("YCbCr"))
-    # Pillow inverts all four channels when it writes. Only black must be inverted, so C, M and Y are inverted twice.
+    # Pillow inverts all four channels when it writes, but only black must be inverted. So C, M and Y are inverted here
+    # too, and then a second time by Pillow.
     data = bytearray(saved(Image.fromarray(np.dstack([255 - ycc, cmyk[..., 3]]), "CMYK"), "JPEG", quality=95))
     data[data.index(b"Adobe") + 11] = 2  # the transform YCCK in the Adobe marker
     return bytes(data)

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: a test of timeouts and intervals takes milliseconds.
+"""An event loop whose clock jumps, so that a test of timeouts and intervals takes only milliseconds.
 
 This fixture makes a test module use the loop for its `async def` tests:
 
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Moves its clock to the next timer as soon as no task can run, instead of waiting for the timer.
+    """An event loop that does not wait for a timer. As soon as no task can run, it moves its clock to the next timer.
 
     The clock stands still while a call of `asyncio.to_thread` runs. Do not use sockets: while a task waits for a
     socket, the clock may jump.
@@ -24,7 +24,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._virtual = _Selector()
-        self.inner_tasks: set[asyncio.Task[Any]] = set()  # created by other tasks, and not ended yet
+        self.inner_tasks: set[asyncio.Task[Any]] = set()  # tasks that other tasks created, and that have not ended
         super().__init__(self._virtual)
 
     def time(self) -> float:
@@ -45,7 +45,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Moves the clock at the point where a real selector waits."""
+    """A selector that moves the clock at the point where a real selector waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,13 +56,13 @@ class _Selector(selectors.DefaultSelector):
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         if self.thread_calls:
-            return super().select(None)  # the end of a thread's call wakes the loop
+            return super().select(None)  # a thread runs: the end of its call wakes the loop
         self.now += timeout
         return super().select(0)
 
 
 async def cancel_other_tasks() -> None:
-    """Cancel the tasks that were created inside another task, but not the calling task. Wait until they have ended."""
+    """Cancel all tasks that other tasks created, except the calling task. Wait until the cancelled tasks have ended."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     others = loop.inner_tasks - {asyncio.current_task()}

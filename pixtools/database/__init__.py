@@ -1,1 +1,1 @@
-"""All SQL: the tables, the state transitions, and the stores of jobs, dead letters and retention."""
+"""All SQL: the tables, the state transitions, the stores for jobs, dead letters and retention, and the reconciler."""

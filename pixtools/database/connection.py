@@ -19,8 +19,9 @@ from pixtools.settings import Settings
 ANSWER_TIMEOUT_S = 17.0
 """Longest wait for an answer of Postgres.
 
-It is longer than `statement_timeout`, so a working server answers earlier. It is short enough that a renewal without an
-answer can be repeated before the lease runs out: 10 s until the renewal, 17 s without an answer, 1 s of pause.
+This wait is longer than `statement_timeout`, so a working server answers earlier. The wait is also short enough for the
+leases: if a renewal gets no answer, the dispatcher can repeat the renewal before the lease of 30 s runs out. The first
+try begins 10 s after the last renewal and ends after 17 s without an answer. The second try begins 1 s later.
 """
 
 T = TypeVar("T")
@@ -29,14 +30,18 @@ T = TypeVar("T")
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that is closed if Postgres does not answer within `ANSWER_TIMEOUT_S`.
 
-    `statement_timeout` cannot end a statement while the server is frozen, for example by a failing disk or a paused
-    virtual machine. The kernel of a frozen server still acknowledges packets, so TCP timeouts do not apply either.
+    `statement_timeout` cannot end a statement while the processes of Postgres are frozen, for example because their
+    disk does not respond. The kernel of that machine still acknowledges packets, so TCP timeouts do not apply either.
     """
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """Wait for the answer of the server, at most `timeout` seconds. Raises psycopg.OperationalError after it."""
+        """Wait for the answer of the server. Raises psycopg.OperationalError if the answer does not arrive in time.
+
+        The longest wait is `timeout` seconds. If `timeout` is None, the longest wait is `ANSWER_TIMEOUT_S`, and then
+        the connection is closed.
+        """
         if timeout is not None:
-            return super().wait(gen, interval, timeout)  # the caller handles the end of this wait
+            return super().wait(gen, interval, timeout)  # the caller chose this timeout and handles the error
         try:
             return super().wait(gen, interval, ANSWER_TIMEOUT_S)
         except _WaitTimeout as error:
@@ -61,7 +66,7 @@ class Database:
         """Run the body in one transaction: commit when the body ends, roll back if the body raises.
 
         Raises DatabaseDown if the database does not answer, or if the database cancelled a statement because of a
-        timeout or a deadlock. The `__cause__` of DatabaseDown is the driver's error. The commit may have succeeded
+        timeout or a deadlock. The `__cause__` of DatabaseDown is the error of SQLAlchemy. The commit may have succeeded
         although DatabaseDown was raised, so the caller must be correct in both cases.
         """
         try:
@@ -80,9 +85,9 @@ class Database:
 
 
 def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = True) -> Engine:
-    """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is no Postgres URL.
+    """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is not a Postgres URL.
 
-    `bounded` says whether the connections are closed if Postgres does not answer within `ANSWER_TIMEOUT_S`.
+    If `bounded` is true, a connection is closed when Postgres does not answer within `ANSWER_TIMEOUT_S`.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
@@ -97,7 +102,8 @@ def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = 
             "application_name": name,
             "connect_timeout": 5,
             "options": "-c statement_timeout=15s -c lock_timeout=15s",
-            # If the network is cut, errors of the server's timeouts above cannot reach this client.
+            # If the network is cut, this client does not learn that one of the timeouts above ended its statement. So
+            # the client needs its own timeout.
             "tcp_user_timeout": 15_000,
             "keepalives_idle": 10,
         },

@@ -1,6 +1,6 @@
-"""The dead-letter store: reads dead letters, and carries out the decisions about them, as SQL.
+"""The dead-letter store: the SQL that reads, redrives, discards, counts and deletes dead letters.
 
-Each public method is one transaction. A database that does not answer raises DatabaseDown.
+Each public method is one transaction. Every method raises DatabaseDown if the database does not answer.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ class DeadLetterStore:
     def request_redrive(self, owner: str, selection: DeadLetterSelection) -> list[uuid.UUID]:
         """Mark the selected waiting dead letters for a redrive, and return their ids.
 
-        Dead letters that were marked before are not among these ids. If the selection is one `id`, raises NotFound if
-        the dead letter does not exist, and DeadLetterClosed if it is closed.
+        Dead letters that were marked before are not among these ids. If the selection has an `id`, the method raises
+        NotFound if the owner has no such dead letter, and DeadLetterClosed if the dead letter was redriven or discarded
+        before.
         """
         with self._transaction() as connection:
             letters = move_letters(connection, DeadLetterState.REDRIVING, _selected(owner, selection))
@@ -79,7 +80,7 @@ class DeadLetterStore:
             return sorted(letter.id for letter in letters)
 
     def discard(self, owner: str, selection: DeadLetterSelection) -> int:
-        """Discard the selected open dead letters. Return how many. Raises the errors of `request_redrive`."""
+        """Discard the selected open dead letters. Return their number. Raises the same errors as `request_redrive`."""
         with self._transaction() as connection:
             letters = discard_letters(connection, _selected(owner, selection))
             if not letters and selection.id is not None:
@@ -99,10 +100,10 @@ class DeadLetterStore:
             return list(connection.scalars(query))
 
     def redrive(self, letter_id: uuid.UUID) -> Redriven | None:
-        """Redrive a dead letter, and with it all dead letters of its job that are marked for a redrive.
+        """Redrive the dead letter `letter_id` and all other dead letters of its job that are marked for a redrive.
 
-        Returns None if there is nothing to redrive: the dead letter was redriven before, or its job was cancelled or
-        has expired.
+        Returns None if there is nothing to redrive: no dead letter of the job is marked any more, or the job was
+        cancelled or has expired.
         """
         job_id = select(col(DeadLetter.job_id)).where(col(DeadLetter.id) == letter_id).scalar_subquery()
         with self._transaction() as connection:
@@ -115,13 +116,16 @@ class DeadLetterStore:
         """
         this_job = (col(Job.id) == job_id) & (col(Job.owner) == owner)
         with self._transaction() as connection:
-            # Lock the job before its dead letters, as all transactions do. The order prevents deadlocks.
+            # Lock the job before its dead letters, as all transactions do. The same order prevents deadlocks.
             connection.execute(select(col(Job.id)).where(this_job).with_for_update(key_share=True))
             move_letters(connection, DeadLetterState.REDRIVING, _selected(owner, DeadLetterSelection(job=job_id)))
             return _redrive(connection, this_job)
 
     def count_new(self) -> Counter[str]:
-        """Count the dead letters that no earlier call has counted, by the code of their error."""
+        """Return the number of new dead letters for each error code.
+
+        A dead letter is new if no earlier call has counted it.
+        """
         statement = (
             update(DeadLetter).where(col(DeadLetter.noted_at).is_(None)).values(noted_at=func.now()).returning(_code())
         )
@@ -129,14 +133,14 @@ class DeadLetterStore:
             return Counter(connection.scalars(statement))
 
     def counts(self) -> dict[DeadLetterState, int]:
-        """Return how many dead letters there are in each state, over all owners."""
+        """Return how many dead letters of all owners are in each state."""
         query = select(col(DeadLetter.state), func.count()).group_by(col(DeadLetter.state))
         with self._transaction() as connection:
             found = dict(connection.execute(query).all())
         return {state: found.get(state, 0) for state in DeadLetterState}
 
     def delete_old(self, retention: timedelta) -> int:
-        """Delete dead letters that are older than `retention` and not marked for a redrive. Return how many."""
+        """Delete dead letters that are older than `retention` and not marked for a redrive. Return their number."""
         statement = (
             delete(DeadLetter)
             .where(
@@ -151,7 +155,8 @@ class DeadLetterStore:
 
 def _redrive(connection: Connection, which_job: ColumnElement[bool]) -> Redriven | None:
     """Redrive the dead letters of a job that are marked for a redrive, or discard them if the job cannot run again."""
-    # FOR NO KEY UPDATE, because discarding a dead letter inserts a row that references this job.
+    # `key_share` makes this FOR NO KEY UPDATE. FOR UPDATE could cause a deadlock with a transaction that discards a
+    # dead letter of this job, because that transaction inserts an event that references the job.
     query = select(col(Job.id), col(Job.state)).where(which_job).with_for_update(key_share=True)
     job = connection.execute(query).one_or_none()
     if job is None:
@@ -170,7 +175,8 @@ def _redrive(connection: Connection, which_job: ColumnElement[bool]) -> Redriven
     if state in (JobState.FAILED, JobState.PARTIAL):
         move_job(connection, job_id, JobState.QUEUED, available_at=func.now(), finished_at=None, crashes=0)
     else:
-        # A running job returns to the queue when its attempt ends, because these steps wait.
+        # A queued job stays in the queue. A running job returns to the queue when its attempt ends, because the revived
+        # steps are waiting.
         connection.execute(update(Job).where(col(Job.id) == job_id).values(version=Job.version + 1))
     return Redriven(job_id, len(letters))
 
@@ -182,7 +188,8 @@ def _require_open(connection: Connection, owner: str, selection: DeadLetterSelec
         raise NotFound(f"There is no dead letter {selection.id}.")
     if state not in DEAD_LETTER_OPEN:
         raise DeadLetterClosed(
-            f"Dead letter {selection.id} is {state}. If its step fails permanently again, it gets a new dead letter."
+            f"Dead letter {selection.id} is {state}. "
+            "If its step fails permanently again, the step gets a new dead letter."
         )
 
 

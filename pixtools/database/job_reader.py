@@ -21,7 +21,7 @@ from pixtools.states import STEP_ENDED, JobState, StepState
 
 
 def find_view(connection: Connection, owner: str, job_id: uuid.UUID) -> JobView | None:
-    """Return the view of a job, by two queries. Return None if the owner has no job with this id."""
+    """Return the view of a job, with two queries. Return None if the owner has no job with this id."""
     job_width = len(JOB)
     rows = connection.execute(
         select(*JOB.columns, *STEP.columns, *ARTIFACT.columns)
@@ -38,7 +38,7 @@ def find_view(connection: Connection, owner: str, job_id: uuid.UUID) -> JobView 
 
 
 def views_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[JobView]:
-    """Return the views of several jobs, in the order of `jobs`, by two queries."""
+    """Return the views of several jobs, in the order of `jobs`, with two queries."""
     if not jobs:
         return []
     job_ids = [job.id for job in jobs]
@@ -56,7 +56,7 @@ def views_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[JobView]
 def page_of_summaries(
     connection: Connection, owner: str, state: JobState | None, before: uuid.UUID | None, limit: int,
 ) -> list[JobSummary]:  # fmt: skip
-    """Return at most `limit` jobs of an owner, newest first, by two queries.
+    """Return at most `limit` jobs of an owner, newest first, with two queries.
 
     The page begins after the job `before`. The page contains only jobs in `state`, unless `state` is None.
     """
@@ -79,7 +79,7 @@ def page_of_summaries(
 
 
 def claims_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[Claim]:
-    """Return claimed jobs together with everything that their dispatcher needs, by three queries."""
+    """Return each claimed job with everything that the dispatcher needs to run it, with at most three queries."""
     views = views_of(connection, jobs)
     wanted = [(view.job.owner, step.key) for view in views for step in view.steps if step.state not in STEP_ENDED]
     if not wanted:
@@ -112,7 +112,7 @@ def find_response(connection: Connection, scope: IdempotencyScope) -> tuple[str,
 def _steps_and_artifacts(
     rows: Iterable[Sequence[Any]],
 ) -> tuple[tuple[StepRecord, ...], dict[str, ArtifactRecord]]:
-    """Return the steps in rows of step and artifact columns, and their artifacts by step name."""
+    """Return the steps, and the artifacts by step name. A row has the columns of a step and then of its artifact."""
     step_width = len(STEP)
     steps, artifacts = [], {}
     for row in rows:
@@ -124,7 +124,7 @@ def _steps_and_artifacts(
 
 
 def _parts(connection: Connection, job_ids: Sequence[uuid.UUID]) -> list[tuple[uuid.UUID, PartRecord]]:
-    """Return the parts of jobs, each with the id of its job, sorted by name."""
+    """Return the parts of jobs, each with the id of its job, sorted by the name of the part."""
     query = (
         select(col(Part.job_id), *PART.columns)
         .where(col(Part.job_id).in_(job_ids))
@@ -136,9 +136,9 @@ def _parts(connection: Connection, job_ids: Sequence[uuid.UUID]) -> list[tuple[u
 def _reusable(
     view: JobView, artifacts: dict[tuple[str, str], ArtifactRecord],
 ) -> dict[str, ArtifactRecord]:  # fmt: skip
-    """Return the artifacts that the unfinished steps of a job can take, by step key.
+    """Return the artifacts that the unfinished steps of a job can reuse, by step key.
 
-    Only artifacts of the owner of the job are taken.
+    An artifact can be reused only if it belongs to the owner of the job.
     """
     keys = [step.key for step in view.steps if step.state not in STEP_ENDED]
     return {key: artifacts[view.job.owner, key] for key in keys if (view.job.owner, key) in artifacts}

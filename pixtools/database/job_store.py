@@ -1,8 +1,8 @@
-"""The job store: everything that ingress, dispatchers and the sweeper do to jobs, as SQL.
+"""The job store: the SQL with which the ingress, the dispatchers and the sweeper read and change jobs.
 
-Each public method is one transaction, except where its docstring names two. Every state move is a guarded update
-(`transitions.py`). `record` and `renew` also check the attempt. Every method raises DatabaseDown if the database does
-not answer.
+Each public method is one transaction, unless its docstring mentions a second transaction. Every state move is a guarded
+update (`transitions.py`). `record` and `renew` also check the attempt. Every method raises DatabaseDown if the database
+does not answer.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from pixtools.retries import backoff, crash_tries, jitter
 from pixtools.settings import Settings
 from pixtools.states import JobState, StepEventKind, StepState
 
-_RESCUE_BATCH = 100  # jobs in one transaction
-_CLAIMS = 7_105_922  # an arbitrary number: the first half of the keys of advisory locks on claims
+_RESCUE_BATCH = 100  # the largest number of jobs in one rescue
+_CLAIMS = 7_105_922  # the first half of the key of an advisory lock on claims; the number is arbitrary
 
 
 class JobStore:
@@ -61,13 +61,13 @@ class JobStore:
     # Reads
 
     def now(self) -> datetime:
-        """Return the time by the database's clock."""
+        """Return the current time according to the clock of the database."""
         with self._transaction() as connection:
             now: datetime = connection.execute(select(func.now())).scalar_one()
             return now
 
     def backlog(self) -> dict[str, int]:
-        """Return how many jobs are queued and running, over all owners."""
+        """Return how many jobs of all owners are queued, and how many are running."""
         unfinished = (JobState.QUEUED, JobState.RUNNING)
         query = select(col(Job.state), func.count()).where(col(Job.state).in_(unfinished)).group_by(col(Job.state))
         with self._transaction() as connection:
@@ -83,7 +83,10 @@ class JobStore:
         return view
 
     def version(self, owner: str, job_id: uuid.UUID) -> int:
-        """Return the number of visible changes of a job so far. Raises NotFound if the owner has no such job."""
+        """Return the version of a job, which grows with each visible change.
+
+        Raises NotFound if the owner has no such job.
+        """
         query = select(col(Job.version)).where(col(Job.id) == job_id, col(Job.owner) == owner)
         with self._transaction() as connection:
             version = connection.scalar(query)
@@ -125,9 +128,10 @@ class JobStore:
     def submit_once(self, new: NewJob, idempotency: Idempotency, body: bytes) -> Accepted:
         """Store a job and the response to its request, or return the stored response to the first request with the key.
 
-        If several requests with one key arrive at once, the unique key in the database accepts one of them. The method
-        stores in one transaction and finds an earlier response in a second one. Raises KeyReused if the first request
-        had different content. Raises ValueError if `new.created_at` is None, because `body` must contain this time.
+        If several requests with one idempotency key arrive at once, a unique constraint of the database accepts one of
+        them. One transaction stores the job and the response. A second transaction reads the stored response, if there
+        is one. Raises KeyReused if the first request had different content. Raises ValueError if `new.created_at` is
+        None, because `body` must contain this time.
         """
         if new.created_at is None:
             raise ValueError("the time of creation must be known, because the response contains it")
@@ -148,7 +152,8 @@ class JobStore:
         A job that was cancelled before stays unchanged. Raises NotFound if the owner has no such job, and JobEnded if
         the job ended in another state. A second transaction reads the job.
         """
-        # FOR NO KEY UPDATE, because discarding a dead letter inserts a row that references this job.
+        # `key_share` makes this FOR NO KEY UPDATE. FOR UPDATE could cause a deadlock with a transaction that discards a
+        # dead letter of this job, because that transaction inserts an event that references the job.
         query = (
             select(col(Job.state)).where(col(Job.id) == job_id, col(Job.owner) == owner).with_for_update(key_share=True)
         )
@@ -167,7 +172,10 @@ class JobStore:
     # Dispatchers
 
     def claim(self, dispatcher: str, limit: int) -> list[Claim]:
-        """Take up to `limit` jobs from the queue, oldest first. Each job gets a lease and starts its next attempt."""
+        """Take up to `limit` jobs from the queue, in the order in which they became available.
+
+        Each job gets a lease and starts its next attempt.
+        """
         queued = (
             select(col(Job.id))
             .where(col(Job.state) == JobState.QUEUED, col(Job.available_at) <= func.now())
@@ -196,7 +204,10 @@ class JobStore:
             return claims_of(connection, [JOB.record(row) for row in connection.execute(statement)])
 
     def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
-        """Extend the leases on jobs that are held at these attempts. Return the extended leases. The rest are lost."""
+        """Extend the leases on the jobs in `held`. Return the entries of `held` whose lease was extended.
+
+        Each entry is the id of a job and the attempt that holds the job. All other leases are lost.
+        """
         statement = (
             update(Job)
             .where(tuple_(col(Job.id), col(Job.attempt)).in_(list(held)), col(Job.state) == JobState.RUNNING)
@@ -217,10 +228,10 @@ class JobStore:
     ) -> JobState:
         """Write outcomes of steps and return the state of the job. Raises LeaseLost if `attempt` is not current.
 
-        `settle` says that the attempt is over: the job ends, or returns to the queue if steps will be tried again.
+        If `settle` is true, the attempt is over: the job ends, or it returns to the queue if steps will be tried again.
 
-        An attempt numbers its batches of outcomes from 1. The method never writes a batch twice. So a dispatcher can
-        send a batch again if the commit succeeded but its confirmation was lost.
+        The batches of an attempt are numbered from 1, and `batch` is the number of this batch. The method never writes
+        a batch twice. So a dispatcher can send a batch again if the commit succeeded but its confirmation was lost.
         """
         conditions = [col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.state) == JobState.RUNNING]
         changes: dict[str, Any] = {"version": Job.version + 1, "lease_until": func.now() + self._lease}
@@ -237,7 +248,7 @@ class JobStore:
             return self._settle(connection, job_id) if settle else JobState.RUNNING
 
     def _settle(self, connection: Connection, job_id: uuid.UUID) -> JobState:
-        """End a job whose steps have all ended, or return it to the queue. Return its state."""
+        """End the job if all its steps have ended, else return it to the queue. Return the new state of the job."""
         steps = steps_of(connection, job_id)
         state = job_state_of(steps)
         if state is not None:
@@ -249,9 +260,10 @@ class JobStore:
     def return_to_queue(
         self, dispatcher: str | None = None, still_running: Collection[uuid.UUID] = ()
     ) -> list[uuid.UUID]:
-        """Put the running jobs of a dispatcher back into the queue, except `still_running`. Return their ids.
+        """Put the running jobs of a dispatcher back into the queue, except `still_running`. Return their job ids.
 
-        This does not count as a crash. Omit `dispatcher` only after all dispatchers have ended.
+        This does not count as a crash. Without `dispatcher`, put back the running jobs of all dispatchers. Omit
+        `dispatcher` only after all dispatchers have ended.
         """
         held_by = [] if dispatcher is None else [col(Job.dispatcher) == dispatcher]
         query = (
@@ -270,10 +282,11 @@ class JobStore:
     # Sweeper
 
     def rescue(self, dispatcher: str | None = None) -> list[uuid.UUID]:
-        """Put jobs whose lease has expired back into the queue, at most 100 at once. Return their ids.
+        """Put at most 100 jobs whose lease has expired back into the queue. Return the ids of these jobs.
 
-        With `dispatcher`, put back the jobs of this dispatcher, which has died. A job whose dispatchers died too often
-        does not go back: its open steps fail permanently.
+        If `dispatcher` is given, it has died: put back the jobs of this dispatcher, even if their lease has not
+        expired. If `max_crashes` dispatchers have died while they ran a job, the open steps of this job fail
+        permanently, and the job ends.
         """
         lost = col(Job.lease_until) < func.now() if dispatcher is None else col(Job.dispatcher) == dispatcher
         query = (
@@ -290,7 +303,10 @@ class JobStore:
         return [row.id for row in rows]
 
     def _rescue_one(self, connection: Connection, job: JobAttempt, crashes: int) -> None:
-        """Requeue a job whose dispatchers died `crashes` times, or fail the open steps of the job permanently."""
+        """Put a job back into the queue, or end the job if too many dispatchers died while they ran it.
+
+        `crashes` is the number of these dispatchers.
+        """
         steps = steps_of(connection, job.job_id)
         for step in steps:
             if step.state == StepState.RUNNING:
@@ -299,11 +315,11 @@ class JobStore:
             requeue(connection, job.job_id, jitter(crash_tries(crashes)), crashes=crashes)
             return
         error = DispatcherLost(f"Dispatchers that died while they ran this job: {crashes}.")
-        # The steps are in running order, so a step that reads a failed step is skipped before this loop reaches it.
+        # The steps are in running order. So a step that reads a failed step is skipped before this loop reaches it.
         for step in steps:
             fail_permanently(connection, job, step.name, error)
         state = job_state_of(steps_of(connection, job.job_id))
-        assert state is not None  # noqa: S101 (no step is open any more)
+        assert state is not None  # noqa: S101 (the loop has ended every step)
         end_job(connection, job.job_id, state, self._retention, crashes=crashes)
 
     def delete_expired_responses(self) -> int:
@@ -316,12 +332,13 @@ class JobStore:
 
 
 def _wait_for_claims_of(connection: Connection, dispatcher: str) -> None:
-    """Let the claims and the returns of one dispatcher run one after the other, until the end of each transaction.
+    """Take the lock that lets only one transaction at a time claim or return jobs of this dispatcher.
 
-    A dispatcher that got no answer to a claim returns the claimed jobs to the queue. The server may still be about to
-    commit this claim, and without the lock the return would not see its jobs.
+    The lock ends with the transaction. A dispatcher that got no answer to a claim returns the claimed jobs to the
+    queue. At this moment, the server may not have committed the claim yet. Without the lock, the return would not find
+    the claimed jobs.
     """
-    key = zlib.crc32(dispatcher.encode()) - 2**31  # Postgres expects a signed number of 32 bits
+    key = zlib.crc32(dispatcher.encode()) - 2**31  # crc32 is unsigned, but Postgres expects a signed number
     connection.execute(select(func.pg_advisory_xact_lock(_CLAIMS, key)))
 
 

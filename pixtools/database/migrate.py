@@ -11,7 +11,7 @@ MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 
 def upgrade(database_url: str) -> None:
-    """Apply the migrations that the database lacks. Several processes may call this at the same time."""
+    """Apply the migrations that the database lacks. Several processes may call this function at the same time."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url

@@ -1,8 +1,8 @@
 """Records one outcome of a step: changes the step, its history, its artifact and its dead letter.
 
-The recorder runs in the dispatcher's process, inside the transaction of `JobStore.record`. A failed step gets another
-try if its error is retryable (`errors.py`) and the limits of the settings allow a further try. Otherwise the step fails
-permanently.
+The recorder runs in the process of the dispatcher, inside the transaction of `JobStore.record`. After a failed try, a
+step gets another try if the error is retryable (`errors.py`) and the settings `max_attempts` and `max_crashes` allow
+another try. Otherwise the step fails permanently.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from pixtools.states import StepEventKind, StepState
 
 
 class OutcomeRecorder:
-    """Applies outcomes inside a transaction that holds the lock on the job and has checked the attempt."""
+    """Applies outcomes inside a transaction that has locked the row of the job and checked the attempt."""
 
     def __init__(self, max_attempts: int, max_crashes: int) -> None:
-        """A step fails permanently with failed try number `max_attempts`, or with crash number `max_crashes`."""
+        """A step fails permanently after `max_attempts` failed tries, or after `max_crashes` crashes."""
         self._max_attempts = max_attempts
         self._max_crashes = max_crashes
 
     def apply(self, connection: Connection, job: JobAttempt, outcome: Outcome) -> None:
-        """Record one outcome. If the state of the step does not allow the outcome, no state changes.
+        """Record one outcome. If the state of the step does not allow the outcome, the state stays the same.
 
         Raises RuntimeError for a step that succeeded without having started.
         """
@@ -60,7 +60,7 @@ class OutcomeRecorder:
     def _fail(self, connection: Connection, job: JobAttempt, failed: Failed) -> None:
         step, error = (job.job_id, failed.step), failed.error
         failures = 0 if error.outage else increment(connection, step, Step.failures)
-        # An outage can fail many tries with one error. The history gets one event for all of them.
+        # During an outage, many tries can fail with the same error. The history gets one event for all these tries.
         if not error.outage or _last_code(connection, step) != error.code:
             add_event(connection, step, job.attempt, StepEventKind.FAILED, error)
         if error.retryable and failures < self._max_attempts:
@@ -86,7 +86,8 @@ def _start(connection: Connection, job: JobAttempt, started: Started) -> None:
 
 
 def _take_cached(connection: Connection, job: JobAttempt, cached: Cached) -> None:
-    # The artifact may have been deleted since the claim. Then the step keeps waiting, and the next attempt runs it.
+    # The artifact may have been deleted since the claim. Then the step stays in the state waiting, and the next attempt
+    # runs the step.
     if cached.artifact_id is None or _lock_artifact(connection, cached.artifact_id):
         step = (job.job_id, cached.step)
         move_step(
@@ -111,16 +112,17 @@ def _last_code(connection: Connection, step: StepId) -> str | None:
 
 
 def _lock_artifact(connection: Connection, artifact_id: uuid.UUID) -> bool:
-    """Return whether a step may refer to an artifact.
+    """Lock an artifact, so that nothing deletes the artifact before this transaction ends.
 
-    If so, the artifact is locked: nothing deletes it before this transaction ends.
+    Return whether a step may refer to the artifact. The result is False if the artifact was deleted or its file was
+    lost.
     """
     query = select(col(Artifact.id)).where(col(Artifact.id) == artifact_id, col(Artifact.lost_at).is_(None))
     return connection.scalar(query.with_for_update(read=True, key_share=True)) is not None
 
 
 def _store_artifact(connection: Connection, owner: str, stored: Stored) -> uuid.UUID:
-    """Insert an artifact, unless the owner has an artifact with this step key. Return the id of the stored artifact.
+    """Insert an artifact, unless the owner has an artifact with this step key. Return the id of the artifact.
 
     If the file of the existing artifact was lost, the artifact gets the new file.
     """
@@ -133,7 +135,8 @@ def _store_artifact(connection: Connection, owner: str, stored: Stored) -> uuid.
         connection.execute(insertion)
         found = connection.execute(lock).one_or_none()
         if found is not None:
-            break  # otherwise the artifact was deleted between the two statements
+            break
+        # The existing artifact was deleted between the two statements, so insert again.
     artifact_id, lost_at = found
     if lost_at is not None:
         new_file = {**vars(stored), "created_at": func.now(), "lost_at": None}

@@ -1,4 +1,4 @@
-"""The reconciler: makes database and bucket agree.
+"""The reconciler keeps the database and the bucket consistent with each other.
 
 The reconciler expires jobs, deletes records after their retention, deletes orphaned blobs, and marks artifacts whose
 blob is missing.
@@ -26,7 +26,7 @@ class Reconciled:
 
     expired: int  # jobs whose retention ended
     forgotten: int  # expired jobs whose records were deleted
-    dropped: int  # artifacts to which no job referred
+    dropped: int  # artifacts to which no step referred
     orphans: int  # blobs to which no record referred
     lost: int  # artifacts whose blob was found to be missing
     found: int  # artifacts whose missing blob exists again
@@ -44,7 +44,9 @@ class Reconciler:
         self._blobs = blobs
 
     def run(self) -> Reconciled:
-        """Do everything once. After DatabaseDown, StorageDown or StorageRefused, the next run continues.
+        """Do all tasks of the reconciler once.
+
+        If DatabaseDown, StorageDown or StorageRefused ends this run, the next run does the rest.
 
         An orphan is a blob that is older than `orphan_age` and to which no record refers. The process that put the blob
         has died or has lost its lease. Each blob key is used once, so no record will ever refer to an orphan.
@@ -62,9 +64,10 @@ class Reconciler:
         return done
 
     def _bucket_is_ours(self) -> bool:
-        """Return whether the bucket belongs to this database.
+        """Return whether the bucket belongs to this database. Log an error if it belongs to another database.
 
-        In the bucket of another database, every blob would look like an orphan.
+        A bucket without an owner becomes the bucket of this database. In the bucket of another database, every blob
+        would look like an orphan.
         """
         ours = str(self._store.database_id()).encode()
         try:
@@ -80,12 +83,12 @@ class Reconciler:
         return theirs == ours
 
     def _compare_bucket(self) -> tuple[int, int, int]:
-        """Compare the whole bucket with the records. Return the counts of orphans, lost and found artifacts."""
+        """Compare the whole bucket with the records. Return the numbers of orphans, lost and found artifacts."""
         newest = self._store.now() - self._settings.orphan_age
         orphans = sum(self._delete_orphans(page, newest) for page in self._blobs.pages(SOURCES))
         lost = found = 0
         after = ""
-        # The last range has no blobs, only artifacts whose keys come after the last blob.
+        # The last range begins after the last blob. This range contains artifacts but no blobs.
         for page in chain(self._blobs.pages(ARTIFACTS), [None]):
             up_to = max((blob.key for blob in page), default=after) if page is not None else None
             orphans += self._delete_orphans(page or [], newest)
@@ -101,7 +104,7 @@ class Reconciler:
         """
         released = 0
         while keys := release():
-            # Another job may refer to this source, because version 0001 shared sources between jobs.
+            # Another job may refer to this source, because in version 0001 several jobs shared a source.
             self._blobs.delete(self._store.unreferenced(list(chain.from_iterable(keys))))
             released += len(keys)
         return released
@@ -117,7 +120,8 @@ class Reconciler:
     def _mark_artifacts(self, page: list[Blob], is_lost: dict[str, bool]) -> tuple[int, int]:
         """Mark the artifacts whose blob is missing, and the artifacts whose blob exists again. Return both numbers.
 
-        `is_lost` maps the blob key of each artifact in a range of keys to whether the artifact is marked as lost.
+        `is_lost` contains every artifact in the range of keys that the page covers. Each blob key is mapped to True if
+        the artifact is marked as lost.
         """
         lost = found = 0
         existing = {blob.key for blob in page}
@@ -125,7 +129,7 @@ class Reconciler:
             if key in existing and was_lost:
                 self._store.mark_found(key)
                 found += 1
-            # The blob may be newer than the page. Ask S3 before the blob counts as missing.
+            # The blob may be newer than the page, so ask S3 for the blob before marking the artifact.
             elif key not in existing and not was_lost and not self._blobs.exists(key):
                 log.error("artifact lost: key=%s", key)
                 self._store.mark_lost(key)

@@ -1,6 +1,6 @@
-"""The retention store: which records are kept, how long, and which blobs are referenced, as SQL.
+"""The retention store: the SQL that expires and deletes old records, and finds out which blobs are referenced.
 
-Each public method is one transaction. A database that does not answer raises DatabaseDown.
+Each public method is one transaction. Every method raises DatabaseDown if the database does not answer.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pixtools.database.tables import Artifact, Installation, Job, Part, Step
 from pixtools.database.transitions import move_job, no_open_letter
 from pixtools.states import JOB_MOVES, JobState, states_before
 
-_BATCH = 500  # rows in one transaction
+_BATCH = 500  # the largest number of jobs or artifacts in one transaction
 
 
 class RetentionStore:
-    """The records in one database, as the reconciler sees them."""
+    """The records in one database, with the operations that the reconciler needs."""
 
     def __init__(self, database: Database) -> None:
         self._transaction = database.transaction
 
     def now(self) -> datetime:
-        """Return the time by the database's clock."""
+        """Return the current time according to the clock of the database."""
         with self._transaction() as connection:
             now: datetime = connection.execute(select(func.now())).scalar_one()
             return now
 
     def database_id(self) -> uuid.UUID:
-        """Return the id of this database. No other database has it."""
+        """Return the id of this database. No other database has this id."""
         with self._transaction() as connection:
             found: uuid.UUID = connection.scalars(select(col(Installation.id))).one()
             return found
@@ -69,9 +69,9 @@ class RetentionStore:
     def drop_artifacts(self) -> list[str]:
         """Delete at most 500 artifacts to which no step refers. Return the keys of their blobs.
 
-        The method locks the artifacts first and then looks for references again. A transaction that is just setting
-        a reference holds a lock on the artifact, so the artifact is left out. A later transaction finds the artifact
-        gone.
+        The method locks the artifacts first and then looks for references again. If another transaction is just setting
+        a reference, that transaction has locked the artifact, so this method skips the artifact. A later transaction
+        finds that the artifact no longer exists.
         """
         unused = ~select(Step).where(col(Step.artifact_id) == col(Artifact.id)).exists()
         locked = select(col(Artifact.id)).where(unused).limit(_BATCH).with_for_update(skip_locked=True)
@@ -81,9 +81,9 @@ class RetentionStore:
             return list(connection.scalars(statement.returning(col(Artifact.blob_key))))
 
     def delete_expired_jobs(self, retention: timedelta) -> int:
-        """Delete at most 500 jobs that expired longer than `retention` ago, with all their records.
+        """Delete at most 500 jobs that expired more than `retention` ago, with all records that belong to these jobs.
 
-        Return how many.
+        Return the number of deleted jobs.
         """
         old = (
             select(col(Job.id))
@@ -100,9 +100,10 @@ class RetentionStore:
             return set(blob_keys) - _referenced(connection, blob_keys)
 
     def artifacts_between(self, after: str, up_to: str | None) -> dict[str, bool]:
-        """Return the artifacts whose blob key is above `after` and at most `up_to`. None means no upper end.
+        """Return the artifacts in a range of blob keys: after `after`, up to and including `up_to`.
 
-        The result maps the blob key to whether the blob is known to be missing, sorted by the bytes of the key.
+        If `up_to` is None, the range has no upper end. The result maps each blob key to True if the blob is known to be
+        missing, and to False otherwise. The result is sorted by the bytes of the keys.
         """
         key = col(Artifact.blob_key)
         conditions = [key > after] if up_to is None else [key > after, key <= up_to]
@@ -125,7 +126,7 @@ class RetentionStore:
             .where(col(Artifact.blob_key) == blob_key)
         )
         with self._transaction() as connection:
-            # Lock jobs before the artifact, as all transactions do. The order prevents deadlocks.
+            # Lock jobs before the artifact, as all transactions do. The same order prevents deadlocks.
             locked = select(col(Job.id)).where(col(Job.id).in_(readers)).order_by(col(Job.id))
             job_ids = connection.scalars(locked.with_for_update(key_share=True)).all()
             connection.execute(update(Job).where(col(Job.id).in_(job_ids)).values(version=Job.version + 1))

@@ -26,14 +26,14 @@ V = TypeVar("V")
 
 
 class RecordColumns(Generic[R]):
-    """The columns of a table that make up a record, in the order of its fields.
+    """The columns of a table that make up a record, in the order of the fields of the record.
 
-    Select `columns`, then pass the values of a row to `record`. The stores select columns and not entities, because the
-    identity map and the change tracking of entities cost more CPU time than the query.
+    A store selects `columns` and then passes each row to `record`. The stores do not select entities of SQLAlchemy,
+    because the identity map and the change tracking of entities cost more CPU time than the query.
     """
 
     def __init__(self, record_type: type[R], table: type[SQLModel], **converters: Any) -> None:
-        """`converters` turn the stored value of a field into the value in the record."""
+        """Each of `converters` has the name of a field, and turns the stored value into the value in the record."""
         names = [field.name for field in fields(record_type)]  # type: ignore[arg-type]
         self.columns = [col(getattr(table, name)) for name in names]
         self._record_type = record_type
@@ -43,7 +43,7 @@ class RecordColumns(Generic[R]):
         return len(self.columns)
 
     def record(self, row: Sequence[Any]) -> R:
-        """Return the record for a row of exactly `columns`."""
+        """Return the record for a row. The row has the values of `columns`, in this order."""
         values = list(row)
         for index, convert in self._converters:
             values[index] = convert(values[index])
@@ -51,7 +51,7 @@ class RecordColumns(Generic[R]):
 
 
 def group(pairs: Iterable[tuple[K, V]]) -> Mapping[K, list[V]]:
-    """Return the values of each key in their order, in one pass. A key without values has an empty list."""
+    """Return the values of each key, in the order of `pairs`. A key without values has an empty list."""
     groups: defaultdict[K, list[V]] = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)

@@ -1,4 +1,4 @@
-"""Inserts what ingress accepts: a job with its steps and parts, and the stored response to its request."""
+"""Inserts an accepted job with its steps and parts, and the response to the request that created the job."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def insert_response(
 ) -> bool:
     """Store the response to a request. The response expires after `ttl`.
 
-    Returns False if another response is stored under the key of the request. An expired response is replaced. If
-    another transaction is storing a response under this key, this call waits until the other transaction has ended.
+    Returns False if there is already a response for the idempotency key of the request. An expired response is
+    replaced. If another transaction is storing a response for this key, this call waits until the other transaction
+    has ended.
     """
     row = {
         "fingerprint": idempotency.fingerprint,

@@ -36,7 +36,7 @@ def _one_of(column: str, states: type[JobState | StepState | DeadLetterState | S
     return CheckConstraint(f"{column} IN ({values})", name=f"known_{column}")
 
 
-_KEY: Any = TEXT(collation="C")  # blob keys compare by their bytes, as in object storage
+_KEY: Any = TEXT(collation="C")  # blob keys are sorted by their bytes, as in object storage
 
 
 class Job(SQLModel, table=True):
@@ -52,7 +52,7 @@ class Job(SQLModel, table=True):
         Index("job_source", "source_key"),
     )
 
-    id: uuid.UUID = Field(primary_key=True)  # UUIDv7: in order of creation
+    id: uuid.UUID = Field(primary_key=True)  # a UUIDv7, so ids are in the order of creation
     owner: str = Field(sa_type=TEXT)
     batch: uuid.UUID | None = None
     state: str = Field(sa_type=TEXT)
@@ -66,7 +66,7 @@ class Job(SQLModel, table=True):
     created_at: datetime = _time(now=True)
     started_at: datetime | None = _time(nullable=True)
     finished_at: datetime | None = _time(nullable=True)
-    expires_at: datetime | None = _time(nullable=True)  # NULL: never
+    expires_at: datetime | None = _time(nullable=True)  # NULL: the job never expires
 
     source_key: str = Field(sa_type=_KEY)
     source_name: str = Field(sa_type=TEXT)
@@ -95,7 +95,7 @@ class Part(SQLModel, table=True):
 
 
 class Artifact(SQLModel, table=True):
-    """A file that a step left in object storage. Jobs of one owner share an artifact by its step key."""
+    """A file that a step left in object storage. Steps of one owner with the same step key share one artifact."""
 
     __table_args__ = (
         UniqueConstraint("owner", "step_key", name="artifact_step_key"),
@@ -132,8 +132,8 @@ class Step(SQLModel, table=True):
     params: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     key: str = Field(sa_type=TEXT)
     state: str = Field(sa_type=TEXT)
-    attempt: int = 0  # the last attempt of the job that ran the step
-    failures: int = 0  # failed tries; tries during an outage are not counted
+    attempt: int = 0  # number of the attempt that last began or cached the step
+    failures: int = 0  # failed tries; tries that fail with an outage are not counted
     crashes: int = 0  # converters that died while they ran the step
     error: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     artifact_id: uuid.UUID | None = Field(default=None, foreign_key="artifact.id")

@@ -1,7 +1,8 @@
 """State moves of jobs, steps and dead letters, as guarded updates.
 
-Every guard comes from the tables in `states.py`, so no caller can make a move that these tables forbid. A caller that
-moves a job or a step holds a lock on the row of the job.
+The guard is a condition: the update changes a row only if the current state allows the move. Every guard comes from the
+tables in `states.py`, so no caller can make a move that these tables forbid. A caller that moves a job or a step must
+hold a lock on the row of the job.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class JobAttempt:
 
 
 def job_may_become(state: JobState) -> ColumnElement[bool]:
-    """Return the condition that a job may move to `state`."""
+    """Return the SQL condition that is true for jobs that may move to `state`."""
     return col(Job.state).in_(states_before(JOB_MOVES, state))
 
 
@@ -80,7 +81,7 @@ def end_job(connection: Connection, job_id: uuid.UUID, to: JobState, retention: 
 
 
 def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
-    """Return a job to the queue, and its running steps to waiting. The next attempt begins after `delay`."""
+    """Return a job to the queue, and its running steps to the state waiting. The next attempt begins after `delay`."""
     move_steps(connection, job_id, StepState.WAITING, only_from=StepState.RUNNING)
     move_job(connection, job_id, JobState.QUEUED, available_at=func.now() + delay, lease_until=None, **values)
 
@@ -93,7 +94,8 @@ def move_step(
 ) -> bool:  # fmt: skip
     """Move a step and set further columns. Return whether the state of the step allowed the move.
 
-    With `only_from`, move the step only from this state. Raises ValueError if `states.py` does not allow this move.
+    If `only_from` is given, move the step only if this is its state. Raises ValueError if `states.py` does not allow
+    a move from `only_from` to `to`.
     """
     statement = (
         update(Step)
@@ -107,13 +109,13 @@ def move_step(
 def move_steps(
     connection: Connection, job_id: uuid.UUID, to: StepState, *, only_from: StepState | None = None,
 ) -> None:  # fmt: skip
-    """Move every step of a job whose state allows the move. For `only_from` see `move_step`."""
+    """Move the steps of a job. Steps whose state does not allow the move stay. For `only_from` see `move_step`."""
     guard = _step_may_become(to, only_from)
     connection.execute(update(Step).where(col(Step.job_id) == job_id, guard).values(state=to))
 
 
 def retry_step(connection: Connection, step: StepId, **values: Any) -> None:
-    """Record a failed try of a step that will be tried again: set columns, and move a running step to waiting.
+    """Record a failed try of a step that will be tried again: set `values`, and move a running step to waiting.
 
     A step can fail before it begins. Then the step is still waiting, and no move is needed.
     """
@@ -123,7 +125,7 @@ def retry_step(connection: Connection, step: StepId, **values: Any) -> None:
 
 
 def increment(connection: Connection, step: StepId, counter: Any) -> int:
-    """Add one to a counter column of a step and return the sum."""
+    """Add one to the column `counter` of a step and return the new value."""
     statement = update(Step).where(_is(step)).values({counter: counter + 1}).returning(counter)
     return int(connection.execute(statement).scalar_one())
 
@@ -142,7 +144,7 @@ def add_event(
 def fail_permanently(
     connection: Connection, job: JobAttempt, name: str, error: PixToolsError, run_ms: int | None = None,
 ) -> None:  # fmt: skip
-    """End a step without further tries: give the step a dead letter, and skip the steps that read the result.
+    """End a step without further tries: give the step a dead letter, and skip the steps that read its result.
 
     Does nothing if the step has ended already.
     """
@@ -207,7 +209,7 @@ def _step_may_become(state: StepState, only_from: StepState | None) -> ColumnEle
 
 
 def _step_graph(connection: Connection, job_id: uuid.UUID) -> Sequence[tuple[str, list[str], str]]:
-    """Return name, inputs and state of each step, in running order."""
+    """Return the name, the inputs and the state of each step of a job, in running order."""
     query = (
         select(col(Step.name), col(Step.inputs), col(Step.state))
         .where(col(Step.job_id) == job_id)
@@ -247,7 +249,7 @@ def discard_letters(
 
 
 def no_open_letter() -> ColumnElement[bool]:
-    """Return the condition that a job has no dead letter that waits for a decision or a redrive."""
+    """Return the SQL condition that is true for jobs without an open dead letter."""
     open_letter = select(DeadLetter).where(
         col(DeadLetter.job_id) == col(Job.id), col(DeadLetter.state).in_(DEAD_LETTER_OPEN),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Dead letters as readers see them, and the selection of dead letters."""
+"""Dead letters as plain data: a selection, a view for readers, and the result of a redrive."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pixtools.jobs.records import DeadLetterRecord, StepEventRecord
 
 @dataclass(frozen=True)
 class DeadLetterSelection:
-    """Selects the dead letters of an owner that match every field that is set. If no field is set, selects all."""
+    """A selection of one owner's dead letters. A dead letter must match every field that is not None."""
 
     id: uuid.UUID | None = None
     job: uuid.UUID | None = None
     op: str | None = None
-    code: str | None = None  # of the error
+    code: str | None = None  # the code of the error
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pixtools.errors import PixToolsError
 
 @dataclass(frozen=True)
 class Stored:
-    """An artifact whose blob is in object storage. No record refers to it yet."""
+    """A new artifact. Its blob is in object storage, but no record refers to the blob yet."""
 
     step_key: str
     blob_key: str
@@ -20,19 +20,22 @@ class Stored:
     sha256: str
     width: int | None = None
     height: int | None = None
-    result: dict[str, Any] | None = None  # the JSON result of an operation that describes its input
+    result: dict[str, Any] | None = None  # values that the operation reports as JSON, such as metadata
 
 
 @dataclass(frozen=True)
 class Started:
-    """A converter or a denoiser began with the step."""
+    """A converter or a denoiser began to run the step."""
 
     step: str
 
 
 @dataclass(frozen=True)
 class Cached:
-    """The step does not run. Its artifact exists already, or no step needs its pixels and `artifact_id` is None."""
+    """The step does not run, because its artifact exists, or because no step needs its pixels.
+
+    If no step needs the pixels, `artifact_id` is None.
+    """
 
     step: str
     artifact_id: uuid.UUID | None

@@ -1,6 +1,7 @@
 """Rows of the database as plain data, without a connection to the database.
 
-Each record has the fields of its table that a reader needs. The names are as in `pixtools/database/tables.py`.
+Each record has only those fields of its table that readers need. The fields have the same names as in
+`pixtools/database/tables.py`.
 """
 
 from __future__ import annotations

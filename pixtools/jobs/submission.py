@@ -15,7 +15,7 @@ from pixtools.jobs.records import PartRecord
 
 @dataclass(frozen=True)
 class NewStep:
-    """A step to be stored. `params` are the parameters that differ from their defaults; `key` is the step key."""
+    """A step to be stored. `params` holds the parameters that differ from their defaults. `key` is the step key."""
 
     name: str
     op: str
@@ -28,8 +28,8 @@ class NewStep:
 class NewJob:
     """A job to be stored: its source image, its steps in running order, and the parts of its request.
 
-    `created_at` is a time by the database's clock (`JobStore.now`). None means the time of the transaction that stores
-    the job.
+    `created_at` is a time according to the clock of the database (`JobStore.now`). If it is None, the job gets the time
+    of the transaction that stores the job.
     """
 
     owner: str
@@ -43,13 +43,13 @@ class NewJob:
     source_sha256: str
     steps: tuple[NewStep, ...]
     parts: tuple[PartRecord, ...] = ()
-    id: uuid.UUID = field(default_factory=uuid7)  # UUIDv7, because lists of jobs are sorted by id
+    id: uuid.UUID = field(default_factory=uuid7)  # a UUIDv7 begins with the time, so lists of jobs are sorted by id
     created_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class IdempotencyScope:
-    """Where an idempotency key is valid. Two owners, or two routes, can use one key without a conflict."""
+    """The owner and the route for which an idempotency key is valid. Other owners or routes can use the same key."""
 
     owner: str
     route: str
@@ -58,16 +58,17 @@ class IdempotencyScope:
 
 @dataclass(frozen=True)
 class Idempotency:
-    """The identity of a request: the scope of its key, and its fingerprint. The fingerprint is a digest of the content.
+    """The identity of a request: the scope of its idempotency key, and its fingerprint.
 
-    Two requests with equal scope and equal fingerprint are repetitions of one request.
+    The fingerprint is a digest of the content of the request. If two requests have the same scope and the same
+    fingerprint, one request repeats the other.
     """
 
     scope: IdempotencyScope
     fingerprint: str
 
     def require_match(self, fingerprint: str) -> None:
-        """Raise KeyReused (422) unless this request has `fingerprint`, which the first request with the key had."""
+        """Raise KeyReused (422) unless this request has the same `fingerprint` as the first request with the key."""
         if fingerprint != self.fingerprint:
             raise KeyReused("Send a new key with a new request, or the same request with the old key.")
 

@@ -42,7 +42,7 @@ class JobSummary:
 class Claim:
     """A job that a dispatcher holds under a lease.
 
-    `reusable` has the artifacts that unfinished steps can take instead of running, by step key.
+    `reusable` holds existing artifacts, by step key. An unfinished step that finds its artifact here need not run.
     """
 
     view: JobView
@@ -60,7 +60,7 @@ class Claim:
 
 
 def view_of(new: NewJob, retention: timedelta) -> JobView:
-    """Return the job as the first reader sees it: the job is queued, and all steps are waiting.
+    """Return the view of a new job: the job is queued, and all steps are waiting.
 
     `retention` is how long the service keeps a job. Raises ValueError if `new.created_at` is None.
     """

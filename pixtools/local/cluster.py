@@ -38,7 +38,7 @@ class Cluster:
             return False
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """Give Ray Serve its configuration. When this method returns, the deployment has begun but is not complete.
+        """Send `config` to Ray Serve. This method starts the deployment but does not wait for its end.
 
         Raises LocalError if the dashboard does not answer or refuses `config`.
         """
@@ -50,7 +50,10 @@ class Cluster:
             raise LocalError(f"Ray Serve refuses the deployment (status {response.status_code}): {response.text}")
 
     def applications(self) -> dict[str, dict[str, Any]]:
-        """Return what Serve reports about each application, by name, or nothing while the dashboard does not answer."""
+        """Return what Serve reports about each application. The keys are the names of the applications.
+
+        The result is empty while the dashboard does not answer.
+        """
         try:
             response = self._call("GET", "/api/serve/applications/")
         except httpx.TransportError:
@@ -66,8 +69,8 @@ class Cluster:
 def at(ray_address: str, dashboard_port: int) -> Cluster:
     """Return the cluster at a `RAY_ADDRESS`.
 
-    An http or https address is the address of the dashboard. With any other address, the dashboard is at
-    `dashboard_port` of the host in this address.
+    If the address begins with http:// or https://, it is the address of the dashboard. Otherwise the dashboard is at
+    `dashboard_port` of the host in the address.
     """
     if ray_address.startswith(("http://", "https://")):
         return Cluster(ray_address.rstrip("/"), _token())
@@ -76,7 +79,7 @@ def at(ray_address: str, dashboard_port: int) -> Cluster:
 
 
 def _token() -> str | None:
-    """Read the token of a cluster from the places where Ray itself looks for it."""
+    """Return the token of a cluster, or None. The function looks for the token in the places where Ray looks for it."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pixtools.local.cluster import Cluster
 
 
-_REASON_DELAY_S = 2  # Serve may report a failed deployment before it reports the reason
+_REASON_DELAY_S = 2  # because Serve may report the failure first, and the reason a moment later
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -30,14 +30,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def listening_on(config: dict[str, Any], host: str, port: int) -> dict[str, Any]:
-    """Return `config` with another address for Serve's HTTP proxy."""
+    """Return `config` with `host` and `port` as the address of Serve's HTTP proxy."""
     return config | {"http_options": config.get("http_options", {}) | {"host": host, "port": port}}
 
 
 def with_environment(config: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
     """Return `config` with `env` added to every application.
 
-    A cluster that we did not start needs `env`, because it does not inherit our environment.
+    This is needed for a cluster that we did not start, because its processes do not inherit our environment.
     """
     applications = []
     for application in config["applications"]:
@@ -55,8 +55,8 @@ def page_url(config: dict[str, Any], host: str) -> str:
 def wait_until_running(cluster: Cluster, check: Callable[[], None], timeout: float = 300) -> None:
     """Wait until every application runs, for up to `timeout` seconds.
 
-    The function calls `check` again and again. `check` raises LocalError if a server has ended. Raises LocalError with
-    Serve's reason if an application fails or does not run in time.
+    Meanwhile, call `check` repeatedly. It raises LocalError if a server has ended. This function also raises LocalError
+    if an application fails, with the reason that Serve reports, or if an application does not run in time.
     """
     deadline = time.monotonic() + timeout
     while not _all_run(cluster):
@@ -88,7 +88,7 @@ def _reasons(applications: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def obstacle(page: str) -> str | None:
-    """Ask the service at the URL `page` whether it accepts jobs. Return None, or the reason why it does not."""
+    """Return None if the service at the URL `page` accepts jobs. Otherwise return the reason why it does not."""
     try:
         answer = httpx.get(f"{page}/api/readyz", timeout=30, trust_env=False)
     except httpx.TransportError as error:

@@ -1,4 +1,4 @@
-"""The home: a folder with the data, secrets and logs of one local service, and a lock against a second launcher."""
+"""The home: a folder with the data, secrets and logs of one local service, and a lock that stops a second launcher."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ class Home:
 
     @property
     def digest(self) -> str:
-        """A short name of this home, for paths that must be short or that lie outside the home."""
+        """A short name for this home. It is used in paths that must be short or that are outside the home."""
         return hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
 
     @property
     def logs(self) -> Path:
-        """The folder of the servers' logs."""
+        """The folder that contains the logs of the servers."""
         return self.path / "logs"
 
     def secret_path(self, name: str) -> Path:
-        """Return the path of a secret's file."""
+        """Return the path of the file that contains the secret `name`."""
         return self.path / "secrets" / name
 
     def secret(self, name: str) -> str:
         """Return the secret `name`: 48 random hexadecimal digits. The first call creates and stores the secret."""
         path = self.secret_path(name)
         if not path.exists():
-            # The finished file is renamed, so a crash never leaves an empty secret.
+            # Write a new file first and rename it at the end, so that a crash never leaves an empty secret.
             new = path.with_suffix(".new")
             new.unlink(missing_ok=True)
             with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
@@ -73,7 +73,8 @@ class Home:
     def _create(self) -> None:
         if not self.path.exists():
             self.path.mkdir(parents=True)
-            # Independent of the umask. If we are root, Postgres runs as the `nobody` user, which must reach its data.
+            # Unlike `mkdir`, `chmod` ignores the umask. If we are root, Postgres runs as the `nobody` user. This user
+            # must be able to reach the data.
             self.path.chmod(0o711)
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.secret_path("").mkdir(mode=0o700, exist_ok=True)

@@ -2,4 +2,4 @@
 
 
 class LocalError(Exception):
-    """A component of the local service cannot start, or has ended. The message names the remedy."""
+    """A component of the local service cannot start, or has ended. The message says what to do, if that is known."""

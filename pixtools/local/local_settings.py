@@ -13,16 +13,17 @@ _EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 (only compared; the default is anothe
 
 
 class LocalSettings(BaseSettings):
-    """What `pixtools up` reads from the environment.
+    """The settings that `pixtools up` reads from the environment.
 
-    `PIXTOOLS_<NAME>` sets each field, but `RAY_ADDRESS` sets `ray_address`. If the URL of a server is set,
-    `pixtools up` uses this server and does not start one. Raises ValidationError for a value that is not valid.
+    The environment variable `PIXTOOLS_<NAME>` sets the field `<name>`, but `RAY_ADDRESS` sets `ray_address`. If the URL
+    of a server is set, `pixtools up` uses this server and does not start one. Raises ValidationError for a value that
+    is not valid.
     """
 
     model_config = SettingsConfigDict(env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True, validate_by_name=True)
 
     home: Path = Path(".pixtools")
-    host: str = "127.0.0.1"  # where the page and S3 listen; browsers use both
+    host: str = "127.0.0.1"  # the page and S3 listen on this address, because browsers use both
     port: int = Field(8000, ge=1, le=65535)
     dashboard_port: int = Field(8265, ge=1, le=65535)
     ray_client_port: int = Field(10001, ge=1, le=65535)
@@ -37,7 +38,7 @@ class LocalSettings(BaseSettings):
 
     @property
     def reachable_host(self) -> str:
-        """The address under which this machine itself reaches a server that listens on `host`."""
+        """The address at which programs on this machine reach a server that listens on `host`."""
         return "127.0.0.1" if self.host == _EVERY_INTERFACE else self.host
 
     @property
@@ -51,7 +52,7 @@ class LocalSettings(BaseSettings):
         port, uses = ports.most_common(1)[0]
         if uses > 1:
             raise ValueError(
-                f"port {port} is asked for twice: PIXTOOLS_PORT, PIXTOOLS_DASHBOARD_PORT, "
+                f"port {port} is set more than once: PIXTOOLS_PORT, PIXTOOLS_DASHBOARD_PORT, "
                 "PIXTOOLS_RAY_CLIENT_PORT and PIXTOOLS_S3_PORT must differ"
             )
         return self

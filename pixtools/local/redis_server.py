@@ -1,4 +1,7 @@
-"""Starts Redis, which carries hints and keeps caches. The program is Valkey, compatible and in a Python package."""
+"""Starts Redis, which transports hints and keeps caches.
+
+The program is Valkey, which is compatible with Redis. It comes from a Python package.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def start(home: Home, port: int) -> Server:
-    """Start Redis on the loopback `port`. Raises LocalError if Redis is not installed."""
+    """Start Redis on `port` of the loopback address. Raises LocalError if Redis is not installed."""
     password = home.secret("redis-password")
     data = home.path / "redis"
     data.mkdir(mode=0o700, exist_ok=True)
@@ -27,7 +30,7 @@ def start(home: Home, port: int) -> Server:
         home=home.path,
         log=home.logs / "redis.log",
         env={},
-        # Settings go to standard input, because a command line would show the password to every user.
+        # Valkey reads its settings from standard input, because a command line would show the password to every user.
         stdin_text=f"""
             bind 127.0.0.1
             port {port}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0.0.1") -> Server:
-    """Start S3 with one bucket. S3 listens on `host`, because browsers download pictures directly from S3.
+    """Start the S3 server with one bucket. It listens on `host`, because browsers download pictures directly from S3.
 
     Raises LocalError if the S3 server is not installed.
     """
@@ -37,7 +37,7 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         env={
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_AUTH_KEY": f'"{key_id},{secret}"',  # quoted, because rclone reads the value as a line of CSV
-            "GOMEMLIMIT": "200MiB",  # without a limit, rclone takes twice as much under load
+            "GOMEMLIMIT": "200MiB",  # because without a limit, rclone takes twice as much memory under load
         },
     )
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 (only compared)

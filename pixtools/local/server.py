@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class Server:
     """A started server, which may not answer yet."""
 
-    url: str = field(repr=False)  # may contain a password
+    url: str = field(repr=False)  # hidden, because it may contain a password
     env: Mapping[str, str] = field(repr=False)  # the PIXTOOLS_* variables with which the service finds the server
     process: Process
-    answers: Callable[[], bool] = field(repr=False)  # asks the server
+    answers: Callable[[], bool] = field(repr=False)  # asks the server and returns whether it answered
 
     @property
     def name(self) -> str:
@@ -29,7 +29,7 @@ class Server:
         return self.process.name
 
     def wait(self, timeout: float = 60) -> None:
-        """Wait until the server answers. Raises LocalError if it ends or does not answer within `timeout` seconds."""
+        """Wait until the server answers. Raises LocalError if the server ends, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             self.process.check()

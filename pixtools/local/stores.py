@@ -33,7 +33,7 @@ def start(home: Home, settings: LocalSettings, stack: ExitStack) -> list[Server]
 
 @contextmanager
 def running(home: Home) -> Iterator[dict[str, str]]:
-    """Run the three servers on free ports, for tests. Yield the PIXTOOLS_* variables with which the service finds them.
+    """Run the three servers on free ports, for tests. Yield the PIXTOOLS_* variables that contain their addresses.
 
     Call this function from the main thread, because the servers end when the calling thread ends.
     """

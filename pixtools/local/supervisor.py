@@ -1,8 +1,8 @@
 """The supervisor: the outer process of `pixtools up`. It forks a worker, and the worker starts the servers.
 
-The supervisor ends after all servers. It adopts every orphan among its descendants, so no server outlives a worker
-that SIGKILL ended. The worker adopts orphans too, and ends when the supervisor ends. So no server outlives a killed
-supervisor.
+The supervisor ends after all servers have ended. It adopts every orphan among its descendants. So if the worker is
+killed, the supervisor still finds the servers and ends them. The worker adopts orphans too, and ends when the
+supervisor ends. So if the supervisor is killed, the worker ends the servers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-# Seconds. If the worker was killed, the kernel has signalled its servers. In this time Postgres makes a checkpoint.
+# If the worker was killed, the kernel has already sent a stop signal to its servers. They get this many seconds to end,
+# because Postgres writes a checkpoint before it ends.
 _END_TIMEOUT_S = 10
 
 
@@ -28,15 +29,15 @@ class Stop(BaseException):
 
 
 def run(work: Callable[[], int], parent: int | None) -> int:
-    """Call `work` in a forked process, and return its exit code after all descendants have ended.
+    """Call `work` in a forked process. Return the exit code of that process after all descendants have ended.
 
     If `parent` is given, an interrupt of the parent process counts as an interrupt of this process.
     """
     awaited = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes us ignore SIGHUP
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup, SIGHUP must stay ignored
         awaited.add(signal.SIGHUP)
     adopt_orphans()
-    # Blocked signals arrive only in sigtimedwait and cannot interrupt other lines.
+    # Block these signals, so that only sigtimedwait receives them and they cannot interrupt any other line.
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     supervisor = os.getpid()
     worker = os.fork()
@@ -53,16 +54,17 @@ def run(work: Callable[[], int], parent: int | None) -> int:
 def _watch(worker: int, awaited: set[signal.Signals], parent: int | None) -> int:
     """Pass signals on to the worker until the worker ends. Return the exit code of the worker."""
     if parent is not None and not _catches_interrupts(parent):
-        parent = None  # we cannot see an interrupt of a parent without a handler
+        parent = None  # if the parent has no handler, we cannot see an interrupt of the parent
     while True:
         received = signal.sigtimedwait(awaited, 1)
         if received is None:
-            # If an interrupt reaches only make, without its process group, make removes its handler and waits for us.
+            # The parent is usually make. If an interrupt reaches only make, and not its whole process group, make
+            # removes its handler for SIGINT and waits for us.
             if parent is not None and not _catches_interrupts(parent):
                 parent = None
                 os.kill(worker, signal.SIGINT)
         elif received.si_signo != signal.SIGCHLD:
-            # A terminal sends this Ctrl-C to make too. The signal to make must not count as a second Ctrl-C.
+            # A terminal sends Ctrl-C to make too. Do not watch make any longer, or one Ctrl-C would count twice.
             parent = None
             os.kill(worker, signal.SIGINT if received.si_signo == signal.SIGINT else signal.SIGTERM)
         elif (code := _reap(worker)) is not None:
@@ -73,14 +75,14 @@ def _catches_interrupts(pid: int) -> bool:
     """Return whether the process has a handler for SIGINT."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # the process has ended; the kernel tells us with another signal
+    except OSError:  # the process has ended, so the kernel sends us SIGTERM (see `up`)
         return True
     (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def _reap(worker: int) -> int | None:
-    """Collect every ended child, also adopted children. Return the worker's exit code if the worker has ended."""
+    """Collect every child that has ended, also adopted ones. Return the worker's exit code, or None if it runs."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == worker:
@@ -90,7 +92,8 @@ def _reap(worker: int) -> int | None:
 
 
 def _run_worker(work: Callable[[], int], supervisor: int, awaited: set[signal.Signals]) -> Never:
-    # With this new session, a terminal's Ctrl-C reaches only the supervisor. The supervisor passes it on once.
+    # The worker gets its own session, so that Ctrl-C in a terminal reaches only the supervisor. The supervisor passes
+    # the signal on to the worker once.
     os.setsid()
     adopt_orphans()
     signal.signal(signal.SIGINT, _stop)

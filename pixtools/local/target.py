@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A cluster, and what to deploy on this cluster."""
+    """A cluster, and the Serve configuration to deploy on this cluster."""
 
     cluster: Cluster
     serve_config: dict[str, Any]
@@ -38,9 +38,10 @@ def start_head(home: Home, settings: LocalSettings, serve_config: dict[str, Any]
 def use_cluster(
     ray_address: str, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]
 ) -> Target:
-    """Use the cluster at `ray_address`. It inherits no environment from us, so the application brings `env`.
+    """Use the existing cluster at `ray_address`. Add `env` to the Serve configuration.
 
-    Raises LocalError if the cluster refuses us, or if the cluster cannot reach servers that `pixtools up` starts.
+    This is necessary because the processes of the cluster do not inherit our environment. Raises LocalError if the
+    cluster does not accept our token, or if the cluster cannot reach servers that `pixtools up` starts.
     """
     existing = cluster.at(ray_address, settings.dashboard_port)
     missing = [
@@ -51,14 +52,15 @@ def use_cluster(
     if missing and not existing.is_on_this_machine:
         raise LocalError(
             f"The cluster at RAY_ADDRESS={ray_address} cannot reach servers that are started on this machine: "
-            f"set {', '.join(missing)} to servers that the cluster can reach"
+            f"set {', '.join(missing)} to the URLs of servers that the cluster can reach"
         )
     if not existing.answers():
         raise LocalError(
-            f"No Ray dashboard at {existing.dashboard_url} accepts our token. Set PIXTOOLS_DASHBOARD_PORT to its port, "
-            "or RAY_ADDRESS to its address as http://host:port. Set RAY_AUTH_TOKEN to the token"
+            f"No Ray dashboard at {existing.dashboard_url} accepts our token. Set PIXTOOLS_DASHBOARD_PORT to the port "
+            "of the dashboard, or set RAY_ADDRESS to its address as http://host:port. Set RAY_AUTH_TOKEN to its token"
         )
-    # The proxies of a cluster listen where the configuration says. Our default 127.0.0.1 suits only one machine.
+    # Keep the address from the Serve configuration, unless the user has set an address. Our default address 127.0.0.1
+    # would be wrong for a cluster with several machines.
     if {"host", "port"} & settings.model_fields_set:
         serve_config = deployment.listening_on(serve_config, settings.host, settings.port)
     page_url = deployment.page_url(serve_config, existing.host)

@@ -1,8 +1,8 @@
 """Lets Postgres run as the `nobody` user if we are root, because Postgres refuses to run as root.
 
 The `nobody` user may have no access to our folders. This module never changes the permissions of these folders. If
-`nobody` cannot read the programs, they are copied to /var/lib/pixtools. If `nobody` cannot reach the data, the data are
-moved to /var/lib/pixtools.
+`nobody` cannot read the programs of Postgres, this module copies the programs to /var/lib/pixtools. If `nobody` cannot
+reach the data of Postgres, this module moves the data to /var/lib/pixtools.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def account() -> Account:
     try:
         entry = pwd.getpwnam("nobody")
         nobody = Account(entry.pw_uid, entry.pw_gid)
-        _can(nobody, "-x", Path("/"))  # a container may forbid a change of the user
+        _can(nobody, "-x", Path("/"))  # raises if we cannot change the user, as in some containers
     except (KeyError, OSError, subprocess.SubprocessError) as error:
         raise LocalError(
             "Postgres refuses to run as root and cannot be run as the `nobody` user here: start PixTools as an "
@@ -60,8 +60,8 @@ def readable_install(install: Path, nobody: Account) -> Path:
 def reachable_data(data: Path, digest: str, nobody: Account) -> Path:
     """Return a path of the data folder that the `nobody` user can reach.
 
-    If the user cannot enter the parent of `data`, the folder moves to /var/lib/pixtools/`digest`, and `data` becomes a
-    symbolic link to the new path. `digest` is the digest of the home.
+    If the user cannot enter the parent of `data`, this function moves the data folder to /var/lib/pixtools/`digest` and
+    makes `data` a symbolic link to the new path. `digest` is the digest of the home.
     """
     if data.is_symlink():
         return data.readlink()
@@ -69,7 +69,8 @@ def reachable_data(data: Path, digest: str, nobody: Account) -> Path:
         return data
     public = _public_folder() / digest / data.name
     if public.exists():
-        # An earlier home at this path was deleted, with its password, and left this database. We must not delete it.
+        # Somebody deleted an earlier home at this path, and with it the password of this database. The database itself
+        # is still here, and we must not delete it.
         renamed = public.with_name(f"{public.name}.{time.strftime('%Y%m%d-%H%M%S')}")
         public.rename(renamed)
         _log.warning("A database of an earlier %s was in %s. It has been moved to %s.", data.parent, public, renamed)
@@ -78,22 +79,22 @@ def reachable_data(data: Path, digest: str, nobody: Account) -> Path:
     if data.exists():
         subprocess.run(["/bin/mv", data, public], check=True)  # noqa: S603 (mv keeps the owner, also across file systems)
     data.symlink_to(public)
-    _log.warning("Postgres runs as the `nobody` user, which cannot enter %s. Its data are in %s.", data.parent, public)
+    _log.warning("Postgres runs as the `nobody` user, which cannot enter %s. The data are in %s.", data.parent, public)
     return public
 
 
 def _public_folder() -> Path:
     if not _PUBLIC_FOLDER.exists():
         _PUBLIC_FOLDER.mkdir(parents=True)
-        _PUBLIC_FOLDER.chmod(0o711)  # independent of the umask
+        _PUBLIC_FOLDER.chmod(0o711)  # unlike `mkdir`, `chmod` ignores the umask
     return _PUBLIC_FOLDER
 
 
 def _can(nobody: Account, access: str, path: Path) -> bool:
     """Return whether the `nobody` user has `access` (`-r` or `-x`) to `path`.
 
-    A process of the user asks the kernel. The permission bits of `path` are not enough, because access also depends on
-    parent folders, access control lists and mounts.
+    This function starts a process as this user, and the process asks the kernel. The permission bits of `path` are not
+    enough, because access also depends on parent folders, access control lists and mounts.
     """
     command: Sequence[str | Path] = ["/usr/bin/test", access, path]
     answer = subprocess.run(command, check=False, user=nobody.uid, group=nobody.gid, extra_groups=[])  # noqa: S603

@@ -33,14 +33,16 @@ if TYPE_CHECKING:
     from pixtools.local.target import Target
 
 
-# Errors with these SQLSTATEs disappear: None while Postgres cannot be reached, 57P03 while Postgres starts.
+# Errors with these SQLSTATEs are temporary. The value is None while Postgres cannot be reached, and 57P03 while
+# Postgres starts.
 _STARTING = (None, "57P03")
 
 
 def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
     """Run the service until a signal arrives, a server ends, or the process `parent` ends. Return the exit code.
 
-    `config` is the Serve configuration to deploy. Raises LocalError before the start if the service cannot run.
+    `config` is the path of the Serve configuration to deploy. Raises LocalError if this configuration, the home or the
+    ports cannot be used.
     """
     if parent is not None:
         processes.end_with_parent(signal.SIGTERM, parent)
@@ -65,7 +67,7 @@ class _Service:
         with suppress(DatabaseDown), _job_store(self.env) as (store, settings):
             if store.backlog()[JobState.RUNNING]:
                 timeout = settings.drain_timeout.total_seconds()
-                _say(f"Running jobs may finish within {timeout:.0f} s. Press Ctrl-C to end them now.")
+                _say(f"Running jobs have {timeout:.0f} s to finish. Press Ctrl-C to stop without waiting for them.")
                 ray_head.drain(home, timeout)
 
 
@@ -81,7 +83,7 @@ def _job_store(env: Mapping[str, str]) -> Iterator[tuple[JobStore, Settings]]:
 
 
 def _return_to_queue(env: Mapping[str, str]) -> None:
-    """Return running jobs to the queue after the last dispatcher has ended. So the stop does not count as a crash."""
+    """Return running jobs to the queue, so that the stop does not count as a crash. No dispatcher runs any more."""
     # If the database is down or not migrated, or the settings are invalid, no job can be returned.
     with suppress(DatabaseDown, SQLAlchemyError, ValidationError), _job_store(env) as (store, _):
         store.return_to_queue()
@@ -90,7 +92,7 @@ def _return_to_queue(env: Mapping[str, str]) -> None:
 def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> int:
     """Start everything, wait for a reason to stop, and stop everything. Return the exit code."""
     code = 0
-    with ExitStack() as stack:  # stops everything that was started, the last component first
+    with ExitStack() as stack:  # stops the started components, the last one first
         try:
             service = _start(home, settings, serve_config, stack)
             try:
@@ -98,7 +100,7 @@ def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> i
             except supervisor.Stop:
                 _say("\nStopping.")
                 service.drain(home)
-        except supervisor.Stop:  # during the start
+        except supervisor.Stop:  # the signal came during the start
             _say("\nStopping.")
         except LocalError as error:
             folders = " and ".join(str(folder) for folder in (home.logs, ray_head.logs(home)) if folder.exists())
@@ -128,7 +130,7 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     else:
         place = target.use_cluster(settings.ray_address, settings, serve_config, env)
     if place.head is not None:
-        if settings.database_url is None:  # a given database may have dispatchers of other clusters
+        if settings.database_url is None:  # otherwise other clusters may run jobs of this database
             stack.callback(_return_to_queue, env)
         stack.callback(place.head.stop)
     for server in servers:

@@ -1,1 +1,1 @@
-"""All access to Redis: the client, hints over pub/sub, and the idempotency cache. Redis may lose all data any time."""
+"""All access to Redis: the client, hints, and the idempotency cache. Redis may lose all data at any time."""

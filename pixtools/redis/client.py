@@ -1,6 +1,6 @@
 """The Redis client: how it connects, how long a call may take, and how an outage is logged.
 
-All data in Redis may be lost. So a caller does not wait for a Redis that is down, but goes on without the answer.
+All data in Redis may be lost. So a caller does not wait while Redis is down. It goes on without an answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TIMEOUT_S = 1.0
 _LOG_INTERVAL_S = 30.0  # between two log lines about an outage
 
 REDIS_ERRORS = (redis.RedisError, OSError)
-"""The errors of a call that Redis does not answer. OSError includes TimeoutError."""
+"""The errors that a call raises if Redis does not answer. OSError includes TimeoutError."""
 
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
@@ -31,7 +31,7 @@ def connect(settings: Settings) -> redis.asyncio.Redis:
         settings.redis_url.get_secret_value(),
         decode_responses=True,
         socket_connect_timeout=_TIMEOUT_S,
-        # With a socket timeout, redis-py uses asyncio.wait_for. In Python 3.11, wait_for swallows a cancellation that
+        # With a socket timeout, redis-py uses asyncio.wait_for. In Python 3.11, wait_for ignores a cancellation that
         # arrives together with the response. Then the cancelled task would run forever.
         socket_timeout=None,
     )
@@ -43,7 +43,7 @@ def timeout() -> asyncio.Timeout:
 
 
 class RedisOutageLog:
-    """Logs that Redis does not answer, at most every 30 s. All clients of a process share one log."""
+    """A log of calls that Redis did not answer: at most one line in 30 s. All clients of a process share one log."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` returns seconds."""

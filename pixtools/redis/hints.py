@@ -1,4 +1,4 @@
-"""Hints over Redis pub/sub: a job was queued, cancelled or changed. A hint may be lost, so listeners also poll."""
+"""Hints through Redis pub/sub: a job was queued, cancelled or changed. A hint may be lost, so listeners also poll."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Hints:
             self._outages.failed(error, f"publishing to {channel}")
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
-        """Yield the messages of a channel, forever. Messages sent while Redis is down are lost."""
+        """Yield the messages of a channel, forever. Messages that are sent while Redis is down are lost."""
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:

@@ -1,7 +1,7 @@
 """The idempotency cache in Redis: the keys of requests that are being accepted, and the responses to earlier requests.
 
-The cache only saves time, because the unique key in Postgres decides. If Redis is down or was emptied, every key looks
-free.
+The cache only saves time. A unique key in Postgres decides whether an idempotency key is free. If Redis is down or was
+emptied, every idempotency key seems to be free, and Postgres finds the earlier request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pixtools.redis import client as redis_client
 from pixtools.redis.client import REDIS_ERRORS, RedisOutageLog
 from pixtools.settings import Settings
 
-_RESERVATION_S = 10  # how long a key stays reserved if the process that accepts its request dies
+_RESERVATION_S = 10  # a reservation ends after this time if the process that accepts the request dies
 
 _DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 
@@ -76,14 +76,14 @@ class IdempotencyCache:
             self._outages.failed(error, "releasing an idempotency key")
 
     async def get(self, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
-        """Return the fingerprint of the first request with a key, and its response, or None if nothing is cached."""
+        """Return the fingerprint and the response of the first request with a key, or None if no response is cached."""
         try:
             async with redis_client.timeout():
                 text: Any = await self._redis.get(_name(scope))
         except REDIS_ERRORS as error:
             self._outages.failed(error, "reading a cached response")
             return None
-        if text is None or not text.startswith("{"):  # the token of a reservation is not JSON
+        if text is None or not text.startswith("{"):  # not JSON, so this is the token of a reservation
             return None
         row = json.loads(text)
         return row["fingerprint"], Accepted(base64.b64decode(row["body"]), uuid.UUID(row["job_id"]), replayed=True)
@@ -104,6 +104,6 @@ class IdempotencyCache:
 
 
 def _name(scope: IdempotencyScope) -> str:
-    """Return the name of the key in Redis. The name is a digest, so readers of Redis do not see the owner's keys."""
+    """Return the name of the key in Redis. The name is a digest, so that Redis does not reveal idempotency keys."""
     digest = hashlib.sha256(json.dumps([scope.owner, scope.route, scope.key]).encode()).hexdigest()
     return f"pixtools:idempotency:{digest}"

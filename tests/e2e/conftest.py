@@ -1,4 +1,4 @@
-"""The page of the running service, in a real browser."""
+"""Fixtures for tests of the page: a real browser opens the page of the running service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ def browser():
 
 @pytest.fixture
 def blank_page(browser):
-    """An empty page. `page.faults` collects console errors, exceptions and violations of the CSP."""
+    """An empty page.
+
+    `page.faults` collects exceptions and console errors. The browser reports violations of the content security policy
+    as console errors.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.faults = []

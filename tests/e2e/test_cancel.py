@@ -27,14 +27,14 @@ def running(api: Api, seed: int) -> dict:
 
 def test_a_running_step_is_stopped_and_its_converter_is_replaced(api):
     converters = api.http.get("/api/health").json()["dispatchers"][0]["converters"]
-    jobs = [running(api, seed) for seed in (901, 902)][:converters]
+    jobs = [running(api, 1000 + at) for at in range(converters)]
 
     for job in jobs:
         answer = api.http.post(f"/api/jobs/{job['id']}/cancel")
         assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
         assert answer.json()["steps"]["slow"]["state"] == "cancelled"
 
-    # Every converter was busy with minutes of work, so this job runs on a new converter.
+    # Every converter was busy. If no converter had been replaced, this job would wait for minutes.
     other = api.wait(api.submit("q.jpg", sideways_photo(300, 200, seed=903), QUICK), timeout=60)
     assert other["state"] == "succeeded"
     for job in jobs:
@@ -47,7 +47,7 @@ def test_a_queued_job_is_cancelled_before_it_begins(api):
     waiting = [job for job in queued if api.read(job)["state"] == "queued"]
     for job in waiting:
         api.http.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
-    for job in [*busy, *queued]:  # some jobs for the second time, with the same answer
+    for job in [*busy, *queued]:  # some jobs are cancelled a second time, and the answer is the same
         assert api.http.post(f"/api/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
     assert waiting
     for job in waiting:

@@ -1,4 +1,4 @@
-"""Dead letters over the API and the command line: list, redrive, discard and count them."""
+"""List, redrive, discard and count dead letters through the API and the command line."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_redriven_step_runs_again_and_the_steps_that_read_it_wait_again(api, f
     assert (answer.status_code, answer.json()["code"]) == (409, "dead_letter_closed")
     job = until(lambda: (now := api.read(failed))["state"] == "partial" and now)
     assert job["steps"]["all"]["state"] == "skipped"
-    assert job["steps"]["exif"]["attempt"] == 1  # a succeeded step does not run again
+    assert job["steps"]["exif"]["attempt"] == 1  # a step that has succeeded does not run again
 
 
 def test_a_retry_redrives_all_dead_letters_of_a_job(api, failed):
@@ -136,9 +136,9 @@ def test_the_command_line_lists_redrives_and_discards(api, failed):
     assert (closed.returncode, closed.stdout) == (1, "")
     assert "is redriven." in closed.stderr
     assert pixtools(api, "discard", "--job", job, "--code", "corrupt_image").stdout == "Discarded: 1.\n"
-    assert pixtools(api, "list", "--job", job).stdout == "There are none.\n"
-    assert "use one of the three" in pixtools(api, "discard").stderr
-    assert "use one of the three" in pixtools(api, "discard", letter["id"], "--all").stderr
+    assert pixtools(api, "list", "--job", job).stdout == "No dead letters found.\n"
+    assert "Use only one of these three ways" in pixtools(api, "discard").stderr
+    assert "Use only one of these three ways" in pixtools(api, "discard", letter["id"], "--all").stderr
 
 
 def test_dead_letters_are_counted_in_the_metrics(api, stack, failed):
@@ -149,13 +149,13 @@ def test_dead_letters_are_counted_in_the_metrics(api, stack, failed):
 
 
 def metrics(stack) -> dict[str, float]:
-    """Return the metrics of PixTools. Each value is the sum over all addresses that Prometheus reads."""
+    """Return the metrics of PixTools. Each value is the sum over all the addresses that Prometheus would read."""
     found: dict[str, float] = {}
     for targets in json.loads((stack.ray_folder / "prom_metrics_service_discovery.json").read_text()):
         for target in targets["targets"]:
             try:
                 text = httpx.get(f"http://{target}/metrics", timeout=30).text
-            except httpx.ConnectError:  # Ray may list a port without a listener
+            except httpx.ConnectError:  # Ray may list a port on which nothing listens
                 continue
             for line in text.splitlines():
                 if line.startswith("ray_pixtools_"):

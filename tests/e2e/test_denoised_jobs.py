@@ -1,4 +1,4 @@
-"""Denoising over HTTP, by a real denoiser with the weights that PixTools ships."""
+"""Jobs with `denoise` steps are sent over HTTP. A real denoiser runs them with the weights that PixTools ships."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ CHAIN = {"clean": {"op": "denoise", "input": "source"}, "web": {"op": "webp", "i
 
 
 def noisy(sigma: float, width: int = 240, height: int = 160, seed: int = 1) -> np.ndarray:
-    """Return a photo with Gaussian noise, as uint8 (H, W, 3). The standard deviation is `sigma` levels of 255."""
+    """Return a photo with Gaussian noise, as uint8 (H, W, 3).
+
+    `sigma` is the standard deviation of the noise, on the scale from 0 to 255.
+    """
     scene = photo(width, height)
     return (scene + np.random.default_rng(seed).normal(0, sigma, scene.shape)).clip(0, 255).round().astype(np.uint8)
 
@@ -62,7 +65,10 @@ def test_automatic_noise_leaves_a_clean_picture_unchanged(api):
 
 
 def test_a_denoised_picture_serves_later_jobs_from_its_file(api):
-    """The denoised file has no location. A step that reads its pixels still gets the location of the source."""
+    """The denoised file has no GPS location.
+
+    A step that reads the pixels of this file still gets the location of the source.
+    """
     source = saved(Image.fromarray(noisy(15, seed=3)), "PNG", exif=exif())
     api.wait(api.submit("a.png", source, CHAIN))
     steps = CHAIN | {"jpg": {"op": "jpg", "input": "clean", "strip": "none", "quality": 95}}
@@ -88,7 +94,7 @@ def test_transparency_and_greyscale_are_preserved(api):
 
 
 def test_noise_is_removed_from_a_jpeg(api):
-    """A JPEG with 4:2:0 stores colours at half the size. So the noise is no longer white."""
+    """A JPEG with 4:2:0 subsampling stores colours at half the width and height. So the noise is no longer white."""
     source = saved(Image.fromarray(noisy(25, seed=6)), "JPEG", quality=95, subsampling="4:2:0")
 
     job = api.wait(api.submit("noisy.jpg", source, {"it": {"op": "denoise", "input": "source"}}))
@@ -139,7 +145,7 @@ def test_denoise_may_stand_anywhere_in_a_graph(api):
     }
 
     answer = api.post("it.png", png(noisy(30, seed=5)), steps=json.dumps(steps))
-    assert answer.status_code == 422, "metadata reads the source, never pixels"
+    assert answer.status_code == 422, "a step `metadata` cannot read pixels"
     del steps["exif"]
     job = api.wait(api.submit("it.png", png(noisy(30, seed=5)), steps))
 

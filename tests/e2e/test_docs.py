@@ -1,4 +1,4 @@
-"""The description of the API at `/docs` in a real browser. The form for submissions can be filled in and sent."""
+"""The page `/docs` describes the API. In a real browser, the form for submissions can be filled in and sent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def field(form, name: str):
 
 
 def execute(form) -> dict:
-    """Send the form, and return the job that the answer describes."""
+    """Send the form, and return the job from the answer."""
     with form.page.expect_response(re.compile("/api/jobs$")) as answered:
         form.get_by_role("button", name="Execute").click()
     answer = answered.value

@@ -1,4 +1,4 @@
-"""Goals over HTTP: a score or a maximum size. The result reaches the goal and tells how."""
+"""A step has a goal: a score or a maximum size. Its file reaches the goal, and its result tells how."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssimulacra2 import compute_ssimulacra2
 
 
 def grainy() -> Image.Image:
-    """Return a photo with film grain. At high quality, its files are large."""
+    """Return a photo with film grain. Because of the grain, files of high quality are large."""
     grain = np.random.default_rng(3).normal(0, 6, (300, 400, 1))
     return Image.fromarray((photo(400, 300) + grain).clip(0, 255).astype(np.uint8))
 

@@ -1,6 +1,7 @@
-"""Unusual and hostile pictures over the API: each becomes a correct result.
+"""Unusual and hostile pictures are sent to the API. Each of them becomes a correct picture.
 
-test_inputs tests pictures that are refused at once. test_jobs tests truncated pictures.
+test_inputs.py contains the tests of pictures that are refused at once. test_jobs.py contains the test of truncated
+pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def zipped() -> bytes:
 
 
 def gif_that_is_a_script() -> bytes:
-    """Return a GIF that is also a script. The width has the bytes `/*`, so the pixels are a comment in the script."""
+    """Return a GIF that is also a script. The two bytes of its width are `/*`, which start a comment in JavaScript.
+
+    So a browser that runs the file as a script skips the pixels.
+    """
     image, _ = indexed(scene())
     data = bytearray(saved(image.resize((ord("/") + 256 * ord("*"), 2)), "GIF"))
     assert data[6:8] == b"/*"
@@ -70,7 +74,7 @@ UNUSUAL = {
 
 
 def assert_correct(api, job, frame):
-    """Compare each result of a job with the pixels of the scene."""
+    """Assert that each result of a job looks like `frame`."""
     assert job["state"] == "succeeded", job
     for step in OUTPUTS:
         found = read_back(api.download(job, step))

@@ -1,4 +1,4 @@
-"""Encoded files in a real browser. Its decoders and colour management are independent of Pillow.
+"""A real browser shows encoded files. Its decoders and its colour management are independent of Pillow.
 
 These tests need no service. They encode each file in this process, draw it on an sRGB canvas and read the pixels.
 """
@@ -47,14 +47,14 @@ def page():
     """A page that can use canvas and ImageDecoder."""
     with chromium("--force-color-profile=srgb") as browser:
         page = browser.new_page()
-        # ImageDecoder exists only on https pages. The route answers this address, so the test needs no network.
+        # ImageDecoder exists only on https pages. The route answers requests for this page, so no network is needed.
         page.route("https://canvas.test/", lambda route: route.fulfill(body="<title>A canvas</title>"))
         page.goto("https://canvas.test/")
         yield page
 
 
 def encoded(kind: str, op: str, **params: object) -> list[str]:
-    """Return the media type and the base64 data of the file that an operation encodes from a specimen."""
+    """Encode a specimen with an operation. Return the media type of the file and its data in base64."""
     operation, data = OPERATIONS[op], SPECIMENS[kind]().data
     file = operation.encode(decode(data), operation.params(**params), len(data)).data
     return [operation.media_type, base64.b64encode(file).decode()]
@@ -78,7 +78,7 @@ def test_a_browser_shows_the_colors_of_the_scene(page, kind, op, color):
 
 
 STRETCHED = pytest.mark.xfail(
-    reason="Chromium 156 reads the alpha of AVIF as limited range, although the file says full range"
+    reason="Chromium 156 decodes the alpha of an AVIF as limited range, although the file declares full range"
 )
 
 

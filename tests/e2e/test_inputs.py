@@ -22,7 +22,7 @@ WEBP = json.dumps({"web": {"op": "webp", "input": "source"}})
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a PNG whose header says width × height. Its 10 kB of data decompress to 10 MB."""
+    """Return a PNG whose header states `width` × `height` pixels. The file has 10 kB. Decompressed, it has 10 MB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -76,7 +76,7 @@ def test_a_file_that_is_not_acceptable_is_refused_before_a_job_exists(api, name,
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.json()["detail"]
     pointers = [fault["pointer"] for fault in answer.json()["errors"]]
-    assert pointers == ([] if status == 413 else ["/file"])  # 413 is about all files together
+    assert pointers == ([] if status == 413 else ["/file"])  # 413 concerns all files together, so it points to none
 
 
 def test_the_bomb_of_60_000_by_60_000_is_10_kilobytes():
@@ -184,7 +184,7 @@ def test_fields_that_are_not_valid_are_named(api, fields, status, pointers):
             {"a": {"op": "blur", "input": "b"}, "b": {"op": "blur", "input": "a"}}, "/steps/a/input", id="cycle"
         ),
         pytest.param({"a": {"op": "webp", "resize": LARGE}}, "/steps/a", id="upscaling beyond the limit of pixels"),
-        pytest.param({"a": {"op": "resize", **LARGE}}, "/steps/a", id="the same by a step of its own"),
+        pytest.param({"a": {"op": "resize", **LARGE}}, "/steps/a", id="the same upscaling by a resize step"),
         pytest.param(
             {"a": {"op": "crop", "width": 10, "height": 5, "x": 11}}, "/steps/a/width", id="crop past the edge"
         ),

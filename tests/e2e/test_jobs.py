@@ -1,4 +1,4 @@
-"""A job over HTTP: submit it, follow it, download its results."""
+"""Submit a job over HTTP, follow it and download its results."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_events_follow_a_job_to_its_end_and_continue_after_the_last_one_seen(api
 
 
 def read_events(api, job, last: int = 0):
-    """Yield the event id and the job of each event after event `last`."""
+    """Yield the id and the job of each event that comes after the event with the id `last`."""
     headers = {"Last-Event-ID": str(last)} if last else {}
     with api.http.stream("GET", f"/api/jobs/{job['id']}/events", headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")

@@ -59,7 +59,7 @@ def test_a_photo_becomes_webp_avif_and_metadata_by_five_clicks(page):
 def test_a_graph_of_a_12_megapixel_photo_on_its_side_can_be_built_by_hand(page):
     data = sideways_photo(3000, 4000, seed=2)
     choose_photo(page, {"name": "IMG_1.jpg", "mimeType": "image/jpeg", "buffer": data})
-    add(page, "ZIP", "WebP", "AVIF", "Metadata", "PNG")  # the page puts steps that are added later above the bundle
+    add(page, "ZIP", "WebP", "AVIF", "Metadata", "PNG")  # the page puts later steps above the ZIP
     step(page, "webp").get_by_label("Width").fill("1280")
     step(page, "avif").get_by_label("Width").fill("320")
     for old, new in (("webp", "web"), ("avif", "small"), ("metadata", "exif"), ("zip", "all")):
@@ -110,7 +110,7 @@ def test_a_choice_and_a_colour_of_the_form_are_in_the_result(page):
     page.get_by_role("button", name="Same steps, another photo").click()
     expect(resize.get_by_label("Background", exact=True)).to_have_value(
         "#00ff00"
-    )  # the parameter is unfolded, because its value is not the default
+    )  # the page unfolds the parameter, because its value is not the default
     resize.get_by_role("button", name="None").click()
     expect(resize.get_by_label("Background", exact=True)).to_have_value("")
     assert page.faults == []
@@ -229,10 +229,10 @@ def test_before_and_after_are_compared_by_an_edge_that_the_keyboard_moves(page):
         "node => [node.offsetWidth * devicePixelRatio, node.parentElement.scrollLeft]"
     )
     assert shown[0] == pytest.approx(500, abs=1)
-    assert shown[1] > 0  # the view starts in the middle
+    assert shown[1] > 0  # the page scrolls to the middle of the picture
     assert_fits_a_phone(page)
 
-    page.reload()  # the page loses the photo, and the service never sends a photo back
+    page.reload()  # the page loses the photo, and the service does not send it back
     expect(result(page, "denoise").get_by_alt_text("Result denoise")).to_be_visible()
     expect(result(page, "denoise")).to_contain_text("only in the browser tab that sent the photo")
     expect(page.locator(".comparison")).to_have_count(0)
@@ -287,13 +287,13 @@ def test_a_running_job_is_cancelled_and_keeps_what_it_made(page):
     choose_photo(page, {"name": "slow.jpg", "mimeType": "image/jpeg", "buffer": data})
     add(page, "Metadata", "AVIF")
     toggle_more(page, "avif")
-    step(page, "avif").get_by_label("Speed", exact=True).fill("0")  # takes minutes
+    step(page, "avif").get_by_label("Speed", exact=True).fill("0")  # so the step takes minutes
     start(page)
     expect(page.locator("#job-done")).to_have_text("1 of 2 steps done", timeout=JOB_TIMEOUT_MS)
     press(page, "Cancel")
     wait_until(page, "cancelled")
 
-    expect(page.locator("#job-title")).to_be_focused()  # Cancel had the focus and is now hidden
+    expect(page.locator("#job-title")).to_be_focused()  # the button Cancel had the focus and is now hidden
     expect(page.get_by_role("button", name=re.compile("^(Cancel|Retry)$"))).to_have_count(0)
     expect(page.locator("#job-kept")).to_contain_text("This job was cancelled")
     expect(page.locator("#job-steps")).to_contain_text("cancelled")
@@ -315,7 +315,7 @@ def test_a_step_that_failed_permanently_can_be_redriven_or_discarded(page):
 
     row.get_by_role("button", name="Redrive webp of cut-7.jpg").press("Enter")
     expect(row).to_contain_text("tried 2 times", timeout=JOB_TIMEOUT_MS)
-    expect(page.locator("#job-steps")).to_contain_text("attempt 2")  # the page follows the job again
+    expect(page.locator("#job-steps")).to_contain_text("attempt 2")  # shown because the page follows the job again
     expect(page.locator("main :focus")).to_have_count(1)  # the pressed button is gone, so another element has the focus
     row.get_by_text("History").click()
     expect(row.locator("details li strong")).to_have_text(

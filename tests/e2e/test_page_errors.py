@@ -1,4 +1,4 @@
-"""The page when the user's clock, a name, an address, an answer of the service, or the photo is wrong."""
+"""The user's clock, a step name, an address, an answer of the service or the photo is wrong. The page still works."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def no_dead_letters(api):
 
 
 def submit(api, image, steps=WEBP):
-    """Submit a job over the API, and return the job when it has ended."""
+    """Submit a job through the API, and return the job when it has ended."""
     return api.wait(api.submit(image["name"], image["buffer"], steps))
 
 
 def submit_broken(api, seed, count):
-    """Run a job of `count` steps. All steps fail, because the photo is cut off."""
+    """Run a job of `count` steps. All steps fail, because the file of the photo is truncated."""
     steps = {f"web{quality}": {"op": "webp", "input": "source", "quality": quality} for quality in range(1, count + 1)}
     return submit(api, cut(seed), steps)
 
 
 def problem(errors):
-    """Return an answer with status 422 and these faults, as arguments for Playwright's `fulfill`."""
+    """Return an answer with status 422 and the faults `errors`, as arguments for Playwright's `fulfill`."""
     title = "The request has fields that are missing, unknown or out of range"
     body = {"type": "/problems/invalid_request", "title": title, "status": 422, "code": "invalid_request"}
     body |= {"detail": "Correct these fields.", "errors": errors}
@@ -69,7 +69,7 @@ def problem(errors):
 
 
 def requests_of(page, method, pattern):
-    """Return a list of URLs. Each later request with this method and a matching URL is added to the list."""
+    """Return a list that is empty at first. Each later request with this method and a matching URL adds its URL."""
     seen = []
     page.on(
         "request",
@@ -86,7 +86,7 @@ def test_a_computer_clock_20_minutes_fast_does_not_prevent_a_download(blank_page
     reads = requests_of(blank_page, "GET", f"/api/jobs/{job['id']}$")
 
     assert download(blank_page, "webp") == api.download(api.read(job), "webp")
-    blank_page.wait_for_timeout(1000)  # in this time, a loop would send dozens of requests
+    blank_page.wait_for_timeout(1000)  # a page that reads the job in a loop would send dozens of requests in this time
     assert len(reads) <= 1
     assert blank_page.faults == []
 
@@ -272,7 +272,7 @@ def test_every_visible_label_is_part_of_the_accessible_name(page, api):
     page.reload()
     choose_photo(page, noisy(112))
     add(page, "JPG", "JPG", "Denoise", "ZIP")
-    expect(page.locator(".operation .count:visible")).to_have_text(["2", "1", "1"])  # the counts are not in the buttons
+    expect(page.locator(".operation .count:visible")).to_have_text(["2", "1", "1"])  # counts are outside the buttons
     assert labels_missing_from_names(page) == []
     start(page)
     wait_until(page, "succeeded")
@@ -280,7 +280,7 @@ def test_every_visible_label_is_part_of_the_accessible_name(page, api):
 
 
 def labels_missing_from_names(page):
-    """Return the text and the aria-label of each control whose aria-label does not contain the text (WCAG 2.5.3)."""
+    """Return the text and the aria-label of each control that violates WCAG 2.5.3: the aria-label lacks the text."""
     return page.locator(":is(button, a)[aria-label]").evaluate_all(
         """controls => controls
           .map((control) => [control.innerText.trim().toLowerCase(), control.ariaLabel.toLowerCase()])

@@ -1,4 +1,4 @@
-"""`pixtools up`: which processes it starts, what it refuses, and that no process outlives it.
+"""`pixtools up` starts and stops a service. No process outlives the service, and wrong settings are refused.
 
 These tests deploy a small application, because they only test how a service starts and stops.
 """
@@ -94,7 +94,10 @@ def assert_nothing_left(stack: Stack) -> None:
 
 
 def test_a_running_service_is_closed_to_others(running: Stack, ready: Path) -> None:
-    """A service listens only on loopback, shows no secret, requires its token, and refuses a second launcher."""
+    """A service listens on loopback, shows no secret, requires its token and refuses a second launcher.
+
+    There is one exception: a port of Ray is open on all interfaces.
+    """
     family = psutil.Process(running.process.pid).children(recursive=True)
     listening = {c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
     assert {port for _, port in listening} >= set(running.ports)
@@ -148,7 +151,7 @@ def test_nothing_outlives_the_worker(running: Stack, signum: signal.Signals, cod
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_it_ends_with_make(small: Stack, ready: Path, app_folder: Path, signum: signal.Signals) -> None:
-    """This test sends the signal only to make. Ctrl-C in a terminal sends a signal to the whole process group."""
+    """Only make gets the signal. Ctrl-C in a terminal would also send the signal to `pixtools up`."""
     makefile = app_folder / "Makefile"
     makefile.write_text(f"run:\n\t@exec {PIXTOOLS} up --config {ready} --parent $$PPID\n")
     small.run("make", "-f", makefile)
@@ -192,7 +195,8 @@ def test_data_survive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
     running.launch("--config", ready)
     running.wait_until_ready()
     assert_written(running.env)
-    # If supervisor and worker are killed at once, only the kernel and the next start clean up.
+    # If the supervisor and the worker are killed together, the kernel signals the servers, and the next start ends the
+    # remaining processes.
     worker = worker_of(running.process.pid)
     running.process.kill()
     worker.kill()
@@ -237,7 +241,7 @@ def test_wrong_settings_are_explained_without_a_traceback(small: Stack, ready: P
     small.dashboard_port = small.port
     small.launch("--config", ready)
     assert small.process.wait(60) == 1
-    assert "asked for twice" in small.output
+    assert "is set more than once" in small.output
     assert "Traceback" not in small.output
 
 

@@ -1,4 +1,4 @@
-"""Watermarks over HTTP: a text, and a logo that the request brings as a part."""
+"""Jobs mark a picture with a text or with a logo. The request contains the logo as a part."""
 
 from __future__ import annotations
 

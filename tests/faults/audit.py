@@ -1,6 +1,7 @@
-"""An independent record of all moves, the changes of states. Database triggers record each move and who made it.
+"""An independent record of all moves, which are the changes of the states of jobs and steps.
 
-The code under test neither writes nor reads these tables.
+Database triggers record each move and the connection that made it. The code under test neither writes nor reads the
+tables of this record.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Audit:
         self.connection.close()
 
     def query(self, statement: str, parameters: object = None) -> list[tuple]:
-        """Run a query. While Postgres does not answer, for example after a kill, repeat the query for up to a minute."""
+        """Run a query. Repeat the query for up to a minute while Postgres does not answer, for example after a kill."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -127,7 +128,7 @@ class Audit:
         return rows
 
     def now(self) -> object:
-        """Return the time according to the clock of the database, which also dates the moves."""
+        """Return the time according to the clock of the database. The moves are recorded with the same clock."""
         return self.query("SELECT clock_timestamp()")[0][0]
 
     def jobs(self, prefix: str) -> dict[str, list[JobRow]]:

@@ -20,7 +20,7 @@ class S3Proxy:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.refused = self.cut = 0.0  # the fraction of requests that get a 503, and the fraction that is cut
+        self.refused = self.cut = 0.0  # the share of requests that get a 503, and the share whose connection is cut
         self.delay = 0.0  # the longest delay of a request, in seconds
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self

@@ -1,4 +1,4 @@
-"""The dead-letter queue is killed while redrives are pending. It starts again and reads them from the database."""
+"""The dead-letter queue is killed while redrives are pending. It starts again and reads the redrives from Postgres."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""All stores are down at the start. The service says which store it waits for, and starts without Redis."""
+"""All stores are down at the start.
+
+The service prints which store it waits for. It accepts jobs when Postgres and S3 are up, even if Redis is down.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_a_hundred_clients_with_one_key_get_one_job_although_redis_is_flushed(st
             for number, (start, (body, headers)) in enumerate(zip(starts, requests, strict=True)):
                 start.wait(120)
                 while (answer := http.post("/api/jobs", content=body, headers=headers)).status_code == 409:
-                    # The pause is random. If all clients came back at the same time, only one would get an answer each time.
+                    # The pause is random. Of the clients that come back together, all except one get a 409 again.
                     time.sleep(float(answer.headers["retry-after"]) * random.uniform(1, 2))
                 assert answer.status_code == 202, answer.text
                 job = answer.json()["id"]

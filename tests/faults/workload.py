@@ -91,7 +91,10 @@ class Report:
 
 
 class Workload:
-    """Threads that submit jobs by HTTP and repeat each request until it is acknowledged. The threads end when the block ends."""
+    """Threads that submit jobs by HTTP, and repeat each request until it is acknowledged.
+
+    The threads end when the `with` block ends.
+    """
 
     def __init__(
         self, stack, audit, *, jobs, clients=4, steps=None, picture=PHOTO, pause=0.0, timeout=120.0,
@@ -216,7 +219,7 @@ class Workload:
                 if answer.status_code == 202:
                     self.acknowledged[name] = answer.json()["id"]
                     return
-                # Until the application runs, the proxy of Ray Serve answers 404. The body is then not a problem of PixTools.
+                # Until the application runs, the proxy of Ray Serve answers 404, but not as application/problem+json.
                 starting = answer.status_code == 404 and "problem" not in answer.headers["content-type"]
                 if answer.status_code < 500 and answer.status_code != 409 and not starting:
                     self.refused.append(answer.text)

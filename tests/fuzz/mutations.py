@@ -1,7 +1,7 @@
-"""Damages files at random. A case is determined by its format, seed and number.
+"""Damage files at random. The format, the random seed and the number of a case determine the damage.
 
-Some mutations move whole blocks of the format, and most PNGs get new valid checksums. Otherwise the first check of a
-decoder would refuse nearly every case.
+Some mutations move whole blocks, such as the chunks of a PNG. Most PNGs also get new valid checksums. Without this,
+the first check of a decoder would refuse nearly every case.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from random import Random
 
 Mutation = Callable[[bytearray, Random], None]
 
-# Numbers at which off-by-one errors, signs, allocations and multiplications fail.
+# Numbers that often reveal an error: off by one, a wrong sign, a huge allocation or an overflow of a product.
 _EDGES = (0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1024, 4096, 32767, 32768, 65535, 65536)
 _SIGNATURES = {"JPEG": 3, "PNG": 16, "WEBP": 12, "AVIF": 16, "GIF": 6, "TIFF": 4, "BMP": 2, "HEIF": 16}
 _LARGE = (2**24 - 1, 2**27, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 
 
 def mutated(format_name: str, seeds: list[bytes], random: Random) -> bytes:
-    """Return one of the valid files `seeds` with one to six mutations."""
+    """Choose one of the valid files `seeds`, and return it with one to six mutations."""
     seed = random.choice(seeds)
     data = bytearray(seed)
     if random.random() < 0.1:
@@ -40,7 +40,7 @@ def mutated(format_name: str, seeds: list[bytes], random: Random) -> bytes:
 
 
 def _place(data: bytearray, random: Random) -> int:
-    """Return an offset, mostly near the start: headers determine how the rest is read."""
+    """Return an offset, mostly near the start of the file, because headers determine how the rest is read."""
     last = len(data) - 1
     return random.randint(0, min(last, 300) if random.random() < 0.6 else last)
 
@@ -57,7 +57,7 @@ def _set_bytes(data: bytearray, random: Random) -> None:
 
 
 def _set_number(data: bytearray, random: Random) -> None:
-    """Overwrite 2 or 4 bytes with a size, offset or count, in either byte order."""
+    """Overwrite 2 or 4 bytes with a number, in either byte order. The bytes may be a size, an offset or a count."""
     form = random.choice(("<H", ">H", "<I", ">I", ">I"))
     size = struct.calcsize(form)
     number = random.choice(_EDGES + _LARGE) & (2 ** (8 * size) - 1)
@@ -104,12 +104,12 @@ _MUTATIONS: tuple[Mutation, ...] = (
 
 
 def _spliced(one: bytearray, other: bytes, random: Random) -> bytearray:
-    """Return the beginning of one file and the end of another."""
+    """Return the beginning of `one`, followed by the end of `other`."""
     return one[: random.randint(16, len(one))] + other[random.randint(0, len(other)) :]
 
 
 def _with_blocks_moved(format_name: str, data: bytearray, random: Random) -> bytearray:
-    """Return the file with one of its blocks copied, removed, exchanged with another, or repeated 50 times."""
+    """Insert a copy of a block, remove a block, exchange two blocks, or insert 50 copies. Return the new file."""
     spans = _BLOCKS.get(format_name, _no_blocks)(data)
     if len(spans) < 2:
         return data
@@ -128,10 +128,10 @@ def _with_blocks_moved(format_name: str, data: bytearray, random: Random) -> byt
 
 
 Spans = list[tuple[int, int]]
-"""Start and end of each block."""
+"""The start and the end of each block, in bytes."""
 
 
-def _no_blocks(data: bytearray) -> Spans:  # noqa: ARG001 (the signature of the other functions)
+def _no_blocks(data: bytearray) -> Spans:  # noqa: ARG001 (all functions in `_BLOCKS` have this signature)
     return []
 
 
@@ -170,7 +170,7 @@ def _riff_chunks(data: bytearray) -> Spans:
 
 
 def _boxes(data: bytearray) -> Spans:
-    """Return the boxes of an ISO base media file. The boxes inside a container box replace it."""
+    """Return the boxes of an ISO base media file. A container box is replaced by the boxes inside it."""
     spans, ranges = [], [(0, len(data))]
     while ranges:
         at, end = ranges.pop()

@@ -1,7 +1,7 @@
-"""Fuzzes each decoder: damaged files must harm neither the ingress nor a converter.
+"""Fuzz each decoder. Damaged files must not harm the ingress, and must raise no unexpected exception in a converter.
 
-PIXTOOLS_FUZZ_SECONDS is the time for each decoder. Each PIXTOOLS_FUZZ_SEED makes different cases. Harmful files are
-kept in build/fuzz, each with a text that describes the harm.
+PIXTOOLS_FUZZ_SECONDS is the time for each format, in seconds. Each value of PIXTOOLS_FUZZ_SEED makes different cases.
+Harmful files are kept in build/fuzz, each with a text file that describes the harm.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from pixtools.imaging.formats import MEDIA_TYPES
 SECONDS = float(os.environ.get("PIXTOOLS_FUZZ_SECONDS", "2"))
 SEED = os.environ.get("PIXTOOLS_FUZZ_SEED", "1")
 KEPT_FILES = Path(__file__).parents[2] / "build" / "fuzz"
-DEADLINE_S = 20  # for files of some kilobytes, on a machine that runs other tests too
+DEADLINE_S = 20  # long for files of some kilobytes, because other tests may run at the same time
 MAX_SEED_BYTES = 30_000  # in larger files, most mutations hit pixels instead of structure
 
 HARM_TO_THE_INGRESS = {Result.CRASHED, Result.HUNG, Result.OUT_OF_MEMORY, Result.UNEXPECTED}
 
 
 def small_files() -> Iterator[tuple[str, bytes]]:
-    """Yield format and bytes of small files: variants that SPECIMENS lacks, or has only as large files."""
+    """Yield the format and the bytes of small files. SPECIMENS lacks these variants or has them only as large files."""
     small = Image.fromarray(photo(40, 24))
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         yield "TIFF", saved(small, "TIFF", compression=compression)
@@ -61,7 +61,7 @@ def seeds(format_name: str) -> list[bytes]:
 
 
 def keep(format_name: str, number: int, data: bytes, description: str) -> Path:
-    """Write a harmful file and a description of the harm."""
+    """Write a harmful file and a description of the harm. Return the path of the harmful file."""
     KEPT_FILES.mkdir(parents=True, exist_ok=True)
     path = KEPT_FILES / f"{format_name.lower()}-{SEED}-{number}"
     path.write_bytes(data)
@@ -116,8 +116,8 @@ def test_a_case_is_the_same_in_every_run():
     assert len(set(cases)) > 40
 
 
-def obey(data: bytes, encoder: str) -> None:  # noqa: ARG001 (the signature of the other functions)
-    """Cause the result that the file names."""
+def obey(data: bytes, encoder: str) -> None:  # noqa: ARG001 (WorkerProcess calls functions with this signature)
+    """Cause the result that `data` asks for."""
     match data:
         case b"die":
             os.kill(os.getpid(), signal.SIGSEGV)

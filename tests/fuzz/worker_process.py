@@ -1,4 +1,4 @@
-"""Processes for damaged files: one does the work of the ingress, another does the work of a converter."""
+"""Processes that read damaged files. One does the work of the ingress, and another does the work of a converter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pixtools.limits import Limits
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base.params import UnsuitableParameter
 
-LIMITS = Limits(pixels=4_000_000, side=16_384, frames=100)  # lower than the service's, so more cases fit into the time
+LIMITS = Limits(pixels=4_000_000, side=16_384, frames=100)  # lower than in the service, to run more cases in the time
 MEMORY_BYTES = 600_000_000
 ENCODERS = ("jpg", "png", "webp", "avif")
 
@@ -28,8 +28,8 @@ class Result(StrEnum):
     """The result of processing one file."""
 
     PICTURE = "a picture"
-    REFUSED = "refused"  # the function raised an error that names the fault of the file
-    OUT_OF_MEMORY = "out of memory"  # a converter goes on after this
+    REFUSED = "refused"  # the function raised an error of PixTools, such as CorruptImage
+    OUT_OF_MEMORY = "out of memory"  # a converter continues after this, so only the ingress is harmed
     CRASHED = "crashed"  # the process died
     HUNG = "past its deadline"
     UNEXPECTED = "unexpected exception"
@@ -40,7 +40,7 @@ Answer = tuple[Result, str]
 
 
 class WorkerProcess:
-    """A process that runs one of the functions below. It is replaced when it dies or misses its deadline."""
+    """A process that runs one function on many files. If the process dies or misses its deadline, it is replaced."""
 
     def __init__(self, function: Callable[[bytes, str], None], deadline_s: float) -> None:
         self._function = function
@@ -50,7 +50,7 @@ class WorkerProcess:
         self._start()
 
     def run(self, data: bytes, encoder: str) -> Answer:
-        """Process a file in the process."""
+        """Run the function on a file in the process, and return the result."""
         try:
             self._connection.send((data, encoder))
             if self._connection.poll(self._deadline_s):
@@ -103,16 +103,16 @@ def _answer(function: Callable[[bytes, str], None], data: bytes, encoder: str) -
     return Result.PICTURE, ""
 
 
-def inspect_upload(data: bytes, encoder: str) -> None:  # noqa: ARG001 (the signature of all these functions)
-    """Do the work of the ingress on a file."""
+def inspect_upload(data: bytes, encoder: str) -> None:  # noqa: ARG001 (the signature that WorkerProcess calls)
+    """Inspect a file as the ingress does."""
     inspect(io.BytesIO(data), LIMITS)
 
 
 def convert(data: bytes, encoder: str) -> None:
-    """Do the work of a converter on a file."""
+    """Decode a file, encode it and read its metadata, as a converter does."""
     operation = OPERATIONS[encoder]
     if encoder == "jpg":
-        decode(data, (20, 20))  # also runs the decoder's code for reduced sizes
+        decode(data, (20, 20))  # also runs the code that decodes at a reduced size
     picture = decode(data)
     operation.encode(picture, operation.params(), len(data))
     metadata = OPERATIONS["metadata"]

@@ -1,4 +1,4 @@
-"""A small Ray cluster and the real stores."""
+"""Fixtures: a small Ray cluster and the object storage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def blobs(settings):
 def cluster(open_folder):
     """Yield Ray, connected to a Ray head. The head starts in the same way as in `pixtools up`.
 
-    A driver aborts when its cluster is gone. So the fixture disconnects before it stops the head.
+    A process that is connected to Ray aborts if its cluster ends. So the fixture disconnects before it stops the head.
     """
     home = Home(open_folder / "head")
     home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])

@@ -1,4 +1,4 @@
-"""Graphs on converters in other processes: shared pixels, crashes and deadlines."""
+"""Graphs run on converters in other processes. The converters share pixels, crash or miss a deadline."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class Run:
         blobs.put(self.source_key, data, "image/jpeg")
 
     async def go(self, *, before=None, meanwhile=None) -> dict:
-        """Return the outcome of each step. `before(pool)` runs before the graph, and `meanwhile(pool)` during it."""
+        """Run the graph, and return the outcome of each step.
+
+        `before(pool)` runs before the graph. `meanwhile(pool)` runs at the same time as the graph.
+        """
         import ray  # noqa: PLC0415
 
         pool = ConverterPool(
@@ -122,7 +125,7 @@ def test_a_source_that_cannot_be_decoded_fails_the_readers_of_its_pixels_only(se
     data = photo(1600, 1200, 3)
     outcomes = asyncio.run(Run(settings, blobs, data[: len(data) // 2], STEPS, converters=converters).go())
     assert isinstance(outcomes.pop("exif"), Succeeded)
-    assert outcomes.keys() == {"png", "web", "half"}  # every other step reads one of these steps
+    assert outcomes.keys() == {"png", "web", "half"}  # the other steps read one of these steps, so they do not run
     assert all(isinstance(outcome.error, CorruptImage) for outcome in outcomes.values())
 
 
@@ -179,7 +182,7 @@ def test_the_fleet_is_launched_once_and_replaced_if_its_settings_change(settings
 
     fleet.launch(settings.model_copy(update={"max_attempts": 7}))
     deadline = time.monotonic() + 60
-    while fleet_names(cluster) & first != {"dead-letters"}:  # this name never changes, so that scripts find the actor
+    while fleet_names(cluster) & first != {"dead-letters"}:  # this name is fixed, so that scripts find the actor
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert len(fleet_names(cluster)) == 3

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="session")
 def connection(settings: Settings) -> Iterator[psycopg.Connection]:
-    """A direct database connection for the whole session. It does not use the stores."""
+    """A direct connection to the database for the whole session, without the store classes."""
     with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
         yield connection
 
@@ -67,7 +67,10 @@ def clock(database: psycopg.Connection) -> Clock:
 
 @pytest.fixture
 def calls_in() -> Callable[[Callable[[], T]], tuple[T, int]]:
-    """Run a function and count its calls of Python functions. Unlike the run time, this count does not vary."""
+    """Return a function that runs another function and counts the calls of Python functions.
+
+    Unlike a run time, this count does not vary.
+    """
 
     def count(function: Callable[[], T]) -> tuple[T, int]:
         calls = 0

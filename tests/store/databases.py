@@ -12,7 +12,7 @@ from pixtools.settings import Settings
 
 
 class HookedDatabase(Database):
-    """Calls `before_commit` at the end of each transaction, before the transaction is committed."""
+    """A database that calls `before_commit` at the end of each transaction, just before the commit."""
 
     def __init__(self, settings: Settings, before_commit: Callable[[], object]) -> None:
         super().__init__(settings)

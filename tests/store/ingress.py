@@ -1,4 +1,4 @@
-"""The routes of jobs and dead letters. They run in this process, on the real stores and without Ray."""
+"""Runs the routes of jobs and dead letters in this process, on the real stores and without Ray."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from serve.progress import ProgressFeed
 async def ingress(
     settings: Settings, pool: Database, blobs: BlobStore, *, redis: Settings | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of the routes. `redis`: settings with another Redis, which the routes use instead."""
+    """Yield a client of the routes. If `redis` is given, the routes use the Redis of these settings."""
     answers, hints = IdempotencyCache(redis or settings), Hints(redis or settings)
     store, letters = JobStore(pool, settings), DeadLetterStore(pool)
     queue = DeadLetterQueue(settings, "test", store=letters, hints=hints)

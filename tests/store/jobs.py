@@ -21,11 +21,11 @@ ANN, BOB = "ann", "bob"
 
 ONE = {"a": ("source",)}
 CHAIN = {"t": ("source",), "a": ("t",), "b": ("t",), "z": ("a", "b"), "other": ("source",)}
-"""Steps a and b read t, step z bundles a and b, and step other reads none of them."""
+"""Steps `a` and `b` read step `t`. Step `z` bundles `a` and `b`. Step `other` reads only the source."""
 
 
 OPS = {"t": "resize", "u": "resize", "z": "zip"}
-"""The operation of a step, by the name of the step. Steps with other names are png."""
+"""The operations of steps, by the names of the steps. Steps with other names have the operation `png`."""
 
 
 def new_job(
@@ -115,7 +115,7 @@ def states(store: JobStore, job_id: uuid.UUID, owner: str = ANN) -> dict[str, St
 
 
 def job_row(database: psycopg.Connection, job_id: uuid.UUID) -> SimpleNamespace:
-    """Return all columns of a job, also columns that no record shows."""
+    """Return all columns of a job, including those that are not part of a record."""
     with database.cursor(row_factory=dict_row) as cursor:
         (row,) = cursor.execute("SELECT * FROM job WHERE id = %s", [job_id]).fetchall()
     return SimpleNamespace(**row)
@@ -131,14 +131,14 @@ def everything(database: psycopg.Connection) -> list[tuple]:
 
 
 def history(database: psycopg.Connection, step: str = "a") -> list[tuple[int, str, str | None]]:
-    """Return the events of the steps with this name: attempt, event and error code of each."""
+    """Return the attempt, the kind and the error code of each event of the steps with this name."""
     query = "SELECT attempt, what, error->>'code' FROM step_event WHERE step = %s ORDER BY id"
     return database.execute(query, [step]).fetchall()
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Makes time pass for one record: changes a time of the record in the database."""
+    """Methods that replace waiting: they change a time of one record in the database."""
 
     database: psycopg.Connection
 

@@ -1,7 +1,7 @@
-"""A model of the stores: plain objects in one process that never dies.
+"""A model of the stores: plain objects in one process, without failures.
 
-The model follows the documents, not the SQL of the stores. test_job_store_machine.py compares the model with the
-stores after each call.
+The model does what the documents promise, and uses no code of the stores. test_job_store_machine.py compares the model
+with the stores after each call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ModelLetter:
     step: str
     attempt: int
     state: DeadLetterState = DeadLetterState.WAITING
-    id: uuid.UUID | None = None  # unknown until it is read from the database
+    id: uuid.UUID | None = None  # unknown until the test reads it from the database
 
     @property
     def open(self) -> bool:
@@ -34,7 +34,7 @@ class ModelLetter:
 
 @dataclass
 class ModelStep:
-    """A step. `file`: the step has an artifact."""
+    """A step. `file` says whether the step has an artifact."""
 
     name: str
     key: str
@@ -48,15 +48,15 @@ class ModelStep:
 
 @dataclass
 class ModelArtifact:
-    """An artifact. `lost`: the blob is missing."""
+    """An artifact. `lost` says whether the blob is missing."""
 
     lost: bool = False
-    id: uuid.UUID | None = None  # unknown until it is read from the database
+    id: uuid.UUID | None = None  # unknown until the test reads it from the database
 
 
 @dataclass
 class ModelJob:
-    """A job, with every move that the stores can make."""
+    """A job, with a method for each move that the stores can make. A move is a change of a state."""
 
     id: uuid.UUID
     owner: str
@@ -168,7 +168,7 @@ class ModelJob:
 
     def revive(self, letter: ModelLetter) -> None:
         step = self.steps[letter.step]
-        assert step.state is StepState.FAILED  # the step of an open letter stays failed
+        assert step.state is StepState.FAILED  # because the step of an open letter stays failed
         step.state, step.failures, step.crashes = WAITING, 0, 0
         for reader in self.steps.values():
             inputs = [self.steps[name].state for name in reader.inputs if name in self.steps]

@@ -1,4 +1,4 @@
-"""Database triggers that refuse every state move that states.py does not allow."""
+"""Database triggers that refuse every move (a change of a state) that states.py does not allow."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import psycopg
 
 from pixtools.states import DEAD_LETTER_MOVES, JOB_MOVES, STEP_MOVES
 
-# UPDATE OF also fires for an update that sets the column to its old value. So the trigger also refuses to set the
-# state of a waiting step to waiting.
+# A trigger with UPDATE OF also runs for an update that sets the column to its old value. So the trigger also refuses to
+# set the state of a waiting step to waiting.
 _GUARD = """
 CREATE FUNCTION guard_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF NOT OLD.state || ' ' || NEW.state = ANY (ARRAY[{moves}]) THEN

@@ -1,4 +1,4 @@
-"""Object storage: rclone and moto pass the same tests. moto behaves like AWS."""
+"""Object storage. The same tests run on rclone, the S3 server of PixTools, and on moto, which behaves like AWS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The converter as a plain class, with real storage: the messages and the artifacts of the converter."""
+"""The messages and the artifacts of the converter. It runs here as a plain class, on real storage."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Bench:
         self.source_key = f"sources/{self.owner}/{self.sha256}"
         self.source_bytes = len(source)
         self.blobs.put(self.source_key, source, "image/jpeg")
-        self.parts: dict[str, str] = {}  # blob keys by name
-        self.size: tuple[int, int] | None = None  # size in the plan; None: any size that has the wanted megapixels
+        self.parts: dict[str, str] = {}  # the blob keys of the parts, by name
+        self.size: tuple[int, int] | None = None  # size in the plan; if None, `megapixels` gives the size
 
     def plan(self, document: dict[str, Any], megapixels: float = 0.1) -> Plan:
         size = self.size or (round(megapixels * 100), 10_000)
@@ -56,7 +56,7 @@ class Bench:
         return Inputs(self.owner, self.source_key, self.source_bytes, self.parts)
 
     def run(self, document: dict[str, Any], converters: int = 1, megapixels: float = 0.1) -> list[list[Any]]:
-        """Run all segments except bundles, in order. Return all items of each call except the first, Started."""
+        """Run all segments except bundles, in order. Return the items of each call, without the first, `Started`."""
         plan = self.plan(document, megapixels)
         calls, pixels = [], None
         for segment in plan_segments(plan, frozenset(plan.by_name), converters):
@@ -74,7 +74,10 @@ class Bench:
         return calls
 
     def run_artifacts(self, document: dict[str, Any], step: str, *files: tuple[str, str]) -> list[Any]:
-        """Run a step that reads the artifacts `files` (name, blob key). Return all items except the first, Started."""
+        """Run a step that reads the artifacts `files`, pairs of a name and a blob key.
+
+        Return the items of the call, without the first, `Started`.
+        """
         (segment,) = plan_segments(self.plan(document), frozenset([step]), 1)
         assert isinstance(segment, ArtifactsSegment)
         stored_files = tuple(StoredFile(name, key) for name, key in files)
@@ -174,7 +177,7 @@ def test_metadata_is_a_result_of_the_step_and_a_json_file(bench):
 
     (items,) = work.run({"facts": ALL["facts"]})
 
-    (item,) = items  # no Decoded, because no step needs pixels
+    (item,) = items  # there is no Decoded, because no step needs pixels
     assert item.stored.result["camera"] == "PixCam One"
     assert json.loads(work.artifact(item)) == item.stored.result
     assert (item.stored.media_type, item.stored.width) == ("application/json", None)
@@ -249,7 +252,7 @@ def test_steps_make_the_same_from_shared_pixels_as_from_the_source(bench):
 
     _, second = work.run(LARGE, converters=2, megapixels=24)
 
-    (item,) = second  # no Decoded, because the pixels were shared
+    (item,) = second  # there is no Decoded, because the pixels were shared
     image = opened(work.artifact(item))
     assert np.array_equal(image.convert("RGB"), photo())
     assert image.info["icc_profile"] == wide_gamut_profile()

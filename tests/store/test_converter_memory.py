@@ -1,4 +1,4 @@
-"""A converter with little memory, in a separate process. Steps that need too much memory fail, and other steps run."""
+"""A converter with little memory runs in a separate process. Steps that need too much of it fail. Others succeed."""
 
 from __future__ import annotations
 

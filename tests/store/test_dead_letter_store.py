@@ -49,7 +49,7 @@ def letter_states(letters: DeadLetterStore, selection: DeadLetterSelection | Non
 
 
 def failed(store: JobStore, steps: dict[str, tuple[str, ...]] | None = None, *failing: str, owner: str = ANN) -> Claim:
-    """Return the claim of a job that has ended. Each step in `failing`, or its only step, has a dead letter."""
+    """Return the claim of a job that has ended. Each step in `failing` has a dead letter. The default is step `a`."""
     submit(store, new_job(steps, owner=owner))
     claimed = claim(store)
     rest = [step for step in steps or {} if step not in failing]
@@ -145,7 +145,7 @@ def test_letters_are_counted_over_all_owners_in_every_state(store, letters):
 
 
 def test_a_page_of_letters_is_grouped_in_one_pass(store, letters, database, calls_in):
-    """If each event were compared with each letter, each event would take 100 calls."""
+    """The limit is 20 calls for each event. A comparison with each letter would take 100 calls."""
     steps = {f"s{number:02}": ("source",) for number in range(50)}
     for _ in range(2):
         failed(store, steps, *steps)
@@ -285,7 +285,7 @@ def test_a_redrive_resets_the_crashes_of_the_job(store, letters, clock, settings
         lose()
     assert store.get(ANN, job_id).job.state == JobState.FAILED
 
-    assert redrive(letters) == [job_id]  # one redrive revives both letters of the job
+    assert redrive(letters) == [job_id]  # one redrive revives the steps of both letters
     for _ in range(settings.max_crashes - 1):
         lose()
 
@@ -404,7 +404,7 @@ def test_a_step_that_fails_permanently_twice_in_one_attempt_has_two_letters(stor
     redrive(letters)
     clock.end_lease(claimed.id)
 
-    store.rescue()  # the third crash, so the open steps fail permanently
+    store.rescue()  # this is the third crash, so the open steps fail permanently
 
     assert states(store, claimed.id) == {"a": FAILED}
     assert [view.letter.state for view in page(letters)] == [DeadLetterState.WAITING, DeadLetterState.REDRIVEN]
@@ -414,7 +414,7 @@ def test_a_step_that_fails_permanently_twice_in_one_attempt_has_two_letters(stor
 def test_a_redrive_in_a_job_that_was_cancelled_or_has_expired_discards_the_letter(store, letters, database, end):
     claimed = failed(store)
     (letter,) = letters.request_redrive(ANN, DeadLetterSelection())
-    database.execute("UPDATE job SET state = %s", [end])  # as version 0001 did: it left the letters open
+    database.execute("UPDATE job SET state = %s", [end])  # like version 0001, which left the letters open
 
     assert letters.redrive(letter) is None
 

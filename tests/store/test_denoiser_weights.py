@@ -1,4 +1,4 @@
-"""The denoiser loads its weights from the path or the S3 object that the settings name."""
+"""The denoiser loads its weights from the path or the S3 object that is given in the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call ends although Postgres keeps the connection and does not answer. The tests freeze real server processes."""
+"""Postgres keeps a connection, but does not answer. The call still ends. The tests freeze real server processes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def frozen(pid: int) -> Iterator[None]:
 
 
 def pid_of(database: Database) -> int:
-    """Return the server process of the next connection of the pool."""
+    """Return the pid of the server process of the next connection from the pool."""
     with database.transaction() as connection:
         return server_process(connection)
 
@@ -57,7 +57,7 @@ def run(database: Database, *statements: str) -> None:
 
 
 def freeze_and_run(database: Database, statement: str) -> None:
-    """Freeze the server process during a transaction, and run a statement."""
+    """Freeze the server process during a transaction, and then run a statement in the transaction."""
     with database.transaction() as connection, frozen(server_process(connection)):
         connection.execute(text(statement))
 

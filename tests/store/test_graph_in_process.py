@@ -54,7 +54,7 @@ class LocalConverters:
 
 
 class DeadConverters(LocalConverters):
-    """A pool whose converters died while they were idle. `calls` counts the calls of a converter."""
+    """A pool whose converters died while they were idle. `calls` counts the calls to all converters."""
 
     calls = 0
 
@@ -89,7 +89,10 @@ Runner = Callable[..., Any]
 
 @pytest.fixture
 def run(settings) -> Runner:
-    """Run the steps of a document that have no file in `stored`. Return the outcome of each step."""
+    """Return a function that runs the steps of a document and returns the outcome of each step.
+
+    `stored` are the blob keys of steps that already have a file. Such a step may run again, for its pixels.
+    """
     blobs, owner, source = BlobStore(settings), uuid.uuid4().hex, camera_jpeg()
     denoiser = LocalDenoiser()
     sha256 = hashlib.sha256(source).hexdigest()

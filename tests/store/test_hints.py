@@ -1,4 +1,4 @@
-"""Hints: they arrive while Redis is up, and a lost hint is never an error."""
+"""Hints arrive while Redis is up. A lost hint is never an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Listener:
-    """Listens to a channel and collects its messages."""
+    """A listener that collects the messages of a channel."""
 
     def __init__(self, hints: Hints, channel: str) -> None:
         self._hints = hints
@@ -30,7 +30,7 @@ class Listener:
             self.messages.append(message)
 
     async def receives(self, message: str, timeout_s: float = 10) -> None:
-        """Publish a message repeatedly until it arrives. Redis drops messages that come before the subscription."""
+        """Publish a message again and again until it arrives. Redis drops messages from before the subscription."""
         async with asyncio.timeout(timeout_s):
             while message not in self.messages:
                 await self._hints.publish(self._channel, message)
@@ -125,7 +125,10 @@ async def test_without_redis_no_message_arrives_and_nothing_fails(nowhere, caplo
 
 
 async def test_a_cancellation_is_never_swallowed(hints):
-    """The time limit of the client library would swallow a cancellation that arrives together with the response."""
+    """`Hints` does not use the time limit of the client library.
+
+    That limit would swallow a cancellation that arrives together with the response.
+    """
 
     async def publish() -> None:
         while True:

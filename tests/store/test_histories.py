@@ -65,7 +65,7 @@ def test_each_open_step_of_a_job_that_fails_permanently_has_an_event(store, cloc
     lost = [(attempt, "lost", None) for attempt in range(1, last + 1)]
     assert history(clock.database, "t") == [*lost, (last, "buried", "dispatcher_lost")]
     assert history(clock.database, "other") == [(last, "buried", "dispatcher_lost")]
-    assert history(clock.database, "a") == []  # the step was skipped
+    assert history(clock.database, "a") == []  # because the step was skipped
 
 
 def test_returning_a_job_to_the_queue_is_no_event(store, database):

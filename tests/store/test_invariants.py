@@ -1,6 +1,6 @@
 """The invariants of the stores, with one example for each.
 
-Each docstring states an invariant. The test fails at once if the guard of the invariant is removed.
+Each docstring states an invariant. The test fails if the code that guards the invariant is removed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def rescued(store: JobStore, clock: Clock) -> Claim:
 
 
 def test_requests_with_one_key_make_one_job(store, database):
-    """A second request with an idempotency key makes no job. It gets the stored bytes of the first response."""
+    """A second request with the same idempotency key makes no job. It gets the stored bytes of the first response."""
     first = submit(store, request=asked())
 
     second = submit(store, request=asked())
@@ -82,7 +82,7 @@ def test_requests_with_one_key_make_one_job(store, database):
 
 
 def test_a_key_with_another_content_is_refused(store, database):
-    """An idempotency key is valid only for the content of its first request."""
+    """An idempotency key can be repeated only with the content of the first request."""
     submit(store, request=asked())
 
     with pytest.raises(KeyReused):
@@ -94,7 +94,7 @@ def test_a_key_with_another_content_is_refused(store, database):
 
 @pytest.mark.parametrize("other", [asked(owner=BOB), asked(route="POST /api/process")], ids=["owner", "route"])
 def test_a_key_of_another_owner_or_route_is_another_key(store, other):
-    """An owner learns nothing about the keys of another owner."""
+    """A key belongs to one owner and one route. So an owner learns nothing about the keys of other owners."""
     submit(store, request=asked())
 
     assert store.replay(other) is None
@@ -102,7 +102,7 @@ def test_a_key_of_another_owner_or_route_is_another_key(store, other):
 
 
 def test_a_job_exists_if_and_only_if_its_response_does(store, settings, database):
-    """One transaction writes the job, its steps and the stored response. All of them exist, or none."""
+    """One transaction writes the job, its steps and the stored response. All of them exist, or none of them."""
 
     def abort() -> None:
         raise DatabaseDown("before the commit")
@@ -122,7 +122,7 @@ def test_a_job_exists_if_and_only_if_its_response_does(store, settings, database
 
 
 def test_a_job_has_one_current_attempt(store, clock):
-    """A claimed job is not claimed again, and each claim begins the next attempt."""
+    """A claimed job cannot be claimed again before it is back in the queue. Each claim begins the next attempt."""
     submit(store)
     first = claim(store)
     assert store.claim("d1", 10) == []
@@ -205,7 +205,7 @@ def test_an_attempt_whose_job_was_put_back_records_nothing(store, clock, batch):
 
 
 def test_an_attempt_whose_job_was_cancelled_records_nothing(store, database):
-    """A cancellation ends the lease. So the dispatcher of the job stops."""
+    """A cancellation ends the lease. So the dispatcher can record no more outcomes."""
     claimed = submitted(store)
     record(store, claimed, Started("a"), batch=1)
     store.cancel(ANN, claimed.id)
@@ -219,7 +219,7 @@ def test_an_attempt_whose_job_was_cancelled_records_nothing(store, database):
 
 
 def test_a_batch_is_written_once(store, database):
-    """A batch whose commit was not confirmed can be sent again. The batch still counts once."""
+    """A batch whose commit was not confirmed can be sent again. It is still written only once."""
     claimed = submitted(store)
     record(store, claimed, Started("a"), Failed("a", StorageRefused()), batch=1)
     before = everything(database)
@@ -230,7 +230,7 @@ def test_a_batch_is_written_once(store, database):
 
 
 def test_a_step_is_done_only_after_it_started(store, database):
-    """states.py has no move from waiting to succeeded."""
+    """A step cannot move from waiting to succeeded, because states.py has no such move."""
     claimed = submitted(store)
     before = everything(database)
 
@@ -259,7 +259,7 @@ def guarded(database: psycopg.Connection) -> Iterator[psycopg.Connection]:
 
 
 def test_a_step_that_fails_before_it_starts_keeps_its_state(store, guarded):
-    """An update sets a state only if states.py has the move. states.py has no move from waiting to waiting."""
+    """No update sets the state of a waiting step to waiting, because states.py has no such move."""
     claimed = submitted(store)
 
     state = record(store, claimed, Failed("a", StorageRefused("The clock is wrong."), 3), settle=True)
@@ -271,7 +271,7 @@ def test_a_step_that_fails_before_it_starts_keeps_its_state(store, guarded):
 
 
 def test_a_running_step_that_will_be_tried_again_waits(store, guarded):
-    """states.py has the move from running to waiting."""
+    """A step may move from running to waiting, because states.py has this move."""
     claimed = submitted(store)
 
     record(store, claimed, Started("a"), Failed("a", StorageRefused()))
@@ -298,7 +298,7 @@ def test_a_step_takes_no_artifact_that_was_dropped_since_the_claim(store, retent
 
 
 def test_a_step_takes_no_artifact_whose_blob_is_missing(store, retention):
-    """No claim offers an artifact that is marked as lost, and no step takes it."""
+    """No claim offers an artifact that is marked as lost, and no step takes such an artifact."""
     finish(store, submitted(store, new_job(keys="same")), "a", settle=True)
     early = submitted(store, new_job(keys="same"))
     (artifact,) = early.reusable.values()
@@ -330,7 +330,7 @@ def test_an_artifact_to_which_a_step_refers_is_not_dropped(store, retention):
 
 
 def test_bad_input_is_not_tried_again(store):
-    """An error that is not retryable fails the step permanently, with a dead letter."""
+    """A step with an error that is not retryable fails permanently and gets a dead letter."""
     claimed = submitted(store)
 
     assert fail(store, claimed, "a", settle=True) is JobState.FAILED
@@ -396,7 +396,7 @@ def test_a_job_whose_lease_holds_is_not_rescued(store):
 
 
 def test_recording_and_renewing_extend_the_lease(store, clock):
-    """A dispatcher that is alive keeps its jobs."""
+    """A dispatcher extends its lease when it records outcomes or renews. So it keeps its jobs while it is alive."""
     renewed, recorded = submitted(store), submitted(store)
     for claimed in (renewed, recorded):
         clock.end_lease(claimed.id)
@@ -437,7 +437,7 @@ def test_a_job_whose_dispatchers_die_too_often_fails_permanently(store, letters,
 
 
 def test_a_job_of_another_owner_does_not_exist(store, letters, database):
-    """An owner can read, cancel and retry only the owner's jobs."""
+    """Only the owner of a job can read, cancel and retry the job."""
     claimed = submitted(store)
     fail(store, claimed, "a", settle=True)
     running = submitted(store)
@@ -479,7 +479,7 @@ def test_a_dead_letter_is_redriven_once(store, letters, database):
 
 
 def test_a_dead_letter_is_not_redriven_without_a_request(store, letters, database):
-    """The dead-letter queue redrives a dead letter only after its owner requested the redrive."""
+    """The dead-letter queue redrives a dead letter only after the owner has requested the redrive."""
     fail(store, submitted(store), "a", settle=True)
     (view,) = letters.page(ANN, DeadLetterSelection(), states=list(DeadLetterState), before=None, limit=10)
     before = everything(database)
@@ -557,7 +557,7 @@ def test_a_job_that_has_not_ended_does_not_expire(store, retention, clock):
 
 
 def test_a_job_with_an_open_dead_letter_does_not_expire(store, retention, clock):
-    """A step that may still be redriven keeps its source."""
+    """While a step may still be redriven, the source is kept."""
     claimed = submitted(store)
     fail(store, claimed, "a", settle=True)
     clock.end_retention(claimed.id)
@@ -585,7 +585,7 @@ def bucket(own_bucket):
 
 
 def test_a_new_blob_is_not_an_orphan(retention, own_bucket, bucket):
-    """A blob is stored before its record. The record of a blob younger than `orphan_age` may still come."""
+    """A blob is stored before its record. While a blob is younger than `orphan_age`, its record may still follow."""
     bucket.put(f"{ARTIFACTS}new", b"data", "image/png")
 
     assert Reconciler(own_bucket, retention, bucket).run().orphans == 0

@@ -1,4 +1,4 @@
-"""The routes of jobs on the real stores: their answers, and that they do not block the event loop."""
+"""The routes of jobs on the real stores. The tests check the answers, and that no route blocks the event loop."""
 
 from __future__ import annotations
 

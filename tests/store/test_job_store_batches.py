@@ -1,4 +1,4 @@
-"""Batches of outcomes: a batch whose commit was not confirmed can be written again. The batch still counts once."""
+"""Batches of outcomes. A batch whose commit was not confirmed can be sent again. It is still written only once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Random sequences of calls, with crashes and unconfirmed commits: the stores agree with a model.
+"""Hypothesis makes random sequences of calls, with crashes and unconfirmed commits.
 
-The model in model.py does what the documents promise. `PIXTOOLS_EXAMPLES` sets the number of sequences.
+After each call, the stores must agree with a model. The model in model.py does what the documents promise.
+`PIXTOOLS_EXAMPLES` sets the number of sequences.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from pixtools.settings import Settings
 from pixtools.states import DEAD_LETTER_MOVES, DeadLetterState, JobState, StepState
 
 EXAMPLES = int(os.environ.get("PIXTOOLS_EXAMPLES", "100"))
-EXAMPLES_PER_TEST = 250  # low, so that a failing test can shrink its sequence before its time limit
+EXAMPLES_PER_TEST = 250  # low, so that a failing sequence can be shrunk within the time limit of a test
 MAX_ATTEMPTS, MAX_CRASHES = 2, 2  # low, so that short sequences reach permanent failures
 
 GRAPHS: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -69,7 +70,7 @@ GRAPHS: tuple[dict[str, tuple[str, ...]], ...] = (
 class Unreliable(Database):
     """A database whose next transaction can raise DatabaseDown.
 
-    The fault "refused" raises before the commit, and "unconfirmed" raises after the commit.
+    The fault "refused" raises the error before the commit, and "unconfirmed" raises it after the commit.
     """
 
     fault: str | None = None
@@ -98,18 +99,18 @@ class Stores:
 
 @dataclass
 class Hold:
-    """A claim in the memory of its dispatcher."""
+    """A claim, as its dispatcher remembers it."""
 
     job: ModelJob
     attempt: int
     reusable: dict[str, uuid.UUID]
     batch: int = 0
-    last: tuple[list[Outcome], int, bool] | None = None  # arguments of the last batch: outcomes, number, settle
+    last: tuple[list[Outcome], int, bool] | None = None  # the last batch: its outcomes, its number, and `settle`
 
 
 @dataclass
 class Seen:
-    """The content of a job that its owner sees, and the version of the job."""
+    """The content of a job as its owner sees it, and the version of the job."""
 
     version: int
     content: Any
@@ -117,7 +118,7 @@ class Seen:
 
 @dataclass
 class Model:
-    """All jobs, artifacts and stored responses."""
+    """The model of the whole database: all jobs, artifacts and stored responses."""
 
     jobs: dict[uuid.UUID, ModelJob] = field(default_factory=dict)
     artifacts: dict[tuple[str, str], ModelArtifact] = field(default_factory=dict)
@@ -152,7 +153,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.stores = stores
         self.model = Model()
-        self.holds: list[Hold] = []  # claims of running dispatchers, also claims whose lease is lost
+        self.holds: list[Hold] = []  # claims of running dispatchers, including claims whose lease is lost
         self.zombies: list[Hold] = []  # claims of dispatchers that died but may come back
         self.seen: dict[uuid.UUID, Seen] = {}
         stores.database.fault = None
@@ -160,12 +161,15 @@ class Machine(RuleBasedStateMachine):
         stores.connection.execute("DELETE FROM artifact")
 
     def call(self, fault: str | None, call: Callable[[], Any]) -> tuple[bool, Any]:
-        """Make a call under a fault. Return whether it took effect, and the result (None after DatabaseDown)."""
+        """Make a call with this fault of the database.
+
+        Return whether the call took effect, and the result of the call. The result is None after DatabaseDown.
+        """
         self.stores.database.fault = fault
         try:
             return True, call()
         except DatabaseDown as error:
-            if error.detail != fault:  # another cause, such as a deadlock
+            if error.detail != fault:  # the error has another cause, such as a deadlock
                 raise
             return fault == "unconfirmed", None
         finally:
@@ -276,7 +280,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self._current())
     @rule(pick=picks, crashed=st.booleans(), events=event_lists, numbered=st.booleans(), settle=st.booleans())
     def overtake(self, pick, events, *, crashed, numbered, settle):
-        """Let d1 claim a job that another dispatcher runs. Then let the other dispatcher write without a lease."""
+        """Let d1 take over a job that another dispatcher runs. Then let the other dispatcher write without a lease."""
         hold = _one(self._current(), pick)
         if crashed:
             self._set(hold.job, "lease_until")
@@ -638,7 +642,7 @@ def _inputs_of(job: ModelJob, step: ModelStep) -> set[str]:
 
 
 def _stored(step: ModelStep) -> Stored | None:
-    if step.name == "t":  # the result of t is only pixels
+    if step.name == "t":  # the result of step t is only pixels, so it has no artifact
         return None
     return Stored(step.key, f"artifacts/{uuid.uuid4().hex}", "image/png", 9, "cd" * 32)
 

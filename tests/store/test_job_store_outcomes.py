@@ -142,7 +142,7 @@ def test_one_failed_input_is_enough_to_skip_a_bundle(store):
 
 
 def cached(store: JobStore, steps: dict[str, tuple[str, ...]], *names: str) -> Claim:
-    """Submit a job. Its steps `names` take their artifacts from an earlier job. Return the claim of the new job."""
+    """Submit a job whose steps `names` take their artifacts from an earlier job. Return the claim of the new job."""
     finish(store, submitted(store, new_job(dict.fromkeys(names, ("source",)), keys="same")), *names, settle=True)
     claimed = submitted(store, new_job(steps, keys="same"))
     artifacts = {step.name: claimed.reusable[step.key].id for step in claimed.view.steps if step.name in names}

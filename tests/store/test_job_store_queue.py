@@ -45,7 +45,7 @@ def test_the_oldest_jobs_are_claimed_first(store):
     assert {claimed.id for claimed in store.claim("d0", 3)} == {ids[3]}
 
 
-# Without these methods, Postgres joins by nested loops and runs a subquery for each row.
+# If these methods are turned off, Postgres joins with nested loops and runs a subquery for each row.
 PLANNING = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize", "indexscan", "bitmapscan")
 
 

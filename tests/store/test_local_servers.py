@@ -1,4 +1,4 @@
-"""Each server that `pixtools up` starts on one machine: it answers requests and keeps its data."""
+"""Each server that `pixtools up` starts on one machine answers requests and keeps its data."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_home_allows_one_service_at_a_time(home: Home) -> None:
 
 
 def test_processes_of_a_killed_run_are_ended(home: Home, open_folder: Path) -> None:
-    """Some processes are found by their mark. Ray's workers have no mark and are found by their log files."""
+    """A mark identifies most processes. Ray's workers have no mark. They are found by their log files."""
     marked = processes.start("marked", ["/bin/sleep", "60"], home=home.path, log=home.logs / "marked.log", env={})
     ray_folder = open_folder / "ray"
     ray_folder.mkdir()
@@ -249,7 +249,7 @@ def test_all_three_run_for_a_test_session(home: Home) -> None:
 
 @as_root
 def test_a_private_folder_stays_private(open_folder: Path) -> None:
-    """Postgres runs as the `nobody` user. It keeps its data in another folder and finds the data at the next start."""
+    """Postgres runs as the `nobody` user, who cannot enter the folder. So the data are kept in another folder."""
     open_folder.chmod(0o700)
     home = Home(open_folder / "home")
     data = home.path / "postgres"
@@ -271,7 +271,7 @@ def test_a_private_folder_stays_private(open_folder: Path) -> None:
 
 @as_root
 def test_the_database_of_a_deleted_home_is_kept_under_another_name(open_folder: Path) -> None:
-    """The password was in the deleted home, so nobody can open the database. But its files may still be useful."""
+    """The password was in the deleted home, so no one can log in to the database. But its files may still be useful."""
     open_folder.chmod(0o700)
     nobody, data = unprivileged.account(), open_folder / "postgres"
     try:

@@ -1,4 +1,4 @@
-"""The log names the reason of an outage. These tests use errors of the real database driver."""
+"""The log gives the reason of an outage. These tests use errors of the real database driver."""
 
 from __future__ import annotations
 

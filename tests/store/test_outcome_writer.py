@@ -1,4 +1,7 @@
-"""The outcome writer on a real database: it writes outcomes in order. The last batch settles the attempt."""
+"""The outcome writer writes outcomes to a real database, in order.
+
+The last batch settles the attempt: the job ends or returns to the queue.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +141,7 @@ async def test_a_transform_that_fails_when_it_runs_again_fails_the_steps_that_ne
     await write(new_writer(store, hints, claimed), Started("t"), Failed("t", CorruptImage("It changed.")))
 
     view = store.get(ANN, claimed.id)
-    assert view.job.state == JobState.FAILED  # t succeeded, but its only result, the pixels, is lost
+    assert view.job.state == JobState.FAILED  # step t succeeded, but its only result, the pixels, is lost
     assert states(store, claimed.id) == {"t": SUCCEEDED, "a": FAILED}
 
 

@@ -1,4 +1,4 @@
-"""Parts, such as logos: how a request brings them, how they are stored, and when they are deleted."""
+"""Parts, such as logos: how a request sends them, how they are stored, and when they are deleted."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_a_request_with_another_logo_is_another_request(http, store, blobs
 
 
 async def test_of_parallel_requests_with_one_key_the_files_of_one_are_kept(bucket, nowhere, pool, blobs):
-    """Without Redis, requests meet only in the database, after they have stored their files."""
+    """Without Redis, only the database finds that requests have the same key. By then they have stored their files."""
     key = uuid.uuid4().hex
     async with ingress(bucket, pool, blobs, redis=nowhere) as http:
         answers = await asyncio.gather(*(post(http, ("logo", LOGO), key=key) for _ in range(8)))
@@ -210,7 +210,7 @@ async def test_parts_beyond_the_limit_are_named(http):
 
     assert answer.status_code == 422
     assert faults(answer) == dict.fromkeys(
-        ("/logo5", "/logo6"), "is one of 7 files beside the image; at most 5 are accepted"
+        ("/logo5", "/logo6"), "is one of 7 files in addition to the image; at most 5 are accepted"
     )
     assert answer.json()["detail"] == "These fields are not valid: logo5, logo6."
 
@@ -236,7 +236,7 @@ async def test_a_text_under_an_unknown_name_is_answered_with_how_an_image_is_sen
 
     assert answer.status_code == 422
     assert "is not a field of this request" in faults(answer)["/logo"]
-    assert "sent as a file" in faults(answer)["/logo"]
+    assert "Send an image for a step as a file" in faults(answer)["/logo"]
 
 
 async def test_the_fault_of_a_step_that_names_a_missing_part_points_to_its_field(http):

@@ -72,7 +72,7 @@ async def test_a_hint_makes_a_change_visible_before_the_next_poll(store, hints, 
             await anext(stream)
             following = asyncio.create_task(anext(stream))
             await asyncio.to_thread(store.cancel, ANN, job_id)
-            while not following.done():  # the first hints may be earlier than the subscription
+            while not following.done():  # the first hints may come before the subscription
                 await hints.publish(CHANGED, str(job_id))
                 await asyncio.sleep(0.05)
 

@@ -160,7 +160,7 @@ def test_a_run_deletes_the_blobs_that_an_interrupted_run_released(store, blobs, 
     claimed = done(store, blobs, "artifacts/1")
     clock.end_retention(claimed.id)
     retention.expire_jobs()
-    retention.drop_artifacts()  # and the run is interrupted before it deletes the blobs
+    retention.drop_artifacts()  # here the run is interrupted, before it deletes the blobs
 
     assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=2, lost=0, found=0)
 
@@ -206,7 +206,7 @@ def test_a_lost_artifact_whose_blob_exists_again_is_found(store, blobs, run):
     claimed = done(store, blobs, "artifacts/1", keys="same")
     blobs.delete(["artifacts/1"])
     run()
-    blobs.put("artifacts/1", b"artifact", "image/png")  # as if from a backup
+    blobs.put("artifacts/1", b"artifact", "image/png")  # as if restored from a backup
 
     assert run() == Reconciled(expired=0, forgotten=0, dropped=0, orphans=0, lost=0, found=1)
     assert run() == NOTHING
@@ -219,7 +219,7 @@ def test_an_artifact_that_is_stored_during_the_listing_is_not_lost(store, blobs,
     done(store, blobs, "artifacts/1")
 
     class Late(BlobStore):
-        """Lists the bucket as if `artifacts/1` were not stored yet."""
+        """A blob store that lists the bucket as if `artifacts/1` were not stored yet."""
 
         def pages(self, prefix: str):
             for page in super().pages(prefix):

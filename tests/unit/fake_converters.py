@@ -12,7 +12,7 @@ from pixtools.jobs.outcomes import Started, Stored, Succeeded
 
 
 class FakeConverter:
-    """Reports success for each step of a work item, as soon as `finish` is set."""
+    """A converter that reports success for each step of a work item as soon as `finish` is set."""
 
     def __init__(self, finish: asyncio.Event) -> None:
         self._finish = finish
@@ -31,7 +31,7 @@ class FakeConverter:
 
 
 class FakeConverters:
-    """Creates converters, and remembers which converters were destroyed."""
+    """A factory of fake converters. It remembers which converters were destroyed."""
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
@@ -44,7 +44,7 @@ class FakeConverters:
 
 
 class _Method:
-    """Has the interface of a Ray actor's method."""
+    """A stand-in for a method of a Ray actor, with the same interface."""
 
     def __init__(self, call: Any) -> None:
         self.remote = call

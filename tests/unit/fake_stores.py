@@ -1,6 +1,6 @@
-"""Stores in memory with the interfaces of the real stores. Tests of the actors then need no server.
+"""Stores in memory with the interfaces of the real stores, so that tests of the actors need no server.
 
-`test_fake_stores.py` compares the interfaces.
+`test_fake_stores.py` compares these interfaces with the real ones.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def artifact_record(step_key: str, **changes: Any) -> ArtifactRecord:
 
 
 class FakeDatabase:
-    """Every transaction raises DatabaseDown while `down` is set."""
+    """A database without tables. Every transaction raises DatabaseDown while `down` is true."""
 
     def __init__(self) -> None:
         self.down = False
@@ -82,7 +82,7 @@ class FakeJob:
     dispatcher: str | None = None
     crashes: int = 0
     lease_lost: bool = False
-    outcomes: list[tuple[int, Outcome]] = field(default_factory=list)  # each with the attempt that recorded the outcome
+    outcomes: list[tuple[int, Outcome]] = field(default_factory=list)  # each outcome with the number of its attempt
 
     @property
     def state(self) -> JobState:
@@ -107,15 +107,16 @@ class FakeJob:
 
 
 class FakeJobStore:
-    """Has the methods of JobStore that actors call. No lease runs out by time: a test sets `lease_lost`."""
+    """A job store with the methods that actors call. No lease runs out by itself: a test sets `lease_lost`."""
 
     def __init__(self, database: FakeDatabase, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
         self.jobs: dict[uuid.UUID, FakeJob] = {}
-        self.calls: list[tuple[str, float]] = []  # method and time of each call
-        self.errors: dict[str, Exception] = {}  # by method: the next call does its task, then raises this error
-        self.before_claim: Callable[[], object] = lambda: None  # each claim calls this in its thread
+        self.calls: list[tuple[str, float]] = []  # the method and the time of each call
+        # An error for the next call of a method. The call first does its task, and then raises this error.
+        self.errors: dict[str, Exception] = {}
+        self.before_claim: Callable[[], object] = lambda: None  # each claim first calls this, in the claim's thread
 
     def add(self, *steps: StepRecord, state: JobState = JobState.QUEUED, dispatcher: str | None = None) -> FakeJob:
         """Add a job that is in the queue, or that a dispatcher runs."""
@@ -205,7 +206,7 @@ class FakeJobStore:
 
 
 class FakeDeadLetterStore:
-    """Has the methods of DeadLetterStore that the dead-letter queue calls. A letter has an id and a job id."""
+    """A store with the methods that the dead-letter queue calls. A letter is an id, a job id and a state."""
 
     def __init__(self, database: FakeDatabase, clock: Callable[[], float]) -> None:
         self._database = database
@@ -216,7 +217,7 @@ class FakeDeadLetterStore:
         self.observations = 0
 
     def add(self, number: int = 1, *, job: uuid.UUID | None = None) -> list[uuid.UUID]:
-        """Add waiting dead letters. Without `job`, each letter belongs to a different job."""
+        """Add `number` waiting dead letters. Without `job`, each letter belongs to a different job."""
         new = [uuid.uuid4() for _ in range(number)]
         for letter in new:
             self.letters[letter] = job or uuid.uuid4()
@@ -286,7 +287,7 @@ class FakeDeadLetterStore:
 
 
 class FakeReconciler:
-    """Remembers the times of its runs."""
+    """A reconciler that only remembers the times of its runs."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -301,7 +302,7 @@ class FakeReconciler:
 
 
 class FakeHints:
-    """Delivers hints inside one process, and remembers all published hints."""
+    """Hints that are delivered inside one process, without Redis. All published hints are remembered."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, str]] = []

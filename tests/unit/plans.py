@@ -1,4 +1,4 @@
-"""Makes plans for tests: from a given document, or from a valid document that Hypothesis draws."""
+"""Helpers for tests: build the plan of a `steps` document, or let Hypothesis draw a valid `steps` document."""
 
 from __future__ import annotations
 

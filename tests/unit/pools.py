@@ -31,7 +31,7 @@ class Converter:
 
 
 class Cluster:
-    """Creates each converter on the next node in turn, and remembers which converters were ended."""
+    """A cluster that creates converters on its nodes in turn, and remembers which converters were ended."""
 
     def __init__(self, *nodes: int) -> None:
         self.nodes = [Node(f"node {number}", bytes_) for number, bytes_ in enumerate(nodes or (1_000_000,))]
@@ -55,7 +55,7 @@ class Cluster:
 
 
 async def settle() -> None:
-    """Let all tasks run until each waits for an event or a time."""
+    """Let all tasks run until each of them waits for an event or a timer."""
     for _ in range(20):
         await asyncio.sleep(0)
 

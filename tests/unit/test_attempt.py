@@ -112,7 +112,7 @@ def test_a_plan_that_is_no_longer_valid_raises_invalid_plan(step):
 
 
 def test_a_lower_limit_of_sides_stops_no_job_whose_pictures_are_within_it():
-    wide = replace(RESIZE, params={"width": 9_000})  # without `upscale`, the picture keeps its size
+    wide = replace(RESIZE, params={"width": 9_000})  # the step does not upscale, so the picture keeps its size
 
     plan = stored_plan(claim((wide, PNG)), SETTINGS.model_copy(update={"max_side": 8_000}))
 

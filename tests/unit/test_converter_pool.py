@@ -1,4 +1,4 @@
-"""The pool of converters: when converters start and end, and which converter each caller gets."""
+"""The converter pool decides when converters start and end, and which converter each caller gets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_second_caller_at_the_same_moment_gets_another_converter():
     pool = cluster.pool(minimum=0, maximum=2)
 
     first = await take(pool)
-    second = await take(pool, timeout_s=0.5)  # in the loop iteration that served the first caller
+    second = await take(pool, timeout_s=0.5)  # in the same loop iteration as the first caller
 
     assert {first, second} == set(cluster.created)
 
@@ -103,13 +103,13 @@ async def test_converters_that_were_idle_for_too_long_are_ended_down_to_the_mini
         pool.release(converter)
 
     pool.shrink()
-    assert pool.size == 4  # no converter was idle for long enough
+    assert pool.size == 4  # no converter has been idle for long enough yet
 
     await asyncio.sleep(0.1)
     pool.shrink()
 
     assert (pool.size, pool.idle) == (1, 1)
-    assert cluster.ended == held[:3]  # the converters that were idle longest end first
+    assert cluster.ended == held[:3]  # the converters that have been idle longest end first
     assert await take(pool) is held[3]
 
 

@@ -1,4 +1,7 @@
-"""Memory in the pool: no node gets more work than its memory budget allows, and every caller is served."""
+"""The converter pool keeps the work on a node within the memory budget of the node, and serves every caller.
+
+Work that needs more than the whole budget of a node runs alone on the node.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ async def test_work_goes_to_the_node_that_has_room():
 
 
 async def test_a_converter_is_started_for_work_that_has_no_room_on_the_nodes_of_idle_ones():
-    """The new converter may start on another node, or Ray adds a node."""
+    """The new converter may start on another node, or Ray may add a node for it."""
     cluster = Cluster(1000, 1000)
     pool = cluster.pool(minimum=1, maximum=3)
     await take(pool, 700)
@@ -139,7 +142,7 @@ async def test_work_that_is_cancelled_as_it_is_served_takes_no_memory():
     assert pool.taken_bytes == 0
 
 
-# Two values for each caller: the memory that it needs, and how its work ends.
+# Two values for each caller: the memory that the caller needs, and how its work ends.
 WORK = st.lists(st.tuples(st.integers(1, 4_000), st.sampled_from(["release", "discard", "cancel"])), max_size=40)
 
 

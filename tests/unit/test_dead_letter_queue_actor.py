@@ -32,7 +32,7 @@ def anyio_backend():
 
 
 class Bench:
-    """Holds the dead letters, and starts dead-letter queues one after another."""
+    """A store of dead letters, and hints. `start` starts a new dead-letter queue that uses them."""
 
     def __init__(self) -> None:
         self.time = asyncio.get_running_loop().time
@@ -82,7 +82,7 @@ async def test_requested_redrives_run_at_the_bounded_rate(bench):
 
     assert await queue.redrive("ann", ALL) == 40
     await asyncio.sleep(2.05)
-    assert bench.count(REDRIVEN) == 21  # the first redrive runs at once
+    assert bench.count(REDRIVEN) == 21  # the first redrive runs at once, and 20 more follow in 2 s
     await asyncio.sleep(10)
 
     gaps = [later - earlier for earlier, later in pairwise(bench.store.redriven_at)]

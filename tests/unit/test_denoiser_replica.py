@@ -1,4 +1,4 @@
-"""A denoiser replica in one process: a real batcher, a fake engine, and a virtual clock."""
+"""A denoiser replica runs in the process of the test, with a real batcher, a fake engine and a virtual clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def anyio_backend():
 
 
 class Inverter:
-    """An engine that inverts each pixel, or raises `failure`."""
+    """An engine that inverts each pixel. If `failure` is set, the engine raises this error."""
 
     name = "inverter"
     batch_pixels = 64 * 64
@@ -54,7 +54,7 @@ async def denoiser(engine: Inverter) -> Denoiser:
 
 
 def picture(width: int = 40, height: int = 30) -> tuple[np.ndarray, Picture]:
-    """Return a grey picture with much noise, in the two values that `Picture.share` returns."""
+    """Return a grey picture with much noise, as the two values that `Picture.share` returns."""
     noise = np.random.default_rng(1).normal(128, 20, (1, height, width, 3))
     return noise.clip(0, 255).astype(np.uint8), Picture(())
 
@@ -97,7 +97,7 @@ async def test_a_picture_without_a_tile_to_denoise_is_returned_as_it_is(denoiser
 
 
 async def test_a_picture_that_waits_for_memory_gets_a_progress_message_every_ten_seconds(denoiser):
-    """Without messages, the dispatcher of the picture would give up after a minute."""
+    """Without messages, the dispatcher that waits for the picture would give up after a minute."""
     time = asyncio.get_running_loop().time
     first = denoiser.run(picture(), Denoise(), WEIGHTS)
     while (await anext(first)).done == 0:

@@ -16,7 +16,7 @@ from pixtools.denoising.restoration import Restoration, denoise
 
 pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
-SIDE = 48  # pixels of a tile side: two halos of 20, and 8 pixels between them
+SIDE = 48  # side of a tile in pixels: two halos of 20, and 8 pixels between them
 
 
 def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
@@ -25,7 +25,7 @@ def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
 
 
 class Gated(Plain):
-    """An engine whose calls wait at a gate. A call fails if a tile has a pixel of the colour `poison`."""
+    """An engine whose calls wait until `open` is called. A call fails if a tile has a pixel of the colour `poison`."""
 
     batch_pixels = 2 * SIDE**2
     poison = (255, 0, 255)
@@ -90,7 +90,7 @@ async def test_many_pictures_at_once_have_the_same_results_as_each_alone(engine,
         result, reported = await task
         expected, _ = denoise(Plain(), pixels, strength, "any", SIDE)
         assert result.dtype == expected.dtype
-        # A batch adds numbers in another order, so a result may round to a neighbouring number.
+        # In a batch, numbers are added in another order, so a value may be rounded to a neighbouring integer.
         assert np.abs(result.astype(int) - expected).max() <= (1 if result.dtype == np.uint8 else 2)
         assert reported == sorted(reported)
         assert reported[-1] == len(Restoration(pixels, strength, "any", SIDE))
@@ -193,7 +193,7 @@ async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_continu
     engine.open()
     result, _ = await wanted
 
-    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the engine had the first two tiles already
+    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the engine had already received the first two tiles
     assert (result != noisy(48, 40)).any()
 
 
@@ -224,7 +224,7 @@ async def test_an_engine_error_fails_only_the_pictures_of_that_call(engine, batc
     await asyncio.gather(block, with_it)
     await start(batcher, noisy(48, 48))
     assert engine.seen[-1] == (1, 48, 48, 3)
-    # The failed picture has 20 tiles. The engine ran only tiles of the failed call and the next call.
+    # Of the 20 tiles of the failed picture, the engine ran only those in the failed call and in the next call.
     assert sum(shape[0] for shape in engine.seen if shape[1:] == (48, 48, 3)) <= 2 + 2 + 1
 
 
@@ -245,7 +245,7 @@ async def test_an_engine_error_fails_every_picture_of_that_call(engine, batcher)
 async def test_asyncio_does_not_log_an_error_that_the_picture_has_raised(engine, batcher, caplog):
     bad = noisy(48, 200)
     bad[0, 20, 20] = Gated.poison
-    failing = start(batcher, bad)  # the failed call has two tiles of this picture, but one error is raised
+    failing = start(batcher, bad)  # two tiles of this picture fail, but only one error is raised
     engine.open()
 
     with pytest.raises(RuntimeError, match="out of memory"):

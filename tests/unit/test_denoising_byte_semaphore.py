@@ -1,4 +1,4 @@
-"""Requests for bytes are granted up to the limit and in their order. No request waits for ever."""
+"""Requests for bytes are granted up to the limit, in the order of their arrival. No request waits for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def hold(semaphore: ByteSemaphore, bytes_: int, granted: list[int], release: asyncio.Event) -> None:
-    """Reserve bytes, add their number to `granted` once they are held, and hold them until `release` is set."""
+    """Reserve `bytes_` bytes. Once they are granted, add the number to `granted`. Keep them until `release` is set."""
     async with semaphore.reserve(bytes_) as reservation:
         while not await reservation.granted_within(0.001):
             pass

@@ -12,7 +12,10 @@ SIGMAS = [2, 3, 5, 10, 15, 25, 50]
 
 
 def scene(height=256, width=320):
-    """Return float (H, W, 3) from about 60 to 200: soft colours, a grating that becomes finer, and edges."""
+    """Return a picture as float (H, W, 3), with levels from about 60 to 200.
+
+    The picture shows soft colours, a grating that becomes finer, and a disc with a sharp edge.
+    """
     y, x = np.mgrid[:height, :width] / 64
     soft = 130 + 30 * np.sin(x[..., None] + np.arange(3)) + 20 * np.cos(1.3 * y[..., None])
     grating = 15 * np.sin(4 * x * x)[..., None] * (y > 2.5)[..., None]

@@ -1,4 +1,4 @@
-"""Tests which pixels of a picture are denoised, which pixels stay unchanged, and what the report says."""
+"""These tests check which pixels of a picture are denoised, which pixels stay unchanged, and what the report says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DTYPES = [np.uint8, np.uint16]
 
 
 def noisy(height, width, channels, dtype=np.uint8, frames=1):
-    """Return (N, H, W, C): soft colours with strong noise. An alpha channel has random values."""
+    """Return frames (N, H, W, C) of soft colours with strong noise. The values of an alpha channel are random."""
     rng = np.random.default_rng(11)
     ramp = np.linspace(60, 190, width)[None, None, :, None] + np.arange(frames)[:, None, None, None]
     levels = ramp + rng.normal(0, 20, (frames, height, width, channels))
@@ -42,7 +42,7 @@ def test_a_picture_in_tiles_has_the_same_result_as_in_one_piece(channels, dtype,
     assert (result.dtype, result.shape) == (dtype, pixels.shape)
     assert report.skipped is None
     assert {shape[1:] for shape in plain.seen} == {(64, 64, 3)}
-    # A tile adds numbers in another order, so a result may round to a neighbouring number.
+    # In a tile, numbers are added in another order, so a value may be rounded to a neighbouring integer.
     assert np.abs(result[0].astype(int) - expected(plain, pixels[0], strength)).max() <= (1 if dtype == np.uint8 else 2)
 
 

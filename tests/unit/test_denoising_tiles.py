@@ -1,4 +1,4 @@
-"""Windows cover a picture once. Denoising by windows gives the same result as denoising the whole picture."""
+"""The kept parts of all windows cover a picture once. Denoising window by window does not change the result."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_picture_in_windows_has_the_same_result_as_in_one_piece(width, height,
     plain = Plain()
     picture = np.random.default_rng(3).random((height, width, 3), dtype=np.float32)
     (whole,) = plain.denoise(picture[None], np.ones(1, np.float32))
-    assert np.abs(whole - picture).mean() > 0.01  # the network does change the picture
+    assert np.abs(whole - picture).mean() > 0.01  # so the next comparison means something
     assert np.abs(tiled(plain, picture, side) - whole).max() < 1e-5
 
 

@@ -1,4 +1,4 @@
-"""Weights of every format are read to the same arrays. Files without valid weights are refused."""
+"""Weight files of every format are read into the same arrays. Files without valid weights are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def tensors(weights: dict[str, np.ndarray], prefix: str = "") -> dict[str, torch
 
 
 def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
-    """Return a file as MATLAB 7.3 writes it: with references to all layers, also ReLUs, and with reversed axes."""
+    """Return a MAT file of version 7.3, as MATLAB writes it.
+
+    The file refers to all layers, including ReLUs. The axes of its arrays are in reverse order.
+    """
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
         layers = []
@@ -53,7 +56,7 @@ def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
 
 
 def with_header(data: bytes, changes: dict[str, object]) -> bytes:
-    """Change the header of a safetensors file."""
+    """Return a safetensors file with `changes` in its header."""
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]) | changes).encode()
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
@@ -124,7 +127,7 @@ def test_a_file_that_ends_early_is_refused(name, weights):
 
 
 class Danger:
-    """Runs a command if somebody unpickles this object without protection."""
+    """An object that runs code if it is unpickled without protection."""
 
     def __reduce__(self):
         return print, ("a command was run",)

@@ -1,4 +1,4 @@
-"""The error tree: every class is complete, and every error can be sent between processes."""
+"""Every error class has a title, a status and a unique code. Every error can be sent between processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stores in memory have the interfaces of the real stores. Otherwise tests with them would prove nothing."""
+"""The fake stores have the interfaces of the real stores. Otherwise, tests with fake stores would prove nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code digest changes with any code that actors run. Actors with an old digest are replaced."""
+"""The code digest changes when code that actors run changes. Actors with an old digest are replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resizing, cropping, rotating and mirroring: sizes, positions of pixels, colours of transparent pixels."""
+"""Resized, cropped, rotated, mirrored and filtered pictures have the right sizes, pixels and transparency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lossy encoders reach a target score and keep a byte limit. The result reports both."""
+"""Lossy encoders reach a target score and stay within a byte limit. The result reports how."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pixtools.operations.base.kinds import Encoded
 pytestmark = pytest.mark.heavy
 
 LOSSY = ("jpg", "webp", "avif")
-LARGE_SOURCE = 10**9  # bytes: so many that keep_smaller has no effect
+LARGE_SOURCE = 10**9  # in bytes, so large that `keep_smaller` has no effect
 
 
 def encoded(name: str, source_bytes: int = LARGE_SOURCE, picture: Picture | None = None, **params: object) -> Encoded:
@@ -28,7 +28,7 @@ def encoded(name: str, source_bytes: int = LARGE_SOURCE, picture: Picture | None
 
 
 def scene() -> Picture:
-    """Return a photo with grain. No codec reaches the target for this photo at the first try."""
+    """Return a photo with grain. No codec reaches a target for this photo at the first try."""
     grain = np.random.default_rng(3).normal(0, 6, (240, 320, 1))
     return Picture.still(Image.fromarray((photo(320, 240) + grain).clip(0, 255).astype(np.uint8)))
 
@@ -95,7 +95,7 @@ def test_a_file_fits_its_byte_limit_and_nearly_fills_it(name, share):
     assert len(result.data) <= limit
     assert result.result["lowered_for"] == "max_bytes"
     assert result.result["encodes"] <= 7
-    # The next quality exceeds the limit, or this file fills more than 94 % of the limit.
+    # Either the next quality exceeds the limit, or this file fills more than 94 % of the limit.
     next_bytes = len(encoded(name, quality=result.result["quality"] + 1).data)
     assert next_bytes > limit or len(result.data) > 0.94 * limit
 

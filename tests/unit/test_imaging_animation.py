@@ -269,7 +269,7 @@ def test_a_frame_of_an_apng_that_extends_beyond_the_picture_is_corrupt():
 def test_a_gif_with_a_damaged_frame_in_its_middle_is_corrupt():
     layers = [Frame(filled(index, 60, 60)) for index in (1, 2, 3)]
     one, two, three = (bytearray(gif((60, 60), layers[:count])) for count in (1, 2, 3))
-    pixels = len(one) - 1 + 8 + 11  # after the second frame's control extension and descriptor
+    pixels = len(one) - 1 + 8 + 11  # the second frame has a control extension and a descriptor before its pixels
     del three[pixels + 256 : len(two) - 2]  # the first block and the empty last block remain
 
     with pytest.raises(CorruptImage, match="truncated"):

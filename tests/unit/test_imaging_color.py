@@ -1,4 +1,4 @@
-"""The colours of a file follow from its profile or other declarations. Results keep or convert colours correctly.
+"""A profile or another declaration defines the colours of a file. Results keep or convert these colours correctly.
 
 `color_math` computes the expected colours from the definitions of the colour spaces. It uses neither lcms nor the code
 under test.
@@ -51,7 +51,7 @@ BEST = {
 
 
 def colours(mode: str = "RGB") -> np.ndarray:
-    """Return (64, 64, C): sixteen colours. Every colour space of these tests maps them into sRGB."""
+    """Return sixteen colours as uint8 (64, 64, C). In every colour space of these tests, the colours lie in sRGB."""
     rng = np.random.default_rng(3)
     tiles = rng.integers(70, 190, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     if mode == "RGB":
@@ -60,7 +60,7 @@ def colours(mode: str = "RGB") -> np.ndarray:
 
 
 def as_srgb(pixels: Any, space: Space) -> NDArray[np.float64]:
-    """Convert pixels with values from 0 to 255 from a colour space to sRGB."""
+    """Convert pixels from a colour space to sRGB. The values are from 0 to 255 before and after the conversion."""
     return 255 * converted(np.asarray(pixels) / 255, space, SRGB)
 
 
@@ -201,7 +201,7 @@ def test_grey_with_an_rgb_profile_is_converted_and_stays_grey(mode):
 @pytest.mark.parametrize("name", BEST)
 def test_a_grey_profile_is_written_only_if_the_format_stores_grey(name, mode):
     """Browsers ignore a grey profile in a file with RGB pixels."""
-    original = Image.fromarray(photo()).convert(mode)  # the alpha of LA is opaque
+    original = Image.fromarray(photo()).convert(mode)  # in mode LA, all pixels are opaque
     picture = decode(saved(original, "PNG", icc_profile=grey_profile(1.0)))
 
     image = encoded(name, picture)
@@ -391,7 +391,7 @@ def test_a_profile_that_is_damaged_after_its_header_is_dropped(name):
 
 
 def with_tags(icc: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """Return the profile with these tags added and with a profile id."""
+    """Add tags and a profile id to a profile, and return the new profile."""
     count = int.from_bytes(icc[128:132], "big")
     added = 12 * len(tags)
     table = b""
@@ -563,7 +563,7 @@ def test_a_heic_with_the_code_points_of_display_p3_is_read_as_display_p3():
 
 @pytest.mark.parametrize(("signal", "shown"), [(148, 255), (130, 188), (77, 63), (0, 0)])
 def test_the_reference_white_of_pq_becomes_white(signal, shown):
-    """SMPTE ST 2084: signal 0.581 is 203 cd/m² (white), signal 0.508 is 100 cd/m², signal 0.302 is 10 cd/m²."""
+    """In SMPTE ST 2084, signal 0.581 means 203 cd/m² (white), 0.508 means 100 cd/m², and 0.302 means 10 cd/m²."""
     pixels = np.full((8, 8, 3), signal, np.uint8)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     data = png(8, 8, depth=8, colour=2, rows=rows, extra=((b"cICP", bytes([9, 16, 0, 1])),))

@@ -1,4 +1,4 @@
-"""Decoding any file gives upright 8-bit pixels in L, LA, RGB or RGBA, or raises an error that names the defect."""
+"""Decoding gives upright 8-bit pixels in the mode L, LA, RGB or RGBA, or an error that describes the defect."""
 
 from __future__ import annotations
 

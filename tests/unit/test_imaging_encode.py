@@ -1,4 +1,4 @@
-"""Encoding writes pixels and profile. A result with default parameters contains no text of its source."""
+"""Encoding writes pixels and profile. By default, comments and appended data of the source are removed."""
 
 from __future__ import annotations
 

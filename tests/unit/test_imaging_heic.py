@@ -1,4 +1,4 @@
-"""HEIC is read if pillow-heif is installed. Otherwise the error names the remedy."""
+"""HEIC is read if pillow-heif is installed. Otherwise, the error says what to install."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BEST = {"quality": 95, "chroma": 444}
         pytest.param(container(b"heic", b"heic"), id="by its main brand"),
         pytest.param(container(b"heix", b"mif1", b"heix"), id="with 10 bits"),
         pytest.param(container(b"heic", b"mif1", b"heic"), id="sharing a brand with AVIF"),
-        pytest.param(container(b"mif1", b"mif1", b"heic"), id="with that brand as the main one"),
+        pytest.param(container(b"mif1", b"mif1", b"heic"), id="with the shared brand as its main brand"),
     ],
 )
 def test_heic_is_identified_by_its_brands(head):

@@ -21,21 +21,21 @@ COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def gradient(channels, height=37, width=53):
-    """Return uint16 (H, W, C): a gradient with some noise, which uses the low bytes too."""
+    """Return a gradient with some noise, as uint16 (H, W, C). Its values use the low bytes too."""
     y, x, channel = np.mgrid[:height, :width, :channels]
     noise = np.random.default_rng(1).integers(0, 300, (height, width, channels))
     return (x * 1131 + y * 97 + channel * 517 + noise).astype(np.uint16)
 
 
 def png_16_bit(pixels, extra=()):
-    """Return uint16 (H, W, C) as a PNG."""
+    """Return a PNG with 16-bit pixels that are given as uint16 (H, W, C)."""
     height, width, channels = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     return png(width, height, depth=16, colour=COLOR_TYPES[channels], rows=rows, extra=extra)
 
 
 def read(data):
-    """Decode a 16-bit PNG row by row, by the rules of the specification. Return its pixels and its chunks by type."""
+    """Decode a 16-bit PNG as the PNG specification says. Return the pixels, and a dictionary of the chunks by type."""
     found = list(chunks(data))
     width, height, depth, color = struct.unpack(">IIBB", found[0][1][:10])
     assert depth == 16
@@ -76,7 +76,7 @@ def test_pillow_decodes_the_same_grey_values():
 
 
 def test_a_picture_of_several_bands_is_encoded_completely():
-    pixels = gradient(1, height=6500, width=100)  # 1.3 MB
+    pixels = gradient(1, height=6500, width=100)  # 1.3 MB; the encoder compresses 1 MB (one band) at a time
     assert (np.asarray(opened(written(decode(png_16_bit(pixels), high_bit_depth=True)))) == pixels[..., 0]).all()
 
 

@@ -1,4 +1,4 @@
-"""`inspect` reads type, size and number of frames of an upload, and checks limits. It decodes no pixel."""
+"""`inspect` reads the type, the size and the frame count of an upload, and checks the limits. It decodes no pixels."""
 
 from __future__ import annotations
 

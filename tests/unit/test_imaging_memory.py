@@ -1,4 +1,4 @@
-"""A codec that lacks memory raises MemoryError. This error does not blame the file or the picture."""
+"""If a codec runs out of memory, MemoryError is raised. The file or the picture is not reported as faulty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.heavy
 
-# Tries each memory limit in a new process. Forking makes new processes cheap.
+# The program tries each memory limit in a new process, because a process cannot raise its limit. Forks are cheap.
 PROGRAM = """
 import json, os, sys
 from pixtools import memory
@@ -39,7 +39,7 @@ for megabytes in (1, 3, 6, 9, 12, 16, 24, 400):
 
 
 def results(data: bytes, options: str) -> set[int]:
-    """Return the results at rising memory limits: 0 is success, 1 MemoryError, 2 an error that blames the input."""
+    """Return the exit codes at all memory limits: 0 is success, 1 is MemoryError, 2 is an error about the input."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, options], input=data, capture_output=True, check=True)
     return set(map(int, done.stdout.split()))
 

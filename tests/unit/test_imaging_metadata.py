@@ -63,7 +63,7 @@ each_output = pytest.mark.parametrize(("source", "name"), [(source, name) for so
 def test_metadata_is_read_from_every_format(source):
     picture = decode(photo_with_metadata(source))
 
-    assert distance(picture.image.convert("RGB"), photo()) < 6  # the picture is upright
+    assert distance(picture.image.convert("RGB"), photo()) < 6  # so the picture is upright
     assert tiff_tags.parse(picture.metadata.exif) is not None
     assert b"PixCam" in picture.metadata.exif
     assert b"secret city" in picture.metadata.xmp
@@ -111,7 +111,7 @@ def test_strip_none_keeps_everything_except_thumbnail_and_orientation(outputs, s
         assert secret in data
     assert b"secret thumbnail" not in data
     found = opened(data).getexif()
-    assert found.get(0x0112, 1) == 1  # the orientation, which Pillow reads from XMP too
+    assert found.get(0x0112, 1) == 1  # the orientation; Pillow also reads it from XMP
     assert found.get_ifd(0x8825)[1] == "S"
     assert found.get_ifd(0x8769)[0xA002] == SIZE[0]
     assert (iptc() in data) == (name == "jpg" and source in ("JPEG", "TIFF"))
@@ -273,7 +273,7 @@ FOLDERS = ("exif", "cameras", "orientation", "avif", "heic")
 
 
 @needs_exiftool
-@pytest.mark.skipif(PHOTOS is None, reason="PIXTOOLS_TEST_DATA names no folder with photos")
+@pytest.mark.skipif(PHOTOS is None, reason="needs photos: set PIXTOOLS_TEST_DATA to their folder")
 def test_default_outputs_of_real_photos_identify_no_place_and_no_person(tmp_path):
     written = 0
     for path in (path for folder in FOLDERS for path in sorted(Path(PHOTOS, "photos", folder).iterdir())):

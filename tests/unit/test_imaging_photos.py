@@ -18,13 +18,13 @@ PHOTOS = os.environ.get("PIXTOOLS_TEST_DATA")
 FOLDERS = ("avif", "heic", "orientation", "animated", "exif", "cameras")
 FILES = sorted(path for folder in FOLDERS for path in Path(PHOTOS, "photos", folder).iterdir()) if PHOTOS else []
 
-REFUSED = {  # the alpha of these files follows a draft of the AVIF standard
+REFUSED = {  # refused because their alpha follows a draft of the AVIF standard
     "plum-blossom-small.profile0.8bpc.yuv420.alpha-full.avif",
     "plum-blossom-small.profile1.10bpc.yuv444.alpha-full.avif",
     "star-12bpc-with-alpha.avifs",
 }
 
-pytestmark = pytest.mark.skipif(PHOTOS is None, reason="PIXTOOLS_TEST_DATA names no folder with photos")
+pytestmark = pytest.mark.skipif(PHOTOS is None, reason="needs photos: set PIXTOOLS_TEST_DATA to their folder")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

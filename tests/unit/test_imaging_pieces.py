@@ -1,4 +1,4 @@
-"""PixTools refuses a file with too many segments, chunks or blocks, before Pillow spends minutes on this file."""
+"""PixTools refuses a file with too many segments, chunks or blocks, before Pillow spends much time on this file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixtools.imaging.decoding import decode
 from pixtools.imaging.header import inspect
 from pixtools.imaging.png_chunks import chunk
 
-MAX_CPU_S = 3  # limit for 25 MB. Pillow would take tens of seconds
+MAX_CPU_S = 3  # CPU time for a file of 25 MB; Pillow would need tens of seconds
 
 JPEG, PNG = saved(photo(), "JPEG"), saved(photo(), "PNG")
 GIF = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0x80, 0, 0) + bytes(6)

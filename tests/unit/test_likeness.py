@@ -1,4 +1,4 @@
-"""Tests the function `likeness`, which must distinguish wrong pictures from right pictures."""
+"""The function `likeness` distinguishes wrong pictures from right pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHITE, BLACK = 255, 0
 
 
 def with_wrong_matrix(pixels):
-    """Convert pixels to YCbCr by BT.601, and back by BT.709."""
+    """Convert pixels to YCbCr with the matrix of BT.601, and back with the matrix of BT.709."""
     y, cb, cr = np.moveaxis(np.asarray(Image.fromarray(pixels).convert("YCbCr"), dtype=float), -1, 0)
     red, blue = y + 1.5748 * (cr - 128), y + 1.8556 * (cb - 128)
     green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152

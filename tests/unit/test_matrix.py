@@ -1,4 +1,4 @@
-"""Converts every type of input file to every output format. Each result looks like the original.
+"""Every type of input file is converted to every output format. Each result looks like the original.
 
 The expected pixels come from the specimen. Plain Pillow reads the results, and `color_math` converts their colours.
 Neither Pillow nor `color_math` uses the code under test.
@@ -42,14 +42,14 @@ PROFILED = [kind for kind, make in SPECIMENS.items() if make().icc]
 
 
 def lowest_score(specimen: Specimen, output: str) -> float:
-    """Return the score that a result must reach. test_likeness shows which mistakes score lower."""
+    """Return the score that a result must reach. test_likeness.py shows which mistakes score lower."""
     if output not in LOSSLESS:
         return 52
     return 65 if specimen.coarse else 85
 
 
 def expected_profile(specimen: Specimen, output: str) -> bytes | None:
-    """Return the profile that a result should have. A grey profile needs a format that stores grey."""
+    """Return the profile that a result should have. WebP cannot store grey, so it gets no grey profile."""
     is_grey = specimen.icc is not None and specimen.icc[16:20] == b"GRAY"
     return None if is_grey and output.startswith("webp") else specimen.icc
 
@@ -72,7 +72,7 @@ def result(kind: str, output: str, color: str | None = None) -> Seen:
 
 
 def assert_like(specimen: Specimen, output: str, found: Seen) -> None:
-    """Compare each frame with the expected pixels on white. Compare frames with transparency on black too."""
+    """Compare each frame with the expected pixels on a white ground. Compare transparent frames on black too."""
     frames = specimen.frames[:1] if output == "jpg" else specimen.frames
     for actual, expected in zip(found.frames, frames, strict=True):
         for ground in (WHITE, BLACK) if found.has_alpha else (WHITE,):
@@ -151,7 +151,7 @@ def quartered(pixels: Pixels) -> Pixels:
 
 @pytest.mark.parametrize("kind", SPECIMENS)
 def test_a_picture_resized_to_a_quarter_is_the_mean_of_4_by_4_pixels(kind):
-    """The decoder may shrink a picture on load. In this test it decodes a JPEG at half size."""
+    """The decoder may shrink a picture on load. In this test, a JPEG is decoded at half of its size."""
     specimen, small = SPECIMENS[kind](), OPERATIONS["png"].params(resize=Resizing(width=48), frames="first")
 
     found = read_back(OPERATIONS["png"].encode(decode(specimen.data, (48, 32)), small, len(specimen.data)).data)

@@ -14,7 +14,7 @@ MB = 1_000_000
 
 
 def run(program: str) -> str:
-    """Run a program that can use `limit`. Return the output of the program, or fail if the program fails."""
+    """Run a program that can use `limit` and `MB`. Return the output of the program, or fail if the program fails."""
     program = f"from pixtools.memory import limit\nMB = {MB}\n{program}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Tests which values the metadata operation reads from files. Some of these files are damaged or hostile."""
+"""These tests check which values the operation `metadata` reads from files. Some files are damaged or hostile."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from pixtools.operations.metadata import METADATA, MetadataParams
 
 
 def read(data: bytes) -> dict:
-    """Run the operation, and check that Postgres accepts the result as JSON."""
+    """Run the operation, and check that Postgres would accept the result as JSON."""
     found = METADATA.run(data, MetadataParams())
     # Postgres rejects NaN, NUL characters and unpaired surrogates.
     text = json.dumps(found, allow_nan=False, ensure_ascii=False)
@@ -229,7 +229,7 @@ def test_broken_iptc_is_read_up_to_the_break(block):
 
 
 PHOTOS = os.environ.get("PIXTOOLS_TEST_DATA")
-needs_photos = pytest.mark.skipif(PHOTOS is None, reason="PIXTOOLS_TEST_DATA names no folder with photos")
+needs_photos = pytest.mark.skipif(PHOTOS is None, reason="needs photos: set PIXTOOLS_TEST_DATA to their folder")
 
 
 @needs_photos
@@ -351,7 +351,7 @@ def test_text_ends_at_its_nul_and_binary_values_are_omitted():
     tags = Image.Exif()
     tags[0x010F] = "Acme\0hidden"
     tags[0x010E] = "x" * 5_000
-    tags.get_ifd(0x8769)[0x927C] = bytes(range(256))  # the maker's note
+    tags.get_ifd(0x8769)[0x927C] = bytes(range(256))  # the maker's note, a binary value
 
     found = read(jpeg_with(tags))
 

@@ -1,4 +1,4 @@
-"""Tests which parameters the operations accept, and what the results look like."""
+"""These tests check which parameters the operations accept, and what the results look like."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ CHAIN = {
         pytest.param("tua", "", "tbz", id="only the pixels that are needed are made again"),
         pytest.param("ab", "", "z", id="pixels are not made if their readers are done"),
         pytest.param("", "u", "tb", id="the reader of a failed step does not run"),
-        pytest.param("", "t", "", id="no step runs that reads a failed step, directly or not"),
-        pytest.param("t", "a", "tb", id="pixels are made again for a reader beside the failed one"),
+        pytest.param("", "t", "", id="a step that reads a failed step, directly or not, does not run"),
+        pytest.param("t", "a", "tb", id="pixels are made again for a reader that has not failed"),
         pytest.param("tub", "a", "", id="pixels are not made for a step that failed"),
         pytest.param("tuab", "z", "", id="nothing is made for a failed last step"),
     ],
@@ -163,7 +163,7 @@ DENOISED = {"d": {"op": "denoise", "input": "source"}, "a": {"op": "png", "input
 
 def test_an_inference_does_not_run_again_if_its_file_is_stored():
     assert plan(DENOISED).work(frozenset("d"), frozenset(), filed=frozenset("d")) == {"a"}
-    assert plan(DENOISED).work(frozenset("d"), frozenset()) == {"d", "a"}  # the file of d is lost
+    assert plan(DENOISED).work(frozenset("d"), frozenset()) == {"d", "a"}  # the file of d is lost, so d runs again
 
 
 def test_an_inference_always_leaves_a_file():
@@ -180,7 +180,7 @@ def test_other_weights_change_the_keys_of_an_inference_and_of_its_readers_only()
 
 @st.composite
 def unfinished_plans(draw: st.DrawFn) -> tuple[Plan, frozenset[str], frozenset[str]]:
-    """Draw a plan, the names of its finished steps, and the names of its steps that get no result."""
+    """Draw a plan, the names of its finished steps, and the names of the steps that will get no result."""
     made = plan(draw(documents()))
     done, held = set(), set()
     for step in made.steps:

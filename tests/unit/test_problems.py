@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of all routes. The routes have no stores, because these tests need no store."""
+    """A client of the routes of jobs and dead letters. The routes have no stores, because these tests need no store."""
     app = FastAPI()
     problems.install(app)
     app.include_router(JobRoutes(*[None] * 6).router())
@@ -75,7 +75,7 @@ def test_an_answer_has_a_bounded_number_of_faults_and_names():
 
 
 async def test_an_unknown_error_tells_no_internals(http):
-    problem = (await http.get("/api/jobs/0199aaaa-0000-7000-8000-000000000000")).json()  # the route has no store
+    problem = (await http.get("/api/jobs/0199aaaa-0000-7000-8000-000000000000")).json()  # fails: there is no store
 
     assert (problem["status"], problem["code"]) == (500, "internal")
     assert "NoneType" not in str(problem)

@@ -1,4 +1,4 @@
-"""Training for int8: scaling keeps the results of the network, and training predicts the results of the engine."""
+"""In training for int8, scaling keeps the results of the network. Training predicts the results of the engine."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def test_training_predicts_what_the_engine_computes(network, picture, scaled):
     actual = torch.from_numpy(tile - OpenVINOEngine(weights, 1, "int8").denoise(tile, np.ones(1, np.float32)))
     actual, exact = actual.permute(0, 3, 1, 2), functional_call(network, scaled, (picture,))
 
-    # With these weights, clipping causes most of the error. Training and the engine clip. The exact network does not.
+    # With these weights, clipping causes most of the error. Training and the engine clip values. The exact network does
+    # not clip.
     assert 0 < rms(actual - trained) < 0.5 * rms(actual - exact)
     assert rms(actual - trained) < 0.01 * exact.std()
 

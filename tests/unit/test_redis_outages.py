@@ -1,4 +1,4 @@
-"""The log names the reason of a Redis outage, at most once every 30 seconds."""
+"""The log states the reason of a Redis outage, at most once every 30 seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pixtools.redis.client import RedisOutageLog
 
 
 class Clock:
-    """A clock that stands still until the test moves it."""
+    """A clock that stands still until the test moves it forward."""
 
     seconds = 1000.0
 

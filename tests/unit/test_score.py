@@ -1,4 +1,4 @@
-"""Small pictures have the same scores as in the library. Large pictures are sampled and have nearly the same scores."""
+"""Small pictures get the scores of the library ssimulacra2. Large pictures are sampled, and get similar scores."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_first_frame_of_an_animation_is_scored():
     assert Reference(Picture(frames, durations=(100, 100))).score(Picture.still(frames[0])) == pytest.approx(100)
 
 
-@pytest.mark.skipif("PIXTOOLS_TEST_DATA" not in os.environ, reason="PIXTOOLS_TEST_DATA names no folder with photos")
+@pytest.mark.skipif("PIXTOOLS_TEST_DATA" not in os.environ, reason="needs photos: set PIXTOOLS_TEST_DATA")
 @pytest.mark.parametrize("name", ["Apple_iPhone_4S.jpg", "Nikon_D3100.jpg"])
 def test_the_score_of_a_sampled_photo_is_close_to_the_librarys(name):
     (path,) = Path(os.environ["PIXTOOLS_TEST_DATA"]).rglob(name)

@@ -1,4 +1,4 @@
-"""Tests the calculated memory of segments. `benchmarks/memory.py` compares the calculation with measured memory."""
+"""The calculated memory of segments is plausible. `benchmarks/memory.py` compares it with measured memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pixtools.operations import OPERATIONS
 from pixtools.operations.base.kinds import Encoder, PixelOperation
 from pixtools.settings import Settings
 
-FILE = 20_000_000  # bytes of the source
+FILE = 20_000_000  # size of the source file in bytes
 LARGEST = (8660, 5773)  # 50 megapixels
 REQUIRED_PARAMS = {
     "watermark": {"text": "x"},
@@ -33,7 +33,7 @@ REQUIRED_PARAMS = {
 def footprints(
     steps: dict[str, Any], size: Size, media_type: str | None = None, frames: int = 1, converters: int = 1,
 ) -> list[int]:  # fmt: skip
-    """Return the footprint of each segment of a document."""
+    """Return the footprint of each segment of a document: the memory that the segment needs, in bytes."""
     plan = build(steps, Source("it", SHA, size, frames, media_type=media_type), 50, LIMITS)
     return [footprint(plan, segment, FILE) for segment in plan_segments(plan, frozenset(plan.by_name), converters)]
 

@@ -1,4 +1,4 @@
-"""Tests how the steps of a job are divided among converters."""
+"""These tests check how the steps of a job are divided among converters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THREE = {
 
 
 def needed_size(document: dict, work: set[str] | None = None) -> Size | None:
-    """Return the needed size of a source of 6000 × 4000. Check that all segments of the source need this size."""
+    """Return the size at which a source of 6000 × 4000 pixels is needed. Check that its segments need the same size."""
     made = plan(document, size=(6000, 4000))
     first, *others = plan_segments(made, frozenset(made.by_name if work is None else work), 9)
     assert all(other.needed_size == first.needed_size for other in others if not isinstance(other, ArtifactsSegment))
@@ -37,7 +37,7 @@ def needed_size(document: dict, work: set[str] | None = None) -> Size | None:
 
 
 def divided(document: dict, converters: int, megapixels: float, work: set[str] | None = None) -> tuple[Segment, ...]:
-    """Return the segments of a document for a source with this number of megapixels."""
+    """Return the segments of a document for a source of `megapixels` megapixels."""
     made = plan(document, size=(round(megapixels * 100), 10_000))
     return plan_segments(made, frozenset(made.by_name if work is None else work), converters)
 
@@ -159,7 +159,7 @@ def divided_plans(draw: st.DrawFn) -> tuple[Plan, frozenset[str], int, tuple[Seg
 
 
 def by_head(segments: tuple[Segment, ...]) -> list[list[SegmentWithHead]]:
-    """Return the segments that start from pixels, grouped by their head."""
+    """Group the segments that start from pixels by their head: the source or an inference that gives the pixels."""
     heads: dict[str, list[SegmentWithHead]] = {}
     for segment in segments:
         if not isinstance(segment, ArtifactsSegment):

@@ -13,7 +13,7 @@ from pixtools.operations.base.resizing import Resizing
 
 
 def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
-    """Return a JPEG that is stored with an orientation. The upright photo has this size."""
+    """Return a JPEG that is stored with an orientation. The upright photo has the size `width` × `height`."""
     return saved(
         stored(photo(width, height), orientation), "JPEG",
         quality=95, subsampling=0, exif=exif(orientation),

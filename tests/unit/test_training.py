@@ -1,4 +1,4 @@
-"""A training run can be interrupted anywhere, writes weights that the denoiser loads, and names unusable input."""
+"""A training run can be interrupted at any step. It writes weights for the denoiser and reports unusable input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from pixtools.training.trainer import Schedule, Trainer
 
 pytestmark = pytest.mark.heavy
 
-# Three steps with two patches each (side: 16 pixels). Then two int8 steps with one patch each (side: 24 pixels).
+# A run with this recipe makes three steps with two patches each (side: 16 pixels). Then it makes two int8 steps
+# with one patch each (side: 24 pixels).
 SMALL = Recipe(pixels=2_200, batch_pixels=600, schedule=Schedule(), stages=((0.5, 16), (1.0, 24)), quantized_from=0.6)
 
 
@@ -39,7 +40,7 @@ def photo(path: Path, side: int = 130, seed: int = 1) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of three photos. The first photo is held out."""
+    """A folder of three photos. The first photo is held out for validation."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for n in range(3):
@@ -114,7 +115,7 @@ def test_a_step_in_int8_moves_all_weights_and_they_stay_finite(photos):
     trainer.quantize([batches[0]])
     before = {name: value.clone() for name, value in trainer.averaged().items()}
 
-    # One step is not enough: the last layer begins at 0, so the gradients of all other layers are 0 too.
+    # One step is not enough: the last layer begins at 0, so the gradients of all other layers are 0 in the first step.
     for number in range(3):
         trainer.step(batches[number], rate=0.01)
 

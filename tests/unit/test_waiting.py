@@ -1,4 +1,4 @@
-"""Waiting for the database, waiting with a time limit, and the log of an outage."""
+"""Calls wait for the database, waiting can have a time limit, and the log reports each outage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def down(message: str = WRONG_PASSWORD) -> DatabaseDown:
 
 
 class Server:
-    """Answers calls with "answer", except during an outage."""
+    """A server that answers calls with "answer", except in its first `outage_s` seconds."""
 
     def __init__(self, outage_s: float, message: str = WRONG_PASSWORD) -> None:
         self._end = asyncio.get_running_loop().time() + outage_s
@@ -150,7 +150,7 @@ def test_the_reason_tells_a_wrong_password_from_a_server_that_is_down():
     "message",
     [
         'invalid connection option in "postgresql://pixtools:secret@db:5432/pixtools"',
-        "could not translate host name secret@db to address",  # the text after an @ in the password counts as host name
+        "could not translate host name secret@db to address",  # the driver takes the text after an @ for the host name
     ],
 )
 def test_the_reason_holds_neither_a_url_nor_a_password(message):

@@ -1,4 +1,4 @@
-"""Watermarks: position, size, mixing with the picture, and parameters that are rejected."""
+"""Watermarks have the right position, size and colours. Invalid parameters are rejected."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_an_animated_mark_is_drawn_with_its_first_frame():
 
 
 def test_the_input_picture_is_not_changed():
-    """The pixels may be in shared memory. Other converters read this memory, and nobody can write it."""
+    """The pixels may be in shared memory. Other converters read this memory, so it is read-only."""
     array = photo()
     array.setflags(write=False)
     picture = Picture.still(Image.fromarray(array))
@@ -203,7 +203,7 @@ def test_a_text_is_visible_on_any_colour(color, text_color):
 
 
 def test_the_edges_of_letters_mix_only_with_their_outline():
-    """The outline is white. On a transparent picture, no pixel is therefore darker than the letters."""
+    """The outline is white. So, on a transparent picture, no pixel is darker than the letters."""
     after = marked(background((0, 0, 0, 0), mode="RGBA"), text="edge", color="#7f7f7f", scale=0.4, opacity=1)
 
     pixels = np.asarray(after.image)
@@ -211,7 +211,7 @@ def test_the_edges_of_letters_mix_only_with_their_outline():
 
 
 def test_arabic_is_joined_and_runs_from_right_to_left():
-    """Joined letters are narrower than separate letters. The first letter stands at the right."""
+    """Joined letters are narrower than separate letters. The first letter of a word stands at the right."""
     apart, joined = (
         changed_box(
             background("gray", (800, 100)),
@@ -225,7 +225,7 @@ def test_arabic_is_joined_and_runs_from_right_to_left():
     changed = np.asarray(first_wide.image)[..., 0] != 128
     columns = np.flatnonzero(changed.any(axis=0))
     left, right = np.array_split(changed[:, columns[0] : columns[-1] + 1], 2, axis=1)
-    assert right[60:].sum() > left[60:].sum()  # at the right, the first letter (seen) reaches below the line
+    assert right[60:].sum() > left[60:].sum()  # the first letter, U+0633, is at the right and reaches below the line
 
 
 def test_tiled_marks_cover_the_picture():
@@ -385,7 +385,7 @@ def test_the_schema_marks_the_image_as_a_part():
     assert image["anyOf"][0]["format"] == "part"
 
 
-# In plans
+# Watermarks in plans
 
 
 def planned(document: dict[str, Any], **parts: str) -> Plan:
@@ -413,7 +413,7 @@ def test_a_missing_part_is_reported_together_with_other_faults():
 
 
 def test_a_part_that_no_step_names_is_a_fault():
-    assert faults(STEPS, logo="aa", other="bb") == {"/other": "is a file that no step names; leave it out"}
+    assert faults(STEPS, logo="aa", other="bb") == {"/other": "is a file that no step uses; leave it out"}
 
 
 def test_another_image_gives_another_step_key():
