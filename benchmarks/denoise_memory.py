@@ -1,11 +1,11 @@
-"""Measures the peak memory and the time of a denoiser replica for large pictures.
+"""Measures the peak memory of a denoiser replica, and its time, for large pictures.
 
     python benchmarks/denoise_memory.py                      # 24 megapixels
     python benchmarks/denoise_memory.py --megapixels 50 --pictures 2
 
-Exits with 1 if the peak exceeds --most. The class of the replica runs in a new process without Ray, on pictures full of
-noise. The peak is the highest resident memory of this process (VmHWM). It includes the pictures. In the service,
-pictures are in shared memory.
+Exits with status 1 if the peak exceeds --most. The class of the replica runs in a new process without Ray, on pictures
+of pure noise. The peak is the highest resident memory of this process (VmHWM). The peak includes the pictures, which
+are in shared memory in the service.
 """
 
 from __future__ import annotations

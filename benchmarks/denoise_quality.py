@@ -1,20 +1,22 @@
-"""Measures the quality of the denoiser on test sets of the literature, as PSNR in colour.
+"""Measures the PSNR of the denoiser on the test sets that papers use, in colour.
 
     python benchmarks/denoise_quality.py CBSD68 KODAK24                            # folders of clean pictures
     python benchmarks/denoise_quality.py CBSD68 --weights GD_Color_Blind.mat       # compare with other weights
-    python benchmarks/denoise_quality.py CBSD68 --clipped                          # noise as in files of 8 bits
-    python benchmarks/denoise_quality.py CBSD68 --jpeg 95                          # noise as in JPEGs (4:2:0)
+    python benchmarks/denoise_quality.py CBSD68 --clipped                          # noisy pictures in 8 bits
+    python benchmarks/denoise_quality.py CBSD68 --jpeg 95                          # noisy pictures as JPEGs (4:2:0)
 
-As in the papers, each picture gets white Gaussian noise from a seed of its own, in float32 and not clipped. The network
-takes the picture in one piece. The result is clipped to 0..1 but not rounded. It is compared with the clean picture
+As in the papers, each picture gets white Gaussian noise from a separate seed, in float32 and not clipped. The network
+takes the picture in one piece. The result is clipped to 0..1 but not rounded, and is compared with the clean picture
 over all pixels and channels. The table shows the mean over the pictures in dB. A grey picture has the same noise in all
-channels, and its result is the mean of three channels.
+three channels, and its result is the mean of the three channels.
 
 --clipped rounds and clips the noisy picture to 8 bits before denoising, and the result afterwards. The noise is then
-weaker and no longer Gaussian. --jpeg also saves the noisy picture as a JPEG with colours at half the size.
+weaker and no longer Gaussian. --jpeg does the same, and saves the noisy picture as a JPEG whose colours have half the
+resolution.
 
 "paper" is the PSNR of CDnCNN-B in the paper, and "diff" is the difference from "paper". Both are shown only for a
-folder named CBSD68 and noise that is not clipped, because the paper has figures only for these.
+folder whose name contains CBSD68, and for the sigmas 15, 25 and 50. With --clipped, --jpeg or --first, they are not
+shown, because the paper has no such figures.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ File = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--engine", "name", type=click.Choice(ENGINES), default="openvino", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--clipped", is_flag=True, help="Round and clip the noisy picture to 8 bits.")
-@click.option("--jpeg", type=click.IntRange(1, 100), help="Also save it as a JPEG of this quality.")
+@click.option("--jpeg", type=click.IntRange(1, 100), help="Also save the noisy picture as a JPEG of this quality.")
 @click.option("--first", type=int, help="Take only this many pictures of each set.")
 def main(
     sets: tuple[Path, ...],
@@ -55,11 +57,11 @@ def main(
     sigmas: tuple[float, ...],
     name: str,
     threads: int,
-    clipped: bool,  # noqa: FBT001 (click passes it so)
+    clipped: bool,  # noqa: FBT001 (click passes options as arguments)
     jpeg: int | None,
     first: int | None,
 ) -> None:
-    """Print one line for each set, sigma and weights."""
+    """Print one line for each combination of set, sigma and weights."""
     weights = {SHIPPED: load_shipped()} | {path.name: parse(path.read_bytes(), path.name) for path in files}
     engines = {title: engine_of(name, loaded, threads) for title, loaded in weights.items()}
     print(next(iter(engines.values())).name)
@@ -82,7 +84,7 @@ def scores(
     noisy_pictures: Sequence[NDArray[np.float32 | np.uint8]],
     clean_pictures: Sequence[NDArray[np.uint8]],
 ) -> Iterator[tuple[str, float, float]]:
-    """Yield the title of each engine, with the mean PSNR before and after denoising."""
+    """Yield the title of each engine, and the mean PSNR in dB before and after denoising."""
     before = mean(map(psnr, noisy_pictures, clean_pictures))
     for title, engine in engines.items():
         after = (
@@ -93,7 +95,7 @@ def scores(
 
 
 def engine_of(name: str, weights: Weights, threads: int) -> Engine:
-    """Return the engine for a name in ENGINES."""
+    """Return the engine that has the name `name` in ENGINES."""
     library, _, precision = name.partition("-")
     if library == "openvino":
         from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415
@@ -124,7 +126,11 @@ def read(path: Path) -> NDArray[np.uint8]:
 def noisy(
     clean: NDArray[np.uint8], sigma: float, seed: int, *, clipped: bool, jpeg: int | None = None
 ) -> NDArray[np.float32 | np.uint8]:
-    """Add noise. Return float32 in 0..1, not clipped, or uint8 if `clipped` or `jpeg` (a quality) is set."""
+    """Add noise to a picture (H, W, 1 or 3), and return the noisy picture in the same shape.
+
+    The result is float32, where 0..1 is black to white, and is not clipped. If `clipped` or `jpeg` (a quality) is set,
+    the result is uint8.
+    """
     noise = np.random.default_rng((seed, round(sigma * 10))).normal(0, sigma, clean.shape)
     if clipped or jpeg:
         levels = (clean + noise).round().clip(0, 255).astype(np.uint8)
@@ -133,21 +139,24 @@ def noisy(
 
 
 def denoised(engine: Engine, picture: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32 | np.uint8]:
-    """Denoise a picture (H, W, 1 or 3) in one piece, at full strength."""
+    """Denoise a picture (H, W, 1 or 3) in one piece, at full strength. The result has the same shape and type."""
     channels = picture.shape[2]
     result = engine.denoise(np.repeat(picture[None], 3 // channels, axis=3), np.ones(1, np.float32))[0]
     return result if channels == 3 else result.mean(axis=2, keepdims=True).astype(result.dtype)  # noqa: PLR2004
 
 
 def saved(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Save a picture as a JPEG (4:2:0), read the JPEG, and return the pixels."""
+    """Save a picture (H, W, 1 or 3) as a JPEG (4:2:0), read the JPEG, and return its pixels in the same shape."""
     file = io.BytesIO()
     Image.fromarray(levels.squeeze()).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     return np.asarray(Image.open(file)).reshape(levels.shape)
 
 
 def psnr(picture: NDArray[np.float32 | np.uint8], clean: NDArray[np.uint8]) -> float:
-    """Return the PSNR of a picture in dB. The picture is uint8, or float32, which is first clipped to 0..1."""
+    """Return the PSNR of a picture in dB. `picture` and `clean` have the same shape (H, W, C).
+
+    `picture` is uint8, or float32, which is first clipped to 0..1.
+    """
     levels = picture.astype(np.float64) if picture.dtype == np.uint8 else picture.clip(0, 1).astype(np.float64) * 255
     return float(10 * np.log10(255**2 / np.mean((levels - clean) ** 2)))
 

@@ -5,16 +5,16 @@
 
 The photo gets noise of sigma 25, in 8 bits. These contestants take turns, each in its own process:
 
-    PixTools     the whole way of a picture: estimate of the noise, tiles with halos, network, joining the tiles
-    engine       one batch of the largest tiles, as a replica runs it
+    PixTools     all of the denoising: the noise estimate, the tiles with halos, the network, the joining of the tiles
+    engine       only the network, on one batch of the largest tiles
     eager        PyTorch as most people write it: float32, contiguous, `torch.no_grad()`, the whole picture
     channels     PyTorch in bfloat16, channels last, inference mode, the whole picture
     GEMM         `torch.mm` of large bfloat16 matrices: the limit of the machine
 
-All contestants except GEMM start and end with uint8 in the memory of the CPU. The table shows the median of the rounds
-and the best round. The network takes 1,334 GFLOP for each megapixel. PSNR is in dB, compared with the photo.
-Contestants that denoise the whole picture should agree within 0.02. "peak MB" is the highest resident memory of the
-process, with its libraries.
+All contestants except GEMM start and end with uint8 arrays in the memory of the CPU. The table shows the median of the
+rounds and the best round. The network takes 1,334 GFLOP for each megapixel. The PSNR is in dB, compared with the photo.
+The values of contestants that denoise the whole picture should agree within 0.02 dB. "peak MB" is the highest resident
+memory of the process, with its libraries.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SIGMA = 25
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--megapixels", default=2.0, show_default=True, help="Scale the photo down to this size; 0: do not.")
+@click.option("--megapixels", default=2.0, show_default=True, help="Scale the photo down to this size; 0: keep it.")
 def main(photo: Path, device: str, threads: int, rounds: int, megapixels: float) -> None:
     """Run all contestants in turn, and print their table."""
     clean = read(photo, megapixels)
@@ -57,7 +57,7 @@ def main(photo: Path, device: str, threads: int, rounds: int, megapixels: float)
         name: ProcessPoolExecutor(1, spawn, initializer=prepare, initargs=(name, device, threads, picture))
         for name in CONTESTANTS
     }
-    titles = {name: pool.submit(describe).result() for name, pool in pools.items()}  # also the warm-up run
+    titles = {name: pool.submit(describe).result() for name, pool in pools.items()}  # this is also the warm-up run
     times: dict[str, list[float]] = {name: [] for name in pools}
     for _ in range(rounds):
         for name, pool in pools.items():
@@ -74,7 +74,7 @@ def show(
     outcomes: dict[str, tuple[Pixels | None, float]],
     clean: Pixels,
 ) -> None:
-    """Print the table. `rates` are GFLOP/s of each round."""
+    """Print the table. Each dict has the names of the contestants as keys. `rates` are the GFLOP/s of each round."""
     gemm, eager = median(rates["GEMM"]), median(rates["eager"])
     print(f"{clean.shape[1]} × {clean.shape[0]}, {len(rates['GEMM'])} rounds in turn; {titles['PixTools'][0]}")
     print(f"{'':9} {'MP/s':>8} {'best':>8} {'GFLOP/s':>9} {'of GEMM':>7} {'× eager':>7} {'PSNR':>7} {'peak MB':>7}")
@@ -88,7 +88,7 @@ def show(
 
 
 def read(path: Path, megapixels: float) -> Pixels:
-    """Read a photo, and scale it down to at most `megapixels`. With 0, it is not scaled."""
+    """Read a photo, and scale it down to at most `megapixels`. With 0, the photo is not scaled."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     ratio = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
@@ -99,7 +99,7 @@ def read(path: Path, megapixels: float) -> Pixels:
 
 # The code below runs in the contestants' processes. Each process has one contestant and its last result.
 Call = Callable[[], Pixels | None]
-contestant: tuple[str, float, Call]  # title, GFLOP of a call, and the call
+contestant: tuple[str, float, Call]  # the title, the GFLOP of one call, and the function to call
 result: Pixels | None = None
 
 
@@ -195,7 +195,7 @@ def gemm(device: str, threads: int, _: Pixels) -> tuple[str, float, Call]:
     def call() -> None:
         for _ in range(times):
             product = left @ right
-        product[0, 0].item()  # waits for a GPU
+        product[0, 0].item()  # wait for the GPU, so that the time includes its work
 
     return "GEMM", times * 2 * side**3 / 1e9, call
 

@@ -2,10 +2,10 @@
 
     python benchmarks/encoders.py PHOTO_OR_FOLDER… [--megapixels 2] [--rows 'avif {"quality": 60}' …]
 
-Photos are scaled down to `--megapixels`. The ssimulacra2 library computes the scores, for whole pictures. Machines and
-their load differ, so cost and bytes are also given relative to Pillow's JPEG at quality 85 in the same run. `smaller`
+Photos are scaled down to `--megapixels`. The ssimulacra2 library computes the scores of whole pictures. Machines and
+their load differ, so time and bytes are also given relative to Pillow's JPEG at quality 85 in the same run. `smaller`
 counts the photos with fewer bytes than the default `webp`. `better` counts the photos with at least the score of the
-default `webp`. Without paths, PIXTOOLS_TEST_DATA names the folder of photos.
+default `webp`. Without paths, the environment variable PIXTOOLS_TEST_DATA must give the folder of the photos.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
     jpeg = [pillow_jpeg(picture) for picture in pictures]
     jpeg_ms, jpeg_bytes = mean(ms for ms, _ in jpeg), mean(size for _, size in jpeg)
     webp = [measured("webp {}", picture) for picture in pictures]
-    print(f"{len(pictures)} photos, {options.megapixels:g} megapixels at most; ms, kB: means, × Pillow's JPEG at 85")
+    print(f"{len(pictures)} photos of up to {options.megapixels:g} megapixels; means, and × the means of Pillow's JPEG")
     print(f"{'':34} {'ms/MP':>15} {'kB':>15} {'score':>6} {'lowest':>6} smaller better")
     for row in options.rows:
         found = [measured(row, picture) for picture in pictures]
@@ -71,7 +71,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """One encode: CPU milliseconds per megapixel, bytes of the file, and its score."""
+    """The result of one encode: CPU milliseconds per megapixel, the bytes of the file, and the score of the file."""
 
     ms: float
     bytes: int
@@ -92,7 +92,7 @@ def scaled(picture: Picture, most: float) -> Picture:
 
 
 def pillow_jpeg(picture: Picture) -> tuple[float, int]:
-    """Return CPU milliseconds per megapixel and bytes of a JPEG that Pillow encodes with quality 85."""
+    """Return the CPU milliseconds per megapixel and the bytes of a JPEG that Pillow encodes with quality 85."""
     out = io.BytesIO()
     started = time.process_time()
     picture.image.convert("RGB").save(out, "JPEG", quality=85)
@@ -100,7 +100,7 @@ def pillow_jpeg(picture: Picture) -> tuple[float, int]:
 
 
 def measured(row: str, picture: Picture) -> Measured:
-    """Encode a picture as `row` says. A row has the name of an operation, and its parameters in JSON."""
+    """Encode a picture as `row` says. A row contains the name of an operation and the parameters in JSON."""
     name, params = row.split(" ", 1)
     operation = get(name)
     started = time.process_time()
@@ -110,7 +110,7 @@ def measured(row: str, picture: Picture) -> Measured:
 
 
 def whole_score(original: Picture, data: bytes) -> float:
-    """Return the library's score of the whole picture. Identical pixels get 100 without the library."""
+    """Return the library's score of the whole picture in the file `data`. Identical pixels get 100 without it."""
     if decode(data).image.tobytes() == original.image.tobytes():
         return 100.0
     return float(compute_ssimulacra2(*(as_ppm(one) for one in (original, decode(data)))))

@@ -1,14 +1,14 @@
-"""Measures the CPU seconds that all processes of the service take for a job, compared with plain Pillow.
+"""Measures the CPU seconds that all processes of the service together take for a job, compared with plain Pillow.
 
-The benchmark starts a service. 16 clients submit photos of 0.4 megapixels that become WebP, and poll their jobs. The
-benchmark adds up the CPU time of every process that `pixtools up` started. The baseline decodes and encodes the same
-photos with Pillow in a loop, in the same run. Machines and their load differ, so the result is the ratio of service to
-baseline.
+The benchmark starts a service. 16 clients submit photos of 0.4 megapixels, which become WebP files, and poll their
+jobs. The benchmark adds up the CPU time of every process that `pixtools up` started. The baseline decodes and encodes
+the same photos with Pillow in a loop, in the same run. Machines and their load differ, so the result is the ratio of
+service to baseline.
 
     python benchmarks/job_cost.py --jobs 200
 
-PIXTOOLS_BENCH_PHOTOS names a folder of photos to use instead of generated photos. These photos are scaled to 0.4
-megapixels.
+By default, the photos are generated. If the environment variable PIXTOOLS_BENCH_PHOTOS gives a folder, the photos in
+this folder are scaled to 0.4 megapixels and used instead.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     pictures = photos(options.jobs + options.concurrency)
     warm, timed = pictures[: options.concurrency], pictures[options.concurrency :]
     with service() as (url, launcher):
-        asyncio.run(run(url, warm, options.concurrency))  # afterwards all converters run and all caches are filled
+        asyncio.run(run(url, warm, options.concurrency))  # so that all converters run and all caches are filled
         before, started = cpu_by_process(launcher), time.perf_counter()
         latencies = asyncio.run(run(url, timed, options.concurrency))
         wall = time.perf_counter() - started
@@ -88,7 +88,7 @@ def photos(count: int) -> list[bytes]:
 
 
 def landscape(seed: int) -> Image.Image:
-    """Return a picture with the spectrum of a photo: noise at every scale, where each octave has half the amplitude."""
+    """Return a picture with the spectrum of a photo: noise at eight scales. Finer noise is weaker."""
     rng = np.random.default_rng(seed)
     layers = np.zeros((SIZE[1], SIZE[0], 3), np.float32)
     for octave in range(1, 9):
@@ -101,7 +101,7 @@ def landscape(seed: int) -> Image.Image:
 
 @contextlib.contextmanager
 def service() -> Iterator[tuple[str, psutil.Process]]:
-    """Run `pixtools up` on free ports with an empty home. Yields its URL and its process."""
+    """Run `pixtools up` on free ports with an empty home. Yields the URL and the process of the service."""
     with tempfile.TemporaryDirectory(prefix="pixtools-bench-") as home:
         Path(home).chmod(0o711)  # Postgres may run as another user
         names = ("PIXTOOLS_PORT", "PIXTOOLS_DASHBOARD_PORT", "PIXTOOLS_RAY_CLIENT_PORT", "PIXTOOLS_S3_PORT")
@@ -122,7 +122,7 @@ def service() -> Iterator[tuple[str, psutil.Process]]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait at most two minutes until the service is ready. Exits if it is not."""
+    """Wait until the service is ready. Exits if the service ends, or is not ready after two minutes."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
@@ -165,7 +165,7 @@ async def run(url: str, pictures: list[bytes], concurrency: int) -> list[float]:
 
 
 def cpu_by_process(launcher: psutil.Process) -> dict[tuple[int, str], float]:
-    """Return CPU seconds so far of each process of the service, by process id and label."""
+    """Return the CPU seconds of each process of the service until now, by process id and label."""
     seconds = {}
     for process in (launcher, *launcher.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -175,7 +175,7 @@ def cpu_by_process(launcher: psutil.Process) -> dict[tuple[int, str], float]:
 
 
 def cpu_since(before: dict[tuple[int, str], float], launcher: psutil.Process) -> dict[str, float]:
-    """Return CPU seconds since `before`, by label. Processes that have ended since then are not counted."""
+    """Return the CPU seconds since `before`, by label. Processes that have ended since then are not counted."""
     spent: dict[str, float] = {}
     known = {pid: seconds for (pid, _), seconds in before.items()}
     for (pid, name), seconds in cpu_by_process(launcher).items():
@@ -196,7 +196,7 @@ def label(process: psutil.Process) -> str:
 
 
 def pillow_cpu(pictures: list[bytes]) -> float:
-    """Return the CPU seconds of the same work in plain Pillow: decode, and encode with the defaults of `webp`."""
+    """Return the CPU seconds that plain Pillow takes to decode the pictures and encode them as WebP."""
     started = time.process_time()
     for data in pictures:
         with Image.open(io.BytesIO(data)) as image:

@@ -1,13 +1,14 @@
-"""Compares the peak memory of a converter with the bound that admission uses. Exits with 1 if a peak exceeds its bound.
+"""Compares the peak memory of a converter with the bound that the converter pool uses to choose a node.
 
-Each case runs in a new process, from the source in S3 to the artifact in S3. The cases are all decoders, with the worst
-variants of their formats, and all operations, on pictures full of noise. The peak is the memory beyond the memory of an
-idle converter. It is the larger of two numbers: the data segment, which the converter's own limit counts (sampled), and
-the resident memory (the kernel's high-water mark).
+Exits with status 1 if a peak exceeds its bound. Each case runs in a new process, from the source in S3 to the artifact
+in S3. The cases are all decoders, with the worst variants of their formats, and all operations except `denoise` and
+`zip`. The pictures are full of noise. The peak is the memory in addition to the memory of an idle converter. Two
+numbers are measured, and the larger one counts: the data segment, which the memory limit of a converter counts too, and
+the resident memory. The data segment is sampled, and the kernel records the peak of the resident memory.
 
     python benchmarks/memory.py                     # all cases, some minutes
     python benchmarks/memory.py --only avif         # the cases whose name contains this word
-    python benchmarks/memory.py --work-items 30     # many large work items in one process: does it keep memory?
+    python benchmarks/memory.py --work-items 30     # print the memory that one process keeps after many work items
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LIMITS = Limits(pixels=60_000_000, side=16_384, frames=100)
 MB = 1_000_000
 SAMPLE_S = 0.002
 
-# The parent process samples the data segment between the first line of output and the end.
+# The parent process samples the data segment from the first line of output until this process ends.
 CHILD = """
 import pathlib, pickle, sys
 from actors.converter import Converter
@@ -71,7 +72,7 @@ for work_item in work_items:
 
 @dataclass(frozen=True)
 class Case:
-    """Steps on a source. `kind` is its format, and `options` are Pillow's options for writing the source."""
+    """Steps on a source. `kind` is the format of the source. `options` are Pillow's options to write the source."""
 
     name: str
     megapixels: float
@@ -83,11 +84,11 @@ class Case:
 
 
 def one(op: str, **params: Any) -> dict[str, Any]:
-    """Return a document of one step."""
+    """Return a `steps` document with one step."""
     return {"it": {"op": op, "input": "source", **params}}
 
 
-# The step that needs the least memory beside decoding.
+# This step needs the least memory, so decoding decides the peak.
 DECODED = one("crop", width=16, height=16)
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
@@ -176,7 +177,7 @@ def main() -> None:
 
 
 def check_bounds(settings: Settings, only: str) -> int:
-    """Print the peak memory of each case and its bound. Return how many bounds are broken."""
+    """Print the peak memory and the bound of each case. Return how many bounds are broken."""
     broken = 0
     print(f"{'':42} {'MP':>4} {'data':>7} {'RSS':>7} {'bound':>7}  ratio  bytes/pixel")
     for case in CASES:
@@ -191,12 +192,12 @@ def check_bounds(settings: Settings, only: str) -> int:
             f" {peak / bound:6.2f}  {peak / case.megapixels / MB:6.1f} {'BROKEN' if peak > bound else ''}",
             flush=True,
         )
-    print(f"{broken} bounds broken; numbers are MB beyond an idle converter")
+    print(f"{broken} bounds broken; numbers are MB more than an idle converter takes")
     return broken
 
 
 def prepare(settings: Settings, case: Case) -> tuple[SourceWork, int]:
-    """Put the source of a case into storage. Return its work item and the bound of its memory in bytes."""
+    """Put the source of a case into S3. Return the work item, and the bound of its memory in bytes."""
     height = round((case.megapixels * MB / 1.5) ** 0.5)
     size = (round(1.5 * height), height)
     data = noise(size, case)
@@ -210,7 +211,7 @@ def prepare(settings: Settings, case: Case) -> tuple[SourceWork, int]:
 
 
 def noise(size: tuple[int, int], case: Case) -> bytes:
-    """Return a file of pixels with six random bits on a gradient. It is as hard to compress as film grain."""
+    """Return a file with six random bits per value on a gradient. Such noise is as hard to compress as film grain."""
     rng = np.random.default_rng(0)
     channels = {"RGB": 3, "RGBA": 4, "CMYK": 4}.get(case.mode, 1)
     array = rng.integers(0, 64, (size[1], size[0], channels), dtype=np.uint8)
@@ -235,7 +236,7 @@ def noise(size: tuple[int, int], case: Case) -> bytes:
 
 
 def measure(settings: Settings, work_item: SourceWork) -> tuple[int, int]:
-    """Return the peak data segment and the peak resident memory, in bytes beyond an idle converter."""
+    """Return the peaks of the data segment and of the resident memory, in bytes more than an idle converter takes."""
     with converter(settings, [work_item]) as process:
         idle_data, idle_resident = map(int, process.stdout.readline().split())
         peak_data = idle_data
@@ -260,7 +261,7 @@ def show_kept_memory(settings: Settings, count: int) -> None:
         work_items.append(prepare(settings, Case(case.name, size, case.steps, case.kind, case.mode, case.options))[0])
     with converter(settings, work_items) as process:
         idle_data, idle_resident = map(int, process.stdout.readline().split())
-        print("MB beyond idle that are kept after each work item: data, resident")
+        print("memory kept after each work item, in MB more than when idle: data segment, resident memory")
         for number in range(count):
             data, resident, _ = map(int, process.stdout.readline().split())
             print(f"{number:3} {(data - idle_data) / 1000:7.0f} {(resident - idle_resident) / 1000:7.0f}", flush=True)

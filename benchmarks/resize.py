@@ -1,7 +1,7 @@
 """Compares two ways to resize a JPEG: decode all pixels, or shrink on load to 1/2, 1/4 or 1/8.
 
-Prints the CPU milliseconds of decode and resize in both ways, and the SSIMULACRA2 score of the second result against
-the first.
+Prints the CPU milliseconds that decoding and resizing take in both ways. Also prints the SSIMULACRA2 score of the
+second result, compared with the first result.
 
     python benchmarks/resize.py PHOTOS          # a folder of JPEGs
 """

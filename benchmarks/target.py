@@ -1,10 +1,11 @@
-"""Checks that `target` reaches its score. The ssimulacra2 library scores the whole picture.
+"""Checks that files with a `target` reach this score. The ssimulacra2 library scores the whole picture.
 
     python benchmarks/target.py PHOTO_OR_FOLDER… [--megapixels 2] [--codecs jpg webp avif] [--targets 60 75 85]
 
 Each line shows the target, the score of the sample that the search measures, the library's score of the whole picture,
 and the number of encodes. Photos are scaled down to `--megapixels`; 0 keeps their size. The library takes two CPU
-seconds and 550 MB per megapixel. Without paths, PIXTOOLS_TEST_DATA names the folder of photos.
+seconds and 550 MB per megapixel. Without paths, the environment variable PIXTOOLS_TEST_DATA must give the folder of the
+photos.
 
 Exits with status 1 if a score is more than 1.0 away from its target, or if a search took more than 6 encodes. A target
 that a codec cannot reach even at its highest quality is counted separately.

@@ -1,7 +1,7 @@
-"""Draws the picture of the denoiser in the documents: python docs/denoise.py. It takes some seconds of one core.
+"""Draws the picture of docs/denoising.md: python docs/denoise.py. This takes some seconds of one core.
 
-The noise is like that of a camera at high sensitivity: Gaussian, with a sigma of 25 levels of 255, clipped at black and
-white.
+The noise is like the noise of a camera at high sensitivity: Gaussian, with a standard deviation of 25 for pixel values
+of 0 to 255, and clipped at black and white.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def psnr(one: Pixels, other: Pixels) -> float:
 
 
 def side_by_side(before: Pixels, after: Pixels, captions: tuple[str, str]) -> Image.Image:
-    """Return a picture with the left half of `before`, the right half of `after`, a line between, and two captions."""
+    """Return the left half of `before` and the right half of `after` as one picture, with a line and two captions."""
     middle = before.shape[1] // 2
     picture = Image.fromarray(np.hstack([before[:, :middle], after[:, middle:]]))
     picture.paste("white", (middle - 1, 0, middle + 1, picture.height))

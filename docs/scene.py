@@ -1,4 +1,4 @@
-"""Draws the scenes for the pictures in the documents, so that the documents need no photo by other people."""
+"""Draws the scenes for the pictures in the documents, so that no photo by another person is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 Scene = NDArray[np.float64]
 """(H, W, 3) RGB: 0 is black and 1 is white. Values above 1 are possible."""
 
-_SUPERSAMPLING = 3  # lines are drawn at three times the size, for smooth edges
+_SUPERSAMPLING = 3  # draw lines at three times the size and scale them down, so that their edges are smooth
 _STRIPES = ["#f4f0e6", "#d8432f", "#f0b429", "#2f7f86"]
 
 

@@ -1,6 +1,6 @@
-"""Runs a job in the page and takes a screenshot for the README: python docs/screenshot.py [http://127.0.0.1:8000].
+"""Runs a job on the page and takes a screenshot for the README: python docs/screenshot.py [http://127.0.0.1:8000].
 
-The photo is drawn by scene.py. The environment variable CHROMIUM is the path of the browser.
+The module `scene` draws the photo of the job. The environment variable CHROMIUM may give the path of the browser.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_BYTES = 300_000
 
 
 def photo(width: int = 2400, height: int = 1600) -> bytes:
-    """Return the dunes as a JPEG like a camera's, with EXIF and grain. The grain makes the file hard to compress."""
+    """Return the dunes as a JPEG with EXIF and grain, like the file of a camera. Grain is hard to compress."""
     scene = dunes(width, height)
     grain = np.random.default_rng(7).normal(0, 0.012, (height, width, 1))
     exif = Image.Exif()
@@ -35,7 +35,7 @@ def photo(width: int = 2400, height: int = 1600) -> bytes:
 
 
 def run_job(page: Page, url: str) -> None:
-    """Add steps for the photo in the page, start the job, and wait until all results are shown."""
+    """Choose the photo on the page, add steps, start the job, and wait until the page shows all results."""
     page.goto(url)
     page.get_by_label("Choose a photo").set_input_files(
         {"name": "dunes.jpg", "mimeType": "image/jpeg", "buffer": photo()},

@@ -1,4 +1,4 @@
-"""`python -m pixtools.training FOLDER... --out RUN`: trains the denoiser on clean photos, or continues a run."""
+"""The command `python -m pixtools.training FOLDERS... --out RUN`: train the denoiser, or continue a run."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ CROP_SIDE = 192  # side of the validation crops, in pixels
     "--seed", default=1, type=click.IntRange(0, 2**32 - 1), help="Seed of the first weights, the patches and the noise."
 )
 @click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto takes a GPU if there is one."
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto uses a GPU if there is one."
 )
 @click.option(
-    "--workers", default=0, type=click.IntRange(min=0), help="Processes that cut patches; use several with a GPU."
+    "--workers", default=0, type=click.IntRange(min=0), help="Extra processes that cut patches; use several with a GPU."
 )
 @click.option("--every", default=300.0, type=click.FloatRange(min=0), help="Seconds between checkpoints.")
 def main(
@@ -50,8 +50,8 @@ def main(
 ) -> None:
     """Train the denoiser on the clean photos of FOLDERS, or continue the run in --out.
 
-    Ctrl-C saves a checkpoint and ends the run. The same command continues from the checkpoint. The result is the same
-    as without the stop.
+    Ctrl-C saves a checkpoint and ends the command. The same command continues from the checkpoint. A stop does not
+    change the final weights.
     """
     device = _device(device)
     # These modules import PyTorch, which may be missing.
@@ -82,7 +82,7 @@ def main(
 
 def _device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     try:
-        import_module("matplotlib")  # now, because the first checkpoint would need it only after minutes
+        import_module("matplotlib")  # so that the error comes now, and not minutes later at the first checkpoint
         import torch  # noqa: PLC0415 (an optional extra)
     except ModuleNotFoundError as error:
         raise click.ClickException(f"Training needs {error.name}: pip install 'pixtools[train]'") from None

@@ -1,4 +1,4 @@
-"""Training data: finds clean photos, holds some photos out for validation, and cuts patches from the rest."""
+"""The training data. This module finds clean photos, holds some of them out for validation, and cuts patches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-# A photo that is scaled down has more detail for each pixel, and weaker artefacts of JPEG.
+# Photos are used at these sizes. A photo that is scaled down has more detail for each pixel, and weaker JPEG artefacts.
 SCALES = (1.0, 0.9, 0.8, 0.7)
 HELD_OUT_INTERVAL = 27  # every 27th photo of a folder is held out for validation
 
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 def read(path: Path, scale: float = 1.0) -> Pixels:
-    """Read a photo, and scale it by `scale`. Raises ValueError, with the file's name, if the file cannot be read."""
+    """Read a photo and scale its sides by `scale`. Raises ValueError with the file's name if that fails."""
     with _open(path) as opened:
         image = opened.convert("RGB")
     if scale != 1.0:
@@ -57,12 +57,14 @@ def find(folder: Path) -> list[Path]:
     """List the photos of a folder, sorted by name. Raises FileNotFoundError if there is none."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f"There is no photo in {folder}: expected files with {', '.join(sorted(SUFFIXES))}")
+        raise FileNotFoundError(
+            f"There is no photo in {folder}: expected files with the endings {', '.join(sorted(SUFFIXES))}"
+        )
     return paths
 
 
 def split(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Split the photos of folders into photos for training and photos that are held out for validation.
+    """Return the photos of all folders for training, and the photos that are held out for validation.
 
     Raises FileNotFoundError if a folder has no photo, and ValueError if no photo is left for training.
     """
@@ -85,13 +87,13 @@ class Photos:
     def __init__(self, paths: Sequence[Path], side: int) -> None:
         check(paths, math.ceil(side / min(SCALES)))
         self._images = [read(path, scale) for path in paths for scale in SCALES]
-        # A large photo is chosen more often, in proportion to the square root of its size. The size itself would be too
-        # much, because the patches of a photo resemble each other.
+        # A large photo is chosen more often: in proportion to the square root of its number of pixels. The number of
+        # pixels itself would favour large photos too much, because the patches of one photo resemble each other.
         weights = np.sqrt([image.size for image in self._images])
         self._ends = np.cumsum(weights / weights.sum())
 
     def patch(self, side: int, random: np.random.Generator) -> Pixels:
-        """Cut a patch (side, side, 3) at a random position, rotated and mirrored at random."""
+        """Cut a patch (side, side, 3) at a random position of a random photo. Rotate and mirror the patch at random."""
         image = self._images[
             min(int(np.searchsorted(self._ends, random.random(), side="right")), len(self._images) - 1)
         ]
@@ -110,7 +112,7 @@ class BatchShape:
 
 
 class Batches(Dataset[Tensor]):
-    """The batches of a run by their numbers: clean patches, uint8 (N, 3, side, side), channels last.
+    """The batches of a run by their numbers: clean patches, uint8 (N, 3, side, side), channels last in memory.
 
     A batch depends only on its number and the seed. So an interrupted run continues with the same batches as a run
     without interruption.

@@ -7,9 +7,9 @@ from typing import Any
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Write a PNG to `path` with two diagrams over the megapixels of a run: PSNR for each sigma, and learning rate.
+    """Write a PNG to `path` with two diagrams: the PSNR for each sigma, and the learning rate.
 
-    `lines` are the lines of the run's log: see `run.train`.
+    The horizontal axis is the length of the run in megapixels. `lines` are the lines of the log: see `run.train`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (an optional extra)
     from matplotlib.figure import Figure  # noqa: PLC0415 (pyplot would need a display and keep all figures)

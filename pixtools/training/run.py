@@ -22,18 +22,18 @@ from pixtools.training.trainer import Schedule, Trainer
 
 STAGES = ((0.6, 64), (1.0, 112))
 """The end of each stage, as a fraction of the run, and the side of its patches in pixels. Small patches come first,
-because a batch of small patches shows many photos. In larger patches, most pixels see all their surroundings, as in a
-picture."""
+because a batch of small patches shows many photos. Large patches come last, because
+the network then sees all surroundings of most pixels, as in a picture."""
 
 QUANTIZED_FROM = 0.75
-"""The fraction of a run after which the training for int8 begins. A run that is extended later stays in int8."""
+"""The fraction of a run after which the training for int8 begins. If the run is extended later, it stays in int8."""
 
-MEASURED_BATCHES = 24  # number of batches for measuring the maxima of activations
+MEASURED_BATCHES = 24  # number of batches with which the maxima of activations are measured
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Length, batches and learning rate of a run."""
+    """The length, the batches and the learning rate of a run."""
 
     pixels: float  # of all patches of the run
     batch_pixels: int
@@ -47,19 +47,19 @@ class Recipe:
         return max(side for _, side in self.stages)
 
     def rate(self, pixels: int) -> float:
-        """Return the learning rate after this number of pixels."""
+        """Return the learning rate after `pixels` pixels of the run."""
         return self.schedule.at(pixels / self.pixels)
 
     def batch_shape(self, side: int) -> BatchShape:
-        """Return the shape of batches with patches of this side."""
+        """Return the shape of a batch whose patches have the side `side`."""
         return BatchShape(max(1, round(self.batch_pixels / side**2)), side)
 
 
 class Run:
-    """The folder of a run. It is created if it is missing.
+    """The folder of a run. A missing folder is created.
 
-    The folder holds checkpoint.pt, log.jsonl, progress.png and weights.safetensors. All files except the log are
-    renamed into place, so they are complete even if the run is killed.
+    The folder holds checkpoint.pt, log.jsonl, progress.png and weights.safetensors. Each file except the log is written
+    under a temporary name and then renamed, so the file is complete even if the run is killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,7 +111,7 @@ class Run:
 def steps(trainer: Trainer, recipe: Recipe, photos: Photos, workers: int = 0) -> Iterator[float]:
     """Train from the trainer's current step to the end of the recipe, and yield the loss of each step.
 
-    `workers` is the number of processes that cut patches. With 0, this process cuts the patches.
+    `workers` is the number of extra processes that cut patches. With 0, this process cuts the patches.
     """
     for end, side in recipe.stages:
         batches = Batches(photos, recipe.batch_shape(side), trainer.seed)
@@ -148,7 +148,7 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Train to the end of the recipe, or until `stopped` returns true, and yield the log line of each checkpoint.
 
-    There is a checkpoint every `every` seconds and at the end. `pictures`, uint8 (N, 3, H, W), are the validation set.
+    Checkpoints come every `every` seconds and at the end. `pictures`, uint8 (N, 3, H, W), are the validation set.
     """
     last, done, losses = time.monotonic(), trainer.pixels, []
     for loss in steps(trainer, recipe, photos, workers):

@@ -12,7 +12,7 @@ from pixtools.denoising.torch_network import DnCNN
 def start_as_identity(network: DnCNN, generator: torch.Generator) -> None:
     """Set the weights so that the last layer predicts no noise, and all layers before it pass their input on.
 
-    Channels come in pairs. One channel carries x and its partner carries -x, so a ReLU loses nothing ("looks linear").
+    The channels form pairs. One channel carries x and the other carries -x, so a ReLU loses nothing ("looks linear").
     The centres of the inner kernels are orthogonal matrices ("delta orthogonal"). From this start, deep networks
     without normalisation learn much faster (Balduzzi et al., "The Shattered Gradients Problem", 2017; Xiao et al.,
     "Dynamical Isometry and a Mean Field Theory of CNNs", 2018).
@@ -27,7 +27,8 @@ def start_as_identity(network: DnCNN, generator: torch.Generator) -> None:
         basis = basis.view(half, *first.weight.shape[1:])
         first.weight.copy_(torch.cat([basis, -basis]))
         for layer in inner:
-            # Without noise, the kernels would stay equal. The noise is mirrored too, so the channels stay in pairs.
+            # Without noise, the kernels would stay equal. The noise has opposite signs in the two channels of a pair,
+            # so the channels stay in pairs.
             kernel = torch.randn(half, half, 3, 3, generator=generator) * (0.3 / (9 * half) ** 0.5)
             rotation = torch.empty(half, half)
             nn.init.orthogonal_(rotation, generator=generator)

@@ -1,11 +1,11 @@
-"""The trainer of DnCNN. It holds everything that changes in training, so a checkpoint is its `state_dict`.
+"""The trainer of DnCNN. The trainer holds everything that training changes, so its `state_dict` is a checkpoint.
 
 The training differs from the paper:
 
 - The inner kernels are optimised by Muon (K. Jordan, 2024, from PyTorch), and the network starts as the identity. With
   both, an hour on a CPU gives the result that Adam with a random start reaches only after days.
-- The loss is the mean of log(MSE) over patches, so that a decibel has the same weight at every noise level.
-- The trained weights are the mean over the last steps (EMA).
+- The loss is the mean of log(MSE) over the patches, so that a decibel has the same weight at every noise level.
+- The result is the mean of the weights over the last steps (EMA).
 - The last quarter of a run trains for int8: see `quantization.py`.
 """
 
@@ -27,8 +27,8 @@ from pixtools.training.start import start_as_identity
 
 MAX_SIGMA = 55.0  # in levels of 255, as in the paper
 SIGMAS = (15, 25, 50)  # for validation
-SIGMA_POWER = 0.55  # shapes the distribution of sigmas: with 0.5 the network is weaker at sigma 15, with 0.6 at 50
-GREY_SHARE, COARSE_SHARE = 0.12, 0.13  # share of grey patches, and of patches whose noise has coarse colours
+SIGMA_POWER = 0.55  # of the distribution of sigmas; with 0.5 the network is worse at sigma 15, with 0.6 at sigma 50
+GREY_SHARE, COARSE_SHARE = 0.12, 0.13  # shares of grey patches, and of patches with coarse colour noise
 # This is added to the MSE, so that errors below 2 levels count less. These errors are invisible, but their gradients
 # would dominate.
 FLOOR = (2 / 255) ** 2
@@ -38,12 +38,12 @@ FLOOR = (2 / 255) ** 2
 class Schedule:
     """The learning rate over a run: it rises linearly, stays level, and falls linearly to 0."""
 
-    rate: float = 0.01  # for Muon; Adam gets 0.3 times this rate
+    rate: float = 0.01  # the highest rate, for Muon; Adam gets 0.3 times the rate
     rise: float = 0.02  # end of the rise, as a fraction of the run
     level: float = 0.2  # end of the level rate, as a fraction of the run
 
     def at(self, progress: float) -> float:
-        """Return the rate at `progress`, 0..1."""
+        """Return the rate at `progress`, the fraction of the run from 0 to 1."""
         up = progress / self.rise
         down = (1 - progress) / (1 - self.level)
         return self.rate * max(0.0, min(1.0, up, down))
@@ -72,9 +72,9 @@ class Trainer:
         self.pixels = 0
 
     def step(self, clean: Tensor, rate: float) -> float:
-        """Learn from a batch of clean patches, uint8 (N, 3, H, W).
+        """Learn from a batch of clean patches, uint8 (N, 3, H, W). `rate` is the learning rate of Muon.
 
-        Return the loss: the mean of 10 log10(MSE) over patches, in dB.
+        Return the loss: the mean of 10 log10(MSE + FLOOR) over the patches, in dB.
         """
         clean, noise = self._add_noise(clean, self.steps)
         predicted = self._predict(self._weights, clean + noise)
@@ -88,7 +88,7 @@ class Trainer:
         self.steps += 1
         self.pixels += clean.shape[0] * clean.shape[2] * clean.shape[3]
         with torch.no_grad():
-            # Use a smaller decay at first, so that the mean soon forgets the start.
+            # Use a smaller decay at first, so that the mean soon forgets the weights of the start.
             decay = min(self._decay, self.steps / (self.steps + 10))
             for name, value in self._weights.items():
                 self._average[name].lerp_(value, 1 - decay)
@@ -100,7 +100,9 @@ class Trainer:
         return list(self._maxima)
 
     def quantize(self, batches: Iterable[Tensor]) -> None:
-        """Train for int8 from now on. The maxima of activations are measured on clean `batches`, uint8 (N, 3, H, W).
+        """Train for int8 from now on.
+
+        `batches` are clean patches, uint8 (N, 3, H, W). The maxima of activations are measured on noisy copies of them.
 
         Raises ValueError if `quantize` was called before.
         """
@@ -111,13 +113,13 @@ class Trainer:
         self._maxima = quantization.measure_maxima(self._network, noisy)
 
     def _add_noise(self, clean: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return clean patches in 0..1, and white Gaussian noise for them.
+        """Return the patches `clean`, uint8 (N, 3, H, W), as float32 in 0..1, and noise for them in the same shape.
 
-        The noise is not clipped, and has a sigma for each patch. Both results depend only on `clean`, the seed and
-        `number`. Strong noise is more frequent than weak noise. It needs the longest training, because the network must
-        use wider surroundings. Some patches are grey, with the same noise in all channels. In some more patches, the
-        noise has colours at half the size, as in most JPEGs. Without these patches, the network takes grey noise and
-        coarse noise for texture.
+        The noise is Gaussian and not clipped. Each patch has a random sigma. Both results depend only on `clean`, the
+        seed and `number`. Strong noise is more frequent than weak noise, because strong noise needs the longest
+        training: the network must use wider surroundings. Most noise is white. Some patches become grey, and their
+        noise is the same in all channels. In some other patches, the colour of the noise has half the resolution, as in
+        most JPEGs. Without these patches, the network takes grey noise and coarse noise for texture.
         """
         clean = clean.to(self.device, non_blocking=True).float().div_(255)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
@@ -129,6 +131,11 @@ class Trainer:
         return torch.where(grey, clean.mean(1, keepdim=True), clean), noise
 
     def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
+        """Predict the noise of noisy pictures: float32 (N, 3, H, W) in and out.
+
+        `weights` have the names and shapes of `_weights`. After a call of `quantize`, the int8 layers clip and round as
+        in an engine.
+        """
         shaped = {name: self._shape(name, value) for name, value in weights.items()}
         noisy = noisy.bfloat16().contiguous(memory_format=torch.channels_last)
         if self._maxima:
@@ -138,7 +145,7 @@ class Trainer:
         return noise.float()
 
     def _shape(self, name: str, value: Tensor) -> Tensor:
-        """Return a matrix of Muon as kernels, and every other array unchanged."""
+        """Return a matrix of Muon in the shape of its kernels, (64, 64, 3, 3). Return every other array unchanged."""
         shape = self._shapes[name]
         return value if value.shape == shape else value.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
@@ -146,7 +153,7 @@ class Trainer:
     def validate(self, clean: Tensor) -> dict[int, float]:
         """Denoise noisy copies of pictures, uint8 (N, 3, H, W), with the averaged weights.
 
-        Return the mean PSNR in dB for each sigma.
+        Return, for each sigma, the mean PSNR in dB.
         """
         psnr = {}
         for sigma in SIGMAS:
