@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +15,11 @@ from pixtools.limits import Limits
 
 def _seconds(value: object) -> object:
     """Convert a plain number in the environment to seconds. Pydantic expects ISO 8601 and would refuse the number."""
-    return float(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) else value
+    try:
+        seconds = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return value
+    return seconds if math.isfinite(seconds) else value
 
 
 DurationOrZero = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta())]

@@ -1,4 +1,7 @@
-"""Adds security headers to every response. This is a pure ASGI middleware, so it does not buffer streams."""
+"""Adds security headers and the rule for caches to every response.
+
+This is a pure ASGI middleware, so it does not buffer streams.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ class SecurityHeaders:
                 headers["Content-Security-Policy"] = self._policy
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
+                # Without this header, a browser may use old modules of the page with a new page. An ETag keeps the
+                # check cheap.
+                headers.setdefault("Cache-Control", "no-cache")
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -1,6 +1,6 @@
 // One row of the dead-letter list: the failed steps of one job that have the same error.
 
-import { el, icon } from "/static/element.js";
+import { el, icon, prose } from "/static/element.js";
 import { formatTime, plural, stepEvent, triedTimes } from "/static/format.js";
 
 const TRIES = ["failed", "crashed", "lost"];
@@ -57,5 +57,5 @@ function historyEntry({ at, what, attempt, error }, shown) {
 }
 
 function errorText({ title, detail }) {
-  return [el("p", {}, title), detail !== title && el("p", { class: "quiet" }, detail)];
+  return [el("p", {}, title), detail !== title && el("p", { class: "quiet" }, prose(detail))];
 }

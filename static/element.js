@@ -24,6 +24,11 @@ export function fill(node, ...children) {
   return node;
 }
 
+/** Return the children for a text of the service: each name between backticks becomes a `code` element. */
+export function prose(text) {
+  return text.split(/`([^`]+)`/).map((piece, i) => (i % 2 ? el("code", {}, piece) : piece));
+}
+
 /** Create an icon of icons.svg. Screen readers skip it, because the text beside it says the same. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");

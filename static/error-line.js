@@ -1,6 +1,6 @@
 // The error message below a form control.
 
-import { el } from "/static/element.js";
+import { el, fill, prose } from "/static/element.js";
 
 /**
  * Create an error line, which is empty and hidden at first. Returns {node, show(detail), add(detail), clear()}. `show`
@@ -9,16 +9,19 @@ import { el } from "/static/element.js";
  */
 export function errorLine(id, control = null) {
   const node = el("p", { class: "field-error", id, hidden: true });
+  let shown = "";
   const show = (detail) => {
-    node.textContent = detail;
+    shown = detail;
+    fill(node, prose(detail));
     node.hidden = false;
     control?.setAttribute("aria-invalid", "true");
     for (let fold = node.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
   };
-  const add = (detail) => show([node.textContent, detail].filter(Boolean).join(" · "));
+  const add = (detail) => show([shown, detail].filter(Boolean).join(" · "));
   const clear = () => {
     node.hidden = true;
-    node.textContent = "";
+    shown = "";
+    fill(node);
     control?.removeAttribute("aria-invalid");
   };
   return { node, show, add, clear };

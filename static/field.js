@@ -2,7 +2,7 @@
 // field has the default value of the service.
 
 import { choice, color, json, number, text, toggle } from "/static/control.js";
-import { el } from "/static/element.js";
+import { el, prose } from "/static/element.js";
 import { errorLine } from "/static/error-line.js";
 import { part } from "/static/part.js";
 import { hint, inFormOrder, kind, label, resolve } from "/static/schema.js";
@@ -66,7 +66,7 @@ function group(name, schema, { defs, files }) {
   const error = errorLine(`field-${++lastId}-error`);
   const note = hint(schema);
   const node = el("fieldset", { class: "field group" },
-    el("legend", {}, caption, note && el("span", { class: "hint" }, ` ${note}`)),
+    el("legend", {}, caption, note && el("span", { class: "hint" }, " ", prose(note))),
     el("div", { class: "group-fields" }, inner.nodes), error.node);
   const self = {
     node, caption,
@@ -92,7 +92,7 @@ function single(name, schema, { control, holder = control, extra = [], read, wri
   const onOneLine = control.type === "checkbox";
   const node = el("div", { class: onOneLine ? "field switch" : "field" },
     onOneLine ? [control, heading] : [heading, el("div", { class: "control" }, holder, extra)],
-    note && el("p", { class: "hint", id: `${id}-hint` }, note), error.node);
+    note && el("p", { class: "hint", id: `${id}-hint` }, prose(note)), error.node);
   const self = {
     node, caption, write,
     advanced: schema.advanced === true,

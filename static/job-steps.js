@@ -1,13 +1,13 @@
 // The steps of a job as a list, with the state, the inputs, the run time and the error of each step.
 
-import { el, icon, reconcileChildren } from "/static/element.js";
+import { el, icon, prose, reconcileChildren } from "/static/element.js";
 import { duration, joinAnd } from "/static/format.js";
 
 /** Show the steps of `job` in the list `parent`. `titles` maps operations to their titles. */
 export function showSteps(parent, job, titles) {
   reconcileChildren(parent, Object.entries(job.steps), {
     key: ([name]) => name,
-    version: ([, step]) => JSON.stringify([step.state, step.cached, step.attempt, step.run_ms, step.error]),
+    version: ([, step]) => JSON.stringify([step.state, step.cached, step.attempt, step.run_ms, step.error, !step.artifact]),
     create: ([name, step]) => row(name, step, titles),
   });
 }
@@ -25,7 +25,7 @@ function row(name, step, titles) {
 function note(step) {
   const parts = [];
   if (step.state === "skipped") parts.push("an input failed");
-  else if (step.cached) parts.push("made by an earlier job");
+  else if (step.cached) parts.push(step.artifact ? "made before" : "not needed again"); // no other step needs its pixels
   else if (typeof step.run_ms === "number") parts.push(duration(step.run_ms));
   if (step.attempt > 1) parts.push(`attempt ${step.attempt}`);
   return parts.join(", ");
@@ -34,6 +34,6 @@ function note(step) {
 function errorText(name, { title, detail, errors = [] }) {
   return el("div", { class: "job-step-error" },
     el("p", {}, el("strong", {}, `${name}: ${title}`)),
-    detail && detail !== title && el("p", {}, detail),
-    errors.length > 0 && el("ul", {}, errors.map((fault) => el("li", {}, fault.detail))));
+    detail && detail !== title && el("p", {}, prose(detail)),
+    errors.length > 0 && el("ul", {}, errors.map((fault) => el("li", {}, prose(fault.detail)))));
 }

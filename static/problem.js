@@ -2,7 +2,7 @@
 
 import { Problem, Unreachable } from "/static/api.js";
 import { announce } from "/static/announce.js";
-import { el, fill } from "/static/element.js";
+import { el, fill, prose } from "/static/element.js";
 import { plural } from "/static/format.js";
 
 /**
@@ -22,12 +22,12 @@ export function showSubmissionProblem(box, error, builder) {
   const places = new Set(marked).size;
   fill(box,
     el("h3", {}, title),
-    detail && el("p", {}, detail),
+    detail && el("p", {}, prose(detail)),
     faultList(others),
     places > 0 && el("p", {}, `${plural(places, "field")} marked in the steps.`),
     wait && el("p", {}, wait));
   box.hidden = false;
-  announce([title, detail].filter(Boolean).join(": "));
+  announce([title, detail].filter(Boolean).join(": ").replaceAll("`", ""));
   (firstOnPage(marked) ?? box).focus();
 }
 
@@ -35,7 +35,7 @@ export function showSubmissionProblem(box, error, builder) {
 export function showProblem(box, error, again = null) {
   const { title, detail, errors, wait } = describe(error);
   const retry = () => { box.hidden = true; again(); };
-  fill(box, el("h3", {}, title), detail && el("p", {}, detail), faultList(errors), wait && el("p", {}, wait),
+  fill(box, el("h3", {}, title), detail && el("p", {}, prose(detail)), faultList(errors), wait && el("p", {}, wait),
     again && el("button", { type: "button", class: "button", on: { click: retry } }, "Try again"));
   box.hidden = false;
 }
@@ -55,7 +55,7 @@ export function describe(error) {
 
 function faultList(errors) {
   const text = ({ pointer, detail }) => (pointer ? `${pointer.slice(1)}: ${detail}` : detail);
-  return errors.length > 0 && el("ul", {}, errors.map((fault) => el("li", {}, text(fault))));
+  return errors.length > 0 && el("ul", {}, errors.map((fault) => el("li", {}, prose(text(fault)))));
 }
 
 // The service sorts faults by their type, but the focus must go to the first field with a fault on the page.

@@ -10,7 +10,7 @@ import { errorLine } from "/static/error-line.js";
 export function stepName(draft, step, onChange) {
   const id = `${step.key}-name`;
   const input = el("input", {
-    id, type: "text", value: step.name, maxlength: 64, spellcheck: "false", autocomplete: "off", "aria-describedby": `${id}-error`,
+    id, type: "text", required: true, value: step.name, maxlength: 64, spellcheck: "false", autocomplete: "off", "aria-describedby": `${id}-error`,
     on: { input: () => { answer = []; step.name = input.value.trim(); onChange(); } },
   });
   const error = errorLine(`${id}-error`, input);

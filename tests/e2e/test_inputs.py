@@ -249,6 +249,7 @@ def test_every_response_has_the_security_headers(api):
         assert headers["x-content-type-options"] == "nosniff", path
         assert "default-src 'self'" in headers["content-security-policy"], path
         assert "unsafe-inline" not in headers["content-security-policy"], path
+        assert headers["cache-control"] == "no-cache", path
 
 
 def test_the_docs_need_no_other_host(api):

@@ -80,6 +80,14 @@ def test_a_graph_of_a_12_megapixel_photo_on_its_side_can_be_built_by_hand(page):
     assert page.faults == []
 
 
+def test_a_name_in_a_hint_is_shown_as_code(page):
+    add(page, "Resize")
+
+    hint = step(page, "resize").locator(".hint", has_text="keeps the proportions").first
+    expect(hint.locator("code").first).to_have_text("inside")
+    expect(hint).not_to_contain_text("`")
+
+
 def test_a_resize_without_a_size_says_what_is_missing(page):
     choose_photo(page, photo(5))
     add(page, "Resize")

@@ -21,7 +21,8 @@ def timeout_of(*arguments: str) -> timedelta:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30", 30), ("0", 0), ("2.5", 2.5), ("PT30S", 30), ("PT2M", 120), ("P1D", 86_400)]
+    ("text", "seconds"),
+    [("30", 30), ("0", 0), ("2.5", 2.5), (".5", 0.5), ("1e1", 10), ("PT30S", 30), ("PT2M", 120), ("P1D", 86_400)],
 )
 @pytest.mark.parametrize("option", ["--timeout", "--patience"])
 def test_the_drain_timeout_is_given_in_seconds_or_in_iso_8601(option, text, seconds):
@@ -48,7 +49,7 @@ def test_without_a_setting_the_drain_timeout_is_that_of_the_service():
     assert timeout_of() == timedelta(seconds=20)
 
 
-@pytest.mark.parametrize("text", ["soon", "-5", "PT"])
+@pytest.mark.parametrize("text", ["soon", "-5", "PT", "nan", "inf"])
 def test_a_drain_timeout_that_is_not_valid_is_a_usage_error(text):
     with pytest.raises(click.BadParameter) as error:
         timeout_of(f"--timeout={text}")
