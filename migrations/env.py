@@ -1,4 +1,4 @@
-"""The environment of Alembic: applies the migrations over one connection, in one process at a time."""
+"""The environment of Alembic. It applies the migrations. A lock allows only one process at a time to do this."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from sqlalchemy import text
 from pixtools.database.connection import engine
 from pixtools.database.tables import Job
 
-_LOCK = 7_105_921  # an arbitrary number that all migrating processes use
+_LOCK = 7_105_921  # number of the lock: an arbitrary number that all migrating processes use
 
-# A migration of a large table may take longer than other statements, so neither the client nor the server limits it.
+# A migration of a large table may take longer than other statements. So neither the client nor the server sets a time
+# limit.
 database = engine(context.config.attributes["database_url"], pool_size=1, bounded=False)
 with database.connect() as connection:
     context.configure(connection=connection, target_metadata=Job.metadata)

@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # This function is long because it is a plain list of DDL statements, in order. The list must never change.
+    # This function is long because it is a plain list of DDL statements. The list must never change.
     """Create all tables."""
     op.create_table(
         "artifact",

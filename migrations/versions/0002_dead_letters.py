@@ -1,6 +1,6 @@
 """Dead letters have states, steps have a history, and records can be found by blob keys.
 
-Records that version 0001 of the code writes stay valid, so both versions may run at the same time.
+Records that the code of version 0001 writes are still valid, so the code of both versions may run at the same time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NOW = sa.text("now()")
 
 
 def upgrade() -> None:
-    """Add states of dead letters, histories of steps, batches of outcomes, and indexes on keys and times."""
+    """Add states of dead letters, histories of steps, numbers of outcome batches, and indexes on keys and times."""
     op.add_column("job", sa.Column("written", sa.Integer(), server_default="0", nullable=False))
     op.create_index("job_expiry", "job", ["expires_at"])
     op.alter_column("job", "source_key", type_=sa.TEXT(collation="C"))
@@ -35,7 +35,7 @@ def upgrade() -> None:
     op.create_check_constraint(
         "known_state", "dead_letter", "state IN ('waiting', 'redriving', 'redriven', 'discarded')",
     )  # fmt: skip
-    op.drop_constraint("dead_letter_once", "dead_letter")  # a step can fail permanently twice in one attempt
+    op.drop_constraint("dead_letter_once", "dead_letter")  # because a step can fail permanently twice in one attempt
     op.create_index("dead_letter_open", "dead_letter", ["job_id", "step"], unique=True, postgresql_where=sa.text(_OPEN))
     op.create_index(
         "dead_letter_redriving", "dead_letter", ["moved_at"], postgresql_where=sa.text("state = 'redriving'")

@@ -1,14 +1,16 @@
-"""A source may have many frames, and a request may have parts beside the source.
+"""A source may have many frames, and a request may have parts in addition to the source.
 
-Records that version 0002 of the code writes stay valid, so both versions may run at the same time, with two exceptions.
+Records that the code of version 0002 writes are still valid, with one exception. The code of both versions may run at
+the same time, with one restriction.
 
-- Lossless WebP with a quality is no longer a valid step. The upgrade removes the quality from stored steps. The
-  quality decided only the effort of the encoder. If version 0002 stores a lossless step with a quality after the
-  upgrade, the step fails with `invalid_plan`. If a client repeats the request of this step with its Idempotency-Key,
-  the request is refused and not replayed. The fingerprint is a digest of the plan, and the request has no valid plan.
-- Version 0002 does not know parts. It deletes the blobs of parts as orphans when they are older than `orphan_age`.
-  While a job with parts is waiting or may be redriven, the sweeper of version 0002 must not run longer than
-  `orphan_age`. This applies beside this version and after a downgrade.
+- Exception: a `webp` step that is lossless must not have a quality any more. In version 0002, this quality decided only
+  the effort of the encoder. The upgrade removes it from stored steps. If version 0002 stores such a step after the
+  upgrade, the step fails with `invalid_plan`. If a client repeats the request with its Idempotency-Key, the request is
+  refused. The stored response is not returned, because requests are compared by their plans, and this plan is
+  not valid.
+- Restriction: version 0002 does not know parts. Its sweeper deletes the blobs of parts as orphans when they are older
+  than `orphan_age`. So this sweeper must not run longer than `orphan_age` while a job with parts has not ended or may
+  be redriven. The same applies after a downgrade.
 """
 
 from __future__ import annotations

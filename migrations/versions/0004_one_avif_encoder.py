@@ -1,8 +1,8 @@
-"""AVIF has only the encoder aom. Stored steps no longer choose an encoder.
+"""Every AVIF is written with the encoder `aom`. Stored steps no longer contain an encoder.
 
 If an older version stores a step with another encoder after the upgrade, the step fails with `invalid_plan`. If a
-client repeats the request of this step with its Idempotency-Key, the request is refused and not replayed, because its
-steps are not valid any more.
+client repeats the request of this step with its Idempotency-Key, the request is refused, because its steps are not
+valid any more. The stored response is not returned.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Remove the encoder of AVIF steps."""
+    """Remove the parameter `encoder` from stored AVIF steps."""
     op.execute("UPDATE step SET params = params - 'encoder' WHERE op = 'avif' AND params ? 'encoder'")
 
 
 def downgrade() -> None:
-    """Change nothing, because the default of older versions is aom too."""
+    """Change nothing, because the default of older versions is also `aom`."""

@@ -1,1 +1,1 @@
-"""Denoising: the network and its weights, the engines that run it, and how pictures are cut into tiles."""
+"""Denoising: the network and its weights, the engines that run the network, and how pictures are cut into tiles."""

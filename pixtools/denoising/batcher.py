@@ -1,4 +1,4 @@
-"""Shares one engine among many pictures. The pictures take turns, and tiles of equal shape run in one call."""
+"""Shares one engine among many pictures. The pictures take turns. Tiles of equal shape share one call of the engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixtools.denoising.engine import Engine, Tiles
 from pixtools.denoising.restoration import Pixels, Restoration, Tile
 
 PROGRESS_INTERVAL_S = 10.0
-"""Longest gap, in seconds, between progress messages."""
+"""Longest time, in seconds, between two progress messages of a picture."""
 
 
 @dataclass(eq=False)
@@ -36,19 +36,22 @@ class Waiter:
 class Batcher:
     """Runs the engine in a thread, one batch of tiles at a time, and shares the engine fairly among pictures.
 
-    The order is start-time fair queueing (P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). Each waiting tile has a start tag,
-    and the tile with the lowest tag runs next. Tags measure the engine's work by the number of values in tile arrays:
+    The method is start-time fair queueing (P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). Each waiting tile has a start
+    tag, and the tile with the lowest tag runs next. Tiles with the same tag run in the order in which they arrived. A
+    tag is an amount of work. The work for a tile is its size, the number of values in its array. The tags are set in
+    this way:
 
-    - The virtual time is the highest start tag among the tiles that have gone to the engine.
+    - When a batch goes to the engine, the virtual time rises to the lowest tag in the batch. The virtual time
+      never falls.
     - The first tile of a picture gets the virtual time as its tag.
-    - For each further tile, the size of the previous tile is added to its tag. The further tile gets this sum as its
-      tag, or the virtual time if the virtual time is higher.
+    - Each further tile gets the tag of the previous tile plus the size of the previous tile. If the virtual time is
+      higher than this sum, the further tile gets the virtual time.
 
     So the tags of a picture grow with the work that the engine has done for the picture. The picture with the least
-    work goes next. A small new picture runs before the second tiles of all other pictures. New pictures cannot delay an
-    old picture for ever, because a new tag is never below the virtual time.
+    work goes next. The first tile of a new picture runs before the second waiting tile of each other picture. New
+    pictures cannot delay an old picture for ever, because a new tag is never below the virtual time.
 
-    Tiles of the same shape and type that wait at the same time share a call, up to `engine.batch_pixels` pixels.
+    Waiting tiles of the same shape and type share a call of the engine, up to `engine.batch_pixels` pixels.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -61,7 +64,7 @@ class Batcher:
         self._running = asyncio.create_task(self._run())
 
     async def restore(self, restoration: Restoration) -> AsyncIterator[int]:
-        """Run the tiles of a picture, and yield the number of finished tiles.
+        """Denoise the tiles of a picture, and yield the number of tiles that are finished so far.
 
         Yields whenever tiles finish, and at least every PROGRESS_INTERVAL_S seconds. Raises the engine's error if a
         batch with a tile of this picture fails. When the iterator is closed, waiting tiles of the picture are dropped.
@@ -85,7 +88,7 @@ class Batcher:
                 done += len(finished)
                 yield done
         finally:
-            for future in pending:  # a cancelled tile is not run
+            for future in pending:  # the engine does not run a tile whose future is cancelled
                 future.cancel()
 
     async def check(self) -> None:
@@ -93,7 +96,7 @@ class Batcher:
         await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), 1.0, start_tag=-math.inf))
 
     def _max_pending(self, restoration: Restoration) -> int:
-        """Return how many tiles of a picture may wait: two batches, to keep the engine busy."""
+        """Return how many tiles of a picture may wait: two batches, so that the engine stays busy."""
         height, width, _ = restoration.shape
         return 2 * max(1, self._max_pixels // (height * width))
 
@@ -114,7 +117,7 @@ class Batcher:
     async def _run_batch(self, batch: list[Waiter]) -> None:
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._denoise, batch)
-        except Exception as error:  # noqa: BLE001 (each picture of the batch raises the error, whatever it is)
+        except Exception as error:  # noqa: BLE001 (any error is passed on to each picture of the batch)
             for waiter in batch:
                 if not waiter.result.done():
                     waiter.result.set_exception(error)
@@ -124,7 +127,7 @@ class Batcher:
                     waiter.result.set_result(cast("Pixels", result))
 
     def _next_batch(self) -> list[Waiter]:
-        """Take the waiter with the lowest tag, and waiters of equal shape and type that fit into the call."""
+        """Take the waiter with the lowest tag, and waiters of the same shape and type that fit into the same call."""
         waiting = sorted(
             (waiter for waiter in self._waiting if not waiter.result.done()), key=lambda each: each.start_tag
         )

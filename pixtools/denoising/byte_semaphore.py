@@ -23,7 +23,11 @@ class ByteSemaphore:
         self._waiting: deque[Reservation] = deque()
 
     def reserve(self, bytes_: int) -> Reservation:
-        """Return a reservation for an `async with` block. The block requests and releases it."""
+        """Return a reservation for an `async with` block.
+
+        The start of the block requests the bytes, but does not wait for them: see `granted_within`. The end of the
+        block releases the bytes.
+        """
         return Reservation(self, bytes_)
 
     def enqueue(self, reservation: Reservation) -> None:

@@ -2,8 +2,9 @@
 
 K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image
 Denoising", IEEE Transactions on Image Processing 26(7), 2017. This is the blind colour variant as its authors publish
-it. Batch normalisation is folded into the convolutions. The network has 20 convolutions of 3 × 3, with a ReLU between
-each two. It predicts the noise of a picture with values of 0..1, and takes 1,334 GFLOP for each megapixel.
+it. "Blind" means that the network is not told how strong the noise is. Batch normalisation is folded into the
+convolutions. The network has 20 convolutions of 3 × 3, with a ReLU after each convolution except the last. The input is
+a picture with values of 0..1, and the output is the noise of the picture. A megapixel takes 1,334 GFLOP.
 
 This module needs neither PyTorch nor OpenVINO. `torch_network.py` builds the network in PyTorch, and
 `openvino_engine.py` builds it in OpenVINO.
@@ -31,13 +32,13 @@ CHANNELS, WIDTH, DEPTH = 3, 64, 20
 """Channels of a picture, channels between two layers, and number of layers."""
 
 HALO = DEPTH
-"""Distance, in pixels, up to which an output pixel depends on its surroundings. Each of the 20 layers adds 1."""
+"""In pixels. An output pixel depends on input pixels up to this distance, because each of the 20 layers adds 1."""
 
 INT8 = "int8"
-"""Key in the metadata of a safetensors file. Its value lists the layers that were trained for int8, as "1 3 4"."""
+"""Key in the metadata of a safetensors file. Its value lists the layers that were trained for int8, such as "1 3 4"."""
 
 ACTIVATION_STEPS, KERNEL_STEPS = 255, 127
-"""Numbers of steps in int8 layers: for the values that they read, from 0 to 1, and for kernels, on each side of 0."""
+"""Numbers of steps to which int8 layers round: their inputs from 0 to 1, and their kernels on each side of 0."""
 
 _MAX_ERRORS_NAMED = 4  # in the message about a file that has many errors
 
@@ -47,15 +48,15 @@ class Weights:
     """The weights of a trained network."""
 
     arrays: dict[str, NDArray[np.float32]]
-    """Arrays with the names and shapes of the published PyTorch checkpoints. The numbers in the names count the ReLUs
-    between the layers too: `model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …,
+    """Arrays with the names and shapes of the published PyTorch checkpoints. The numbers in the names also count the
+    ReLUs between the layers: `model.0.weight` (64, 3, 3, 3), `model.0.bias` (64,), `model.2.weight` (64, 64, 3, 3), …,
     `model.38.weight` (3, 64, 3, 3)."""
 
     int8: tuple[int, ...] = ()
-    """The layers among 1..19 that were trained for int8. An engine may clip the input of these layers to 0..1 and round
-    it to ACTIVATION_STEPS even steps. It may round their kernels to KERNEL_STEPS even steps on each side of 0, up to
-    the largest absolute value among the kernels of one output channel. An engine without int8 does not clip or round,
-    and its result is at least as good."""
+    """The numbers, from 1 to 19, of the layers that were trained for int8. An engine may clip the inputs of these
+    layers to 0..1, and round them to ACTIVATION_STEPS equal steps. It may round their kernels to KERNEL_STEPS equal
+    steps on each side of 0. For each output channel, the last step is the largest absolute value in the kernels of the
+    channel. An engine without int8 does not clip or round, and its result is at least as good."""
 
 
 def array_shapes() -> dict[str, tuple[int, ...]]:
@@ -73,11 +74,11 @@ def load_shipped() -> Weights:
 
 
 def parse(data: bytes, name: str, sha256: str | None = None) -> Weights:
-    """Parse weights from the bytes of a file. The ending of `name` tells the format.
+    """Parse weights from the bytes of a file. The ending of `name` decides the format.
 
-    - `.safetensors`, with the array names of `Weights`; only this format can list layers that were trained for int8
+    - `.safetensors`: arrays with the names in `Weights`; only this format can list layers that were trained for int8
     - `.pt` or `.pth`: a PyTorch state dict with the same names
-    - `.mat`: the MatConvNet file of the authors
+    - `.mat`: the MatConvNet file of DnCNN's authors
 
     `sha256` is the expected digest of `data`, in hexadecimal digits. Raises WeightsUnusable, with the name of the file,
     if the digest differs or if `data` are not float32 weights of this network.
@@ -98,12 +99,12 @@ def parse(data: bytes, name: str, sha256: str | None = None) -> Weights:
         if extra is None:
             raise
         raise WeightsUnusable(
-            f"{name} cannot be read without {error.name}: pip install 'pixtools[{extra}]', or use .safetensors"
+            f"{name} cannot be read without {error.name}: pip install 'pixtools[{extra}]', or use a .safetensors file"
         ) from None
     except Exception as error:  # (each library raises errors of many classes for a damaged file)
         raise WeightsUnusable(
-            f"{name} cannot be read in the format that its name ends in ({type(error).__name__}: {error}): "
-            "fetch the file again, or rename it to the ending of its format"
+            f"{name} is damaged, or its ending is not the ending of its format ({type(error).__name__}: {error}): "
+            "fetch the file again, or correct the ending"
         ) from error
     return Weights(_checked(arrays, name), _int8_layers(data, name) if read is _read_safetensors else ())
 
@@ -117,7 +118,7 @@ def _read_safetensors(data: bytes) -> Mapping[str, Any]:
 
 def _int8_layers(data: bytes, name: str) -> tuple[int, ...]:
     """Return the layers that the header of a safetensors file lists for int8. `data` must be valid."""
-    # The safetensors library reads metadata from a path only, and `data` may come from S3.
+    # The safetensors library can read metadata only from a path, but `data` may come from S3.
     length = int.from_bytes(data[:8], "little")
     listed = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get(INT8, "")
     numbers = {str(layer): layer for layer in range(1, DEPTH)}
@@ -135,7 +136,7 @@ def _read_state_dict(data: bytes) -> Mapping[str, Any]:
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     for key in ("state_dict", "params"):
         state = state.get(key, state)
-    # PyTorch's DataParallel adds the prefix.
+    # PyTorch's DataParallel adds the prefix `module.` to all names.
     return {name.removeprefix("module."): value.detach().numpy() for name, value in state.items()}
 
 
@@ -147,14 +148,14 @@ def _read_mat(data: bytes) -> Mapping[str, Any]:
         for number, layer in enumerate(file["net"]["layers"][:].flat):
             if "weights" in file[layer]:
                 kernels, bias = (file[array][:] for array in file[layer]["weights"][:].flat)
-                # MATLAB stores columns first, so h5py returns the axes (out, in, W, H).
+                # MATLAB stores arrays column by column, so h5py returns the axes in reverse order: (out, in, W, H).
                 arrays[f"model.{number}.weight"] = np.ascontiguousarray(kernels.swapaxes(2, 3))
                 arrays[f"model.{number}.bias"] = bias.reshape(-1)
     return arrays
 
 
 def _checked(arrays: Mapping[str, Any], name: str) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays in the order of the layers. Raises WeightsUnusable, with the errors, if arrays do not fit."""
+    """Return the arrays in the order of the layers. Raises WeightsUnusable if they do not fit the network."""
     expected = array_shapes()
     errors = [f"{array} is missing" for array in expected if array not in arrays]
     errors += [f"{array} is unknown" for array in arrays if array not in expected]

@@ -26,7 +26,7 @@ class Engine(Protocol):
     """Library, device and precision, for logs and benchmarks."""
 
     batch_pixels: int
-    """Number of pixels to pass in one call. A larger call is not faster for each pixel."""
+    """Number of pixels to pass in one call. More pixels in one call do not reduce the time for each pixel."""
 
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
         """Return each tile minus its noise times its strength. `strengths` is (N,).
@@ -40,7 +40,7 @@ class Engine(Protocol):
 def load_engine(weights: Weights, device: Device = "auto", threads: int = 1) -> Engine:
     """Load the network: with PyTorch on a GPU, or with OpenVINO on `threads` threads of the CPU.
 
-    `auto` takes the GPU if PyTorch is installed and finds one. Raises DeviceMissing, with the remedy, if `device` is
+    `auto` takes the GPU if PyTorch is installed and finds a GPU. Raises DeviceMissing, with the remedy, if `device` is
     `cuda` and no GPU can be used.
     """
     if device != "cpu":
@@ -51,7 +51,7 @@ def load_engine(weights: Weights, device: Device = "auto", threads: int = 1) -> 
             return TorchEngine(weights, "cuda")
         if device == "cuda":
             raise DeviceMissing(obstacle)
-    from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415 (a GPU does not need it)
+    from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415 (not needed on a GPU)
 
     return OpenVINOEngine(weights, threads)
 

@@ -11,18 +11,18 @@ CLEAN_SIGMA = 2.5
 """A picture with a lower estimate counts as clean. See `estimate` for clean pictures with higher estimates."""
 
 MIN_SIDE = 32
-"""Shortest side, in pixels. A smaller picture has too few blocks to tell noise from texture."""
+"""Shortest side that a picture needs, in pixels. A smaller picture has too few blocks to tell noise from texture."""
 
 _BLOCK_SIDE = 8  # pixels
-_MAX_BLOCKS = 16_384  # a megapixel of samples
+_MAX_BLOCKS = 16_384  # together a megapixel
 _SMOOTHEST_SHARE = 0.01  # of all blocks: noise is measured in the smoothest 1 %
-_MIN_SMOOTHEST = 100  # blocks; but at most a quarter of all blocks
-# A block is used if at most 5 % of its pixels are black or white. If fewer than 5 % of the blocks pass this test, the
-# first bound is raised until 5 % of the blocks pass, but to 50 % at most.
+_MIN_SMOOTHEST = 100  # blocks, but no more than a quarter of all blocks
+# A block is used if at most 5 % of its pixels are black or white. If fewer than 5 % of the blocks pass this test, more
+# black or white pixels are allowed, until 5 % of the blocks pass. If this needs more than 50 %, the estimate is 0.
 _MAX_CLIPPED, _MAX_CLIPPED_IN_HEAVY_NOISE = 0.05, 0.5
 _MIN_USED_SHARE = 0.05
-_MAX_FLAT_SHARE = 0.1  # of blocks that are not clipped; a picture with more blocks of one colour is a drawing
-_MIN_VARIED_SHARE = 0.1  # blocks of several colours; a photo with a white sky has more, a drawing may have fewer
+_MAX_FLAT_SHARE = 0.1  # share of blocks with one colour, other than black or white; a drawing has more
+_MIN_VARIED_SHARE = 0.1  # share of blocks with several colours; a photo has more, even with a white sky
 
 _INDEX = np.arange(_BLOCK_SIDE)
 _DCT = (
@@ -30,7 +30,7 @@ _DCT = (
     * np.cos(np.pi * (2 * _INDEX + 1) * _INDEX[:, None] / (2 * _BLOCK_SIDE))
     / 2
 )
-_BASIS = np.kron(_DCT, _DCT).astype(np.float32)  # (64, 64): turns the pixels of a block into its coefficients
+_BASIS = np.kron(_DCT, _DCT).astype(np.float32)  # (64, 64): turns the pixels of a block into its cosine coefficients
 _FREQUENCY = np.add.outer(_INDEX, _INDEX).ravel()
 _LOW, _HIGH = _BASIS[(_FREQUENCY > 0) & (_FREQUENCY <= _BLOCK_SIDE)], _BASIS[_FREQUENCY > _BLOCK_SIDE]
 
@@ -39,7 +39,7 @@ def estimate(
     pixels: NDArray[np.uint8] | NDArray[np.uint16],
     alpha: NDArray[np.uint8] | NDArray[np.uint16] | None = None,
 ) -> float:
-    """Return the standard deviation of the white noise in a picture, in levels of 255.
+    """Return the standard deviation of the white noise in a picture, on a scale of 0 to 255.
 
     `pixels` are uint8 or uint16, (H, W) or (H, W, C). The result is the median over the channels. `alpha` is (H, W).
     Blocks with a pixel of alpha 0 are ignored. The result is 0.0 if the picture is smaller than MIN_SIDE, or drawn in
@@ -51,21 +51,23 @@ def estimate(
     of blocks are left out: blocks with black or white pixels, because their noise is clipped, and blocks of one colour.
     An estimate takes at most some 30 ms of one core.
 
-    Measured with noise that was clipped and rounded to 8 bits; median and range over each set:
+    The table shows estimates for known noise. The noisy pictures were clipped and rounded to 8 bits. The first row has
+    the true standard deviation. The other rows have the median and the range of the estimates for a set of pictures:
 
         true     0              2              3              5              15                25
         Kodak24  1.1 (0.7-1.9)  2.4 (2.1-2.9)  3.3 (3.1-3.7)  5.2 (5.0-5.4)  15.0 (14.6-15.4)  24.7 (23.9-25.5)
         CBSD68   0.5 (0.1-4.7)  2.1 (2.0-4.9)  3.1 (2.9-5.5)  5.1 (4.8-6.9)  15.0 (14.2-16.1)  24.9 (21.6-26.2)
 
-    Without noise, all pictures of Kodak24 and 64 pictures of CBSD68 are below CLEAN_SIGMA. Four pictures of CBSD68 are
-    above, because they have fine texture everywhere. With noise of 3 or more, no picture is below CLEAN_SIGMA. Noise of
-    50 is clipped in many pixels, so the estimates are 48 (45-50) and 48 (38-51).
+    Without noise, the estimates of all pictures of Kodak24 and of 64 pictures of CBSD68 are below CLEAN_SIGMA. Four
+    pictures of CBSD68 have higher estimates, because they have fine texture everywhere. With noise of 3 or more, no
+    estimate is below CLEAN_SIGMA. Noise of 50 is clipped in many pixels, so its estimates are too low: 48 (45-50) for
+    Kodak24 and 48 (38-51) for CBSD68.
 
     Other methods find more noise in the clean pictures of Kodak24. Their highest estimates are 8.2 (median of wavelet
     coefficients, Donoho), 13.8 (eigenvalues of patches: Chen, Zhu, Heng, ICCV 2015), 15.6 (filter of Immerkær).
 
-    The method has two limits. In pictures with sides of a few dozen pixels, texture counts as noise more often. Noise
-    that was scaled or compressed has lost its high frequencies, so the estimate is too low.
+    The method has two limits. In pictures with sides of a few dozen pixels, texture is mistaken for noise more often.
+    Noise that was scaled or compressed has lost its high frequencies, so the estimate is too low.
     """
     planes = pixels if pixels.ndim == 3 else pixels[..., None]  # noqa: PLR2004 (H, W, C)
     if min(planes.shape[:2]) < MIN_SIDE:
@@ -81,7 +83,8 @@ def estimate(
 def _blocks(plane: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return blocks (n, 64) from the whole plane.
 
-    Most of these blocks do not match the blocks of a JPEG, which have lost their high frequencies.
+    JPEG compression removes high frequencies from its own blocks of 8 × 8 pixels. Most of the returned blocks lie at
+    other positions.
     """
     blocks = np.lib.stride_tricks.sliding_window_view(plane, (_BLOCK_SIDE, _BLOCK_SIDE))
     step = math.ceil(math.sqrt(blocks.shape[0] * blocks.shape[1] / _MAX_BLOCKS))
@@ -111,5 +114,5 @@ def _sigma_of_blocks(blocks: NDArray[np.float32]) -> float:
     low_energy = np.square(blocks @ _LOW.T).sum(axis=1)
     count = max(int(_SMOOTHEST_SHARE * len(blocks)), min(_MIN_SMOOTHEST, -(-len(blocks) // 4)))
     smoothest = blocks[np.argpartition(low_energy, count - 1)[:count]]
-    variances = np.square(smoothest @ _HIGH.T).mean(axis=0)  # of each high frequency
+    variances = np.square(smoothest @ _HIGH.T).mean(axis=0)  # one for each high frequency
     return math.sqrt(float(np.median(variances)))

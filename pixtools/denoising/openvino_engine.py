@@ -4,7 +4,7 @@ A layer runs in int8 if it was trained for int8 and the CPU has instructions for
 the time that it takes in bfloat16.
 
 Two results were measured on one core with AVX-512 bf16. A model with dynamic shapes takes as much time and memory as a
-model with fixed shapes. A batch of large tiles takes as long as its tiles one by one.
+model with fixed shapes. A batch of large tiles takes as long as a separate call for each tile.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ Precision = Literal["int8", "bfloat16", "float32"]
 
 
 class OpenVINOEngine:
-    """DnCNN on `threads` threads of the CPU. The default is the fastest precision that CPU and weights allow.
+    """DnCNN on `threads` threads of the CPU. The default precision is the fastest that the CPU and the weights allow.
 
     With int8, the layers that were not trained for int8 run in bfloat16, or in float32 if the CPU does not support
-    bfloat16. Raises ValueError if `precision` is int8 and CPU or weights do not allow it.
+    bfloat16. Raises ValueError if `precision` is int8 but the CPU or the weights do not allow int8.
     """
 
-    batch_pixels = 512 * 512  # small tiles are faster together; two larger tiles take twice as long as one
+    batch_pixels = 512 * 512  # several small tiles are faster in one call; two large tiles take twice as long as one
 
     def __init__(self, weights: Weights, threads: int, precision: Precision | None = None) -> None:
         self._weights, self._core = weights, openvino.Core()
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._int8 = weights.int8 if has_vnni() and precision in (None, "int8") else ()
         if precision == "int8" and not self._int8:
-            raise ValueError("int8 needs weights that were trained for it and a CPU with VNNI: omit the precision")
+            raise ValueError("int8 needs a CPU with VNNI, and weights that were trained for int8: omit the precision")
         if precision in (None, "int8"):
             precision = "bfloat16" if "BF16" in capabilities else "float32"
         self._options = {
             "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
             "INFERENCE_NUM_THREADS": threads,
-            # All threads work on one call.
+            # All threads work on the same call.
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            # With pinning, all processes on a machine choose the same cores.
+            # With pinning, all processes on a machine would run on the same cores.
             "ENABLE_CPU_PINNING": False,
         }
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
@@ -74,7 +74,7 @@ class OpenVINOEngine:
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the CPU has VNNI. Without VNNI, sums of int8 products overflow their 16 bits."""
+    """Return whether the CPU has VNNI. Without VNNI, sums of int8 products have only 16 bits and overflow."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:  # not Linux
@@ -83,7 +83,7 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...]) -> openvino.Model:
-    """Build the graph: tiles (N, H, W, 3) and strengths (N,) in, tiles out.
+    """Build the model. Its inputs are tiles (N, H, W, 3) and strengths (N,). Its output is tiles of the same shape.
 
     The operations before and after the network are always in float32, so that a strength of 0 changes no pixel.
     """
@@ -112,7 +112,7 @@ def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...])
 
 
 def _rounded(node: openvino.Node, lowest: Any, highest: Any, steps: int) -> openvino.Node:
-    """Clip to lowest..highest and round to `steps` even steps.
+    """Clip to lowest..highest and round to `steps` equal steps.
 
     OpenVINO runs a convolution in int8 if both of its inputs are rounded in this way.
     """

@@ -24,7 +24,7 @@ MAX_TILE_SIDE = 768
 """Longest side of a tile, in pixels. With this side, halos add 12 % of work on photos. With 512 they add 21 %, and with
 1,024 they add 6 %. A longer side is not used, because all other pictures wait while a CPU runs one tile."""
 
-_MAX_FRAMES_ESTIMATED = 3  # of an animation
+_MAX_FRAMES_ESTIMATED = 3  # most frames of an animation whose noise is estimated
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Report:
     """The noise that was found in a picture, and whether the picture was denoised."""
 
     sigma: float
-    """The estimated standard deviation of the noise, in levels of 255."""
+    """The estimated standard deviation of the noise, on a scale of 0 to 255."""
 
     skipped: Literal["clean", "strength"] | None = None
-    """Why the picture is unchanged: it is clean, or the strength is 0. None if it was denoised."""
+    """Why the picture is unchanged: it is clean, or the strength is 0. None if the picture was denoised."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +48,16 @@ class Tile:
 
 
 class Restoration:
-    """The denoising of one picture: `tiles` yields the inputs of the network, and `put` takes its results in any order.
+    """The denoising of one picture: `tiles` yields the inputs of the network, and `put` takes the results in any order.
 
     `pixels` are uint8 or uint16 (N, H, W, C) and are never modified. `output` has the same shape and type. A grey
     picture goes through the network as three equal channels, and the mean of the three results is kept. Alpha stays
-    unchanged. The colours of pixels with alpha 0 stay unchanged too, but the network sees the mean of all visible
-    colours instead. So hidden colours cannot leak into visible pixels.
+    unchanged. The colours of pixels with alpha 0 stay unchanged too. In their place, the network sees the mean of all
+    visible colours, so hidden colours cannot leak into visible pixels.
 
     If `report.skipped` is set, there are no tiles and `output` is the input itself. Otherwise `output` takes as much
-    memory as the input, and each tile takes 3 bytes for each of its pixels, or 6 in uint16, until it is put.
+    memory as the input, and each tile takes 3 bytes for each of its pixels, or 6 bytes in uint16, until `put` gets its
+    result.
 
     `strength` is 0..1, and `side` is the longest side of a tile. Raises ValueError if an argument is not valid.
     """
@@ -115,7 +116,7 @@ def denoise(
     side: int = MAX_TILE_SIDE,
     batch: int = 1,
 ) -> tuple[Pixels, Report]:
-    """Denoise a picture in the calling thread, `batch` tiles in each call of `engine`. See Restoration."""
+    """Denoise a picture in the calling thread, with `batch` tiles in each call of `engine`. See Restoration."""
     restoration = Restoration(pixels, strength, noise, side)
     tiles = restoration.tiles()
     while next_tiles := list(islice(tiles, batch)):
@@ -156,6 +157,6 @@ def _mean_visible_color(frame: Pixels) -> NDArray[np.float64] | None:
 
 
 def _sigma(pixels: Pixels) -> float:
-    """Return the estimated noise: for an animation, the highest of some frames, because one frame may be blank."""
+    """Return the estimated noise: for an animation, the highest estimate of some frames, because one may be blank."""
     step = -(-len(pixels) // _MAX_FRAMES_ESTIMATED)
     return max(estimate(*_split_alpha(frame)) for frame in pixels[::step])

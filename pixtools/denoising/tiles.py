@@ -8,7 +8,7 @@ from itertools import pairwise
 from pixtools.denoising.dncnn import HALO
 
 SIDE_STEP = 32
-"""Pixels. Sides of windows are multiples of this number if possible. Then few shapes occur, and tiles share batches."""
+"""In pixels. Sides of windows are multiples of this if possible, so that windows of many pictures have equal shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ def windows(width: int, height: int, side: int, halo: int = HALO) -> list[Window
 
     Every window lies inside the picture. Its kept area is at least `halo` pixels away from each edge of the window,
     unless this edge is an edge of the picture. So the network sees all pixels on which a kept pixel depends. Along each
-    axis, a window has at most `side` pixels. There are as few windows as possible, and they are as short as possible.
+    axis, a window has at most `side` pixels. There are as few windows as possible. They are as short as possible, but
+    rounded up to SIDE_STEP.
+
     Raises ValueError if `side` leaves no pixel between two halos, or if the picture has no pixels.
     """
     if side <= 2 * halo:
@@ -61,7 +63,7 @@ def windows(width: int, height: int, side: int, halo: int = HALO) -> list[Window
 
 
 def _spans(length: int, side: int, halo: int) -> list[tuple[int, int, int, int]]:
-    """Return begin, end, kept begin and kept end of each window along one axis."""
+    """Return the begin and the end of each window along one axis, and the begin and the end of its kept area."""
     if length <= side:
         return [(0, length, 0, length)]
     # n windows of w pixels keep w - 2 halo pixels each. The first and the last window keep one halo more.

@@ -35,7 +35,8 @@ class TorchEngine:
     def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
         """Denoise tiles: see Engine."""
         white = WHITE[tiles.dtype]
-        # Convert to float32 on the device, so that the bus carries only a quarter or half of the bytes.
+        # Convert to float32 only on the device, because the bus then carries fewer bytes: a quarter for uint8, half for
+        # uint16.
         moved = self._to_device(tiles).permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         noisy = moved.float() / white
         noise = self._noise(noisy.to(self._dtype)).float()
@@ -59,7 +60,7 @@ class TorchEngine:
         return tensor
 
     def _noise(self, noisy: Tensor) -> Tensor:
-        # By default cuDNN rounds float32 to TF32.
+        # By default, cuDNN rounds float32 to TF32, so TF32 is switched off.
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
             noise: Tensor = self._network(noisy)
         return noise

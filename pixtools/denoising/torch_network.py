@@ -20,6 +20,9 @@ class DnCNN(nn.Module):
         self.model = nn.Sequential(*layers[:-1])
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """Predict the noise of pictures. Floating point (N, 3, H, W) in and out, with 0..1 for black to white."""
+        """Predict the noise of pictures.
+
+        `noisy` and the noise are floating-point (N, 3, H, W). In `noisy`, 0 is black and 1 is white.
+        """
         noise: Tensor = self.model(noisy)
         return noise

@@ -1,4 +1,4 @@
-"""Loads the denoiser's weights: the shipped weights, or the file that the settings name."""
+"""Loads the denoiser's weights: the shipped weights, or the file given in the settings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pixtools.settings import Settings
 
 
 def load_weights(settings: Settings) -> Weights:
-    """Load the weights that `settings` name. If they name no weights, load the shipped weights.
+    """Load the weights at `settings.denoise_weights`. If this setting is None, load the shipped weights.
 
-    Raises WeightsUnusable if they cannot be used, and StorageDown if object storage does not answer.
+    Raises WeightsUnusable if the weights cannot be used, and StorageDown if S3 does not answer.
     """
     name = settings.denoise_weights
     if name is None:

@@ -1,4 +1,4 @@
-"""The registry of operations. A new operation is one file in this package and one line in `OPERATIONS`."""
+"""The registry of operations. To add an operation, add a file to this package and an entry to `OPERATIONS`."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ OPERATIONS: dict[str, AnyOperation] = {
 
 
 def get(name: str) -> AnyOperation:
-    """Return the operation of this name. Raises KeyError if there is no such operation."""
+    """Return the operation with this name. Raises KeyError if there is no such operation."""
     return OPERATIONS[name]

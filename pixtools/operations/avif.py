@@ -1,8 +1,8 @@
 """AVIF encoding with libaom (through Pillow and libavif): AV1 still pictures and animations, with transparency.
 
 libaom is the only encoder, because users have no reason to choose another encoder. The encoders were compared at equal
-SSIMULACRA2 of 70 and 82. SVT-AV1 makes photos 8 to 15 % larger in about the CPU time of libaom. It makes screenshots 3
-to 6 % smaller with 10 to 20 % more CPU time. rav1e makes larger files in four times the CPU time.
+SSIMULACRA2 scores of 70 and 82. With SVT-AV1, photos are 8 to 15 % larger and take about the same CPU time. Screenshots
+are 3 to 6 % smaller, but take 10 to 20 % more CPU time. With rav1e, files are larger and take four times the CPU time.
 """
 
 from __future__ import annotations
@@ -27,27 +27,30 @@ from pixtools.operations.base.preparation import (
     select_metadata,
 )
 
-_FAST_SPEED = 6  # from this speed on, libaom keeps less data in memory
-# The quantisation matrices that libaom's tuning for still pictures chooses: (quality below, matrix).
+_FAST_SPEED = 6  # at this speed and all higher speeds, libaom keeps less data in memory
+# The quantisation matrices that libaom's tuning for still pictures chooses, as pairs (limit, matrix). The first pair
+# whose limit is above the quality applies.
 _MATRICES = ((22, 6), (38, 7), (61, 8), (85, 9), (101, 10))
 
 
 def _reject_other_encoders(encoder: object) -> object:
     if encoder in ("svt", "rav1e"):
-        raise ValueError(f"{encoder} is not available; leave encoder out: aom makes smaller files of the same quality")
+        raise ValueError(f"{encoder} is not available; leave `encoder` out: PixTools writes every AVIF with aom")
     return encoder
 
 
 class Avif(Lossy, AnimatedParams):
     """Parameters of the AVIF encoder."""
 
-    quality: int = Field(60, ge=1, le=100, title="Quality", description="higher is better and larger")
+    quality: int = Field(
+        60, ge=1, le=100, title="Quality", description="higher values look better, but the file is larger"
+    )
     speed: int = Field(
         9,
         ge=0,
         le=10,
         title="Speed",
-        description="higher is faster and larger; 8 makes screenshots a third smaller",
+        description="higher values are faster, but the file is larger; at 8, screenshots are a third smaller than at 9",
         json_schema_extra=ADVANCED,
     )
     subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = Field(
@@ -56,17 +59,17 @@ class Avif(Lossy, AnimatedParams):
         description="colour resolution: 4:4:4 keeps fine red and blue lines, but the file is larger",
         json_schema_extra=ADVANCED,
     )
-    # Not in the schema, because there is nothing to choose. Requests that name the default stay valid.
+    # This field is not in the schema, because users have no choice. Requests that contain the default are still valid.
     encoder: SkipJsonSchema[Annotated[Literal["aom"], BeforeValidator(_reject_other_encoders)]] = "aom"
 
 
 def _stores_grey(picture: Picture) -> bool:
-    """Return whether the file has no colour. A grey picture with transparency is written as RGB."""
+    """Return whether the file stores grey values. A grey picture with transparency is stored as RGB."""
     return picture.mode == "L"
 
 
 def drop_grey_profile_unless_stored_grey(picture: Picture, params: Avif) -> Picture:
-    """Return a grey picture in sRGB, without a profile, if the file stores it as RGB."""
+    """Convert a grey picture to sRGB, without a profile, if the file stores the picture as RGB."""
     return picture if _stores_grey(picture) else drop_grey_profile(picture, params)
 
 
@@ -76,19 +79,20 @@ def run(picture: Picture, params: Avif) -> bytes:
 
 
 def half_step(picture: Picture, params: Avif) -> bytes:
-    """Encode with a higher quantisation matrix: the next after the matrix that libaom chooses for this quality.
+    """Encode with another quantisation matrix. Its number is higher by one than the number that libaom chooses.
 
-    libavif maps its 100 qualities to libaom's 64 quantisers, so neighbouring qualities can give equal files. A
-    quantiser between the two would need fewer bytes. This file has 4 % more, and up to 10 % more above quality 60.
+    libavif maps its 100 qualities to libaom's 64 quantisers, so neighbouring qualities can give equal files. No
+    quantiser lies between two neighbours, so this function changes the matrix. The file has about 4 % more bytes than a
+    quantiser between the neighbours would need, and up to 10 % more above quality 60.
     """
     matrix = str(next(matrix for below, matrix in _MATRICES if params.quality < below) + 1)
     return _encode(picture, params, {"advanced": {"enable-qm": "1", "qm-min": matrix, "qm-max": matrix}})
 
 
 def _encode(picture: Picture, params: Avif, options: dict[str, Any]) -> bytes:
-    # codec: the default is the first encoder in the build of libavif.
-    # autotiling: with it, the bytes would depend on the machine.
-    # max_threads: a converter has one CPU.
+    # codec: without this option, libavif uses the first encoder of its build.
+    # autotiling: if this option were on, the bytes would depend on the machine.
+    # max_threads: one thread is enough, because a converter has one CPU.
     return encode(
         picture, "AVIF", quality=params.quality, speed=params.speed,
         subsampling="4:0:0" if _stores_grey(picture) else params.subsampling,
@@ -97,7 +101,7 @@ def _encode(picture: Picture, params: Avif, options: dict[str, Any]) -> bytes:
 
 
 def memory(params: Avif) -> Memory:
-    """Return the peak memory beside the prepared picture."""
+    """Return the peak memory, without the prepared picture."""
     per_pixel = 36 if params.speed >= _FAST_SPEED else 60
     return params.memory_of(Memory(per_pixel if params.subsampling == "4:2:0" else per_pixel + 10, alpha=8))
 
@@ -105,7 +109,7 @@ def memory(params: Avif) -> Memory:
 AVIF = LossyEncoder(
     name="avif",
     title="AVIF",
-    summary="Small files for photos, with transparency. Current browsers show it.",
+    summary="Small files for photos, with transparency. Current browsers show AVIF.",
     version=4,
     params=Avif,
     preparation=(first_frame_if_asked, resize, convert_color, select_metadata, drop_grey_profile_unless_stored_grey),

@@ -12,7 +12,7 @@ from pixtools.operations.base.params import Side, TransformParams, UnsuitablePar
 
 
 class Crop(TransformParams):
-    """The rectangle to cut out. Without `x` or `y`, the rectangle is centred in this direction."""
+    """The rectangle to cut out. Without `x`, it is centred horizontally. Without `y`, it is centred vertically."""
 
     width: Side = Field(title="Width", description="pixels")
     height: Side = Field(title="Height", description="pixels")
@@ -20,20 +20,23 @@ class Crop(TransformParams):
     y: int | None = Field(None, ge=0, title="Y", description="pixels from the top edge; centred if left out")
 
     def size(self, size: Size) -> Size:
-        """Return the size of the rectangle. Raises UnsuitableParameter if it exceeds a picture of `size`."""
+        """Return the size of the rectangle. Raises UnsuitableParameter if the rectangle does not fit into `size`."""
         for side_field, start_field, start, side, available in (
             ("width", "x", self.x, self.width, size[0]),
             ("height", "y", self.y, self.height, size[1]),
         ):
             if start is not None and start >= available:
                 raise UnsuitableParameter(
-                    start_field, f"{start} is outside of the picture, which has {available} pixels; make it smaller"
+                    start_field,
+                    f"{start} is outside of the picture, which has {available} pixels in this direction; "
+                    "give a smaller number",
                 )
             if (start or 0) + side > available:
                 starting = f" from {start} on" if start else ""
                 raise UnsuitableParameter(
                     side_field,
-                    f"{side} pixels{starting} go beyond the picture, which has {available}; make it smaller",
+                    f"{side} pixels{starting} exceed the picture, which has {available} pixels in this direction; "
+                    "give a smaller number",
                 )
         return self.width, self.height
 

@@ -21,20 +21,20 @@ class Denoise(PixelParams):
         ge=0,
         le=1,
         title="Strength",
-        description="share of the noise to remove; 0.6 to 0.8 keeps some grain and looks more natural on photos",
+        description="fraction of the noise to remove; 0.6 to 0.8 leaves some grain, so photos look more natural",
     )
     noise: Noise = Field(
         "any",
         title="Noise",
-        description="any removes whatever noise there is; auto leaves a picture unchanged if it finds no fine noise",
+        description="`any` denoises every picture; `auto` leaves a picture unchanged if no fine noise is found in it",
     )
 
 
-# The weights decide the result too. The plan adds their digest to the step key.
+# The result also depends on the weights, so the plan adds the digest of the weights to the step key.
 DENOISE = Inference(
     name="denoise",
     title="Denoise",
-    summary="Removes fine noise from a photo with a neural network (DnCNN), and reports how much noise it found.",
+    summary="Uses a neural network (DnCNN) to remove fine noise from a photo, and reports how much noise was found.",
     version=1,
     params=Denoise,
     cost=lambda _: PNG.cost(PNG.params()),

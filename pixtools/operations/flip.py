@@ -1,4 +1,4 @@
-"""Flip: mirror the picture. Lossless."""
+"""Flip: mirror the picture without loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Flip(TransformParams):
     direction: Literal["horizontal", "vertical"] = Field(
         "horizontal",
         title="Direction",
-        description="horizontal swaps left and right; vertical swaps top and bottom",
+        description="`horizontal` swaps left and right; `vertical` swaps top and bottom",
     )
 
 

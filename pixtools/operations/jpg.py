@@ -1,6 +1,6 @@
 """JPEG encoding with libjpeg-turbo (through Pillow): ITU-T T.81, 8 bits, baseline or progressive.
 
-JPEG has no transparency, so transparent pixels are composed on a background colour. JPEG has no animation, so only the
+JPEG has no transparency, so transparent pictures are drawn on a background colour. JPEG has no animation, so only the
 first frame is written.
 """
 
@@ -26,7 +26,9 @@ from pixtools.operations.base.preparation import convert_color, first_frame, res
 class Jpg(Lossy):
     """Parameters of the JPEG encoder."""
 
-    quality: int = Field(85, ge=1, le=100, title="Quality", description="higher is better and larger")
+    quality: int = Field(
+        85, ge=1, le=100, title="Quality", description="higher values look better, but the file is larger"
+    )
     subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = Field(
         "4:2:0",
         title="Subsampling",
@@ -39,7 +41,7 @@ class Jpg(Lossy):
     progressive: bool = Field(
         default=False,
         title="Progressive",
-        description="browsers show a rough picture early; smaller, but slower to make and to open",
+        description="browsers show a rough picture early; the file is smaller, but takes longer to write and to open",
         json_schema_extra=ADVANCED,
     )
 
@@ -49,7 +51,7 @@ class Jpg(Lossy):
 
 
 def flatten_on_background(picture: Picture, params: Jpg) -> Picture:
-    """Compose a picture that has transparency on the background colour. Return an opaque picture unchanged."""
+    """Draw the picture on the background colour if the picture has transparency. Otherwise return it unchanged."""
     if not picture.has_alpha:
         return picture
     return flatten(with_room_for(params.background, picture), params.background)
@@ -61,10 +63,10 @@ def run(picture: Picture, params: Jpg) -> bytes:
 
 
 def half_step(picture: Picture, params: Jpg) -> bytes:
-    """Encode with the brightness table of the quality and the colour table of the next higher quality.
+    """Encode with the quantisation table of this quality for brightness, and of the next higher quality for colour.
 
-    One quality step can change the score by two points, because the entries of the tables are rounded. Most of this
-    change comes from the colour table.
+    One quality step can change the SSIMULACRA2 score by two points, because the entries of the tables are rounded. Most
+    of this change comes from the colour table.
     """
     if picture.mode != "RGB":
         return run(picture, params)
@@ -73,12 +75,13 @@ def half_step(picture: Picture, params: Jpg) -> bytes:
 
 
 def _encode(picture: Picture, params: Jpg, options: dict[str, Any]) -> bytes:
-    subsampling = {"subsampling": params.subsampling} if picture.mode == "RGB" else {}  # grey has no colour to sample
+    # A grey picture has no colour channels to subsample.
+    subsampling = {"subsampling": params.subsampling} if picture.mode == "RGB" else {}
     return encode(picture, "JPEG", progressive=params.progressive, **subsampling, **options)
 
 
 def _quantization_tables(quality: int) -> dict[int, list[int]]:
-    """Return libjpeg's tables for a quality, 64 numbers each: 0 is brightness, 1 is colour."""
+    """Return libjpeg's quantisation tables for a quality, 64 numbers each: table 0 for brightness, 1 for colour."""
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "JPEG", quality=quality)
     return cast("JpegImageFile", Image.open(out)).quantization
@@ -87,7 +90,7 @@ def _quantization_tables(quality: int) -> dict[int, list[int]]:
 JPG = LossyEncoder(
     name="jpg",
     title="JPG",
-    summary="Opens everywhere. Transparency is replaced by a colour.",
+    summary="Can be opened everywhere. A background colour replaces transparency.",
     version=2,
     params=Jpg,
     preparation=(first_frame, resize, convert_color, select_metadata, flatten_on_background),

@@ -1,9 +1,9 @@
-"""Metadata: read what a file records beside its pixels.
+"""Metadata: read the values that an image file contains in addition to its pixels.
 
-The result describes container, camera, exposure, location and time. Names contain the unit, such as `focal_length_mm`.
-The objects `exif` (CIPA DC-008), `xmp` (ISO 16684-1) and `iptc` (IPTC-IIM) contain all further values of the file. A
-tag in `exif` has the name that the standard gives it, in snake case. Invalid, binary and very long values are left out,
-and cause no error.
+The result describes the file, the camera, the exposure, the location and the time. The name of a value contains the
+unit, such as `focal_length_mm`. The objects `exif` (CIPA DC-008), `xmp` (ISO 16684-1) and `iptc` (IPTC-IIM) contain the
+values of these metadata blocks, up to a size limit. Each tag in `exif` has its name from the standard, in snake case.
+Invalid, binary and very long values are left out, and cause no error.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pixtools.limits import Limits
 from pixtools.operations.base.kinds import Inspector
 from pixtools.operations.base.params import Params
 
-_NO_LIMITS = Limits(*3 * (sys.maxsize,))  # the service checked its limits when it accepted the file
+_NO_LIMITS = Limits(*3 * (sys.maxsize,))  # not checked again: the service did this when it accepted the file
 _MAX_TEXT = 2_000  # characters; longer values are data of the camera's maker, not text
-_MAX_ITEMS = 100  # in a list
-_MAX_NUMBERS = 16  # in one EXIF value
-_MAX_BLOCK = 32_000  # characters of JSON in each block, because the database stores the results
+_MAX_ITEMS = 100  # in a list; further items are left out
+_MAX_NUMBERS = 16  # in one EXIF value; values with more numbers are left out
+_MAX_BLOCK = 32_000  # characters of JSON in each block; the limit exists because the database stores the results
 
-_SPEED_OVERFLOW = 0xFFFF  # the ISO speed does not fit this 16-bit tag; another tag contains the speed
-_TEXT_TYPES = (2, 7, 129)  # TIFF types ASCII, UNDEFINED and UTF-8: `count` is the number of characters
+_SPEED_OVERFLOW = 0xFFFF  # means: the ISO speed does not fit this 16-bit tag, so another tag contains the speed
+_TEXT_TYPES = (2, 7, 129)  # TIFF types ASCII, UNDEFINED and UTF-8; with these types, `count` is a number of bytes
 _BINARY_TAGS = {tiff_tags.MAKER_NOTE, 0xC4A5}  # 0xC4A5 is PrintImageMatching
 _USER_COMMENT = 0x9286
 _WINDOWS_TAGS = range(0x9C9B, 0x9CA0)  # XPTitle, XPComment, XPAuthor, XPKeywords and XPSubject, in UTF-16
@@ -55,7 +55,7 @@ class MetadataParams(Params):
 
 
 def run(data: bytes, params: MetadataParams) -> _Values:  # noqa: ARG001
-    """Return the values of an image file as JSON data. Raises UnsupportedType or CorruptImage."""
+    """Return the metadata of an image file as JSON data. Raises UnsupportedType or CorruptImage."""
     header = inspect(io.BytesIO(data), _NO_LIMITS)
     with decoding(), Image.open(io.BytesIO(data), formats=[sniff(data[:HEAD_BYTES])]) as image:
         container = {
@@ -83,7 +83,7 @@ def run(data: bytes, params: MetadataParams) -> _Values:  # noqa: ARG001
 
 
 def _named(tags: tiff_tags.Tags, directory: tiff_tags.Directory, names: dict[int, str]) -> _Values:
-    """Return the values of a directory by name. Tags without a name and invalid values are left out."""
+    """Return the values of a directory by name. Tags without a name, and invalid or binary values, are left out."""
     values = {
         xmp.plain_name(names[tag]): _plain(tags, tag, entry)
         for tag, entry in directory.items()
@@ -134,20 +134,20 @@ def _text(text: str) -> str | None:
 
 
 def _comment(raw: bytes, order: str) -> str | None:
-    """Decode a UserComment. The first eight bytes name the encoding (Exif 3.0, 4.6.6.3)."""
+    """Decode a UserComment. The first eight bytes are the name of the encoding (Exif 3.0, 4.6.6.3)."""
     encodings = {b"ASCII": "ascii", b"UNICODE": "utf-16-le" if order == "<" else "utf-16-be", b"": "utf-8"}
     encoding = encodings.get(raw[:8].rstrip(b"\0"))
     return _text(raw[8:].decode(encoding, "replace").split("\0", 1)[0]) if encoding else None
 
 
 def _full_name(make: Any, model: Any) -> str | None:
-    """Join maker and model. Many model names begin with the maker: "Canon", "Canon EOS 40D"."""
+    """Join maker and model. If the model begins with the maker ("Canon", "Canon EOS 40D"), return only the model."""
     make, model = (value if isinstance(value, str) else "" for value in (make, model))
     return (model if model.startswith(make) else f"{make} {model}").strip() or None
 
 
 def _taken_at(exif: _Values) -> str | None:
-    """Return the time of the picture (ISO 8601). The text ends with the offset from UTC if the file has one."""
+    """Return when the picture was taken (ISO 8601). The text ends with the offset from UTC if the file has one."""
     for kind in ("original", "digitized"):
         time = _date_time(exif.get(f"date_time_{kind}"))
         if time:
@@ -207,8 +207,8 @@ def _positive(value: Any) -> float | None:
 def _gps(tags: _Values) -> _Values | None:
     """Return the location, or None if latitude or longitude is missing or invalid.
 
-    Angles are in degrees. North and east are positive. Directions run clockwise from north. Lengths are in metres. The
-    time is in UTC.
+    Angles are in degrees. North and east are positive. Directions are measured clockwise from north. Lengths are in
+    metres. The time is in UTC.
     """
     latitude = _degrees(tags.get("gps_latitude"), tags.get("gps_latitude_ref"), "S", 90)
     longitude = _degrees(tags.get("gps_longitude"), tags.get("gps_longitude_ref"), "W", 180)
@@ -229,7 +229,7 @@ def _gps(tags: _Values) -> _Values | None:
 
 
 def _degrees(value: Any, reference: Any, negative: str, largest: int) -> float | None:
-    """Return degrees from a list of degrees, minutes and seconds. The reference `negative` changes the sign."""
+    """Return degrees from a list of degrees, minutes and seconds. Change the sign if `reference` equals `negative`."""
     if not isinstance(value, list) or len(value) != 3:  # noqa: PLR2004 (degrees, minutes, seconds)
         return None
     angle = sum(float(number) / 60**place for place, number in enumerate(value))
@@ -239,7 +239,7 @@ def _degrees(value: Any, reference: Any, negative: str, largest: int) -> float |
 
 
 def _satellite_time(date: Any, time: Any) -> str | None:
-    """Return the GPS time (ISO 8601, UTC) from "2026:02:03" and a list of hours, minutes and seconds."""
+    """Return the GPS time (ISO 8601, UTC) from a date such as "2026:02:03" and a list of hours, minutes and seconds."""
     if not isinstance(date, str) or not isinstance(time, list) or len(time) != 3:  # noqa: PLR2004
         return None
     try:
@@ -261,7 +261,10 @@ def _profile_name(icc: bytes | None) -> str | None:
 
 
 def _readable(value: Any) -> Any:
-    """Remove values that are not readable text from text, lists and objects. Return None if nothing is left."""
+    """Return a text, list or object without unreadable texts. Of a list, use only the first `_MAX_ITEMS` items.
+
+    Return None for an unreadable text, for a list without readable items, and for a value of another type.
+    """
     match value:
         case str():
             return _text(value)
@@ -275,7 +278,7 @@ def _readable(value: Any) -> Any:
 
 
 def _up_to_limit(values: _Values) -> _Values:
-    """Return the first values that together fit into `_MAX_BLOCK` characters."""
+    """Return the first values that together fit into `_MAX_BLOCK` characters of JSON."""
     fitting, left = {}, _MAX_BLOCK
     for name, value in values.items():
         left -= len(name) + len(json.dumps(value))
@@ -288,7 +291,7 @@ def _up_to_limit(values: _Values) -> _Values:
 METADATA = Inspector(
     name="metadata",
     title="Metadata",
-    summary="Reads camera, exposure, location and colour profile.",
+    summary="Reads the camera, the exposure, the location and the colour profile.",
     version=2,
     params=MetadataParams,
     run=run,

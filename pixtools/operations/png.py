@@ -20,9 +20,9 @@ from pixtools.operations.base.preparation import convert_color, first_frame_if_a
 _RUN_LENGTH = 3  # zlib's strategy Z_RLE
 _FAST = {"compress_level": 1, "compress_type": _RUN_LENGTH}
 _SMALL = {"compress_level": 6}
-_SAMPLE_PIXELS = 32_768  # to encode a sample of this size in both ways takes some 20 ms
-# Size of the `small` file divided by the size of the `fast` file. Above this ratio, `auto` chooses `fast`. On photos,
-# `small` takes five times the CPU time and saves less than 1 % of the bytes.
+_SAMPLE_PIXELS = 32_768  # to encode a sample of this size with `_FAST` and with `_SMALL` takes some 20 ms
+# Size of the sample with `small`, divided by its size with `fast`. `auto` chooses `small` only below this ratio,
+# because `small` is slow: on photos, it takes five times the CPU time and saves less than 1 % of the bytes.
 _MAX_SIZE_RATIO = 0.9
 
 
@@ -32,7 +32,7 @@ class Png(AnimatedParams):
     effort: Literal["auto", "fast", "small"] = Field(
         "auto",
         title="Effort",
-        description="fast suits photos, small suits drawings and screenshots; auto chooses by the picture",
+        description="`fast` suits photos; `small` suits drawings and screenshots; `auto` chooses for each picture",
         json_schema_extra=ADVANCED,
     )
     palette: int | None = Field(
@@ -40,13 +40,13 @@ class Png(AnimatedParams):
         ge=2,
         le=256,
         title="Palette",
-        description="largest number of colours: loses some colours, but the file is much smaller",
+        description="largest number of colours; some colours are lost, but the file is much smaller",
         json_schema_extra=ADVANCED,
     )
 
 
 def run(picture: Picture, params: Png) -> bytes:
-    """Encode a prepared picture. Pixels of 16 bits are written as 16 bits."""
+    """Encode a prepared picture. Without `palette`, a picture with 16-bit values keeps the 16 bits."""
     if params.palette is not None:
         picture = indexed(picture, params.palette)
     if picture.pixels_16 is not None:

@@ -1,6 +1,7 @@
 """Resize: resample the picture to another size (see `imaging/geometry.py`).
 
-Encoders have these parameters too, under `resize`. This operation resamples once for all steps that read the result.
+Encoders have these parameters too, under `resize`. But if several steps need the same size, this operation saves time:
+it resamples the picture once, and all these steps read the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sharpen with an unsharp mask: add the difference between the picture and a blurred copy to the picture."""
+"""Sharpen with an unsharp mask: subtract a blurred copy from the picture, and add the difference to the picture."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Sharpen(TransformParams):
     radius: float = Field(
         1.0, gt=0, le=50, title="Radius", description="standard deviation of the blurred copy, in pixels"
     )
-    amount: float = Field(0.8, gt=0, le=5, title="Amount", description="share of the difference that is added")
+    amount: float = Field(0.8, gt=0, le=5, title="Amount", description="factor for the difference to the blurred copy")
     threshold: int = Field(
-        2, ge=0, le=255, title="Threshold", description="smaller differences are left unchanged: they may be noise"
+        2, ge=0, le=255, title="Threshold", description="smaller differences are not added, because they may be noise"
     )
 
 

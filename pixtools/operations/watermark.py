@@ -1,7 +1,7 @@
-"""Watermark: draw a text or a part of the request, such as a logo, on every frame.
+"""Watermark: draw a text or an image on every frame. The image is a part of the request, such as a logo.
 
-Sizes are relative to the picture's shorter side, so parameters suit pictures of all sizes. The font of texts is FiraGO
-(see `imaging/text_rendering.py`).
+Sizes are relative to the picture's shorter side, so the same parameters suit pictures of all sizes. The font of texts
+is FiraGO (see `imaging/text_rendering.py`).
 """
 
 from __future__ import annotations
@@ -43,32 +43,34 @@ class Watermark(TransformParams):
     image: PartName | None = Field(
         None, title="Image", description="name of a further file of the request, such as a logo"
     )
-    position: Position = Field("bottom-right", title="Position", description="tile repeats it over the whole picture")
+    position: Position = Field(
+        "bottom-right", title="Position", description="`tile` repeats the watermark over the whole picture"
+    )
     scale: float | None = Field(
         None,
         gt=0,
         le=1,
         title="Scale",
-        description="share of the picture's shorter side: height of a line of text "
-        f"({_TEXT_SCALE} if left out), or width of the image ({_IMAGE_SCALE}); reduced if it would not fit",
+        description="height of a line of text, or width of the image, as a fraction of the picture's shorter side; "
+        f"default {_TEXT_SCALE} for text and {_IMAGE_SCALE} for an image; reduced if the watermark would not fit",
     )
     margin: float = Field(
         0.03,
         ge=0,
         le=0.4,
         title="Margin",
-        description="distance from the edges, as a share of the shorter side",
+        description="distance from the edges, as a fraction of the picture's shorter side",
         json_schema_extra=ADVANCED,
     )
     opacity: float = Field(0.6, gt=0, le=1, title="Opacity", description="1 is opaque")
-    color: Color = Field("#ffffff", title="Colour", description="of the text; its outline is black or white")
+    color: Color = Field("#ffffff", title="Colour", description="of the text; the outline is always black or white")
 
     @model_validator(mode="after")
     def _check_text_or_image(self) -> Watermark:
         if (self.text is None) == (self.image is None):
-            raise ValueError("give a text or an image, one of them")
+            raise ValueError("give a text or an image, and not both")
         if self.image is not None and "color" in self.model_fields_set:
-            raise ValueError("color is for text; leave it out")
+            raise ValueError("leave `color` out: it applies only to text")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -78,7 +80,8 @@ class Watermark(TransformParams):
     def size(self, size: Size) -> Size:
         """Return `size`, because a watermark does not change the size.
 
-        Raises UnsuitableParameter if the text would be too small to read, or the image narrower than a pixel.
+        Raises UnsuitableParameter if the text would be too small to read, or if the image would be narrower than a
+        pixel.
         """
         if self.text is None:
             self._check_image_width(size)
@@ -89,17 +92,22 @@ class Watermark(TransformParams):
     def _check_image_width(self, size: Size) -> None:
         if self.mark_size(size) < 1:
             raise UnsuitableParameter(
-                "scale", f"makes the image narrower than a pixel on {_size_text(size)}; give a larger one"
+                "scale",
+                f"makes the image narrower than a pixel in a picture of {_size_text(size)}; give a larger scale",
             )
 
     def _check_line_height(self, size: Size) -> None:
         if self.mark_size(size) < _MIN_LINE_HEIGHT:
             smallest_scale = math.ceil(_MIN_LINE_HEIGHT / min(size) * 100) / 100
             remedy = f"give {smallest_scale:g} or more" if smallest_scale <= 1 else "leave the watermark out"
-            raise UnsuitableParameter("scale", f"makes the text too small to read on {_size_text(size)}; {remedy}")
+            raise UnsuitableParameter(
+                "scale", f"makes the text too small to read in a picture of {_size_text(size)}; {remedy}"
+            )
         if line_height(self.font_size(size)) < _MIN_LINE_HEIGHT:
             raise UnsuitableParameter(
-                "text", f"is too long to read on {_size_text(size)}; shorten it, or break it into lines"
+                "text",
+                f"is too long to be readable in a picture of {_size_text(size)}; "
+                "shorten the text, or break it into lines",
             )
 
     def mark_size(self, size: Size) -> float:
@@ -113,7 +121,7 @@ class Watermark(TransformParams):
         return line_size(self.text, self.mark_size(size), self.max_mark_size(size))
 
     def max_mark_size(self, size: Size) -> Size:
-        """Return the size of the area within the margins. No mark is larger."""
+        """Return the size of the area within the margins. No watermark is larger than this area."""
         return within(size, self.margin_pixels(size))
 
     def margin_pixels(self, size: Size) -> int:
@@ -126,7 +134,10 @@ def _size_text(size: Size) -> str:
 
 
 def run(picture: Picture, params: Watermark, parts: Parts) -> Picture:
-    """Return the picture with the mark on every frame. Raises CorruptImage or UnsupportedType for a bad part."""
+    """Return the picture with the watermark on every frame.
+
+    Raises CorruptImage or UnsupportedType if the image of the watermark cannot be decoded.
+    """
     size = picture.size
     if params.text is not None:
         mark = render_text(params.text, params.font_size(size), params.color, _align(params.position))

@@ -24,11 +24,12 @@ from pixtools.operations.base.preparation import (
     select_metadata,
 )
 
-_LOSSY_EFFORT = 4  # default. More effort takes twice the CPU time and saves 4 % of the bytes.
-_LOSSLESS_EFFORT = 0  # default. Effort 4 takes 19 times the CPU time and saves 10 % of the bytes on photos.
-# libwebp's lossless presets by effort: (method, quality). With a higher quality, libwebp searches longer for matches.
+_LOSSY_EFFORT = 4  # the default; more effort takes twice the CPU time and saves only 4 % of the bytes
+_LOSSLESS_EFFORT = 0  # the default; on photos, effort 4 takes 19 times the CPU time and saves 10 % of the bytes
+# The (method, quality) of libwebp's lossless preset for each effort. With a higher quality, libwebp searches longer for
+# matches.
 _LOSSLESS_PRESETS = ((0, 0), (1, 20), (2, 25), (3, 30), (4, 50), (5, 75), (6, 75))
-# Milliseconds per megapixel by effort.
+# Milliseconds per megapixel for each effort.
 _LOSSLESS_COSTS = (60, 150, 250, 400, 1_100, 1_500, 3_000)
 _LOSSY_COSTS = (20, 27, 34, 55, 75, 110, 160)
 
@@ -36,13 +37,16 @@ _LOSSY_COSTS = (20, 27, 34, 55, 75, 110, 160)
 class Webp(Lossy, AnimatedParams):
     """Parameters of the WebP encoder."""
 
-    quality: int = Field(80, ge=1, le=100, title="Quality", description="higher is better and larger")
+    quality: int = Field(
+        80, ge=1, le=100, title="Quality", description="higher values look better, but the file is larger"
+    )
     effort: int | None = Field(
         None,
         ge=0,
         le=6,
         title="Effort",
-        description=f"higher is slower and smaller; {_LOSSY_EFFORT} if left out, or {_LOSSLESS_EFFORT} with lossless",
+        description=f"higher values are slower, but the file is smaller; default {_LOSSY_EFFORT}, "
+        f"or {_LOSSLESS_EFFORT} with `lossless`",
         json_schema_extra=ADVANCED,
     )
     lossless: bool = Field(default=False, title="Lossless", description="keep every visible pixel exactly")
@@ -50,9 +54,9 @@ class Webp(Lossy, AnimatedParams):
     @model_validator(mode="after")
     def _check_lossless(self) -> Webp:
         if self.lossless and "quality" in self.model_fields_set:
-            raise ValueError("leave out quality or lossless: a lossless file has no quality")
+            raise ValueError("leave out `quality` or `lossless`: a lossless file has no quality")
         if self.lossless and self.has_goal:
-            raise ValueError("leave out lossless: target, max_bytes and keep_smaller need a lossy file")
+            raise ValueError("leave out `lossless`: `target`, `max_bytes` and `keep_smaller` need a lossy file")
         return self
 
 
@@ -75,7 +79,7 @@ def _effort(params: Webp) -> int:
 
 
 def cost(params: Webp) -> float:
-    """Return the CPU time in milliseconds per megapixel, roughly."""
+    """Return the approximate CPU time in milliseconds per megapixel."""
     if params.lossless:
         return _LOSSLESS_COSTS[_effort(params)]
     return params.cost_of(_LOSSY_COSTS[_effort(params)])
@@ -84,7 +88,7 @@ def cost(params: Webp) -> float:
 WEBP = LossyEncoder(
     name="webp",
     title="WebP",
-    summary="Smaller than JPG at the same quality, with transparency. Every browser shows it.",
+    summary="Smaller than JPG at the same quality, with transparency. Every browser shows WebP.",
     version=3,
     params=Webp,
     preparation=(first_frame_if_asked, resize, convert_color, select_metadata, drop_grey_profile),

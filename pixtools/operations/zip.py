@@ -10,7 +10,8 @@ from typing import IO
 from pixtools.operations.base.kinds import BundleEntry, Bundler
 from pixtools.operations.base.params import Params
 
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date in a ZIP; with a fixed date, equal entries give equal bytes
+# The earliest date that a ZIP can store. With a fixed date, equal entries give equal bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
 _BLOCK_BYTES = 1 << 20
 
 
@@ -19,7 +20,7 @@ class Zip(Params):
 
 
 def run(entries: Iterable[BundleEntry], out: IO[bytes], params: Zip) -> None:  # noqa: ARG001
-    """Write the entries to `out`, in their order. Only one entry is open at a time."""
+    """Write the entries to `out`, in the given order. Only one entry is open at a time."""
     # No compression, because the entries are image files, which are compressed already.
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
         for entry in entries:

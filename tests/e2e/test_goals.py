@@ -64,5 +64,5 @@ def test_a_quality_beside_a_target_is_refused_at_once(api):
 
     assert answer.status_code == 422
     assert answer.json()["errors"] == [
-        {"pointer": "/steps/both", "detail": "leave out quality or target: the target decides the quality"}
+        {"pointer": "/steps/both", "detail": "leave out `quality` or `target`: the target decides the quality"}
     ]

@@ -116,7 +116,7 @@ def test_a_name_with_an_unknown_ending_is_refused(name):
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.pth", "a.mat"])
 @pytest.mark.parametrize("data", [b"", b"<html>not found</html>", bytes(1000)], ids=["empty", "page", "zeros"])
 def test_a_file_that_is_not_in_its_format_is_refused(name, data):
-    with pytest.raises(WeightsUnusable, match=rf"{name} cannot be read in the format that its name ends in"):
+    with pytest.raises(WeightsUnusable, match=rf"{name} is damaged, or its ending is not the ending of its format"):
         dncnn.parse(data, name)
 
 

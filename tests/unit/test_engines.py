@@ -99,7 +99,7 @@ def test_int8_is_the_default_if_possible_and_is_refused_if_not():
 
     assert ("int8" in default) == has_vnni()
     assert "int8" not in OpenVINOEngine(without_int8, threads=1).name
-    with pytest.raises(ValueError, match="int8 needs weights that were trained for it and a CPU with VNNI"):
+    with pytest.raises(ValueError, match="int8 needs a CPU with VNNI, and weights that were trained for int8"):
         OpenVINOEngine(without_int8, threads=1, precision="int8")
 
 

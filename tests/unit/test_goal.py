@@ -154,7 +154,7 @@ def test_a_byte_limit_that_no_quality_fits_is_an_error_with_the_smallest_size(na
     smallest = len(encoded(name, quality=1).data)
 
     with pytest.raises(
-        GoalOutOfReach, match=rf"lowest quality .* {smallest:,} bytes, and max_bytes allows 100\. Resize"
+        GoalOutOfReach, match=rf"lowest quality, .* {smallest:,} bytes, but `max_bytes` allows 100\. Resize"
     ):
         encoded(name, max_bytes=100)
 
@@ -177,11 +177,11 @@ def test_a_target_is_reached_for_a_picture_with_transparency():
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_a_quality_beside_a_target_is_rejected_with_the_remedy(name):
-    with pytest.raises(ValidationError, match="leave out quality or target"):
+    with pytest.raises(ValidationError, match="leave out `quality` or `target`"):
         OPERATIONS[name].params.model_validate({"quality": OPERATIONS[name].params().quality, "target": 70})
 
 
 @pytest.mark.parametrize("goal", [{"target": 70}, {"max_bytes": 1_000}, {"keep_smaller": True}])
 def test_goals_of_a_lossless_webp_are_rejected(goal):
-    with pytest.raises(ValidationError, match="leave out lossless"):
+    with pytest.raises(ValidationError, match="leave out `lossless`"):
         OPERATIONS["webp"].params.model_validate({"lossless": True, **goal})

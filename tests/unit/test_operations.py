@@ -178,7 +178,7 @@ def test_more_effort_gives_a_smaller_webp():
 
 @pytest.mark.parametrize("encoder", ["svt", "rav1e"])
 def test_an_avif_encoder_that_is_not_available_is_rejected_with_the_remedy(encoder):
-    with pytest.raises(ValidationError, match=f"{encoder} is not available; leave encoder out") as caught:
+    with pytest.raises(ValidationError, match=f"{encoder} is not available; leave `encoder` out") as caught:
         OPERATIONS["avif"].params.model_validate({"encoder": encoder})
 
     assert caught.value.errors()[0]["loc"] == ("encoder",)

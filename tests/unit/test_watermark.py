@@ -296,8 +296,8 @@ def test_an_error_of_a_damaged_mark_names_the_part(data, error):
         ({"text": "写真"}, r"'写' \(U\+5199 CJK UNIFIED IDEOGRAPH-5199\), which the font lacks"),
         ({"text": "hi 😀"}, "GRINNING FACE"),
         ({"image": "../logo"}, "pattern"),
-        ({"image": "logo", "color": "#ff0000"}, "color is for text"),
-        ({"image": "logo", "color": "#ffffff"}, "color is for text"),
+        ({"image": "logo", "color": "#ff0000"}, "leave `color` out: it applies only to text"),
+        ({"image": "logo", "color": "#ffffff"}, "leave `color` out: it applies only to text"),
         ({"text": "a", "color": "red"}, "pattern"),
         ({"text": "a", "opacity": 0}, "greater than 0"),
         ({"text": "a", "opacity": 1.1}, "less than or equal to 1"),
@@ -352,7 +352,7 @@ def test_any_text_is_drawn_within_the_margins_or_rejected(text, scale, size):
 def test_a_text_too_small_to_read_is_rejected_with_the_remedy():
     params = WATERMARK.params(text="© Ann")
     with pytest.raises(
-        UnsuitableParameter, match=r"makes the text too small to read on 64 × 48 pixels; give 0\.13 or more"
+        UnsuitableParameter, match=r"too small to read in a picture of 64 × 48 pixels; give 0\.13 or more"
     ) as caught:
         params.size((64, 48))
     assert caught.value.field == "scale"
@@ -362,14 +362,16 @@ def test_a_text_too_small_to_read_is_rejected_with_the_remedy():
 
 
 def test_a_text_too_long_to_read_is_rejected_with_the_remedy():
-    with pytest.raises(UnsuitableParameter, match="too long to read on 200 × 100 pixels; shorten it") as caught:
+    with pytest.raises(
+        UnsuitableParameter, match="too long to be readable in a picture of 200 × 100 pixels; shorten"
+    ) as caught:
         WATERMARK.params(text="word " * 30, scale=0.1).size((200, 100))
     assert caught.value.field == "text"
 
 
 @pytest.mark.parametrize("size", [(8, 1_000), (1_000, 8), (7, 7)])
 def test_a_picture_too_small_for_any_text_is_rejected(size):
-    with pytest.raises(UnsuitableParameter, match="too long to read"):
+    with pytest.raises(UnsuitableParameter, match="too long to be readable"):
         WATERMARK.params(text="A text", scale=1.0, margin=0.4).size(size)
 
 

@@ -1,4 +1,4 @@
-"""The file name and SHA-256 of the weights that PixTools ships. An import of this package does not load them."""
+"""The file name and SHA-256 of the weights that PixTools ships. An import of this package does not load the file."""
 
 from __future__ import annotations
 

@@ -13,20 +13,21 @@ from pixtools.operations.base.resizing import Resizing
 
 
 class EncodeParams(Params):
-    """Parameters of every encoder. They say how to prepare the picture before the encoder writes it."""
+    """Parameters of every encoder. They say how to prepare the picture for the encoder."""
 
     resize: Resizing | None = Field(None, title="Resize", description="change the size first")
     color: Literal["keep", "srgb"] = Field(
         "keep",
         title="Colour",
-        description="keep writes the colour profile into the file; srgb converts to sRGB, which needs no profile",
+        description="`keep` writes the colour profile into the file; `srgb` converts to sRGB, which needs no profile",
         json_schema_extra=ADVANCED,
     )
     strip: Strip = Field(
         "gps",
         title="Strip",
-        description="metadata to remove. gps: location, serial numbers, XMP and IPTC; all: everything; "
-        "none: only blocks that the format cannot store",
+        description="metadata to remove. `gps`: location, owner, serial numbers, XMP and IPTC; `all`: everything "
+        "but the colour profile; `none`: only what the format cannot store, and what is wrong for the result, such as "
+        "the thumbnail",
         json_schema_extra=ADVANCED,
     )
 
@@ -36,14 +37,11 @@ class EncodeParams(Params):
         return self.resize is not None and self.resize.adds_alpha
 
     def size(self, size: Size) -> Size:
-        """Return the size of the file's picture for a picture of `size`.
-
-        Raises UnsuitableParameter if a parameter does not suit this size.
-        """
+        """Return the size of the encoded picture for an input picture of `size`."""
         return self.resize.placement(size).canvas if self.resize else size
 
     def needed_size(self, size: Size) -> Size:
-        """Return the size to which a picture of `size` is scaled first. Decoding may shrink to about this size."""
+        """Return the size to which a picture of `size` is scaled. So the decoder may shrink it to about this size."""
         return self.resize.placement(size).scaled if self.resize else size
 
     def frame_count(self, frames: int) -> int:
@@ -57,7 +55,7 @@ class AnimatedParams(EncodeParams):
     frames: Literal["all", "first"] = Field(
         "all",
         title="Frames",
-        description="all keeps an animation; first makes a still picture from it",
+        description="`all` keeps an animation; `first` keeps only its first frame",
         json_schema_extra=ADVANCED,
     )
 

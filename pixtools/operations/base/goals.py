@@ -1,8 +1,8 @@
-"""Goals of a lossy encoder: a score to reach or a size to stay below, instead of a fixed quality.
+"""Goals of a lossy encoder, instead of a fixed quality: a score to reach, or a largest size of the file.
 
 The score is SSIMULACRA2 by Cloudinary, a perceptual measure. Its authors say that 90 is visually lossless, 70 is high
-quality, and 50 is medium quality. `quality_search` proposes qualities. This module encodes a file at each proposed
-quality, measures the file, and chooses the best file.
+quality, and 50 is medium quality. `imaging/quality_search.py` proposes qualities. This module encodes a file at each
+proposed quality, measures the file, and chooses the best file.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from pixtools.operations.base.params import ADVANCED
 if TYPE_CHECKING:
     from pixtools.imaging.score import Reference
 
-_TARGET_TRIES = 6  # encodes to reach a target
-_TOLERANCE = 1.0  # points of score; a score this far below the target still reaches it
-_CLOSE_ENOUGH = 0.5  # points: the search stops. The rest of the tolerance is for the error of scoring a sample.
-_TOO_FAR = 0.6  # points: if the best score is farther away, a half step between two qualities is tried
+_TARGET_TRIES = 6  # most encodes to reach a target
+_TOLERANCE = 1.0  # points of score; a score below the target by no more than this still reaches the target
+# Points: at a score this close to the target, the search stops. This is less than the tolerance, because the score of a
+# large picture has an error: only a sample is scored.
+_CLOSE_ENOUGH = 0.5
+_TOO_FAR = 0.6  # points: if the best score is farther from the target, a half step between two qualities is tried
 
-_LIMIT_TRIES = 6  # encodes to fit a byte limit; then the lowest quality is tried
-_FULL_ENOUGH = 0.95  # of the byte limit: a file from this size on ends the search
+_LIMIT_TRIES = 6  # most encodes to fit a byte limit; if none fits, the lowest quality is tried too
+_FULL_ENOUGH = 0.95  # fraction of the byte limit: a file that is larger than this, and fits the limit, ends the search
 
 _FILES_BYTES = 6.0  # bytes per pixel of all tried files together
 _DECODING_BYTES = 28.0  # bytes per pixel to decode a tried file, for all formats of lossy encoders
-_SCORING_BYTES = 700_000_000  # bytes of the scorer; its sample has a largest size
+_SCORING_BYTES = 700_000_000  # bytes of the scorer, for pictures of any size, because the scorer samples large pictures
 
 ByteLimitName = Literal["max_bytes", "keep_smaller"]
 
@@ -53,14 +55,14 @@ class ByteLimit:
 class Lossy(EncodeParams):
     """Parameters of a lossy encoder: a quality, or goals from which the quality follows."""
 
-    quality: int = Field(ge=1, le=100, title="Quality", description="higher is better and larger")
+    quality: int = Field(ge=1, le=100, title="Quality", description="higher values look better, but the file is larger")
     target: float | None = Field(
         None,
         ge=30,
         le=95,
         title="Target",
-        description="SSIMULACRA2 score to reach, instead of a quality: 70 is high, "
-        "at 85 a difference from the source is hard to see",
+        description="SSIMULACRA2 score to reach, instead of a quality; 70 is high quality, "
+        "and at 85 the result is hard to distinguish from the source",
     )
     max_bytes: int | None = Field(
         None,
@@ -79,7 +81,7 @@ class Lossy(EncodeParams):
     @model_validator(mode="after")
     def _check_quality_or_target(self) -> Lossy:
         if self.target is not None and "quality" in self.model_fields_set:
-            raise ValueError("leave out quality or target: the target decides the quality")
+            raise ValueError("leave out `quality` or `target`: the target decides the quality")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -126,25 +128,27 @@ L = TypeVar("L", bound=Lossy)
 
 @dataclass(frozen=True, kw_only=True)
 class LossyEncoder(Encoder[L]):
-    """An encoder with a quality. The encoder can also find the quality from goals."""
+    """An encoder with a quality setting. The encoder can also search for the quality that reaches given goals."""
 
     scores: Curve
-    """Score of an ordinary photo by quality."""
+    """The score of an ordinary photo at each quality."""
 
     sizes: Curve
-    """Natural logarithm of the bytes of an ordinary photo by quality, up to a constant."""
+    """The natural logarithm of the file size of an ordinary photo at each quality. Only differences have a meaning."""
 
     half_step: Callable[[Picture, L], bytes] | None = None
-    """Encodes a prepared picture about half a quality step better than `params.quality`.
+    """Encodes a prepared picture with a score between the scores of `params.quality` and the next higher quality.
 
-    For codecs whose neighbouring qualities can differ by more than a point of score.
+    This function is for codecs whose neighbouring qualities can differ by more than a point of score.
     """
 
     def encode(self, picture: Picture, params: L, source_bytes: int) -> Encoded:
         """Prepare and encode a picture. `source_bytes` is the size of the source file.
 
-        With goals, the result says which quality was found and which score it has. Raises UnencodableImage and
-        MemoryError. Raises GoalOutOfReach if the file exceeds the byte limit even at the lowest quality.
+        With goals, `Encoded.result` contains the quality that was found. With a target, it also contains the score.
+
+        Raises UnencodableImage if the format cannot store the picture, and MemoryError. Raises GoalOutOfReach if the
+        file exceeds the byte limit even at the lowest quality.
         """
         prepared = self.prepare(picture, params)
         if not params.has_goal:
@@ -162,8 +166,8 @@ def _encode_with_goals(encoder: LossyEncoder[L], picture: Picture, params: L, li
         result["lowered_for"] = limit.parameter
     if params.target is not None:
         score = candidates.score(quality)
-        # Some codecs cannot reach a high target on some pictures: JPEG with 4:2:0 ends below 95. The best file is
-        # more useful than an error, because users would ask for this file next. `reached` tells users about it.
+        # Some codecs cannot reach a high target on some pictures. For example, JPEG with 4:2:0 stays below 95. Return
+        # the best file then, because users would ask for this file after an error. `reached` is false in this case.
         result |= {"score": round(score, 1), "target": params.target, "reached": score >= params.target - _TOLERANCE}
     return Encoded(candidates.file(quality), picture, result | {"encodes": len(candidates.files)})
 
@@ -172,7 +176,8 @@ def _encode_with_goals(encoder: LossyEncoder[L], picture: Picture, params: L, li
 class _Candidates:
     """The files of one prepared picture at different qualities. Each file is encoded and scored at most once.
 
-    Keys are qualities from 1 to 100. A half quality, such as 72.5, stands for the `half_step` of the encoder.
+    The keys of `files` and `scores` are qualities from 1 to 100. A half quality, such as 72.5, stands for the
+    `half_step` of the encoder.
     """
 
     encoder: LossyEncoder[Any]
@@ -186,7 +191,7 @@ class _Candidates:
         if quality not in self.files:
             whole = math.floor(quality)
             encode = self.encoder.run if quality == whole else self.encoder.half_step
-            assert encode is not None  # noqa: S101 (`nearest` alone asks for half steps, after a check)
+            assert encode is not None  # noqa: S101 (only `nearest` asks for half steps, after a check)
             self.files[quality] = encode(self.picture, self.params.model_copy(update={"quality": whole}))
         return self.files[quality]
 
@@ -217,7 +222,7 @@ class _Candidates:
         return min(reached or self.scores, key=distance)
 
     def best_within(self, limit: ByteLimit, highest: float) -> float:
-        """Return the best tried quality, at most `highest`, whose file fits the limit. Raises GoalOutOfReach."""
+        """Return the best tried quality up to `highest` whose file fits `limit`. Raises GoalOutOfReach if none fits."""
         if len(self.file(highest)) <= limit.bytes:
             return highest
         sizes = {quality: math.log(len(data)) for quality, data in self.files.items() if quality <= highest}
@@ -235,8 +240,9 @@ class _Candidates:
 
 def _too_large(title: str, smallest: int, limit: ByteLimit) -> str:
     allowed = (
-        f"max_bytes allows {limit.bytes:,}" if limit.parameter == "max_bytes" else f"the source has {limit.bytes:,}"
+        f"`max_bytes` allows {limit.bytes:,}" if limit.parameter == "max_bytes" else f"the source has {limit.bytes:,}"
     )
     return (
-        f"At its lowest quality the {title} has {smallest:,} bytes, and {allowed}. Resize the picture, or allow more."
+        f"At its lowest quality, the {title} has {smallest:,} bytes, but {allowed}. "
+        "Resize the picture, or allow more bytes."
     )

@@ -1,11 +1,11 @@
-"""The kinds of operation. Each kind says which data a step reads and makes, and which functions an operation provides.
+"""The kinds of operation. The kind decides which data a step reads and makes, and which functions an operation has.
 
 | kind | reads | makes | example |
 | --- | --- | --- | --- |
 | `Encoder`, `LossyEncoder` (goals.py) | pixels | a file | webp |
 | `Transform` | pixels | pixels | resize |
 | `Composite` | pixels and parts of the request | pixels | watermark |
-| `Inference` | pixels | pixels, by a neural network | denoise |
+| `Inference` | pixels | pixels, with a neural network | denoise |
 | `Inspector` | a file | values | metadata |
 | `Bundler` | files | a file | zip |
 """
@@ -39,8 +39,8 @@ P = TypeVar("P", bound=Params)
 class Operation(Generic[P]):
     """What all kinds of operation have in common.
 
-    Increase `version` when an input gives another result than before. The step key contains `version`, so older
-    artifacts are not reused.
+    Increase `version` when a change of the code changes the result for the same input. The step key contains `version`,
+    so older artifacts are not reused.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Operation(Generic[P]):
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
         """Pickle only the name, so that a plan is small when it is sent to another process."""
-        from pixtools.operations import get  # noqa: PLC0415 (the registry imports the operations)
+        from pixtools.operations import get  # noqa: PLC0415 (the registry imports this module)
 
         return get, (self.name,)
 
@@ -65,8 +65,8 @@ class Operation(Generic[P]):
 class Encoded:
     """An encoded file, and the prepared picture that was encoded.
 
-    `result` has values that were not known before the encode, such as the quality that the search found. These values
-    become the result of the step.
+    `result` contains values that are known only after the encoding, such as the quality that a search found. These
+    values become the result of the step.
     """
 
     data: bytes
@@ -88,10 +88,10 @@ class Encoder(Operation[E]):
     """Encodes a prepared picture."""
 
     cost: Callable[[E], float]
-    """Rough CPU time of one encode in milliseconds per megapixel. `dag/segments.py` uses it to divide the steps."""
+    """Rough CPU time of one encode in milliseconds per megapixel. `dag/segments.py` uses it to divide the plan."""
 
     memory: Callable[[E], Memory]
-    """Peak memory beside the prepared picture, including the file."""
+    """Peak memory with the encoded file, but without the prepared picture."""
 
     reads: DataKind = DataKind.PIXELS
     makes: DataKind = DataKind.FILE
@@ -100,7 +100,7 @@ class Encoder(Operation[E]):
         """Return the prepared picture, which will be encoded."""
         return prepare(picture, params, self.preparation)
 
-    def encode(self, picture: Picture, params: E, source_bytes: int) -> Encoded:  # noqa: ARG002 (see LossyEncoder)
+    def encode(self, picture: Picture, params: E, source_bytes: int) -> Encoded:  # noqa: ARG002 (LossyEncoder uses it)
         """Prepare and encode a picture. `source_bytes` is the size of the source file.
 
         Raises UnencodableImage if the format cannot store the picture, and MemoryError.
@@ -117,10 +117,13 @@ class PixelOperation(Operation[T]):
     """Makes pixels from pixels. If a step leaves a file, the file is a lossless PNG."""
 
     cost: Callable[[T], float]
-    """Rough CPU time in milliseconds per megapixel. `dag/segments.py` uses it to divide the steps."""
+    """Rough CPU time in milliseconds per megapixel. `dag/segments.py` uses it to divide the plan."""
 
     memory: Callable[[T], Memory]
-    """Peak memory beside the input picture, including the result, for the larger size of input and result."""
+    """Peak memory with the result, but without the input picture.
+
+    The number of pixels is that of the input or of the result, whichever is larger.
+    """
 
     reads: DataKind = DataKind.PIXELS
     makes: DataKind = DataKind.PIXELS
@@ -130,13 +133,13 @@ class PixelOperation(Operation[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Transform(PixelOperation[T]):
-    """Changes pixels. Its parameters alone decide how."""
+    """Changes pixels. The result depends only on the pixels and the parameters."""
 
     run: Callable[[Picture, T], Picture]
 
 
 Parts = Mapping[str, bytes]
-"""The bytes of each part of the request, by name. A part is a further file beside the source."""
+"""The bytes of each part of the request, by name. A part is a further file of the request, such as a logo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +149,7 @@ class Composite(PixelOperation[T]):
     run: Callable[[Picture, T, Parts], Picture]
 
     parts: Callable[[T], Mapping[str, str]]
-    """Returns the parts to which parameters refer: a map from the field of the parameter to the name of the part."""
+    """Returns the parts that are needed: for each parameter that refers to a part, the name of this part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +163,7 @@ class Inference(PixelOperation[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspector(Operation[P]):
-    """Reads values from a file. The values become the result of the step, which also leaves them as a JSON file."""
+    """Reads values from a file. The step returns the values as its result, and leaves a JSON file with them."""
 
     run: Callable[[bytes, P], dict[str, Any]]
     reads: DataKind = DataKind.FILE
@@ -179,7 +182,7 @@ class BundleEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundler(Operation[P]):
-    """Writes several files into one."""
+    """Writes several files into one file."""
 
     run: Callable[[Iterable[BundleEntry], IO[bytes], P], None]
     """Writes the entries to a seekable output. Opens one entry at a time and copies its bytes in blocks."""

@@ -28,11 +28,11 @@ Color = Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$", json_schema_extra={"fo
 """An sRGB colour, `#rrggbb`."""
 
 PartName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", json_schema_extra={"format": "part"})]
-"""The name of a part: a further file of the request, beside the source."""
+"""The name of a part: a further file of the request, such as a logo."""
 
 
 class UnsuitableParameter(ValueError):
-    """A parameter is valid but does not suit the picture. `field` names the parameter to change."""
+    """A parameter is valid but does not suit the picture. `field` is the name of the parameter to change."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def given(self) -> dict[str, Any]:
-        """Return the values that differ from the defaults, as JSON data. The service stores and shows this form."""
+        """Return the values that differ from the defaults, as JSON data. The service stores and shows these values."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def identity(self) -> dict[str, Any]:
@@ -72,12 +72,15 @@ class PixelParams(Params):
         return size
 
     def needed_size(self, size: Size) -> Size:
-        """Return the size to which a picture of `size` is scaled first. Decoding may shrink to about this size."""
+        """Return the size to which a picture of `size` is scaled. So the decoder may shrink it to about this size."""
         return size
 
 
 class TransformParams(PixelParams):
-    """Parameters of an operation whose result is stored only if no step reads the pixels, or if `keep` is set."""
+    """Parameters of an operation whose result is not always stored.
+
+    The result is stored in three cases: no step reads it, a bundle contains it, or `keep` is set.
+    """
 
     keep: bool = Field(
         default=False,
@@ -87,5 +90,5 @@ class TransformParams(PixelParams):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that decide the result. `keep` decides only whether the result is stored."""
+        """Return the values that decide the result. `keep` only decides whether the result is stored."""
         return {name: value for name, value in self.given().items() if name != "keep"}

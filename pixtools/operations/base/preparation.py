@@ -1,7 +1,7 @@
 """The functions that prepare a picture for an encoder.
 
 Each encoder lists its preparation functions, in order, in `Encoder.preparation`. Each function takes a picture and the
-parameters of the encoder, and returns a picture. It returns the picture unchanged if the parameters ask for no change.
+parameters of the encoder, and returns a picture. If the parameters ask for no change, it returns the same picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ E = TypeVar("E", bound=EncodeParams)
 
 
 def prepare(picture: Picture, params: E, steps: Iterable[Callable[[Picture, E], Picture]]) -> Picture:
-    """Return the picture after all preparation functions."""
+    """Call all preparation functions, in order, and return the prepared picture."""
     for step in steps:
         picture = step(picture, params)
     return picture
@@ -48,14 +48,14 @@ def convert_color(picture: Picture, params: EncodeParams) -> Picture:
 def select_metadata(picture: Picture, params: EncodeParams) -> Picture:
     """Return the picture with the metadata blocks that `strip` keeps.
 
-    This function runs after `resize`, because EXIF records the size of the picture.
+    This function runs after `resize`, because the EXIF of the result contains the new size.
     """
     selected = metadata_blocks.select_metadata(picture.metadata, params.strip, picture.size)
     return replace(picture, metadata=selected)
 
 
 def drop_grey_profile(picture: Picture, params: EncodeParams) -> Picture:  # noqa: ARG001
-    """Return a grey picture in sRGB, without a profile, for formats that store grey as RGB.
+    """Convert a grey picture to sRGB, without a profile. This is for formats that store grey as RGB.
 
     A grey profile does not describe RGB pixels, so browsers ignore it.
     """

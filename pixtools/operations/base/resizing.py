@@ -19,8 +19,8 @@ class Resizing(Params):
     fit: Fit = Field(
         "inside",
         title="Fit",
-        description="inside keeps the proportions; contain also adds margins; cover cuts off the excess; "
-        "fill stretches the picture",
+        description="`inside` keeps the proportions; `contain` keeps them and adds margins; `cover` keeps them and "
+        "cuts off edges; `fill` stretches the picture",
     )
     upscale: bool = Field(
         default=False, title="Upscale", description="enlarge smaller pictures", json_schema_extra=ADVANCED
@@ -28,7 +28,7 @@ class Resizing(Params):
     background: Color | None = Field(
         None,
         title="Background",
-        description="colour of the margins that contain adds; transparent if left out",
+        description="colour of the margins with `contain`; they are transparent if no colour is given",
         json_schema_extra=ADVANCED,
     )
 
@@ -37,9 +37,9 @@ class Resizing(Params):
         if self.width is None and self.height is None:
             raise ValueError("give a width, a height or both")
         if self.fit != "inside" and None in (self.width, self.height):
-            raise ValueError(f"give a width and a height: {self.fit} needs both")
+            raise ValueError(f"give a width and a height: `{self.fit}` needs both")
         if self.background is not None and self.fit != "contain":
-            raise ValueError("background is for the margins of `contain`; leave it out")
+            raise ValueError("leave `background` out: it is the colour of margins, and only `contain` adds margins")
         return self
 
     @property
@@ -48,12 +48,13 @@ class Resizing(Params):
         return self.fit == "contain" and self.background is None
 
     def placement(self, size: Size) -> Placement:
-        """Return how a picture of `size` is scaled, and where the scaled picture lies on the canvas."""
+        """Return the size to which a picture of `size` is scaled, and the size of the result, its canvas."""
         return place(size, self.width, self.height, self.fit, upscale=self.upscale)
 
     def apply(self, picture: Picture) -> Picture:
         """Return the resampled picture.
 
-        The size in the file decides the scale. So the decoder may shrink a picture, and the result size stays the same.
+        The scale is computed from the size of the picture in its file. So the result has the same size even if
+        the decoder has shrunk the picture.
         """
         return put(picture, self.placement(picture.reduced_from or picture.size), self.background)
