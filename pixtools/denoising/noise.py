@@ -93,6 +93,7 @@ def _blocks(plane: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _sigma_of_channel(blocks: NDArray[np.generic], white: int) -> float:
+    """Return the noise of one channel on a scale of 0 to 255. `blocks` (n, 64) has values from 0 to `white`."""
     flat = blocks.min(axis=1) == blocks.max(axis=1)
     clipped = ((blocks == 0) | (blocks == white)).mean(axis=1)
     # In a noisy picture, a block has one colour only if its noise is clipped.
@@ -111,6 +112,7 @@ def _sigma_of_channel(blocks: NDArray[np.generic], white: int) -> float:
 
 
 def _sigma_of_blocks(blocks: NDArray[np.float32]) -> float:
+    """Return the noise of the smoothest among `blocks` (n, 64), on the scale of `blocks`."""
     low_energy = np.square(blocks @ _LOW.T).sum(axis=1)
     count = max(int(_SMOOTHEST_SHARE * len(blocks)), min(_MIN_SMOOTHEST, -(-len(blocks) // 4)))
     smoothest = blocks[np.argpartition(low_energy, count - 1)[:count]]

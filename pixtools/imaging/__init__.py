@@ -1,5 +1,5 @@
-"""Image functions: bytes to pixels, pixels to pixels, pixels to bytes.
+"""Functions that decode image files to pixels, change pixels, and encode pixels to image files.
 
-No function here opens a file, reads a clock or knows a setting. This package identifies, decodes and encodes the
-formats, converts colours and selects metadata. Operations work with a `Picture` alone.
+The class `Picture` holds the pixels. The package also identifies formats, converts colours and selects metadata. Its
+functions open no image files, and read no settings and no clock: callers pass data and limits as arguments.
 """

@@ -1,6 +1,6 @@
 """Composes the frames of an animation.
 
-A file stores partial frames. Each of them is drawn over the frames before it.
+A file may store only a part of a frame. This part is drawn over the frames before it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from PIL import Image
 
 from pixtools.imaging.picture import Picture, Size
 
-_MAX_LOOPS = 65_535  # WebP cannot store more loops; a greater number is stored as 0, which means without end
-_TOO_SHORT_MS, _SHOWN_MS = 10, 100
+_MAX_LOOPS = 65_535  # WebP cannot store more loops, so a greater number becomes 0, which means without end
+_TOO_SHORT_MS, _SHOWN_MS = 10, 100  # a frame of up to 10 ms is shown for 100 ms: see `animated`
 
 
 class Disposal(Enum):
@@ -32,16 +32,16 @@ class Layer:
     picture: Picture  # a still
     left: int = 0
     top: int = 0
-    blends: bool = True  # the frame is drawn over the canvas by its alpha; if False, it replaces the area
+    blends: bool = True  # if True, the frame is drawn over the canvas with its alpha; if False, it replaces the area
     disposal: Disposal = Disposal.KEEP
     duration: int = 0  # milliseconds
 
 
 def unify_modes(frames: Sequence[Picture]) -> tuple[list[Image.Image], bytes | None]:
-    """Return the images of stills, converted to one mode that fits all, and their common profile.
+    """Return the images of stills, converted to one mode that fits all of them, and their common profile.
 
-    The profile is None unless all frames have the same profile. A grey profile does not describe colour frames. If only
-    some frames kept their profile, they would look different from the rest.
+    If the frames do not all have the same profile, the returned profile is None. A picture has only one profile, and
+    this profile would be wrong for some frames. For example, a grey profile does not describe frames in colour.
     """
     mode = _mode_for(all(frame.mode in ("L", "LA") for frame in frames), any(frame.has_alpha for frame in frames))
     images = [frame.image if frame.mode == mode else frame.image.convert(mode) for frame in frames]
@@ -51,8 +51,8 @@ def unify_modes(frames: Sequence[Picture]) -> tuple[list[Image.Image], bytes | N
 def animated(frames: Sequence[Image.Image], icc: bytes | None, durations: Sequence[float], loops: int) -> Picture:
     """Return frames of one size and one mode as a picture. A single frame becomes a still.
 
-    `durations` are milliseconds. A duration of 10 ms or less becomes 100 ms, as in every browser. Old files contain 0,
-    but were not meant to run that fast.
+    `durations` are milliseconds. A duration of 10 ms or less becomes 100 ms, as in every browser. Some old files
+    contain the duration 0, although they were not meant to run that fast.
     """
     if len(frames) == 1:
         return Picture.still(frames[0], icc)
@@ -63,8 +63,8 @@ def animated(frames: Sequence[Image.Image], icc: bytes | None, durations: Sequen
 def compose(size: Size, layers: Iterable[Layer], loops: int) -> Picture:
     """Draw the layers over each other on a transparent canvas of `size`, as browsers do.
 
-    Pixels outside the canvas are cut off. The result has the simplest mode that holds all frames. Takes up to eight
-    bytes of memory for each pixel of all frames.
+    Pixels outside the canvas are cut off. The result has the simplest mode that can hold all frames. This function
+    takes up to eight bytes of memory for each pixel of all frames.
     """
     frames, durations, profiles, grey, alpha = [], [], set(), True, False
     for layer, frame in _drawn(size, layers):
@@ -93,7 +93,7 @@ def _drawn(size: Size, layers: Iterable[Layer]) -> Iterator[tuple[Layer, Image.I
         image = layer.picture.image
         width, height = min(image.width, size[0] - layer.left), min(image.height, size[1] - layer.top)
         if width <= 0 or height <= 0:
-            yield layer, canvas.copy()  # the layer lies outside the canvas
+            yield layer, canvas.copy()  # the layer lies outside the canvas, so it changes nothing
             continue
         corner, area = (layer.left, layer.top), (layer.left, layer.top, layer.left + width, layer.top + height)
         before = canvas.crop(area) if layer.disposal is Disposal.RESTORE else None

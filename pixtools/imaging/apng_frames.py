@@ -1,8 +1,8 @@
 """Reads animated PNGs.
 
-This module rewrites each frame as a PNG file. Pillow decodes this file, and `animation` composes the frames. Pillow
-does not compose the frames, because it makes three mistakes: it blends half-transparent pixels wrongly, it clears to
-the first colour of a palette, and it draws the animation over the default image.
+This module rewrites each frame as a separate PNG file in memory. Pillow decodes these files, and `animation` composes
+the frames. Pillow does not compose the frames, because it would make three mistakes: it blends half-transparent pixels
+wrongly, it clears an area to the first colour of the palette, and it draws the animation over the default image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pixtools.imaging.color import normalise
 from pixtools.imaging.picture import Picture, Size
 from pixtools.imaging.png_chunks import SIGNATURE, chunk, chunks
 
-_DISPOSALS = (Disposal.KEEP, Disposal.CLEAR, Disposal.RESTORE)  # by dispose_op (PNG 3, 11.3.6.2)
+_DISPOSALS = (Disposal.KEEP, Disposal.CLEAR, Disposal.RESTORE)  # the index is the value of dispose_op (PNG 3, 11.3.6.2)
 
 
 def read(data: bytes, icc: bytes | None, loops: int) -> Picture:
@@ -37,7 +37,8 @@ def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     Raises ValueError if the file has fewer frames than its acTL chunk declares.
     """
     header, control = b"", b""
-    shared: dict[bytes, bytes] = {}  # palette and transparency: the last of each before the pixels, as in Pillow
+    # The chunks of palette and transparency. Of repeated chunks before the pixels, the last counts, as in Pillow.
+    shared: dict[bytes, bytes] = {}
     pixels: list[bytes] = []
     total = frames = 0
     pixels_began = False
@@ -60,7 +61,7 @@ def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
                 shared[chunk_type] = chunk(chunk_type, body)
             case b"fcTL":
                 control = body
-            case b"IDAT" if control:  # IDAT before the first fcTL is the default image
+            case b"IDAT" if control:  # IDAT before the first fcTL is the default image, so it is left out
                 pixels.append(body)
             case b"fdAT":
                 pixels.append(body[4:])

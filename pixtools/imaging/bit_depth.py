@@ -1,6 +1,6 @@
-"""Scales pixel values that do not have 8 bits.
+"""Decodes and scales pixel values that do not have 8 bits.
 
-Pillow clips some of these values, and does not scale the transparent colour of a PNG.
+Pillow alone would clip some of these values, and would not scale the transparent colour of a PNG.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
-_SIGNED = 2  # SampleFormat, TIFF 6.0, section 19
+_SIGNED = 2  # this value of the tag SampleFormat means signed integers (TIFF 6.0, section 19)
 
 
 def load(image: Image.Image) -> Image.Image:
@@ -39,7 +39,7 @@ def _with_alpha(image: PngImageFile, transparent: tuple[int, int, int]) -> Image
     """Return an RGB PNG of 16 bits as 8-bit RGBA.
 
     A pixel is transparent if all 16 bits of each channel equal the transparent colour. Pillow decodes either the upper
-    or the lower bytes, so the picture is decoded twice.
+    or the lower byte of each value, so the picture is decoded twice.
     """
     assert image.fp is not None  # noqa: S101 (Pillow closes the file only after loading)
     position = image.fp.tell()
@@ -65,9 +65,10 @@ def _differs(image: Image.Image, color: list[int]) -> Image.Image:
 
 
 def from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
-    """Scale grey of up to 16 bits (Pillow's mode `I;16`) to 8 bits. Pillow's own conversion clips values over 255.
+    """Scale grey values of up to 16 bits (mode `I;16`) to 8 bits. Pillow's own conversion clips values over 255.
 
-    Returns mode L. If `transparent` is not None, returns LA: pixels with this value in the file get alpha 0.
+    Returns an image of mode L. If `transparent` is not None, returns mode LA, and a pixel gets alpha 0 if it has the
+    value `transparent` in the file.
     """
     grey, white = _grey(image)
     scaled = ((grey * 255 + white // 2) // white).astype(np.uint8)
@@ -78,7 +79,7 @@ def from_16_bit(image: Image.Image, transparent: int | None) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> tuple[NDArray[np.uint32], int]:
-    """Return grey values of up to 16 bits (H, W), where 0 is black, and the value of white."""
+    """Return the grey values (H, W) of an image with up to 16 bits, and the value of white. Black has the value 0."""
     grey, white = np.asarray(image, dtype=np.uint32), (1 << _tag(image, BITSPERSAMPLE, 16)) - 1
     if _tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:
         grey = np.uint32(white) - grey  # 0 is white in this file; Pillow inverts only 8-bit samples
@@ -88,8 +89,9 @@ def _grey(image: Image.Image) -> tuple[NDArray[np.uint32], int]:
 def read_16_bit(data: bytes, format_name: str) -> NDArray[np.uint16] | None:
     """Decode a still with more than 8 bits to 16-bit values. The orientation is not applied.
 
-    Returns uint16 (H, W, C), C from 1 to 4, for PNG and for grey TIFF. Returns None for all other files. The
-    transparent colour of a PNG (tRNS) becomes an alpha channel. Raises one of `DECODER_ERRORS` if the file is damaged.
+    Returns uint16 (H, W, C), with C from 1 to 4, if the file is a PNG or a grey TIFF with more than 8 bits. Returns
+    None for all other files. The transparent colour of a PNG (tRNS) becomes an alpha channel. Raises one of
+    `DECODER_ERRORS` if the file is damaged.
     """
     if format_name not in ("PNG", "TIFF"):
         return None
@@ -116,9 +118,9 @@ def read_16_bit(data: bytes, format_name: str) -> NDArray[np.uint16] | None:
 def _png_pixels(data: bytes, raw_mode: str) -> NDArray[np.uint16]:
     """Return the pixels (H, W, C) of a 16-bit PNG.
 
-    Pillow decodes either the upper or the lower bytes, so the picture is decoded twice.
+    For RGB and RGBA, Pillow decodes either the upper or the lower byte of each value, so the picture is decoded twice.
     """
-    if raw_mode == "LA;16B":  # Pillow can decode the four bytes of a pixel at once, as RGBA
+    if raw_mode == "LA;16B":  # a pixel has four bytes, so Pillow can decode all of them at once, as RGBA
         return _decoded(data, "RGBA").view(">u2").astype(np.uint16)
     pixels = _decoded(data, raw_mode).astype(np.uint16)
     pixels <<= 8
@@ -134,10 +136,11 @@ def _decoded(data: bytes, raw_mode: str) -> NDArray[np.uint8]:
 
 
 def from_32_bit(image: Image.Image) -> Image.Image:
-    """Scale grey of a TIFF with 32 bits (Pillow's modes `I` and `F`) to 8 bits, mode L.
+    """Scale the grey values of a TIFF that Pillow opens with 32 bits (modes `I` and `F`) to 8 bits. Returns mode L.
 
-    White is the greatest value in the picture. White is at least 32,767 for signed integers of 16 bits, 65,535 for
-    other integers, and 1.0 for floating point. NaN and negative values become black.
+    The value of white is the greatest value in the picture, but at least 32,767 for signed integers of 16 bits, 65,535
+    for other integers, and 1.0 for floating point. NaN and negative values become 0. If 0 means white in the file, the
+    scaled values are inverted at the end.
     """
     values = np.asarray(image)  # (H, W)
     least_white = 1.0
@@ -154,6 +157,6 @@ def from_32_bit(image: Image.Image) -> Image.Image:
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> int:
-    """Return the first value of a TIFF tag. Return `default` if the tag is missing or the file is no TIFF."""
+    """Return the first value of a TIFF tag. Return `default` if the tag is missing or the file is not a TIFF."""
     value = image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
     return int(value[0] if isinstance(value, tuple) else value)

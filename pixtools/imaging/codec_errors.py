@@ -29,16 +29,16 @@ DECODER_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-"""Exceptions that Pillow was seen to raise on damaged files."""
+"""The exceptions that Pillow is known to raise for damaged files."""
 
 _MAX_SIDE = {"WEBP": 16_383, "JPEG": 65_500, "AVIF": 65_535}
-"""Longest side, in pixels, that the format or its encoder can write."""
+"""For each format: the longest side, in pixels, that the format or its encoder allows."""
 
-_DECODER_BYTES_PER_PIXEL = 16  # the measured peak, including the picture
+_DECODER_BYTES_PER_PIXEL = 16  # a measured peak, including the picture; upper bounds are in memory_bounds.py
 
 
 class MemoryProbe:
-    """Tests whether memory is exhausted, because some codecs report exhausted memory as corrupt data.
+    """A test for exhausted memory. It is needed because some codecs report exhausted memory as corrupt data.
 
     The caller sets `pixels` as soon as it knows the number of pixels in the file.
     """
@@ -48,7 +48,7 @@ class MemoryProbe:
     def is_exhausted(self) -> bool:
         """Return True if the process cannot allocate the memory that decoding `pixels` needs."""
         try:
-            bytes(_DECODER_BYTES_PER_PIXEL * self.pixels)  # cheap: the system provides zeroed pages only on first use
+            bytes(_DECODER_BYTES_PER_PIXEL * self.pixels)  # fast: zeroed pages are provided only on first use
         except MemoryError:
             return True
         return False
@@ -63,13 +63,13 @@ def decoding() -> Iterator[MemoryProbe]:
     probe = MemoryProbe()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about small mistakes, such as odd EXIF
+            warnings.simplefilter("ignore")  # Pillow warns about small mistakes in files, such as invalid EXIF
             yield probe
     except UnidentifiedImageError as error:
-        # Pillow's message contains only the memory address of an object.
+        # Do not use Pillow's message, because it contains only the memory address of an object.
         raise CorruptImage(
             "The header of the file is damaged, or the file uses a variant of its format that is not supported (some "
-            "AVIF files with transparency do). Open it in an image editor and export it again."
+            "AVIF files with transparency do). Open the file in an image editor and export it again."
         ) from error
     except DECODER_ERRORS as error:
         if _says_out_of_memory(error) or probe.is_exhausted():
@@ -86,18 +86,17 @@ def encoding(format_name: str, size: Size) -> Iterator[None]:
 
     `size` is the size of the picture to encode.
     """
-    name = format_name.partition("-")[0]  # AVIF-PLUGIN is AVIF
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        # Encoders get valid pixels and options. If the size is allowed too, the only possible cause is exhausted
-        # memory.
-        fits = max(size) <= _MAX_SIDE.get(name, max(size))
+        # Encoders get valid pixels and options. If the size is allowed too, an OSError or RuntimeError can only mean
+        # that memory is exhausted.
+        fits = max(size) <= _MAX_SIDE.get(format_name, max(size))
         if _says_out_of_memory(error) or (fits and not isinstance(error, ValueError)):
             raise MemoryError(str(error)) from error
         width, height = size
         raise UnencodableImage(
-            f"{width} × {height} pixels cannot be written as {name} ({error}). Make the picture smaller first.",
+            f"{width} × {height} pixels cannot be written as {format_name} ({error}). Make the picture smaller first.",
         ) from error
 
 

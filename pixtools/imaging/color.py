@@ -1,4 +1,4 @@
-"""Colour conversion: profiles, CMYK, other depths than 8 bits, transparency."""
+"""Converts colours, and handles profiles, CMYK, bit depths other than 8 bits, grey, and transparency."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def with_alpha(picture: Picture) -> Picture:
 
 
 def with_room_for(color: str, picture: Picture) -> Picture:
-    """Return the picture in a mode that can show an opaque colour, `#rrggbb`. A grey mode shows only grey."""
+    """Return the picture in a mode that can show an opaque `color`, `#rrggbb`.
+
+    A grey picture becomes RGB or RGBA if `color` is not grey.
+    """
     red, green, blue = ImageColor.getrgb(color)[:3]
     return picture if red == green == blue else to_rgb(picture)
 
@@ -66,7 +69,7 @@ def to_rgb(picture: Picture) -> Picture:
 
 
 def without_grey_profile(picture: Picture) -> Picture:
-    """Convert grey pixels to sRGB, for formats that store grey as RGB.
+    """Convert a grey picture to sRGB, without a profile. This is for formats that store grey as RGB.
 
     A grey profile does not describe RGB.
     """
@@ -76,9 +79,9 @@ def without_grey_profile(picture: Picture) -> Picture:
 def to_srgb(picture: Picture) -> Picture:
     """Convert the picture to sRGB, in the same mode, without a profile. A picture without a profile is sRGB already.
 
-    The intent is relative colorimetric with black point compensation. Colours inside sRGB keep their appearance, and
-    colours outside sRGB are clipped. Raises PyCMSError if the profile cannot be used. `normalise` drops a profile that
-    cannot be used.
+    The rendering intent is relative colorimetric with black point compensation. Colours inside sRGB keep their
+    appearance, and colours outside sRGB are clipped. Raises PyCMSError if the profile cannot be used. Decoded pictures
+    have no such profile, because `normalise` drops it.
     """
     if picture.icc is None:
         return picture
@@ -100,8 +103,8 @@ def to_srgb(picture: Picture) -> Picture:
 def from_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Convert RGBA pixels from sRGB to the colour space of the profile `icc`, RGB or grey.
 
-    Returns RGBA, which can be drawn on a picture with this profile. Raises nothing. Some profiles, such as scanner
-    profiles, have no transform from sRGB. Then the pixels are returned unchanged.
+    Returns RGBA, which can be drawn on a picture with this profile. Some profiles, such as scanner profiles, have no
+    transform from sRGB. With such a profile, the pixels are returned unchanged. Raises nothing.
     """
     if icc is None:
         return image
@@ -133,7 +136,7 @@ def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image
 
 
 def to_grey(picture: Picture) -> Picture:
-    """Convert the picture to grey by the luma of ITU-R BT.601. Returns mode L or LA, without a profile."""
+    """Convert the picture to grey, with the luma of ITU-R BT.601. Returns mode L or LA, without a profile."""
     picture = to_srgb(picture)
     if picture.mode in ("L", "LA"):
         return picture
@@ -144,11 +147,11 @@ def to_grey(picture: Picture) -> Picture:
 def normalise(image: Image.Image, icc: bytes | None) -> Picture:
     """Decode an opened image to a still of mode L, LA, RGB or RGBA with 8 bits.
 
-    The picture keeps the profile `icc` only if it still describes the pixels:
+    The picture keeps the profile `icc` only if this profile still describes the pixels:
 
         CMYK and LAB become sRGB, without a profile.
         Grey pixels with an RGB profile become sRGB grey, without a profile.
-        A profile is dropped if it cannot be used, or belongs to another colour space.
+        A profile that cannot be used, or that belongs to another colour space, is dropped.
 
     Raises one of `DECODER_ERRORS` if the file is damaged.
     """
@@ -162,7 +165,9 @@ def normalise(image: Image.Image, icc: bytes | None) -> Picture:
     if profile_mode == "RGB":
         rgb = replace(picture, icc=icc).map(lambda frame: frame.convert("RGBA" if picture.has_alpha else "RGB"))
         return to_srgb(rgb).map(lambda frame: frame.convert(picture.mode))
-    if profile_mode == "L" and is_neutral(picture.image):  # Pillow opens grey with transparency as RGBA
+    # With a grey profile, the pixels may be RGB or RGBA although all of them are grey: some formats store grey as RGB,
+    # and `_in_8_bit` converts grey with a transparent colour to RGBA.
+    if profile_mode == "L" and is_neutral(picture.image):
         return replace(picture, icc=icc).map(lambda frame: frame.convert("LA" if picture.has_alpha else "L"))
     return picture
 
@@ -173,7 +178,7 @@ def is_neutral(image: Image.Image) -> bool:
     return ImageChops.difference(red, green).getbbox() is None and ImageChops.difference(green, blue).getbbox() is None
 
 
-@lru_cache(maxsize=8)  # a test takes some 10 ms, and every frame of an animation needs it
+@lru_cache(maxsize=8)  # because a test takes about 10 ms, and the profile is tested for every frame of an animation
 def _is_usable(icc: bytes, mode: str) -> bool:
     """Return whether a profile has a transform from pixels of `mode` to sRGB."""
     try:
@@ -184,7 +189,7 @@ def _is_usable(icc: bytes, mode: str) -> bool:
 
 
 def _in_8_bit(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert a loaded image to L, LA, RGB or RGBA. CMYK is converted by its profile. Clears `image.info`."""
+    """Convert a loaded image to L, LA, RGB or RGBA. CMYK is converted with its profile. Clears `image.info`."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         return from_16_bit(image, transparent)
@@ -193,12 +198,12 @@ def _in_8_bit(image: Image.Image, icc: bytes | None) -> Image.Image:
     if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")  # before `info` is cleared, because `info` holds the transparent colour
     is_adobe = "adobe" in image.info
-    image.info.clear()  # encoders would write data from it: comments, resolution, transparency of a palette
+    image.info.clear()  # otherwise encoders would write data from it: comments, resolution, transparency of a palette
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
     if image.mode == "CMYK":
         if image.format in ("JPEG", "MPO") and not is_adobe:
-            image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, but only Adobe stores them inverted
+            image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, but only Adobe's are stored inverted
         if icc and icc[16:20] == b"CMYK" and _is_usable(icc, "CMYK"):
             return _applied(image, _transform(icc, "CMYK"))
     return image.convert("L" if image.mode == "1" else "RGB")

@@ -4,10 +4,11 @@ A profile is made from one of these declarations:
 
 - code points of ITU-T H.273, in the `nclx` box of AVIF and HEIC or in the cICP chunk of PNG
 - the gAMA and cHRM chunks of PNG
-- Exif's mark for Adobe RGB
+- the Exif tag that declares Adobe RGB
 
-The profiles of PQ and HLG map their reference white to white. Brighter values are clipped, not tone-mapped. Code points
-that occur only inside the AV1 stream of an AVIF are not read.
+The code points may declare PQ or HLG, which are tone curves for HDR. Then the profile maps the reference white of the
+curve to white. Brighter values are clipped, not tone-mapped. Code points that occur only inside the AV1 stream of an
+AVIF are not read.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from pixtools.imaging.icc_filter import filter_profile
 from pixtools.imaging.png_chunks import chunks
 
 Chromaticities = tuple[float, ...]
-"""x and y (CIE 1931) of white, red, green and blue: eight numbers."""
+"""Eight numbers: x and y (CIE 1931) of white, of red, of green and of blue."""
 
 ToneCurve = float | Callable[[NDArray[Any]], NDArray[Any]] | None
-"""A curve from signal to light, both 0 to 1. It is a gamma, a function, or None for the curve of sRGB."""
+"""A curve from signal to light, both from 0 to 1: a gamma, a function, or None, which means the curve of sRGB."""
 
 _D65 = (0.3127, 0.3290)
 _SRGB: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _ADOBE_RGB: Chromaticities = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
-_PRIMARIES: dict[int, Chromaticities] = {  # H.273, table 2; code point 1 and code points that are not listed mean sRGB
+_PRIMARIES: dict[int, Chromaticities] = {  # by code point (H.273, table 2); all other code points count as sRGB
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
     6: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
     7: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
@@ -42,13 +43,15 @@ _PRIMARIES: dict[int, Chromaticities] = {  # H.273, table 2; code point 1 and co
     11: (0.314, 0.351, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
     12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
 }
-_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # H.273, table 3; the curves of video count as the curve of sRGB, as in browsers
+# By code point (H.273, table 3). All other code points, such as those of video curves, count as the curve of sRGB, as
+# in browsers.
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 _PQ, _HLG = 16, 18
 _EXIF_INTEROPERABILITY = 0xA005
 
 
 def read_profile(image: Image.Image, format_name: str, data: bytes) -> bytes | None:
-    """Return the ICC profile of `image`, or None for sRGB. `image` was opened from `data`, and is not yet loaded.
+    """Return the ICC profile of `image`, or None for sRGB. `image` was opened from `data`, and is not loaded yet.
 
     Raises one of `DECODER_ERRORS` or CorruptImage if the chunks of a PNG are damaged.
     """
@@ -69,9 +72,9 @@ def read_profile(image: Image.Image, format_name: str, data: bytes) -> bytes | N
 
 
 def _is_dcf_adobe_rgb(image: Image.Image) -> bool:
-    """Return whether Exif declares Adobe RGB by the tag R03.
+    """Return whether Exif declares Adobe RGB with the value R03 of an interoperability tag.
 
-    Many cameras write this tag instead of a profile (DCF 2.0).
+    Many cameras write this value instead of a profile (DCF 2.0).
     """
     try:
         return image.getexif().get_ifd(_EXIF_INTEROPERABILITY).get(1) == "R03"
@@ -80,7 +83,11 @@ def _is_dcf_adobe_rgb(image: Image.Image) -> bool:
 
 
 def _of_png(image: Image.Image, data: bytes) -> bytes | None:
-    """Return the profile of a PNG. The first of these chunks counts: cICP, iCCP, sRGB, gAMA with cHRM (PNG 3, 4.3)."""
+    """Return the profile of a PNG, or None for sRGB.
+
+    The file may have several of these chunks. The first in this order counts: cICP, iCCP, sRGB, gAMA with cHRM (PNG 3,
+    4.3).
+    """
     for chunk_type, body in chunks(data):
         if chunk_type == b"cICP" and len(body) == 4:  # noqa: PLR2004
             return _of_code_points(body[0], body[1])
@@ -97,7 +104,7 @@ def _of_png(image: Image.Image, data: bytes) -> bytes | None:
     try:
         return matrix_profile(chromaticities, None if has_srgb_gamma else 1 / gamma)
     except (ArithmeticError, ValueError, np.linalg.LinAlgError, struct.error):
-        return None  # the numbers describe no possible colours
+        return None  # the numbers describe no possible colours, so they are ignored
 
 
 def _of_code_points(primaries: int, transfer: int) -> bytes | None:
@@ -109,7 +116,7 @@ def _of_code_points(primaries: int, transfer: int) -> bytes | None:
 
 
 def _nclx(data: bytes) -> tuple[int, int]:
-    """Return colour primaries and transfer characteristics from the first `nclx` property of an AVIF."""
+    """Return the code points of the primaries and of the transfer curve from the first `nclx` property of an AVIF."""
     for meta in _boxes(data, 0, len(data), b"meta"):
         for properties in _boxes(data, meta[0] + 4, meta[1], b"iprp"):
             for container in _boxes(data, *properties, b"ipco"):
@@ -120,7 +127,7 @@ def _nclx(data: bytes) -> tuple[int, int]:
 
 
 def _boxes(data: bytes, start: int, end: int, box_type: bytes) -> list[tuple[int, int]]:
-    """Return start and end of the content of each box of `box_type` that lies between `start` and `end`."""
+    """Return the start and the end of the content of each box of `box_type` between `start` and `end`."""
     contents = []
     while start + 8 <= end:
         size, header_size = int.from_bytes(data[start : start + 4], "big"), 8
@@ -140,7 +147,7 @@ def matrix_profile(chromaticities: Chromaticities, curve: ToneCurve) -> bytes:
     Raises ArithmeticError, ValueError, LinAlgError or struct.error if the numbers describe no possible colours.
     """
     to_d50 = _adaptation(chromaticities[:2])
-    # The columns are the XYZ of the primaries, scaled so that their sum is the XYZ of white.
+    # The columns are the XYZ values of the primaries. They are scaled so that their sum is the XYZ value of white.
     primaries = np.stack([_xyz(chromaticities[at : at + 2]) for at in (2, 4, 6)], axis=1)  # (3, 3)
     primaries = to_d50 @ (primaries * np.linalg.solve(primaries, _xyz(chromaticities[:2])))
     tone = _curve(curve)
@@ -173,7 +180,7 @@ def _xyz(xy: Chromaticities) -> NDArray[np.float64]:
 
 
 def _adaptation(white: Chromaticities) -> NDArray[np.float64]:
-    """Return the Bradford matrix (3, 3) from `white` to D50, the white of ICC profiles."""
+    """Return the Bradford matrix (3, 3) that adapts colours from `white` to D50, the white of ICC profiles."""
     ratio = (_BRADFORD @ _D50) / (_BRADFORD @ _xyz(white))
     adapted: NDArray[np.float64] = np.linalg.inv(_BRADFORD) @ np.diag(ratio) @ _BRADFORD
     return adapted
@@ -190,18 +197,19 @@ def _curve(curve: ToneCurve) -> bytes:
 
 
 def _pq(signal: NDArray[Any]) -> NDArray[Any]:
-    """Return linear light by the PQ curve of SMPTE ST 2084, for signal values from 0 to 1.
+    """Convert signal values from 0 to 1 to linear light, with the PQ curve of SMPTE ST 2084.
 
-    The result 1 is white of 203 cd/m² (ITU-R BT.2408). Brighter light gives results greater than 1.
+    The result 1 is the reference white, 203 cd/m² (ITU-R BT.2408). Brighter light gives results greater than 1.
     """
     root = signal ** (1 / 78.84375)
     return 10_000 / 203 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
 
 
 def _hlg(signal: NDArray[Any]) -> NDArray[Any]:
-    """Return linear light by the HLG curve of ITU-R BT.2100, for signal values from 0 to 1.
+    """Convert signal values from 0 to 1 to linear light, with the HLG curve of ITU-R BT.2100.
 
-    The signal 0.75 is white and gives the result 1. The display's gamma of 1.2 is applied to each channel.
+    The signal 0.75 is the reference white and gives the result 1. The gamma of the display, 1.2, is applied to each
+    channel separately.
     """
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)  # noqa: PLR2004
@@ -210,7 +218,7 @@ def _hlg(signal: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fixed(values: Any) -> bytes:
-    """Return numbers as s15Fixed16."""
+    """Encode numbers as s15Fixed16, the fixed-point numbers of ICC profiles."""
     return b"".join(struct.pack(">i", round(float(value) * 65536)) for value in values)
 
 

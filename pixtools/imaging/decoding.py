@@ -22,44 +22,45 @@ from pixtools.imaging.icc_filter import MOST_BYTES
 from pixtools.imaging.orientation import orientation, upright, upright_array, upright_size
 from pixtools.imaging.picture import Metadata, Picture, Size
 
-# A JPEG is decoded at this multiple of the needed size or more. At exactly the needed size, results would be slightly
-# less sharp. At twice the needed size, no difference can be seen.
+# A JPEG is decoded at no less than this multiple of the needed size. At exactly the needed size, results would be
+# slightly less sharp. At twice the needed size, no difference from the full size can be seen.
 _MARGIN = 2
 
 
 def decode(data: bytes, needed_size: Size | None = None, *, high_bit_depth: bool = False) -> Picture:
     """Decode all frames of an image file and turn them upright.
 
-    If `needed_size` is given, a JPEG is decoded at the size that `reduced_size` returns. A smaller size costs less, and
-    `reduced_from` then holds the full size. If `high_bit_depth` is set and a still has more than 8 bits, `pixels_16`
-    holds its 16-bit values.
+    If `needed_size` is given, a JPEG is decoded at the size that `reduced_size` returns. A smaller size takes less time
+    and memory. If the JPEG was decoded at a smaller size, `reduced_from` of the picture holds the full size. If
+    `high_bit_depth` is set and a still has more than 8 bits, `pixels_16` of the picture holds its 16-bit values.
 
     Raises UnsupportedType if the format is unknown, CorruptImage if the file is damaged or truncated, and MemoryError.
-    This function does not check the size, so call `inspect` before. `memory_bounds.of_decoding` gives the memory. This
-    function does not limit the time, so callers set a deadline.
+    This function does not check the size, so call `inspect` first. It does not limit the time either, so callers set a
+    deadline. `memory_bounds.of_decoding` returns the memory that this function may take.
     """
     format_name = sniff(data[:HEAD_BYTES])
     with decoding() as memory_probe:
         if format_name == "GIF":
-            return gif_frames.read(data)  # a GIF has no profile, orientation or metadata blocks
+            return gif_frames.read(data)  # PixTools reads no profile, orientation or metadata blocks from a GIF
         if format_name == "WEBP":
-            memory_probe.pixels = math.prod(webp_size(data))  # Image.open already allocates memory for the canvas
+            memory_probe.pixels = math.prod(webp_size(data))  # set now, because Image.open allocates the canvas
         with Image.open(io.BytesIO(data), formats=[format_name]) as image:
             memory_probe.pixels = math.prod(image.size) * frame_count(image, format_name)
-            # Read the orientation before loading, so that `decode` and `inspect` read the same EXIF. In a PNG, EXIF may
-            # stand after the pixels.
+            # Read the orientation before the pixels are loaded, as `inspect` does. In a PNG, EXIF may also stand after
+            # the pixels, so loading might change the EXIF that is found.
             turn = orientation(image)
             metadata = metadata_blocks.read(image, data)
             full_size = upright_size(image)
             is_reduced = False
             if needed_size:
                 is_reduced = _reduce(image, needed_size if full_size == image.size else needed_size[::-1])
-            # Read the profile before loading too, because loading removes it from `image.info`.
+            # Read the profile before `_frames` decodes the pixels, because `_frames` clears `image.info`.
             has_profile = high_bit_depth and read_profile(image, format_name, data) is not None
             picture = _frames(image, format_name, data)
             pixels_16 = _pixels_16(data, format_name, picture, has_profile=has_profile) if high_bit_depth else None
     if picture.icc and len(picture.icc) > MOST_BYTES:
-        # In results, the profile would be larger than the pixels. sRGB keeps the colours without a profile.
+        # Every result would contain this very large profile. Pixels in sRGB need no profile. The 16-bit values are
+        # dropped, because they are not converted.
         picture, pixels_16 = to_srgb(picture), None
     picture = replace(picture, metadata=metadata, reduced_from=full_size if is_reduced else None)
     if pixels_16 is not None:
@@ -68,9 +69,10 @@ def decode(data: bytes, needed_size: Size | None = None, *, high_bit_depth: bool
 
 
 def _pixels_16(data: bytes, format_name: str, picture: Picture, *, has_profile: bool) -> NDArray[np.uint16] | None:
-    """Return the values (H, W, C) of a still with more than 8 bits.
+    """Return the 16-bit values (H, W, C) of a still with more than 8 bits. Returns None for all other files.
 
-    Returns None if a profile has changed the 8-bit pixels, because the 16-bit values would show other colours.
+    Also returns None if the 8-bit pixels were converted with the profile, or if the profile was dropped. The 16-bit
+    values might then show other colours.
     """
     if picture.is_animated or has_profile != (picture.icc is not None):
         return None

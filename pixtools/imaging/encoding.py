@@ -11,13 +11,14 @@ from pixtools.imaging.picture import Picture
 
 
 def encode(picture: Picture, format_name: str, **options: Any) -> bytes:
-    """Encode 8-bit frames, colour profile and metadata, as far as the format can hold them.
+    """Encode the 8-bit frames, the colour profile and the metadata of a picture. Leave out what the format cannot hold.
 
-    `format_name` is Pillow's name of the format, and `options` go to Pillow's encoder. A JPEG gets the first frame, and
-    every other format gets all frames. If a frame equals the frame before, PNG and WebP store only one of the two, and
-    show it for both durations. AVIF stores no number of loops, so an AVIF runs without end.
+    `format_name` is Pillow's name of the format, and `options` are passed to Pillow's encoder. A JPEG gets the first
+    frame, and every other format gets all frames. If a frame equals the frame before, PNG and WebP store only one of
+    the two, and show it for both durations. AVIF stores no number of loops, so an AVIF is repeated without end.
 
-    Raises UnencodableImage if the picture exceeds a limit of the format (WebP: 16,383 pixels a side), and MemoryError.
+    Raises UnencodableImage if the picture exceeds a limit of the format, such as 16,383 pixels for each side of a WebP.
+    Raises MemoryError if memory is exhausted.
     """
     if picture.is_animated and format_name != "JPEG":
         options |= {

@@ -10,18 +10,18 @@ from pixtools.imaging.picture import Picture
 
 
 def blur(picture: Picture, radius: float) -> Picture:
-    """Blur by a Gaussian with a standard deviation of `radius` pixels.
+    """Blur with a Gaussian filter. Its standard deviation is `radius` pixels.
 
-    Pillow approximates the Gaussian by three box filters.
+    Pillow approximates the Gaussian filter with three box filters.
     """
     return _filtered(picture, lambda frame: frame.filter(ImageFilter.GaussianBlur(radius)))
 
 
 def sharpen(picture: Picture, radius: float, amount: float, threshold: int) -> Picture:
-    """Sharpen by an unsharp mask.
+    """Sharpen with an unsharp mask.
 
-    Adds `amount` times the difference between the picture and its blur (standard deviation `radius` pixels), wherever
-    the difference is greater than `threshold`, 0 to 255.
+    The picture is compared with a blurred copy (standard deviation `radius` pixels). Where the difference is greater
+    than `threshold`, 0 to 255, `amount` times the difference is added to the picture.
     """
     mask = ImageFilter.UnsharpMask(radius, round(amount * 100), threshold)
     return _filtered(picture, lambda frame: frame.filter(mask))
@@ -34,9 +34,9 @@ def _filtered(picture: Picture, change: Callable[[Image.Image], Image.Image]) ->
 
 
 def _filtered_premultiplied(frame: Image.Image, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Filter colours that are premultiplied by alpha.
+    """Multiply the colours by alpha, filter them, and divide them by alpha again.
 
-    Pillow's filters do not take RGBa, so each channel is filtered alone.
+    Pillow's filters do not accept mode RGBa (colours multiplied by alpha), so each channel is filtered separately.
     """
     premultiplied = frame.convert("RGBA").convert("RGBa")
     bands = [change(band) for band in premultiplied.split()]

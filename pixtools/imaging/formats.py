@@ -21,7 +21,7 @@ MEDIA_TYPES = {
     "TIFF": "image/tiff",
     "BMP": "image/bmp",
 } | ({"HEIF": "image/heic"} if HAS_HEIF else {})
-"""Media type of each format that can be read, by Pillow's name of the format."""
+"""The media type of each format that can be read. The keys are Pillow's names of the formats."""
 
 HEAD_BYTES = 64
 """Number of bytes that `sniff` needs from the start of a file."""
@@ -39,7 +39,7 @@ _TESTS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("GIF", lambda head: head.startswith((b"GIF87a", b"GIF89a"))),
     ("TIFF", lambda head: head.startswith((b"II*\x00", b"MM\x00*"))),
     ("BMP", lambda head: head.startswith(b"BM")),
-    ("HEIF", lambda head: not _HEIF_BRANDS.isdisjoint(_brands(head))),  # after AVIF: both may have the brand mif1
+    ("HEIF", lambda head: not _HEIF_BRANDS.isdisjoint(_brands(head))),  # after AVIF, because both may have mif1
 )
 """Pillow's name of each format, and a test of the first bytes of a file. The first match counts."""
 
@@ -47,17 +47,17 @@ _TESTS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
 def sniff(head: bytes) -> str:
     """Return Pillow's name of the format of a file whose first `HEAD_BYTES` bytes are `head`.
 
-    Only these bytes decide, never a file name. Raises UnsupportedType for an unsupported format, such as SVG or PDF,
-    and for HEIC if pillow-heif is not installed.
+    Only these bytes decide the format, and the file name has no influence. Raises UnsupportedType for an unsupported
+    format, such as SVG or PDF, and for HEIC if pillow-heif is not installed.
     """
     format_name = next((name for name, matches in _TESTS if matches(head)), None)
     if format_name is None:
         known = ", ".join(_SPELLING.get(name, name) for name in MEDIA_TYPES)
-        raise UnsupportedType(f"The file's first bytes are not those of a supported image. Send one of: {known}.")
+        raise UnsupportedType(f"The content of the file is not an image in a supported format. Send one of: {known}.")
     if format_name == "HEIF" and not HAS_HEIF:
         raise UnsupportedType(
             "This service cannot read HEIC pictures, because pillow-heif is not installed (pip install "
-            "'pixtools[heic]'). Export the picture as JPEG and send that."
+            "'pixtools[heic]'). Export the picture as JPEG and send the JPEG."
         )
     return format_name
 

@@ -1,4 +1,4 @@
-"""Geometry: resizing, padding, cropping, rotating and mirroring, and the sizes that result."""
+"""Resizes, pads, crops, rotates and mirrors pictures, and computes the resulting sizes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _TRANSPOSE = Image.Transpose
 _RIGHT_ANGLES = {90.0: _TRANSPOSE.ROTATE_270, 180.0: _TRANSPOSE.ROTATE_180, 270.0: _TRANSPOSE.ROTATE_90}
 
 # If a side has at least six source pixels for each target pixel, Pillow first averages source pixels until at least
-# three are left for each target pixel. Averaging and Lanczos together cost a third of Lanczos alone. Compared with
-# Lanczos alone, the results score 96 of 100 (SSIMULACRA2).
+# three are left for each target pixel. Averaging and Lanczos together take a third of the time of Lanczos alone. The
+# result has a SSIMULACRA2 score of 96 of 100, compared with the result of Lanczos alone.
 _REDUCING_GAP = 3.0
 
 Fit = Literal[
@@ -25,7 +25,7 @@ Fit = Literal[
     "cover",  # keep the aspect ratio, and cut off whatever exceeds the box
     "fill",  # stretch to the box
 ]
-"""How a picture fits a box of another aspect ratio."""
+"""How a picture is fitted into a box with another aspect ratio."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Placement:
 def place(size: Size, width: int | None, height: int | None, fit: Fit, *, upscale: bool) -> Placement:
     """Compute how a picture of `size` fits a box of `width` × `height`.
 
-    Without `upscale`, the picture is not enlarged. With `inside`, one of `width` and `height` may be None, which means
-    no limit.
+    Without `upscale`, the picture is not enlarged. If `fit` is `inside`, one of `width` and `height` may be None, which
+    means no limit.
     """
     ratios = [limit / side for limit, side in zip((width, height), size, strict=True) if limit]
     max_scale = math.inf if upscale else 1.0
@@ -63,17 +63,17 @@ def _scaled(size: Size, scale: float) -> Size:
 
 
 def put(picture: Picture, placement: Placement, background: str | None) -> Picture:
-    """Resample by Lanczos, then cut or pad equally on both sides.
+    """Resample the picture with the Lanczos filter, then cut or pad it equally on both sides.
 
     `background` is the colour of the padding, `#rrggbb`. None makes the padding transparent. Colours of transparent
-    pixels have no effect, because Pillow premultiplies alpha when it resamples. `memory_bounds.of_resampling` gives the
-    memory.
+    pixels have no effect, because Pillow multiplies colours by alpha before it resamples them.
+    `memory_bounds.of_resampling` returns the memory that this function may take.
     """
     scaled, canvas = placement.scaled, placement.canvas
     if picture.reduced_from is not None:
-        picture = replace(picture, reduced_from=None)  # the result is as large as without the reduction
+        picture = replace(picture, reduced_from=None)  # the result has the same size as without the reduction
     if canvas[0] < scaled[0] or canvas[1] < scaled[1]:
-        # Resample only the area that is kept. Its edges may lie between source pixels. The rest costs nothing.
+        # Resample only the area that is kept, to save time. The edges of this area may lie between source pixels.
         width, height = (side * kept / whole for side, kept, whole in zip(picture.size, canvas, scaled, strict=True))
         left, top = (picture.size[0] - width) / 2, (picture.size[1] - height) / 2
         box = (left, top, left + width, top + height)
@@ -88,7 +88,7 @@ def _resampled(frame: Image.Image, size: Size, box: tuple[float, float, float, f
 
 
 def pad(picture: Picture, canvas: Size, background: str | None) -> Picture:
-    """Put the picture in the middle of a larger canvas. A `background` of None is transparent."""
+    """Put the picture in the middle of a larger canvas. If `background` is None, the padding is transparent."""
     picture = with_alpha(picture) if background is None else with_room_for(background, picture)
     background = background and shade(background, picture)
     corner = ((canvas[0] - picture.size[0]) // 2, (canvas[1] - picture.size[1]) // 2)
@@ -121,8 +121,8 @@ def rotated_size(size: Size, degrees: float) -> Size:
 def rotate(picture: Picture, degrees: float, background: str | None) -> Picture:
     """Rotate clockwise. The result encloses the whole picture.
 
-    Multiples of 90° move pixels without changing their values. Other angles resample pixels (bicubic, premultiplied by
-    alpha) and fill the corners with `background`. None makes the corners transparent.
+    Multiples of 90° move pixels without changing their values. For other angles, the pixels are resampled (bicubic,
+    with colours multiplied by alpha), and the corners are filled with `background`. None makes the corners transparent.
     """
     if degrees % 360 == 0:
         return picture
@@ -133,7 +133,8 @@ def rotate(picture: Picture, degrees: float, background: str | None) -> Picture:
     size = rotated_size(picture.size, degrees)
 
     def rotated(frame: Image.Image) -> Image.Image:
-        # Pad first and cut afterwards. Pillow's `expand` would round the size in another way than `rotated_size`.
+        # Pad before the rotation and cut afterwards. Do not use Pillow's option `expand`, because it rounds the size in
+        # another way than `rotated_size`.
         larger = (max(size[0], frame.width), max(size[1], frame.height))
         ground = pad(Picture.still(frame), larger, background).image
         whole = ground.rotate(-degrees, Image.Resampling.BICUBIC, fillcolor=background or 0)
@@ -144,6 +145,6 @@ def rotate(picture: Picture, degrees: float, background: str | None) -> Picture:
 
 
 def flip(picture: Picture, *, vertical: bool) -> Picture:
-    """Mirror the picture: swap left and right, or top and bottom if `vertical`."""
+    """Mirror the picture: swap left and right, or top and bottom if `vertical` is set."""
     mirror = _TRANSPOSE.FLIP_TOP_BOTTOM if vertical else _TRANSPOSE.FLIP_LEFT_RIGHT
     return picture.map(lambda frame: frame.transpose(mirror))

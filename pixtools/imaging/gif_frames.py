@@ -1,10 +1,10 @@
 """Reads GIFs.
 
-This module finds the frames and rewrites each frame as a GIF file. Pillow decodes this file, and `animation` composes
-the frames. Pillow alone is not enough, for three reasons:
+This module finds the frames and rewrites each frame as a separate GIF file in memory. Pillow decodes these files, and
+`animation` composes the frames. Pillow alone is not enough, for three reasons:
 
 - Pillow must decode all earlier frames to find a frame and its size.
-- Pillow allocates memory for a frame that is larger than the canvas as soon as it opens the file.
+- If a frame is larger than the canvas, Pillow allocates memory for it as soon as the file is opened.
 - Pillow composes frames in another way than browsers do.
 """
 
@@ -24,8 +24,8 @@ from pixtools.imaging.picture import Picture, Size
 
 _IMAGE, _EXTENSION = 0x2C, 0x21
 _CONTROL, _APPLICATION = b"\xf9", b"\xff"
-# Extensions and blocks are limited, because each of them costs time. Real pictures have a few extensions for each
-# frame, and a full block has 255 bytes.
+# Extensions and blocks are limited, because each of them takes time. Real pictures have only a few extensions for each
+# frame. A full block has 255 bytes, so a million full blocks have 255 MB.
 _MAX_EXTENSIONS, _MAX_BLOCKS = 100_000, 1_000_000
 _DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE}
 
@@ -46,10 +46,10 @@ class Gif:
     """The structure of a GIF, read without decoding pixels."""
 
     size: Size  # of the canvas, enlarged to hold the first frame
-    palette: bytes  # flags, background, aspect, and the colours for frames without a palette
+    palette: bytes  # flags, background, aspect ratio, and the colours of frames without a palette
     frames: tuple[Frame, ...]
     loops: int
-    broken: bool  # the bytes after the last frame are neither a block nor the trailer
+    broken: bool  # whether the bytes after the last frame are neither a block nor the trailer
 
     @property
     def extent(self) -> Size:
@@ -59,7 +59,7 @@ class Gif:
 
 
 def parse(data: bytes, max_frames: int | None = None) -> Gif:
-    """Find the frames of a GIF without decoding them. Stop after `max_frames`.
+    """Find the frames of a GIF without decoding them. Stop after `max_frames` frames.
 
     If a file is truncated, its incomplete last frame counts too. Raises EOFError if there is no frame, struct.error if
     the header is incomplete, and CorruptImage if there are too many blocks.
@@ -81,12 +81,12 @@ def parse(data: bytes, max_frames: int | None = None) -> Gif:
             control = body[:4]
         elif label == _APPLICATION and body.startswith((b"NETSCAPE2.0\3\1", b"ANIMEXTS1.0\3\1")):
             repeats = int.from_bytes(body[13:15], "little")
-            loops = repeats + 1 if repeats else 0  # a GIF stores how often it is repeated after it was shown once
+            loops = repeats + 1 if repeats else 0  # a GIF stores how often it is repeated after the first time
     if not frames:
         raise EOFError("it has no frame")
     first = frames[0]
     canvas = (max(width, first.left + first.size[0]), max(height, first.top + first.size[1]))
-    # Many files lack the trailer or end with zeros. Bytes after the trailer do not belong to the picture.
+    # Many files have no trailer, or end with zeros, so they are not broken. All bytes after the trailer are ignored.
     broken = data[position:].lstrip(b"\0")[:1] not in (b"", b";")
     return Gif(canvas, palette, tuple(frames), loops, broken)
 
@@ -94,11 +94,11 @@ def parse(data: bytes, max_frames: int | None = None) -> Gif:
 def read(data: bytes) -> Picture:
     """Decode the frames of a GIF and compose them.
 
-    Raises ValueError if the blocks end in the middle of the file. Raises the errors of `parse` too.
+    Raises ValueError if bytes that are not a block follow the last frame. Also raises the errors of `parse`.
     """
     gif = parse(data)
     if gif.broken:
-        raise ValueError(f"bytes that are not a frame follow frame {len(gif.frames)}")
+        raise ValueError(f"unknown bytes follow frame {len(gif.frames)}")
     if len(gif.frames) == 1 and gif.frames[0].size == gif.size:
         return next(_layers(gif, data)).picture  # composing would take three times the memory for the same result
     return compose(gif.size, _layers(gif, data), gif.loops)
@@ -107,7 +107,7 @@ def read(data: bytes) -> Picture:
 def _layers(gif: Gif, data: bytes) -> Iterator[Layer]:
     for frame in gif.frames:
         header = b"GIF89a" + struct.pack("<HH", *frame.size) + gif.palette
-        # Keep only bit 0 of the flags, the transparency. The Layer holds delay and disposal.
+        # Keep only bit 0 of the flags, which declares a transparent colour. `Layer` holds the disposal.
         control = b"!\xf9\4" + bytes([frame.control[0] & 1]) + frame.control[1:] + b"\0"
         still = header + control + b"," + struct.pack("<HHHH", 0, 0, *frame.size) + data[frame.body] + b";"
         with Image.open(io.BytesIO(still), formats=["GIF"]) as image:
@@ -123,7 +123,7 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _blocks(data: bytes, position: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each frame and each extension. Stop at any other byte, such as the trailer.
+    """Yield the start and the end of each frame and each extension. Stop at any other byte, such as the trailer.
 
     Raises CorruptImage if there are too many extensions or blocks.
     """
@@ -159,5 +159,5 @@ def _end_of_chain(data: bytes, position: int, blocks_left: int) -> tuple[int, in
 def _too_many(limit: int, what: str) -> CorruptImage:
     return CorruptImage(
         f"The GIF has more than {limit:,} {what}, which no picture needs. "
-        "Open it in an image editor and export it again."
+        "Open the file in an image editor and export it again."
     )

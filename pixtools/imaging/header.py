@@ -1,4 +1,4 @@
-"""Reads the header of an image file and checks it against limits, before any pixel is decoded.
+"""Reads the header of an image file and checks the header against limits, before any pixel is decoded.
 
 The limits come from the settings: `max_pixels`, `max_side` and `max_frames` in `settings.py`.
 """
@@ -24,13 +24,13 @@ _STRUCTURE_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {
     "PNG": png_chunks.check_chunks,
     "TIFF": tiff_tags.check_tags,
 }
-"""The check for each format. It raises CorruptImage if the file has so many segments, chunks or values that Pillow
-would open the file slowly."""
+"""A check for each of these formats. The check raises CorruptImage if the file has so many segments, chunks or values
+that Pillow would take long to open the file."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an image file says. `width` and `height` are those of the upright picture, in pixels."""
+    """The facts in the header of an image file. `width` and `height` are those of the upright picture, in pixels."""
 
     media_type: str
     width: int
@@ -41,8 +41,8 @@ class Header:
 def inspect(data: IO[bytes], limits: Limits) -> Header:
     """Read the header of a seekable binary file and check it against `limits`. No pixel is decoded.
 
-    No deadline interrupts this function, so it must not take more than two seconds of CPU for any file. One exception
-    is known: an AVIF of 25 MB takes 7 s if its EXIF stores millions of fractions as the orientation.
+    No deadline interrupts this function, so it must not take more than two seconds of CPU time for any file. One
+    exception is known: an AVIF of 25 MB takes 7 s if its EXIF has millions of fractions as the orientation.
 
     Raises UnsupportedType if the format is unknown, CorruptImage if the header is damaged, and ImageTooLarge.
     """
@@ -54,7 +54,7 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
         if format_name == "GIF":
             return _inspect_gif(data.read(), limits)
         if format_name == "WEBP":
-            check_size(webp_size(head), 1, limits)  # Image.open allocates memory for the canvas
+            check_size(webp_size(head), 1, limits)  # check now, because Image.open allocates the canvas
         elif format_name in _STRUCTURE_CHECKS:
             _STRUCTURE_CHECKS[format_name](data)
             data.seek(0)
@@ -88,29 +88,28 @@ def webp_size(head: bytes) -> Size:
 
 
 def frame_count(image: Image.Image, format_name: str) -> int:
-    """Return the number of frames that the header of an animation gives, and 1 for all other files.
+    """Return the number of frames of a PNG, WebP or AVIF, and 1 for other formats. Do not call this function for a GIF.
 
-    The pages of a TIFF are no animation, and neither are the pictures of a JPEG or HEIC. Only the first page or picture
-    is used.
+    The pages of a TIFF and the pictures of a JPEG or HEIC are not an animation. Only the first page or picture is used.
     """
     if format_name not in ("PNG", "WEBP", "AVIF"):
         return 1
-    # In an animated PNG, Pillow also counts a default image that does not belong to the animation.
+    # Subtract 1 for a default image of a PNG. Pillow counts it, although it does not belong to the animation.
     return int(getattr(image, "n_frames", 1)) - bool(image.info.get("default_image"))
 
 
 def check_size(size: Size, frames: int, limits: Limits) -> None:
     """Raise ImageTooLarge if an image exceeds `limits`, and CorruptImage if it has no pixel.
 
-    If `frames` already exceeds the limit, it may be lower than the real number.
+    If `frames` exceeds the limit, the image may have even more frames, because counting may stop above the limit.
     """
     width, height = size
     if min(size) < 1:
         raise CorruptImage(f"The header declares {width} × {height} pixels. Check that the file opens in a viewer.")
     if max(size) > limits.side:
-        raise ImageTooLarge(f"{width} × {height} pixels: a side may have at most {limits.side:,} pixels.")
+        raise ImageTooLarge(f"{width} × {height} pixels is too large: a side may have at most {limits.side:,} pixels.")
     if frames > limits.frames:
-        raise ImageTooLarge(f"At least {frames:,} frames: at most {limits.frames:,} are accepted.")
+        raise ImageTooLarge(f"The image has at least {frames:,} frames, but the limit is {limits.frames:,} frames.")
     if width * height * frames > limits.pixels:
         count = f"{width} × {height}" + (f" × {frames} frames" if frames > 1 else "")
-        raise ImageTooLarge(f"{count} is more than {limits.pixels / 1e6:g} megapixels, the most accepted.")
+        raise ImageTooLarge(f"{count} is more than the limit of {limits.pixels / 1e6:g} megapixels.")

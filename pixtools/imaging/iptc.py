@@ -1,4 +1,4 @@
-"""Reads IPTC datasets (IIM 4.2). They were the metadata of pictures before XMP, and news agencies still write them."""
+"""Reads IPTC datasets (IIM 4.2). This kind of metadata is older than XMP, but news agencies still write it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _REPEATED = frozenset({20, 25, 80, 85, 118, 122})
 
 
 def texts(iptc: bytes) -> dict[str, str | list[str]]:
-    """Return the values of the datasets that describe the picture, by name. Repeatable datasets become lists.
+    """Return the values of the datasets that describe the picture. The keys are names from `_NAMES`.
 
-    Raises nothing. Reading stops at damaged data.
+    Datasets that may be repeated become lists. Reading stops at damaged data. Raises nothing.
     """
     values: dict[str, str | list[str]] = {}
     for dataset, raw in _datasets(iptc):
@@ -58,7 +58,7 @@ def texts(iptc: bytes) -> dict[str, str | list[str]]:
 
 
 def _datasets(iptc: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of each dataset in the record that describes the picture."""
+    """Yield the number and the content of each dataset in the record that describes the picture."""
     at = 0
     while at + 5 <= len(iptc) and iptc[at] == _MARKER:
         record, dataset, length = iptc[at + 1], iptc[at + 2], int.from_bytes(iptc[at + 3 : at + 5], "big")

@@ -1,4 +1,4 @@
-"""Checks the segments before the pixels of a JPEG (ITU-T T.81, annex B). Pillow reads these segments one by one."""
+"""Checks the segments before the pixels of a JPEG (ITU-T T.81, annex B), because Pillow may take long to read them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _EXIF, _PHOTOSHOP, _TABLES, _SEGMENTS, _FILL = (
 )
 
 # Real files stay below these limits. A profile has up to 255 segments. Extended XMP, further pictures and thermal
-# images have up to 255 segments each. Pillow copies each segment once. For each segment of EXIF, it copies all previous
-# EXIF again. In resources, tables and fill bytes, it runs code for every few bytes.
+# images have up to 255 segments each. Pillow copies each segment once. But for each segment of EXIF, Pillow copies all
+# previous EXIF again. In resources, tables and fill bytes, Pillow runs code for every few bytes.
 _LIMITS = {_EXIF: 1_000_000, _PHOTOSHOP: 4_000_000, _TABLES: 65_536, _SEGMENTS: 1_000, _FILL: 65_536}
 
 _APP1, _APP13, _APPS, _COMMENT = 0xE1, 0xED, range(0xE0, 0xF0), 0xFE
@@ -26,7 +26,7 @@ _WITHOUT_SEGMENT = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # 
 
 
 def check_segments(file: IO[bytes]) -> None:
-    """Raise CorruptImage if the segments before the pixels exceed a limit. Reads the file to its end."""
+    """Raise CorruptImage if the segments before the pixels exceed a limit. This function reads the whole file."""
     data = file.read()
     counts = dict.fromkeys(_LIMITS, 0)
     position = 2
@@ -52,12 +52,12 @@ def check_segments(file: IO[bytes]) -> None:
             if counts[what] > limit:
                 raise CorruptImage(
                     f"The JPEG has more than {limit:,} {what} before its pixels, which no picture needs. "
-                    "Open it in an image editor and export it again."
+                    "Open the file in an image editor and export it again."
                 )
 
 
 def _costly_content(marker: int, beginning: bytes) -> str | None:
-    """Return what a segment contains, if a limit applies to these bytes. Return None otherwise."""
+    """Return the kind of bytes in a segment if the number of such bytes is limited. Otherwise return None."""
     if marker == _APP1 and beginning.startswith(b"Exif\0\0"):
         return _EXIF
     if marker == _APP13 and beginning == b"Photoshop 3.0\0":

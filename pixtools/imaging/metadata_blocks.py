@@ -1,4 +1,4 @@
-"""Reads metadata blocks (EXIF, XMP, IPTC) from each format, selects what results keep, and prepares it for encoders."""
+"""Reads EXIF, XMP and IPTC from all formats, selects the metadata that results keep, and makes options for encoders."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pixtools.imaging.picture import Metadata, Size
 from pixtools.imaging.tiff_tags import Directory, Tags
 
 Strip = Literal[
-    "gps",  # the place, and everything that identifies one camera or one person
+    "gps",  # the location, the owner, serial numbers, XMP, IPTC and more; `_MAIN` and `_EXIF` list what is kept
     "all",  # everything but the colour profile
     "none",
 ]
 """Which metadata to remove."""
 
 EXIF_BYTES = 65_527
-"""Most bytes of EXIF that results keep, because a JPEG can store no more. The largest values are removed first."""
+"""The most bytes of EXIF in a result, because a JPEG can store no more. The largest values are removed first."""
 
-# A segment of a JPEG holds 65,533 bytes. Each block begins with a name.
+# A segment of a JPEG holds 65,533 bytes. XMP and IPTC begin with a name, which takes some of these bytes.
 _XMP_BYTES = 65_533 - len(b"http://ns.adobe.com/xap/1.0/\0")
 _IPTC_BYTES = 65_533 - len(b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + b"size" + b"\0")
 
@@ -32,11 +32,10 @@ _PNG_XMP = b"XML:com.adobe.xmp\0"  # keyword of the iTXt chunk that holds XMP
 _MAX_READ_BYTES = 1 << 20  # larger blocks are ignored
 
 _XMP, _IPTC, _PHOTOSHOP, _ICC, _ORIENTATION = 0x02BC, 0x83BB, 0x8649, 0x8773, 0x0112
-_WIDTH, _HEIGHT = 0xA002, 0xA003  # of the pixels, in the Exif directory
+_WIDTH, _HEIGHT = 0xA002, 0xA003  # tags of the Exif directory: the size in pixels
 
-# Tags that `strip: gps` keeps. This is a list of allowed tags, because makers add new tags. The list excludes serial
-# numbers, owners, unique ids, makers' notes and free comments. It also excludes keywords, because they may contain
-# places.
+# Tags that `strip: gps` keeps. This is a list of allowed tags, so that new tags of camera makers are removed. The list
+# does not contain serial numbers, owners, unique ids, makers' notes, free comments, or keywords, which may be places.
 _MAIN = frozenset({
     0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298,  # description, make, model, software, date, artist, ©
     0x011A, 0x011B, 0x0128,  # resolution in print
@@ -52,26 +51,27 @@ _EXIF = frozenset({
     _WIDTH, _HEIGHT,
 })  # fmt: skip
 
-# Tags that describe the structure of the source file. No result may inherit them. They are the tags of TIFF and DNG,
-# without the descriptive tags of TIFF, and blocks that this module stores elsewhere or drops.
+# Tags that describe the structure of the source file, so no result may keep them. `_STRUCTURE` contains the tags of
+# TIFF and DNG, except the tags that describe the picture. It also contains the tags of blocks that this module stores
+# elsewhere or drops.
 _DESCRIPTIVE = frozenset({0x010D, 0x011D, 0x013C}) | _MAIN
 _STRUCTURE = (
     frozenset(range(0x0300)) | frozenset(range(0xC612, 0xCE00)) | {_IPTC, _PHOTOSHOP, _ICC, 0x8568, 0x935C}
 ) - _DESCRIPTIVE
-# Exif tags that describe the pixels of the source. They are wrong for the result, which is sRGB or has a profile.
+# Exif tags that describe the pixels of the source. They may be wrong for the result, which has other pixels.
 _OF_SOURCE_PIXELS = frozenset({0x9101, 0x9102, 0xA001, 0xA20E, 0xA20F, 0xA210, 0x9214, 0xA214, 0xA500})
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
 
 
 def read(image: Image.Image, data: bytes) -> Metadata:
-    """Return the metadata blocks of `image`, which was opened from `data`. Its pixels need not be loaded.
+    """Return the metadata blocks of `image`, which was opened from `data`. The image need not be loaded.
 
-    Blocks of more than 1 MiB are ignored. Raises only CorruptImage, if a PNG has too many chunks.
+    Blocks of more than 1 MiB are ignored. Raises CorruptImage if a PNG has too many chunks, and no other error.
     """
     found: tuple[Any, ...]
     match image.format:
-        case "PNG":  # not from `image.info`, because it may contain text chunks with these names
+        case "PNG":  # do not use `image.info`, because its "exif" and "xmp" may come from text chunks
             found = png_blocks(io.BytesIO(data))
         case "TIFF":
             found = _of_tiff(data)
@@ -86,9 +86,10 @@ def read(image: Image.Image, data: bytes) -> Metadata:
 
 
 def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
-    """Return EXIF and XMP of a PNG, also from chunks after the pixels. Pillow reads these chunks only when it decodes.
+    """Return the EXIF and the XMP of a PNG, also from chunks after the pixels.
 
-    The position of the file is restored. Checksums are not verified. Raises CorruptImage if there are too many chunks.
+    Pillow reads chunks after the pixels only when it decodes the pixels. The position of the file is restored.
+    Checksums are not verified. Raises CorruptImage if there are too many chunks.
     """
     found: dict[bytes, bytes] = {}
     position = file.tell()
@@ -105,9 +106,9 @@ def png_blocks(file: IO[bytes]) -> tuple[bytes, bytes]:
 
 
 def _text(content: bytes) -> bytes:
-    """Return the text of an iTXt chunk, or nothing if it is too large.
+    """Return the text of an iTXt chunk, or no bytes if the text is damaged or too large.
 
-    `content` is what follows the keyword of the chunk (PNG 3, 11.3.3.4).
+    `content` is the part of the chunk after the keyword (PNG 3, 11.3.3.4).
     """
     is_compressed, (_, _, text) = content[:1] == b"\1", [*content[2:].split(b"\0", 2), b"", b""][:3]
     if not is_compressed:
@@ -120,7 +121,11 @@ def _text(content: bytes) -> bytes:
 
 
 def _of_tiff(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return EXIF, XMP and IPTC of a TIFF. EXIF holds the tags of the first picture, without structural tags."""
+    """Return the EXIF, the XMP and the IPTC of a TIFF.
+
+    The EXIF contains the tags of the first picture, without the tags that describe the structure of the file.
+    Of these tags, only the orientation is kept.
+    """
     tags = tiff_tags.parse(data)
     if tags is None:
         return b"", b"", b""
@@ -130,11 +135,11 @@ def _of_tiff(data: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def select_metadata(metadata: Metadata, strip: Strip, size: Size) -> Metadata:
-    """Return the metadata for a result of `size`, without what `strip` removes. Damaged tags are dropped.
+    """Return the metadata for a result of `size`, without the metadata that `strip` removes. Damaged tags are dropped.
 
     The orientation is always removed, because it has been applied. The thumbnail is always removed, because it shows
-    the source. Tags that describe the pixels of the source are always removed too. With `none`, a maker's note keeps
-    its offset in the file, but may refer to data that the file no longer has. Raises nothing.
+    the source. Tags that describe the pixels of the source are always removed too. With `none`, a maker's note stays at
+    its offset in the EXIF, but may refer to data that were removed. Raises nothing.
     """
     if strip == "all":
         return Metadata()
@@ -146,7 +151,7 @@ def select_metadata(metadata: Metadata, strip: Strip, size: Size) -> Metadata:
 
 
 def _selected(tags: Tags, strip: Strip, size: Size) -> Tags:
-    """Return the tags that `strip` (`gps` or `none`) keeps. Width and height get the values of `size`."""
+    """Return the tags that `strip` (`gps` or `none`) keeps. The tags of width and height get the values of `size`."""
     if strip == "gps":
         selected = Tags(tags.order, tiff_tags.only(tags.main, _MAIN), tiff_tags.only(tags.exif, _EXIF))
     else:
@@ -179,8 +184,8 @@ def _limited(tags: Tags, max_bytes: int) -> Tags:
 def encoder_options(metadata: Metadata, format_name: str) -> dict[str, Any]:
     """Return the metadata as options of Pillow's encoder for `format_name`.
 
-    Empty blocks are included, because otherwise some encoders take blocks from `image.info`. XMP and IPTC that do not
-    fit into a JPEG are left out.
+    Empty blocks are passed too, because otherwise some encoders take blocks from `image.info`. If XMP or IPTC does not
+    fit into a JPEG, the block is left out.
     """
     match format_name:
         case "JPEG":

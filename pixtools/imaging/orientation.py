@@ -1,4 +1,4 @@
-"""Turns pictures upright by the orientation tag of EXIF.
+"""Turns pictures upright, as the orientation tag of EXIF requires.
 
 The orientation in XMP is ignored. Pillow converts the orientation of an AVIF container to an EXIF tag. For HEIC,
 libheif applies the orientation when it decodes.
@@ -17,7 +17,7 @@ from pixtools.imaging.metadata_blocks import png_blocks
 
 _TAG = 0x0112
 
-# How to turn a picture upright, by its EXIF orientation (Exif 2.32, 4.6.5.A).
+# How to turn a picture upright, for each EXIF orientation (Exif 2.32, 4.6.5.A).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,17 +42,19 @@ def orientation(image: Image.Image) -> int:
     No pixel is decoded.
     """
     if image.format == "TIFF":
-        return 1  # Pillow reports the upright size at once, and turns the pixels when it loads them
+        return 1  # Pillow itself turns a TIFF: the opened image has the upright size, the loaded pixels are upright
     tags = tiff_tags.parse(_exif(image))
     entry = tags.main.get(_TAG) if tags else None
-    value = tags.value(entry) if tags and entry and entry.count == 1 else ()  # browsers ignore tags of several values
+    # Like browsers, ignore a tag that has several values.
+    value = tags.value(entry) if tags and entry and entry.count == 1 else ()
     number = value[0] if isinstance(value, tuple) and value else 1
     return int(number) if number in _TURNS else 1
 
 
 def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
     """Return the image turned upright. If `exif_orientation` is 1, return the object itself, not a copy."""
-    return image if exif_orientation == 1 else image.transpose(_TURNS[exif_orientation])  # 188 ms at 24 megapixels
+    # Do not copy an upright image: a copy by transpose() takes 188 ms at 24 megapixels.
+    return image if exif_orientation == 1 else image.transpose(_TURNS[exif_orientation])
 
 
 def upright_array(pixels: NDArray[np.uint16], exif_orientation: int) -> NDArray[np.uint16]:
@@ -65,8 +67,9 @@ def upright_array(pixels: NDArray[np.uint16], exif_orientation: int) -> NDArray[
 def _exif(image: Image.Image) -> bytes:
     """Return the EXIF block of an opened image. The block is empty if the image has no EXIF.
 
-    Pillow's getexif() is not used. It searches XMP if EXIF has no orientation, and it decodes the pixels of a PNG.
+    Pillow's getexif() is not used, because it reads the orientation from XMP if EXIF has none, and may decode the
+    pixels of a PNG.
     """
-    file = image.fp if isinstance(image, ImageFile.ImageFile) else None  # Pillow drops the file when pixels are loaded
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None  # None after the pixels are loaded
     exif = png_blocks(file)[0] if image.format == "PNG" and file is not None else image.info.get("exif")
     return re.sub(b"^(Exif\0\0)+", b"", exif) if isinstance(exif, bytes) else b""

@@ -12,10 +12,10 @@ from pixtools.imaging.picture import Picture
 
 
 def indexed(picture: Picture, colors: int) -> Picture:
-    """Return the picture with frames of mode P. All frames share one palette of at most `colors` colours, up to 256.
+    """Return the picture with frames of mode P. All frames share one palette of at most `colors` colours.
 
-    Colours that differ only in alpha count separately. Grey becomes sRGB first, because a grey profile does not
-    describe the colours of a palette.
+    `colors` may be up to 256. Colours that differ only in alpha are different colours. A grey picture is converted to
+    RGB first, because a grey profile does not describe the colours of a palette.
     """
     picture = to_rgb(picture)
     if not picture.is_animated:
@@ -41,7 +41,10 @@ def _reduced(frame: Image.Image, colors: int) -> Image.Image:
 
 
 def _exact(frame: Image.Image) -> Image.Image:
-    """Return a frame of at most 256 colours with a palette of exactly these colours. quantize() would change some."""
+    """Return a frame of at most 256 colours with a palette of exactly these colours.
+
+    Pillow's quantize() would change some of the colours.
+    """
     pixels = np.asarray(frame.convert("RGBA")).view(np.uint32)[..., 0]  # (H, W)
     values, indexes = np.unique(pixels, return_inverse=True)
     result = Image.fromarray(indexes.reshape(pixels.shape).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The picture: the result of every decoder and the input of every encoder."""
+"""The class `Picture`, which is the result of every decoder and the input of every encoder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Size = tuple[int, int]
-"""Width and height in pixels, upright."""
+"""Width and height in pixels. The size of a picture is its size after it is turned upright."""
 
 
 def megapixels(size: Size | None) -> float:
-    """Return millions of pixels, 0 for None."""
+    """Return the number of megapixels of a size. Return 0 for None."""
     return size[0] * size[1] / 1e6 if size else 0.0
 
 
@@ -23,7 +23,7 @@ def megapixels(size: Size | None) -> float:
 class Metadata:
     """The metadata blocks of a file, as raw bytes. A block that the file does not have is empty."""
 
-    exif: bytes = b""  # a TIFF structure, without the prefix `Exif\\0\\0` of JPEG
+    exif: bytes = b""  # a TIFF structure, without the prefix `Exif\0\0` that EXIF has in a JPEG
     xmp: bytes = b""  # XML
     iptc: bytes = b""  # IIM datasets
 
@@ -32,18 +32,20 @@ class Metadata:
 class Picture:
     """Upright 8-bit frames. All frames have one size and one mode: L, LA, RGB or RGBA. A still has one frame.
 
-    `icc` is the profile that describes the pixels. Pixels without a profile are sRGB, and grey pixels then have the
-    tone curve of sRGB. `pixels_16` holds the 16-bit values of a still: uint16 (1, H, W, C), with the channels of the
-    mode. `pixels_16` is None unless the caller of `decode` asked for 16-bit values and the file has more than 8 bits.
-    The frame holds these values rounded to 8 bits. Every change of the frames removes `pixels_16`.
+    `icc` is the profile that describes the pixels. Pixels without a profile are sRGB, and grey pixels without a profile
+    have the tone curve of sRGB.
+
+    `pixels_16` holds the 16-bit values of a still: uint16 (1, H, W, C), with the same channels as the frame. The frame
+    holds these values rounded to 8 bits. After decoding, `pixels_16` is None unless the caller asked for 16-bit values
+    and the file has more than 8 bits. Every change of the frames removes `pixels_16`.
     """
 
     frames: tuple[Image.Image, ...]
     icc: bytes | None = None
     metadata: Metadata = Metadata()
-    durations: tuple[int, ...] = ()  # milliseconds that each frame is shown; empty for a still
-    loops: int = 0  # how often an animation is shown; 0: without end
-    reduced_from: Size | None = None  # the size in the file, if the decoder reduced the picture: see decode
+    durations: tuple[int, ...] = ()  # how long each frame is shown, in milliseconds; empty for a still
+    loops: int = 0  # how often an animation is shown; 0 means without end
+    reduced_from: Size | None = None  # the full size, if `decode` decoded a JPEG at a smaller size
     pixels_16: NDArray[np.uint16] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -58,7 +60,7 @@ class Picture:
 
     @property
     def size(self) -> Size:
-        """Width and height of every frame, in pixels."""
+        """The width and the height of every frame, in pixels."""
         return self.image.size
 
     @property
@@ -91,11 +93,11 @@ class Picture:
     def share(self) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Picture]:
         """Return the pixels as one array, and a description, which is this picture without pixels.
 
-        Ray passes an array between processes of a node without a copy, but pickles Pillow's images. `shared` does the
-        reverse.
+        Ray passes an array between processes of a node without a copy, but pickles Pillow's images. `shared` makes a
+        picture from the array and the description.
 
-        The array is (N, H, W, C): N frames, C from 1 to 4. If the picture has 16-bit values, the array is `pixels_16`.
-        Otherwise it is uint8.
+        The array has the shape (N, H, W, C), with N frames and C from 1 to 4. If the picture has 16-bit values, the
+        array is `pixels_16`. Otherwise the array is uint8.
         """
         if self.pixels_16 is not None:
             return self.pixels_16, replace(self, frames=(), pixels_16=None)
@@ -116,7 +118,7 @@ class Picture:
 
 
 def _in_8_bit(pixels_16: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Round (N, H, W, C) to the nearest 8-bit values.
+    """Round 16-bit values (N, H, W, C) to the nearest 8-bit values.
 
     Rounding needs uint32. The rows are rounded one by one, because a uint32 copy of the whole array would take twice
     the memory of the array.

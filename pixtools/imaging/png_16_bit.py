@@ -15,19 +15,19 @@ from pixtools.imaging.encoding import encode as encode_8_bit
 from pixtools.imaging.picture import Picture
 from pixtools.imaging.png_chunks import SIGNATURE, chunk, chunks
 
-_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels (PNG 3, section 11.2.1)
-_BAND_BYTES = 1 << 20  # rows that are filtered at a time; filtering takes five copies of these rows and more
+_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # the keys are numbers of channels (PNG 3, section 11.2.1)
+_BAND_BYTES = 1 << 20  # of rows that are filtered at a time; filtering makes more than five copies of these rows
 
 
 def encode(picture: Picture, *, compress_level: int, compress_type: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    """Encode the 16-bit values of a still. The 8-bit encoder makes the chunks of profile and metadata.
+    """Encode the 16-bit values of a still. The 8-bit encoder makes the chunks of the profile and of the metadata.
 
     `picture.pixels_16` must be set. `compress_level` and `compress_type` are zlib's level and strategy.
-    `memory_bounds.of_encoding_16_bit` gives the memory.
+    `memory_bounds.of_encoding_16_bit` returns the memory that this function may take.
     """
     assert picture.pixels_16 is not None  # noqa: S101 (the caller checks it)
     pixels = picture.pixels_16[0]  # (H, W, C)
-    # The chunks of profile and metadata do not depend on the pixels. Take these chunks from an 8-bit PNG of one pixel.
+    # The chunks of the profile and the metadata do not depend on the pixels. Take them from an 8-bit PNG of one pixel.
     template = encode_8_bit(replace(picture, frames=(Image.new(picture.mode, (1, 1)),), pixels_16=None), "PNG")
     written = [SIGNATURE]
     for chunk_type, body in chunks(template):
@@ -57,9 +57,10 @@ def _bands(pixels: NDArray[np.uint16]) -> Iterator[bytes]:
 
 
 def _filtered(rows: NDArray[np.uint8], row_above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
-    """Filter each row of (n, bytes) by the filter that gives values nearest to zero. Return (n, 1 + bytes).
+    """Filter n rows, an array (n, bytes). Return the rows with the number of the filter in front, (n, 1 + bytes).
 
-    See PNG 3, sections 9 and 12.7. The values count as signed numbers. The smallest sum of absolute values wins.
+    For each row, the filter with the smallest sum of absolute values is chosen. For the sum, the filtered bytes count
+    as signed numbers (PNG 3, sections 9 and 12.7).
     """
     up = np.vstack([row_above[None], rows[:-1]])
     left, up_left = np.zeros_like(rows), np.zeros_like(rows)

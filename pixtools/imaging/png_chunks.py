@@ -14,8 +14,9 @@ from pixtools.errors import CorruptImage
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first eight bytes of every PNG."""
 
-# Encoders write pixels in chunks of 8 kB or more, so 100,000 chunks are 800 MB. Pillow decompresses texts and profiles
-# when it opens a file. Each text or profile may grow a thousandfold, up to 1 MB.
+# Encoders write pixels in chunks of 8 kB or more, so 100,000 chunks are enough for 800 MB. Pillow decompresses texts
+# and profiles when it opens a file. A text or profile may become a thousand times larger, up to 1 MB, so their number
+# is limited too.
 _MAX_CHUNKS, _MAX_COMPRESSED = 100_000, 256
 _COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 
@@ -32,9 +33,9 @@ class Chunk:
 def walk(file: IO[bytes]) -> Iterator[Chunk]:
     """Yield each chunk up to IEND or the end of the file. Checksums are not verified.
 
-    When a chunk is yielded, the file position is the start of its content. The caller may change this position. After
-    the walk, the caller must restore the position from before the walk. Raises CorruptImage if there are more chunks
-    than any picture needs, because each chunk costs time.
+    When a chunk is yielded, the file position is the start of the content of the chunk. The caller may change this
+    position. The position from before the walk is not restored. Raises CorruptImage if there are more chunks than any
+    picture needs, because each chunk takes time.
     """
     position, compressed, number = len(SIGNATURE), 0, 0
     file.seek(position)
@@ -45,7 +46,8 @@ def walk(file: IO[bytes]) -> Iterator[Chunk]:
         if number > _MAX_CHUNKS or compressed > _MAX_COMPRESSED:
             what = f"{_MAX_CHUNKS:,} chunks" if number > _MAX_CHUNKS else f"{_MAX_COMPRESSED} texts and profiles"
             raise CorruptImage(
-                f"The PNG has more than {what}, which no picture needs. Open it in an image editor and export it again."
+                f"The PNG has more than {what}, which no picture needs. "
+                "Open the file in an image editor and export it again."
             )
         yield Chunk(chunk_type, position + 8, size)
         if chunk_type == b"IEND":
@@ -55,13 +57,13 @@ def walk(file: IO[bytes]) -> Iterator[Chunk]:
 
 
 def check_chunks(file: IO[bytes]) -> None:
-    """Raise CorruptImage if there are more chunks than any picture needs. Changes the position of the file."""
+    """Raise CorruptImage if there are more chunks than any picture needs. This function changes the file position."""
     for _ in walk(file):
         pass
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield type and content of each chunk up to IEND.
+    """Yield the type and the content of each chunk up to IEND.
 
     Raises SyntaxError if a checksum is wrong, EOFError if IEND is missing, and CorruptImage as `walk` does.
     """

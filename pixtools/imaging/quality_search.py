@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 LOWEST, HIGHEST = 1, 100
-"""The range of quality, for every codec."""
+"""The lowest and the highest quality, for every codec."""
 
 POINTS = (1, 5, 15, 30, 50, 65, 75, 85, 92, 97, 100)
 """Qualities at which the curves of the codecs were measured."""
@@ -20,8 +20,8 @@ class Curve:
 
     A value is a score, or the logarithm of the file size.
 
-    The search uses only the slope of the curve. It shifts and stretches the curve until the curve passes through the
-    values measured so far.
+    The search uses only the shape of the curve. It shifts and stretches the curve, so that the curve passes through the
+    measured values that are nearest to the target.
     """
 
     values: tuple[float, ...]
@@ -52,8 +52,9 @@ def search(
 ) -> None:
     """Measure up to `tries` qualities. Stop if a value lies within `accept`, or if no useful quality is left.
 
-    The values are added to `tried`, by quality. `tried` may contain earlier values, also at fractional qualities. Only
-    whole qualities up to `highest` are tried. `measure` must rise with the quality, apart from a little noise.
+    The measured values are added to `tried`, with the quality as the key. `tried` may contain earlier values, also at
+    fractional qualities. Only whole qualities up to `highest` are tried. The results of `measure` must rise with the
+    quality, apart from a little noise.
     """
     for count in range(tries):
         if any(accept[0] <= value <= accept[1] for value in tried.values()):
@@ -67,7 +68,7 @@ def search(
 def _next_quality(tried: dict[float, float], curve: Curve, target: float, highest: float, count: int) -> int | None:
     """Return the quality that most likely gives `target`. Return None if no quality is left between the nearest tries.
 
-    `count` is the number of tries so far. With each miss, the guess relies less on the curve.
+    `count` is the number of tries in this search so far. After several tries, the guess relies less on the curve.
     """
     below = max((quality for quality, value in tried.items() if value < target), default=None)
     above = min((quality for quality, value in tried.items() if value >= target), default=None)
@@ -82,8 +83,8 @@ def _next_quality(tried: dict[float, float], curve: Curve, target: float, highes
             # Interpolation alone can approach the target very slowly. Move the guess towards the middle of the range.
             guess = (2 * guess + (low + high) / 2) / 3
     elif (known := above if below is None else below) is not None:
-        # All tries are too low, or all are too high. From the second of these guesses on, double the distance each
-        # time.
+        # All tried values are too low, or all are too high. On the third try, go twice as far as the curve proposes, on
+        # the fourth try four times as far, and so on.
         guess = curve.quality(curve.at(known) + (target - tried[known]) * 2 ** max(0, count - 1))
     else:
         guess = curve.quality(target)

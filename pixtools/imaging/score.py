@@ -1,8 +1,10 @@
-"""Scores by SSIMULACRA2 how close a picture is to its original. This module loads scipy, so its import is slow.
+"""Computes the SSIMULACRA2 score of a picture, which says how close the picture is to its original.
+
+This module imports scipy, so it takes long to import.
 
 The metric compares two pictures at six scales. Each scale is half the size of the scale before. The library takes two
 CPU seconds and 550 MB for each megapixel. So a large picture is compared as a whole only at its coarse scales. At fine
-scales, only a sample is compared: a mosaic of blocks that are cut from equal positions in both pictures.
+scales, only a sample is compared: a mosaic of blocks that are cut from the same positions in both pictures.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from pixtools.imaging.color import flatten
 from pixtools.imaging.picture import Picture, Size
 
 Linear = NDArray[np.float64]
-"""(H, W, 3), linear RGB, 0 to 1."""
+"""Linear RGB values from 0 to 1, in an array (H, W, 3)."""
 
 _SCALES = 6
 _MIN_SIDE = 8  # the metric skips smaller scales
-_MAX_WHOLE_PIXELS = 1_300_000  # a scale with more pixels is compared on the sample
+_MAX_WHOLE_PIXELS = 1_300_000  # if a scale has more pixels, only the sample is compared
 _SAMPLE_PIXELS = 1 << 20
 _BLOCK = 64
-_ALIGNMENT = 32  # block positions are multiples of this, so that the blocks of codecs stay whole
+_ALIGNMENT = 32  # block positions are multiples of this, so that blocks of JPEG (8 or 16 pixels wide) are not cut
 _BAND = 256  # rows that are shrunk at a time
 _GOLDEN = 0.618034
 _MID_GREY = "#808080"
@@ -35,20 +37,21 @@ _LINEAR: Linear = metric.srgb_to_linear(np.arange(256, dtype=np.float64))  # (25
 
 
 class Reference:
-    """An original picture. Any number of pictures of its size can be scored against it.
+    """An original picture. Any number of pictures of the same size can be compared with it.
 
-    Scores differ by 0.2 at most from the library's score of the whole picture, on photos of 2 to 8 megapixels in JPEG,
-    WebP and AVIF of quality 60 to 85. `benchmarks/target.py` measures the difference.
+    A score differs by at most 0.2 from the score that the library computes from the whole pictures. This was measured
+    with `benchmarks/target.py`, on photos of 2 to 8 megapixels in JPEG, WebP and AVIF with qualities from 60 to 85.
     """
 
     def __init__(self, picture: Picture) -> None:
         self._levels = _levels(picture)
 
     def score(self, picture: Picture) -> float:
-        """Return the score of the first frame: 100 is identical, 90 cannot be distinguished, 50 is mediocre.
+        """Return the score of the first frame. The best score is 100, which means that the frame equals the original.
 
-        Transparent pixels are drawn on middle grey. Like the metric's own tool, this method reads the values as sRGB
-        and ignores the profile. So both pictures must have the same profile.
+        At a score of 90, the frame looks the same as the original. A score of 50 is mediocre. Transparent pixels are
+        drawn on middle grey. Like the tool of the metric's authors, this method reads the values as sRGB and ignores
+        the profile. So both pictures must have the same profile.
         """
         result = metric.Msssim()
         result.scales = [_compared(*pair) for pair in zip(self._levels, _levels(picture), strict=True)]
@@ -57,7 +60,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class _Level:
-    """One scale of one picture in the XYB colour space, with the blurred values and squares that SSIM needs."""
+    """One scale of one picture: its XYB values, the blurred values, and the blurred squares of the values.
+
+    SSIM needs the blurred values and squares. Each array is float64 (H, W, 3).
+    """
 
     xyb: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -65,7 +71,10 @@ class _Level:
 
 
 def _levels(picture: Picture) -> list[_Level]:
-    """Return the scales from fine to coarse. Scales that are too large show the mosaic, the rest the whole picture."""
+    """Return the scales from fine to coarse.
+
+    Scales that are too large show only the mosaic. All other scales show the whole picture.
+    """
     image = picture.image
     sampled = 0  # number of scales that are too large
     while image.width * image.height / 4**sampled > _MAX_WHOLE_PIXELS:
@@ -95,7 +104,7 @@ def _compared(one: _Level, other: _Level) -> Any:
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Return uint8 (H, W, 3)."""
+    """Return the RGB values on middle grey, as uint8 (H, W, 3)."""
     return np.asarray(flatten(Picture.still(image), _MID_GREY).image.convert("RGB"))
 
 
@@ -105,10 +114,10 @@ def _mosaic(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _sample(size: Size) -> list[list[tuple[int, int, int, int]]]:
-    """Return rows of Pillow boxes: one block in each cell of a grid over the picture.
+    """Return the blocks of the sample, as rows of Pillow boxes.
 
-    The golden ratio decides where a block lies in its cell. So the positions are spread evenly, and do not follow a
-    pattern of the picture.
+    A grid divides the picture into cells, and each cell contains one block. The golden ratio decides where a block lies
+    in its cell. So the positions are spread evenly, and do not follow a pattern of the picture.
     """
     width, height = (min(_BLOCK, side) for side in size)
     count = _SAMPLE_PIXELS / (width * height)
@@ -127,9 +136,10 @@ def _sample(size: Size) -> list[list[tuple[int, int, int, int]]]:
 
 
 def _shrunk(image: Image.Image, halvings: int) -> Linear:
-    """Return the picture, halved by the metric's own function. To save memory, one band of rows is halved at a time.
+    """Return the picture after its sides were halved `halvings` times with the metric's own function.
 
-    The height of a band is a multiple of every divisor, so the result is the same as without bands.
+    To save memory, the picture is divided into bands of rows, and one band is halved at a time. A full band of
+    256 rows can be halved without a remainder, so the result is the same as without bands.
     """
     bands = []
     for top in range(0, image.height, _BAND):

@@ -1,4 +1,4 @@
-"""Draws watermarks: their position, and how they mix with the picture."""
+"""Draws watermarks: computes where a mark lies, and mixes its pixels with the pixels of the picture."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Position = Literal[
 def stamp(picture: Picture, mark: Image.Image, position: Position, margin: int, opacity: float) -> Picture:
     """Draw a mark on every frame. Opaque pixels stay opaque.
 
-    `mark` is RGBA in sRGB. It is converted to the colour space of the picture. A mark with colours turns a grey picture
-    into RGB. `margin` is the distance from the edges in pixels. The position `tile` ignores `margin`. The mark's alpha
-    is multiplied by `opacity`, 0 to 1.
+    `mark` is RGBA in sRGB, and is converted to the colour space of the picture. If the mark is not grey, a grey picture
+    becomes RGB. `margin` is the distance from the edges in pixels. The position `tile` ignores `margin`. The mark's
+    alpha is multiplied by `opacity`, 0 to 1.
     """
     mark = mark.copy()
     mark.putalpha(mark.getchannel("A").point([round(value * opacity) for value in range(256)]))
@@ -38,12 +38,15 @@ def stamp(picture: Picture, mark: Image.Image, position: Position, margin: int, 
 
 
 def within(size: Size, margin: int) -> Size:
-    """Return the size of the area within the margins, in pixels, at least 1 × 1."""
+    """Return the size of the area inside the margins, in pixels. Each side has at least one pixel."""
     return max(1, size[0] - 2 * margin), max(1, size[1] - 2 * margin)
 
 
 def as_mark(picture: Picture, width: int, max_size: Size) -> Image.Image:
-    """Return the first frame as a mark, RGBA in sRGB. It is `width` pixels wide, or smaller to fit into `max_size`."""
+    """Return the first frame as a mark, RGBA in sRGB.
+
+    The mark is `width` pixels wide, or narrower if it would exceed `max_size`.
+    """
     image = with_alpha(to_rgb(to_srgb(picture.first()))).image
     scale = min(width / image.width, max_size[0] / image.width, max_size[1] / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -65,7 +68,10 @@ def _corner(size: Size, mark: Size, position: Position, margin: int) -> tuple[in
 
 
 def _tile_rows(mark: Image.Image, width: int) -> Image.Image:
-    """Return two rows of marks, to be repeated downwards. The second row is shifted by half the distance of marks."""
+    """Return two rows of marks, to be repeated downwards.
+
+    The second row is shifted by half the distance from one mark to the next.
+    """
     gap = max(mark.size) // 2
     step_x, step_y = mark.width + gap, mark.height + gap
     rows = Image.new("RGBA", (width, 2 * step_y))

@@ -19,16 +19,17 @@ Align = Literal["left", "center", "right"]
 _OUTLINE = 0.06  # width of the outline, divided by the font size
 _METRICS_SIZE = 1000  # font size at which the line height is measured
 _GLYPH_SIZE = 32  # font size at which glyphs are tested
-_MAX_LINES = 10  # measuring a line takes time
+_MAX_LINES = 10  # limited because measuring each line takes time
 _LIGHT = 140  # luma from 0 to 255; lighter text gets a black outline, darker text a white outline
 _RIGHT_TO_LEFT = ("R", "AL")
 _SCRIPTS = "Latin, Greek, Cyrillic, Georgian, Arabic, Hebrew, Devanagari and Thai"
-_CACHED_TEXTS = 256  # a text is checked when its job is accepted, and again whenever the job is claimed
+# Results are cached, because a text is checked when its job is accepted, and again whenever the job is claimed.
+_CACHED_TEXTS = 256
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def line_size(text: str, height: float, max_size: Size) -> float:
-    """Return the font size at which a line is `height` pixels high. It is smaller if `text` would exceed `max_size`.
+    """Return the font size at which a line is `height` pixels high. If `text` would exceed `max_size`, return less.
 
     A result below 1 means that the text does not fit at any visible size.
     """
@@ -37,8 +38,8 @@ def line_size(text: str, height: float, max_size: Size) -> float:
         text_width, text_height = _extent(text, size)
         if text_width <= max_size[0] and text_height <= max_size[1]:
             break
-        # Hinting rounds the width of letters, so the text may still be too large. Reduce by at least two percent each
-        # time.
+        # Hinting rounds the width of letters, so the text may still be too large. Reduce the size by at least two
+        # percent each time.
         size *= min(max_size[0] / text_width, max_size[1] / text_height, 0.98)
     return size
 
@@ -49,7 +50,7 @@ def line_height(size: float) -> float:
 
 
 def render_text(text: str, size: float, color: str, align: Align) -> Image.Image:
-    """Draw a text that `unwritable` accepts. Returns RGBA, cut to the visible pixels.
+    """Draw a text for which `unwritable` returns None. Returns RGBA, cut to the visible pixels.
 
     `size` is the font size in pixels and `color` is `#rrggbb`. A thin black or white outline makes the text readable
     on any background.
@@ -77,22 +78,23 @@ def render_text(text: str, size: float, color: str, align: Align) -> Image.Image
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def unwritable(text: str) -> str | None:
-    """Return why a text cannot be drawn, and the remedy. Return None if the text can be drawn.
+    """Return why a text cannot be drawn, and what the user can do. Return None if the text can be drawn.
 
-    The reason continues a sentence that begins with "text": "has more than 10 lines; leave some out".
+    The answer has no subject, because messages put the name of the parameter before it. An example is "has more than 10
+    lines; leave some out".
     """
     for char in text:
         if char != "\n" and unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"):
-            return f"has the control character {_named(char)}; leave it out"
+            return f"contains the control character {_named(char)}; leave it out"
     if text.count("\n") >= _MAX_LINES:
         return f"has more than {_MAX_LINES} lines; leave some out"
     if (missing := _missing_glyph(text)) is not None:
-        return f"has {_named(missing)}, which the font lacks; it has {_SCRIPTS}"
+        return f"contains {_named(missing)}, which the font lacks; the font has {_SCRIPTS}"
     if not _is_visible(text):
         return "shows nothing; write some letters"
     if not features.check("raqm") and any(map(_needs_shaping, text)):
         # Without FriBiDi, Pillow draws letters unconnected and in the wrong order.
-        return "needs FriBiDi, which the service lacks; install it there (libfribidi0)"
+        return "needs the library FriBiDi, which the service lacks; install libfribidi0 on its nodes"
     return None
 
 
@@ -105,7 +107,7 @@ def _missing_glyph(text: str) -> str | None:
 def _has_glyph(char: str) -> bool:
     """Return whether the font has a glyph for a character. Characters without a glyph all look the same."""
     font = _font(_GLYPH_SIZE, ImageFont.Layout.BASIC)
-    return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))  # U+FFFF is never a character
+    return bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))  # U+FFFF is not a character, so it has no glyph
 
 
 def _is_visible(text: str) -> bool:
@@ -118,19 +120,22 @@ def _needs_shaping(char: str) -> bool:
 
 
 def _named(char: str) -> str:
-    """Return a character's code point and name. A printable character stands before them, in quotation marks."""
+    """Return the code point and the name of a character. If it is printable, it stands first, in quotation marks."""
     quoted = f"{char!r}" if char.isprintable() else ""
     return f"{quoted} (U+{ord(char):04X} {unicodedata.name(char, '')}".strip() + ")"
 
 
 def _extent(text: str, size: float) -> Size:
-    """Return width and height of a text in pixels, with its outline."""
+    """Return the width and the height of a text in pixels, including its outline."""
     left, top, right, bottom = _box(_placed(text, size, "left"), size)
     return right - left, bottom - top
 
 
 def _placed(text: str, size: float, align: Align) -> list[tuple[float, float, str]]:
-    """Return x, y and content of each line. Pillow would align the lines by their outlines."""
+    """Return the x, the y and the content of each line.
+
+    Pillow's own division into lines is not used, because its line distance depends on the width of the outline.
+    """
     font, lines = _font(size), text.split("\n")
     widths = [font.getlength(line) for line in lines]
     share = {"left": 0.0, "center": 0.5, "right": 1.0}[align]
@@ -141,7 +146,7 @@ def _placed(text: str, size: float, align: Align) -> list[tuple[float, float, st
 
 
 def _box(lines: list[tuple[float, float, str]], size: float) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the area that the lines cover, with their outlines."""
+    """Return the left, top, right and bottom edges of the area that the lines cover, including their outlines."""
     canvas, font = ImageDraw.Draw(Image.new("L", (1, 1))), _font(size)
     boxes = [canvas.textbbox((x, y), line, font, stroke_width=size * _OUTLINE) for x, y, line in lines]
     left, top, right, bottom = zip(*boxes, strict=True)

@@ -24,10 +24,10 @@ MAKER_NOTE = 0x927C
 """Tag of the Exif directory: data in the format of the camera's maker."""
 
 BYTE_ORDERS: dict[bytes, Literal["<", ">"]] = {b"II*\0": "<", b"MM\0*": ">"}
-"""Byte order for `struct`, by the first four bytes of a TIFF structure."""
+"""The byte order, as a character for `struct`, for the first four bytes of a TIFF structure."""
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
-"""Bytes of one value, by type; type 129 is the UTF-8 of Exif 3.0."""
+"""The number of bytes of one value, for each type of a tag. Type 129 is UTF-8 (Exif 3.0)."""
 
 _NUMBERS = {1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 13: "I"}
 
@@ -43,12 +43,12 @@ class TagEntry:
 
     type: int
     count: int
-    value: bytes | memoryview  # in the byte order of its file
-    offset: int = 0  # of the value in its file
+    value: bytes | memoryview  # in the byte order of the TIFF structure from which it was read
+    offset: int = 0  # position of the value in this structure
 
 
 Directory = dict[int, TagEntry]
-"""Entries by tag."""
+"""The entries of a directory. The keys are tags."""
 
 Value = str | bytes | tuple[float, ...]
 """An interpreted value: text, bytes or numbers."""
@@ -56,7 +56,10 @@ Value = str | bytes | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Tags:
-    """The directories of one picture. The directories of its thumbnail and its colour space (R98, R03) are left out."""
+    """The directories of one picture.
+
+    The directories of the thumbnail and of the interoperability tags, which declare a colour space, are left out.
+    """
 
     order: Literal["<", ">"]
     main: Directory
@@ -111,7 +114,7 @@ class Tags:
         """
         start = len(body)
         entries = directory | {tag: self.number(0) for tag in children}
-        body += bytes(2 + 12 * len(entries) + 4)  # the last four bytes: no directory follows
+        body += bytes(2 + 12 * len(entries) + 4)  # the last four bytes stay 0: no directory follows
         struct.pack_into(self.order + "H", body, start, len(entries))
         for place, (tag, entry) in enumerate(sorted(entries.items())):
             if tag in children:
@@ -143,14 +146,15 @@ def parse(data: bytes) -> Tags | None:
 def check_tags(file: IO[bytes]) -> None:
     """Raise CorruptImage if a tag of the first picture in a TIFF has more fractions than any picture needs.
 
-    Pillow creates an object for each fraction when it opens a TIFF. Reads the file to its end.
+    Fractions take time, because Pillow creates an object for each fraction when it opens a TIFF. This function reads
+    the whole file.
     """
     tags = parse(file.read())
     for tag, entry in tags.main.items() if tags else ():
         if entry.type in _FRACTIONS and entry.count > _MAX_FRACTIONS:
             raise CorruptImage(
                 f"Tag {tag} of the TIFF has more than {_MAX_FRACTIONS:,} fractions, which no picture needs. "
-                "Open it in an image editor and export it again."
+                "Open the file in an image editor and export it again."
             )
 
 

@@ -1,4 +1,4 @@
-"""Reads XMP (ISO 16684): properties of a picture as RDF in XML."""
+"""Reads XMP (ISO 16684), which stores the properties of a picture as RDF in XML."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from defusedxml import ElementTree
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
-_MAX_DEPTH = 6  # the structures of an editing history have three levels
+_MAX_DEPTH = 6  # of nested values; for example, the structures of an editing history have three levels
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def properties(xmp: bytes) -> dict[str, Any]:
-    """Return the properties by plain name. Each is a text, a list, or a structure, which is a dictionary of properties.
+    """Return the properties. The keys are plain names. A value is a text, a list, or a dictionary of properties.
 
     If two properties differ only in their namespaces, the first property is returned. If a text has several languages,
     the text in the default language is returned. Raises nothing. The result is empty if the XML is damaged or has a
@@ -54,7 +54,7 @@ def _is_property(attribute: str) -> bool:
 
 
 def _value(element: Element, depth: int) -> Any:
-    """Return the value of a property, or None below the greatest depth. The first child decides the type."""
+    """Return the value of a property, or None if `depth` exceeds the limit. The first child decides the type."""
     if depth > _MAX_DEPTH:
         return None
     if len(element) == 0:
