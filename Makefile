@@ -13,7 +13,7 @@ help:
 	@echo "make test-unit  run the quick tests that need no server: under a minute"
 	@echo "make test       run all tests except the slow tests, which make faults and make examples run"
 	@echo "make check      lint, type-check and check the import contracts"
-	@echo "make faults     kill processes and stop stores of a running service: some 25 minutes"
+	@echo "make faults     kill processes and stop stores of a running service: some 45 minutes"
 	@echo "make examples   run 2,000 random histories of jobs against a model: some 10 minutes"
 	@echo "make fuzz       feed damaged files to every decoder: 10 minutes"
 	@echo "make sheet      draw contact sheets of all formats and operations: build/formats.png, build/operations.png"
@@ -43,7 +43,7 @@ TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_
 FAULTS := $(BIN)/pytest -m '' -s --durations=10 -p no:cacheprovider
 
 faults: .venv/.dev
-	@echo "Two groups of fault tests run at the same time. Each prints its results when it ends, after some 15 minutes."
+	@echo "Two groups of fault tests run at the same time. Each prints its results when it ends, after some 30 minutes."
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync faults-half faults-other-half
 	@$(FAULTS) $(TIMES)
 

@@ -2,7 +2,8 @@
 
 Each class has an HTTP status and a stable code, and says whether the same call may succeed later. The docstring of the
 class is the title of the problem that the API returns (RFC 9457). The details of an instance are positional arguments,
-so the instance can be pickled and sent between Ray's processes.
+so the instance can be pickled and sent between Ray's processes. `database/outcome_recorder.py` reads `retryable` and
+`outage` to decide whether a step is tried again.
 """
 
 from __future__ import annotations

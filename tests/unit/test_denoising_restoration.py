@@ -42,7 +42,7 @@ def test_a_picture_in_tiles_has_the_same_result_as_in_one_piece(channels, dtype,
     assert (result.dtype, result.shape) == (dtype, pixels.shape)
     assert report.skipped is None
     assert {shape[1:] for shape in plain.seen} == {(64, 64, 3)}
-    # In a tile, numbers are added in another order, so a value may be rounded to a neighbouring integer.
+    # In a tile, numbers are added in another order, so a rounded value may differ by 1, or by 2 in 16 bits.
     assert np.abs(result[0].astype(int) - expected(plain, pixels[0], strength)).max() <= (1 if dtype == np.uint8 else 2)
 
 

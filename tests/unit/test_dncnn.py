@@ -38,7 +38,8 @@ def tensors(weights: dict[str, np.ndarray], prefix: str = "") -> dict[str, torch
 def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
     """Return a MAT file of version 7.3, as MATLAB writes it.
 
-    The file refers to all layers, including ReLUs. The axes of its arrays are in reverse order.
+    The file has an HDF5 reference to each layer. A layer that is a ReLU has no arrays. The axes of all arrays are in
+    reverse order.
     """
     out = io.BytesIO()
     with h5py.File(out, "w") as file:

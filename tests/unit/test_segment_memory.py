@@ -151,7 +151,8 @@ def test_a_jpeg_that_is_shrunk_on_load_needs_less():
         footprints(one("webp", **params), LARGEST, "image/jpeg") for params in ({"resize": {"width": 320}}, {})
     )
 
-    assert small < 0.6 * whole  # a progressive JPEG still needs the coefficients of its full size
+    # If the JPEG is progressive, its decoder holds the coefficients of the full size. The bound allows for this.
+    assert small < 0.6 * whole
 
 
 def test_an_enlarged_picture_needs_memory_for_its_new_size():
