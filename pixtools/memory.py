@@ -47,8 +47,8 @@ def _limits_of_cgroups(membership: Path, root: Path = Path("/sys/fs/cgroup")) ->
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        # In a container, `root` is the cgroup of the container. The path may be a path of the host that does not exist
-        # in the container.
+        # In a container, `path` may name a folder that exists only on the host. The parents of this folder include the
+        # cgroup of the container, so the loop finds its limit.
         folder = root / controllers / path.lstrip("/")
         for group in (folder, *folder.parents):
             for name in ("memory.max", "memory.limit_in_bytes"):

@@ -50,7 +50,10 @@ export function sizeChange(before, after) {
 
 const LOWERED_FOR = { max_bytes: "to stay within the bytes allowed", keep_smaller: "to be no larger than the source" };
 
-/** The result of a step as text: "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes", or the noise that was found. */
+/**
+ * The result of a step as text, such as "quality 71 · score 80.3 (SSIMULACRA2) · 5 encodes". For a denoised picture, the
+ * text says how much noise was found.
+ */
 export const resultSummary = (result) => (result.sigma === undefined ? goalSummary(result) : noiseSummary(result));
 
 function goalSummary({ quality, lowered_for: cap, score, target, reached, encodes }) {

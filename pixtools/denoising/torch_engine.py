@@ -24,7 +24,7 @@ class TorchEngine:
     ) -> None:
         self._device, self._dtype = torch.device(device), getattr(torch, precision)
         network = DnCNN()
-        # Copy the arrays, because they may be read-only and a tensor must be writable.
+        # Copy the arrays, because they may be read-only, and PyTorch warns about tensors on read-only memory.
         network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.arrays.items()})
         network.eval().to(self._device, self._dtype)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""The Serve application: reads its configuration, and waits until the application runs on a cluster."""
+"""Reads the configuration of the Serve application, and waits until the application runs on a cluster."""
 
 from __future__ import annotations
 

@@ -56,8 +56,9 @@ def use_cluster(
         )
     if not existing.answers():
         raise LocalError(
-            f"No Ray dashboard at {existing.dashboard_url} accepts our token. Set PIXTOOLS_DASHBOARD_PORT to the port "
-            "of the dashboard, or set RAY_ADDRESS to its address as http://host:port. Set RAY_AUTH_TOKEN to its token"
+            f"At {existing.dashboard_url}, no Ray dashboard answers, or the dashboard refuses the token. Set "
+            "PIXTOOLS_DASHBOARD_PORT to the port of the dashboard, or set RAY_ADDRESS to its address as "
+            "http://host:port. Set RAY_AUTH_TOKEN to its token"
         )
     # Keep the address from the Serve configuration, unless the user has set an address. Our default address 127.0.0.1
     # would be wrong for a cluster with several machines.

@@ -54,7 +54,7 @@ async def denoiser(engine: Inverter) -> Denoiser:
 
 
 def picture(width: int = 40, height: int = 30) -> tuple[np.ndarray, Picture]:
-    """Return a grey picture with much noise, as the two values that `Picture.share` returns."""
+    """Return an RGB picture in middle grey with much noise, as the two values that `Picture.share` returns."""
     noise = np.random.default_rng(1).normal(128, 20, (1, height, width, 3))
     return noise.clip(0, 255).astype(np.uint8), Picture(())
 
