@@ -2,8 +2,8 @@
 // throws a Problem. If the service does not answer, the function throws Unreachable. Only `listen` throws nothing.
 
 /**
- * An error answer of the service, with the fields of the problem (RFC 9457). `final` is true if the same request would
- * fail again. `retryAfter` is the number of seconds to wait, or null.
+ * An error answer of the service, with the fields of the problem (RFC 9457). `final` is true if the service refused the
+ * request, which has a mistake or came at the wrong time (4xx). `retryAfter` is the number of seconds to wait, or null.
  */
 export class Problem extends Error {
   constructor(status, body, { retryAfter, final }) {

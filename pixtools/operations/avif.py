@@ -59,7 +59,7 @@ class Avif(Lossy, AnimatedParams):
         description="colour resolution: 4:4:4 keeps fine red and blue lines, but the file is larger",
         json_schema_extra=ADVANCED,
     )
-    # This field is not in the schema, because users have no choice. Requests that contain the default are still valid.
+    # This field is not in the schema, because users have no choice. A request may contain `"encoder": "aom"`.
     encoder: SkipJsonSchema[Annotated[Literal["aom"], BeforeValidator(_reject_other_encoders)]] = "aom"
 
 

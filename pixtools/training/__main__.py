@@ -88,7 +88,7 @@ def _device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
         raise click.ClickException(f"Training needs {error.name}: pip install 'pixtools[train]'") from None
     if name == "cuda" and not torch.cuda.is_available():
         raise click.ClickException(
-            f"PyTorch {torch.__version__} sees no GPU: use a machine with a GPU and a build of PyTorch for it, or use --device cpu"
+            f"PyTorch {torch.__version__} sees no GPU: use a build for GPUs on a machine with a GPU, or --device cpu"
         )
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 

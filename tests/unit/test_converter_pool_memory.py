@@ -60,15 +60,18 @@ async def test_work_goes_to_the_node_that_has_room():
     assert pool.memory_bytes == 2000
 
 
-async def test_a_converter_is_started_for_work_that_has_no_room_on_the_nodes_of_idle_ones():
+async def test_a_converter_is_started_if_the_nodes_of_all_idle_converters_are_full():
     """The new converter may start on another node, or Ray may add a node for it."""
-    cluster = Cluster(1000, 1000)
-    pool = cluster.pool(minimum=1, maximum=3)
-    await take(pool, 700)
+    cluster = Cluster(1000, 2000)
+    pool = cluster.pool(minimum=3, maximum=4)  # two of the first three converters are on the smaller node
+    await settle()
+    await take_each(pool, 2, 700)
+    assert pool.idle == 1
 
     other = await take(pool, 700)
 
-    assert other.node == cluster.nodes[1]
+    assert (other, other.node) == (cluster.created[3], cluster.nodes[1])
+    assert pool.idle == 1
 
 
 async def test_work_that_needs_more_than_a_node_runs_on_a_node_alone():
