@@ -154,7 +154,7 @@ class Workspace:
     """The data of one converter call: the file that the call starts from, and the pictures that later steps read."""
 
     def __init__(self, blobs: BlobStore, work_item: WorkItem, pixels: Any = None) -> None:
-        """Start without a file and without pictures. `pixels` is given only with a PixelsWork."""
+        """Create an empty workspace. `pixels` is given only if `work_item` is a PixelsWork."""
         self._blobs = blobs
         self._work_item = work_item
         self._pixels = pixels

@@ -96,7 +96,7 @@ def _sigma_of_channel(blocks: NDArray[np.generic], white: int) -> float:
     """Return the noise of one channel on a scale of 0 to 255. `blocks` (n, 64) has values from 0 to `white`."""
     flat = blocks.min(axis=1) == blocks.max(axis=1)
     clipped = ((blocks == 0) | (blocks == white)).mean(axis=1)
-    # In a noisy picture, a block has one colour only if its noise is clipped.
+    # In a noisy picture, the pixels of a block differ, except where noise is clipped to 0 or `white`.
     drawn = np.count_nonzero(flat & (clipped == 0))
     blocks, clipped = blocks[~flat], clipped[~flat]
     if (

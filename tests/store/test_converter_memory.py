@@ -1,4 +1,4 @@
-"""A converter with little memory runs in a separate process. Steps that need too much of it fail. Others succeed."""
+"""A converter with little memory runs in a separate process. A step that needs more memory fails. Others succeed."""
 
 from __future__ import annotations
 
