@@ -1,4 +1,4 @@
-"""Cuts a picture into overlapping windows. The results for the windows equal the result for the whole picture."""
+"""Cuts a picture into windows. They overlap, so denoising each window gives the same pixels as denoising the picture."""
 
 from __future__ import annotations
 

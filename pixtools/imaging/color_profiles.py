@@ -197,7 +197,7 @@ def _curve(curve: ToneCurve) -> bytes:
 
 
 def _pq(signal: NDArray[Any]) -> NDArray[Any]:
-    """Convert signal values from 0 to 1 to linear light, with the PQ curve of SMPTE ST 2084.
+    """Turn signal values between 0 and 1 into linear light, with the PQ curve of SMPTE ST 2084.
 
     The result 1 is the reference white, 203 cd/m² (ITU-R BT.2408). Brighter light gives results greater than 1.
     """
@@ -206,7 +206,7 @@ def _pq(signal: NDArray[Any]) -> NDArray[Any]:
 
 
 def _hlg(signal: NDArray[Any]) -> NDArray[Any]:
-    """Convert signal values from 0 to 1 to linear light, with the HLG curve of ITU-R BT.2100.
+    """Turn signal values between 0 and 1 into linear light, with the HLG curve of ITU-R BT.2100.
 
     The signal 0.75 is the reference white and gives the result 1. The gamma of the display, 1.2, is applied to each
     channel separately.

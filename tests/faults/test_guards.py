@@ -27,7 +27,7 @@ TAKEN_OVER = """
 
 @pytest.fixture(scope="module")
 def guards(open_folder):
-    """The file that contains the name of the missing guard: see mutations/sitecustomize.py."""
+    """The file with the name of the guard to remove. It is empty at first. See mutations/sitecustomize.py."""
     path = open_folder / "missing-guard"
     path.write_text("")
     return path

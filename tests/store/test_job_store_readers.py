@@ -174,7 +174,7 @@ def test_a_summary_has_the_steps_in_running_order(store):
 
 
 def test_a_page_of_jobs_is_grouped_in_one_pass(store, calls_in):
-    """The limit is 20 calls for each step. A comparison with each job would take 100 calls."""
+    """The limit is 20 calls for each step. Code that compares a step with all 100 jobs would make 100 calls."""
     steps = {f"s{number:02}": ("source",) for number in range(50)}
     submitted_ids = [submit(store, new_job(steps)).job_id for _ in range(100)]
 

@@ -1,6 +1,6 @@
 """The outcome writer writes outcomes to a real database, in order.
 
-The last batch settles the attempt: the job ends or returns to the queue.
+It writes outcomes in batches. The last batch of an attempt ends the job, or returns the job to the queue.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ async def test_a_second_caller_at_the_same_moment_gets_another_converter():
     pool = cluster.pool(minimum=0, maximum=2)
 
     first = await take(pool)
-    second = await take(pool, timeout_s=0.5)  # in the same loop iteration as the first caller
+    second = await take(pool, timeout_s=0.5)  # no other task runs between the two calls
 
     assert {first, second} == set(cluster.created)
 

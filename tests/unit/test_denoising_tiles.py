@@ -1,4 +1,7 @@
-"""The kept parts of all windows cover a picture once. Denoising window by window does not change the result."""
+"""Only a part of each denoised window is kept. These parts cover each pixel of the picture exactly once.
+
+Denoising window by window does not change the result.
+"""
 
 from __future__ import annotations
 

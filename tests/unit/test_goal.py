@@ -28,7 +28,7 @@ def encoded(name: str, source_bytes: int = LARGE_SOURCE, picture: Picture | None
 
 
 def scene() -> Picture:
-    """Return a photo with grain. No codec reaches a target for this photo at the first try."""
+    """Return a photo with grain. To reach a score for this photo, every codec has to try more than one quality."""
     grain = np.random.default_rng(3).normal(0, 6, (240, 320, 1))
     return Picture.still(Image.fromarray((photo(320, 240) + grain).clip(0, 255).astype(np.uint8)))
 
