@@ -1,4 +1,7 @@
-"""Cuts a picture into windows. They overlap, so denoising each window gives the same pixels as denoising the picture."""
+"""Cuts a picture into windows that overlap.
+
+Because of the overlap, denoising each window gives the same pixels as denoising the whole picture.
+"""
 
 from __future__ import annotations
 

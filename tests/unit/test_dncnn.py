@@ -39,7 +39,7 @@ def matconvnet(weights: dict[str, np.ndarray]) -> bytes:
     """Return a MAT file of version 7.3, as MATLAB writes it.
 
     The file has an HDF5 reference to each layer. A layer that is a ReLU has no arrays. The axes of all arrays are in
-    reverse order, because MATLAB stores the first axis first.
+    reverse order, because MATLAB stores them in column-major order.
     """
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
