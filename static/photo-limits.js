@@ -2,7 +2,7 @@
 
 import { formatBytes, formatName, joinOr } from "/static/format.js";
 
-/** The reason why the service would refuse a file of this type and size, in words, or null. */
+/** A sentence that says why the service would refuse a file of this type and size, or null if it accepts the file. */
 export function fileFault(file, limits, mediaTypes) {
   const type = /\.hei[cf]$/i.test(file.name) ? "image/heic" : file.type;
   if (/^image\/hei[cf]/.test(type) && !mediaTypes.includes(type)) return "This service cannot read HEIC. Export the photo as JPEG and choose that file.";
@@ -16,7 +16,7 @@ export function fileFault(file, limits, mediaTypes) {
   return null;
 }
 
-/** The reason why the service would refuse a photo of this size in pixels, in words, or null. */
+/** A sentence that says why the service would refuse a photo of this width and height, or null if it accepts the photo. */
 export function pixelFault({ width, height }, limits) {
   const side = Math.max(width, height);
   if (width * height > limits.pixels) {

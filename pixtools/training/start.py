@@ -27,8 +27,8 @@ def start_as_identity(network: DnCNN, generator: torch.Generator) -> None:
         basis = basis.view(half, *first.weight.shape[1:])
         first.weight.copy_(torch.cat([basis, -basis]))
         for layer in inner:
-            # Without noise, the kernels would stay equal. The noise has opposite signs in the two channels of a pair,
-            # so the channels stay in pairs.
+            # Small random values are added, so that the weights around the centre do not all start at 0. The values
+            # have opposite signs in the two channels of a pair, so the channels stay in pairs.
             kernel = torch.randn(half, half, 3, 3, generator=generator) * (0.3 / (9 * half) ** 0.5)
             rotation = torch.empty(half, half)
             nn.init.orthogonal_(rotation, generator=generator)

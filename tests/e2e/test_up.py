@@ -216,7 +216,7 @@ def test_taken_ports_are_named_before_anything_starts(small: Stack, ready: Path)
     assert f"127.0.0.1:{small.port} for the page and the API" in small.output
     assert "another port with PIXTOOLS_PORT" in small.output
     assert f"127.0.0.1:{small.s3_port} for pictures" in small.output
-    assert "another with PIXTOOLS_S3_PORT" in small.output
+    assert "another port with PIXTOOLS_S3_PORT" in small.output
     assert "PIXTOOLS_DASHBOARD_PORT" not in small.output
     assert not (small.home / "postgres").exists()
 

@@ -282,7 +282,7 @@ def test_a_run_that_has_its_full_length_already_ends_at_once_with_a_message(tmp_
     assert result.output.splitlines() == [
         "Photos: 1 for training, 1 for validation.",
         "Continuing from step 40.",
-        "The run has 2.00 megapixels already. To continue it, raise --megapixels.",
+        "The run is complete: it used 2.00 megapixels. To continue it, raise --megapixels.",
     ]
     assert (out / "checkpoint.pt").read_bytes() == before
 
