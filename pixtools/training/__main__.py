@@ -71,7 +71,9 @@ def main(
     if resumed:
         click.echo(f"Continuing from step {trainer.steps}.")
     if trainer.pixels >= recipe.pixels:
-        click.echo(f"The run is complete: it used {trainer.pixels / 1e6:.2f} megapixels. To continue it, raise --megapixels.")
+        click.echo(
+            f"The run is complete: it used {trainer.pixels / 1e6:.2f} megapixels. To continue it, raise --megapixels."
+        )
         return
     stopped = _stopped_by_signal()
     for line in train(run, trainer, recipe, photos, pictures, every=every, workers=workers, stopped=stopped):
