@@ -10,14 +10,11 @@ from pixtools.database.tables import Job
 
 _LOCK = 7_105_921  # number of the lock: an arbitrary number that all migrating processes use
 
-# A migration of a large table may take longer than other statements. So neither the client nor the server sets a time
-# limit.
+# A migration of a large table may take longer than any other statement, so nothing limits its time.
 database = engine(context.config.attributes["database_url"], pool_size=1, bounded=False)
 with database.connect() as connection:
     context.configure(connection=connection, target_metadata=Job.metadata)
     with context.begin_transaction():
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()
 database.dispose()

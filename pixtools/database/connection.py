@@ -20,8 +20,8 @@ ANSWER_TIMEOUT_S = 17.0
 """Longest wait for an answer of Postgres.
 
 This wait is longer than `statement_timeout`, so a working server answers earlier. The wait is also short enough for the
-leases: if a renewal gets no answer, the dispatcher can repeat the renewal before the lease of 30 s runs out. The first
-try begins 10 s after the last renewal and ends after 17 s without an answer. The second try begins 1 s later.
+leases: with the default settings, a dispatcher that gets no answer to a renewal can repeat it before the lease of
+30 s runs out. The first try begins 10 s after the last renewal and takes 17 s. The second try begins 1 s later.
 """
 
 T = TypeVar("T")
@@ -87,11 +87,13 @@ class Database:
 def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = True) -> Engine:
     """Return an engine with at most `pool_size` connections. Raises ValueError if `url` is not a Postgres URL.
 
-    If `bounded` is true, a connection is closed when Postgres does not answer within `ANSWER_TIMEOUT_S`.
+    If `bounded` is true, Postgres ends a statement or a wait for a lock after 15 s, and a connection is closed when
+    Postgres does not answer within `ANSWER_TIMEOUT_S`. If `bounded` is false, there is no time limit.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ValueError("PIXTOOLS_DATABASE_URL must begin with postgresql://")
+    limit = "15s" if bounded else "0"
     new = create_engine(
         f"postgresql+psycopg://{rest}",
         pool_size=pool_size,
@@ -101,7 +103,7 @@ def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = 
         connect_args={
             "application_name": name,
             "connect_timeout": 5,
-            "options": "-c statement_timeout=15s -c lock_timeout=15s",
+            "options": f"-c statement_timeout={limit} -c lock_timeout={limit}",
             # If the network is cut, this client does not learn that one of the timeouts above ended its statement. So
             # the client needs its own timeout.
             "tcp_user_timeout": 15_000,

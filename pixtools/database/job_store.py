@@ -297,6 +297,8 @@ class JobStore:
             .with_for_update(skip_locked=True)
         )
         with self._transaction() as connection:
+            if dispatcher is not None:
+                _wait_for_claims_of(connection, dispatcher)
             rows = connection.execute(query).all()
             for job_id, owner, attempt, crashes in rows:
                 self._rescue_one(connection, JobAttempt(job_id, owner, attempt), crashes + 1)
@@ -335,8 +337,8 @@ def _wait_for_claims_of(connection: Connection, dispatcher: str) -> None:
     """Take the lock that lets only one transaction at a time claim or return jobs of this dispatcher.
 
     The lock ends with the transaction. A dispatcher that got no answer to a claim returns the claimed jobs to the
-    queue. At this moment, the server may not have committed the claim yet. Without the lock, the return would not find
-    the claimed jobs.
+    queue, and so does a dispatcher that Ray has restarted. At this moment, the server may not have committed the claim
+    yet. Without the lock, the return would not find the claimed jobs.
     """
     key = zlib.crc32(dispatcher.encode()) - 2**31  # crc32 is unsigned, but Postgres expects a signed number
     connection.execute(select(func.pg_advisory_xact_lock(_CLAIMS, key)))

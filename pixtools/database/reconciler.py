@@ -48,8 +48,8 @@ class Reconciler:
 
         If DatabaseDown, StorageDown or StorageRefused ends this run, the next run does the rest.
 
-        An orphan is a blob that is older than `orphan_age` and to which no record refers. The process that put the blob
-        has died or has lost its lease. Each blob key is used once, so no record will ever refer to an orphan.
+        An orphan is a blob that has no record and is older than `orphan_age`. The process that put the blob has died or
+        has lost its lease. Each blob key is used once, so no record will ever refer to an orphan.
         """
         expired = self._repeat(self._store.expire_jobs)
         dropped = self._repeat(lambda: [[key] for key in self._store.drop_artifacts()])
@@ -110,7 +110,7 @@ class Reconciler:
         return released
 
     def _delete_orphans(self, page: list[Blob], newest: datetime) -> int:
-        """Delete the blobs of a page that are older than `newest` and to which no record refers. Return how many."""
+        """Delete the blobs of a page that have no record and are older than `newest`. Return their number."""
         orphans = self._store.unreferenced([blob.key for blob in page if blob.modified_at < newest])
         for key in orphans:
             log.info("orphan: key=%s", key)

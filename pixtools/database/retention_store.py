@@ -67,7 +67,7 @@ class RetentionStore:
             return [[source_key, *part_keys[job_id]] for job_id, source_key in rows]
 
     def drop_artifacts(self) -> list[str]:
-        """Delete at most 500 artifacts to which no step refers. Return the keys of their blobs.
+        """Delete at most 500 artifacts that no step uses. Return the keys of their blobs.
 
         The method locks the artifacts first and then looks for references again. If another transaction is just setting
         a reference, that transaction has locked the artifact, so this method skips the artifact. A later transaction
@@ -95,7 +95,7 @@ class RetentionStore:
             return len(connection.execute(statement).all())
 
     def unreferenced(self, blob_keys: Collection[str]) -> set[str]:
-        """Return the keys among `blob_keys` to which no artifact and no unexpired job refers."""
+        """Return those of `blob_keys` that are used by no artifact and by no unexpired job."""
         with self._transaction() as connection:
             return set(blob_keys) - _referenced(connection, blob_keys)
 

@@ -13,10 +13,12 @@ from jobs import ANN, submit
 from sqlalchemy import Connection, Engine, event, text
 
 from pixtools.database import connection as database_connection
-from pixtools.database.connection import Database
+from pixtools.database.connection import BoundedConnection, Database, engine
 from pixtools.errors import DatabaseDown
 from pixtools.logs import reason
 from pixtools.states import JobState
+
+LIMITS = ("statement_timeout", "lock_timeout")
 
 
 @pytest.fixture(autouse=True)
@@ -88,14 +90,15 @@ def test_a_commit_that_gets_no_answer_ends_with_database_down(one_connection):
         run(one_connection, "SELECT 1")
 
 
-def test_a_claim_that_commits_after_its_answer_was_lost_returns_to_the_queue(store):
+@pytest.mark.parametrize("recover", ["return_to_queue", "rescue"])
+def test_a_claim_that_commits_after_its_answer_was_lost_returns_to_the_queue(store, recover):
     job_id = submit(store).job_id
     with ExitStack() as stack:
         with server_frozen_at_the_next_commit(stack), pytest.raises(DatabaseDown):
             store.claim("d0", 1)
         thaw = threading.Timer(1.0, stack.close)
         thaw.start()
-        returned = store.return_to_queue("d0")
+        returned = getattr(store, recover)("d0")
         thaw.join()
 
     assert returned == [job_id]
@@ -117,3 +120,19 @@ def test_a_statement_that_the_server_ends_keeps_its_connection(one_connection):
 
     assert "statement timeout" in reason(raised.value)
     assert pid_of(one_connection) == pid
+
+
+def test_a_migration_has_no_time_limit(settings):
+    unbounded = engine(settings.database_url.get_secret_value(), pool_size=1, bounded=False)
+    try:
+        with unbounded.connect() as connection:
+            limits = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in LIMITS]
+            assert limits == ["0", "0"]
+            assert not isinstance(connection.connection.dbapi_connection, BoundedConnection)
+    finally:
+        unbounded.dispose()
+
+
+def test_a_store_has_time_limits(one_connection):
+    with one_connection.transaction() as connection:
+        assert [connection.execute(text(f"SHOW {name}")).scalar_one() for name in LIMITS] == ["15s", "15s"]
