@@ -106,7 +106,7 @@ class Graph:
         self._deadline_s = deadline_s
         self._report = report
         self._tasks = asyncio.TaskGroup()
-        # Values for which segments wait. Another segment or an inference sets each value.
+        # Segments wait for these values. Another segment or an inference sets each value.
         # `_pixels`, by head: the ObjectRef of the head's pixels, the error that prevented these pixels, or None if
         # no pixels will follow.
         # `_blobs`, by step: the blob key of the step's file, or None if no file will follow.

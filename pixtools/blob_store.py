@@ -25,7 +25,7 @@ SOURCES, ARTIFACTS = "sources/", "artifacts/"
 """Prefixes of the keys of sources and of artifacts."""
 
 DATABASE = "database"
-"""Key of the object that contains the id of the database to which the bucket belongs."""
+"""Key of an object in the bucket. Its content is the id of the database that owns the bucket."""
 
 _OUTAGES = (429, 500, 502, 503, 504)
 

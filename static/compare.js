@@ -48,8 +48,8 @@ function edgeSlider(stack) {
   return edge;
 }
 
-// The button shows each pixel of the picture as one pixel of the screen. The user can then scroll the picture, and
-// first sees its middle.
+// A button that switches to the actual size and back. In the actual size, one pixel of the picture takes one pixel of
+// the screen. The picture is then larger than its view, and the view shows the middle first.
 function actualPixelsButton(view, picture) {
   const button = el("button", {
     type: "button", class: "tool", "aria-pressed": "false", on: {

@@ -45,7 +45,7 @@ def distance(one: Any, other: Any) -> float:
 
 
 def stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:  # noqa: PLR0911 (one for each case)
-    """Turn upright pixels into the order in which a camera stores them with this Exif orientation tag."""
+    """Turn upright pixels, so that they become upright again when a decoder applies this Exif orientation."""
     match orientation:
         case 2:
             return upright[:, ::-1]

@@ -38,7 +38,7 @@ INT8 = "int8"
 """Key in the metadata of a safetensors file. Its value lists the layers that were trained for int8, such as "1 3 4"."""
 
 ACTIVATION_STEPS, KERNEL_STEPS = 255, 127
-"""Numbers of steps to which int8 layers round: their inputs from 0 to 1, and their kernels on each side of 0."""
+"""How finely an int8 layer rounds: the number of steps for inputs, from 0 to 1, and for kernels, on each side of 0."""
 
 _MAX_ERRORS_NAMED = 4  # in the message about a file that has many errors
 

@@ -47,9 +47,9 @@ def windows(width: int, height: int, side: int, halo: int = HALO) -> list[Window
     """Return windows of one size, row by row. Their kept areas cover the picture exactly once.
 
     Every window lies inside the picture. Its kept area is at least `halo` pixels away from each edge of the window,
-    unless this edge is an edge of the picture. So the network sees all pixels on which a kept pixel depends. Along each
-    axis, a window has at most `side` pixels. There are as few windows as possible. They are as short as possible, but
-    rounded up to SIDE_STEP.
+    unless this edge is an edge of the picture. So the network sees every pixel that has an effect on a kept pixel.
+    Along each axis, a window has at most `side` pixels. There are as few windows as possible. They are as short as
+    possible, but rounded up to SIDE_STEP.
 
     Raises ValueError if `side` leaves no pixel between two halos, or if the picture has no pixels.
     """

@@ -80,8 +80,8 @@ def to_srgb(picture: Picture) -> Picture:
     """Convert the picture to sRGB, in the same mode, without a profile. A picture without a profile is sRGB already.
 
     The rendering intent is relative colorimetric with black point compensation. Colours inside sRGB keep their
-    appearance, and colours outside sRGB are clipped. Raises PyCMSError if the profile cannot be used. Decoded pictures
-    have no such profile, because `normalise` drops it.
+    appearance, and colours outside sRGB are clipped. Raises PyCMSError or OSError if the profile cannot be used.
+    Decoded pictures have no such profile, because `normalise` drops it.
     """
     if picture.icc is None:
         return picture

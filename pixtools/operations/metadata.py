@@ -2,7 +2,7 @@
 
 The result describes the file, the camera, the exposure, the location and the time. The name of a value contains the
 unit, such as `focal_length_mm`. The objects `exif` (CIPA DC-008), `xmp` (ISO 16684-1) and `iptc` (IPTC-IIM) contain the
-values of these metadata blocks, up to a size limit. Each tag in `exif` has its name from the standard, in snake case.
+values of these metadata blocks, up to a size limit. Each tag in `exif` has Pillow's name of the tag, in snake case.
 Invalid, binary and very long values are left out, and cause no error.
 """
 

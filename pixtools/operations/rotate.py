@@ -27,7 +27,7 @@ class Rotate(TransformParams):
         return self.degrees % 90 != 0 and self.background is None
 
     def size(self, size: Size) -> Size:
-        """Return the size of the result. It is the smallest size into which a turned picture of `size` fits."""
+        """Return the size of the result: the smallest canvas that holds the whole rotated picture."""
         return rotated_size(size, self.degrees)
 
 

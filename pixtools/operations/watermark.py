@@ -149,7 +149,7 @@ def run(picture: Picture, params: Watermark, parts: Parts) -> Picture:
 
 
 def _align(position: Position) -> Align:
-    """Return how to align the lines of a text: towards the edge at which the text stands."""
+    """Return how to align the lines of a text. A text at the left edge is aligned left, for example."""
     if "left" in position:
         return "left"
     return "right" if "right" in position else "center"

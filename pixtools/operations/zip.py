@@ -21,7 +21,7 @@ class Zip(Params):
 
 def run(entries: Iterable[BundleEntry], out: IO[bytes], params: Zip) -> None:  # noqa: ARG001
     """Write the entries to `out`, in the given order. Only one entry is open at a time."""
-    # No compression, because the entries are image files, which are compressed already.
+    # No compression, because almost all entries are image files, which are compressed already.
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
         for entry in entries:
             info = zipfile.ZipInfo(entry.name, _DATE)

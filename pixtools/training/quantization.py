@@ -29,7 +29,7 @@ CLIPPED_AT = 0.8  # of the largest activation, because the finer steps gain more
 MIN_MAXIMUM = 1e-6  # a smaller maximum is raised to this value, because a maximum of 0 would give steps of size 0
 
 Maxima = dict[int, Tensor]
-"""The values at which the 64 input channels of an int8 layer are clipped, (64,), by the number of the layer."""
+"""For each int8 layer, by its number: the values (64,) at which its 64 input channels are clipped."""
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def measure_maxima(network: DnCNN, pictures: Iterable[Tensor]) -> Maxima:
             if isinstance(module, nn.ReLU) and reader in LAYERS:
                 highest = hidden.amax((0, 2, 3))
                 largest[reader] = torch.maximum(largest.get(reader, highest), highest)
-    # Raise the maximum of a channel that is always near 0, because `scaled` divides by the result.
+    # The largest activation of a channel may be 0 or nearly 0. Raise it, because `scaled` divides by the result.
     return {
         layer: highest.clamp(min=max(MIN_MAXIMUM, 1e-3 * highest.max().item())) * CLIPPED_AT
         for layer, highest in largest.items()
@@ -90,7 +90,10 @@ def predict(weights: dict[str, Tensor], layers: Collection[int], noisy: Tensor) 
 
 
 def rounded(values: Tensor) -> Tensor:
-    """Clip values to 0..255 and round them to whole numbers. Only values that are not clipped pass the gradient on."""
+    """Clip values to 0..255 and round them to whole numbers.
+
+    In training, the gradient of a clipped value is 0. All other gradients stay the same.
+    """
     result: Tensor = _Rounded.apply(values)  # type: ignore[no-untyped-call]
     return result
 

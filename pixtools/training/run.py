@@ -22,8 +22,8 @@ from pixtools.training.trainer import Schedule, Trainer
 
 STAGES = ((0.6, 64), (1.0, 112))
 """The end of each stage, as a fraction of the run, and the side of its patches in pixels. Small patches come first,
-because a batch of small patches shows many photos. Large patches come last, because
-the network then sees all surroundings of most pixels, as in a picture."""
+because a batch of small patches shows many photos. Large patches come last, because the
+network then sees all surroundings of most pixels, as in a picture."""
 
 QUANTIZED_FROM = 0.75
 """The fraction of a run after which the training for int8 begins. If the run is extended later, it stays in int8."""

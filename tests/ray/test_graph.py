@@ -182,7 +182,7 @@ def test_the_fleet_is_launched_once_and_replaced_if_its_settings_change(settings
 
     fleet.launch(settings.model_copy(update={"max_attempts": 7}))
     deadline = time.monotonic() + 60
-    while fleet_names(cluster) & first != {"dead-letters"}:  # this name is fixed, so that scripts find the actor
+    while fleet_names(cluster) & first != {"dead-letters"}:  # the name is fixed, so every process finds it
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert len(fleet_names(cluster)) == 3

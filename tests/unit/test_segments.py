@@ -29,7 +29,7 @@ THREE = {
 
 
 def needed_size(document: dict, work: set[str] | None = None) -> Size | None:
-    """Return the size at which a source of 6000 × 4000 pixels is needed. Check that its segments need the same size."""
+    """Return the size that the segments need from a source of 6000 × 4000 pixels. Check that all need the same size."""
     made = plan(document, size=(6000, 4000))
     first, *others = plan_segments(made, frozenset(made.by_name if work is None else work), 9)
     assert all(other.needed_size == first.needed_size for other in others if not isinstance(other, ArtifactsSegment))

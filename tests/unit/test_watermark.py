@@ -203,7 +203,10 @@ def test_a_text_is_visible_on_any_colour(color, text_color):
 
 
 def test_the_edges_of_letters_mix_only_with_their_outline():
-    """The outline is white. So, on a transparent picture, no pixel is darker than the letters."""
+    """The picture is transparent, and its hidden colour is black.
+
+    The letters are grey and the outline is white. A pixel that is darker than the letters is mixed with black.
+    """
     after = marked(background((0, 0, 0, 0), mode="RGBA"), text="edge", color="#7f7f7f", scale=0.4, opacity=1)
 
     pixels = np.asarray(after.image)

@@ -41,7 +41,7 @@ class EncodeParams(Params):
         return self.resize.placement(size).canvas if self.resize else size
 
     def needed_size(self, size: Size) -> Size:
-        """Return the size to which a picture of `size` is scaled. So the decoder may shrink it to about this size."""
+        """Return the size of a picture of `size` after scaling. So the decoder may shrink it to about this size."""
         return self.resize.placement(size).scaled if self.resize else size
 
     def frame_count(self, frames: int) -> int:

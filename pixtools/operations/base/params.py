@@ -72,7 +72,7 @@ class PixelParams(Params):
         return size
 
     def needed_size(self, size: Size) -> Size:
-        """Return the size to which a picture of `size` is scaled. So the decoder may shrink it to about this size."""
+        """Return the size of a picture of `size` after scaling. So the decoder may shrink it to about this size."""
         return size
 
 

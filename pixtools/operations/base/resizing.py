@@ -48,7 +48,7 @@ class Resizing(Params):
         return self.fit == "contain" and self.background is None
 
     def placement(self, size: Size) -> Placement:
-        """Return the size to which a picture of `size` is scaled, and the size of the result, its canvas."""
+        """Return the size of a picture of `size` after scaling, and the size of the canvas, which is the result."""
         return place(size, self.width, self.height, self.fit, upscale=self.upscale)
 
     def apply(self, picture: Picture) -> Picture:
