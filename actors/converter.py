@@ -1,18 +1,22 @@
-"""The converter: decodes, transforms and encodes pictures, and puts the results into object storage."""
+"""The converter: lets a sandboxed worker run the steps of work items, and keeps their files in object storage.
+
+The converter holds the credentials of object storage and the token of the Ray cluster, so it never decodes a picture
+itself.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import logging
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from typing import IO, Any, assert_never
+
+import numpy as np
+from pydantic import ValidationError
 
 from actors.converter_pool import Node
 from dag.messages import (
@@ -26,75 +30,96 @@ from dag.messages import (
     WorkItem,
 )
 from dag.plan import PlannedStep
-from dag.segments import FileSegment, SegmentWithHead, SourceSegment
+from dag.worker_messages import (
+    CHUNK_BYTES,
+    WORKER_MESSAGE,
+    End,
+    Get,
+    GivenPixels,
+    HeadReady,
+    Made,
+    NotMade,
+    Pixels,
+    Put,
+    WorkerMessage,
+)
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore, artifact_key
-from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, is_full
-from pixtools.imaging.decoding import decode, read_metadata
-from pixtools.imaging.picture import Picture, Size
+from pixtools.errors import DiskFull, Fault, PixToolsError, error_class, is_full
+from pixtools.imaging.picture import Size
 from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
-from pixtools.operations.base.kinds import (
-    BundleEntry,
-    Bundler,
-    Composite,
-    Encoded,
-    Encoder,
-    Inference,
-    Inspector,
-    Transform,
-)
-from pixtools.operations.png import PNG
+from pixtools.operations.base.kinds import BundleEntry, Bundler
+from pixtools.sandbox.process import ChildDied, SandboxedProcess
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_OUT_OF_MEMORY = (
-    "Use a smaller picture. Or raise PIXTOOLS_CONVERTER_MEMORY_BYTES in the service's settings, and redrive the step."
-)
 _DISK_FULL = "Make free space in the temporary folder of the node on which the converter runs, and redrive the step."
-_KEPT_BYTES = 64_000_000  # freed memory that the process keeps for the next work item
 _SHARE_OF_NODE = 0.7  # idle processes, Ray's shared memory and other programs use the rest of the memory
-_SPOOLED_BYTES = 8 << 20  # a larger bundle is written to disk
+_SPOOLED_BYTES = 8 << 20  # a larger file is written to disk before it goes to object storage
+
+_MAX_MESSAGE_BYTES = 32 << 20  # metadata of up to 1 MiB in each block, a profile, and the result of an inspector
+_WORKER = "dag.segment_worker:prepare"
+
+
+class InvalidMessage(Exception):
+    """A message of the worker that no step of its work item can cause."""
 
 
 class Converter:
-    """Runs the steps of work items, and owns a connection to object storage.
+    """Owns a sandboxed worker and a connection to object storage.
 
-    A converter runs one call at a time, because one picture may need all memory of the converter.
+    A converter runs one call at a time, because one picture may need all memory of the worker.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Connect to object storage."""
+        """Start the worker and connect to object storage."""
         logs.to_stderr()
+        self._worker = SandboxedProcess(_WORKER, settings.converter_memory_bytes)
+        self._worker_is_ready = False
         self._blobs = BlobStore(settings)
-        self._idle_bytes = memory.own_bytes()
         self._memory_bytes = settings.converter_memory_bytes
         self._node = Node(socket.gethostname(), _share_of_node(settings))
 
     def ready(self) -> Node:
-        """Limit the memory of this process, and return the node on which the process runs.
+        """Limit the memory of this process, wait for the worker, and return the node on which both run.
 
-        Without the limit, one large picture could use up the memory of the whole node.
+        Without the limits, one large picture could use up the memory of the whole node. Raises ChildDied.
         """
         memory.limit(self._memory_bytes)
+        self._wait_for_worker()
         return self._node
+
+    def _wait_for_worker(self) -> None:
+        if not self._worker_is_ready:
+            self._worker.wait_until_ready()
+            self._worker_is_ready = True
 
     def run(self, work_item: WorkItem, pixels: Any = None) -> Iterator[Any]:
         """Run the steps of a work item, and yield the messages and pictures that `dag.messages` describes.
 
         `pixels` is given only with a PixelsWork: the two values of Picture.share, or an Inferred. If a step fails, the
-        method yields the error in a Failed and does not raise it.
+        method yields the error in a Failed and does not raise it. Raises ChildDied if a step kills the worker. Then
+        this converter cannot be used any more.
         """
         yield Started(work_item.segment.steps[0].name)
-        workspace = Workspace(self._blobs, work_item, pixels)
-        if isinstance(work_item, ArtifactsWork):
-            step = work_item.segment.step
-            yield _attempt(step, partial(workspace.make, step))
-        else:
-            yield from _run_steps(work_item.segment, workspace)
-        del workspace
-        if memory.own_bytes() > self._idle_bytes + _KEPT_BYTES:
-            memory.trim()  # otherwise the process would keep more freed memory after each large work item
+        if isinstance(work_item, ArtifactsWork) and isinstance(work_item.segment.step.operation, Bundler):
+            yield _bundle(self._blobs, work_item)
+            return
+        self._wait_for_worker()
+        try:
+            yield from _Conversation(self._worker, self._blobs, work_item).run(pixels)
+        except (EOFError, OSError) as error:
+            raise ChildDied(f"the worker died (exit code {self._worker.exit_code()})") from error
+        except (ValidationError, InvalidMessage) as error:
+            # A picture has taken over the worker, or the worker has a bug.
+            log.exception("invalid message of a worker")
+            self._worker.end()
+            raise ChildDied("the worker sent an invalid message") from error
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.end()
 
 
 def _share_of_node(settings: Settings) -> int:
@@ -103,213 +128,191 @@ def _share_of_node(settings: Settings) -> int:
     return node_bytes // settings.dispatchers
 
 
-def _run_steps(segment: SegmentWithHead, workspace: Workspace) -> Iterator[Any]:
-    """Run the steps of a segment. Skip each step that reads a failed or skipped step."""
-    skipped: set[str] = set()  # failed steps, and the steps that read them
-    for at, step in enumerate(segment.steps):
-        if step.name in skipped or skipped.intersection(step.inputs):
-            skipped.add(step.name)
-            continue
-        if segment.reads_head(step) and segment.head not in workspace.pictures:
-            failed = yield from _load_head(segment, workspace, step)
-            if failed:
-                skipped |= failed
-                continue
-        if segment.offloads(step):
-            outcome = _attempt(step, partial(workspace.share, step.inputs[0]))
-        else:
-            outcome = _attempt(step, partial(workspace.make, step))
-        if isinstance(outcome, Failed):
-            skipped.add(step.name)
-        if segment.offloads(step) and isinstance(outcome, Succeeded):
-            yield PixelsReady(step.inputs[0], inference=step.name)
-            yield workspace.take_shared()
-        else:
-            yield outcome
-        workspace.keep_only({name for later in segment.steps[at + 1 :] for name in later.inputs})
+class _Conversation:
+    """The exchange with the worker about one work item. `dag.worker_messages` describes the messages of the worker.
 
-
-def _load_head(
-    segment: SegmentWithHead, workspace: Workspace, step: PlannedStep,
-) -> Generator[Any, None, set[str]]:  # fmt: skip
-    """Load the head for `step`: the picture that the segment starts from.
-
-    If other segments start from this picture too, share it with them. Return the failed steps. If the picture cannot be
-    loaded, all steps that read the head fail.
+    The worker may be under the control of a hostile picture. So it gets only the blobs of its work item, and it decides
+    neither the keys of new blobs nor whether an error counts as an outage.
     """
-    outcome = _attempt(step, workspace.load_head)
-    if isinstance(outcome, Failed):
-        readers = [other.name for other in segment.steps if segment.reads_head(other)]
-        yield from (Failed(reader, outcome.error, outcome.run_ms) for reader in readers)
-        return set(readers)
-    if isinstance(segment, SourceSegment | FileSegment):
-        yield Decoded()
-        if segment.shares_head:
-            yield PixelsReady(segment.head)
-            yield workspace.take_shared()
-    return set()
 
-
-class Workspace:
-    """The data of one converter call: the file that the call starts from, and the pictures that later steps read."""
-
-    def __init__(self, blobs: BlobStore, work_item: WorkItem, pixels: Any = None) -> None:
-        """Create an empty workspace. `pixels` is given only if `work_item` is a PixelsWork."""
+    def __init__(self, worker: SandboxedProcess, blobs: BlobStore, work_item: WorkItem) -> None:
+        self._connection = worker.connection
         self._blobs = blobs
         self._work_item = work_item
-        self._pixels = pixels
-        self._file: bytes | None = None
-        self.pictures: dict[str, Picture] = {}  # by the name of the step, or of the head
-        self._inference_result: dict[str, Any] | None = None  # set if the pixels come from the denoiser
-        self._shared: Any = None  # the picture to yield next, in the form that Picture.share returns
+        self._open = {step.name: step for step in work_item.segment.steps}  # steps without an outcome
+        self._readable = _blob_keys(work_item)
+        self._stored: dict[str, Stored] = {}  # by step
+        self._own_errors: dict[str, PixToolsError] = {}  # the errors that the worker got from here, by code
 
-    def file(self) -> bytes:
-        """Return the file that the work item starts from. Raises ObjectMissing or StorageDown."""
-        if self._file is None:
-            self._file = self._blobs.get(self._file_key())
-        return self._file
+    def run(self, pixels: Any) -> Iterator[Any]:
+        """Run the steps. Raises EOFError or OSError if the worker dies, and InvalidMessage or ValidationError."""
+        self._send_work_item(pixels)
+        del pixels
+        while not isinstance(message := self._next_message(), End):
+            match message:
+                case Get():
+                    self._send_blob(message.key)
+                case Put():
+                    self._store(message)
+                case Made():
+                    yield self._success(message)
+                case NotMade():
+                    yield self._failure(message)
+                case HeadReady():
+                    yield Decoded()
+                case Pixels():
+                    self._check_pixels(message)
+                    yield PixelsReady(message.step, message.inference)
+                    yield self._receive_pixels(message), message.description()
+                    self._connection.send(None)
+                case _:
+                    assert_never(message)
 
-    def _file_key(self) -> str:
-        match self._work_item:
-            case SourceWork(inputs=inputs):
-                return inputs.source_key
-            case FileWork(blob_key=key):
-                return key
-            case ArtifactsWork(files=files):
-                return files[0].blob_key
-            case PixelsWork():
-                raise AssertionError("no step of a PixelsWork reads a file")
-            case _:
-                assert_never(self._work_item)
+    def _send_work_item(self, pixels: Any) -> None:
+        if pixels is None:
+            self._connection.send((self._work_item, None))
+            return
+        result = pixels.result if isinstance(pixels, Inferred) else None
+        array, description = (pixels.frames, pixels.rest) if isinstance(pixels, Inferred) else pixels
+        self._connection.send((self._work_item, GivenPixels(array.shape, array.dtype.name, description, result)))
+        self._connection.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
-    def load_head(self) -> None:
-        """Load the head of the segment. Prepare the picture for sharing if other segments start from it too."""
-        work_item = self._work_item
-        match work_item:
-            case SourceWork(segment=segment):
-                picture = self._decode(segment)
-            case FileWork(segment=segment, inputs=inputs):
-                # The stored file lacks some metadata of the source, such as the GPS position. Pixels that come directly
-                # from the denoiser have all of it. Read the source, so that the result is the same in both cases.
-                picture = replace(self._decode(segment), metadata=read_metadata(self._blobs.get(inputs.source_key)))
-            case PixelsWork(segment=segment):
-                picture = self._received_picture()
-            case ArtifactsWork():
-                raise AssertionError("an ArtifactsWork does not start from pixels")
-            case _:
-                assert_never(work_item)
-        self.pictures[segment.head] = picture
-        if isinstance(segment, SourceSegment | FileSegment) and segment.shares_head:
-            self._shared = picture.in_8_bit().share()
+    def _next_message(self) -> WorkerMessage:
+        return WORKER_MESSAGE.validate_json(self._connection.recv_bytes(_MAX_MESSAGE_BYTES))
 
-    def _decode(self, segment: SourceSegment | FileSegment) -> Picture:
-        return decode(self.file(), segment.needed_size, high_bit_depth=segment.needs_high_bit_depth)
+    def _answer(self, error: PixToolsError | None) -> None:
+        if error is not None:
+            self._own_errors[error.code] = error
+        self._connection.send(error)
 
-    def _received_picture(self) -> Picture:
-        if isinstance(self._pixels, Inferred):
-            self._inference_result = self._pixels.result
-            return Picture.shared(self._pixels.frames, self._pixels.rest)
-        return Picture.shared(*self._pixels)
+    def _send_blob(self, key: str) -> None:
+        if key not in self._readable:
+            raise InvalidMessage(f"the blob {key} does not belong to the work item")
+        try:
+            data = self._blobs.get(key)
+        except PixToolsError as error:
+            self._answer(error)
+        else:
+            self._answer(None)
+            self._connection.send_bytes(data)
 
-    def share(self, name: str) -> None:
-        """Prepare the picture of step `name` for sharing."""
-        self._shared = self.pictures[name].share()
+    def _store(self, message: Put) -> None:
+        step = self._open_step(message.step)
+        size = (message.width, message.height) if message.width and message.height else None
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
+            error = self._receive_file(message.bytes, file)
+            if error is None:
+                try:
+                    stored = _put(self._blobs, self._work_item, step, file, size, message.result)
+                    self._stored[step.name] = stored
+                except PixToolsError as failure:
+                    error = failure
+        self._answer(error)
 
-    def take_shared(self) -> Any:
-        """Return the picture that is prepared for sharing, and drop the workspace's reference to this picture."""
-        shared, self._shared = self._shared, None
-        return shared
+    def _receive_file(self, size: int, file: IO[bytes]) -> PixToolsError | None:
+        """Write the next `size` bytes from the worker to `file`. Return the error of the disk, if there is one."""
+        error: PixToolsError | None = None
+        while size > 0:
+            chunk = self._connection.recv_bytes(CHUNK_BYTES)
+            size -= len(chunk)
+            try:
+                if error is None:
+                    file.write(chunk)
+            except OSError as failure:  # read the rest of the file all the same, because messages follow it
+                log.warning("cannot write a temporary file: %s", failure)
+                error = DiskFull(_DISK_FULL) if is_full(failure) else PixToolsError()
+        return error
 
-    def keep_only(self, names: set[str]) -> None:
-        """Keep the pictures of the steps in `names`. Drop all others, because each picture may take 200 MB."""
-        self.pictures = {name: picture for name, picture in self.pictures.items() if name in names}
+    def _check_pixels(self, message: Pixels) -> None:
+        segment = self._work_item.segment
+        if message.inference not in (None, *segment.offloaded):
+            raise InvalidMessage(f"the segment does not hand over the inference {message.inference}")
 
-    def make(self, step: PlannedStep) -> Stored | None:
-        """Run a step. Return the artifact of the step, or None if the step only makes pixels for other steps."""
-        operation, params = step.operation, step.params
-        match operation:
-            case Encoder():
-                source_bytes = self._work_item.inputs.source_bytes
-                return self._put_encoded(step, operation.encode(self._input_picture(step), params, source_bytes))
-            case Transform():
-                return self._keep(step, operation.run(self._input_picture(step), params))
-            case Composite():
-                names = set(operation.parts(params).values())
-                parts = {name: self._blobs.get(self._work_item.inputs.parts[name]) for name in names}
-                return self._keep(step, operation.run(self._input_picture(step), params, parts))
-            case Inference():
-                return self._put_pixels(step, self.pictures[step.name], self._inference_result)
-            case Inspector():
-                result = operation.run(self.file(), params)
-                text = json.dumps(result, ensure_ascii=False, indent=2)
-                return self._put(step, io.BytesIO(text.encode()), result=result)
-            case Bundler():
-                with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as out:
-                    operation.run(self._bundle_entries(), out, params)
-                    return self._put(step, out)
-            case _:
-                assert_never(operation)
+    def _receive_pixels(self, message: Pixels) -> Any:
+        # Zeros, because the memory of this process holds secrets.
+        pixels = np.zeros(message.shape, message.dtype)
+        self._connection.recv_bytes_into(pixels.reshape(-1).view(np.uint8).data)
+        return pixels
 
-    def _input_picture(self, step: PlannedStep) -> Picture:
-        """Return the picture that a step reads, with 8 bits per channel. No operation in a converter uses more."""
-        return self.pictures[step.inputs[0]].in_8_bit()
+    def _open_step(self, name: str) -> PlannedStep:
+        if name not in self._open:
+            raise InvalidMessage(f"the step {name} is not open in the segment")
+        return self._open[name]
 
-    def _bundle_entries(self) -> Iterator[BundleEntry]:
-        assert isinstance(self._work_item, ArtifactsWork)  # noqa: S101 (every bundle is an ArtifactsWork)
-        return (BundleEntry(file.name, partial(self._blobs.open, file.blob_key)) for file in self._work_item.files)
+    def _success(self, message: Made) -> Succeeded:
+        step, stored = self._open_step(message.step), self._stored.get(message.step)
+        if step.leaves_file and stored is None:
+            raise InvalidMessage(f"the step {message.step} left no file")
+        del self._open[message.step]
+        return Succeeded(message.step, stored, message.run_ms)
 
-    def _keep(self, step: PlannedStep, picture: Picture) -> Stored | None:
-        """Keep the picture for later steps. Store the picture if the step leaves a file."""
-        self.pictures[step.name] = picture
-        return self._put_pixels(step, picture) if step.leaves_file else None
+    def _failure(self, message: NotMade) -> Failed:
+        self._open_step(message.step)
+        del self._open[message.step]
+        return Failed(message.step, self._error(message), message.run_ms)
 
-    def _put_pixels(self, step: PlannedStep, picture: Picture, result: dict[str, Any] | None = None) -> Stored:
-        """Store a picture as a lossless PNG."""
-        encoded = PNG.encode(picture, PNG.params(), self._work_item.inputs.source_bytes)
-        return self._put_encoded(step, replace(encoded, result=result))
-
-    def _put_encoded(self, step: PlannedStep, encoded: Encoded) -> Stored:
-        return self._put(step, io.BytesIO(encoded.data), encoded.picture.size, encoded.result)
-
-    def _put(
-        self,
-        step: PlannedStep,
-        file: IO[bytes],
-        size: Size | None = None,
-        result: dict[str, Any] | None = None,
-    ) -> Stored:
-        """Put a file into object storage before any row of the database refers to the file."""
-        key = artifact_key(self._work_item.inputs.owner, step.key, step.operation.extension)
-        digest, length = hashlib.sha256(), 0
-        file.seek(0)
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            length += len(chunk)
-        file.seek(0)
-        self._blobs.put(key, file, step.operation.media_type)
-        width, height = size or (None, None)
-        return Stored(
-            step.key, key, step.operation.media_type, length, digest.hexdigest(), width, height, result,
-        )  # fmt: skip
+    def _error(self, message: NotMade) -> PixToolsError:
+        """Return the error of a failed step. The worker itself has no errors after which a step is tried again."""
+        if message.code in self._own_errors:
+            return self._own_errors[message.code]
+        kind = error_class(message.code)
+        if kind is None or kind.retryable or kind.outage:
+            return PixToolsError()
+        return kind(message.detail, tuple(Fault(pointer, detail) for pointer, detail in message.faults))
 
 
-def _attempt(step: PlannedStep, make: Callable[[], Stored | None]) -> Succeeded | Failed:
-    """Call `make`, and return the outcome of the step with the duration of the call."""
-    started = time.perf_counter()
+def _blob_keys(work_item: WorkItem) -> frozenset[str]:
+    """Return the keys of the blobs that the worker may read."""
+    inputs = work_item.inputs
+    match work_item:
+        case ArtifactsWork(files=files):
+            keys = [file.blob_key for file in files]
+        case FileWork(blob_key=key):
+            keys = [key]
+        case SourceWork() | PixelsWork():
+            keys = []
+        case _:
+            assert_never(work_item)
+    return frozenset([inputs.source_key, *inputs.parts.values(), *keys])
+
+
+def _bundle(blobs: BlobStore, work_item: ArtifactsWork) -> Succeeded | Failed:
+    """Bundle the files of other steps. The files are copied and not decoded, so this needs no worker."""
+    step, started = work_item.segment.step, time.perf_counter()
+    operation = step.operation
+    assert isinstance(operation, Bundler)  # noqa: S101 (the caller has checked this)
+    entries = (BundleEntry(file.name, partial(blobs.open, file.blob_key)) for file in work_item.files)
     try:
-        stored = make()
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as out:
+            operation.run(entries, out, step.params)
+            stored = _put(blobs, work_item, step, out)
     except PixToolsError as error:
         return Failed(step.name, error, _ms_since(started))
-    except MemoryError:
-        log.warning("out of memory: step=%s op=%s", step.name, step.operation.name)
-        return Failed(step.name, OutOfMemory(_OUT_OF_MEMORY), _ms_since(started))
     except OSError as error:
-        log.exception("step failed: step=%s op=%s", step.name, step.operation.name)
+        log.exception("step failed: step=%s op=%s", step.name, operation.name)
         return Failed(step.name, DiskFull(_DISK_FULL) if is_full(error) else PixToolsError(), _ms_since(started))
-    except Exception:
-        log.exception("step failed unexpectedly: step=%s op=%s", step.name, step.operation.name)
-        return Failed(step.name, PixToolsError(), _ms_since(started))
     return Succeeded(step.name, stored, _ms_since(started))
+
+
+def _put(
+    blobs: BlobStore,
+    work_item: WorkItem,
+    step: PlannedStep,
+    file: IO[bytes],
+    size: Size | None = None,
+    result: dict[str, Any] | None = None,
+) -> Stored:
+    """Put the file of a step into object storage before any row of the database refers to the file."""
+    key = artifact_key(work_item.inputs.owner, step.key, step.operation.extension)
+    digest, length = hashlib.sha256(), 0
+    file.seek(0)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+        length += len(chunk)
+    file.seek(0)
+    blobs.put(key, file, step.operation.media_type)
+    width, height = size or (None, None)
+    return Stored(step.key, key, step.operation.media_type, length, digest.hexdigest(), width, height, result)
 
 
 def _ms_since(started: float) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, partial
 from itertools import count
@@ -24,6 +25,7 @@ from actors.dead_letter_queue import DeadLetterQueue
 from actors.denoiser_client import DenoiserClient
 from actors.dispatcher import Dispatcher
 from actors.sweeper import Sweeper
+from dag.messages import WorkItem
 from pixtools import logs
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
@@ -35,6 +37,7 @@ from pixtools.errors import QueueDown
 from pixtools.jobs.dead_letters import DeadLetterSelection
 from pixtools.redis.hints import Hints
 from pixtools.retries import QUEUE_ANSWER_TIMEOUT_S, QUEUE_REPLACEMENT_PAUSE_S, QUEUE_REPLACEMENT_TIMEOUT_S
+from pixtools.sandbox.process import ChildDied
 from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -117,12 +120,24 @@ class DeadLetterQueueActor(DeadLetterQueue):
         self._starting = asyncio.create_task(self.start())
 
 
+class ConverterActor(Converter):
+    """A converter in a separate process."""
+
+    def run(self, work_item: WorkItem, pixels: Any = None) -> Iterator[Any]:
+        """Call Converter.run. If the worker dies, end this process, so that the dispatcher counts a crash."""
+        try:
+            yield from super().run(work_item, pixels)
+        except ChildDied as error:
+            log.error("converter ends: %s", error)  # noqa: TRY400 (the traceback says nothing about the worker)
+            os._exit(1)
+
+
 def create_converter(settings: Settings) -> Any:
     """Return a new converter. The calling actor owns the converter. If the owner dies, the converter ends."""
     # Ray never restarts a converter. The dispatcher notices that a converter has died, counts a crash of the running
     # step, and replaces the converter.
     options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-    return ray.remote(Converter).options(**options).remote(settings)
+    return ray.remote(ConverterActor).options(**options).remote(settings)
 
 
 def launch(settings: Settings) -> None:

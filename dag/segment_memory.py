@@ -76,8 +76,8 @@ class _Simulation:
             peak = max(peak, self._kept_bytes() + self._bytes_to_run(step))
             if step.makes_pixels and not segment.offloads(step):
                 self._pictures[step.name] = _known(step.size)
-            read_later = {name for later in segment.steps[at + 1 :] for name in later.inputs}
-            self._pictures = {name: size for name, size in self._pictures.items() if name in read_later}
+            needed = segment.needed_after(at)
+            self._pictures = {name: size for name, size in self._pictures.items() if name in needed}
         return peak
 
     def _kept_bytes(self) -> int:
@@ -95,7 +95,8 @@ class _Simulation:
         kept = self._pixel_bytes(segment.head) * count(size, source.frames)
         match segment:
             case PixelsSegment():
-                return kept
+                # The worker receives the pixels as an array, and makes the frames from a copy of the array.
+                return kept + PIXEL_BYTES * count(size, source.frames)
             case SourceSegment():
                 loading = of_decoding(
                     source.media_type, source.size, size, source.frames, high_bit_depth=high_bit_depth

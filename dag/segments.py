@@ -80,6 +80,12 @@ class _SegmentWithHead(_Segment):
         """Return whether `step` needs the pixels that the segment starts from."""
         return step.name == self.head or (step.reads_pixels and step.inputs == (self.head,))
 
+    def needed_after(self, at: int) -> set[str]:
+        """Return the steps, and the head, whose pixels are needed after the step with the index `at`."""
+        later = self.steps[at + 1 :]
+        needed = {name for step in later for name in step.inputs}
+        return needed | {self.head} if any(map(self.reads_head, later)) else needed
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSegment(_SegmentWithHead):

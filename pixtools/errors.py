@@ -9,6 +9,7 @@ so the instance can be pickled and sent between Ray's processes. `database/outco
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -263,6 +264,18 @@ class LeaseLost(PixToolsError):
     """Another attempt owns the job now; the results of this attempt are discarded."""
 
     code = "lease_lost"
+
+
+def error_class(code: str) -> type[PixToolsError] | None:
+    """Return the class of errors with this code, or None if there is no such class."""
+    return next((kind for kind in _classes(PixToolsError) if kind.code == code), None)
+
+
+def _classes(top: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
+    """Yield a class of the error tree and all classes below it."""
+    yield top
+    for below in top.__subclasses__():
+        yield from _classes(below)
 
 
 def is_full(error: OSError) -> bool:

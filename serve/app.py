@@ -33,6 +33,7 @@ from serve.catalog import catalog
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
 from serve.health import Health
+from serve.inspection import Inspection
 from serve.intake import Intake
 from serve.job_routes import JobRoutes
 from serve.progress import ProgressFeed
@@ -52,15 +53,18 @@ def create() -> ASGIApp:
     blobs = BlobStore(settings)
     answers = IdempotencyCache(settings)
     hints = Hints(settings)
+    inspection = Inspection()
     feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
     letters = DeadLetters(DeadLetterStore(database), fleet, settings.dead_letter_retention)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(fleet.launch, settings)
+        inspection.start()
         listening = asyncio.create_task(feed.listen())
         yield
         listening.cancel()
+        inspection.close()
         await hints.close()
         await answers.close()
         database.close()
@@ -74,7 +78,7 @@ def create() -> ASGIApp:
         redoc_url=None,
     )
     problems.install(app)
-    intake = Intake(settings, store, blobs, answers, hints)
+    intake = Intake(settings, store, blobs, answers, hints, inspection)
     app.include_router(JobRoutes(intake, store, blobs, feed, hints, letters).router())
     app.include_router(DeadLetterRoutes(letters).router())
     health = Health(database, store, blobs, answers, settings)

@@ -34,6 +34,7 @@ from pixtools.redis.hints import QUEUED, Hints
 from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
 from serve.answers import job_answer
+from serve.inspection import Inspection
 from serve.uploads import Upload, UploadedFile, receive
 
 _MAX_PARALLEL_UPLOADS = 16
@@ -52,6 +53,7 @@ class Intake:
     blobs: BlobStore
     answers: IdempotencyCache
     hints: Hints
+    inspection: Inspection
     # Uploads to object storage have separate threads. Otherwise, while object storage hangs, uploads would occupy the
     # threads that other requests need.
     _upload_threads: anyio.CapacityLimiter = field(
@@ -74,7 +76,7 @@ class Intake:
         )
 
     async def _accept(self, owner: str, request: Request) -> Accepted:
-        async with receive(request, self.settings) as upload:
+        async with receive(request, self.settings, self.inspection) as upload:
             new = _new_job(owner, upload, await run_in_threadpool(self._plan, upload))
             await self._put(_files(new, upload))
             accepted = await run_in_threadpool(self._submit, new)
@@ -82,7 +84,7 @@ class Intake:
         return accepted
 
     async def _accept_once(self, owner: str, request: Request, scope: IdempotencyScope) -> Accepted:
-        async with self._reserved(scope) as cached, receive(request, self.settings) as upload:
+        async with self._reserved(scope) as cached, receive(request, self.settings, self.inspection) as upload:
             plan = await run_in_threadpool(self._plan, upload)
             idempotency = Idempotency(scope, _fingerprint(upload, plan))
             if cached is not None:

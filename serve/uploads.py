@@ -25,9 +25,10 @@ from pixtools.errors import (
     is_full,
     pointer,
 )
-from pixtools.imaging.header import Header, inspect
+from pixtools.imaging.header import Header
 from pixtools.limits import Limits
 from pixtools.settings import Settings
+from serve.inspection import Inspection
 from serve.problems import invalid_request
 
 _FIELDS = ("steps", "operations", "operation_params")
@@ -96,7 +97,7 @@ class _Form:
 
 
 @asynccontextmanager
-async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]:
+async def receive(request: Request, settings: Settings, inspection: Inspection) -> AsyncIterator[Upload]:
     """Read the request into temporary files. These files are deleted at the end of the context.
 
     Raises BadRequest, InvalidRequest, UploadTooLarge, UnsupportedType, EmptyUpload, CorruptImage, ImageTooLarge and
@@ -115,7 +116,7 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Upload]
             raise DiskFull("Send the request again in a while.") from error
         raise
     try:
-        yield await _read_upload(content, settings)
+        yield await _read_upload(content, settings, inspection)
     finally:
         await content.close()
 
@@ -158,7 +159,7 @@ def _contradictions(files: int, fields: dict[str, str]) -> list[Fault]:
     return faults
 
 
-async def _read_upload(content: FormData, settings: Settings) -> Upload:
+async def _read_upload(content: FormData, settings: Settings, inspection: Inspection) -> Upload:
     """Check the form and its files, and return their content."""
     form = _Form()
     for name, value in content.multi_items():
@@ -167,19 +168,18 @@ async def _read_upload(content: FormData, settings: Settings) -> Upload:
     (file,) = form.files
     if sum(each.size or 0 for each in (file, *form.parts.values())) > settings.max_upload_bytes:
         raise _too_large(settings)
-    image = await run_in_threadpool(_check_file, "file", file, settings.image_limits())
+    image = await _check_file("file", file, settings.image_limits(), inspection)
     parts = {
-        name: await run_in_threadpool(_check_file, name, part, settings.part_limits())
-        for name, part in form.parts.items()
+        name: await _check_file(name, part, settings.part_limits(), inspection) for name, part in form.parts.items()
     }
     return Upload(image, safe_name(file.filename), parts, form.fields)
 
 
-def _check_file(name: str, upload: UploadFile, limits: Limits) -> UploadedFile:
+async def _check_file(name: str, upload: UploadFile, limits: Limits, inspection: Inspection) -> UploadedFile:
     """Hash a file and check its header. Errors point to the form field of the file."""
     try:
-        size, sha256 = _measure(upload.file)
-        header = inspect(upload.file, limits)
+        size, sha256 = await run_in_threadpool(_measure, upload.file)
+        header = await inspection.inspect(upload.file, limits)
     except PixToolsError as error:
         detail = error.detail if name == "file" else f"The image {name!r}: {error.detail}"
         raise type(error)(detail, (Fault(pointer(name), error.detail),)) from error

@@ -41,8 +41,8 @@ class Header:
 def inspect(data: IO[bytes], limits: Limits) -> Header:
     """Read the header of a seekable binary file and check it against `limits`. No pixel is decoded.
 
-    No deadline interrupts this function, so it must not take more than two seconds of CPU time for any file. One
-    exception is known: an AVIF of 25 MB takes 7 s if its EXIF has millions of fractions as the orientation.
+    The time depends on the content of the file, because Pillow opens it. So the ingress calls this function in another
+    process, with a deadline. `serve/inspection.py` does that.
 
     Raises UnsupportedType if the format is unknown, CorruptImage if the header is damaged, and ImageTooLarge.
     """

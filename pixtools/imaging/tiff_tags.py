@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import IO, Literal
@@ -31,7 +32,14 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 
 _NUMBERS = {1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 13: "I"}
 
-_FRACTIONS, _MAX_FRACTIONS = (5, 10), 1_000
+_BYTES, _FRACTIONS = (1, 2, 6, 7), (5, 10)
+"""The types of values that Pillow reads as one piece, and the types of values that are fractions."""
+
+_PIECE_TAGS = frozenset({0x0111, 0x0117, 0x0144, 0x0145})  # offsets and sizes of strips and tiles
+_ENTRIES, _FRACTION_VALUES, _PIECES, _NUMBER_VALUES = "entries", "fractions", "offsets of strips or tiles", "numbers"
+# Real files stay below these limits. A picture with 16,384 rows may have one strip for each row and each of four
+# channels, and each strip has an offset and a size. The palette of 16-bit pixels has 196,608 numbers.
+_MOST = {_ENTRIES: 1_000, _FRACTION_VALUES: 1_000, _PIECES: 140_000, _NUMBER_VALUES: 250_000}
 
 _LONG = 4
 _INLINE = 4  # values up to this many bytes are stored in their entry
@@ -144,16 +152,30 @@ def parse(data: bytes) -> Tags | None:
 
 
 def check_tags(file: IO[bytes]) -> None:
-    """Raise CorruptImage if a tag of the first picture in a TIFF has more fractions than any picture needs.
+    """Raise CorruptImage if the first directory of a TIFF has more entries or values than any picture needs.
 
-    Fractions take time, because Pillow creates an object for each fraction when it opens a TIFF. This function reads
-    the whole file.
+    Entries and values take time and memory, because Pillow creates objects for them when it opens a TIFF. This function
+    reads the whole file. It counts every entry, also invalid ones, because Pillow may read entries that `parse`
+    ignores.
     """
-    tags = parse(file.read())
-    for tag, entry in tags.main.items() if tags else ():
-        if entry.type in _FRACTIONS and entry.count > _MAX_FRACTIONS:
+    data = file.read()
+    order = BYTE_ORDERS.get(data[:4])
+    if order is None or len(data) < 8:  # noqa: PLR2004
+        return
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    counts = Counter[str]()
+    (counts[_ENTRIES],) = struct.unpack_from(order + "H", data, start) if start <= len(data) - 2 else (0,)
+    if counts[_ENTRIES] <= _MOST[_ENTRIES]:
+        entries = data[start + 2 : start + 2 + 12 * counts[_ENTRIES]]
+        for tag, value_type, count, _ in struct.iter_unpack(order + "HHII", entries[: len(entries) // 12 * 12]):
+            if value_type in _FRACTIONS:
+                counts[_FRACTION_VALUES] += count
+            elif value_type not in _BYTES:
+                counts[_PIECES if tag in _PIECE_TAGS else _NUMBER_VALUES] += count
+    for what, limit in _MOST.items():
+        if counts[what] > limit:
             raise CorruptImage(
-                f"Tag {tag} of the TIFF has more than {_MAX_FRACTIONS:,} fractions, which no picture needs. "
+                f"The TIFF has more than {limit:,} {what}, which no picture needs. "
                 "Open the file in an image editor and export it again."
             )
 

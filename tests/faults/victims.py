@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-CONVERTER = "ray::Converter.run"  # a converter that runs a segment
+CONVERTER = "ray::ConverterActor.run"  # a converter that runs a segment
 DISPATCHER = "ray::Dispatcher"
 SWEEPER = "ray::Sweeper"
 INGRESS = "ray::ServeReplica:pixtools:ingress"

@@ -19,6 +19,7 @@ from pixtools.settings import Settings
 from serve import problems
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
+from serve.inspection import Inspection
 from serve.intake import Intake
 from serve.job_routes import JobRoutes
 from serve.progress import ProgressFeed
@@ -34,12 +35,14 @@ async def ingress(
     queue = DeadLetterQueue(settings, "test", store=letters, hints=hints)
     decisions = DeadLetters(letters, queue, settings.dead_letter_retention)
     feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
+    inspection = Inspection()
     app = FastAPI()
     problems.install(app)
-    intake = Intake(settings, store, blobs, answers, hints)
+    intake = Intake(settings, store, blobs, answers, hints, inspection)
     app.include_router(JobRoutes(intake, store, blobs, feed, hints, decisions).router())
     app.include_router(DeadLetterRoutes(decisions).router())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
         yield http
+    inspection.close()
     await hints.close()
     await answers.close()

@@ -8,6 +8,8 @@ import json
 import re
 import uuid
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from pixtools.blob_store import BlobStore
 from pixtools.errors import CorruptImage, ObjectMissing, StorageDown, StorageRefused, UnencodableImage, UnsupportedType
 from pixtools.imaging.picture import Picture
 from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
+from pixtools.settings import Settings
 
 REST = Picture(())  # the description that Picture.share returns for a picture without profile and metadata
 
@@ -31,9 +34,9 @@ REST = Picture(())  # the description that Picture.share returns for a picture w
 class Bench:
     """One source in storage, and a converter that reads the source."""
 
-    def __init__(self, settings, source: bytes) -> None:
+    def __init__(self, settings, converter: Converter, source: bytes) -> None:
         self.blobs = BlobStore(settings)
-        self.converter = Converter(settings)
+        self.converter = converter
         self.owner = uuid.uuid4().hex
         self.sha256 = hashlib.sha256(source).hexdigest()
         self.source_key = f"sources/{self.owner}/{self.sha256}"
@@ -92,10 +95,31 @@ class Bench:
         return data
 
 
+@pytest.fixture(scope="module")
+def converter(settings) -> Iterator[Converter]:
+    """One converter for all tests, as in the service, because the start of its worker takes a second."""
+    converter = Converter(settings)
+    yield converter
+    converter.close()
+
+
 @pytest.fixture
-def bench(settings):
+def converter_of() -> Iterator[Callable[[Settings], Converter]]:
+    """Return a function that makes a converter with other settings."""
+    with ExitStack() as stack:
+
+        def make(settings: Settings) -> Converter:
+            converter = Converter(settings)
+            stack.callback(converter.close)
+            return converter
+
+        yield make
+
+
+@pytest.fixture
+def bench(settings, converter):
     """Return a function that makes a Bench for a source."""
-    return lambda source: Bench(settings, source)
+    return lambda source: Bench(settings, converter, source)
 
 
 def done(items: list[Any]) -> dict[str, Stored | None]:
@@ -335,9 +359,9 @@ def test_a_missing_source_fails_its_readers_with_a_retryable_error(bench):
     assert all(item.error.retryable and not item.error.outage for item in items)
 
 
-def test_steps_fail_with_a_retryable_error_while_storage_is_down(bench, nowhere):
+def test_steps_fail_with_a_retryable_error_while_storage_is_down(bench, converter_of, nowhere):
     work = bench(camera_jpeg())
-    work.converter = Converter(nowhere)
+    work.converter = converter_of(nowhere)
 
     (items,) = work.run({"a": ALL["a"]})
 
@@ -345,11 +369,11 @@ def test_steps_fail_with_a_retryable_error_while_storage_is_down(bench, nowhere)
     assert items[0].error.retryable
 
 
-def test_if_storage_refuses_an_artifact_its_step_fails_and_its_readers_are_skipped(bench, settings):
+def test_if_storage_refuses_an_artifact_its_step_fails_and_its_readers_are_skipped(bench, converter_of, settings):
     work = bench(saved(photo(), "PNG"))
     document = {"t": SMALL["t"] | {"keep": True}, "a": SMALL["a"]}
     wrong = settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
-    work.converter = Converter(wrong)
+    work.converter = converter_of(wrong)
 
     items = list(work.converter.run(pixels_work(work, document), (photo()[None], REST)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,20 +33,26 @@ class LocalConverters:
 
     def __init__(self, converter: Converter, idle: int) -> None:
         self._converter = converter
+        self._busy = asyncio.Lock()
         self.idle = idle
         self.run = self
 
     async def acquire(self, memory_bytes: int) -> LocalConverters:  # noqa: ARG002
+        await self._busy.acquire()
         return self
 
-    def release(self, converter: Any) -> None: ...
-    def discard(self, converter: Any) -> None: ...
+    def release(self, converter: Any) -> None:  # noqa: ARG002
+        self._busy.release()
+
+    def discard(self, converter: Any) -> None:  # noqa: ARG002
+        self._busy.release()
 
     def options(self, **_: object) -> LocalConverters:
         return self
 
     async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
-        for item in self._converter.run(work_item, *[await ref for ref in pixels]):
+        # Like an actor, run to the end, even if the graph stops reading after the last outcome.
+        for item in list(self._converter.run(work_item, *[await ref for ref in pixels])):
             ref: asyncio.Future[Any] = asyncio.Future()
             ref.set_result(item)
             yield ref
@@ -87,8 +93,16 @@ class LocalDenoiser:
 Runner = Callable[..., Any]
 
 
+@pytest.fixture(scope="module")
+def converter(settings) -> Iterator[Converter]:
+    """One converter for all tests, because the start of its worker takes a second."""
+    converter = Converter(settings)
+    yield converter
+    converter.close()
+
+
 @pytest.fixture
-def run(settings) -> Runner:
+def run(settings, converter) -> Runner:
     """Return a function that runs the steps of a document and returns the outcome of each step.
 
     `stored` are the blob keys of steps that already have a file. Such a step may run again, for its pixels.
@@ -110,7 +124,7 @@ def run(settings) -> Runner:
         graph = Graph(
             plan,
             inputs=Inputs(owner, f"sources/{sha256}", len(source)),
-            converters=converters or LocalConverters(Converter(settings), idle),
+            converters=converters or LocalConverters(converter, idle),
             denoiser=denoiser,
             deadline_s=10,
             report=reported.append,
@@ -226,8 +240,8 @@ async def test_a_picture_that_is_lost_on_the_way_to_the_denoiser_is_a_crash_of_i
     assert outcomes == {"c": outcomes["c"], "d": Crashed("d")}
 
 
-async def test_if_each_converter_dies_before_it_begins_the_first_step_is_blamed(run, settings):
-    converters = DeadConverters(Converter(settings), 1)
+async def test_if_each_converter_dies_before_it_begins_the_first_step_is_blamed(run, converter):
+    converters = DeadConverters(converter, 1)
 
     outcomes = await run({"d": CLEANED["d"], "a": CLEANED["a"]}, converters=converters)
 

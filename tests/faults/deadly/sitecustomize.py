@@ -6,8 +6,7 @@ causes a segmentation fault in the decoder, like a codec that writes beyond its 
 
 from __future__ import annotations
 
-import os
-import signal
+import ctypes
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
@@ -28,7 +27,7 @@ class _Infect(MetaPathFinder):
 
             def decode_or_die(data, *args, **options):
                 if DEADLY in data:
-                    os.kill(os.getpid(), signal.SIGSEGV)
+                    ctypes.string_at(0)  # reads at the address 0
                 return decode(data, *args, **options)
 
             module.decode = decode_or_die

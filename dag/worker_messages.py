@@ -1,0 +1,140 @@
+"""The messages that a sandboxed worker sends to its converter while it runs a work item.
+
+A hostile picture may have taken over the worker. So the messages are JSON, the converter checks each of them, and
+pickled objects travel only from the converter to the worker. The order is:
+
+    Get        The converter answers with None or an error. After None, it sends the bytes of the blob.
+    Put        The bytes of the file follow. The converter stores the file, and answers with None or an error.
+    Made       The step succeeded. If the step leaves a file, a Put of this step came before.
+    NotMade    The step failed.
+    HeadReady  The head's pixels are decoded.
+    Pixels     The bytes of a picture follow, for another process. The converter answers with None.
+    End        The work item is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
+
+from pixtools.imaging.picture import Metadata, Picture
+
+
+@dataclass(frozen=True)
+class GivenPixels:
+    """The picture with which a PixelsWork begins. The converter sends this object, and then the bytes of the pixels.
+
+    `description` is the second value of Picture.share. `result` is set if the pixels come from the denoiser.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    description: Picture
+    result: dict[str, Any] | None
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class Get(_Message):
+    """The worker needs the blob with this key."""
+
+    kind: Literal["get"] = "get"
+    key: str
+
+
+class Put(_Message):
+    """The file of a step has `bytes` bytes. `width` and `height` are None if the file is no picture."""
+
+    kind: Literal["put"] = "put"
+    step: str
+    bytes: NonNegativeInt
+    width: PositiveInt | None
+    height: PositiveInt | None
+    result: dict[str, Any] | None
+
+
+class Made(_Message):
+    """A step succeeded."""
+
+    kind: Literal["made"] = "made"
+    step: str
+    run_ms: NonNegativeInt
+
+
+class NotMade(_Message):
+    """A step failed with the error whose class has this code."""
+
+    kind: Literal["not made"] = "not made"
+    step: str
+    run_ms: NonNegativeInt
+    code: str
+    detail: str
+    faults: list[tuple[str, str]]  # pointer and detail of each fault
+
+
+class HeadReady(_Message):
+    """The head's pixels are decoded."""
+
+    kind: Literal["head ready"] = "head ready"
+
+
+class Pixels(_Message):
+    """The picture of `step`, as Picture.share returns it. If `inference` is set, the picture is for this inference."""
+
+    kind: Literal["pixels"] = "pixels"
+    step: str
+    inference: str | None
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt, Annotated[int, Field(ge=1, le=4)]]  # frames, H, W, channels
+    dtype: Literal["uint8", "uint16"]
+    icc: bytes | None
+    exif: bytes
+    xmp: bytes
+    iptc: bytes
+    durations: tuple[int, ...]
+    loops: int
+    reduced_from: tuple[PositiveInt, PositiveInt] | None
+
+    @classmethod
+    def of(cls, step: str, inference: str | None, pixels: Any, description: Picture) -> Pixels:
+        """Return the message for the two values of Picture.share."""
+        return cls(
+            step=step,
+            inference=inference,
+            shape=pixels.shape,
+            dtype=pixels.dtype.name,
+            icc=description.icc,
+            **vars(description.metadata),
+            durations=description.durations,
+            loops=description.loops,
+            reduced_from=description.reduced_from,
+        )
+
+    def description(self) -> Picture:
+        """Return the second value of Picture.share."""
+        return Picture(
+            (),
+            self.icc,
+            Metadata(self.exif, self.xmp, self.iptc),
+            self.durations,
+            self.loops,
+            self.reduced_from,
+        )
+
+
+class End(_Message):
+    """The work item is done."""
+
+    kind: Literal["end"] = "end"
+
+
+WorkerMessage = Get | Put | Made | NotMade | HeadReady | Pixels | End
+
+WORKER_MESSAGE: TypeAdapter[WorkerMessage] = TypeAdapter(Annotated[WorkerMessage, Field(discriminator="kind")])
+"""Reads a message from JSON."""
+
+CHUNK_BYTES = 1 << 20
+"""A worker sends a file in pieces of this size. The last piece may be smaller."""

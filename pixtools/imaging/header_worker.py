@@ -1,0 +1,85 @@
+"""Reads the headers of image files in a sandboxed process, because opening a hostile file may take long or crash.
+
+The parent sends the Limits, and then the file as one message. The answer is a HeaderAnswer in JSON.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from pixtools.errors import CorruptImage, ImageTooLarge, PixToolsError, UnsupportedType
+from pixtools.imaging.header import inspect
+from pixtools.limits import Limits
+
+log = logging.getLogger(__name__)
+
+_LATER_IMPORTS = ("copy", "mmap", "tempfile", "PIL.ImageCms", "PIL.ImagePalette")  # Pillow imports them when needed
+
+_TOO_COSTLY = "Reading the header needs too much memory. Open the file in an image editor and export it again."
+
+
+class ReadHeader(BaseModel):
+    """The header of a file that is within the limits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    media_type: str
+    width: PositiveInt
+    height: PositiveInt
+    frames: PositiveInt
+
+
+class RefusedFile(BaseModel):
+    """The error because of which a file is refused. `internal` means that the worker has a bug."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: Literal["unsupported_type", "corrupt_image", "image_too_large", "internal"]
+    detail: str
+
+
+class HeaderAnswer(BaseModel):
+    """The answer of the worker about one file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answer: ReadHeader | RefusedFile
+
+
+def prepare() -> Callable[[Connection], None]:
+    """Import everything that `inspect` may need later, because the confined process cannot open files."""
+    Image.init()
+    for module in _LATER_IMPORTS:
+        import_module(module)
+    return _work
+
+
+def _work(connection: Connection) -> None:
+    while True:
+        try:
+            limits, data = connection.recv(), connection.recv_bytes()
+        except EOFError:  # the parent has ended
+            return
+        connection.send_bytes(HeaderAnswer(answer=_answer(data, limits)).model_dump_json().encode())
+        del data
+
+
+def _answer(data: bytes, limits: Limits) -> ReadHeader | RefusedFile:
+    try:
+        header = inspect(io.BytesIO(data), limits)
+    except (UnsupportedType, CorruptImage, ImageTooLarge) as error:
+        return RefusedFile(code=error.code, detail=error.detail)
+    except MemoryError:
+        return RefusedFile(code=CorruptImage.code, detail=_TOO_COSTLY)
+    except Exception:
+        log.exception("inspection failed unexpectedly")
+        return RefusedFile(code=PixToolsError.code, detail="")
+    return ReadHeader(media_type=header.media_type, width=header.width, height=header.height, frames=header.frames)

@@ -1,0 +1,87 @@
+"""The parent's side of a sandboxed process: starts it, talks to it, and ends it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+_START_TIMEOUT_S = 60.0  # imports take seconds on a busy machine
+
+# Variables that say where code is, how text is encoded, and how many threads libraries use. A child gets no other
+# variable, because variables hold secrets.
+_PASSED_ON = frozenset({"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "OMP_NUM_THREADS"})
+
+
+class ChildDied(Exception):
+    """The sandboxed process ended, did not start, or closed its connection."""
+
+
+class SandboxedProcess:
+    """A child process that works without access to files, secrets and the network.
+
+    `prepare` is `module:name` of a function without arguments. The child calls it before it is confined. It returns the
+    function that does the work and gets the connection to this process. The child may take `memory_bytes` in addition
+    to the memory that it takes after the preparation.
+
+    If the thread that creates this object ends, the kernel kills the process.
+    """
+
+    def __init__(self, prepare: str, memory_bytes: int) -> None:
+        """Start the process and return at once. `wait_until_ready` waits until it has confined itself."""
+        ours, theirs = Pipe()
+        self.connection: Connection[Any, Any] = ours
+        self._popen = subprocess.Popen(  # noqa: S603 (our own command, no shell)
+            [
+                *(sys.executable, "-P", "-m", "pixtools.sandbox.child"),  # -P: no modules from the working directory
+                *(str(theirs.fileno()), prepare, str(memory_bytes), str(os.getpid())),
+            ],
+            env=_environment(),
+            cwd="/",
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._popen.pid
+
+    def wait_until_ready(self) -> None:
+        """Wait until the process has confined itself. Raises ChildDied if it does not start within a minute."""
+        try:
+            if self.connection.poll(_START_TIMEOUT_S) and self.connection.recv_bytes() == b"ready":
+                return
+        except (EOFError, OSError):
+            pass
+        raise ChildDied(f"the process did not start (exit code {self._popen.poll()})")
+
+    def cpu_s(self) -> float:
+        """Return the CPU time that the process has used, in seconds. Raises ChildDied if the process has ended."""
+        try:
+            return time.clock_gettime((~self.pid << 3) | 2)  # the clock of another process, as clock_getcpuclockid(3)
+        except OSError as error:
+            raise ChildDied(str(error)) from error
+
+    def exit_code(self, timeout_s: float = 10.0) -> int | None:
+        """Wait until the process has ended, and return its exit code, or None if it still runs after `timeout_s`."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(timeout_s)
+        return None
+
+    def end(self) -> None:
+        """Kill the process, if it still runs."""
+        self.connection.close()
+        self._popen.kill()
+        self._popen.wait()
+
+
+def _environment() -> dict[str, str]:
+    passed_on = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
+    return {**passed_on, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
