@@ -29,7 +29,7 @@ from dag.plan import PlannedStep
 from dag.segments import FileSegment, SegmentWithHead, SourceSegment
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore, artifact_key
-from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, is_full
+from pixtools.errors import DiskFull, OutOfMemory, PixToolsError, ResultsTooLarge, is_full
 from pixtools.imaging.decoding import decode, read_metadata
 from pixtools.imaging.picture import Picture, Size
 from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
@@ -158,6 +158,7 @@ class Workspace:
         self._blobs = blobs
         self._work_item = work_item
         self._pixels = pixels
+        self._stored_bytes = 0  # of the files that this call has put into object storage
         self._file: bytes | None = None
         self.pictures: dict[str, Picture] = {}  # by the name of the step, or of the head
         self._inference_result: dict[str, Any] | None = None  # set if the pixels come from the denoiser
@@ -278,13 +279,20 @@ class Workspace:
         size: Size | None = None,
         result: dict[str, Any] | None = None,
     ) -> Stored:
-        """Put a file into object storage before any row of the database refers to the file."""
+        """Put a file into object storage before any row of the database refers to the file.
+
+        Raises ResultsTooLarge if the files of the job would take more space than the job may use.
+        """
         key = artifact_key(self._work_item.inputs.owner, step.key, step.operation.extension)
         digest, length = hashlib.sha256(), 0
         file.seek(0)
         while chunk := file.read(1 << 20):
             digest.update(chunk)
             length += len(chunk)
+        bytes_left = self._work_item.inputs.bytes_left - self._stored_bytes
+        if length > bytes_left:
+            raise ResultsTooLarge(_too_large(length, bytes_left))
+        self._stored_bytes += length
         file.seek(0)
         self._blobs.put(key, file, step.operation.media_type)
         width, height = size or (None, None)
@@ -310,6 +318,13 @@ def _attempt(step: PlannedStep, make: Callable[[], Stored | None]) -> Succeeded 
         log.exception("step failed unexpectedly: step=%s op=%s", step.name, step.operation.name)
         return Failed(step.name, PixToolsError(), _ms_since(started))
     return Succeeded(step.name, stored, _ms_since(started))
+
+
+def _too_large(length: int, bytes_left: int) -> str:
+    return (
+        f"The file has {length:,} bytes, but the files of this job may take only {max(0, bytes_left):,} bytes more "
+        "(PIXTOOLS_MAX_JOB_BYTES). Send a job with fewer steps, smaller pictures or a lower quality."
+    )
 
 
 def _ms_since(started: float) -> int:
