@@ -20,12 +20,14 @@ class Remaining:
     """The remaining tasks of an attempt.
 
     `outcomes` holds the outcomes that are known before any step runs. They must be recorded in the given order. `work`
-    holds the names of the steps to run. `blobs` holds the blob keys of existing artifacts, by step name.
+    holds the names of the steps to run. `blobs` holds the blob keys of existing artifacts, and `blob_bytes` their
+    sizes, by step name.
     """
 
     outcomes: tuple[Cached | Failed, ...]
     work: frozenset[str]
     blobs: dict[str, str]
+    blob_bytes: dict[str, int]
 
 
 def stored_plan(claim: Claim, settings: Settings) -> Plan:
@@ -56,14 +58,15 @@ def remaining(plan: Plan, claim: Claim) -> Remaining:
     ended = frozenset(step.name for step in claim.view.steps if step.state in STEP_ENDED)
     done = frozenset(step.name for step in claim.view.steps if step.state in STEP_DONE)
     cached = _cached(plan, claim, ended)
-    blobs = {name: artifact.blob_key for name, artifact in claim.view.artifacts.items() if artifact.lost_at is None}
-    blobs |= {name: artifact.blob_key for name, artifact in cached.items()}
+    artifacts = {name: artifact for name, artifact in claim.view.artifacts.items() if artifact.lost_at is None} | cached
+    blobs = {name: artifact.blob_key for name, artifact in artifacts.items()}
+    blob_bytes = {name: artifact.bytes for name, artifact in artifacts.items()}
 
     open_steps = [step for step in plan.steps if step.name not in ended.union(cached)]
     stuck = _stuck(open_steps, claim)
     work = plan.work(done.union(cached), held=(ended - done).union(stuck), filed=frozenset(blobs))
     unneeded = [step.name for step in open_steps if step.name not in work.union(stuck)]
-    return Remaining(_known_outcomes(cached, stuck, unneeded), work, blobs)
+    return Remaining(_known_outcomes(cached, stuck, unneeded), work, blobs, blob_bytes)
 
 
 def _cached(plan: Plan, claim: Claim, ended: frozenset[str]) -> dict[str, ArtifactRecord]:

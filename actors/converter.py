@@ -45,7 +45,7 @@ from dag.worker_messages import (
 )
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore, artifact_key
-from pixtools.errors import DiskFull, Fault, PixToolsError, error_class, is_full
+from pixtools.errors import DiskFull, Fault, PixToolsError, ResultsTooLarge, error_class, is_full
 from pixtools.imaging.picture import Size
 from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
 from pixtools.operations.base.kinds import BundleEntry, Bundler
@@ -203,11 +203,16 @@ class _Conversation:
             error = self._receive_file(message.bytes, file)
             if error is None:
                 try:
-                    stored = _put(self._blobs, self._work_item, step, file, size, message.result)
+                    stored = _put(
+                        self._blobs, self._work_item, step, file, self._bytes_left(), size=size, result=message.result
+                    )
                     self._stored[step.name] = stored
                 except PixToolsError as failure:
                     error = failure
         self._answer(error)
+
+    def _bytes_left(self) -> int:
+        return self._work_item.inputs.bytes_left - sum(stored.bytes for stored in self._stored.values())
 
     def _receive_file(self, size: int, file: IO[bytes]) -> PixToolsError | None:
         """Write the next `size` bytes from the worker to `file`. Return the error of the disk, if there is one."""
@@ -285,7 +290,7 @@ def _bundle(blobs: BlobStore, work_item: ArtifactsWork) -> Succeeded | Failed:
     try:
         with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as out:
             operation.run(entries, out, step.params)
-            stored = _put(blobs, work_item, step, out)
+            stored = _put(blobs, work_item, step, out, work_item.inputs.bytes_left)
     except PixToolsError as error:
         return Failed(step.name, error, _ms_since(started))
     except OSError as error:
@@ -299,16 +304,26 @@ def _put(
     work_item: WorkItem,
     step: PlannedStep,
     file: IO[bytes],
+    bytes_left: int,
+    *,
     size: Size | None = None,
     result: dict[str, Any] | None = None,
 ) -> Stored:
-    """Put the file of a step into object storage before any row of the database refers to the file."""
+    """Put the file of a step into object storage before any row of the database refers to the file.
+
+    Raises ResultsTooLarge if the file has more than `bytes_left` bytes, which is what the job may still store.
+    """
     key = artifact_key(work_item.inputs.owner, step.key, step.operation.extension)
     digest, length = hashlib.sha256(), 0
     file.seek(0)
     while chunk := file.read(1 << 20):
         digest.update(chunk)
         length += len(chunk)
+    if length > bytes_left:
+        raise ResultsTooLarge(
+            f"The file has {length:,} bytes, but the files of this job may take only {max(0, bytes_left):,} bytes more "
+            "(PIXTOOLS_MAX_JOB_BYTES). Send a job with fewer steps, smaller pictures or a lower quality."
+        )
     file.seek(0)
     blobs.put(key, file, step.operation.media_type)
     width, height = size or (None, None)

@@ -231,7 +231,7 @@ class Dispatcher:
             writer.report(outcome)
         async with asyncio.TaskGroup() as group:
             group.create_task(writer.write())
-            await self._graph(claim, plan, writer).run(todo.work, todo.blobs)
+            await self._graph(claim, plan, writer).run(todo.work, todo.blobs, todo.blob_bytes)
             writer.close()
 
     def _graph(self, claim: Claim, plan: Plan, writer: OutcomeWriter) -> Graph:
@@ -243,6 +243,8 @@ class Dispatcher:
             converters=self._pool,
             denoiser=self._denoiser.of(claim.id),
             deadline_s=self._settings.step_deadline.total_seconds(),
+            job_deadline_s=self._settings.job_deadline.total_seconds(),
+            max_bytes=self._settings.max_job_bytes,
             report=writer.report,
         )
 

@@ -30,6 +30,7 @@ from dag.messages import (
     WorkItem,
 )
 from dag.plan import SOURCE, Plan, PlannedStep
+from dag.run_time import RunTime
 from dag.segment_memory import footprint
 from dag.segments import (
     ArtifactsSegment,
@@ -39,7 +40,7 @@ from dag.segments import (
     SourceSegment,
     plan_segments,
 )
-from pixtools.errors import PixToolsError, StepTimedOut
+from pixtools.errors import JobTimedOut, PixToolsError, StepTimedOut
 from pixtools.jobs.outcomes import Crashed, Failed, Outcome, Started, Succeeded
 from pixtools.operations.base.params import Params
 from pixtools.retries import CONVERTER_CALL_TRIES
@@ -92,20 +93,28 @@ class Graph:
         converters: Converters,
         denoiser: Denoiser,
         deadline_s: float,
+        job_deadline_s: float,
+        max_bytes: int,
         report: Callable[[Outcome], None],
     ) -> None:
         """Bind a plan to converters and to a denoiser.
 
-        Each item of a converter's stream must arrive within `deadline_s` seconds. The graph calls `report` with each
-        outcome.
+        Each item of a converter's stream must arrive within `deadline_s` seconds. All converter calls together may take
+        `job_deadline_s` seconds. All artifacts of the job together may have `max_bytes` bytes, except that segments
+        that run at the same time may exceed this limit (see Inputs). The graph calls `report` with each outcome.
         """
         self._plan = plan
         self._inputs = inputs
         self._converters = converters
         self._denoiser = denoiser
         self._deadline_s = deadline_s
-        self._report = report
+        self._job_deadline_s = job_deadline_s
+        self._max_bytes = max_bytes
+        self._outcomes: dict[str, Outcome] = {}  # the last outcome of each step
+        self._report_outcome = report
+        self._run_time = RunTime(job_deadline_s)
         self._tasks = asyncio.TaskGroup()
+        self._bytes: dict[str, int] = {}  # the bytes of the job's artifacts, by step
         # Segments wait for these values. Another segment or an inference sets each value.
         # `_pixels`, by head: the ObjectRef of the head's pixels, the error that prevented these pixels, or None if
         # no pixels will follow.
@@ -115,28 +124,59 @@ class Graph:
         self._inferences: set[str] = set()  # started inferences; `_infer` sets their entries in `_pixels`
         self._inference_ms: dict[str, int] = {}  # durations of ended inferences
 
-    async def run(self, work: frozenset[str], blobs: Mapping[str, str]) -> None:
+    async def run(self, work: frozenset[str], blobs: Mapping[str, str], blob_bytes: Mapping[str, int]) -> None:
         """Run the steps of `work`. Return after the graph has reported the outcome of each step that could run.
 
-        `blobs` holds the blob keys of existing files, by step name.
+        `blobs` holds the blob keys of existing files, and `blob_bytes` their sizes, by step name.
         """
+        self._bytes |= blob_bytes
         for name, key in {SOURCE: self._inputs.source_key, **blobs}.items():
             self._blobs[name].set_result(key)
-        async with self._tasks:
-            for segment in plan_segments(self._plan, work, max(1, self._converters.idle)):
-                self._tasks.create_task(self._run_segment(segment))
+        try:
+            async with self._run_time.limit(), self._tasks:
+                for segment in plan_segments(self._plan, work, max(1, self._converters.idle)):
+                    self._tasks.create_task(self._run_segment(segment))
+        except TimeoutError:  # an error of a task would be an ExceptionGroup
+            self._fail_remaining(work)
+
+    def _fail_remaining(self, work: frozenset[str]) -> None:
+        """Report that the deadline of the job has passed, for each step of `work` that has not ended.
+
+        Report nothing for steps that read a failed step. The store skips these steps, or tries them again together with
+        the failed step.
+        """
+        error = JobTimedOut(_job_timeout_detail(self._job_deadline_s))
+        without_result = {name for name, last in self._outcomes.items() if isinstance(last, Failed | Crashed)}
+        for step in self._plan.steps:
+            if step.name not in work or isinstance(self._outcomes.get(step.name), Succeeded | Failed | Crashed):
+                continue
+            if without_result.isdisjoint(step.inputs):
+                self._report(Failed(step.name, error))
+            without_result.add(step.name)
+
+    def _report(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.step] = outcome
+        self._report_outcome(outcome)
+
+    def _inputs_of(self, segment: Segment) -> Inputs:
+        """Return the inputs of a segment, with the number of bytes that the job may still store.
+
+        Files of steps that run again do not count, because this segment replaces these files.
+        """
+        stored = sum(size for name, size in self._bytes.items() if name not in segment.names)
+        return replace(self._inputs, bytes_left=self._max_bytes - stored)
 
     async def _run_segment(self, segment: Segment) -> None:
         try:
             match segment:
                 case SourceSegment():
-                    await self._call(SourceWork(segment, self._inputs))
+                    await self._call(SourceWork(segment, self._inputs_of(segment)))
                 case PixelsSegment():
                     await self._run_on_pixels(segment)
                 case FileSegment():
                     key = await self._blobs[segment.head]
                     if key is not None:
-                        await self._call(FileWork(segment, self._inputs, key))
+                        await self._call(FileWork(segment, self._inputs_of(segment), key))
                 case ArtifactsSegment():
                     await self._run_on_artifacts(segment)
                 case _:
@@ -151,7 +191,7 @@ class Graph:
                 if segment.reads_head(step):
                     self._report(Failed(step.name, pixels))
         elif pixels is not None:
-            await self._call(PixelsWork(segment, self._inputs), pixels)
+            await self._call(PixelsWork(segment, self._inputs_of(segment)), pixels)
 
     async def _run_on_artifacts(self, segment: ArtifactsSegment) -> None:
         files = []
@@ -161,7 +201,7 @@ class Graph:
                 return
             file_name = self._plan.source.name if name == SOURCE else self._plan.by_name[name].file_name
             files.append(StoredFile(file_name, key))
-        await self._call(ArtifactsWork(segment, self._inputs, tuple(files)))
+        await self._call(ArtifactsWork(segment, self._inputs_of(segment), tuple(files)))
 
     def _stop_waiting_for(self, segment: Segment) -> None:
         """Tell waiting segments that `segment` has ended and will deliver no more values."""
@@ -190,8 +230,9 @@ class Graph:
         needed = footprint(self._plan, work_item.segment, self._inputs.source_bytes)
         converter = await self._converters.acquire(needed)
         try:
-            items = converter.run.options(num_returns="streaming").remote(work_item, *pixels)
-            await self._follow(progress, ConverterStream(items, self._deadline_s))
+            with self._run_time.call():
+                items = converter.run.options(num_returns="streaming").remote(work_item, *pixels)
+                await self._follow(progress, ConverterStream(items, self._deadline_s))
         except RayTaskError as error:
             self._converters.release(converter)
             if isinstance(error.cause, RayError):
@@ -207,7 +248,8 @@ class Graph:
             self._converters.discard(converter)
             progress.blame(lambda step: Failed(step, StepTimedOut(_timeout_detail(self._deadline_s))))
         except BaseException:
-            # The task was cancelled. Nobody needs the outcomes any more, so the converter must stop.
+            # The task was cancelled: nobody needs the outcomes any more, or the deadline of the job has passed. So the
+            # converter must stop.
             self._converters.discard(converter)
             raise
         else:
@@ -237,6 +279,8 @@ class Graph:
                 case Succeeded():
                     # A step that runs again for its pixels may already have a blob key. `_resolve` keeps this key.
                     _resolve(self._blobs[event.step], event.stored.blob_key if event.stored else None)
+                    if event.stored:
+                        self._bytes[event.step] = event.stored.bytes
                     inference_ms = self._inference_ms.get(event.step, 0)
                     progress.take(replace(event, run_ms=event.run_ms + inference_ms))
                 case Failed():
@@ -285,6 +329,13 @@ def _ms_since(started: float) -> int:
 
 def _timeout_detail(deadline_s: float) -> str:
     return f"The step did not end within {deadline_s:g} seconds. Use a smaller picture or a lower `effort`."
+
+
+def _job_timeout_detail(deadline_s: float) -> str:
+    return (
+        f"The steps of this job may run on converters for {deadline_s:g} seconds together (PIXTOOLS_JOB_DEADLINE). "
+        "Send jobs with fewer steps or smaller pictures, or redrive this step to run it with a new deadline."
+    )
 
 
 class _Progress:

@@ -26,6 +26,7 @@ process that made them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,12 +38,18 @@ from pixtools.jobs.outcomes import Failed, Started, Succeeded
 
 @dataclass(frozen=True)
 class Inputs:
-    """The owner of a job, the blob keys of its source and its parts, and the size of its source file in bytes."""
+    """What each segment of a job reads, and how much the segment may store.
+
+    `source_bytes` is the size of the source file. `bytes_left` is how many bytes of artifacts the job may still store
+    when the segment begins. Segments that run at the same time do not know of each other. Each of them may store these
+    bytes, so a job may exceed its limit by what the segments store that run at the same time.
+    """
 
     owner: str
     source_key: str
     source_bytes: int
     parts: Mapping[str, str] = field(default_factory=dict)  # blob keys by part name
+    bytes_left: int = sys.maxsize
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from pixtools.imaging.codecs import CODECS
 from pixtools.imaging.picture import Size
+from pixtools.operations.base.encode_params import EncodeParams
 from pixtools.operations.base.kinds import AnyOperation, DataKind, Inference
 from pixtools.operations.base.params import Params
 
@@ -101,6 +102,22 @@ class Plan:
             step.name: tuple(other.name for other in self.steps if other.reads_pixels and step.name in other.inputs)
             for step in self.steps
         }
+
+    @property
+    def work_pixels(self) -> int:
+        """The pixels of the source and of the picture of each step together. All frames count."""
+        width, height = self.source.size
+        return width * height * self.source.frames + sum(self.pixels_of(step) for step in self.steps)
+
+    def frames_of(self, step: PlannedStep) -> int:
+        """Return the number of frames that a step makes or encodes."""
+        frames = self.source.frames
+        return step.params.frame_count(frames) if isinstance(step.params, EncodeParams) else frames
+
+    def pixels_of(self, step: PlannedStep) -> int:
+        """Return the pixels of all frames that a step makes or encodes. Return 0 if the step handles no pixels."""
+        width, height = step.size or (0, 0)
+        return width * height * self.frames_of(step)
 
     def waiting_for(self, name: str, open_steps: frozenset[str]) -> frozenset[str]:
         """Return the steps of `open_steps` that need the pixels of step `name`, directly or through other steps.

@@ -126,7 +126,7 @@ class _Simulation:
         return 0
 
     def _bytes_to_encode(self, step: PlannedStep, memory: Memory, *, alpha: bool) -> int:
-        frames = _frame_count(self._plan, step)
+        frames = self._plan.frames_of(step)
         pixels = count(_known(step.size), frames)
         resampling = self._bytes_to_resample(step, frames, alpha=alpha)
         converts = isinstance(step.params, EncodeParams) and step.params.color == "srgb"
@@ -183,12 +183,6 @@ def _may_be_transparent(plan: Plan) -> set[str]:
     return found
 
 
-def _frame_count(plan: Plan, step: PlannedStep) -> int:
-    """Return the number of frames that a step makes or encodes."""
-    frames = plan.source.frames
-    return step.params.frame_count(frames) if isinstance(step.params, EncodeParams) else frames
-
-
 def _bytes_of_parts(plan: Plan, step: PlannedStep) -> int:
     """Return the bytes that a step needs to load its parts and to draw them on its picture."""
     if not isinstance(step.operation, Composite):
@@ -203,7 +197,7 @@ def _artifact_bytes(plan: Plan, step: PlannedStep) -> int:
         return 0
     made = plan.by_name[step.inputs[0]]
     size = _known(made.size)
-    return round(_FILE_BYTES * count(size, _frame_count(plan, made))) + of_inspecting(size)
+    return round(_FILE_BYTES * count(size, plan.frames_of(made))) + of_inspecting(size)
 
 
 def _known(size: Size | None) -> Size:

@@ -206,6 +206,12 @@ class TooManyStreams(PixToolsError):
     status, code, retryable, retry_after_s = 503, "too_many_streams", True, 5
 
 
+class ServiceFull(PixToolsError):
+    """The service has too much work or too little free space to accept a new job."""
+
+    status, code, retryable, retry_after_s = 503, "service_full", True, 10
+
+
 class NotReady(PixToolsError):
     """The service cannot accept jobs now."""
 
@@ -216,6 +222,18 @@ class StepTimedOut(PixToolsError):
     """The step exceeded its deadline and was stopped."""
 
     status, code = 504, "step_timed_out"
+
+
+class JobTimedOut(PixToolsError):
+    """The steps of the job took too long together, and the remaining steps were stopped."""
+
+    status, code = 504, "job_timed_out"
+
+
+class ResultsTooLarge(PixToolsError):
+    """The files of the job take more space together than a job may use."""
+
+    status, code = 422, "results_too_large"
 
 
 class OutOfMemory(PixToolsError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pixtools.denoising.weights import SHIPPED_SHA256
-from pixtools.limits import Limits
+from pixtools.limits import JobLimits, Limits
 
 
 def _seconds(value: object) -> object:
@@ -27,6 +28,15 @@ DurationOrZero = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timede
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta())]
 """A time span longer than zero, in the notations of DurationOrZero."""
+
+
+def _paths(value: object) -> object:
+    """Split a list of paths in the environment at each colon."""
+    return [path for path in value.split(":") if path] if isinstance(value, str) else value
+
+
+Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)]
+"""Paths of folders. In the environment, colons separate the paths."""
 
 
 def _renamed(default: timedelta, *variables: str) -> Any:
@@ -63,6 +73,14 @@ class Settings(BaseSettings):
     max_steps: int = Field(50, ge=1)
     max_parts: int = Field(5, ge=0)  # further files of a request, such as a logo
     max_part_pixels: int = Field(16_000_000, ge=1)
+    max_job_pixels: int = Field(500_000_000, ge=1)  # of all pictures that the steps of a job leave as files
+    max_kept_steps: int = Field(20, ge=0)  # steps whose pixels are stored as a lossless PNG
+    max_job_bytes: int = Field(1_000_000_000, ge=1)  # of all artifacts of a job together
+
+    max_queued_jobs: int = Field(10_000, ge=1)  # new jobs are refused while the queue has this many jobs
+    max_queued_pixels: int = Field(100_000_000_000, ge=1)  # ... or while the queued jobs have this many pixels
+    min_free_bytes: int = Field(1_000_000_000, ge=0)  # ... or while one of the watched folders has less free space
+    store_folders: Folders = ()  # watched in addition to the temporary folder; `pixtools up` sets it
 
     denoise_weights: str | None = None  # a path or s3://bucket/key; None: the weights that PixTools ships
     denoise_weights_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
@@ -79,6 +97,7 @@ class Settings(BaseSettings):
     poll_interval: Duration = _renamed(timedelta(seconds=1), "PIXTOOLS_POLL_INTERVAL", "PIXTOOLS_POLL")
     sweep_interval: Duration = _renamed(timedelta(seconds=5), "PIXTOOLS_SWEEP_INTERVAL", "PIXTOOLS_SWEEP")
     step_deadline: Duration = timedelta(minutes=2)
+    job_deadline: Duration = timedelta(minutes=30)  # of one attempt; only the time on converters counts
     max_attempts: int = Field(5, ge=1)  # tries of a step whose error is retryable
     max_crashes: int = Field(3, ge=1)  # crashes after which a step, or each open step of a job, fails permanently
     # How long running jobs may go on when their dispatcher is asked to stop.
@@ -128,3 +147,7 @@ class Settings(BaseSettings):
     def part_limits(self) -> Limits:
         """Return the limits of a part, which is a further file of a request."""
         return Limits(min(self.max_part_pixels, self.max_pixels), self.max_side, self.max_frames)
+
+    def job_limits(self) -> JobLimits:
+        """Return the limits of a new job."""
+        return JobLimits(self.max_job_pixels, self.max_kept_steps)

@@ -29,6 +29,7 @@ from pixtools.redis.hints import Hints
 from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
 from serve import problems
+from serve.admission import Admission
 from serve.catalog import catalog
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
@@ -78,10 +79,11 @@ def create() -> ASGIApp:
         redoc_url=None,
     )
     problems.install(app)
-    intake = Intake(settings, store, blobs, answers, hints, inspection)
+    admission = Admission(settings, store)
+    intake = Intake(settings, store, blobs, answers, hints, inspection, admission)
     app.include_router(JobRoutes(intake, store, blobs, feed, hints, letters).router())
     app.include_router(DeadLetterRoutes(letters).router())
-    health = Health(database, store, blobs, answers, settings)
+    health = Health(database, store, blobs, answers, admission, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so

@@ -13,7 +13,11 @@ from pixtools.settings import Settings
 
 
 class LimitsAnswer(BaseModel):
-    """The limits of a request. `side` and `pixels` limit the image and every result."""
+    """The limits of a request. `side` and `pixels` limit the image and every result.
+
+    The limits that begin with `job_` apply to all steps of a job together. `job_pixels` counts the pictures that steps
+    leave as files. `kept_steps` is the number of steps whose pixels may be stored without loss.
+    """
 
     upload_bytes: int
     pixels: int
@@ -23,6 +27,10 @@ class LimitsAnswer(BaseModel):
     parts: int  # further files of a request, such as a logo
     part_pixels: int
     step_seconds: float  # a step that runs longer is stopped
+    job_pixels: int
+    kept_steps: int
+    job_bytes: int
+    job_seconds: float  # the time on converters; the waiting times do not count
 
 
 class InputAnswer(BaseModel):
@@ -71,6 +79,10 @@ def catalog(settings: Settings) -> Catalog:
             parts=settings.max_parts,
             part_pixels=settings.part_limits().pixels,
             step_seconds=settings.step_deadline.total_seconds(),
+            job_pixels=settings.max_job_pixels,
+            kept_steps=settings.max_kept_steps,
+            job_bytes=settings.max_job_bytes,
+            job_seconds=settings.job_deadline.total_seconds(),
         ),
         media_types=list(MEDIA_TYPES.values()),
         operations=[_operation(operation, settings.max_side) for operation in OPERATIONS.values()],

@@ -19,6 +19,7 @@ from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
 from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
 from pixtools.waiting import wait_at_most
+from serve.admission import Admission
 
 _PING_TIMEOUT_S = 5.0
 
@@ -34,11 +35,18 @@ class Readiness(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """The state of the service. `backlog` counts the queued and the running jobs. Without the database, it is null."""
+    """The state of the service.
+
+    `backlog` counts the queued and the running jobs. `queued_megapixels` is the work of the queued jobs; it is counted
+    up to PIXTOOLS_MAX_QUEUED_JOBS jobs. Without the database, both are null. `free_bytes` is the free space of the
+    fullest of the folders that this ingress watches.
+    """
 
     version: str
     parts: Readiness  # the state of each component
     backlog: dict[str, int] | None
+    queued_megapixels: float | None
+    free_bytes: int | None
     dispatchers: list[dict[str, Any] | None]
 
 
@@ -50,6 +58,7 @@ class Health:
     store: JobStore
     blobs: BlobStore
     answers: IdempotencyCache
+    admission: Admission
     settings: Settings
 
     async def require_ready(self) -> Readiness:
@@ -62,11 +71,18 @@ class Health:
         return components
 
     async def report(self) -> HealthAnswer:
-        """Return the state of each component, the numbers of unfinished jobs, and the stats of each dispatcher."""
+        """Return the state of each component, the backlog, the free space, and the stats of each dispatcher."""
         components, dispatchers = await asyncio.gather(self._components(), fleet.stats(self.settings))
         # Do not ask a database that is down: waiting for its answer would delay the whole report.
-        backlog = await self._backlog() if components.database == "up" else None
-        return HealthAnswer(version=version("pixtools"), parts=components, backlog=backlog, dispatchers=dispatchers)
+        backlog, megapixels = await self._backlog() if components.database == "up" else (None, None)
+        return HealthAnswer(
+            version=version("pixtools"),
+            parts=components,
+            backlog=backlog,
+            queued_megapixels=megapixels,
+            free_bytes=await run_in_threadpool(self.admission.least_free_bytes),
+            dispatchers=dispatchers,
+        )
 
     async def _components(self) -> Readiness:
         database, storage, redis = await asyncio.gather(
@@ -76,11 +92,13 @@ class Health:
         )
         return Readiness(database=_state(up=database), storage=_state(up=storage), redis=_state(up=redis))
 
-    async def _backlog(self) -> dict[str, int] | None:
+    async def _backlog(self) -> tuple[dict[str, int] | None, float | None]:
+        """Return the numbers of unfinished jobs, and the megapixels of the queued jobs."""
         try:
-            return await run_in_threadpool(self.store.backlog)
+            load = await self.admission.load()
+            return await run_in_threadpool(self.store.backlog), load.pixels / 1e6
         except DatabaseDown:
-            return None
+            return None, None
 
 
 async def _answers(ping: Awaitable[None]) -> bool:

@@ -21,18 +21,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from uuid6 import uuid7
 
+from dag.job_limits import require_within_limits
 from dag.plan import PartInfo, Plan, Source
 from dag.short_form import parse_short
 from dag.specification import parse
 from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.database.job_store import JobStore
-from pixtools.errors import BadRequest, KeyInUse, PixToolsError
+from pixtools.errors import BadRequest, KeyInUse, PixToolsError, ServiceFull
 from pixtools.jobs.records import PartRecord
 from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob, NewStep
 from pixtools.jobs.views import JobView, view_of
 from pixtools.redis.hints import QUEUED, Hints
 from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
+from serve.admission import Admission
 from serve.answers import job_answer
 from serve.inspection import Inspection
 from serve.uploads import Upload, UploadedFile, receive
@@ -46,6 +48,7 @@ class Intake:
     """Turns requests into jobs.
 
     `store` keeps the response to each request with an idempotency key, and `answers` caches these responses.
+    `admission` is asked before the body of a request is read.
     """
 
     settings: Settings
@@ -54,6 +57,7 @@ class Intake:
     answers: IdempotencyCache
     hints: Hints
     inspection: Inspection
+    admission: Admission
     # Uploads to object storage have separate threads. Otherwise, while object storage hangs, uploads would occupy the
     # threads that other requests need.
     _upload_threads: anyio.CapacityLimiter = field(
@@ -63,8 +67,8 @@ class Intake:
     async def accept(self, owner: str, request: Request) -> Accepted:
         """Store the job that `request` describes. If this request was accepted before, return the stored response.
 
-        Raises the errors of `uploads.receive`, InvalidPlan, StorageDown and DatabaseDown. With an Idempotency-Key,
-        also raises KeyInUse, KeyReused, and BadRequest if the key is invalid.
+        Raises ServiceFull, the errors of `uploads.receive`, InvalidPlan, StorageDown and DatabaseDown. With an
+        Idempotency-Key, also raises KeyInUse, KeyReused, and BadRequest if the key is invalid.
         """
         key = request.headers.get("idempotency-key")
         if key is None:
@@ -76,35 +80,57 @@ class Intake:
         )
 
     async def _accept(self, owner: str, request: Request) -> Accepted:
+        await self.admission.require_room()
         async with receive(request, self.settings, self.inspection) as upload:
-            new = _new_job(owner, upload, await run_in_threadpool(self._plan, upload))
+            new = self._new_job(owner, upload, await run_in_threadpool(self._plan, upload))
             await self._put(_files(new, upload))
             accepted = await run_in_threadpool(self._submit, new)
+        self.admission.count(new.pixels)
         await self.hints.publish(QUEUED)
         return accepted
 
     async def _accept_once(self, owner: str, request: Request, scope: IdempotencyScope) -> Accepted:
-        async with self._reserved(scope) as cached, receive(request, self.settings, self.inspection) as upload:
-            plan = await run_in_threadpool(self._plan, upload)
-            idempotency = Idempotency(scope, _fingerprint(upload, plan))
-            if cached is not None:
-                fingerprint, response = cached
-                idempotency.require_match(fingerprint)
-                return response
-            stored = await run_in_threadpool(self.store.replay, idempotency)
-            if stored is not None:
-                return stored
-            new = _new_job(owner, upload, plan)
-            files = _files(new, upload)
-            await self._put(files)
-            accepted = await run_in_threadpool(self._submit_once, new, idempotency)
-            if accepted.replayed:  # another request with this key was stored first, so no job refers to these files
-                await run_in_threadpool(self._delete, files)
-                return accepted
-            await self.hints.publish(QUEUED)
-            # Cache only a new response. The cache would keep a replayed response for too long: for 24 hours from now.
-            await self.answers.put(idempotency, accepted)
+        async with self._reserved(scope) as cached:
+            if cached is None:
+                await self._require_room_or_response(scope)
+            async with receive(request, self.settings, self.inspection) as upload:
+                return await self._accept_reserved(owner, upload, scope, cached)
+
+    async def _require_room_or_response(self, scope: IdempotencyScope) -> None:
+        """Raise ServiceFull if the service is full, unless a response for the key is stored.
+
+        A repeated request makes no job, so a full service answers it too.
+        """
+        try:
+            await self.admission.require_room()
+        except ServiceFull:
+            if not await run_in_threadpool(self.store.has_response, scope):
+                raise
+
+    async def _accept_reserved(
+        self, owner: str, upload: Upload, scope: IdempotencyScope, cached: tuple[str, Accepted] | None
+    ) -> Accepted:
+        plan = await run_in_threadpool(self._plan, upload)
+        idempotency = Idempotency(scope, _fingerprint(upload, plan))
+        if cached is not None:
+            fingerprint, response = cached
+            idempotency.require_match(fingerprint)
+            return response
+        stored = await run_in_threadpool(self.store.replay, idempotency)
+        if stored is not None:
+            return stored
+        new = self._new_job(owner, upload, plan)
+        files = _files(new, upload)
+        await self._put(files)
+        accepted = await run_in_threadpool(self._submit_once, new, idempotency)
+        if accepted.replayed:  # another request with this key was stored first, so no job refers to these files
+            await run_in_threadpool(self._delete, files)
             return accepted
+        self.admission.count(new.pixels)
+        await self.hints.publish(QUEUED)
+        # Cache only a new response. The cache would keep a replayed response for too long: for 24 hours from now.
+        await self.answers.put(idempotency, accepted)
+        return accepted
 
     @asynccontextmanager
     async def _reserved(self, scope: IdempotencyScope) -> AsyncIterator[tuple[str, Accepted] | None]:
@@ -137,6 +163,12 @@ class Intake:
         if "steps" in fields:
             return parse(fields["steps"], source, max_steps, limits, weights)
         return parse_short(fields["operations"], fields.get("operation_params"), source, max_steps, limits, weights)
+
+    def _new_job(self, owner: str, upload: Upload, plan: Plan) -> NewJob:
+        """Return the job of a request that is not a repetition. Raises InvalidPlan if it exceeds a limit of a job."""
+        field = "steps" if "steps" in upload.fields else "operations"
+        require_within_limits(plan, self.settings.job_limits(), field)
+        return _new_job(owner, upload, plan)
 
     async def _put(self, files: Mapping[str, UploadedFile]) -> None:
         """Put the files into object storage. Call this before any record refers to the files."""
@@ -186,6 +218,7 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
         source_frames=image.header.frames,
         source_bytes=image.bytes,
         source_sha256=image.sha256,
+        pixels=plan.work_pixels,
         steps=tuple(
             NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
         ),

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, tuple_, update
 from sqlmodel import col
 
+from pixtools.database.claim_query import claimable
 from pixtools.database.connection import Database
 from pixtools.database.job_reader import claims_of, find_response, find_view, page_of_summaries
 from pixtools.database.outcome_recorder import OutcomeRecorder
@@ -37,8 +38,8 @@ from pixtools.database.transitions import (
 )
 from pixtools.errors import DispatcherLost, JobEnded, LeaseLost, NotFound
 from pixtools.jobs.outcomes import Outcome
-from pixtools.jobs.submission import Accepted, Idempotency, NewJob
-from pixtools.jobs.views import Claim, JobSummary, JobView, view_of
+from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob
+from pixtools.jobs.views import Claim, JobSummary, JobView, QueueLoad, view_of
 from pixtools.retries import backoff, crash_tries, jitter
 from pixtools.settings import Settings
 from pixtools.states import JobState, StepEventKind, StepState
@@ -73,6 +74,22 @@ class JobStore:
         with self._transaction() as connection:
             counts = dict(connection.execute(query).all())
         return {state.value: counts.get(state, 0) for state in unfinished}
+
+    def queue_load(self, max_jobs: int) -> QueueLoad:
+        """Return the number and the pixels of the queued jobs of all owners. Count at most `max_jobs` jobs.
+
+        The limit bounds the cost of this query, which the ingress runs every second while requests arrive.
+        """
+        counted = (
+            select(col(Job.pixels))
+            .where(col(Job.state) == JobState.QUEUED)
+            .order_by(col(Job.owner), col(Job.available_at))  # so that Postgres reads the index of the queue
+            .limit(max_jobs)
+            .subquery()
+        )
+        with self._transaction() as connection:
+            jobs, pixels = connection.execute(select(func.count(), func.sum(counted.c.pixels))).one()
+        return QueueLoad(jobs, int(pixels or 0))
 
     def get(self, owner: str, job_id: uuid.UUID) -> JobView:
         """Return a job with its steps, artifacts and parts. Raises NotFound if the owner has no such job."""
@@ -116,6 +133,11 @@ class JobStore:
         fingerprint, accepted = response
         idempotency.require_match(fingerprint)
         return accepted
+
+    def has_response(self, scope: IdempotencyScope) -> bool:
+        """Return whether there is a stored response for an idempotency key."""
+        with self._transaction() as connection:
+            return find_response(connection, scope) is not None
 
     # Ingress
 
@@ -172,19 +194,13 @@ class JobStore:
     # Dispatchers
 
     def claim(self, dispatcher: str, limit: int) -> list[Claim]:
-        """Take up to `limit` jobs from the queue, in the order in which they became available.
+        """Take up to `limit` jobs from the queue.
 
-        Each job gets a lease and starts its next attempt.
+        The owners share the converters: an owner with fewer running jobs comes first (see `claim_query`). The jobs of
+        one owner are taken in the order in which they became available. Each job gets a lease and starts its next
+        attempt.
         """
-        queued = (
-            select(col(Job.id))
-            .where(col(Job.state) == JobState.QUEUED, col(Job.available_at) <= func.now())
-            .order_by(col(Job.available_at))
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            # A CTE runs once. Postgres may run a subquery once for each row, which would take more jobs than `limit`.
-            .cte("queued")
-        )
+        queued = claimable(limit)
         statement = (
             update(Job)
             .where(col(Job.id) == queued.c.id, job_may_become(JobState.RUNNING))

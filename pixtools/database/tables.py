@@ -44,7 +44,7 @@ class Job(SQLModel, table=True):
 
     __table_args__ = (
         _one_of("state", JobState),
-        Index("job_queue", "available_at", postgresql_where=text("state = 'queued'")),
+        Index("job_queue_by_owner", "owner", "available_at", postgresql_where=text("state = 'queued'")),
         Index("job_leases", "lease_until", postgresql_where=text("state = 'running'")),
         Index("job_history", "owner", text("id DESC")),
         Index("job_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
@@ -76,6 +76,8 @@ class Job(SQLModel, table=True):
     source_frames: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
     source_bytes: int
     source_sha256: str = Field(sa_type=TEXT)
+    # Pixels of the source and of the picture of each step; 0 if an earlier version stored the job.
+    pixels: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
 class Part(SQLModel, table=True):

@@ -28,6 +28,8 @@ class NewStep:
 class NewJob:
     """A job to be stored: its source image, its steps in running order, and the parts of its request.
 
+    `pixels` is the work of the job: the pixels of the source and of the picture of each step, for all frames.
+
     `created_at` is a time according to the clock of the database (`JobStore.now`). If it is None, the job gets the time
     of the transaction that stores the job.
     """
@@ -41,6 +43,7 @@ class NewJob:
     source_frames: int
     source_bytes: int
     source_sha256: str
+    pixels: int
     steps: tuple[NewStep, ...]
     parts: tuple[PartRecord, ...] = ()
     id: uuid.UUID = field(default_factory=uuid7)  # a UUIDv7 begins with the time, so lists of jobs are sorted by id

@@ -38,6 +38,14 @@ class JobSummary:
     steps: tuple[StepSummary, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """The number of queued jobs, and the pixels of their work. Counting may stop at a limit."""
+
+    jobs: int
+    pixels: int
+
+
 @dataclass(frozen=True)
 class Claim:
     """A job that a dispatcher holds under a lease.

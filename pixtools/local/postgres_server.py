@@ -62,7 +62,7 @@ def start(home: Home, port: int) -> Server:
         account=account,
     )
     url = f"postgresql://{_NAME}:{password}@127.0.0.1:{port}/{_NAME}"
-    return Server(url, {"PIXTOOLS_DATABASE_URL": url}, process, lambda: _answers(port, password))
+    return Server(url, {"PIXTOOLS_DATABASE_URL": url}, process, lambda: _answers(port, password), data)
 
 
 def _install() -> Path:

@@ -42,7 +42,7 @@ def start(home: Home, port: int) -> Server:
         """,
     )
     url = f"redis://:{password}@127.0.0.1:{port}/0"
-    return Server(url, {"PIXTOOLS_REDIS_URL": url}, process, lambda: _answers(url))
+    return Server(url, {"PIXTOOLS_REDIS_URL": url}, process, lambda: _answers(url), data)
 
 
 def _binary() -> Path:

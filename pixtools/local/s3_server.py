@@ -47,7 +47,7 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         "PIXTOOLS_S3_ACCESS_KEY_ID": key_id,
         "PIXTOOLS_S3_SECRET_ACCESS_KEY": secret,
     }
-    return Server(url, env, process, lambda: _answers(url))
+    return Server(url, env, process, lambda: _answers(url), data)
 
 
 def _binary() -> Path:

@@ -10,6 +10,7 @@ from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from pixtools.local.processes import Process
 
@@ -22,6 +23,7 @@ class Server:
     env: Mapping[str, str] = field(repr=False)  # the PIXTOOLS_* variables with which the service finds the server
     process: Process
     answers: Callable[[], bool] = field(repr=False)  # asks the server and returns whether it answered
+    data: Path | None = None  # the folder in which the server keeps its data, if it keeps data
 
     @property
     def name(self) -> str:

@@ -124,6 +124,7 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
     for server in servers:
         env |= server.env
+    env.setdefault("PIXTOOLS_STORE_FOLDERS", ":".join(str(server.data) for server in servers))
     # The head starts at the same time as the stores, because only actors of the head need the stores.
     if settings.ray_address is None:
         place = target.start_head(home, settings, serve_config, env)

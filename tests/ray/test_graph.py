@@ -83,12 +83,14 @@ class Run:
             converters=pool,
             denoiser=DenoiserClient(self.settings, lambda: None).of("it"),
             deadline_s=self.deadline_s,
+            job_deadline_s=600,
+            max_bytes=10**9,
             report=self.outcomes.append,
         )
         async with asyncio.TaskGroup() as group:
             if meanwhile:
                 group.create_task(meanwhile(pool))
-            await graph.run(frozenset(step.name for step in self.plan.steps), {})
+            await graph.run(frozenset(step.name for step in self.plan.steps), {}, {})
         while pool.idle:
             ray.kill(await pool.acquire(1))
         return {outcome.step: outcome for outcome in self.outcomes if not isinstance(outcome, Started)}

@@ -17,6 +17,7 @@ from pixtools.redis.hints import Hints
 from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
 from serve import problems
+from serve.admission import Admission
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
 from serve.inspection import Inspection
@@ -38,7 +39,7 @@ async def ingress(
     inspection = Inspection()
     app = FastAPI()
     problems.install(app)
-    intake = Intake(settings, store, blobs, answers, hints, inspection)
+    intake = Intake(settings, store, blobs, answers, hints, inspection, Admission(settings, store))
     app.include_router(JobRoutes(intake, store, blobs, feed, hints, decisions).router())
     app.include_router(DeadLetterRoutes(decisions).router())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:

@@ -30,6 +30,7 @@ OPS = {"t": "resize", "u": "resize", "z": "zip"}
 
 def new_job(
     steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN, keys: str = "", parts: tuple[str, ...] = (),
+    pixels: int = 24,
 ) -> NewJob:  # fmt: skip
     """Return a job with these steps and their inputs.
 
@@ -46,6 +47,7 @@ def new_job(
         source_frames=1,
         source_bytes=5,
         source_sha256="ab" * 32,
+        pixels=pixels,
         steps=tuple(
             NewStep(name, OPS.get(name, "png"), inputs, {"n": 1}, f"{name}-{unique}")
             for name, inputs in (steps or ONE).items()

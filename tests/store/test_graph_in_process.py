@@ -20,7 +20,7 @@ from dag.plan import Plan, Source
 from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.denoising.restoration import denoise
-from pixtools.errors import DenoiserDown
+from pixtools.errors import DenoiserDown, JobTimedOut, ResultsTooLarge
 from pixtools.jobs.outcomes import Crashed, Failed, Outcome, Started, Succeeded
 from pixtools.operations.base.params import Params
 from pixtools.retries import CONVERTER_CALL_TRIES
@@ -57,6 +57,21 @@ class LocalConverters:
             ref.set_result(item)
             yield ref
             await asyncio.sleep(0)
+
+
+class SlowConverters(LocalConverters):
+    """A pool whose converters wait after each item. `discarded` counts the converters that were stopped."""
+
+    pause_s = 0.4
+    discarded = 0
+
+    async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
+        async for ref in super().remote(work_item, *pixels):
+            yield ref
+            await asyncio.sleep(self.pause_s)
+
+    def discard(self, converter: Any) -> None:  # noqa: ARG002
+        self.discarded += 1
 
 
 class DeadConverters(LocalConverters):
@@ -118,6 +133,9 @@ def run(settings, converter) -> Runner:
         stored: dict[str, str] | None = None,
         idle: int = 1,
         converters: LocalConverters | None = None,
+        job_deadline_s: float = 20,
+        max_bytes: int = 10**9,
+        blob_bytes: dict[str, int] | None = None,
     ) -> dict[str, Outcome]:
         plan: Plan = build(document, Source("IMG_1.jpg", sha256, (6000, 4000)), 50, LIMITS)
         reported: list[Outcome] = []
@@ -127,11 +145,13 @@ def run(settings, converter) -> Runner:
             converters=converters or LocalConverters(converter, idle),
             denoiser=denoiser,
             deadline_s=10,
+            job_deadline_s=job_deadline_s,
+            max_bytes=max_bytes,
             report=reported.append,
         )
         async with asyncio.timeout(20):
             done = frozenset(stored or {})
-            await graph.run(plan.work(done, frozenset(), filed=done), stored or {})
+            await graph.run(plan.work(done, frozenset(), filed=done), stored or {}, blob_bytes or {})
         return {item.step: item for item in reported if not isinstance(item, Started)}
 
     run.denoiser = denoiser  # type: ignore[attr-defined]
@@ -255,3 +275,94 @@ async def test_the_time_of_an_inference_is_part_of_the_time_of_its_step(run):
     outcomes = await run(CLEANED)
 
     assert outcomes["d"].run_ms >= 300
+
+
+ROW = {name: {"op": "png", "input": "source", "resize": {"width": width}} for width, name in enumerate("abcdef", 20)}
+
+
+async def test_steps_that_have_not_ended_at_the_deadline_of_the_job_fail_and_the_others_stay(run, settings):
+    converters = SlowConverters(Converter(settings), 1)
+    document = ROW | {"z": {"op": "zip", "input": ["a", "f"]}}
+
+    outcomes = await run(document, converters=converters, job_deadline_s=1.5)
+
+    done = [name for name, outcome in outcomes.items() if isinstance(outcome, Succeeded)]
+    late = {name: outcome.error for name, outcome in outcomes.items() if isinstance(outcome, Failed)}
+    assert "a" in done
+    assert late.keys() == ROW.keys() - done
+    assert {(type(error), error.retryable, error.status) for error in late.values()} == {(JobTimedOut, False, 504)}
+    assert all("PIXTOOLS_JOB_DEADLINE" in error.detail for error in late.values())
+    assert "z" not in outcomes, "the store skips a step that reads a failed step"
+    assert converters.discarded == 1
+
+
+async def test_a_job_whose_steps_share_its_time_on_several_converters_ends_at_the_deadline_too(run, settings):
+    converters = SlowConverters(Converter(settings), 4)
+    document = {
+        name: {"op": "avif", "input": "source", "speed": 0, "quality": at} for at, name in enumerate("abcd", 50)
+    }
+
+    outcomes = await run(document, converters=converters, idle=4, job_deadline_s=1)
+
+    assert outcomes.keys() == document.keys()
+    assert JobTimedOut in {type(outcome.error) for outcome in outcomes.values() if isinstance(outcome, Failed)}
+
+
+async def test_waiting_for_the_denoiser_does_not_use_the_time_of_the_job(run):
+    run.denoiser.delay_s = 3
+
+    outcomes = await run(CLEANED, job_deadline_s=2.5)
+
+    assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
+
+
+async def test_waiting_for_a_converter_does_not_use_the_time_of_the_job(run, settings):
+    class BusyConverters(LocalConverters):
+        async def acquire(self, memory_bytes: int) -> LocalConverters:
+            await asyncio.sleep(3)
+            return await super().acquire(memory_bytes)
+
+    outcomes = await run(KEPT, converters=BusyConverters(Converter(settings), 1), job_deadline_s=2.5)
+
+    assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
+
+
+@pytest.mark.parametrize("step", ["f", "z"])
+async def test_a_file_that_no_longer_fits_the_job_is_not_stored(run, step):
+    document = ROW | {"z": {"op": "zip", "input": list(ROW)}}
+    sizes = {name: outcome.stored.bytes for name, outcome in (await run(document)).items()}
+    last = list(sizes).index(step)  # the last step whose file does not fit by one byte
+    max_bytes = sum(list(sizes.values())[: last + 1]) - 1
+
+    outcomes = await run(document, max_bytes=max_bytes)
+
+    assert [name for name, outcome in outcomes.items() if isinstance(outcome, Succeeded)] == list(sizes)[:last]
+    error = outcomes[step].error
+    assert (type(error), error.retryable, error.status) == (ResultsTooLarge, False, 422)
+    assert "PIXTOOLS_MAX_JOB_BYTES" in error.detail
+
+
+async def test_files_of_earlier_attempts_count(run):
+    document = {name: ROW[name] for name in "ab"}
+    first = await run(document)
+    stored, size = {"a": first["a"].stored.blob_key}, first["b"].stored.bytes
+
+    enough = await run(document, stored=stored, blob_bytes={"a": 1_000}, max_bytes=1_000 + size)
+    too_little = await run(document, stored=stored, blob_bytes={"a": 1_000}, max_bytes=1_000 + size - 1)
+
+    assert isinstance(enough["b"], Succeeded)
+    assert isinstance(too_little["b"].error, ResultsTooLarge)
+
+
+async def test_a_file_that_is_made_again_for_its_pixels_counts_only_once(run):
+    first = await run(KEPT)
+    sizes = {name: outcome.stored.bytes for name, outcome in first.items()}
+
+    again = await run(
+        KEPT,
+        stored={"t": first["t"].stored.blob_key},
+        blob_bytes={"t": sizes["t"]},
+        max_bytes=sum(sizes.values()),
+    )
+
+    assert {type(outcome) for outcome in again.values()} == {Succeeded}

@@ -9,6 +9,7 @@ from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.redis.idempotency_cache import IdempotencyCache
+from serve.admission import Admission
 from serve.health import Health
 
 
@@ -22,7 +23,9 @@ def test_the_report_has_no_backlog_while_the_database_is_down(nowhere, monkeypat
 
     async def report():
         answers = IdempotencyCache(nowhere)
-        health = Health(database, JobStore(database, nowhere), BlobStore(nowhere), answers, nowhere)
+        store = JobStore(database, nowhere)
+        admission = Admission(nowhere, store)
+        health = Health(database, store, BlobStore(nowhere), answers, admission, nowhere)
         try:
             return await health.report()
         finally:
@@ -31,5 +34,6 @@ def test_the_report_has_no_backlog_while_the_database_is_down(nowhere, monkeypat
     found = asyncio.run(report())
 
     assert found.parts.model_dump() == {"database": "down", "storage": "down", "redis": "down"}
-    assert found.backlog is None
+    assert (found.backlog, found.queued_megapixels) == (None, None)
+    assert found.free_bytes > 0
     database.close()

@@ -131,6 +131,15 @@ class Model:
     def in_state(self, *states: JobState) -> list[ModelJob]:
         return [job for job in self.jobs.values() if job.state in states]
 
+    def queue(self) -> list[ModelJob]:
+        """Return the queued jobs in the order of claims: each owner's place in turn, then the time of creation."""
+        places = Counter(job.owner for job in self.in_state(JobState.RUNNING))
+        placed = []
+        for job in self.in_state(JobState.QUEUED):
+            places[job.owner] += 1
+            placed.append((places[job.owner], job))
+        return [job for _, job in sorted(placed, key=lambda pair: pair[0])]
+
     def has_artifact(self, owner: str, key: str, artifact_id: uuid.UUID) -> bool:
         found = self.artifacts.get((owner, key))
         return found is not None and found.id == artifact_id and not found.lost
@@ -229,7 +238,7 @@ class Machine(RuleBasedStateMachine):
     def claim(self, dispatcher, limit, fault):
         # The order of the queue must depend only on the sequence of calls, not on random backoffs.
         self.stores.connection.execute("UPDATE job SET available_at = created_at WHERE state = 'queued'")
-        queued = self.model.in_state(JobState.QUEUED)
+        queued = self.model.queue()
         happened, claims = self.call(fault, lambda: self.stores.jobs.claim(dispatcher, limit))
         if not happened:
             return

@@ -45,6 +45,57 @@ def test_the_oldest_jobs_are_claimed_first(store):
     assert {claimed.id for claimed in store.claim("d0", 3)} == {ids[3]}
 
 
+def test_owners_take_turns_however_many_jobs_one_of_them_has_queued(store):
+    of_ann = [submit(store, new_job(owner=ANN)).job_id for _ in range(20)]
+    of_bob = [submit(store, new_job(owner=BOB)).job_id for _ in range(2)]
+
+    first, second, third = ({claimed.id for claimed in store.claim("d0", 2)} for _ in range(3))
+
+    assert first == {of_ann[0], of_bob[0]}
+    assert second == {of_ann[1], of_bob[1]}
+    assert third == set(of_ann[2:4])
+
+
+def test_an_owner_whose_jobs_run_waits_for_the_owners_with_fewer_running_jobs(store):
+    for _ in range(3):
+        submit(store, new_job(owner=ANN))
+    running = store.claim("d0", 3)
+    of_ann = [submit(store, new_job(owner=ANN)).job_id for _ in range(3)]
+    of_bob = [submit(store, new_job(owner=BOB)).job_id for _ in range(4)]
+
+    assert {claimed.id for claimed in store.claim("d1", 3)} == set(of_bob[:3])
+    assert {claimed.id for claimed in store.claim("d1", 2)} == {of_ann[0], of_bob[3]}
+
+    for claimed in running:
+        finish(store, claimed, "a", settle=True)
+    assert {claimed.id for claimed in store.claim("d1", 1)} == {of_ann[1]}
+
+
+def test_the_jobs_of_one_owner_are_claimed_in_the_order_in_which_they_became_available(store, database):
+    ids = [submit(store).job_id for _ in range(5)]
+    database.execute("UPDATE job SET available_at = now() - interval '1 hour' WHERE id = %s", [ids[3]])
+
+    order = [claim(store).id for _ in ids]
+
+    assert order == [ids[3], *ids[:3], ids[4]]
+
+
+def test_a_job_in_its_backoff_holds_no_place_in_the_queue_of_its_owner(store, database):
+    waits, ready = (submit(store, new_job(owner=ANN)).job_id for _ in range(2))
+    of_bob = submit(store, new_job(owner=BOB)).job_id
+    database.execute("UPDATE job SET available_at = now() + interval '1 minute' WHERE id = %s", [waits])
+
+    assert {claimed.id for claimed in store.claim("d0", 2)} == {ready, of_bob}
+
+
+def test_a_claim_takes_other_jobs_instead_of_jobs_that_another_transaction_holds(store, settings):
+    ids = [submit(store, new_job(owner=owner)).job_id for owner in (ANN, ANN, BOB, BOB)]
+
+    with psycopg.connect(settings.database_url.get_secret_value()) as other:
+        other.execute("SELECT FROM job WHERE id = ANY(%s) FOR UPDATE", [[ids[0], ids[2]]])
+        assert {claimed.id for claimed in store.claim("d0", 2)} == {ids[1], ids[3]}
+
+
 # If these methods are turned off, Postgres joins with nested loops and runs a subquery for each row.
 PLANNING = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize", "indexscan", "bitmapscan")
 
@@ -58,13 +109,14 @@ def test_a_claim_keeps_its_limit_however_postgres_plans_the_query(settings, fres
     settings = settings.model_copy(update={"database_url": SecretStr(fresh_url)})
     pool = Database(settings)
     store = JobStore(pool, settings)
-    for _ in range(5):
-        submit(store)
+    for owner in (ANN, BOB, ANN, BOB, ANN):
+        submit(store, new_job(owner=owner))
 
     claimed = store.claim("d0", 3)
     pool.close()
 
     assert len(claimed) == 3
+    assert {one.view.job.owner for one in claimed} == {ANN, BOB}
 
 
 def test_a_claim_skips_a_job_that_another_transaction_holds(store, settings):
@@ -77,8 +129,10 @@ def test_a_claim_skips_a_job_that_another_transaction_holds(store, settings):
     assert [claimed.id for claimed in store.claim("d0", 10)] == [first]
 
 
-def test_many_claimers_at_once_never_share_a_job(store):
-    ids = {submit(store).job_id for _ in range(60)}
+@pytest.mark.parametrize("number_of_owners", [1, 20])
+def test_many_claimers_at_once_never_share_a_job(store, number_of_owners):
+    owners = [f"owner {number % number_of_owners}" for number in range(60)]
+    ids = {submit(store, new_job(owner=owner)).job_id: owner for owner in owners}
     ready = threading.Barrier(8)
 
     def claim_all(number: int) -> list[uuid.UUID]:
@@ -94,8 +148,8 @@ def test_many_claimers_at_once_never_share_a_job(store):
     # A claim that finds only locked jobs returns no job. So a thread may stop early. The last claim takes the rest.
     taken += [claimed.id for claimed in store.claim("last", 60)]
     assert len(taken) == len(set(taken))
-    assert set(taken) == ids
-    assert {store.get(ANN, job_id).job.attempt for job_id in ids} == {1}
+    assert set(taken) == ids.keys()
+    assert {store.get(owner, job_id).job.attempt for job_id, owner in ids.items()} == {1}
 
 
 def test_a_job_is_not_claimed_before_its_backoff_ends(store, clock):

@@ -17,7 +17,7 @@ from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, NotFound
 from pixtools.jobs.outcomes import Started
-from pixtools.jobs.views import JobSummary, StepSummary, view_of
+from pixtools.jobs.views import JobSummary, QueueLoad, StepSummary, view_of
 from pixtools.logs import reason
 from pixtools.states import JobState, StepState
 
@@ -195,6 +195,16 @@ def test_the_backlog_counts_queued_and_running_jobs_of_all_owners(store):
     assert store.backlog() == {"queued": 2, "running": 1}
 
 
+def test_the_load_of_the_queue_counts_jobs_and_pixels_of_all_owners_up_to_a_number_of_jobs(store):
+    assert store.queue_load(10) == QueueLoad(0, 0)
+    submitted(store, new_job(pixels=1))
+    submit(store, new_job(pixels=20))
+    submit(store, new_job(owner=BOB, pixels=3 * 10**12))
+
+    assert store.queue_load(10) == QueueLoad(2, 3 * 10**12 + 20)
+    assert store.queue_load(1).jobs == 1
+
+
 @pytest.mark.parametrize(("table", "states"), [("job", JobState), ("step", StepState)])
 def test_the_database_stores_every_state_and_refuses_others(store, database, table, states):
     submit(store)
@@ -225,6 +235,8 @@ def test_a_database_that_cannot_be_reached_is_down(nowhere):
     for call in (
         database.ping,
         store.backlog,
+        lambda: store.queue_load(1),
+        lambda: store.has_response(asked().scope),
         store.rescue,
         store.delete_expired_responses,
         lambda: store.claim("d0", 1),

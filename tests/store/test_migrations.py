@@ -28,6 +28,7 @@ from pixtools.database.tables import Job
 from pixtools.errors import CorruptImage
 from pixtools.jobs.dead_letters import DeadLetterSelection
 from pixtools.jobs.outcomes import Failed, Started
+from pixtools.jobs.views import QueueLoad
 from pixtools.operations import OPERATIONS
 from pixtools.settings import Settings
 from pixtools.states import DeadLetterState, JobState
@@ -213,6 +214,29 @@ def test_a_downgrade_to_0002_and_an_upgrade_keep_everything_except_parts(setting
         assert after.steps == before.steps
         assert after.parts == ()
         assert {claimed.id for claimed in store.claim("d0", 10)} == {with_part, old}
+
+
+def test_a_job_that_version_0004_wrote_has_no_pixels_and_can_be_claimed(settings, fresh_url):
+    move(fresh_url, "0004")
+    before = insert_as_0002_did(fresh_url)
+    migrate.upgrade(fresh_url)
+    after = insert_as_0002_did(fresh_url)  # old code may store jobs after the upgrade too
+
+    with stores(settings, fresh_url) as (store, _):
+        assert store.queue_load(10) == QueueLoad(2, 0)
+        assert {claimed.id for claimed in store.claim("d0", 10)} == {before, after}
+
+
+def test_a_downgrade_to_0004_and_an_upgrade_keep_the_queue(settings, fresh_url):
+    migrate.upgrade(fresh_url)
+    with stores(settings, fresh_url) as (store, _):
+        job_id = submit(store, new_job()).job_id
+
+    move(fresh_url, "0004")
+    migrate.upgrade(fresh_url)
+
+    with stores(settings, fresh_url) as (store, _):
+        assert [claimed.id for claimed in store.claim("d0", 10)] == [job_id]
 
 
 def fail_as_0001_did(url: str, job_id: uuid.UUID) -> None:

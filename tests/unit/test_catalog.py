@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -49,6 +50,14 @@ def test_the_catalog_changes_nothing_else_of_a_schema():
         for side in sides(shown):
             del side["maximum"]
         assert shown == OPERATIONS[operation.op].params.model_json_schema()
+
+
+def test_the_catalog_shows_the_limits_of_a_whole_job():
+    limits = {"max_job_pixels": 1, "max_kept_steps": 2, "max_job_bytes": 3, "job_deadline": timedelta(seconds=4)}
+
+    shown = catalog(Settings(**SERVERS, **limits)).limits
+
+    assert (shown.job_pixels, shown.kept_steps, shown.job_bytes, shown.job_seconds) == (1, 2, 3, 4.0)
 
 
 def test_a_catalog_leaves_the_schema_of_another_one_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -108,6 +109,12 @@ def test_a_variable_without_the_prefix_sets_nothing(monkeypatch, field):
     monkeypatch.setenv(field.upper(), "7")
 
     assert getattr(Settings(**URLS), field) != timedelta(seconds=7)
+
+
+def test_the_folders_of_the_stores_are_separated_by_colons(monkeypatch):
+    monkeypatch.setenv("PIXTOOLS_STORE_FOLDERS", "/data/postgres:/data/s3")
+
+    assert Settings(**URLS).store_folders == (Path("/data/postgres"), Path("/data/s3"))
 
 
 def test_reading_settings_loads_no_imaging_library():
