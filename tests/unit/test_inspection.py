@@ -1,0 +1,103 @@
+"""Headers are read in other processes. A file that hangs, kills or fills a process costs only its own request."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from images import LIMITS, photo, saved
+
+from pixtools.errors import CorruptImage, ImageTooLarge, PixToolsError, UnsupportedType
+from pixtools.imaging.header import inspect
+from serve.inspection import Inspection
+
+pytestmark = pytest.mark.anyio
+
+PHOTO = saved(photo(96, 64), "PNG")
+
+
+def obey():
+    """Prepare a worker that does what the file says."""
+
+    def work(connection):
+        while True:
+            _, data = connection.recv(), connection.recv_bytes()
+            match data:
+                case b"die":
+                    os.abort()
+                case b"hang":
+                    while True:
+                        pass
+                case b"lie":
+                    answer = {"media_type": "image/png", "width": 100_000, "height": 5, "frames": 1}
+                case b"nonsense":
+                    answer = {"media_type": 5}
+                case _:
+                    answer = {"media_type": "image/png", "width": 1, "height": 1, "frames": 1}
+            connection.send_bytes(json.dumps({"answer": answer}).encode())
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def real():
+    with closing(Inspection()) as inspection:
+        yield inspection
+
+
+@pytest.fixture
+def obedient():
+    with closing(Inspection("test_inspection:obey")) as inspection:
+        yield inspection
+
+
+async def inspected(inspection, data, limits=LIMITS):
+    with tempfile.SpooledTemporaryFile(max_size=65_536) as file:
+        file.write(data)
+        file.seek(0)
+        return await inspection.inspect(file, limits)
+
+
+async def test_the_header_of_a_photo_is_read(real):
+    header = await inspected(real, PHOTO)
+
+    assert (header.media_type, header.width, header.height, header.frames) == ("image/png", 96, 64, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"This is no picture.", UnsupportedType), (PHOTO[:20], CorruptImage), (PHOTO, ImageTooLarge)],
+)
+async def test_the_error_of_a_file_is_the_same_as_without_a_process(real, data, error):
+    limits = replace(LIMITS, side=95)
+
+    with pytest.raises(error) as raised:
+        await inspected(real, data, limits)
+    with pytest.raises(error) as expected:
+        inspect(io.BytesIO(data), limits)
+    assert raised.value.detail == expected.value.detail
+
+
+@pytest.mark.parametrize("data", [b"die", b"hang", b"nonsense"])
+async def test_a_process_that_dies_hangs_or_talks_nonsense_is_replaced_and_costs_one_request(obedient, data):
+    error, *headers = await asyncio.gather(refused(obedient, data), *(inspected(obedient, b"good") for _ in range(8)))
+
+    assert isinstance(error, CorruptImage)
+    assert "3 seconds" in error.detail
+    assert [header.width for header in headers] == [1] * 8
+
+
+async def refused(inspection, data):
+    with pytest.raises(PixToolsError) as raised:
+        await inspected(inspection, data)
+    return raised.value
+
+
+async def test_a_header_beyond_the_limits_is_refused_even_if_the_process_accepts_it(obedient):
+    assert isinstance(await refused(obedient, b"lie"), ImageTooLarge)
