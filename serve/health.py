@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -19,8 +18,12 @@ from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
 from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
 from pixtools.waiting import wait_at_most
+from serve.recent_result import RecentResult
 
 _PING_TIMEOUT_S = 5.0
+
+# Everyone may call these checks, so their cost must not grow with the number of requests.
+_MAX_AGE_S = 2.0
 
 State = Literal["up", "down"]
 
@@ -42,19 +45,23 @@ class HealthAnswer(BaseModel):
     dispatchers: list[dict[str, Any] | None]
 
 
-@dataclass(frozen=True)
 class Health:
-    """Checks the components that this ingress replica uses."""
+    """Checks the components that this ingress replica uses. A result is used for two seconds."""
 
-    database: Database
-    store: JobStore
-    blobs: BlobStore
-    answers: IdempotencyCache
-    settings: Settings
+    def __init__(
+        self, database: Database, store: JobStore, blobs: BlobStore, answers: IdempotencyCache, settings: Settings
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._blobs = blobs
+        self._answers = answers
+        self._settings = settings
+        self._components = RecentResult(self._check_components, _MAX_AGE_S)
+        self._report = RecentResult(self._check_everything, _MAX_AGE_S)
 
     async def require_ready(self) -> Readiness:
         """Return the state of each component. Raises NotReady if the database or the object storage is down."""
-        components = await self._components()
+        components = await self._components.get()
         down = [name for name in ("database", "storage") if getattr(components, name) == "down"]
         if down:
             faults = tuple(Fault(f"/{name}", "does not answer") for name in down)
@@ -63,22 +70,25 @@ class Health:
 
     async def report(self) -> HealthAnswer:
         """Return the state of each component, the numbers of unfinished jobs, and the stats of each dispatcher."""
-        components, dispatchers = await asyncio.gather(self._components(), fleet.stats(self.settings))
+        return await self._report.get()
+
+    async def _check_everything(self) -> HealthAnswer:
+        components, dispatchers = await asyncio.gather(self._components.get(), fleet.stats(self._settings))
         # Do not ask a database that is down: waiting for its answer would delay the whole report.
         backlog = await self._backlog() if components.database == "up" else None
         return HealthAnswer(version=version("pixtools"), parts=components, backlog=backlog, dispatchers=dispatchers)
 
-    async def _components(self) -> Readiness:
+    async def _check_components(self) -> Readiness:
         database, storage, redis = await asyncio.gather(
-            _answers(run_in_threadpool(self.database.ping)),
-            _answers(run_in_threadpool(self.blobs.ping)),
-            self.answers.ping(),
+            _answers(run_in_threadpool(self._database.ping)),
+            _answers(run_in_threadpool(self._blobs.ping)),
+            self._answers.ping(),
         )
         return Readiness(database=_state(up=database), storage=_state(up=storage), redis=_state(up=redis))
 
     async def _backlog(self) -> dict[str, int] | None:
         try:
-            return await run_in_threadpool(self.store.backlog)
+            return await run_in_threadpool(self._store.backlog)
         except DatabaseDown:
             return None
 
