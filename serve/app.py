@@ -26,7 +26,7 @@ from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.database.job_store import JobStore
 from pixtools.redis.hints import Hints
-from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from serve import problems
 from serve.catalog import catalog
@@ -50,7 +50,7 @@ def create() -> ASGIApp:
     database = Database(settings, pool_size=_DATABASE_CONNECTIONS, name="ingress")
     store = JobStore(database, settings)
     blobs = BlobStore(settings)
-    answers = IdempotencyCache(settings)
+    reservations = KeyReservations(settings)
     hints = Hints(settings)
     feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
     letters = DeadLetters(DeadLetterStore(database), fleet, settings.dead_letter_retention)
@@ -62,7 +62,7 @@ def create() -> ASGIApp:
         yield
         listening.cancel()
         await hints.close()
-        await answers.close()
+        await reservations.close()
         database.close()
 
     app = FastAPI(
@@ -74,10 +74,10 @@ def create() -> ASGIApp:
         redoc_url=None,
     )
     problems.install(app)
-    intake = Intake(settings, store, blobs, answers, hints)
+    intake = Intake(settings, store, blobs, reservations, hints)
     app.include_router(JobRoutes(intake, store, blobs, feed, hints, letters).router())
     app.include_router(DeadLetterRoutes(letters).router())
-    health = Health(database, store, blobs, answers, settings)
+    health = Health(database, store, blobs, reservations, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so

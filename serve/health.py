@@ -15,7 +15,7 @@ from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
-from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from pixtools.waiting import wait_at_most
 from serve.recent_result import RecentResult
@@ -49,12 +49,12 @@ class Health:
     """Checks the components that this ingress replica uses. A result is used for two seconds."""
 
     def __init__(
-        self, database: Database, store: JobStore, blobs: BlobStore, answers: IdempotencyCache, settings: Settings
+        self, database: Database, store: JobStore, blobs: BlobStore, reservations: KeyReservations, settings: Settings
     ) -> None:
         self._database = database
         self._store = store
         self._blobs = blobs
-        self._answers = answers
+        self._reservations = reservations
         self._settings = settings
         self._components = RecentResult(self._check_components, _MAX_AGE_S)
         self._report = RecentResult(self._check_everything, _MAX_AGE_S)
@@ -82,7 +82,7 @@ class Health:
         database, storage, redis = await asyncio.gather(
             _answers(run_in_threadpool(self._database.ping)),
             _answers(run_in_threadpool(self._blobs.ping)),
-            self._answers.ping(),
+            self._reservations.ping(),
         )
         return Readiness(database=_state(up=database), storage=_state(up=storage), redis=_state(up=redis))
 

@@ -13,7 +13,7 @@ from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import NotReady
-from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from serve.health import Health
 
@@ -55,10 +55,10 @@ def asked(monkeypatch) -> list[Settings]:
 
 @asynccontextmanager
 async def health_of(settings: Settings) -> AsyncIterator[tuple[Health, CountedBlobs, CountedJobs]]:
-    database, answers = Database(settings), IdempotencyCache(settings)
+    database, reservations = Database(settings), KeyReservations(settings)
     blobs, store = CountedBlobs(settings), CountedJobs(database, settings)
-    yield Health(database, store, blobs, answers, settings), blobs, store
-    await answers.close()
+    yield Health(database, store, blobs, reservations, settings), blobs, store
+    await reservations.close()
     database.close()
 
 
