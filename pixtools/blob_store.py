@@ -71,9 +71,15 @@ class BlobStore:
         self._public = _client(settings, settings.s3_public_url or settings.s3_endpoint_url)
 
     def ping(self) -> None:
-        """List the bucket, to see whether the store answers."""
-        with _translated_errors(self._bucket):
-            self._s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+        """Ask for the bucket, to see whether the store answers. Raises StorageRefused if there is no such bucket."""
+        # HEAD of the bucket costs the same for every size of the bucket. A listing does not: before rclone returns one
+        # object, it reads all folders, which takes seconds with 100,000 objects. HEAD of an object would not tell a
+        # missing bucket from a missing object.
+        try:
+            with _translated_errors(self._bucket):
+                self._s3.head_bucket(Bucket=self._bucket)
+        except ObjectMissing as error:
+            raise StorageRefused(f"There is no bucket {self._bucket}. Create it, or set PIXTOOLS_S3_BUCKET") from error
 
     def put(self, key: str, data: bytes | IO[bytes], media_type: str) -> None:
         """Store an object. If `data` is an open file, the method reads the file from the current position."""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from pixtools.denoising.weights import SHIPPED_SHA256
 from pixtools.limits import JobLimits, Limits
@@ -44,11 +53,39 @@ def _renamed(default: timedelta, *variables: str) -> Any:
     return Field(default, validation_alias=AliasChoices(*variables))
 
 
-class Settings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Settings from environment variables, and from files for variables that are not set.
+
+    The variable PIXTOOLS_SECRETS_DIR is the path of a folder with one file for each variable, as Docker and Kubernetes
+    provide secrets. Raises SettingsError if this folder cannot be read.
+    """
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 (the base class describes it)
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (part of the interface)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, _secrets_dir())
+
+
+def _secrets_dir() -> Path | None:
+    text = os.environ.get("PIXTOOLS_SECRETS_DIR")
+    if not text:
+        return None
+    if not os.path.isdir(text) or not os.access(text, os.R_OK | os.X_OK):  # noqa: PTH112 (Path.is_dir may raise)
+        raise SettingsError(f"PIXTOOLS_SECRETS_DIR={text} is not a folder that this process can read")
+    return Path(text)
+
+
+class Settings(EnvironmentSettings):
     """The settings of a running service.
 
     The environment variable `PIXTOOLS_<NAME>` sets the field `<name>`. Raises ValidationError for a value that is not
-    valid.
+    valid, and SettingsError if the folder PIXTOOLS_SECRETS_DIR cannot be read.
     """
 
     model_config = SettingsConfigDict(
@@ -151,3 +188,32 @@ class Settings(BaseSettings):
     def job_limits(self) -> JobLimits:
         """Return the limits of a new job."""
         return JobLimits(self.max_job_pixels, self.max_kept_steps)
+
+
+def _variables(name: str, field: FieldInfo) -> list[str]:
+    if isinstance(field.validation_alias, AliasChoices):
+        return [str(choice) for choice in field.validation_alias.choices]
+    return [f"PIXTOOLS_{name.upper()}"]
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+VARIABLES = frozenset(name for key, field in Settings.model_fields.items() for name in _variables(key, field))
+"""The environment variables of the service."""
+
+SECRETS = frozenset(
+    name for key, field in Settings.model_fields.items() if _is_secret(field) for name in _variables(key, field)
+)
+"""The variables among `VARIABLES` that contain passwords or keys. They never appear where others can read them."""
+
+
+def files_in_secrets_dir() -> dict[str, str]:
+    """Return the variables of the service that are files in the folder PIXTOOLS_SECRETS_DIR.
+
+    Raises SettingsError if this folder cannot be read.
+    """
+    folder = _secrets_dir()
+    files = folder.iterdir() if folder else ()
+    return {path.name.upper(): path.read_text().strip() for path in files if path.name.upper() in VARIABLES}

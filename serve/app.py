@@ -26,7 +26,7 @@ from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.database.job_store import JobStore
 from pixtools.redis.hints import Hints
-from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from serve import problems
 from serve.admission import Admission
@@ -52,7 +52,7 @@ def create() -> ASGIApp:
     database = Database(settings, pool_size=_DATABASE_CONNECTIONS, name="ingress")
     store = JobStore(database, settings)
     blobs = BlobStore(settings)
-    answers = IdempotencyCache(settings)
+    reservations = KeyReservations(settings)
     hints = Hints(settings)
     inspection = Inspection()
     feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
@@ -67,7 +67,7 @@ def create() -> ASGIApp:
         listening.cancel()
         inspection.close()
         await hints.close()
-        await answers.close()
+        await reservations.close()
         database.close()
 
     app = FastAPI(
@@ -80,10 +80,10 @@ def create() -> ASGIApp:
     )
     problems.install(app)
     admission = Admission(settings, store)
-    intake = Intake(settings, store, blobs, answers, hints, inspection, admission)
+    intake = Intake(settings, store, blobs, reservations, hints, inspection, admission)
     app.include_router(JobRoutes(intake, store, blobs, feed, hints, letters).router())
     app.include_router(DeadLetterRoutes(letters).router())
-    health = Health(database, store, blobs, answers, admission, settings)
+    health = Health(database, store, blobs, reservations, admission, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so

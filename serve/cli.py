@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 from pydantic import TypeAdapter, ValidationError
+from pydantic_settings import SettingsError
 
 from pixtools.database import migrate as migrations
 from pixtools.local import up as local
@@ -101,6 +102,8 @@ main.add_command(dead_letters)
 def _settings() -> LocalSettings:
     try:
         return LocalSettings()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
     except ValidationError as error:
         lines = (f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise click.ClickException("\n".join(["These settings from the environment are not valid:", *lines])) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -16,12 +15,16 @@ from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, Fault, NotReady, PixToolsError
-from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from pixtools.waiting import wait_at_most
 from serve.admission import Admission
+from serve.recent_result import RecentResult
 
 _PING_TIMEOUT_S = 5.0
+
+# Everyone may call these checks, so their cost must not grow with the number of requests.
+_MAX_AGE_S = 2.0
 
 State = Literal["up", "down"]
 
@@ -50,20 +53,30 @@ class HealthAnswer(BaseModel):
     dispatchers: list[dict[str, Any] | None]
 
 
-@dataclass(frozen=True)
 class Health:
-    """Checks the components that this ingress replica uses."""
+    """Checks the components that this ingress replica uses. A result is used for two seconds."""
 
-    database: Database
-    store: JobStore
-    blobs: BlobStore
-    answers: IdempotencyCache
-    admission: Admission
-    settings: Settings
+    def __init__(
+        self,
+        database: Database,
+        store: JobStore,
+        blobs: BlobStore,
+        reservations: KeyReservations,
+        admission: Admission,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._blobs = blobs
+        self._reservations = reservations
+        self._admission = admission
+        self._settings = settings
+        self._components = RecentResult(self._check_components, _MAX_AGE_S)
+        self._report = RecentResult(self._check_everything, _MAX_AGE_S)
 
     async def require_ready(self) -> Readiness:
         """Return the state of each component. Raises NotReady if the database or the object storage is down."""
-        components = await self._components()
+        components = await self._components.get()
         down = [name for name in ("database", "storage") if getattr(components, name) == "down"]
         if down:
             faults = tuple(Fault(f"/{name}", "does not answer") for name in down)
@@ -72,7 +85,10 @@ class Health:
 
     async def report(self) -> HealthAnswer:
         """Return the state of each component, the backlog, the free space, and the stats of each dispatcher."""
-        components, dispatchers = await asyncio.gather(self._components(), fleet.stats(self.settings))
+        return await self._report.get()
+
+    async def _check_everything(self) -> HealthAnswer:
+        components, dispatchers = await asyncio.gather(self._components.get(), fleet.stats(self._settings))
         # Do not ask a database that is down: waiting for its answer would delay the whole report.
         backlog, megapixels = await self._backlog() if components.database == "up" else (None, None)
         return HealthAnswer(
@@ -80,23 +96,23 @@ class Health:
             parts=components,
             backlog=backlog,
             queued_megapixels=megapixels,
-            free_bytes=await run_in_threadpool(self.admission.least_free_bytes),
+            free_bytes=await run_in_threadpool(self._admission.least_free_bytes),
             dispatchers=dispatchers,
         )
 
-    async def _components(self) -> Readiness:
+    async def _check_components(self) -> Readiness:
         database, storage, redis = await asyncio.gather(
-            _answers(run_in_threadpool(self.database.ping)),
-            _answers(run_in_threadpool(self.blobs.ping)),
-            self.answers.ping(),
+            _answers(run_in_threadpool(self._database.ping)),
+            _answers(run_in_threadpool(self._blobs.ping)),
+            self._reservations.ping(),
         )
         return Readiness(database=_state(up=database), storage=_state(up=storage), redis=_state(up=redis))
 
     async def _backlog(self) -> tuple[dict[str, int] | None, float | None]:
         """Return the numbers of unfinished jobs, and the megapixels of the queued jobs."""
         try:
-            load = await self.admission.load()
-            return await run_in_threadpool(self.store.backlog), load.pixels / 1e6
+            load = await self._admission.load()
+            return await run_in_threadpool(self._store.backlog), load.pixels / 1e6
         except DatabaseDown:
             return None, None
 

@@ -27,12 +27,12 @@ from dag.short_form import parse_short
 from dag.specification import parse
 from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.database.job_store import JobStore
-from pixtools.errors import BadRequest, KeyInUse, PixToolsError, ServiceFull
+from pixtools.errors import BadRequest, KeyInUse, PixToolsError
 from pixtools.jobs.records import PartRecord
 from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob, NewStep
 from pixtools.jobs.views import JobView, view_of
 from pixtools.redis.hints import QUEUED, Hints
-from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from serve.admission import Admission
 from serve.answers import job_answer
@@ -47,14 +47,14 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 class Intake:
     """Turns requests into jobs.
 
-    `store` keeps the response to each request with an idempotency key, and `answers` caches these responses.
-    `admission` is asked before the body of a request is read.
+    `store` keeps the response to each request with an idempotency key. `reservations` holds the keys of the requests
+    that are being accepted. `admission` is asked before the body of a request is read.
     """
 
     settings: Settings
     store: JobStore
     blobs: BlobStore
-    answers: IdempotencyCache
+    reservations: KeyReservations
     hints: Hints
     inspection: Inspection
     admission: Admission
@@ -90,68 +90,49 @@ class Intake:
         return accepted
 
     async def _accept_once(self, owner: str, request: Request, scope: IdempotencyScope) -> Accepted:
-        async with self._reserved(scope) as cached:
-            if cached is None:
-                await self._require_room_or_response(scope)
-            async with receive(request, self.settings, self.inspection) as upload:
-                return await self._accept_reserved(owner, upload, scope, cached)
-
-    async def _require_room_or_response(self, scope: IdempotencyScope) -> None:
-        """Raise ServiceFull if the service is full, unless a response for the key is stored.
-
-        A repeated request makes no job, so a full service answers it too.
-        """
-        try:
-            await self.admission.require_room()
-        except ServiceFull:
-            if not await run_in_threadpool(self.store.has_response, scope):
-                raise
-
-    async def _accept_reserved(
-        self, owner: str, upload: Upload, scope: IdempotencyScope, cached: tuple[str, Accepted] | None
-    ) -> Accepted:
-        plan = await run_in_threadpool(self._plan, upload)
-        idempotency = Idempotency(scope, _fingerprint(upload, plan))
-        if cached is not None:
-            fingerprint, response = cached
-            idempotency.require_match(fingerprint)
-            return response
-        stored = await run_in_threadpool(self.store.replay, idempotency)
+        # Ask Postgres first. So requests that repeat an accepted request need no reservation, and many of them can be
+        # answered at the same time. A full service answers them too, because they make no job.
+        stored = await run_in_threadpool(self.store.stored_response, scope)
         if stored is not None:
-            return stored
-        new = self._new_job(owner, upload, plan)
-        files = _files(new, upload)
-        await self._put(files)
-        accepted = await run_in_threadpool(self._submit_once, new, idempotency)
-        if accepted.replayed:  # another request with this key was stored first, so no job refers to these files
-            await run_in_threadpool(self._delete, files)
+            return await self._repeat(request, scope, *stored)
+        await self.admission.require_room()
+        async with self._reserved(scope), receive(request, self.settings, self.inspection) as upload:
+            plan = await run_in_threadpool(self._plan, upload)
+            new = self._new_job(owner, upload, plan)
+            files = _files(new, upload)
+            await self._put(files)
+            accepted = await run_in_threadpool(self._submit_once, new, Idempotency(scope, _fingerprint(upload, plan)))
+            if accepted.replayed:  # another request with this key was stored first, so no job refers to these files
+                await run_in_threadpool(self._delete, files)
+            else:
+                self.admission.count(new.pixels)
+                await self.hints.publish(QUEUED)
             return accepted
-        self.admission.count(new.pixels)
-        await self.hints.publish(QUEUED)
-        # Cache only a new response. The cache would keep a replayed response for too long: for 24 hours from now.
-        await self.answers.put(idempotency, accepted)
-        return accepted
+
+    async def _repeat(
+        self, request: Request, scope: IdempotencyScope, fingerprint: str, response: Accepted
+    ) -> Accepted:
+        """Return the response to the first request. Raises KeyReused if `request` has another fingerprint."""
+        async with receive(request, self.settings, self.inspection) as upload:
+            plan = await run_in_threadpool(self._plan, upload)
+            Idempotency(scope, _fingerprint(upload, plan)).require_match(fingerprint)
+            return response
 
     @asynccontextmanager
-    async def _reserved(self, scope: IdempotencyScope) -> AsyncIterator[tuple[str, Accepted] | None]:
+    async def _reserved(self, scope: IdempotencyScope) -> AsyncIterator[None]:
         """Reserve an idempotency key while a request is accepted.
 
-        Yields the fingerprint and the response of an earlier request if they are cached, otherwise None. Raises
-        KeyInUse if another request with this key is being accepted.
+        Raises KeyInUse if another request with this key is being accepted.
         """
-        token = await self.answers.reserve(scope)
+        token = await self.reservations.reserve(scope)
         if token is None:
-            cached = await self.answers.get(scope)
-            if cached is None:
-                raise KeyInUse("Wait a second and send the request again. It gets the answer to the first request.")
-            yield cached
-            return
-        holding = asyncio.create_task(self.answers.hold(scope, token))
+            raise KeyInUse("Wait a second and send the request again. It gets the answer to the first request.")
+        holding = asyncio.create_task(self.reservations.hold(scope, token))
         try:
-            yield None
+            yield
         finally:
             holding.cancel()
-            await self.answers.release(scope, token)
+            await self.reservations.release(scope, token)
 
     def _plan(self, upload: Upload) -> Plan:
         header = upload.image.header

@@ -121,23 +121,22 @@ class JobStore:
         with self._transaction() as connection:
             return page_of_summaries(connection, owner, state, before, limit)
 
+    def stored_response(self, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
+        """Return the fingerprint of the first request with a key, and its response, or None if the key is free."""
+        with self._transaction() as connection:
+            return find_response(connection, scope)
+
     def replay(self, idempotency: Idempotency) -> Accepted | None:
         """Return the stored response to the first request with this key, or None if the key is free.
 
         Raises KeyReused if the first request had different content.
         """
-        with self._transaction() as connection:
-            response = find_response(connection, idempotency.scope)
-        if response is None:
+        stored = self.stored_response(idempotency.scope)
+        if stored is None:
             return None
-        fingerprint, accepted = response
+        fingerprint, response = stored
         idempotency.require_match(fingerprint)
-        return accepted
-
-    def has_response(self, scope: IdempotencyScope) -> bool:
-        """Return whether there is a stored response for an idempotency key."""
-        with self._transaction() as connection:
-            return find_response(connection, scope) is not None
+        return response
 
     # Ingress
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from pixtools.local.addresses import in_url, is_loopback
 from pixtools.local.local_error import LocalError
 
 
@@ -28,7 +29,7 @@ class Cluster:
     @property
     def is_on_this_machine(self) -> bool:
         """Whether the dashboard has a loopback address."""
-        return self.host in {"127.0.0.1", "localhost", "::1"}
+        return is_loopback(self.host)
 
     def answers(self) -> bool:
         """Return whether the dashboard answers and accepts the token."""
@@ -36,6 +37,23 @@ class Cluster:
             return self._call("GET", "/api/version").is_success
         except httpx.TransportError:
             return False
+
+    def requires_token(self) -> bool:
+        """Return whether a running dashboard refuses a request without a token."""
+        return not Cluster(self.dashboard_url, None).answers()
+
+    def http_host(self) -> str | None:
+        """Return the address on which Serve listens, or None if Serve does not run, or runs with its own default.
+
+        The default of a Serve that was started from Python is a loopback address.
+        """
+        try:
+            response = self._call("GET", "/api/serve/applications/")
+        except httpx.TransportError:
+            return None
+        options = (response.json().get("http_options") or {}) if response.is_success else {}
+        host: str | None = options.get("host")
+        return host
 
     def deploy(self, config: dict[str, Any]) -> None:
         """Send `config` to Ray Serve. This method starts the deployment but does not wait for its end.
@@ -75,7 +93,7 @@ def at(ray_address: str, dashboard_port: int) -> Cluster:
     if ray_address.startswith(("http://", "https://")):
         return Cluster(ray_address.rstrip("/"), _token())
     host = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}").hostname
-    return Cluster(f"http://{host}:{dashboard_port}", _token())
+    return Cluster(f"http://{in_url(host or '')}:{dashboard_port}", _token())
 
 
 def _token() -> str | None:

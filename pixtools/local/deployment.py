@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import yaml
 
+from pixtools.local.addresses import in_url
 from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ def read(path: Path) -> dict[str, Any]:
 
 def listening_on(config: dict[str, Any], host: str, port: int) -> dict[str, Any]:
     """Return `config` with `host` and `port` as the address of Serve's HTTP proxy."""
-    return config | {"http_options": config.get("http_options", {}) | {"host": host, "port": port}}
+    return config | {"http_options": (config.get("http_options") or {}) | {"host": host, "port": port}}
+
+
+def http_host(config: dict[str, Any]) -> str:
+    """Return the address of Serve's HTTP proxy in `config`. Without an address, Serve listens on every interface."""
+    host: str = (config.get("http_options") or {}).get("host", "0.0.0.0")  # noqa: S104 (only compared)
+    return host
 
 
 def with_environment(config: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
@@ -49,7 +56,7 @@ def with_environment(config: dict[str, Any], env: Mapping[str, str]) -> dict[str
 
 def page_url(config: dict[str, Any], host: str) -> str:
     """Return the URL of the page if Serve runs on `host` with this configuration."""
-    return f"http://{host}:{config.get('http_options', {}).get('port', 8000)}"
+    return f"http://{in_url(host)}:{(config.get('http_options') or {}).get('port', 8000)}"
 
 
 def wait_until_running(cluster: Cluster, check: Callable[[], None], timeout: float = 300) -> None:

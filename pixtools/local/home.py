@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -46,13 +46,23 @@ class Home:
         """Return the secret `name`: 48 random hexadecimal digits. The first call creates and stores the secret."""
         path = self.secret_path(name)
         if not path.exists():
-            # Write a new file first and rename it at the end, so that a crash never leaves an empty secret.
-            new = path.with_suffix(".new")
-            new.unlink(missing_ok=True)
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
-                file.write(secrets.token_hex(24))
-            new.rename(path)
+            _write_private(path, secrets.token_hex(24))
         return path.read_text().strip()
+
+    def write_node_secrets(self, variables: Mapping[str, str]) -> Path:
+        """Write `variables` to a private folder, one file for each variable, and return the folder.
+
+        The nodes of a Ray cluster on this machine read this folder (PIXTOOLS_SECRETS_DIR). Files of variables that are
+        no longer set are deleted.
+        """
+        folder = self.path / "node-secrets"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for path in folder.iterdir():
+            if path.name not in variables:
+                path.unlink()
+        for name, value in variables.items():
+            _write_private(folder / name, value)
+        return folder
 
     @contextmanager
     def locked(self, page_url: str) -> Iterator[None]:
@@ -78,3 +88,13 @@ class Home:
             self.path.chmod(0o711)
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.secret_path("").mkdir(mode=0o700, exist_ok=True)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only our user can read."""
+    # Write a new file first and rename it at the end, so that a crash never leaves an incomplete file.
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
+        file.write(text)
+    new.rename(path)

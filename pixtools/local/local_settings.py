@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from pixtools.settings import EnvironmentSettings
 
 _EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 (only compared; the default is another address)
 
 
-class LocalSettings(BaseSettings):
+class LocalSettings(EnvironmentSettings):
     """The settings that `pixtools up` reads from the environment.
 
     The environment variable `PIXTOOLS_<NAME>` sets the field `<name>`, but `RAY_ADDRESS` sets `ray_address`. If the URL
@@ -24,6 +26,7 @@ class LocalSettings(BaseSettings):
 
     home: Path = Path(".pixtools")
     host: str = "127.0.0.1"  # the page and S3 listen on this address, because browsers use both
+    allow_anonymous: bool = False  # whether `host` may be an address that other machines reach
     port: int = Field(8000, ge=1, le=65535)
     dashboard_port: int = Field(8265, ge=1, le=65535)
     ray_client_port: int = Field(10001, ge=1, le=65535)

@@ -1,4 +1,4 @@
-"""Starts Redis, which transports hints and keeps caches.
+"""Starts Redis, which transports hints and holds reservations of idempotency keys. All data in Redis may be lost.
 
 The program is Valkey, which is compatible with Redis. It comes from a Python package.
 """
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixtools.local.home import Home
+
+
+# A reservation takes some 200 bytes and lasts 10 s, so an honest load stays far below these limits.
+_MAX_MEMORY = "256mb"
+_MAX_CLIENTS = 1000  # an ingress replica has at most 200 requests at a time, and every other process a few connections
+
+# When Redis is full, it drops the data that nobody used for the longest time. Reservations of running requests are
+# extended every 3 s, so they are dropped last. Without a policy, Redis would refuse every new reservation instead.
+_POLICY = "allkeys-lru"
+
+# Redis closes the connection of a subscriber that does not read its hints, when 4 MB wait, or 1 MB for 60 s. The
+# subscriber connects again, and polls find the jobs of the lost hints.
+_SUBSCRIBER_BUFFER = "4mb 1mb 60"
 
 
 def start(home: Home, port: int) -> Server:
@@ -39,6 +52,10 @@ def start(home: Home, port: int) -> Server:
             appendonly yes
             appendfsync everysec
             save ""
+            maxmemory {_MAX_MEMORY}
+            maxmemory-policy {_POLICY}
+            maxclients {_MAX_CLIENTS}
+            client-output-buffer-limit pubsub {_SUBSCRIBER_BUFFER}
         """,
     )
     url = f"redis://:{password}@127.0.0.1:{port}/0"

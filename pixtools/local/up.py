@@ -17,7 +17,7 @@ from pixtools.database import migrate
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown
-from pixtools.local import deployment, ports, processes, ray_head, stores, supervisor, target
+from pixtools.local import deployment, exposure, ports, processes, ray_head, stores, supervisor, target
 from pixtools.local.home import Home
 from pixtools.local.local_error import LocalError
 from pixtools.settings import Settings
@@ -42,11 +42,12 @@ def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
     """Run the service until a signal arrives, a server ends, or the process `parent` ends. Return the exit code.
 
     `config` is the path of the Serve configuration to deploy. Raises LocalError if this configuration, the home or the
-    ports cannot be used.
+    ports cannot be used, or if everyone could use the service.
     """
     if parent is not None:
         processes.end_with_parent(signal.SIGTERM, parent)
-    serve_config = deployment.read(config)
+    serve_config = target.listening(deployment.read(config), settings)
+    exposure.check(settings, serve_config)
     home = Home(settings.home)
     with home.locked(settings.page_url):
         processes.end_leftovers(home.path, ray_head.folder(home))
@@ -121,15 +122,12 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
 
     _say(f"Starting PixTools in {home.path}\n")
     servers = stores.start(home, settings, stack)
-    env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
-    for server in servers:
-        env |= server.env
-    env.setdefault("PIXTOOLS_STORE_FOLDERS", ":".join(str(server.data) for server in servers))
+    env = _variables(settings, servers)
     # The head starts at the same time as the stores, because only actors of the head need the stores.
     if settings.ray_address is None:
         place = target.start_head(home, settings, serve_config, env)
     else:
-        place = target.use_cluster(settings.ray_address, settings, serve_config, env)
+        place = target.use_cluster(home, settings.ray_address, settings, serve_config, env)
     if place.head is not None:
         if settings.database_url is None:  # otherwise other clusters may run jobs of this database
             stack.callback(_return_to_queue, env)
@@ -143,12 +141,33 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
         servers.append(place.head)
         place.head.wait()
         ready("ray")
-    place.cluster.deploy(place.serve_config)
-    deployment.wait_until_running(place.cluster, lambda: _check(servers))
-    _wait_until_clear(lambda: deployment.obstacle(place.page_url), servers)
+    _deploy(place, servers)
     ready("service")
     _say(_summary(home, settings, place))
     return _Service(servers, place.head, env)
+
+
+def _variables(settings: LocalSettings, servers: Iterable[Server]) -> dict[str, str]:
+    """Return the PIXTOOLS_* variables of the service."""
+    env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
+    for name, url in (("PIXTOOLS_DATABASE_URL", settings.database_url), ("PIXTOOLS_REDIS_URL", settings.redis_url)):
+        if url is not None:  # the URL may come from a file and not from the environment
+            env[name] = url.get_secret_value()
+    for server in servers:
+        env |= server.env
+    env.setdefault("PIXTOOLS_STORE_FOLDERS", ":".join(str(server.data) for server in servers))
+    return env
+
+
+def _deploy(place: Target, servers: list[Server]) -> None:
+    """Deploy the application, and wait until it accepts jobs."""
+    place.cluster.deploy(place.serve_config)
+    try:
+        deployment.wait_until_running(place.cluster, lambda: _check(servers))
+    except LocalError as error:
+        raise place.explained(error) from error
+    if place.page_is_reachable:
+        _wait_until_clear(lambda: deployment.obstacle(place.page_url), servers)
 
 
 def _migrate(database_url: str, servers: list[Server]) -> None:
@@ -201,6 +220,8 @@ def _summary(home: Home, settings: LocalSettings, place: Target) -> str:
     if place.head is not None:
         lines.insert(3, ("its token", f"in {home.secret_path('ray-token')}"))
         lines.append(("", str(ray_head.logs(home))))
+    if not place.page_is_reachable:
+        lines.append(("note", "the page listens on the loopback address of each node: put a reverse proxy there"))
     if settings.reachable_host != settings.host and settings.s3_public_url is None:
         lines.append(("note", "set PIXTOOLS_S3_PUBLIC_URL, so that browsers on other machines can load pictures"))
     return "\n".join(["", *(f"  {name:<10}  {text}" for name, text in lines), "", "Ctrl-C stops it."])

@@ -1,1 +1,1 @@
-"""All access to Redis: the client, hints, and the idempotency cache. Redis may lose all data at any time."""
+"""All access to Redis: the client, hints, and reservations of idempotency keys. Redis may lose all data at any time."""

@@ -5,12 +5,16 @@ These tests deploy a small application, because they only test how a service sta
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import boto3
@@ -23,10 +27,19 @@ import redis
 import yaml
 from botocore.config import Config
 
+from pixtools.local import processes
+from pixtools.local.addresses import is_loopback
+from pixtools.local.cluster import Cluster
+from pixtools.local.home import Home
+from pixtools.local.ports import free_port
+from pixtools.settings import SECRETS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from service import Stack
+
+    from pixtools.settings import Settings
 
 APP = """
 from ray import serve
@@ -41,10 +54,27 @@ class Broken:
     def __init__(self):
         raise RuntimeError("no such model")
 
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class WithStores:
+    def __init__(self):
+        from pixtools.blob_store import BlobStore
+        from pixtools.database.connection import Database
+        from pixtools.settings import Settings
+
+        settings = Settings()
+        Database(settings).ping()
+        BlobStore(settings).ping()
+        self.max_steps = settings.max_steps
+
+    async def __call__(self, request):
+        return str(self.max_steps)
+
 ready = Ready.bind()
 broken = Broken.bind()
+with_stores = WithStores.bind()
 """
 PIXTOOLS = Path(sys.executable).with_name("pixtools")
+TOKEN = token_hex(24)
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +82,22 @@ def app_folder(open_folder: Path) -> Path:
     folder = open_folder / "app"
     folder.mkdir()
     (folder / "small_app.py").write_text(APP)
-    for name in ("ready", "broken"):
+    for name in ("ready", "broken", "with_stores"):
         application = {"name": "pixtools", "route_prefix": "/", "import_path": f"small_app:{name}"}
         config = {"http_options": {"host": "0.0.0.0"}, "applications": [application]}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     return folder
 
 
+def python_path(app_folder: Path) -> str:
+    """Return the folders of the small application and of the code under test."""
+    return os.pathsep.join([str(app_folder), str(Path(__file__).parents[2])])
+
+
 @pytest.fixture
 def small(new_stack: Callable[..., Stack], app_folder: Path) -> Stack:
     """A service that is not started yet. Ray can import the small application."""
-    return new_stack(extra_env={"PYTHONPATH": str(app_folder)})
+    return new_stack(extra_env={"PYTHONPATH": python_path(app_folder)})
 
 
 @pytest.fixture
@@ -75,6 +110,60 @@ def running(small: Stack, ready: Path) -> Stack:
     small.launch("--config", ready)
     small.wait_until_ready()
     return small
+
+
+@pytest.fixture
+def cluster(open_folder: Path, app_folder: Path) -> Iterator[Callable[..., str]]:
+    """A function that starts a Ray cluster which does not belong to `pixtools up`. It returns the RAY_ADDRESS.
+
+    The environment of the cluster contains no PIXTOOLS_* variables.
+    """
+    home = Home(open_folder / f"cluster-{time.monotonic_ns()}")
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short, because Ray keeps sockets in it
+    started = []
+
+    def start(host: str = "127.0.0.1", auth: str = "token") -> str:
+        port = free_port()
+        started.append(
+            processes.start(
+                "cluster",
+                [
+                    *(Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats"),
+                    *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={folder}"),
+                    *(
+                        f"--dashboard-host={host}",
+                        f"--dashboard-port={port}",
+                        f"--ray-client-server-port={free_port()}",
+                    ),
+                    *("--min-worker-port=0", "--max-worker-port=0"),
+                    *("--metrics-export-port=0", "--dashboard-agent-listen-port=0"),
+                ],
+                home=home.path,
+                log=home.logs / "cluster.log",
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": str(home.path),
+                    "PYTHONPATH": python_path(app_folder),
+                    "RAY_AUTH_MODE": auth,
+                    "RAY_AUTH_TOKEN": TOKEN,
+                    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+                },
+            )
+        )
+        address = f"http://{host}:{port}"
+        deadline = time.monotonic() + 120
+        while not Cluster(address, TOKEN).answers():
+            started[-1].check()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        return address
+
+    yield start
+    for process in started:
+        process.stop()
+    processes.end_leftovers(home.path, folder)
+    shutil.rmtree(folder)
 
 
 def worker_of(supervisor: int) -> psutil.Process:
@@ -243,6 +332,65 @@ def test_wrong_settings_are_explained_without_a_traceback(small: Stack, ready: P
     assert small.process.wait(60) == 1
     assert "is set more than once" in small.output
     assert "Traceback" not in small.output
+
+
+def test_a_host_that_others_reach_is_refused_before_anything_starts(small: Stack, ready: Path) -> None:
+    small.extra_env["PIXTOOLS_HOST"] = "0.0.0.0"
+    small.launch("--config", ready)
+    assert small.process.wait(60) == 1
+    assert "PIXTOOLS_HOST=0.0.0.0 lets everyone who reaches this address use the service" in small.output
+    assert "PIXTOOLS_ALLOW_ANONYMOUS=1" in small.output
+    assert not small.home.exists()
+
+
+def test_an_existing_cluster_reads_the_secrets_from_files_and_its_dashboard_shows_none(
+    small: Stack, cluster: Callable[..., str], app_folder: Path
+) -> None:
+    address = cluster()
+    small.extra_env |= {"RAY_ADDRESS": address, "RAY_AUTH_TOKEN": TOKEN, "PIXTOOLS_MAX_STEPS": "7"}
+    small.launch("--config", app_folder / "with_stores.yaml")
+    small.wait_until_ready()
+
+    assert httpx.get(small.base_url).text == "7"
+    shown = httpx.get(f"{address}/api/serve/applications/", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    folder = small.home / "node-secrets"
+    assert f'"PIXTOOLS_SECRETS_DIR": "{folder}"' in shown
+    passwords = [path.read_text() for place in ("secrets", "node-secrets") for path in (small.home / place).iterdir()]
+    assert len(passwords) == 8
+    assert [password for password in passwords if password in shown or password in small.output] == []
+    assert small.stop() == 0
+
+
+def test_a_cluster_that_requires_no_token_is_refused(small: Stack, cluster: Callable[..., str], ready: Path) -> None:
+    small.extra_env |= {"RAY_ADDRESS": cluster(auth="disabled"), "RAY_AUTH_TOKEN": TOKEN}
+    small.launch("--config", ready)
+    assert small.process.wait(180) == 1
+    assert "does not require a token, so everyone who reaches it can run programs" in small.output
+    assert_nothing_left(small)
+
+
+def test_a_cluster_whose_nodes_have_no_secrets_is_told_how_to_get_them(
+    small: Stack, cluster: Callable[..., str], app_folder: Path, settings: Settings
+) -> None:
+    """The nodes count as other machines, because the address of their dashboard is not a loopback address."""
+    address = next((a.address for n in psutil.net_if_addrs().values() for a in n if is_of_network(a)), None)
+    if address is None:
+        pytest.skip("this machine has no address except loopback")
+    small.extra_env |= {
+        "RAY_ADDRESS": cluster(host=address),
+        "RAY_AUTH_TOKEN": TOKEN,
+        "PIXTOOLS_S3_ENDPOINT_URL": settings.s3_endpoint_url,
+        **{name: getattr(settings, name.removeprefix("PIXTOOLS_").lower()).get_secret_value() for name in SECRETS},
+    }
+    small.launch("--config", app_folder / "with_stores.yaml")
+    assert small.process.wait(300) == 1
+    assert "The nodes of the cluster did not find the secrets." in small.output
+    assert "PIXTOOLS_SECRETS_DIR" in small.output
+    assert settings.database_url.get_secret_value() not in small.output
+
+
+def is_of_network(address) -> bool:
+    return address.family == socket.AF_INET and not is_loopback(address.address)
 
 
 def write(env: dict[str, str]) -> None:

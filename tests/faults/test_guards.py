@@ -6,6 +6,7 @@ for a few seconds becomes a zombie: it has lost its jobs, but does not know this
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def hasty(open_folder, guards):
     env = {"LEASE": "PT3S", "RENEW_INTERVAL": "PT1S", "SWEEP_INTERVAL": "PT1S", "DISPATCHERS": "2"}
     with running(
         open_folder / "hasty",
-        PYTHONPATH=str(Path(__file__).with_name("mutations")),
+        PYTHONPATH=os.pathsep.join([str(Path(__file__).with_name("mutations")), str(Path(__file__).parents[2])]),
         FAULTS_MUTATION=str(guards),
         **{f"PIXTOOLS_{name}": value for name, value in env.items()},
     ) as stack:

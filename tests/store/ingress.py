@@ -14,7 +14,7 @@ from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.database.job_store import JobStore
 from pixtools.redis.hints import Hints
-from pixtools.redis.idempotency_cache import IdempotencyCache
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from serve import problems
 from serve.admission import Admission
@@ -31,7 +31,7 @@ async def ingress(
     settings: Settings, pool: Database, blobs: BlobStore, *, redis: Settings | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of the routes. If `redis` is given, the routes use the Redis of these settings."""
-    answers, hints = IdempotencyCache(redis or settings), Hints(redis or settings)
+    reservations, hints = KeyReservations(redis or settings), Hints(redis or settings)
     store, letters = JobStore(pool, settings), DeadLetterStore(pool)
     queue = DeadLetterQueue(settings, "test", store=letters, hints=hints)
     decisions = DeadLetters(letters, queue, settings.dead_letter_retention)
@@ -39,11 +39,11 @@ async def ingress(
     inspection = Inspection()
     app = FastAPI()
     problems.install(app)
-    intake = Intake(settings, store, blobs, answers, hints, inspection, Admission(settings, store))
+    intake = Intake(settings, store, blobs, reservations, hints, inspection, Admission(settings, store))
     app.include_router(JobRoutes(intake, store, blobs, feed, hints, decisions).router())
     app.include_router(DeadLetterRoutes(decisions).router())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
         yield http
     inspection.close()
     await hints.close()
-    await answers.close()
+    await reservations.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,8 @@ from pydantic import SecretStr
 
 from pixtools.blob_store import BlobStore, artifact_key, source_key
 from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
+from pixtools.local import s3_server
+from pixtools.local.home import Home
 from pixtools.local.ports import free_port
 from pixtools.settings import Settings
 
@@ -64,6 +67,44 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def test_a_store_that_is_up_answers(blobs):
     blobs.ping()
+
+
+@pytest.mark.parametrize("server", ["settings", "moto"])
+def test_a_missing_bucket_is_reported_and_named(request, server):
+    there = request.getfixturevalue(server).model_copy(update={"s3_bucket": "no-such-bucket"})
+
+    with pytest.raises(StorageRefused, match=r"no bucket no-such-bucket.*PIXTOOLS_S3_BUCKET"):
+        BlobStore(there).ping()
+
+
+def test_a_check_costs_the_same_for_ten_and_for_100_000_objects(settings, open_folder):
+    # The files exist before the server starts, because rclone remembers the content of folders.
+    home = Home(open_folder / "many")
+    for bucket, count in (("few", 10), ("many", 100_000)):
+        folder = home.path / "s3" / bucket / "sources" / "local"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            (folder / f"{number:064}").touch()
+    server = s3_server.start(home, free_port())
+    try:
+        server.wait()
+        there = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in server.env.items()}
+        few, many = (Settings(**vars(settings) | there | {"s3_bucket": bucket}) for bucket in ("few", "many"))
+        ratio = seconds_of_a_check(many) / seconds_of_a_check(few)
+    finally:
+        server.stop()
+
+    assert ratio < 10  # a listing takes a thousand times as long
+
+
+def seconds_of_a_check(settings: Settings) -> float:
+    """Return the time of the fastest of several checks."""
+    blobs, times = BlobStore(settings), []
+    for _ in range(10):
+        started = time.perf_counter()
+        blobs.ping()
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 @pytest.mark.parametrize("data", [b"", b"data", bytes(range(256)) * 1_000], ids=["empty", "short", "binary"])

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 
 import httpx
 import pytest
+import redis
 from images import photo, saved
 from ingress import ingress
 from jobs import CHAIN, claim, fail, finish, new_job, submitted
+from pydantic import SecretStr
 
 from pixtools.blob_store import BlobStore
+from pixtools.jobs.submission import IdempotencyScope
 from pixtools.jobs.views import Claim
+from pixtools.local import redis_server
+from pixtools.local.home import Home
+from pixtools.local.ports import free_port
+from pixtools.local.server import Server
+from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from serve.owner import PUBLIC_OWNER
 
@@ -62,9 +71,9 @@ def partial(store) -> Claim:
     return claimed
 
 
-async def post(http: httpx.AsyncClient, *, key: str | None = None) -> httpx.Response:
+async def post(http: httpx.AsyncClient, *, key: str | None = None, steps: str = STEPS) -> httpx.Response:
     headers = {"Idempotency-Key": key} if key else {}
-    return await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data={"steps": STEPS}, headers=headers)
+    return await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data={"steps": steps}, headers=headers)
 
 
 async def test_each_route_signs_download_urls_in_a_thread(http, store, blobs):
@@ -140,6 +149,77 @@ async def test_a_repeated_submission_gets_the_first_answer_after_the_job_has_cha
     assert (again.status_code, again.content) == (202, first.content)
     assert again.headers["Idempotency-Replayed"] == "true"
     assert "Idempotency-Replayed" not in first.headers
+
+
+async def test_many_repetitions_at_once_all_get_the_first_answer(http):
+    key = uuid.uuid4().hex
+    first = await post(http, key=key)
+
+    answers = await asyncio.gather(*(post(http, key=key) for _ in range(20)))
+
+    assert {(answer.status_code, answer.content) for answer in answers} == {(202, first.content)}
+
+
+async def test_a_key_cannot_be_used_while_its_first_request_is_accepted(http, settings):
+    reservations, key = KeyReservations(settings), uuid.uuid4().hex
+    scope = IdempotencyScope(PUBLIC_OWNER, "POST /api/jobs", key)
+    token = await reservations.reserve(scope)
+
+    answer = await post(http, key=key)
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key_in_use")
+    assert answer.headers["Retry-After"] == "1"
+
+    await reservations.release(scope, token)
+    assert (await post(http, key=key)).status_code == 202
+    await reservations.close()
+
+
+async def test_a_key_cannot_be_used_for_another_request(http):
+    key = uuid.uuid4().hex
+    await post(http, key=key)
+
+    answer = await post(http, key=key, steps='{"other": {"op": "png", "input": "source"}}')
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_accepted_requests_leave_nothing_in_redis(http, settings):
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        client.flushall()
+        for _ in range(3):
+            assert (await post(http, key=uuid.uuid4().hex)).status_code == 202
+
+        assert client.keys() == []
+
+
+@pytest.fixture
+def own_redis(open_folder) -> Iterator[Server]:
+    server = redis_server.start(Home(open_folder / "own-redis"), free_port())
+    server.wait()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("room", [0, 2_000], ids=["no room", "room for a few reservations"])
+async def test_while_redis_is_full_one_key_still_makes_one_job(own_bucket, pool, blobs, database, own_redis, room):
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + room if room else 1)
+        full = own_bucket.model_copy(update={"redis_url": SecretStr(own_redis.url)})
+        keys = [uuid.uuid4().hex for _ in range(4)]
+        async with ingress(own_bucket, pool, blobs, redis=full) as http:
+
+            async def send(key: str) -> tuple[str, bytes]:
+                while (answer := await post(http, key=key)).status_code == 409:
+                    await asyncio.sleep(0.1)
+                assert answer.status_code == 202, answer.text
+                return key, answer.content
+
+            answers = await asyncio.gather(*(send(key) for key in keys * 5))
+
+        refused = client.info("errorstats").get("errorstat_OOM", {"count": 0})["count"]
+        assert refused + client.info("stats")["evicted_keys"] > 0, "Redis was not full"
+    assert len(set(answers)) == len(keys)
+    assert database.execute("SELECT count(*) FROM job").fetchone()[0] == len(keys)
 
 
 async def test_an_empty_field_of_a_form_is_not_sent(http):

@@ -236,7 +236,6 @@ def test_a_database_that_cannot_be_reached_is_down(nowhere):
         database.ping,
         store.backlog,
         lambda: store.queue_load(1),
-        lambda: store.has_response(asked().scope),
         store.rescue,
         store.delete_expired_responses,
         lambda: store.claim("d0", 1),

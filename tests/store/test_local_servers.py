@@ -184,6 +184,22 @@ def test_a_client_without_the_secret_is_refused(run: Callable[[type], Server]) -
         client.head_bucket(Bucket="pixtools")
 
 
+def test_redis_has_limits_and_drops_old_data_when_it_is_full(run: Callable[[type], Server]) -> None:
+    with redis_client.Redis.from_url(run(Redis).url) as client:
+        limits = client.config_get("maxmemory", "maxmemory-policy", "maxclients", "client-output-buffer-limit")
+        assert limits["maxmemory"] == str(256 * 2**20)
+        assert limits["maxmemory-policy"] == "allkeys-lru"
+        assert limits["maxclients"] == "1000"
+        assert f"pubsub {4 * 2**20} {2**20} 60" in limits["client-output-buffer-limit"]
+
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 500_000)
+        for number in range(2_000):
+            client.set(f"key-{number}", "x" * 1_000)
+
+        assert client.info("stats")["evicted_keys"] > 0
+        assert client.get("key-1999") is not None
+
+
 def test_postgres_starts_although_a_killed_one_has_left_its_pid_file(home: Home, run: Callable[[type], Server]) -> None:
     """The pid in the file now belongs to a process that is not Postgres."""
     first = run(Postgres)

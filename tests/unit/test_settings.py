@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from pixtools.database.connection import engine
 from pixtools.denoising.weights import SHIPPED_SHA256
-from pixtools.settings import Settings
+from pixtools.local.local_settings import LocalSettings
+from pixtools.settings import SECRETS, VARIABLES, Settings, files_in_secrets_dir
 
 URLS = {"database_url": "postgresql://user:secret@db/x", "redis_url": "redis://:secret@cache/0"}
 
@@ -115,6 +117,64 @@ def test_the_folders_of_the_stores_are_separated_by_colons(monkeypatch):
     monkeypatch.setenv("PIXTOOLS_STORE_FOLDERS", "/data/postgres:/data/s3")
 
     assert Settings(**URLS).store_folders == (Path("/data/postgres"), Path("/data/s3"))
+
+
+def test_every_password_and_key_is_a_secret():
+    assert {
+        "PIXTOOLS_DATABASE_URL",
+        "PIXTOOLS_REDIS_URL",
+        "PIXTOOLS_S3_ACCESS_KEY_ID",
+        "PIXTOOLS_S3_SECRET_ACCESS_KEY",
+    } == SECRETS
+    assert SECRETS | {"PIXTOOLS_MAX_STEPS", "PIXTOOLS_POLL_INTERVAL", "PIXTOOLS_POLL"} < VARIABLES
+
+
+@pytest.fixture
+def secrets_dir(tmp_path, monkeypatch):
+    """A folder with one file for each secret, as Docker and Kubernetes provide them."""
+    for name, text in {
+        "PIXTOOLS_DATABASE_URL": "postgresql://from@file/x\n",
+        "pixtools_redis_url": "redis://file/0",
+        "PIXTOOLS_POLL": "7",
+        "other": "x",
+    }.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PIXTOOLS_SECRETS_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("secrets_dir")
+def test_variables_that_are_not_set_come_from_files():
+    settings = Settings()
+
+    assert settings.database_url.get_secret_value() == "postgresql://from@file/x"
+    assert settings.redis_url.get_secret_value() == "redis://file/0"
+    assert settings.poll_interval == timedelta(seconds=7)
+    assert LocalSettings().database_url == settings.database_url
+    assert files_in_secrets_dir() == {
+        "PIXTOOLS_DATABASE_URL": "postgresql://from@file/x",
+        "PIXTOOLS_REDIS_URL": "redis://file/0",
+        "PIXTOOLS_POLL": "7",
+    }
+
+
+@pytest.mark.usefixtures("secrets_dir")
+def test_an_environment_variable_wins_over_a_file_unless_it_is_empty(monkeypatch):
+    monkeypatch.setenv("PIXTOOLS_REDIS_URL", "redis://environment/0")
+    monkeypatch.setenv("PIXTOOLS_DATABASE_URL", "")
+    settings = Settings()
+
+    assert settings.redis_url.get_secret_value() == "redis://environment/0"
+    assert settings.database_url.get_secret_value() == "postgresql://from@file/x"
+
+
+@pytest.mark.parametrize("name", ["missing", "other"])
+def test_a_folder_of_secrets_that_cannot_be_read_is_refused(monkeypatch, secrets_dir, name):
+    path = str(secrets_dir / name)
+    monkeypatch.setenv("PIXTOOLS_SECRETS_DIR", path)
+
+    with pytest.raises(SettingsError, match=f"PIXTOOLS_SECRETS_DIR={path} is not a folder that this process can read"):
+        Settings()
 
 
 def test_reading_settings_loads_no_imaging_library():

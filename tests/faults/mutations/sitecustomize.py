@@ -57,7 +57,7 @@ def _mutate_dispatching(store):
 
 
 def _mutate_submitting(store, accepted):
-    submit_once, replay = store.submit_once, store.replay
+    submit_once, stored_response = store.submit_once, store.stored_response
 
     def submit_without_the_key(self, new, idempotency, body):
         if _is_missing("key"):
@@ -65,10 +65,10 @@ def _mutate_submitting(store, accepted):
             return accepted(body, new.id, replayed=False)
         return submit_once(self, new, idempotency, body)
 
-    def replay_nothing(self, idempotency):
-        return None if _is_missing("key") else replay(self, idempotency)
+    def no_stored_response(self, scope):
+        return None if _is_missing("key") else stored_response(self, scope)
 
-    store.submit_once, store.replay = submit_without_the_key, replay_nothing
+    store.submit_once, store.stored_response = submit_without_the_key, no_stored_response
 
 
 def _is_missing(guard):

@@ -1,20 +1,18 @@
-"""The idempotency cache in Redis: the keys of requests that are being accepted, and the responses to earlier requests.
+"""Reservations of idempotency keys in Redis, while the requests with these keys are being accepted.
 
-The cache only saves time. A unique key in Postgres decides whether an idempotency key is free. If Redis is down or was
-emptied, every idempotency key seems to be free, and Postgres finds the earlier request.
+A reservation only saves work: while one request with a key is being accepted, no other request with this key is
+uploaded. A unique key in Postgres decides whether an idempotency key is free, and Postgres keeps the responses. If
+Redis is down, full or was emptied, every key can be reserved, and Postgres finds the earlier request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
 import secrets
-import uuid
-from typing import Any
 
-from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope
+from pixtools.jobs.submission import IdempotencyScope
 from pixtools.redis import client as redis_client
 from pixtools.redis.client import REDIS_ERRORS, RedisOutageLog
 from pixtools.settings import Settings
@@ -28,11 +26,10 @@ _EXTEND_IF_OURS = (
 )
 
 
-class IdempotencyCache:
-    """Reserves idempotency keys and caches responses."""
+class KeyReservations:
+    """Reserves idempotency keys."""
 
     def __init__(self, settings: Settings, outages: RedisOutageLog = redis_client.OUTAGES) -> None:
-        self._ttl = settings.idempotency_ttl
         self._redis = redis_client.connect(settings)
         self._outages = outages
 
@@ -45,10 +42,7 @@ class IdempotencyCache:
             return False
 
     async def reserve(self, scope: IdempotencyScope) -> str | None:
-        """Reserve a key for one request. Return the token of the reservation, or None if the key is taken.
-
-        A key is taken if another request has reserved it, or if a response for this key is cached.
-        """
+        """Reserve a key for one request. Return the token of the reservation, or None if another request has it."""
         token = secrets.token_hex(8)
         try:
             async with redis_client.timeout():
@@ -68,35 +62,12 @@ class IdempotencyCache:
                 self._outages.failed(error, "extending an idempotency reservation")
 
     async def release(self, scope: IdempotencyScope, token: str) -> None:
-        """End the reservation with this token. If a response was cached meanwhile, the response stays."""
+        """End the reservation with this token. The reservation of another request stays."""
         try:
             async with redis_client.timeout():
                 await self._redis.eval(_DELETE_IF_OURS, 1, _name(scope), token)
         except REDIS_ERRORS as error:
             self._outages.failed(error, "releasing an idempotency key")
-
-    async def get(self, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
-        """Return the fingerprint and the response of the first request with a key, or None if no response is cached."""
-        try:
-            async with redis_client.timeout():
-                text: Any = await self._redis.get(_name(scope))
-        except REDIS_ERRORS as error:
-            self._outages.failed(error, "reading a cached response")
-            return None
-        if text is None or not text.startswith("{"):  # not JSON, so this is the token of a reservation
-            return None
-        row = json.loads(text)
-        return row["fingerprint"], Accepted(base64.b64decode(row["body"]), uuid.UUID(row["job_id"]), replayed=True)
-
-    async def put(self, request: Idempotency, response: Accepted) -> None:
-        """Cache the response to a request. The response replaces the reservation of the key."""
-        body = base64.b64encode(response.body).decode()
-        row = {"fingerprint": request.fingerprint, "job_id": str(response.job_id), "body": body}
-        try:
-            async with redis_client.timeout():
-                await self._redis.set(_name(request.scope), json.dumps(row), ex=self._ttl)
-        except REDIS_ERRORS as error:
-            self._outages.failed(error, "caching a response")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -106,4 +77,4 @@ class IdempotencyCache:
 def _name(scope: IdempotencyScope) -> str:
     """Return the name of the key in Redis. The name is a digest, so that Redis does not reveal idempotency keys."""
     digest = hashlib.sha256(json.dumps([scope.owner, scope.route, scope.key]).encode()).hexdigest()
-    return f"pixtools:idempotency:{digest}"
+    return f"pixtools:reserved:{digest}"
