@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from ray import serve as ray_serve
@@ -28,10 +27,11 @@ from pixtools.database.job_store import JobStore
 from pixtools.redis.hints import Hints
 from pixtools.redis.idempotency_cache import IdempotencyCache
 from pixtools.settings import Settings
-from serve import problems
+from serve import problems, proxy
 from serve.catalog import catalog
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
+from serve.gate import Gate
 from serve.health import Health
 from serve.intake import Intake
 from serve.job_routes import JobRoutes
@@ -52,7 +52,9 @@ def create() -> ASGIApp:
     blobs = BlobStore(settings)
     answers = IdempotencyCache(settings)
     hints = Hints(settings)
-    feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
+    feed = ProgressFeed(
+        store, hints, settings.poll_interval.total_seconds(), lifetime_s=settings.stream_lifetime.total_seconds()
+    )
     letters = DeadLetters(DeadLetterStore(database), fleet, settings.dead_letter_retention)
 
     @asynccontextmanager
@@ -80,9 +82,12 @@ def create() -> ASGIApp:
     health = Health(database, store, blobs, answers, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
+    # Serve's proxy runs the gate before it hands a request to this process. A second gate here would count each request
+    # twice. On a cluster that does not configure the proxy, the gate runs here.
+    guarded = app if proxy.is_installed() else Gate(app, settings)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so
     # SecurityHeaders wraps the whole application.
-    return SecurityHeaders(app, images_from=_origin(settings))
+    return SecurityHeaders(guarded, images_from=blobs.public_url())
 
 
 def _serve_pages(app: FastAPI) -> None:
@@ -96,15 +101,6 @@ def _serve_pages(app: FastAPI) -> None:
     spec = find_spec("fastapi_offline")
     assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (this package is always installed)
     app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), "docs")
-
-
-def _origin(settings: Settings) -> str:
-    """Return the origins from which the page may load pictures, separated by spaces as in a Content-Security-Policy."""
-    address = settings.s3_public_url or settings.s3_endpoint_url
-    if address is None:
-        return f"https://*.s3.{settings.s3_region}.amazonaws.com https://{settings.s3_bucket}.s3.amazonaws.com"
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 ingress = ray_serve.deployment(name="ingress")(ray_serve.ingress(create)())
