@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import SecretStr
 
 from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
 from pixtools.settings import Settings
@@ -66,9 +67,10 @@ class BlobStore:
     def __init__(self, settings: Settings) -> None:
         self._bucket = settings.s3_bucket
         self._ttl = settings.url_ttl
+        self._settings = settings
         self._s3 = _client(settings, settings.s3_endpoint_url)
         # A signature covers the host, so URLs are signed for the address at which browsers reach S3.
-        self._public = _client(settings, settings.s3_public_url or settings.s3_endpoint_url)
+        self._public = _public_client(settings)
 
     def ping(self) -> None:
         """Ask for the bucket, to see whether the store answers. Raises StorageRefused if there is no such bucket."""
@@ -148,11 +150,27 @@ class BlobStore:
         )
         return url, now + self._ttl
 
+    def public_url(self) -> str:
+        """Return the beginning of all download URLs: the address of the bucket. It ends with a slash."""
+        # Whether the bucket is a part of the host or of the path depends on its name and on the region, and only the
+        # library knows how. The signature is thrown away, so the credentials need not be there.
+        unreal = SecretStr("none")
+        client = _public_client(
+            self._settings.model_copy(update={"s3_access_key_id": unreal, "s3_secret_access_key": unreal})
+        )
+        url = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": "x"}))
+        client.close()
+        return f"{url.scheme}://{url.netloc}{url.path.removesuffix('x')}"
+
 
 def attachment(name: str) -> str:
     """Return the Content-Disposition header (RFC 6266) of a download with the file name `name`."""
     plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\' else "_" for char in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _public_client(settings: Settings) -> Any:
+    return _client(settings, settings.s3_public_url or settings.s3_endpoint_url)
 
 
 def _client(settings: Settings, endpoint: str | None) -> Any:

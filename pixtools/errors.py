@@ -80,16 +80,46 @@ class MethodNotAllowed(PixToolsError):
     status, code = 405, "method_not_allowed"
 
 
+class ForeignOrigin(PixToolsError):
+    """A page of another origin may not send this request."""
+
+    status, code = 403, "foreign_origin"
+
+
+class BodyTimedOut(PixToolsError):
+    """The body of the request did not arrive in time."""
+
+    status, code, retryable, retry_after_s = 408, "body_timed_out", True, 1
+
+
+class BodyTooLarge(PixToolsError):
+    """The body of the request is larger than this address accepts."""
+
+    status, code = 413, "body_too_large"
+
+
 class UploadTooLarge(PixToolsError):
     """The upload is larger than this service accepts."""
 
     status, code = 413, "upload_too_large"
 
 
+class HeadersTooLarge(PixToolsError):
+    """The headers of the request are larger than this service accepts."""
+
+    status, code = 431, "headers_too_large"
+
+
 class UnsupportedType(PixToolsError):
     """The file is not an image of a supported type."""
 
     status, code = 415, "unsupported_type"
+
+
+class ForeignHost(PixToolsError):
+    """This service does not answer under the host name of the request."""
+
+    status, code = 421, "foreign_host"
 
 
 class InvalidRequest(PixToolsError):
@@ -210,6 +240,18 @@ class ServiceFull(PixToolsError):
     """The service has too much work or too little free space to accept a new job."""
 
     status, code, retryable, retry_after_s = 503, "service_full", True, 10
+
+
+class TooManyRequests(PixToolsError):
+    """This client has too many open requests."""
+
+    status, code, retryable, retry_after_s = 429, "too_many_requests", True, 1
+
+
+class Overloaded(PixToolsError):
+    """The service has more requests than it can accept now."""
+
+    status, code, retryable, retry_after_s = 503, "overloaded", True, 2
 
 
 class NotReady(PixToolsError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -81,8 +82,20 @@ def _secrets_dir() -> Path | None:
     return Path(text)
 
 
-class Settings(EnvironmentSettings):
-    """The settings of a running service.
+def _items(value: object) -> object:
+    """Split a list in the environment at its commas."""
+    return [item for item in map(str.strip, value.split(",")) if item] if isinstance(value, str) else value
+
+
+Host = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$"), AfterValidator(str.lower)]
+"""A name or an IP address, with or without a port. An IPv6 address is in brackets."""
+
+MAX_FORM_BYTES = 1_000_000
+"""Bytes of the body of a submission in addition to its files: text fields, headers and boundaries."""
+
+
+class HttpSettings(EnvironmentSettings):
+    """The settings of the HTTP front. The proxy reads them, and the proxy does not know the URLs of the stores.
 
     The environment variable `PIXTOOLS_<NAME>` sets the field `<name>`. Raises ValidationError for a value that is not
     valid, and SettingsError if the folder PIXTOOLS_SECRETS_DIR cannot be read.
@@ -91,6 +104,26 @@ class Settings(EnvironmentSettings):
     model_config = SettingsConfigDict(
         env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True, validate_by_name=True, validate_by_alias=True
     )
+
+    host: str | None = None  # the address on which the service listens, if `pixtools up` set it
+    public_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_items)] = ()
+    # The addresses of proxies in front of the service. The X-Forwarded-For header of only these proxies is believed.
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_items)] = ()
+
+    max_upload_bytes: int = Field(25_000_000, ge=1)
+    body_timeout: Duration = timedelta(minutes=1)
+    max_client_requests: int = Field(32, ge=1)  # at once, without event streams
+    max_client_streams: int = Field(20, ge=1)
+    stream_lifetime: Duration = timedelta(hours=1)
+
+    @property
+    def max_submission_bytes(self) -> int:
+        """The largest body of a request that submits a job."""
+        return self.max_upload_bytes + MAX_FORM_BYTES
+
+
+class Settings(HttpSettings):
+    """The settings of a running service: those of the HTTP front, and all others."""
 
     database_url: SecretStr
     redis_url: SecretStr
@@ -101,9 +134,9 @@ class Settings(EnvironmentSettings):
     s3_region: str = "us-east-1"
     s3_access_key_id: SecretStr | None = None  # None: boto3 looks for credentials in its usual places
     s3_secret_access_key: SecretStr | None = None
-    url_ttl: Duration = timedelta(minutes=15)
+    # A URL is read with a job and used at once. Nobody can revoke a URL, so it never works for longer than this.
+    url_ttl: Duration = Field(timedelta(minutes=15), le=timedelta(minutes=15))
 
-    max_upload_bytes: int = Field(25_000_000, ge=1)
     max_pixels: int = Field(50_000_000, ge=1)  # of all frames together
     max_side: int = Field(16_384, ge=1)
     max_frames: int = Field(100, ge=1)

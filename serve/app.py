@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from ray import serve as ray_serve
@@ -28,11 +27,12 @@ from pixtools.database.job_store import JobStore
 from pixtools.redis.hints import Hints
 from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
-from serve import problems
+from serve import problems, proxy
 from serve.admission import Admission
 from serve.catalog import catalog
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
+from serve.gate import Gate
 from serve.health import Health
 from serve.inspection import Inspection
 from serve.intake import Intake
@@ -55,7 +55,9 @@ def create() -> ASGIApp:
     reservations = KeyReservations(settings)
     hints = Hints(settings)
     inspection = Inspection()
-    feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
+    feed = ProgressFeed(
+        store, hints, settings.poll_interval.total_seconds(), lifetime_s=settings.stream_lifetime.total_seconds()
+    )
     letters = DeadLetters(DeadLetterStore(database), fleet, settings.dead_letter_retention)
 
     @asynccontextmanager
@@ -86,9 +88,12 @@ def create() -> ASGIApp:
     health = Health(database, store, blobs, reservations, admission, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)
+    # Serve's proxy runs the gate before it hands a request to this process. A second gate here would count each request
+    # twice. On a cluster that does not configure the proxy, the gate runs here.
+    guarded = app if proxy.is_installed() else Gate(app, settings)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so
     # SecurityHeaders wraps the whole application.
-    return SecurityHeaders(app, images_from=_origin(settings))
+    return SecurityHeaders(guarded, images_from=blobs.public_url())
 
 
 def _serve_pages(app: FastAPI) -> None:
@@ -102,15 +107,6 @@ def _serve_pages(app: FastAPI) -> None:
     spec = find_spec("fastapi_offline")
     assert spec is not None and spec.origin is not None  # noqa: S101, PT018 (this package is always installed)
     app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), "docs")
-
-
-def _origin(settings: Settings) -> str:
-    """Return the origins from which the page may load pictures, separated by spaces as in a Content-Security-Policy."""
-    address = settings.s3_public_url or settings.s3_endpoint_url
-    if address is None:
-        return f"https://*.s3.{settings.s3_region}.amazonaws.com https://{settings.s3_bucket}.s3.amazonaws.com"
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 ingress = ray_serve.deployment(name="ingress")(ray_serve.ingress(create)())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections import defaultdict
@@ -26,12 +27,19 @@ class ProgressFeed:
     """The event streams of this process. One Redis subscription serves all of them."""
 
     def __init__(
-        self, store: JobStore, hints: Hints, poll_interval_s: float, max_silence_s: float = _MAX_SILENCE_S
+        self,
+        store: JobStore,
+        hints: Hints,
+        poll_interval_s: float,
+        *,
+        max_silence_s: float = _MAX_SILENCE_S,
+        lifetime_s: float = math.inf,
     ) -> None:
         self._store = store
         self._hints = hints
         self._poll_interval_s = poll_interval_s
         self._max_silence_s = max_silence_s
+        self._lifetime_s = lifetime_s
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def listen(self) -> None:
@@ -57,10 +65,12 @@ class ProgressFeed:
         `last` is the version that the client knows at first. `read` returns the version and the job, and is called in a
         thread. Each event holds the whole job, so a client that missed events has lost nothing. The id of an event is
         the version of the job. After a long silence, the stream sends a comment, so that proxies keep the stream open.
+
+        The stream also ends after its lifetime. Then an EventSource connects again, if its user is still there.
         """
         with self._watching(job_id) as moved:
-            sent_at = time.monotonic()
-            while True:
+            sent_at = began = time.monotonic()
+            while time.monotonic() - began < self._lifetime_s:
                 newer = await self._read_newer(owner, job_id, last, read)
                 if newer is not None:
                     last, job = newer

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class SecurityHeaders:
-    """Wraps an application. `images_from` lists the other origins from which a page may load pictures."""
+    """Wraps an application. `images_from` is the beginning of the URLs of pictures that a page may load."""
 
     def __init__(self, app: ASGIApp, images_from: str) -> None:
         self._app = app
@@ -28,9 +28,20 @@ class SecurityHeaders:
                 headers["Content-Security-Policy"] = self._policy
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                # Without this header, a browser may use old modules of the page with a new page. An ETag keeps the
-                # check cheap.
-                headers.setdefault("Cache-Control", "no-cache")
+                # A page of another origin can neither load an answer, for example as a script or a picture, nor reach
+                # the window of the page.
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers["Cross-Origin-Opener-Policy"] = "same-origin"
+                # Without no-cache, a browser may use old modules of the page with a new page. An ETag keeps the check
+                # cheap.
+                headers.setdefault("Cache-Control", "no-store" if _is_private(scope) else "no-cache")
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def _is_private(scope: Scope) -> bool:
+    """Return whether the answer may contain download URLs, which work without credentials."""
+    if scope["type"] != "http":
+        return False
+    return scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/api/jobs")

@@ -3,7 +3,8 @@
 
 /**
  * An error answer of the service, with the fields of the problem (RFC 9457). `final` is true if the service refused the
- * request, which has a mistake or came at the wrong time (4xx). `retryAfter` is the number of seconds to wait, or null.
+ * request, which has a mistake or came at the wrong time (4xx). If the client only has to wait (408 or 429), `final` is
+ * false. `retryAfter` is the number of seconds to wait, or null.
  */
 export class Problem extends Error {
   constructor(status, body, { retryAfter, final }) {
@@ -141,6 +142,6 @@ function problemOf(status, body, header) {
   const known = body ?? { title: "The service gave no usable answer", detail: `The service answered with HTTP status ${status}. Try again in a moment.` };
   return new Problem(status, known, {
     retryAfter: Number(header("Retry-After")) || null,
-    final: fromService && status >= 400 && status < 500,
+    final: fromService && status >= 400 && status < 500 && status !== 408 && status !== 429,
   });
 }

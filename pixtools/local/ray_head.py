@@ -28,6 +28,9 @@ _MAX_FOLDER_LENGTH = 40
 
 _CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to connect to the cluster
 
+# Serve's proxy calls this function, which installs the checks of HTTP requests.
+PROXY_CALLBACK = "serve.proxy:middlewares"
+
 
 def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, str]) -> Server:
     """Start a Ray head. All its actors inherit `env`. Raises LocalError if Ray's folder belongs to another user."""
@@ -53,6 +56,7 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             "RAY_AUTH_TOKEN_PATH": str(home.secret_path("ray-token")),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # because with 1, Ray would listen on every interface
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY_CALLBACK,
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default Ray waits 30 s for tasks to move to other nodes
         },
     )

@@ -36,8 +36,10 @@ def test_a_hundred_clients_with_one_key_get_one_job_although_redis_is_flushed(st
     answers: list[dict[str, int]] = [{} for _ in range(KEYS)]
     began = time.monotonic()
 
-    def client() -> None:
-        with httpx.Client(base_url=stack.base_url, timeout=120) as http:
+    def client(index: int) -> None:
+        # Each client has its own address, because a client with one address may not open a hundred connections.
+        transport = httpx.HTTPTransport(local_address=f"127.0.1.{index + 1}")
+        with httpx.Client(base_url=stack.base_url, transport=transport, timeout=120) as http:
             for number, (start, (body, headers)) in enumerate(zip(starts, requests, strict=True)):
                 start.wait(120)
                 while (answer := http.post("/api/jobs", content=body, headers=headers)).status_code == 409:
@@ -48,7 +50,7 @@ def test_a_hundred_clients_with_one_key_get_one_job_although_redis_is_flushed(st
                 answers[number][job] = answers[number].get(job, 0) + 1
 
     with redis.Redis.from_url(stack.env["PIXTOOLS_REDIS_URL"]) as store, every(0.3, store.flushall):
-        threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+        threads = [threading.Thread(target=client, args=(index,)) for index in range(CLIENTS)]
         for thread in threads:
             thread.start()
         for thread in threads:

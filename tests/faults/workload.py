@@ -221,7 +221,7 @@ class Workload:
                     return
                 # Until the application runs, the proxy of Ray Serve answers 404, but not as application/problem+json.
                 starting = answer.status_code == 404 and "problem" not in answer.headers["content-type"]
-                if answer.status_code < 500 and answer.status_code != 409 and not starting:
+                if answer.status_code < 500 and answer.status_code not in (408, 409, 429) and not starting:
                     self.refused.append(answer.text)
                     return
                 pause = min(5.0, float(answer.headers.get("retry-after", pause)))

@@ -261,6 +261,39 @@ def test_a_url_has_the_public_address_of_the_store(settings):
     assert urlsplit(url).netloc == "pictures.example:8443"
 
 
+ON_AWS = {"s3_endpoint_url": None, "s3_public_url": None, "s3_bucket": "pix"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "address"),
+    [
+        ({}, None),  # the local server
+        ({"s3_public_url": "https://pictures.example:8443/s3"}, "https://pictures.example:8443/s3/pixtools/"),
+        (ON_AWS, "https://pix.s3.amazonaws.com/"),
+        (ON_AWS | {"s3_region": "eu-central-1"}, None),
+        (ON_AWS | {"s3_region": "cn-north-1"}, "https://pix.s3.cn-north-1.amazonaws.com.cn/"),
+        (
+            ON_AWS | {"s3_bucket": "my.pix", "s3_region": "eu-central-1"},
+            "https://s3.eu-central-1.amazonaws.com/my.pix/",
+        ),
+    ],
+)
+def test_all_urls_begin_with_the_public_address_of_the_bucket(settings, changes, address):
+    blobs = BlobStore(settings.model_copy(update=changes))
+
+    url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+
+    assert url.startswith(f"{blobs.public_url()}some/picture?")
+    assert address in (None, blobs.public_url())
+
+
+def test_the_public_address_is_known_without_credentials(settings, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    without = ON_AWS | {"s3_access_key_id": None, "s3_secret_access_key": None}
+
+    assert BlobStore(settings.model_copy(update=without)).public_url() == "https://pix.s3.amazonaws.com/"
+
+
 def test_an_object_cannot_be_read_without_a_signature(rclone, settings):
     rclone.put("some/picture", b"pixels", "image/webp")
 

@@ -15,6 +15,7 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import NotReady
 from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
+from serve.admission import Admission
 from serve.health import Health
 
 pytestmark = pytest.mark.anyio

@@ -101,6 +101,14 @@ async def test_a_silent_stream_sends_a_comment_so_that_proxies_keep_it_open(stor
         assert await anext(stream) == ": waiting\n\n"
 
 
+async def test_a_stream_ends_after_its_lifetime(store, hints, follow):
+    feed = ProgressFeed(store, hints, poll_interval_s=0.02, lifetime_s=0.2)
+    async with follow(feed, submit(store).job_id) as stream, asyncio.timeout(20):
+        events = [event async for event in stream]
+
+    assert [event[:10] for event in events] == ["event: job"]
+
+
 async def test_a_process_has_a_limited_number_of_streams_and_a_closed_one_makes_room(store, hints, follow):
     feed = ProgressFeed(store, hints, poll_interval_s=NEVER_S)
     job_id = submit(store).job_id

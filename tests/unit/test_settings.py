@@ -14,7 +14,7 @@ from pydantic_settings import SettingsError
 from pixtools.database.connection import engine
 from pixtools.denoising.weights import SHIPPED_SHA256
 from pixtools.local.local_settings import LocalSettings
-from pixtools.settings import SECRETS, VARIABLES, Settings, files_in_secrets_dir
+from pixtools.settings import SECRETS, VARIABLES, HttpSettings, Settings, files_in_secrets_dir
 
 URLS = {"database_url": "postgresql://user:secret@db/x", "redis_url": "redis://:secret@cache/0"}
 
@@ -175,6 +175,38 @@ def test_a_folder_of_secrets_that_cannot_be_read_is_refused(monkeypatch, secrets
 
     with pytest.raises(SettingsError, match=f"PIXTOOLS_SECRETS_DIR={path} is not a folder that this process can read"):
         Settings()
+
+
+def test_a_download_url_works_for_at_most_15_minutes():
+    assert Settings(**URLS).url_ttl == timedelta(minutes=15)
+
+    with pytest.raises(ValidationError, match="url_ttl"):
+        Settings(**URLS, url_ttl=timedelta(minutes=16))
+
+
+def test_the_http_front_reads_its_settings_without_the_urls_of_the_stores(monkeypatch):
+    monkeypatch.setenv("PIXTOOLS_PUBLIC_HOSTS", " Pix.Example:8443, 10.0.0.1,[2001:db8::1],")
+    monkeypatch.setenv("PIXTOOLS_TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")
+    monkeypatch.setenv("PIXTOOLS_BODY_TIMEOUT", "PT2M")
+
+    settings = HttpSettings()
+
+    assert settings.public_hosts == ("pix.example:8443", "10.0.0.1", "[2001:db8::1]")
+    assert [str(network) for network in settings.trusted_proxies] == ["127.0.0.1/32", "10.0.0.0/8"]
+    assert settings.body_timeout == timedelta(minutes=2)
+    assert Settings(**URLS).public_hosts == settings.public_hosts
+
+
+@pytest.mark.parametrize("value", ["https://pix.example", "pix.example/", "*.example", "a b", "2001:db8::1"])
+def test_a_public_host_is_a_name_or_an_address_and_not_a_url(value):
+    with pytest.raises(ValidationError, match="public_hosts"):
+        HttpSettings(public_hosts=value)
+
+
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8"])
+def test_a_trusted_proxy_is_an_address_or_a_network(value):
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        HttpSettings(trusted_proxies=value)
 
 
 def test_reading_settings_loads_no_imaging_library():

@@ -1,0 +1,158 @@
+"""Limits the bodies of requests: their sizes, the time in which they arrive, and their bytes in memory.
+
+Serve's proxy reads a body as fast as it arrives, and the proxy and the replica each keep the whole body in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import Message, Receive
+
+from pixtools.errors import BodyTimedOut, BodyTooLarge, Overloaded, PixToolsError
+
+_MAX_SILENCE_S = 10.0
+_MAX_WAIT_S = 5
+_GRACE_S = 1.0  # a body is not called slow before this time
+_GONE: Message = {"type": "http.disconnect"}
+
+
+class Body:
+    """The body of one request, as it arrives.
+
+    If the body breaks a limit, `error` is set, and the application is told that the client has gone. So the
+    application ends at once, and an error while it reads the body does not become another error.
+    """
+
+    def __init__(self, receive: Receive, size: int, too_large: PixToolsError, timeout_s: float) -> None:
+        self.size = size  # bytes to reserve: the length of the body, or its limit if the length is not known
+        self.error: PixToolsError | None = None
+        self._receive = receive
+        self._too_large = too_large
+        self._timeout_s = timeout_s
+        self._received = 0
+        self._complete = False
+        self._began: float | None = None  # when the application first read from the body
+        self._timer: asyncio.Timeout | None = None
+
+    async def receive(self) -> Message:
+        """Return the next message of the request."""
+        if self._complete:
+            return await self._receive()
+        if self.error is not None:
+            return _GONE
+        now = asyncio.get_running_loop().time()
+        if self._began is None:
+            self._began = now
+        try:
+            async with asyncio.timeout_at(min(now + _MAX_SILENCE_S, self._began + self._timeout_s)) as self._timer:
+                message = await self._receive()
+        except TimeoutError:
+            self.error = self.error or BodyTimedOut(
+                f"A body must arrive within {self._timeout_s:g} s (PIXTOOLS_BODY_TIMEOUT), without a pause of "
+                f"{_MAX_SILENCE_S:g} s. Send the request again."
+            )
+            return _GONE
+        finally:
+            self._timer = None
+        self._received += len(message.get("body", b""))
+        if self._received > self.size:
+            self.error = self._too_large
+            return _GONE
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def speed(self) -> float:
+        """Return the mean speed in bytes per second, or infinity if the body has arrived or has only just begun."""
+        if self._complete or self._began is None or self.error is not None:
+            return float("inf")
+        elapsed = asyncio.get_running_loop().time() - self._began
+        return self._received / elapsed if elapsed > _GRACE_S else float("inf")
+
+    def end(self) -> None:
+        """Stop waiting for the rest of the body."""
+        self.error = BodyTimedOut("The body arrived slowly while other requests waited. Send the request again.")
+        if self._timer is not None:
+            self._timer.reschedule(asyncio.get_running_loop().time())
+
+
+class BodyBudget:
+    """Bounds the bytes of the bodies that are received or handled at once.
+
+    A body reserves its whole size before its first byte is read. While it waits, nothing reads from its connection, so
+    TCP pauses the client. The client with the fewest bodies gets free bytes first. While a body waits, the slowest body
+    is stopped if it is slower than `min_speed` bytes per second.
+    """
+
+    def __init__(self, total: int, min_speed: float) -> None:
+        self._total = self._free = total
+        self._min_speed = min_speed
+        self._bodies: set[Body] = set()  # that have their bytes
+        self._open: Counter[str] = Counter()  # bodies of each client that have their bytes or wait
+        self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
+
+    @asynccontextmanager
+    async def reserved(self, client: str, body: Body) -> AsyncIterator[None]:
+        """Hold the bytes of a body. Raises Overloaded if the bytes are not free after a few seconds."""
+        size = min(body.size, self._total)
+        self._open[client] += 1
+        try:
+            await self._take(client, size)
+            self._bodies.add(body)
+            try:
+                yield
+            finally:
+                self._bodies.discard(body)
+                self._free += size
+        finally:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
+            self._grant()
+
+    async def _take(self, client: str, size: int) -> None:
+        if not self._waiting and size <= self._free:
+            self._free -= size
+            return
+        granted = asyncio.get_running_loop().create_future()
+        waiter = (client, size, granted)
+        self._waiting.append(waiter)
+        self._grant()
+        waited_s = 0
+        try:
+            while not granted.done() and waited_s < _MAX_WAIT_S:
+                self._stop_the_slowest()
+                await asyncio.wait({granted}, timeout=1)
+                waited_s += 1
+        except asyncio.CancelledError:
+            if granted.done():
+                self._free += size
+            raise
+        finally:
+            if not granted.done():
+                self._waiting.remove(waiter)
+        if not granted.done():
+            raise Overloaded("Too many bodies of requests arrive at once. Send the request again in a while.")
+
+    def _grant(self) -> None:
+        """Give free bytes to waiting bodies. A large body is not overtaken, otherwise it might wait for ever."""
+        for waiter in sorted(self._waiting, key=lambda waiter: self._open[waiter[0]]):
+            _, size, granted = waiter
+            if size > self._free:
+                return
+            self._free -= size
+            self._waiting.remove(waiter)
+            granted.set_result(None)
+
+    def _stop_the_slowest(self) -> None:
+        slowest = min(self._bodies, key=Body.speed, default=None)
+        if slowest is not None and slowest.speed() < self._min_speed:
+            slowest.end()
+
+
+def body_too_large(limit: int) -> BodyTooLarge:
+    """Return the error for a body that is larger than `limit` bytes."""
+    return BodyTooLarge(f"At most {limit / 1000:g} kB are accepted here. Send a shorter body.")

@@ -1,0 +1,181 @@
+"""Checks every HTTP request before the application sees it.
+
+Serve's proxy runs the gate (`serve/proxy.py`). If a cluster does not configure this, the ingress runs it. The gate is a
+pure ASGI middleware, so it does not buffer streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pixtools.errors import BodyTimedOut, Overloaded, PixToolsError, TooManyRequests, UploadTooLarge
+from pixtools.settings import HttpSettings
+from serve.bodies import Body, BodyBudget, body_too_large
+from serve.clients import Clients
+from serve.origins import Origins
+from serve.problems import respond
+from serve.refusals import Refusals
+from serve.request_head import RequestHead
+
+_MAX_BODY_BYTES = 64_000  # of every request except the submission of a job
+_SMALL_BYTES = 1_000_000
+_SMALL_BUDGET, _LARGE_BUDGET = 16_000_000, 64_000_000
+
+# The answers of the gate do not pass through the SecurityHeaders of the application.
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class Gate:
+    """Wraps an application."""
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._clients = Clients(settings.trusted_proxies)
+        self._origins = Origins(settings)
+        self._refusals = Refusals()
+        self._requests: Counter[str] = Counter()
+        self._streams: Counter[str] = Counter()
+        self._timeout_s = settings.body_timeout.total_seconds()
+        self._too_large = UploadTooLarge(
+            f"At most {settings.max_upload_bytes / 1e6:g} MB (PIXTOOLS_MAX_UPLOAD_BYTES) are accepted for all files "
+            "together. Send smaller files."
+        )
+        # A body of the largest size that is slower than this does not arrive in time.
+        min_speed = settings.max_submission_bytes / self._timeout_s
+        # Bodies of up to 1 MB have bytes of their own, so they never wait for large bodies.
+        self._small = BodyBudget(_SMALL_BUDGET, min_speed)
+        self._large = BodyBudget(max(_LARGE_BUDGET, 2 * settings.max_submission_bytes), min_speed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection, such as an HTTP request."""
+        if scope["type"] == "websocket":  # the service has no websockets
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        else:
+            await self._handle(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = RequestHead.of(scope)
+        peer = scope.get("client")
+        client = self._clients.client(peer[0] if peer else None, head.forwarded_for)
+        answer = _Answer(send, client, self._refusals)
+        try:
+            self._origins.require_own_host(head)
+            self._origins.require_own_origin(head)
+            body = self._body(head, receive)
+            with self._place(client, head):
+                if body is None:
+                    await self._app(scope, receive, answer)
+                else:
+                    budget = self._small if body.size <= _SMALL_BYTES else self._large
+                    async with budget.reserved(client, body):
+                        await answer.of(self._app, scope, body)
+            error = answer.replacement
+        except PixToolsError as refusal:
+            error = refusal
+        if error is not None:
+            await _refuse(error, head, scope, answer)
+
+    def _body(self, head: RequestHead, receive: Receive) -> Body | None:
+        """Return the body, or None if there is none. Raises BodyTooLarge and UploadTooLarge."""
+        if not head.has_body:
+            return None
+        limit = self._settings.max_submission_bytes if head.is_submission else _MAX_BODY_BYTES
+        too_large = self._too_large if head.is_submission else body_too_large(limit)
+        if head.length is not None and head.length > limit:
+            raise too_large
+        return Body(receive, limit if head.length is None else head.length, too_large, self._timeout_s)
+
+    @contextmanager
+    def _place(self, client: str, head: RequestHead) -> Iterator[None]:
+        """Count a request while it is open. Raises TooManyRequests."""
+        if head.is_stream:
+            places, limit, what = self._streams, self._settings.max_client_streams, "event streams"
+        else:
+            places, limit, what = self._requests, self._settings.max_client_requests, "requests"
+        if places[client] >= limit:
+            name = "PIXTOOLS_MAX_CLIENT_STREAMS" if head.is_stream else "PIXTOOLS_MAX_CLIENT_REQUESTS"
+            raise TooManyRequests(f"A client may have {limit} open {what} ({name}). Wait until one of them has ended.")
+        places[client] += 1
+        try:
+            yield
+        finally:
+            places[client] -= 1
+            if not places[client]:
+                del places[client]
+
+
+class _Answer:
+    """Sends the answer of the application. `replacement` is the error to send instead, or None."""
+
+    def __init__(self, send: Send, client: str, refusals: Refusals) -> None:
+        self.replacement: PixToolsError | None = None
+        self._send = send
+        self._client = client
+        self._refusals = refusals
+        self._started = False
+        self._body: Body | None = None
+
+    async def of(self, app: ASGIApp, scope: Scope, body: Body) -> None:
+        """Run the application on a request with a body."""
+        self._body = body
+        try:
+            await app(scope, body.receive, self)
+        except Exception:
+            if body.error is None:
+                raise
+        if not self._started:
+            self.replacement = self.replacement or body.error
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message of the answer."""
+        if message["type"] == "http.response.start":
+            if self._body is not None and self._body.error is not None:
+                self.replacement = self._body.error
+            elif _is_overload_of_serve(message):
+                self.replacement = Overloaded("Too many requests wait for the service. Send the request again.")
+            else:
+                self._started = True
+                await self.wait(message["status"])
+        if self.replacement is None or self._started:
+            await self._send(message)
+
+    async def wait(self, status: int) -> None:
+        """Wait before an answer with this status if the client had many refusals."""
+        if delay_s := self._refusals.delay_s(self._client, status):
+            await asyncio.sleep(delay_s)
+
+    async def send_now(self, message: Message) -> None:
+        """Send a message of the answer that replaces the answer of the application."""
+        await self._send(message)
+
+
+async def _refuse(error: PixToolsError, head: RequestHead, scope: Scope, answer: _Answer) -> None:
+    await answer.wait(error.status)
+    response = respond(error)
+    response.headers.update(_HEADERS)
+    # The rest of the body may never arrive. A client that expects status 100 may send the next request instead.
+    if isinstance(error, BodyTimedOut) or head.expects_continue:
+        response.headers["Connection"] = "close"
+    await response(scope, _nothing, answer.send_now)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _is_overload_of_serve(start: Message) -> bool:
+    """Return whether an answer comes from Serve itself: its queue is full, or the ingress is not there.
+
+    All answers of the application with this status are problems. Serve writes plain text.
+    """
+    return start["status"] == 503 and any(  # noqa: PLR2004
+        name.lower() == b"content-type" and value.startswith(b"text/plain") for name, value in start["headers"]
+    )
