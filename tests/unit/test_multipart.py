@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from pixtools.errors import BadRequest, InvalidRequest, UploadTooLarge
-from serve.multipart import read_form
+from serve.multipart import _FormReader, read_form
 from serve.uploads import checked_form
 
 pytestmark = pytest.mark.anyio
@@ -167,6 +167,19 @@ async def test_a_file_of_more_than_64_kilobytes_is_on_disk(opened):
 
     small, large = (file for _, file in opened[0].multi_items() if isinstance(file, UploadFile))
     assert (small._in_memory, large._in_memory) == (True, False)
+
+
+async def test_small_packets_are_parsed_and_written_together():
+    async def packets() -> AsyncGenerator[bytes, None]:
+        for number in range(200):
+            yield bytes([number]) * 1_000
+
+    request = Request({"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=x")]})
+    reader = _FormReader(request, packets(), b"x", TEXT_FIELDS, 6, 1_000_000)
+    pieces = [piece async for piece in reader.stream]
+
+    assert [len(piece) for piece in pieces] == [65_536, 65_536, 65_536, 3_392]
+    assert b"".join(pieces) == b"".join([packet async for packet in packets()])
 
 
 async def test_the_memory_for_many_files_is_limited(opened):
