@@ -15,7 +15,7 @@ help:
 	@echo "make check      lint, type-check and check the import contracts"
 	@echo "make faults     kill processes and stop stores of a running service: some 45 minutes"
 	@echo "make examples   run 2,000 random histories of jobs against a model: some 10 minutes"
-	@echo "make fuzz       feed damaged files to every decoder: 10 minutes"
+	@echo "make fuzz       feed damaged files to every decoder, and hostile requests to the parsers: some 15 minutes"
 	@echo "make sheet      draw contact sheets of all formats and operations: build/formats.png, build/operations.png"
 	@echo "make lock       write constraints.txt anew from pyproject.toml"
 
@@ -57,7 +57,7 @@ faults-other-half:
 examples: .venv/.dev
 	@PIXTOOLS_EXAMPLES=2000 $(BIN)/pytest tests/store/test_job_store_machine.py
 
-# Each run makes other damaged files. -s: each test prints a summary. Harmful files are kept in build/fuzz.
+# Each run makes other files and requests. -s: each test prints a summary. Harmful ones are kept in build/fuzz.
 fuzz: .venv/.dev
 	@PIXTOOLS_FUZZ_SECONDS=$${PIXTOOLS_FUZZ_SECONDS:-75} PIXTOOLS_FUZZ_SEED=$${PIXTOOLS_FUZZ_SEED:-$$(date +%s)} \
 		$(BIN)/pytest tests/fuzz -s

@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 
-from pixtools.errors import Fault, InvalidPlan
+from pixtools.errors import MAX_FAULTS, Fault, InvalidPlan, shortened
 
-_MAX_QUOTE = 80  # characters
-_MAX_FAULTS = 100  # without this limit, one megabyte of invalid steps would get an answer of ten megabytes
+_MAX_LIST = 240  # characters
+
+
+class Faults:
+    """Collects the faults of a document, and raises InvalidPlan at the 101st.
+
+    So the cost of the messages is bounded, however many mistakes a document has. `relocate` changes the pointer of each
+    fault.
+    """
+
+    def __init__(self, relocate: Callable[[str], str] = str) -> None:
+        self._relocate = relocate
+        self._found: list[Fault] = []
+
+    def add(self, at: str, detail: str) -> None:
+        """Add a fault with the pointer `at`. Raises InvalidPlan if there are 100 faults already."""
+        if len(self._found) == MAX_FAULTS:
+            raise InvalidPlan(
+                f"More than {MAX_FAULTS} mistakes in the steps; only the first {MAX_FAULTS} are listed.",
+                tuple(self._found),
+            )
+        self._found.append(Fault(self._relocate(at), detail))
+
+    def error(self) -> InvalidPlan:
+        """Return the error that lists the faults."""
+        number = len(self._found)
+        return InvalidPlan(f"{number} mistake{'s' if number > 1 else ''} in the steps.", tuple(self._found))
+
+    def check(self) -> None:
+        """Raise InvalidPlan if there are faults."""
+        if self._found:
+            raise self.error()
+
+
+def invalid_plan(at: str, detail: str) -> InvalidPlan:
+    """Return the error for a mistake after which no further check is possible."""
+    faults = Faults()
+    faults.add(at, detail)
+    return faults.error()
 
 
 def quote(value: object) -> str:
     """Format a client's value for a message. Put text in quotation marks, and cut the result to 80 characters."""
-    text = repr(value)
-    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"
+    return shortened(repr(shortened(value) if isinstance(value, str) else value))
 
 
-def invalid_plan(faults: Sequence[Fault]) -> InvalidPlan:
-    """Return an error that states the total number of faults and lists the first 100."""
-    count = f"{len(faults)} mistake{'s' if len(faults) > 1 else ''} in the steps"
-    more = f"; only the first {_MAX_FAULTS} are listed" if len(faults) > _MAX_FAULTS else ""
-    return InvalidPlan(f"{count}{more}.", tuple(faults[:_MAX_FAULTS]))
+def listed(names: Collection[str], separator: str = ", ") -> str:
+    """Join names for a message. If they are too many for a sentence, name the first ones and the number of all."""
+    shown: list[str] = []
+    room = _MAX_LIST
+    for name in names:
+        room -= len(shortened(name)) + len(separator)
+        if room < 0:
+            return f"{separator.join(shown)}{separator}… ({len(names)} in all)"
+        shown.append(shortened(name))
+    return separator.join(shown)

@@ -19,7 +19,10 @@ from pixtools.operations.base.params import Params
 SOURCE = "source"
 """The name under which steps read the source."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MAX_NAME_LENGTH = 64
+"""The largest number of characters in the name of a step or of a part."""
+
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME_LENGTH - 1}}}")
 """Matches the name of a step or of a part."""
 
 
@@ -98,10 +101,11 @@ class Plan:
     @cached_property
     def pixel_readers(self) -> dict[str, tuple[str, ...]]:
         """For each step, the steps that read its pixels. Bundles are excluded, because they read files."""
-        return {
-            step.name: tuple(other.name for other in self.steps if other.reads_pixels and step.name in other.inputs)
-            for step in self.steps
-        }
+        readers: dict[str, list[str]] = {step.name: [] for step in self.steps}
+        for step in self.steps:
+            if step.reads_pixels and step.inputs != (SOURCE,):
+                readers[step.inputs[0]].append(step.name)  # a step that reads pixels has one input
+        return {name: tuple(names) for name, names in readers.items()}
 
     @property
     def work_pixels(self) -> int:
@@ -125,8 +129,13 @@ class Plan:
         On each path from `name`, return only the first open step.
         """
         found: set[str] = set()
-        for reader in self.pixel_readers[name]:
-            found |= {reader} if reader in open_steps else self.waiting_for(reader, open_steps)
+        passed = [name]
+        while passed:
+            for reader in self.pixel_readers[passed.pop()]:
+                if reader in open_steps:
+                    found.add(reader)
+                else:
+                    passed.append(reader)
         return frozenset(found)
 
     def work(self, done: frozenset[str], held: frozenset[str], filed: frozenset[str] = frozenset()) -> frozenset[str]:
@@ -158,27 +167,40 @@ def running_order(inputs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[l
     the steps that it reads. Steps that are ready at the same time keep their given order. A cycle begins and ends with
     the same name.
     """
-    waiting = dict(inputs)
+    readers: dict[str, list[str]] = {name: [] for name in inputs}
+    unordered = {name: set(reads) for name, reads in inputs.items()}  # the inputs that are not in the order yet
+    for name, reads in unordered.items():
+        for read in reads:
+            readers[read].append(name)
+    position = {name: index for index, name in enumerate(inputs)}
     ordered: list[str] = []
-    while ready := [name for name, reads in waiting.items() if not waiting.keys() & set(reads)]:
+    ready = [name for name, reads in unordered.items() if not reads]
+    while ready:
         ordered += ready
+        made_ready = []
         for name in ready:
-            del waiting[name]
-    return ordered, _cycles(waiting)
+            del unordered[name]
+            for reader in readers[name]:
+                unordered[reader].remove(name)
+                if not unordered[reader]:
+                    made_ready.append(reader)
+        ready = sorted(made_ready, key=position.__getitem__)
+    return ordered, _cycles({name: inputs[name] for name in unordered})
 
 
 def _cycles(waiting: dict[str, tuple[str, ...]]) -> list[list[str]]:
     cycles: list[list[str]] = []
     seen: set[str] = set()
     for start in waiting:
-        path: list[str] = []
+        path: dict[str, None] = {}  # in the order of the walk
         name = start
         # Each name in `waiting` reads a name in `waiting`, so a walk along the inputs ends in a cycle.
         while name not in path and name not in seen:
-            path.append(name)
+            path[name] = None
             name = next(read for read in waiting[name] if read in waiting)
         if name in path:
-            cycles.append([*path[path.index(name) :], name])
+            names = list(path)
+            cycles.append([*names[names.index(name) :], name])
         seen.update(path)
     return cycles
 

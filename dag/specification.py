@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from itertools import pairwise
 
-from dag.faults import invalid_plan, quote
+from dag.faults import Faults, listed, quote
 from dag.json_fields import load
 from dag.plan import NAME, SOURCE, Plan, PlannedStep, Source, file_name, running_order, step_key
 from dag.step_draft import StepDraft, read_step
 from pixtools.denoising.weights import SHIPPED_SHA256
-from pixtools.errors import Fault, ImageTooLarge, pointer
+from pixtools.errors import ImageTooLarge, pointer
 from pixtools.imaging.header import check_size
 from pixtools.imaging.picture import Size
 from pixtools.limits import Limits
@@ -22,85 +22,84 @@ from pixtools.operations.base.params import PixelParams, UnsuitableParameter
 def parse(text: str, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256) -> Plan:
     """Return the plan of a `steps` document in JSON.
 
-    Raises BadRequest if `text` is not JSON, and InvalidPlan with a fault for each mistake.
+    Raises InvalidRequest if `text` is too large, BadRequest if it is not JSON, and InvalidPlan with a fault for each
+    mistake.
     """
     return build(load("steps", text), source, max_steps, limits, weights)
 
 
 def build(
     document: object, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256,
-    *, is_stored: bool = False,
+    *, is_stored: bool = False, faults: Faults | None = None,
 ) -> Plan:  # fmt: skip
     """Return the plan of a `steps` document that was read from JSON.
 
     No step may make a picture that exceeds `limits`. `weights` is the SHA-256 of the denoiser's weights. If `is_stored`
     is true, the parameters are not checked against `limits`. They were checked at submission, with the limits of that
-    time.
+    time. `faults` may hold mistakes that were found before.
 
-    Raises InvalidPlan with a fault for each mistake.
+    Raises InvalidPlan with a fault for each mistake, up to 100.
     """
-    specs = _named_specs(document, max_steps)
-    read = [read_step(name, spec, None if is_stored else limits) for name, spec in specs.items()]
+    faults = faults or Faults()
+    specs = _named_specs(document, max_steps, faults)
+    read = [read_step(name, spec, max_steps, None if is_stored else limits, faults) for name, spec in specs.items()]
     # A step with the name `source` has a fault from `read_step`. Leave it out here, because `source` as an input means
     # the source image.
     drafts = {draft.name: draft for draft in read if draft.name != SOURCE}
     ordered, cycles = running_order(
         {name: tuple(other for other in draft.inputs if other in drafts) for name, draft in drafts.items()}
     )
+    for draft in drafts.values():
+        _check_inputs(draft, drafts, faults)
+        _check_parts(draft, source, faults)
+    _check_similar_names(drafts, faults)
+    for cycle in cycles:
+        faults.add(pointer("steps", cycle[0], "input"), f"is a cycle: {listed(cycle[::-1], ' → ')}")
     ready = [drafts[name] for name in ordered]
-    sizes, size_faults = _sizes(ready, source, limits)
-    faults = [
-        *(fault for draft in read for fault in draft.faults),
-        *(fault for draft in drafts.values() for fault in _reference_faults(draft, drafts, source, max_steps)),
-        *_similar_name_faults(drafts),
-        *_cycle_faults(cycles),
-        *size_faults,
-        *_unused_part_faults(drafts.values(), source),
-    ]
-    if faults:
-        raise invalid_plan(faults)
+    sizes = _sizes(ready, source, limits, faults)
+    _check_unused_parts(drafts.values(), source, faults)
+    faults.check()
     return _plan_of(ready, source, sizes, weights)
 
 
-def _named_specs(document: object, max_steps: int) -> dict[str, object]:
+def _named_specs(document: object, max_steps: int, faults: Faults) -> dict[str, object]:
     """Return the steps of a document by name.
 
     Raises InvalidPlan if the document is not an object, or has no steps or too many steps. These checks come first,
-    because the duration of all later checks and the length of their answer grow with the square of the number of steps.
+    because all later checks have a cost for each step.
     """
     if not isinstance(document, dict):
-        raise invalid_plan([Fault("/steps", "must be an object of named steps")])
-    if not document:
-        raise invalid_plan([Fault("/steps", "needs at least one step")])
-    if len(document) > max_steps:
-        raise invalid_plan([Fault("/steps", f"{len(document)} steps are too many; at most {max_steps} are accepted")])
-    return document
+        faults.add("/steps", "must be an object of named steps")
+    elif not document:
+        faults.add("/steps", "needs at least one step")
+    elif len(document) > max_steps:
+        faults.add("/steps", f"{len(document)} steps are too many; at most {max_steps} are accepted")
+    else:
+        return document
+    raise faults.error()
 
 
-def _reference_faults(
-    draft: StepDraft, drafts: Mapping[str, StepDraft], source: Source, max_steps: int,
-) -> Iterator[Fault]:  # fmt: skip
-    """Yield a fault for each input and each part that a step cannot read."""
-    yield from _input_faults(draft, drafts, max_steps)
+def _check_parts(draft: StepDraft, source: Source, faults: Faults) -> None:
+    """Add a fault for each part that a step uses and the request lacks."""
     for field, part in draft.parts.items():
         if part not in source.parts:
             missing = f"there is no part {quote(part)} in the request; send the file under this name"
-            yield Fault(pointer("steps", draft.name, field), missing)
+            faults.add(pointer("steps", draft.name, field), missing)
 
 
-def _input_faults(draft: StepDraft, drafts: Mapping[str, StepDraft], max_steps: int) -> Iterator[Fault]:
+def _check_inputs(draft: StepDraft, drafts: Mapping[str, StepDraft], faults: Faults) -> None:
+    """Add a fault for each input that a step cannot read."""
     here = pointer("steps", draft.name, "input")
     inputs = draft.inputs
-    if len(inputs) > max_steps:
-        yield Fault(here, f"{len(inputs)} inputs are too many; at most {max_steps} are accepted")
-        return
+    seen: set[str] = set()
     for index, name in enumerate(inputs):
-        wrong = f"{quote(name)} is given twice" if name in inputs[:index] else _input_mistake(draft, name, drafts)
+        wrong = f"{quote(name)} is given twice" if name in seen else _input_mistake(draft, name, drafts)
+        seen.add(name)
         if wrong:
-            yield Fault(here if len(inputs) == 1 else f"{here}/{index}", wrong)
+            faults.add(here if len(inputs) == 1 else f"{here}/{index}", wrong)
     operation = draft.operation
     if operation and operation.max_inputs is not None and len(inputs) > operation.max_inputs:
-        yield Fault(here, f"{len(inputs)} inputs are too many; {operation.name} reads {operation.max_inputs}")
+        faults.add(here, f"{len(inputs)} inputs are too many; {operation.name} reads {operation.max_inputs}")
 
 
 def _input_mistake(draft: StepDraft, name: str, drafts: Mapping[str, StepDraft]) -> str | None:
@@ -109,7 +108,7 @@ def _input_mistake(draft: StepDraft, name: str, drafts: Mapping[str, StepDraft])
         return None  # the source is available as pixels and as a file
     if name not in drafts:
         known = [SOURCE, *(other for other in drafts if other != draft.name and NAME.fullmatch(other))]
-        return f"there is no step {quote(name)}; use one of {', '.join(known)}"
+        return f"there is no step {quote(name)}; use one of {listed(known)}"
     made_by = drafts[name].operation
     if draft.operation is None or made_by is None or _can_read(draft.operation, made_by):
         return None
@@ -132,36 +131,33 @@ def _can_read(operation: AnyOperation, made_by: AnyOperation) -> bool:
     return True  # a bundle reads files, and every step that a bundle reads leaves a file
 
 
-def _similar_name_faults(names: Collection[str]) -> Iterator[Fault]:
-    """Yield a fault for each pair of names that differ only in case, because some file systems ignore case."""
-    for name, other in itertools.combinations(names, 2):
-        if name.lower() == other.lower():
-            yield Fault(pointer("steps", name), f"differs from {quote(other)} only in case; rename one of them")
+def _check_similar_names(names: Collection[str], faults: Faults) -> None:
+    """Add a fault for each name that differs from a later name only in case, because some file systems ignore case."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.lower(), []).append(name)
+    for same in alike.values():
+        for name, other in pairwise(same):
+            faults.add(pointer("steps", name), f"differs from {quote(other)} only in case; rename one of them")
 
 
-def _cycle_faults(cycles: list[list[str]]) -> Iterator[Fault]:
-    for cycle in cycles:
-        yield Fault(pointer("steps", cycle[0], "input"), f"is a cycle: {' → '.join(reversed(cycle))}")
-
-
-def _unused_part_faults(drafts: Collection[StepDraft], source: Source) -> Iterator[Fault]:
-    """Yield a fault for each part that no step uses."""
+def _check_unused_parts(drafts: Collection[StepDraft], source: Source, faults: Faults) -> None:
+    """Add a fault for each part that no step uses."""
     if any(draft.params is None for draft in drafts):
         return  # a step with unreadable parameters may use the part
     used = {part for draft in drafts for part in draft.parts.values()}
     for name in source.parts:
         if name not in used:
-            yield Fault(pointer(name), "is a file that no step uses; leave it out")
+            faults.add(pointer(name), "is a file that no step uses; leave it out")
 
 
-def _sizes(drafts: list[StepDraft], source: Source, limits: Limits) -> tuple[dict[str, Size], list[Fault]]:
-    """Return the size of the picture that each step makes or encodes, and a fault for each size that is not valid.
+def _sizes(drafts: list[StepDraft], source: Source, limits: Limits, faults: Faults) -> dict[str, Size]:
+    """Return the size of the picture that each step makes or encodes, and add a fault for each size that is not valid.
 
     `drafts` are in running order. A step gets neither a size nor a fault if it handles no pixels, or if its input has
     no size.
     """
     sizes = {SOURCE: source.size}
-    faults: list[Fault] = []
     for draft in drafts:
         params, read = draft.params, next(iter(draft.inputs), None)
         if not isinstance(params, EncodeParams | PixelParams) or read not in sizes:
@@ -171,12 +167,12 @@ def _sizes(drafts: list[StepDraft], source: Source, limits: Limits) -> tuple[dic
             frames = params.frame_count(source.frames) if isinstance(params, EncodeParams) else source.frames
             check_size(size, frames, limits)
         except UnsuitableParameter as error:
-            faults.append(Fault(pointer("steps", draft.name, error.field), str(error)))
+            faults.add(pointer("steps", draft.name, error.field), str(error))
         except ImageTooLarge as error:
-            faults.append(Fault(pointer("steps", draft.name), f"its picture would be too large: {error.detail}"))
+            faults.add(pointer("steps", draft.name), f"its picture would be too large: {error.detail}")
         else:
             sizes[draft.name] = size
-    return sizes, faults
+    return sizes
 
 
 def _plan_of(drafts: list[StepDraft], source: Source, sizes: Mapping[str, Size], weights: str) -> Plan:

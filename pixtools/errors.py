@@ -9,9 +9,19 @@ so the instance can be pickled and sent between Ray's processes. `database/outco
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
+
+MAX_FAULTS = 100
+"""The largest number of faults in a problem. Code that collects faults stops at this number."""
+
+_MAX_QUOTED = 80  # characters of a text that a client chose, in a pointer or in a message
+# The largest sizes in a problem, in bytes of JSON. With 100 faults, a problem stays below 64 kB (65,536 bytes).
+_MAX_DETAIL_BYTES = 1_000
+_MAX_POINTER_BYTES = 200
+_MAX_FAULT_DETAIL_BYTES = 400
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,24 @@ class PixToolsError(Exception):
         return (cls.__doc__ or "").split("\n", 1)[0].rstrip(".")
 
     def problem(self) -> dict[str, Any]:
-        """Return the error as an RFC 9457 problem."""
+        """Return the error as an RFC 9457 problem, which is smaller than 64 kB.
+
+        Every problem of the service comes from this method. So neither a client nor a library can make a problem long:
+        at most 100 faults are included, and long texts are cut.
+        """
         return {
             "type": f"/problems/{self.code}",
             "title": self.title(),
             "status": self.status,
             "code": self.code,
-            "detail": _storable(self.detail) or self.title(),
-            "errors": [asdict(fault) for fault in self.faults],
+            "detail": _bounded(self.detail, _MAX_DETAIL_BYTES) or self.title(),
+            "errors": [
+                {
+                    "pointer": _bounded(fault.pointer, _MAX_POINTER_BYTES),
+                    "detail": _bounded(fault.detail, _MAX_FAULT_DETAIL_BYTES),
+                }
+                for fault in self.faults[:MAX_FAULTS]
+            ],
         }
 
 
@@ -343,11 +363,32 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def _bounded(text: str, max_bytes: int) -> str:
+    """Return `text` as Postgres can store it, cut so that it has at most `max_bytes` bytes in JSON."""
+    cut = _storable(text[: max_bytes + 1])  # each character has at least one byte
+    if _json_bytes(cut) <= max_bytes:
+        return cut
+    room = max_bytes - len("…".encode())
+    while (size := _json_bytes(cut)) > room:
+        cut = cut[: len(cut) * room // size]
+    return f"{cut}…"
+
+
+def _json_bytes(text: str) -> int:
+    """Return the size of a text in JSON, without its quotation marks."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) - 2
+
+
 def _storable(text: str) -> str:
-    """Replace NULs and unpaired surrogates in a message of a library, because Postgres cannot store them."""
+    """Replace NULs and unpaired surrogates, because Postgres cannot store them."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
+def shortened(text: str, most: int = _MAX_QUOTED) -> str:
+    """Return `text`, cut to `most` characters. Use this for each text that a client chose and a message quotes."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def pointer(*parts: str | int) -> str:
-    """Return the JSON pointer (RFC 6901) that consists of `parts`."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+    """Return the JSON pointer (RFC 6901) that consists of `parts`. Each part is cut to 80 characters."""
+    return "".join("/" + shortened(str(part)).replace("~", "~0").replace("/", "~1") for part in parts)

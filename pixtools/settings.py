@@ -90,7 +90,7 @@ def _items(value: object) -> object:
 Host = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$"), AfterValidator(str.lower)]
 """A name or an IP address, with or without a port. An IPv6 address is in brackets."""
 
-MAX_FORM_BYTES = 1_000_000
+MAX_FORM_BYTES = 262_144
 """Bytes of the body of a submission in addition to its files: text fields, headers and boundaries."""
 
 

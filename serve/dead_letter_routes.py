@@ -12,7 +12,7 @@ from starlette.responses import Response
 from pixtools.jobs.dead_letters import DeadLetterSelection
 from pixtools.states import DeadLetterState
 from serve.answers import json_response
-from serve.dead_letters import DeadLetterList, DeadLetters, NumberAnswer, SelectionForm
+from serve.dead_letters import DeadLetterList, DeadLetters, Name, NumberAnswer, SelectionForm
 from serve.owner import PUBLIC_OWNER
 from serve.problems import responses
 
@@ -71,8 +71,8 @@ class DeadLetterRoutes:
         self,
         state: Annotated[DeadLetterState | None, Query(description="default: waiting and redriving")] = None,
         job: uuid.UUID | None = None,
-        op: str | None = None,
-        code: Annotated[str | None, Query(description="the code of the error, such as `corrupt_image`")] = None,
+        op: Name | None = None,
+        code: Annotated[Name | None, Query(description="the code of the error, such as `corrupt_image`")] = None,
         cursor: uuid.UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:

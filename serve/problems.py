@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from pixtools.errors import (
+    MAX_FAULTS,
     BadRequest,
     Fault,
     InvalidRequest,
@@ -21,11 +22,12 @@ from pixtools.errors import (
     NotFound,
     PixToolsError,
     pointer,
+    shortened,
 )
 
 log = logging.getLogger(__name__)
 
-_MAX_FAULTS, _MAX_NAMES, _MAX_NAME = 100, 5, 80
+_MAX_NAMES = 5
 
 MEDIA_TYPE = "application/problem+json"
 _SOURCES = ("path", "query", "header", "body")  # each location that FastAPI reports begins with one of these
@@ -74,26 +76,22 @@ def install(app: FastAPI) -> None:
 
 
 def respond(error: PixToolsError) -> JSONResponse:
-    """Return the response for an error."""
+    """Return the response for an error. Its size is limited, because `PixToolsError.problem` limits it."""
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     return JSONResponse(error.problem(), error.status, headers, MEDIA_TYPE)
 
 
-def invalid_request(faults: tuple[Fault, ...]) -> InvalidRequest:
-    """Return the error for mistakes in the fields of a request. The detail of the error names these fields.
+def invalid_request(faults: Sequence[Fault], total: int | None = None) -> InvalidRequest:
+    """Return the error for mistakes in the fields of a request. The detail of the error names the first five fields.
 
-    The error lists at most 100 faults, and the detail names at most 5 fields. Otherwise a client could make the answer
-    as long as it likes.
+    `total` is the number of all mistakes, if `faults` are only the first ones.
     """
-    names = [_shortened(_field_name(fault.pointer)) for fault in faults[:_MAX_NAMES]]
-    if len(faults) == 1:
-        return InvalidRequest(f"{names[0]}: {_lowered(faults[0].detail).rstrip('.')}.", faults)
-    more = f" and {len(faults) - len(names)} more" if len(faults) > len(names) else ""
-    return InvalidRequest(f"These fields are not valid: {', '.join(names)}{more}.", faults[:_MAX_FAULTS])
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
+    total = len(faults) if total is None else total
+    names = [shortened(_field_name(fault.pointer)) for fault in faults[:_MAX_NAMES]]
+    if total == 1:
+        return InvalidRequest(f"{names[0]}: {_lowered(faults[0].detail).rstrip('.')}.", tuple(faults))
+    more = f" and {total - len(names)} more" if total > len(names) else ""
+    return InvalidRequest(f"These fields are not valid: {', '.join(names)}{more}.", tuple(faults[:MAX_FAULTS]))
 
 
 def _field_name(at: str) -> str:
@@ -111,7 +109,7 @@ def _explain(code: str) -> ProblemType:
     for kind in _error_classes(PixToolsError):
         if kind.code == code:
             return ProblemType(code=code, title=kind.title(), status=kind.status, retryable=kind.retryable)
-    raise NotFound(f"There is no type of problem with the code {code}.")
+    raise NotFound(f"There is no type of problem with the code {shortened(code)}.")
 
 
 def _error_classes(top: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
@@ -130,7 +128,8 @@ async def _on_pixtools_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return respond(invalid_request(tuple(map(_fault, error.errors()))))
+    found = error.errors()
+    return respond(invalid_request([_fault(item) for item in found[:MAX_FAULTS]], len(found)))
 
 
 def _fault(item: Mapping[str, Any]) -> Fault:

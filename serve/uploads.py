@@ -1,4 +1,4 @@
-"""Reads the multipart request of a new job. The size of the request is checked while the request arrives."""
+"""Reads the request of a new job. `multipart.py` checks the size of the request while the request arrives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import IO
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
-from starlette.types import Message, Receive
 
 from dag.plan import NAME
 from pixtools.errors import (
@@ -21,7 +20,6 @@ from pixtools.errors import (
     EmptyUpload,
     Fault,
     PixToolsError,
-    UploadTooLarge,
     is_full,
     pointer,
 )
@@ -29,10 +27,10 @@ from pixtools.imaging.header import Header
 from pixtools.limits import Limits
 from pixtools.settings import Settings
 from serve.inspection import Inspection
+from serve.multipart import files_too_large, read_form
 from serve.problems import invalid_request
 
 _FIELDS = ("steps", "operations", "operation_params")
-_MAX_FORM_BYTES = 1_000_000  # allowed in addition to the files: text fields, headers and boundaries
 _MAX_NAME_LENGTH = 150
 _MAX_ENDING_LENGTH = 10  # a longer ending is not a file type, so it may be cut
 _CHUNK_BYTES = 1 << 20
@@ -59,7 +57,7 @@ class Upload:
 
 
 @dataclass
-class _Form:
+class Form:
     """The items of a multipart form, sorted into images, parts, text fields and faults."""
 
     files: list[UploadFile] = field(default_factory=list)
@@ -68,6 +66,7 @@ class _Form:
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, name: str, value: UploadFile | str) -> None:
+        """Add one item, or a fault if the request has no place for it."""
         if name in _FIELDS and value == "":
             return  # an HTML form also sends fields that the user left empty
         if name == "file" and isinstance(value, UploadFile):
@@ -103,14 +102,10 @@ async def receive(request: Request, settings: Settings, inspection: Inspection) 
     Raises BadRequest, InvalidRequest, UploadTooLarge, UnsupportedType, EmptyUpload, CorruptImage, ImageTooLarge and
     DiskFull.
     """
-    max_bytes = settings.max_upload_bytes + _MAX_FORM_BYTES
-    if int(request.headers.get("content-length") or 0) > max_bytes:
-        raise _too_large(settings)
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise BadRequest("Send multipart/form-data with the image in the field `file`.")
-    limited = Request(request.scope, _limited(request.receive, max_bytes, settings))
+    if int(request.headers.get("content-length") or 0) > settings.max_submission_bytes:
+        raise files_too_large(settings.max_upload_bytes)
     try:
-        content = await limited.form(max_part_size=_MAX_FORM_BYTES)
+        content = await read_form(request, _FIELDS, 1 + settings.max_parts, settings.max_upload_bytes)
     except OSError as error:
         if is_full(error):
             raise DiskFull("Send the request again in a while.") from error
@@ -119,6 +114,19 @@ async def receive(request: Request, settings: Settings, inspection: Inspection) 
         yield await _read_upload(content, settings, inspection)
     finally:
         await content.close()
+
+
+def checked_form(content: FormData, max_parts: int) -> Form:
+    """Return the items of a form by their use.
+
+    Raises InvalidRequest if the items are not as the API describes them, and BadRequest if the image or the steps are
+    missing.
+    """
+    form = Form()
+    for name, value in content.multi_items():
+        form.add(name, value)
+    form.check(max_parts)
+    return form
 
 
 def safe_name(name: str | None) -> str:
@@ -161,13 +169,8 @@ def _contradictions(files: int, fields: dict[str, str]) -> list[Fault]:
 
 async def _read_upload(content: FormData, settings: Settings, inspection: Inspection) -> Upload:
     """Check the form and its files, and return their content."""
-    form = _Form()
-    for name, value in content.multi_items():
-        form.add(name, value)
-    form.check(settings.max_parts)
+    form = checked_form(content, settings.max_parts)
     (file,) = form.files
-    if sum(each.size or 0 for each in (file, *form.parts.values())) > settings.max_upload_bytes:
-        raise _too_large(settings)
     image = await _check_file("file", file, settings.image_limits(), inspection)
     parts = {
         name: await _check_file(name, part, settings.part_limits(), inspection) for name, part in form.parts.items()
@@ -197,24 +200,3 @@ def _measure(file: IO[bytes]) -> tuple[int, str]:
     if size == 0:
         raise EmptyUpload("The file has no bytes. Choose another file.")
     return size, digest.hexdigest()
-
-
-def _limited(receive: Receive, max_bytes: int, settings: Settings) -> Receive:
-    """Count the bytes of the body while the body arrives, because Content-Length may be missing or wrong."""
-    total = 0
-
-    async def counted() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        if total > max_bytes:
-            raise _too_large(settings)
-        return message
-
-    return counted
-
-
-def _too_large(settings: Settings) -> UploadTooLarge:
-    return UploadTooLarge(
-        f"At most {settings.max_upload_bytes / 1e6:g} MB are accepted for all files together. Send smaller files."
-    )

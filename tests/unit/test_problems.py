@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from pixtools.errors import Fault
+from pixtools.errors import Fault, StorageDown
 from serve import problems
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.job_routes import JobRoutes
@@ -72,6 +73,92 @@ def test_an_answer_has_a_bounded_number_of_faults_and_names():
     assert len(error.faults) == 100
     assert error.detail.endswith(" and 995 more.")
     assert len(error.detail) < 600
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"state": "s" * 20_000, "cursor": "c" * 20_000, "limit": "9" * 20_000},
+        {"op": "o" * 20_000, "code": "c" * 20_000, "job": "j" * 20_000},
+        {"op": "\0", "code": "a b"},
+        {f"{'x' * 50}{number}": "1" for number in range(1_000)} | {"limit": "0"},
+    ],
+    ids=["long values", "long names", "odd characters", "many parameters"],
+)
+@pytest.mark.parametrize("path", ["/api/jobs", "/api/dead-letters"])
+async def test_a_query_with_long_values_gets_a_small_problem(http, path, query):
+    if path == "/api/jobs" and "op" in query:
+        query = {"state": query["op"]}
+    answer = await http.get(path, params=query)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert len(answer.content) < 4_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"{'x' * 50}{number}": 1 for number in range(1_000)},
+        {"x" * 60_000: 1},
+        {"op": "o" * 60_000},
+        {"code": "c" * 60_000},
+        {"code": "\ud800"},
+        {"\ud800": 1},
+        {"op": ["webp"] * 10_000},
+        {"job": "j" * 60_000},
+        [[]] * 10_000,
+        "text",
+    ],
+    ids=lambda body: str(body)[:12],
+)
+async def test_a_selection_with_long_or_many_fields_gets_a_small_problem(http, body):
+    headers = {"Content-Type": "application/json"}
+    answer = await http.post("/api/dead-letters/redrive", content=json.dumps(body), headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert len(answer.content) < 1_000
+
+
+@pytest.mark.parametrize("body", ["[" * 50_000, '{"op":' * 20_000, '{"op": ' + "1" * 5_000 + "}"])
+async def test_a_selection_that_cannot_be_read_gets_a_small_problem(http, body):
+    headers = {"Content-Type": "application/json"}
+    answer = await http.post("/api/dead-letters/redrive", content=body, headers=headers)
+
+    assert answer.status_code in (400, 422)
+    assert len(answer.content) < 1_000
+
+
+async def test_more_fields_than_a_selection_has_are_one_mistake(http):
+    body = {f"x{number}": 1 for number in range(5)}
+    (fault,) = (await http.post("/api/dead-letters/discard", json=body)).json()["errors"]
+
+    assert fault["detail"] == "has 5 fields; the only fields are job, op, code, all"
+
+
+async def test_a_long_code_of_a_problem_is_cut(http):
+    answer = await http.get(f"/problems/{'c' * 60_000}")
+
+    assert answer.status_code == 404
+    assert len(answer.content) < 400
+
+
+async def test_the_problem_of_a_step_or_a_library_is_small():
+    for text in ("x" * 1_000_000, "\x01" * 1_000_000, "😀" * 1_000_000, "\ud800" * 1_000_000, "\0" * 1_000_000):
+        error = StorageDown(text, (Fault(text, text),) * 1_000)
+        body = problems.respond(error).body
+
+        assert len(body) < 65_536
+        assert len(json.loads(body)["errors"]) == 100
+        assert "\\u0000" not in body.decode()
+
+
+def test_a_problem_of_ordinary_length_is_not_cut():
+    fault = Fault("/steps/" + "n" * 64 + "/resize/" + "x" * 80, "d" * 400)
+
+    assert StorageDown("d" * 1_000, (fault,)).problem()["errors"] == [
+        {"pointer": fault.pointer, "detail": fault.detail}
+    ]
+    assert StorageDown("d" * 1_000).problem()["detail"] == "d" * 1_000
 
 
 async def test_an_unknown_error_tells_no_internals(http):
