@@ -40,7 +40,8 @@ def check_segments(file: IO[bytes]) -> None:
             counts[_FILL] += start - position + 1
             position = start + (1 if marker == 0xFF else 2)  # noqa: PLR2004
         elif marker == _SCAN or marker < _FIRST_MARKER:
-            return  # the pixels begin here, or Pillow stops reading
+            counts[_FILL] += start - position
+            position = len(data)  # the pixels begin here, or Pillow stops reading
         else:
             size = max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
             counts[_FILL] += start - position

@@ -16,8 +16,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Encoders write pixels in chunks of 8 kB or more, so 100,000 chunks are enough for 800 MB. Pillow decompresses texts
 # and profiles when it opens a file. A text or profile may become a thousand times larger, up to 1 MB, so their number
-# is limited too.
-_MAX_CHUNKS, _MAX_COMPRESSED = 100_000, 256
+# is limited too. Pillow copies the content of a chunk several times, but not the pixels, so other chunks have a limit.
+_MAX_CHUNKS, _MAX_COMPRESSED, _MAX_OTHER_BYTES = 100_000, 256, 8_000_000
+_PIXELS = (b"IDAT", b"fdAT")
 _COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 
 
@@ -34,8 +35,8 @@ def walk(file: IO[bytes]) -> Iterator[Chunk]:
     """Yield each chunk up to IEND or the end of the file. Checksums are not verified.
 
     When a chunk is yielded, the file position is the start of the content of the chunk. The caller may change this
-    position. The position from before the walk is not restored. Raises CorruptImage if there are more chunks than any
-    picture needs, because each chunk takes time.
+    position. The position from before the walk is not restored. Raises CorruptImage if there are more chunks, or larger
+    chunks, than any picture needs, because they take time and memory.
     """
     position, compressed, number = len(SIGNATURE), 0, 0
     file.seek(position)
@@ -43,17 +44,23 @@ def walk(file: IO[bytes]) -> Iterator[Chunk]:
         size, chunk_type = struct.unpack(">I4s", head)
         number += 1
         compressed += chunk_type in _COMPRESSED
-        if number > _MAX_CHUNKS or compressed > _MAX_COMPRESSED:
-            what = f"{_MAX_CHUNKS:,} chunks" if number > _MAX_CHUNKS else f"{_MAX_COMPRESSED} texts and profiles"
-            raise CorruptImage(
-                f"The PNG has more than {what}, which no picture needs. "
-                "Open the file in an image editor and export it again."
-            )
+        if number > _MAX_CHUNKS:
+            raise _excess(f"{_MAX_CHUNKS:,} chunks")
+        if compressed > _MAX_COMPRESSED:
+            raise _excess(f"{_MAX_COMPRESSED} texts and profiles")
+        if size > _MAX_OTHER_BYTES and chunk_type not in _PIXELS:
+            raise _excess(f"{_MAX_OTHER_BYTES:,} bytes in a chunk that holds no pixels")
         yield Chunk(chunk_type, position + 8, size)
         if chunk_type == b"IEND":
             return
         position += 12 + size
         file.seek(position)
+
+
+def _excess(what: str) -> CorruptImage:
+    return CorruptImage(
+        f"The PNG has more than {what}, which no picture needs. Open the file in an image editor and export it again."
+    )
 
 
 def check_chunks(file: IO[bytes]) -> None:

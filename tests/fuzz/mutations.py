@@ -35,7 +35,7 @@ def mutated(format_name: str, seeds: list[bytes], random: Random) -> bytes:
     if random.random() < 0.9:  # otherwise half of all cases would be refused because of their signature
         data[: _SIGNATURES[format_name]] = seed[: _SIGNATURES[format_name]]
     if format_name == "PNG" and random.random() < 0.8:
-        data = _with_valid_checksums(data)
+        data = with_valid_checksums(data)
     return bytes(data)
 
 
@@ -110,7 +110,7 @@ def _spliced(one: bytearray, other: bytes, random: Random) -> bytearray:
 
 def _with_blocks_moved(format_name: str, data: bytearray, random: Random) -> bytearray:
     """Insert a copy of a block, remove a block, exchange two blocks, or insert 50 copies. Return the new file."""
-    spans = _BLOCKS.get(format_name, _no_blocks)(data)
+    spans = block_spans(format_name, data)
     if len(spans) < 2:
         return data
     blocks = [data[0 : spans[0][0]], *(data[start:end] for start, end in spans), data[spans[-1][1] :]]
@@ -131,8 +131,10 @@ Spans = list[tuple[int, int]]
 """The start and the end of each block, in bytes."""
 
 
-def _no_blocks(data: bytearray) -> Spans:  # noqa: ARG001 (all functions in `_BLOCKS` have this signature)
-    return []
+def block_spans(format_name: str, data: bytearray) -> Spans:
+    """Return the blocks of a file, such as the chunks of a PNG. Some formats have none."""
+    find = _BLOCKS.get(format_name)
+    return find(data) if find else []
 
 
 def _png_chunks(data: bytearray) -> Spans:
@@ -205,7 +207,7 @@ _BLOCKS: dict[str, Callable[[bytearray], Spans]] = {
 }  # fmt: skip
 
 
-def _with_valid_checksums(data: bytearray) -> bytearray:
+def with_valid_checksums(data: bytearray) -> bytearray:
     for start, end in _png_chunks(data):
         struct.pack_into(">I", data, end - 4, zlib.crc32(data[start + 4 : end - 4]))
     return data

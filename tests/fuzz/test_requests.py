@@ -8,23 +8,21 @@ makes different cases. Harmful requests are kept in build/fuzz.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
+from cost_target import Target, run
 from hostile_requests import multipart_body, short_form_texts, steps_text
 from images import LIMITS
-from measured_process import MeasuredProcess, Measurement
+from measured_process import MeasuredProcess
 from starlette.requests import Request
 
 from dag.plan import PartInfo, Plan, Source
@@ -37,16 +35,8 @@ from pixtools.operations import OPERATIONS
 from serve.multipart import read_form
 from serve.uploads import checked_form
 
-SECONDS = float(os.environ.get("PIXTOOLS_FUZZ_SECONDS", "2"))
-SEED = os.environ.get("PIXTOOLS_FUZZ_SEED", "1")
-KEPT_FILES = Path(__file__).parents[2] / "build" / "fuzz"
-DEADLINE_S = 20
 SOURCE = Source("IMG_1.jpg", "ab" * 32, (4000, 3000))
 SOURCE_AND_LOGO = replace(SOURCE, parts={"logo": PartInfo("cd" * 32, (100, 100))})
-
-MAX_CPU_S, MAX_BYTES = 1.0, 64_000_000  # of any request
-BASE_CPU_S, BASE_BYTES = 0.05, 6_000_000  # of a request of no size
-SIZE_CLASSES = (1_000, 8_000, 65_536, 10_000_000)
 
 
 def parse_steps(text: str) -> None:
@@ -99,32 +89,6 @@ def _check_problem(read: Callable[[], object]) -> None:
         if len(body) > 65_536 or b"\\u0000" in body or not 400 <= error.status < 500:
             raise AssertionError(f"the problem has {len(body)} bytes and the status {error.status}") from error
         raise
-
-
-@dataclass(frozen=True)
-class Target:
-    """A function that reads requests, and the costs that it may have."""
-
-    function: Callable[[Any], None]
-    make: Callable[[Random], Any]
-    size: Callable[[Any], int]  # in bytes
-    first: Sequence[Any]  # requests that are not measured: they load modules, fonts and schemas
-    cpu_s_per_byte: float
-    bytes_per_byte: float
-    extra_cpu_s: Callable[[Any], float] = field(default=lambda _: 0.0)
-
-    def harm(self, request: Any, cost: Measurement) -> str | None:
-        """Return which bound the cost of a request exceeds, or None."""
-        size = self.size(request)
-        max_cpu_s = min(MAX_CPU_S, BASE_CPU_S + size * self.cpu_s_per_byte + self.extra_cpu_s(request))
-        max_bytes = min(MAX_BYTES, BASE_BYTES + size * self.bytes_per_byte)
-        if cost.failure is not None:
-            return cost.failure
-        if cost.cpu_s > max_cpu_s:
-            return f"{size} bytes took {cost.cpu_s:.3f} s; at most {max_cpu_s:.3f} s are allowed"
-        if cost.peak_bytes > max_bytes:
-            return f"{size} bytes took {cost.peak_bytes / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are allowed"
-        return None
 
 
 def size_of_text(text: str | None) -> int:
@@ -181,48 +145,9 @@ TARGETS = {
 }
 
 
-def keep(name: str, number: int, request: Any, description: str) -> Path:
-    """Write a harmful request and a description of the harm. Return the path of the request."""
-    KEPT_FILES.mkdir(parents=True, exist_ok=True)
-    path = KEPT_FILES / f"{name.replace(' ', '-')}-{SEED}-{number}"
-    path.write_text(f"{request!r}\n")
-    path.with_name(path.name + ".txt").write_text(description + "\n")
-    return path
-
-
-def summary(costs: list[tuple[int, Measurement]]) -> str:
-    """Return the highest time and memory for each class of sizes."""
-    parts = []
-    for smallest, limit in itertools.pairwise((0, *SIZE_CLASSES)):
-        found = [cost for size, cost in costs if smallest <= size < limit]
-        if found:
-            cpu_s, peak = max(cost.cpu_s for cost in found), max(cost.peak_bytes for cost in found)
-            parts.append(f"<{limit // 1000} kB: {cpu_s * 1e3:.0f} ms {peak / 1e6:.1f} MB")
-    return ", ".join(parts)
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_hostile_request_is_answered_at_a_small_cost(name):
-    target = TARGETS[name]
-    costs: list[tuple[int, Measurement]] = []
-    codes, harm = Counter(), []
-    with closing(MeasuredProcess(target.function, DEADLINE_S)) as process:
-        for request in target.first:
-            process.run(request)
-        end = time.monotonic() + SECONDS
-        for number in itertools.count():
-            if time.monotonic() > end:
-                break
-            request = target.make(Random(f"{name} {SEED} {number}"))
-            cost = process.run(request)
-            costs.append((target.size(request), cost))
-            codes[cost.refused or "accepted"] += 1
-            if (wrong := target.harm(request, cost)) is not None:
-                harm.append((keep(name, number, request, wrong), wrong))
-    counts = " ".join(f"{code}={count}" for code, count in codes.most_common())
-    print(f"\n{name}: cases={len(costs)} {counts} seed={SEED}; worst {summary(costs)}")
-    assert costs
-    assert not harm, "\n".join(f"{path}: {wrong}" for path, wrong in harm[:5])
+    run(name, TARGETS[name])
 
 
 def test_a_request_is_the_same_in_every_run():
