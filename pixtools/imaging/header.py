@@ -12,10 +12,10 @@ from typing import IO
 from PIL import Image
 
 from pixtools.errors import CorruptImage, ImageTooLarge
-from pixtools.imaging import gif_frames, jpeg_segments, png_chunks, tiff_tags
+from pixtools.imaging import gif_frames, jpeg_segments, png_chunks, tiff_tags, webp_chunks
 from pixtools.imaging.codec_errors import decoding
 from pixtools.imaging.formats import HEAD_BYTES, MEDIA_TYPES, sniff
-from pixtools.imaging.orientation import upright_size
+from pixtools.imaging.orientation import orientation_in, turned_size, upright_size
 from pixtools.imaging.picture import Size
 from pixtools.limits import Limits
 
@@ -54,8 +54,8 @@ def inspect(data: IO[bytes], limits: Limits) -> Header:
         if format_name == "GIF":
             return _inspect_gif(data.read(), limits)
         if format_name == "WEBP":
-            check_size(webp_size(head), 1, limits)  # check now, because Image.open allocates the canvas
-        elif format_name in _STRUCTURE_CHECKS:
+            return _inspect_webp(data, webp_size(head), limits)
+        if format_name in _STRUCTURE_CHECKS:
             _STRUCTURE_CHECKS[format_name](data)
             data.seek(0)
         with Image.open(data, formats=[format_name]) as image:
@@ -69,6 +69,12 @@ def _inspect_gif(data: bytes, limits: Limits) -> Header:
     gif = gif_frames.parse(data, limits.frames + 1)
     check_size(gif.extent, len(gif.frames), limits)
     return Header(MEDIA_TYPES["GIF"], *gif.size, len(gif.frames))
+
+
+def _inspect_webp(data: IO[bytes], size: Size, limits: Limits) -> Header:
+    webp = webp_chunks.parse(data)
+    check_size(size, webp.frames, limits)
+    return Header(MEDIA_TYPES["WEBP"], *turned_size(size, orientation_in(webp.exif)), webp.frames)
 
 
 def webp_size(head: bytes) -> Size:

@@ -14,6 +14,7 @@ from PIL import Image, ImageFile
 
 from pixtools.imaging import tiff_tags
 from pixtools.imaging.metadata_blocks import png_blocks
+from pixtools.imaging.picture import Size
 
 _TAG = 0x0112
 
@@ -30,10 +31,14 @@ _TURNS = {
 _TRANSPOSED = frozenset({5, 6, 7, 8})
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> Size:
     """Return the width and height that an opened image has after it is turned upright."""
-    width, height = image.size
-    return (height, width) if orientation(image) in _TRANSPOSED else (width, height)
+    return turned_size(image.size, orientation(image))
+
+
+def turned_size(size: Size, exif_orientation: int) -> Size:
+    """Return the width and height of a picture of `size` after it is turned upright."""
+    return size[::-1] if exif_orientation in _TRANSPOSED else size
 
 
 def orientation(image: Image.Image) -> int:
@@ -43,7 +48,12 @@ def orientation(image: Image.Image) -> int:
     """
     if image.format == "TIFF":
         return 1  # Pillow itself turns a TIFF: the opened image has the upright size, the loaded pixels are upright
-    tags = tiff_tags.parse(_exif(image))
+    return orientation_in(_exif(image))
+
+
+def orientation_in(exif: bytes) -> int:
+    """Return the orientation in a block of EXIF, 1 to 8. Invalid values become 1."""
+    tags = tiff_tags.parse(re.sub(b"^(Exif\0\0)+", b"", exif))
     entry = tags.main.get(_TAG) if tags else None
     # Like browsers, ignore a tag that has several values.
     value = tags.value(entry) if tags and entry and entry.count == 1 else ()
@@ -72,4 +82,4 @@ def _exif(image: Image.Image) -> bytes:
     """
     file = image.fp if isinstance(image, ImageFile.ImageFile) else None  # None after the pixels are loaded
     exif = png_blocks(file)[0] if image.format == "PNG" and file is not None else image.info.get("exif")
-    return re.sub(b"^(Exif\0\0)+", b"", exif) if isinstance(exif, bytes) else b""
+    return exif if isinstance(exif, bytes) else b""

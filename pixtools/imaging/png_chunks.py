@@ -14,10 +14,10 @@ from pixtools.errors import CorruptImage
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first eight bytes of every PNG."""
 
-# Encoders write pixels in chunks of 8 kB or more, so 100,000 chunks are enough for 800 MB. Pillow decompresses texts
-# and profiles when it opens a file. A text or profile may become a thousand times larger, up to 1 MB, so their number
-# is limited too. Pillow copies the content of a chunk several times, but not the pixels, so other chunks have a limit.
-_MAX_CHUNKS, _MAX_COMPRESSED, _MAX_OTHER_BYTES = 100_000, 256, 8_000_000
+# Encoders write pixels in chunks of 8 kB or more, so 20,000 chunks are enough for 160 MB. Pillow decompresses texts and
+# profiles when it opens a file. A text or profile may become a thousand times larger, up to 1 MB, so their number is
+# limited too. Pillow copies the content of a chunk several times, but not the pixels, so other chunks have a limit.
+_MAX_CHUNKS, _MAX_COMPRESSED, _MAX_OTHER_BYTES = 20_000, 256, 8_000_000
 _PIXELS = (b"IDAT", b"fdAT")
 _COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 
