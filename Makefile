@@ -15,7 +15,7 @@ help:
 	@echo "make check      lint, type-check and check the import contracts"
 	@echo "make faults     kill processes and stop stores of a running service: some 45 minutes"
 	@echo "make examples   run 2,000 random histories of jobs against a model: some 10 minutes"
-	@echo "make fuzz       feed damaged files to every decoder, and hostile requests to the parsers: some 15 minutes"
+	@echo "make fuzz       feed damaged and hostile files and requests to decoders and parsers: some 25 minutes"
 	@echo "make sheet      draw contact sheets of all formats and operations: build/formats.png, build/operations.png"
 	@echo "make lock       write constraints.txt anew from pyproject.toml"
 
