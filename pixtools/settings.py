@@ -114,6 +114,7 @@ class HttpSettings(EnvironmentSettings):
     body_timeout: Duration = timedelta(minutes=1)
     max_client_requests: int = Field(32, ge=1)  # at once, without event streams
     max_client_streams: int = Field(20, ge=1)
+    max_client_refusals: int = Field(20, ge=0)  # in a minute; each refused megabyte counts as one more
     stream_lifetime: Duration = timedelta(hours=1)
 
     @property

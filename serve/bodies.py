@@ -33,7 +33,7 @@ class Body:
         self._receive = receive
         self._too_large = too_large
         self._timeout_s = timeout_s
-        self._received = 0
+        self.received = 0  # bytes
         self._complete = False
         self._began: float | None = None  # when the application first read from the body
         self._timer: asyncio.Timeout | None = None
@@ -58,8 +58,8 @@ class Body:
             return _GONE
         finally:
             self._timer = None
-        self._received += len(message.get("body", b""))
-        if self._received > self.size:
+        self.received += len(message.get("body", b""))
+        if self.received > self.size:
             self.error = self._too_large
             return _GONE
         self._complete = not message.get("more_body", False)
@@ -70,7 +70,7 @@ class Body:
         if self._complete or self._began is None or self.error is not None:
             return float("inf")
         elapsed = asyncio.get_running_loop().time() - self._began
-        return self._received / elapsed if elapsed > _GRACE_S else float("inf")
+        return self.received / elapsed if elapsed > _GRACE_S else float("inf")
 
     def end(self) -> None:
         """Stop waiting for the rest of the body."""

@@ -6,7 +6,6 @@ pure ASGI middleware, so it does not buffer streams.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,8 @@ _MAX_BODY_BYTES = 64_000  # of every request except the submission of a job
 _SMALL_BYTES = 1_000_000
 _SMALL_BUDGET, _LARGE_BUDGET = 16_000_000, 64_000_000
 
+_KEY_IN_USE = 409  # an ordinary answer to a client that repeats a request
+
 # The answers of the gate do not pass through the SecurityHeaders of the application.
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -38,7 +39,7 @@ class Gate:
         self._settings = settings
         self._clients = Clients(settings.trusted_proxies)
         self._origins = Origins(settings)
-        self._refusals = Refusals()
+        self._refusals = Refusals(settings.max_client_refusals)
         self._requests: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
         self._timeout_s = settings.body_timeout.total_seconds()
@@ -65,7 +66,7 @@ class Gate:
         head = RequestHead.of(scope)
         peer = scope.get("client")
         client = self._clients.client(peer[0] if peer else None, head.forwarded_for)
-        answer = _Answer(send, client, self._refusals)
+        answer = _Answer(send)
         try:
             self._origins.require_own_host(head)
             self._origins.require_own_origin(head)
@@ -74,14 +75,24 @@ class Gate:
                 if body is None:
                     await self._app(scope, receive, answer)
                 else:
-                    budget = self._small if body.size <= _SMALL_BYTES else self._large
-                    async with budget.reserved(client, body):
-                        await answer.of(self._app, scope, body)
+                    await self._handle_body(client, head, scope, body, answer)
             error = answer.replacement
         except PixToolsError as refusal:
             error = refusal
         if error is not None:
             await _refuse(error, head, scope, answer)
+
+    async def _handle_body(self, client: str, head: RequestHead, scope: Scope, body: Body, answer: _Answer) -> None:
+        """Run the application on a request with a body, when there is room for the body."""
+        if head.is_submission:
+            await self._refusals.wait_for_turn(client)
+        budget = self._small if body.size <= _SMALL_BYTES else self._large
+        try:
+            async with budget.reserved(client, body):
+                await answer.of(self._app, scope, body)
+        finally:
+            if head.is_submission and answer.is_refusal:
+                self._refusals.record(client, body.received)
 
     def _body(self, head: RequestHead, receive: Receive) -> Body | None:
         """Return the body, or None if there is none. Raises BodyTooLarge and UploadTooLarge."""
@@ -115,13 +126,17 @@ class Gate:
 class _Answer:
     """Sends the answer of the application. `replacement` is the error to send instead, or None."""
 
-    def __init__(self, send: Send, client: str, refusals: Refusals) -> None:
+    def __init__(self, send: Send) -> None:
         self.replacement: PixToolsError | None = None
         self._send = send
-        self._client = client
-        self._refusals = refusals
-        self._started = False
+        self._status: int | None = None  # None: no answer has begun
         self._body: Body | None = None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the client got an error that it has caused, or left before the answer."""
+        status = self.replacement.status if self.replacement else self._status
+        return status is None or (400 <= status < 500 and status != _KEY_IN_USE)  # noqa: PLR2004
 
     async def of(self, app: ASGIApp, scope: Scope, body: Body) -> None:
         """Run the application on a request with a body."""
@@ -131,7 +146,7 @@ class _Answer:
         except Exception:
             if body.error is None:
                 raise
-        if not self._started:
+        if self._status is None:
             self.replacement = self.replacement or body.error
 
     async def __call__(self, message: Message) -> None:
@@ -142,15 +157,9 @@ class _Answer:
             elif _is_overload_of_serve(message):
                 self.replacement = Overloaded("Too many requests wait for the service. Send the request again.")
             else:
-                self._started = True
-                await self.wait(message["status"])
-        if self.replacement is None or self._started:
+                self._status = message["status"]
+        if self.replacement is None or self._status is not None:
             await self._send(message)
-
-    async def wait(self, status: int) -> None:
-        """Wait before an answer with this status if the client had many refusals."""
-        if delay_s := self._refusals.delay_s(self._client, status):
-            await asyncio.sleep(delay_s)
 
     async def send_now(self, message: Message) -> None:
         """Send a message of the answer that replaces the answer of the application."""
@@ -158,7 +167,6 @@ class _Answer:
 
 
 async def _refuse(error: PixToolsError, head: RequestHead, scope: Scope, answer: _Answer) -> None:
-    await answer.wait(error.status)
     response = respond(error)
     response.headers.update(_HEADERS)
     # The rest of the body may never arrive. A client that expects status 100 may send the next request instead.

@@ -68,6 +68,7 @@ class Stack:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIXTOOLS_", "RAY_"))}
         return {
             **inherited,
+            "PIXTOOLS_MAX_CLIENT_REFUSALS": "100000",  # all tests are one client
             **self.extra_env,
             "PIXTOOLS_HOME": str(self.home),
             "PIXTOOLS_PORT": str(self.port),

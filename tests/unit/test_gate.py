@@ -488,32 +488,63 @@ async def test_a_client_that_leaves_while_it_waits_leaves_no_trace():
 # Refusals and Serve's own answers
 
 
-async def test_only_the_refusals_of_a_client_with_many_refusals_wait():
-    target = gate()
+def submission(size: int = 10, **request: object) -> dict:
+    chunks = [bytes(size)]
+    headers = {**OWN, "content-length": str(size), "content-type": "multipart/form-data"}
+    return {"method": "POST", "path": "/api/jobs", "headers": headers, "chunks": chunks, **request}
+
+
+async def test_the_submissions_of_a_client_with_many_refusals_have_to_wait():
+    target = gate(answering(422, "application/problem+json"))
     loop = asyncio.get_running_loop()
 
-    async def seconds(count: int, **request: object) -> float:
+    async def seconds(**request: object) -> float:
         began = loop.time()
-        for _ in range(count):
-            await status(target, **request)
+        await status(target, **request)
         return loop.time() - began
 
-    bad = {"method": "POST", "headers": {**OWN, "origin": "http://evil.example"}}
-    assert await seconds(20, **bad) == 0
-    assert 0 < await seconds(1, **bad) <= 0.1
-    waited = await asyncio.gather(*(seconds(1, **bad) for _ in range(100)))
-    assert max(waited) == pytest.approx(1, abs=0.05)
-    assert await seconds(1) == 0  # an accepted request
-    assert await seconds(1, headers={"host": "evil.example"}) == 0  # 421 is not counted
-    assert await seconds(1, **bad, client="203.0.113.6") == 0
-    await asyncio.sleep(11)
-    assert await seconds(1, **bad) == 0
+    assert [await seconds(**submission()) for _ in range(21)] == [0] * 21
+    assert await seconds(**submission()) == pytest.approx(0)  # its first turn
+    waits = [await seconds(**submission()) for _ in range(5)]
+    assert waits == sorted(waits)
+    assert 0.1 < waits[0] < waits[-1]
+    assert await seconds() == 0  # another request
+    assert await seconds(**submission(), client="203.0.113.6") == 0
+    codes = [await status(target, **submission()) for _ in range(5)]
+    assert set(codes) == {422}
+    together = await asyncio.gather(*(status(target, **submission()) for _ in range(30)))
+    assert 429 in together
+    await asyncio.sleep(200)
+    assert await seconds(**submission()) == 0
+
+
+async def test_a_large_refused_body_counts_more():
+    async def refuse(scope, receive, send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await answering(422, "application/problem+json")(scope, receive, send)
+
+    target = gate(refuse)
+    began = asyncio.get_running_loop().time()
+    for _ in range(3):
+        assert await status(target, **submission(24_000_000)) == 422
+
+    assert asyncio.get_running_loop().time() - began > 5
+
+
+async def test_accepted_submissions_never_wait():
+    target = gate(answering(202, "application/json"))
+    began = asyncio.get_running_loop().time()
+    for _ in range(100):
+        assert await status(target, **submission()) == 202
+
+    assert asyncio.get_running_loop().time() == began
 
 
 async def test_the_memory_of_refusals_is_bounded():
-    target = gate()
+    target = gate(answering(422, "application/problem+json"))
     for number in range(3000):
-        await status(target, headers={}, client=f"10.0.{number // 250}.{number % 250}")
+        await status(target, **submission(), client=f"10.0.{number // 250}.{number % 250}")
 
     assert len(target._refusals._clients) == 1000
 
