@@ -23,7 +23,7 @@ from serve.request_head import RequestHead
 
 _MAX_BODY_BYTES = 64_000  # of every request except the submission of a job
 _SMALL_BYTES = 1_000_000
-_SMALL_BUDGET, _LARGE_BUDGET = 16_000_000, 64_000_000
+_SMALL_BUDGET, _LARGE_BUDGET = 16_000_000, 40_000_000
 
 _KEY_IN_USE = 409  # an ordinary answer to a client that repeats a request
 
@@ -51,7 +51,7 @@ class Gate:
         min_speed = settings.max_submission_bytes / self._timeout_s
         # Bodies of up to 1 MB have bytes of their own, so they never wait for large bodies.
         self._small = BodyBudget(_SMALL_BUDGET, min_speed)
-        self._large = BodyBudget(max(_LARGE_BUDGET, 2 * settings.max_submission_bytes), min_speed)
+        self._large = BodyBudget(max(_LARGE_BUDGET, settings.max_submission_bytes), min_speed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection, such as an HTTP request."""

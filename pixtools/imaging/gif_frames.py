@@ -11,6 +11,7 @@ This module finds the frames and rewrites each frame as a separate GIF file in m
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _CONTROL, _APPLICATION = b"\xf9", b"\xff"
 # Extensions and blocks are limited, because each of them takes time. Real pictures have only a few extensions for each
 # frame. A full block has 255 bytes, so a million full blocks have 255 MB.
 _MAX_EXTENSIONS, _MAX_BLOCKS = 100_000, 1_000_000
+_NOT_ZERO = re.compile(rb"[^\0]")
 _DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE}
 
 
@@ -87,7 +89,8 @@ def parse(data: bytes, max_frames: int | None = None) -> Gif:
     first = frames[0]
     canvas = (max(width, first.left + first.size[0]), max(height, first.top + first.size[1]))
     # Many files have no trailer, or end with zeros, so they are not broken. All bytes after the trailer are ignored.
-    broken = data[position:].lstrip(b"\0")[:1] not in (b"", b";")
+    after = _NOT_ZERO.search(data, position)
+    broken = after is not None and after[0] != b";"
     return Gif(canvas, palette, tuple(frames), loops, broken)
 
 
