@@ -75,11 +75,12 @@ check: .venv/.dev
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory secrets
 
-# Searches all files that git does not ignore for keys and passwords. kingfisher opens no connection: --no-validate forbids
-# it to try a key that it finds. The first run compiles the rules, which takes seconds, and keeps them below ~/.cache.
+# Searches all files that git does not ignore for keys and passwords. `git grep -l` lists them, without deleted files.
+# --no-validate: kingfisher does not try a key that it finds, so it opens no connection. The first run compiles the
+# rules, which takes seconds, and keeps them below ~/.cache.
 secrets:
 	@git rev-parse --git-dir >/dev/null
-	@git ls-files -z --cached --others --exclude-standard | xargs -0 -r \
+	@git grep -lz --untracked '' | xargs -0 -r \
 		$(BIN)/kingfisher scan --quiet --redact --git-history none --no-validate --no-update-check
 
 # uv resolves for all supported versions of Python and all processors at once, and lists the hashes of all files of a
@@ -96,8 +97,8 @@ lock: build/tools/.made
 		$(LOCK) --extra local -c requirements/dev.txt -o requirements/local.txt pyproject.toml -
 	@echo "The lock files list $$(cat requirements/*.txt | grep -c '^[^ #].*==') packages."
 
-# --strict: a package about which the service says nothing counts as a failure. Without it, pip-audit would report success
-# even if the service answered for no package.
+# --strict: a package about which the service says nothing counts as a failure. Without --strict, pip-audit reports
+# success even if the service answers for no package.
 audit: build/tools/.made
 	@echo $(TORCH) > build/torch.txt
 	@for file in requirements/dev.txt requirements/tools.txt build/torch.txt; do \
