@@ -120,7 +120,7 @@ sbom: build/tools/.made
 		-o build/sbom.json
 	@build/tools/bin/python requirements/sbom.py build/sbom build/sbom.json
 
-TOOLS := chromium libimage-exiftool-perl
+TOOLS := chromium libimage-exiftool-perl libseccomp2
 
 tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
