@@ -139,7 +139,7 @@ def test_the_death_of_a_converter_is_blamed_on_the_running_step(settings, blobs)
     async def kill(_) -> None:
         while not any(isinstance(outcome, Started) and outcome.step == "slow" for outcome in run.outcomes):
             await asyncio.sleep(0.05)
-        await asyncio.sleep(1.5)  # now the decoding has ended, and the encoder runs
+        await asyncio.sleep(5)  # now the decoding has ended, and the encoder runs
         children = psutil.Process().children(recursive=True)
         (busy,) = [process for process in children if "ray::ConverterActor.run" in "".join(process.cmdline())]
         busy.kill()

@@ -112,6 +112,7 @@ Runner = Callable[..., Any]
 def converter(settings) -> Iterator[Converter]:
     """One converter for all tests, because the start of its worker takes a second."""
     converter = Converter(settings)
+    converter._wait_for_worker()  # the start must not use the time of a job
     yield converter
     converter.close()
 
@@ -280,8 +281,8 @@ async def test_the_time_of_an_inference_is_part_of_the_time_of_its_step(run):
 ROW = {name: {"op": "png", "input": "source", "resize": {"width": width}} for width, name in enumerate("abcdef", 20)}
 
 
-async def test_steps_that_have_not_ended_at_the_deadline_of_the_job_fail_and_the_others_stay(run, settings):
-    converters = SlowConverters(Converter(settings), 1)
+async def test_steps_that_have_not_ended_at_the_deadline_of_the_job_fail_and_the_others_stay(run, converter):
+    converters = SlowConverters(converter, 1)
     document = ROW | {"z": {"op": "zip", "input": ["a", "f"]}}
 
     outcomes = await run(document, converters=converters, job_deadline_s=1.5)
@@ -296,8 +297,8 @@ async def test_steps_that_have_not_ended_at_the_deadline_of_the_job_fail_and_the
     assert converters.discarded == 1
 
 
-async def test_a_job_whose_steps_share_its_time_on_several_converters_ends_at_the_deadline_too(run, settings):
-    converters = SlowConverters(Converter(settings), 4)
+async def test_a_job_whose_steps_share_its_time_on_several_converters_ends_at_the_deadline_too(run, converter):
+    converters = SlowConverters(converter, 4)
     document = {
         name: {"op": "avif", "input": "source", "speed": 0, "quality": at} for at, name in enumerate("abcd", 50)
     }
@@ -316,13 +317,13 @@ async def test_waiting_for_the_denoiser_does_not_use_the_time_of_the_job(run):
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
 
 
-async def test_waiting_for_a_converter_does_not_use_the_time_of_the_job(run, settings):
+async def test_waiting_for_a_converter_does_not_use_the_time_of_the_job(run, converter):
     class BusyConverters(LocalConverters):
         async def acquire(self, memory_bytes: int) -> LocalConverters:
             await asyncio.sleep(3)
             return await super().acquire(memory_bytes)
 
-    outcomes = await run(KEPT, converters=BusyConverters(Converter(settings), 1), job_deadline_s=2.5)
+    outcomes = await run(KEPT, converters=BusyConverters(converter, 1), job_deadline_s=2.5)
 
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
 
