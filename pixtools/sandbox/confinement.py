@@ -64,6 +64,7 @@ def confine(memory_bytes: int, parent: int) -> None:
 
 def _filter_system_calls(seccomp: ctypes.CDLL) -> None:
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
+    rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)  # also for the threads that libraries started when they were imported
     for name in _ALLOWED:
         if seccomp.resolve_syscall(seccomp.system_arch(), name) >= 0:  # some processors lack old system calls
             rules.add_rule(seccomp.ALLOW, name)

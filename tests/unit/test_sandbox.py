@@ -86,6 +86,18 @@ def test_the_same_code_finds_secrets_outside_the_sandbox(tmp_path):
     assert wanted <= set(found.stdout.splitlines())
 
 
+@pytest.mark.parametrize("prepare", ["dag.segment_worker:prepare", "pixtools.imaging.header_worker:prepare"])
+def test_every_thread_is_filtered(prepare):
+    worker = SandboxedProcess(prepare, MEMORY_BYTES)
+    worker.wait_until_ready()
+
+    states = [path.read_text() for path in Path(f"/proc/{worker.pid}/task").glob("*/status")]
+
+    worker.end()
+    assert len(states) > 1, "a library starts a thread when it is imported"
+    assert all("Seccomp:\t2" in state for state in states)
+
+
 def test_a_child_of_root_is_another_user(process):
     user, group, parent, variables = ask(process, "identity")
 
