@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import mmap
 import os
 import resource
 import signal
+from typing import Any
 
 from pixtools import memory
 
@@ -19,17 +21,18 @@ except RuntimeError:  # the system library libseccomp is missing
 log = logging.getLogger(__name__)
 
 USER_ID = 65_533
-"""The user and the group of a child of root. No account and no service has this number. In particular, the local
-Postgres runs as `nobody`, and the child must not be able to read its data."""
+"""The user and the group of a child of root. By default, systems give this number to no account. The child must not be
+`nobody`, because the local Postgres runs as `nobody`, and the child must not read its data."""
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 _CLONE_THREAD = 0x10000
+_UNCOUNTED = mmap.MAP_SHARED | 0x100  # MAP_GROWSDOWN
 
 # What Python, NumPy and the codecs need in order to compute, and to talk to the parent over an open socket. Every other
 # system call fails with EPERM.
 _ALLOWED = (
     *("read", "readv", "pread64", "write", "writev", "poll", "ppoll", "select", "pselect6", "lseek", "fstat", "close"),
-    *("mmap", "munmap", "mremap", "mprotect", "madvise", "brk"),
+    *("munmap", "mremap", "mprotect", "madvise", "brk"),
     *("futex", "futex_waitv", "set_robust_list", "rseq", "membarrier", "sched_yield", "sched_getaffinity", "getcpu"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
     *("clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time", "times"),
@@ -62,12 +65,14 @@ def confine(memory_bytes: int, parent: int) -> None:
         _filter_system_calls(pyseccomp)
 
 
-def _filter_system_calls(seccomp: ctypes.CDLL) -> None:
+def _filter_system_calls(seccomp: Any) -> None:
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)  # also for the threads that libraries started when they were imported
     for name in _ALLOWED:
         if seccomp.resolve_syscall(seccomp.system_arch(), name) >= 0:  # some processors lack old system calls
             rules.add_rule(seccomp.ALLOW, name)
+    # No shared memory and no growing stacks, because RLIMIT_DATA does not count them.
+    rules.add_rule(seccomp.ALLOW, "mmap", seccomp.Arg(3, seccomp.MASKED_EQ, _UNCOUNTED, 0))
     # Threads, but no processes. The flags of clone3 are in memory that a filter cannot read. With ENOSYS, glibc falls
     # back to clone.
     rules.add_rule(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
