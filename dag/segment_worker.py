@@ -86,8 +86,7 @@ def _work(gauge: memory.Gauge, connection: Connection) -> None:
 
 
 def _receive(connection: Connection, given: GivenPixels) -> Inferred | tuple[Any, Picture]:
-    pixels = np.empty(given.shape, given.dtype)
-    connection.recv_bytes_into(pixels.reshape(-1).view(np.uint8).data)
+    pixels = np.frombuffer(connection.recv_bytes(), given.dtype).reshape(given.shape)
     if given.result is None:
         return pixels, given.description
     return Inferred(pixels, given.description, given.result)
@@ -132,6 +131,7 @@ class _Parent:
 
 def _run(work_item: WorkItem, pixels: Inferred | tuple[Any, Picture] | None, parent: _Parent) -> None:
     workspace = _Workspace(work_item, pixels, parent)
+    del pixels  # the workspace drops them after it has made the head from them
     if isinstance(work_item, ArtifactsWork):
         step = work_item.segment.step
         _attempt(parent, [step], partial(workspace.make, step))

@@ -14,10 +14,12 @@ pickled objects travel only from the converter to the worker. The order is:
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
 
 from pixtools.imaging.picture import Metadata, Picture
 
@@ -33,6 +35,23 @@ class GivenPixels:
     dtype: str
     description: Picture
     result: dict[str, Any] | None
+
+
+_MAX_RESULT_BYTES = 8 << 20
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON
+
+
+def _storable(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Check that Postgres can store a result: without NaN and NUL, and of a reasonable size."""
+    if result is not None:
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        if len(text) > _MAX_RESULT_BYTES or _NUL.search(text):
+            raise ValueError("the result cannot be stored")
+    return result
+
+
+Side = Annotated[int, Field(ge=1, lt=2**31)]
+Milliseconds = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Message(BaseModel):
@@ -52,9 +71,9 @@ class Put(_Message):
     kind: Literal["put"] = "put"
     step: str
     bytes: NonNegativeInt
-    width: PositiveInt | None
-    height: PositiveInt | None
-    result: dict[str, Any] | None
+    width: Side | None
+    height: Side | None
+    result: Annotated[dict[str, Any] | None, AfterValidator(_storable)]
 
 
 class Made(_Message):
@@ -62,7 +81,7 @@ class Made(_Message):
 
     kind: Literal["made"] = "made"
     step: str
-    run_ms: NonNegativeInt
+    run_ms: Milliseconds
 
 
 class NotMade(_Message):
@@ -70,7 +89,7 @@ class NotMade(_Message):
 
     kind: Literal["not made"] = "not made"
     step: str
-    run_ms: NonNegativeInt
+    run_ms: Milliseconds
     code: str
     detail: str
     faults: list[tuple[str, str]]  # pointer and detail of each fault
@@ -88,7 +107,7 @@ class Pixels(_Message):
     kind: Literal["pixels"] = "pixels"
     step: str
     inference: str | None
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt, Annotated[int, Field(ge=1, le=4)]]  # frames, H, W, channels
+    shape: tuple[Side, Side, Side, Annotated[int, Field(ge=1, le=4)]]  # frames, H, W, channels
     dtype: Literal["uint8", "uint16"]
     icc: bytes | None
     exif: bytes
@@ -96,7 +115,7 @@ class Pixels(_Message):
     iptc: bytes
     durations: tuple[int, ...]
     loops: int
-    reduced_from: tuple[PositiveInt, PositiveInt] | None
+    reduced_from: tuple[Side, Side] | None
 
     @classmethod
     def of(cls, step: str, inference: str | None, pixels: Any, description: Picture) -> Pixels:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -47,6 +49,7 @@ class SandboxedProcess:
             stdout=subprocess.DEVNULL,
         )
         theirs.close()
+        self._is_ready = False
 
     @property
     def pid(self) -> int:
@@ -55,12 +58,27 @@ class SandboxedProcess:
 
     def wait_until_ready(self) -> None:
         """Wait until the process has confined itself. Raises ChildDied if it does not start within a minute."""
+        if self._is_ready:
+            return
+        with suppress(EOFError, OSError):
+            self._is_ready = self.connection.poll(_START_TIMEOUT_S) and self.connection.recv_bytes(16) == b"ready"
+        if not self._is_ready:
+            raise ChildDied(f"the process did not start (exit code {self._popen.poll()})")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._popen.poll() is None
+
+    @contextmanager
+    def killed_after(self, seconds: float) -> Iterator[None]:
+        """Kill the process if the block takes longer. Then reads and writes of the block fail."""
+        timer = threading.Timer(seconds, self._popen.kill)
+        timer.start()
         try:
-            if self.connection.poll(_START_TIMEOUT_S) and self.connection.recv_bytes() == b"ready":
-                return
-        except (EOFError, OSError):
-            pass
-        raise ChildDied(f"the process did not start (exit code {self._popen.poll()})")
+            yield
+        finally:
+            timer.cancel()
 
     def cpu_s(self) -> float:
         """Return the CPU time that the process has used, in seconds. Raises ChildDied if the process has ended."""
@@ -69,17 +87,11 @@ class SandboxedProcess:
         except OSError as error:
             raise ChildDied(str(error)) from error
 
-    def exit_code(self, timeout_s: float = 10.0) -> int | None:
-        """Wait until the process has ended, and return its exit code, or None if it still runs after `timeout_s`."""
-        with suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(timeout_s)
-        return None
-
-    def end(self) -> None:
-        """Kill the process, if it still runs."""
+    def end(self) -> int:
+        """Kill the process, if it still runs. Return its exit code, which is negative if a signal ended the process."""
         self.connection.close()
         self._popen.kill()
-        self._popen.wait()
+        return self._popen.wait()
 
 
 def _environment() -> dict[str, str]:

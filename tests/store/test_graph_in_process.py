@@ -112,7 +112,7 @@ Runner = Callable[..., Any]
 def converter(settings) -> Iterator[Converter]:
     """One converter for all tests, because the start of its worker takes a second."""
     converter = Converter(settings)
-    converter._wait_for_worker()  # the start must not use the time of a job
+    converter._worker.wait_until_ready()  # the start must not use the time of a job
     yield converter
     converter.close()
 

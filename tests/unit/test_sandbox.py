@@ -119,7 +119,7 @@ def test_a_child_that_dies_closes_its_connection(process):
 
     with pytest.raises((EOFError, OSError)):
         process.connection.recv()
-    assert process.exit_code() == -signal.SIGABRT
+    assert process.end() == -signal.SIGABRT
     with pytest.raises(ChildDied):
         process.cpu_s()
 
