@@ -63,19 +63,24 @@ class Converter:
 
         `pixels` is given only with a PixelsWork: the two values of Picture.share, or an Inferred. If a step fails, the
         method yields the error in a Failed and does not raise it. Raises ChildDied if a step kills the worker, or if
-        the worker breaks the rules. Then this converter cannot be used any more.
+        the worker breaks the rules. The next call starts another worker.
         """
         yield Started(work_item.segment.steps[0].name)
         if isinstance(work_item, ArtifactsWork) and isinstance(work_item.segment.step.operation, Bundler):
             yield _bundle(self._blobs, work_item)
             return
         worker = self._worker_for(work_item.inputs.owner)
+        is_done = False
         try:
             yield from WorkerConversation(worker.connection, self._blobs, work_item, self._memory_bytes).run(pixels)
+            is_done = True
         except Exception as error:
-            # The worker has died, breaks the rules, or there is a bug. End it in each case: the rest of this exchange
-            # would reach the next work item.
             raise ChildDied(f"the worker failed: {error!r} (exit code {worker.end()})") from error
+        finally:
+            # The worker has died or breaks the rules, there is a bug, or nobody reads this generator any more. In each
+            # case, the rest of the exchange would reach the next work item.
+            if not is_done:
+                worker.end()
 
     def close(self) -> None:
         """End the worker."""
@@ -86,7 +91,7 @@ class Converter:
 
     def _worker_for(self, owner: str) -> SandboxedProcess:
         """Return a worker that is ready. It has read no pictures of other owners, because a picture may control it."""
-        if self._owner not in (None, owner):
+        if self._owner not in (None, owner) or not self._worker.is_running:
             self._worker.end()
             self._worker = self._new_worker()
         self._owner = owner

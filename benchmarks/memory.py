@@ -47,20 +47,23 @@ LIMITS = Limits(pixels=60_000_000, side=16_384, frames=100)
 MB = 1_000_000
 SAMPLE_S = 0.002
 
-# The parent process samples the data segment from the first line of output until this process ends.
+# A converter has a worker, and both take memory. The parent process samples the data segments of both from the first
+# line of output until this process ends.
 CHILD = """
-import pathlib, pickle, sys
+import os, pathlib, pickle, sys
 from actors.converter import Converter
 from pixtools.jobs.outcomes import Failed
 def kilobytes(name):
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+    texts = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith(name))
 settings, work_items = pickle.load(sys.stdin.buffer)
 converter = Converter(settings)
 converter.ready()
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+pids = [os.getpid(), converter._worker.pid]
+for pid in pids:
+    pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the high-water mark
 idle = {name: kilobytes(name) for name in ("VmData:", "VmRSS:")}
-print(idle["VmData:"], idle["VmRSS:"], flush=True)
+print(idle["VmData:"], idle["VmRSS:"], *pids, flush=True)
 for work_item in work_items:
     for message in converter.run(work_item):
         if isinstance(message, Failed):
@@ -80,7 +83,6 @@ class Case:
     kind: str = "JPEG"
     mode: str = "RGB"
     options: dict[str, Any] = field(default_factory=dict)
-    frames: int = 1
 
 
 def one(op: str, **params: Any) -> dict[str, Any]:
@@ -238,13 +240,12 @@ def noise(size: tuple[int, int], case: Case) -> bytes:
 def measure(settings: Settings, work_item: SourceWork) -> tuple[int, int]:
     """Return the peaks of the data segment and of the resident memory, in bytes more than an idle converter takes."""
     with converter(settings, [work_item]) as process:
-        idle_data, idle_resident = map(int, process.stdout.readline().split())
+        idle_data, idle_resident, *pids = map(int, process.stdout.readline().split())
         peak_data = idle_data
-        status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            with contextlib.suppress(OSError, StopIteration):
-                lines = status.read_text().splitlines()
-                peak_data = max(peak_data, next(int(line.split()[1]) for line in lines if line.startswith("VmData:")))
+            with contextlib.suppress(OSError):
+                lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+                peak_data = max(peak_data, sum(int(line.split()[1]) for line in lines if line.startswith("VmData:")))
             time.sleep(SAMPLE_S)
         _, _, resident = map(int, process.stdout.readline().split())
     return (peak_data - idle_data) * 1024, (resident - idle_resident) * 1024
@@ -260,7 +261,7 @@ def show_kept_memory(settings: Settings, count: int) -> None:
         size = round(float(rng.uniform(5, 40)), 1)
         work_items.append(prepare(settings, Case(case.name, size, case.steps, case.kind, case.mode, case.options))[0])
     with converter(settings, work_items) as process:
-        idle_data, idle_resident = map(int, process.stdout.readline().split())
+        idle_data, idle_resident, *_ = map(int, process.stdout.readline().split())
         print("memory kept after each work item, in MB more than when idle: data segment, resident memory")
         for number in range(count):
             data, resident, _ = map(int, process.stdout.readline().split())

@@ -132,6 +132,12 @@ def test_a_file_that_does_not_fit_the_job_fails_its_step_only(settings):
     assert isinstance(found[small], Succeeded)
     assert {type(outcome.error) for name, outcome in found.items() if name != small} == {ResultsTooLarge}
 
+    items = converter.run(SourceWork(segment, Inputs(owner, key, len(SOURCE))))
+    next(items)
+    next(items)
+    items.close()  # nobody reads the rest
+    assert len(outcomes(10**9)) == len(STEPS)
+
     first = converter._worker.pid
     outcomes(10**9)
     assert converter._worker.pid == first
