@@ -67,7 +67,7 @@ def create() -> ASGIApp:
         listening = asyncio.create_task(feed.listen())
         yield
         listening.cancel()
-        inspection.close()
+        await asyncio.to_thread(inspection.close)
         await hints.close()
         await reservations.close()
         database.close()

@@ -9,13 +9,13 @@ import asyncio
 import logging
 import mmap
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import IO
 
 from pydantic import ValidationError
 
-from pixtools.errors import CorruptImage, PixToolsError, error_class
+from pixtools.errors import CorruptImage, DiskFull, Overloaded, is_full
 from pixtools.imaging.header import Header, check_size
 from pixtools.imaging.header_worker import HeaderAnswer, ReadHeader, RefusedFile
 from pixtools.limits import Limits
@@ -29,13 +29,15 @@ _MEMORY_BYTES = 128_000_000  # a file of 25 MB and its headers take less than ha
 _CPU_S = 3.0
 _WALL_S = 30.0  # on a busy machine, a process may have to wait for its CPU time
 _POLL_S = 0.2
+_NOT_STARTED = Overloaded("The process that reads headers did not start. Send the request again in a while.")
 _MAX_ANSWER_BYTES = 65_536
 
 
 class Inspection:
     """Owns the processes that read headers.
 
-    If a process dies or takes too long, it is replaced. Only the request whose file it was reading is refused.
+    If a process dies or takes too long, it is replaced. Only the request whose file it was reading is refused. The
+    processes are not separated by owner: a file that controls a process also sees the later files of this process.
     """
 
     def __init__(self, prepare: str = _WORKER) -> None:
@@ -50,62 +52,82 @@ class Inspection:
     def start(self) -> None:
         """Start the processes, so that the first requests need not wait for them. Returns at once."""
         for _ in range(_PROCESSES):
-            self._threads.submit(self._process)
+            self._threads.submit(self._process)  # if it fails, the first request tries again
 
     async def inspect(self, file: IO[bytes], limits: Limits) -> Header:
         """Return the header of an upload. `file` has a descriptor and is not empty.
 
         Raises UnsupportedType, ImageTooLarge and CorruptImage. CorruptImage also means that the file took too much
-        time or memory, or that it killed the process.
+        time or memory, or that it killed the process. Raises Overloaded if no process can be started, and DiskFull.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._inspect, file, limits)
 
     def close(self) -> None:
-        """End the processes."""
-        for process in self._processes:
+        """End the processes. Waits until the threads have ended."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._processes):
             process.end()
         self._threads.shutdown()
 
     def _process(self) -> SandboxedProcess:
-        """Return the process of this thread. Start it if there is none."""
+        """Return the process of this thread. Start it if there is none. Raises Overloaded if it does not start."""
         process: SandboxedProcess | None = getattr(self._own, "process", None)
-        if process is None:
-            process = self._own.process = SandboxedProcess(self._prepare, _MEMORY_BYTES)
-            self._processes.add(process)
+        if process is not None and process.is_running:
+            return process
+        process = SandboxedProcess(self._prepare, _MEMORY_BYTES)
+        self._processes.add(process)
+        try:
             process.wait_until_ready()
+        except ChildDied as error:
+            log.exception("a process that reads headers did not start")
+            self._end(process)
+            raise _NOT_STARTED from error
+        self._own.process = process
         return process
 
-    def _end_process(self) -> None:
-        process = self._own.process
+    def _end(self, process: SandboxedProcess) -> None:
         self._own.process = None
         self._processes.discard(process)
         process.end()
 
     def _inspect(self, file: IO[bytes], limits: Limits) -> Header:
+        process, content = self._process(), _mapped(file)
         try:
-            answer = _ask(self._process(), file, limits)
+            with process.killed_after(_WALL_S):
+                answer = _ask(process, content, limits)
         except (ChildDied, ValidationError, EOFError, OSError) as error:
-            log.warning("a process that reads headers was replaced: %s", error)
-            self._end_process()
+            log.warning("a process that reads headers was replaced: %r", error)
+            self._end(process)
             raise CorruptImage(
                 f"The header of the file could not be read within {_CPU_S:g} seconds, or reading it failed. "
                 "Open the file in an image editor and export it again."
             ) from error
+        finally:
+            with suppress(BufferError):  # after an error, the traceback still refers to the content
+                content.close()
         if isinstance(answer, RefusedFile):
-            kind = error_class(answer.code) or PixToolsError
-            raise kind(answer.detail)
-        # Check again, because a hostile file may have taken over the process.
+            raise answer.error()
+        # Check again, because a hostile file may control the process.
         check_size((answer.width, answer.height), answer.frames, limits)
         return Header(answer.media_type, answer.width, answer.height, answer.frames)
 
 
-def _ask(process: SandboxedProcess, file: IO[bytes], limits: Limits) -> ReadHeader | RefusedFile:
-    """Send a file to a process and return its answer. Raises ChildDied if the process takes too long."""
+def _mapped(file: IO[bytes]) -> mmap.mmap:
+    """Return the content of a file without copying it. Raises DiskFull: a small file may not be on disk yet."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if is_full(error):
+            raise DiskFull("Send the request again in a while.") from error
+        raise
+
+
+def _ask(process: SandboxedProcess, content: mmap.mmap, limits: Limits) -> ReadHeader | RefusedFile:
+    """Send a file to a process and return its answer. Raises ChildDied if the process takes too much CPU time."""
     process.connection.send(limits)
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # the file may be large, so do not copy it
-        process.connection.send_bytes(content)
-    cpu_s, began = process.cpu_s(), time.monotonic()
+    process.connection.send_bytes(content)
+    cpu_s = process.cpu_s()
     while not process.connection.poll(_POLL_S):
-        if process.cpu_s() - cpu_s > _CPU_S or time.monotonic() - began > _WALL_S:
+        if process.cpu_s() - cpu_s > _CPU_S:
             raise ChildDied("it took too long")
     return HeaderAnswer.model_validate_json(process.connection.recv_bytes(_MAX_ANSWER_BYTES)).answer

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt
 
 from pixtools.errors import CorruptImage, ImageTooLarge, PixToolsError, UnsupportedType
+from pixtools.imaging.formats import MEDIA_TYPES
 from pixtools.imaging.header import inspect
 from pixtools.limits import Limits
 
@@ -26,24 +27,39 @@ _LATER_IMPORTS = ("copy", "mmap", "tempfile", "PIL.ImageCms", "PIL.ImagePalette"
 _TOO_COSTLY = "Reading the header needs too much memory. Open the file in an image editor and export it again."
 
 
+_ERRORS: dict[str, type[PixToolsError]] = {
+    kind.code: kind for kind in (UnsupportedType, CorruptImage, ImageTooLarge, PixToolsError)
+}
+
+
+def _known_type(media_type: str) -> str:
+    if media_type not in MEDIA_TYPES.values():
+        raise ValueError("this is no type that PixTools reads")
+    return media_type
+
+
 class ReadHeader(BaseModel):
     """The header of a file that is within the limits."""
 
     model_config = ConfigDict(extra="forbid")
 
-    media_type: str
+    media_type: Annotated[str, AfterValidator(_known_type)]
     width: PositiveInt
     height: PositiveInt
     frames: PositiveInt
 
 
 class RefusedFile(BaseModel):
-    """The error because of which a file is refused. `internal` means that the worker has a bug."""
+    """The error because of which a file is refused. The code of PixToolsError means that the worker has a bug."""
 
     model_config = ConfigDict(extra="forbid")
 
     code: Literal["unsupported_type", "corrupt_image", "image_too_large", "internal"]
     detail: str
+
+    def error(self) -> PixToolsError:
+        """Return the error to raise."""
+        return _ERRORS[self.code](self.detail)
 
 
 class HeaderAnswer(BaseModel):
@@ -75,6 +91,7 @@ def _work(connection: Connection) -> None:
 def _answer(data: bytes, limits: Limits) -> ReadHeader | RefusedFile:
     try:
         header = inspect(io.BytesIO(data), limits)
+        return ReadHeader(media_type=header.media_type, width=header.width, height=header.height, frames=header.frames)
     except (UnsupportedType, CorruptImage, ImageTooLarge) as error:
         return RefusedFile(code=error.code, detail=error.detail)
     except MemoryError:
@@ -82,4 +99,3 @@ def _answer(data: bytes, limits: Limits) -> ReadHeader | RefusedFile:
     except Exception:
         log.exception("inspection failed unexpectedly")
         return RefusedFile(code=PixToolsError.code, detail="")
-    return ReadHeader(media_type=header.media_type, width=header.width, height=header.height, frames=header.frames)

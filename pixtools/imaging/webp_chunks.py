@@ -54,9 +54,10 @@ def parse(file: IO[bytes]) -> Webp:
             exif = file.read(size)
         position += 8 + size + size % 2
         file.seek(position)
-    if not any(counts.values()):
+    frames = counts[b"ANMF"] if is_animated else counts[b"VP8 "] + counts[b"VP8L"]
+    if frames == 0:
         raise CorruptImage("The WebP has no pixels. Check that it opens in a viewer.")
-    return Webp(counts[b"ANMF"] if is_animated else 1, exif)
+    return Webp(frames if is_animated else 1, exif)
 
 
 def _excess(what: str) -> CorruptImage:

@@ -7,13 +7,14 @@ import io
 import json
 import os
 import tempfile
+import time
 from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from images import LIMITS, photo, saved
 
-from pixtools.errors import CorruptImage, ImageTooLarge, PixToolsError, UnsupportedType
+from pixtools.errors import CorruptImage, ImageTooLarge, Overloaded, PixToolsError, UnsupportedType
 from pixtools.imaging.header import inspect
 from serve.inspection import Inspection
 
@@ -22,25 +23,46 @@ pytestmark = pytest.mark.anyio
 PHOTO = saved(photo(96, 64), "PNG")
 
 
+def answer(**changes) -> bytes:
+    header = {"media_type": "image/png", "width": 1, "height": 1, "frames": 1}
+    return json.dumps({"answer": header | changes}).encode()
+
+
+def spin(_):
+    while True:
+        pass
+
+
+def answer_half(connection):
+    os.write(connection.fileno(), b"\0\0")
+    time.sleep(60)
+
+
+def answer_and_exit(connection):
+    connection.send_bytes(answer())
+    os._exit(0)
+
+
+COMMANDS = {
+    b"die": lambda _: os.abort(),
+    b"hang": spin,
+    b"sleep": lambda _: time.sleep(60),
+    b"half an answer": answer_half,
+    b"exit later": answer_and_exit,
+    b"lie": lambda connection: connection.send_bytes(answer(width=100_000)),
+    b"type": lambda connection: connection.send_bytes(answer(media_type="text/html")),
+    b"nonsense": lambda connection: connection.send_bytes(b'{"answer": 5}'),
+    b"good": lambda connection: connection.send_bytes(answer()),
+}
+
+
 def obey():
     """Prepare a worker that does what the file says."""
 
     def work(connection):
         while True:
             _, data = connection.recv(), connection.recv_bytes()
-            match data:
-                case b"die":
-                    os.abort()
-                case b"hang":
-                    while True:
-                        pass
-                case b"lie":
-                    answer = {"media_type": "image/png", "width": 100_000, "height": 5, "frames": 1}
-                case b"nonsense":
-                    answer = {"media_type": 5}
-                case _:
-                    answer = {"media_type": "image/png", "width": 1, "height": 1, "frames": 1}
-            connection.send_bytes(json.dumps({"answer": answer}).encode())
+            COMMANDS[data](connection)
 
     return work
 
@@ -84,8 +106,11 @@ async def test_the_error_of_a_file_is_the_same_as_without_a_process(real, data, 
     assert raised.value.detail == expected.value.detail
 
 
-@pytest.mark.parametrize("data", [b"die", b"hang", b"nonsense"])
-async def test_a_process_that_dies_hangs_or_talks_nonsense_is_replaced_and_costs_one_request(obedient, data):
+@pytest.mark.parametrize("data", [b"die", b"hang", b"nonsense", b"type", b"sleep", b"half an answer"])
+async def test_a_process_that_dies_hangs_or_talks_nonsense_is_replaced_and_costs_one_request(
+    obedient, data, monkeypatch
+):
+    monkeypatch.setattr("serve.inspection._WALL_S", 5.0)
     error, *headers = await asyncio.gather(refused(obedient, data), *(inspected(obedient, b"good") for _ in range(8)))
 
     assert isinstance(error, CorruptImage)
@@ -101,3 +126,25 @@ async def refused(inspection, data):
 
 async def test_a_header_beyond_the_limits_is_refused_even_if_the_process_accepts_it(obedient):
     assert isinstance(await refused(obedient, b"lie"), ImageTooLarge)
+
+
+async def test_a_process_that_has_died_meanwhile_costs_no_request(obedient):
+    for _ in range(4):
+        assert (await inspected(obedient, b"exit later")).width == 1
+        await asyncio.sleep(0.2)
+
+
+async def test_a_process_that_stops_reading_is_replaced(monkeypatch):
+    monkeypatch.setattr("serve.inspection._WALL_S", 3.0)
+    with closing(Inspection("test_inspection:deaf")) as inspection:
+        assert isinstance(await refused(inspection, bytes(5_000_000)), CorruptImage)
+
+
+async def test_a_process_that_does_not_start_is_no_mistake_of_the_file():
+    with closing(Inspection("no_such_module:prepare")) as inspection:
+        assert isinstance(await refused(inspection, PHOTO), Overloaded)
+
+
+def deaf():
+    """Prepare a worker that reads nothing."""
+    return lambda _: time.sleep(60)
