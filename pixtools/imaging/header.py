@@ -23,6 +23,8 @@ _STRUCTURE_CHECKS: dict[str, Callable[[IO[bytes]], None]] = {
     "JPEG": jpeg_segments.check_segments,
     "PNG": png_chunks.check_chunks,
     "TIFF": tiff_tags.check_tags,
+    "AVIF": tiff_tags.check_embedded_tags,
+    "HEIF": tiff_tags.check_embedded_tags,
 }
 """A check for each of these formats. The check raises CorruptImage if the file has so many segments, chunks or values
 that Pillow would take long to open the file."""

@@ -7,6 +7,7 @@ if its type is unknown, or if its value lies outside the file. Only `check_tags`
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterable
@@ -32,11 +33,16 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 
 _NUMBERS = {1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 13: "I"}
 
+_HEADER = re.compile(rb"II\*\0|MM\0\*")
+_MAX_BLOCKS = 16
+_CHILDREN = frozenset({EXIF, GPS, INTEROP})
+
 _BYTES, _FRACTIONS = (1, 2, 6, 7), (5, 10)
 """The types of values that Pillow reads as one piece, and the types of values that are fractions."""
 
 _PIECE_TAGS = frozenset({0x0111, 0x0117, 0x0144, 0x0145})  # offsets and sizes of strips and tiles
-_ENTRIES, _FRACTION_VALUES, _PIECES, _NUMBER_VALUES = "entries", "fractions", "offsets of strips or tiles", "numbers"
+_ENTRIES, _FRACTION_VALUES, _NUMBER_VALUES = "entries", "fractions", "numbers"
+_PIECES = "offsets and sizes of strips and tiles"
 # Real files stay below these limits. A picture with 16,384 rows may have one strip for each row and each of four
 # channels, and each strip has an offset and a size. The palette of 16-bit pixels has 196,608 numbers.
 _MOST = {_ENTRIES: 1_000, _FRACTION_VALUES: 1_000, _PIECES: 140_000, _NUMBER_VALUES: 250_000}
@@ -152,32 +158,68 @@ def parse(data: bytes) -> Tags | None:
 
 
 def check_tags(file: IO[bytes]) -> None:
-    """Raise CorruptImage if the first directory of a TIFF has more entries or values than any picture needs.
+    """Raise CorruptImage if the tags of a TIFF have more entries or values than any picture needs.
 
-    Entries and values take time and memory, because Pillow creates objects for them when it opens a TIFF. This function
-    reads the whole file. It counts every entry, also invalid ones, because Pillow may read entries that `parse`
-    ignores.
+    Entries and values take time and memory, because Pillow creates objects for them. This function reads the whole
+    file. It counts every entry of the first picture, including invalid ones, because Pillow may read entries that
+    `parse` ignores.
+    """
+    _check_structure(memoryview(file.read()))
+
+
+def check_embedded_tags(file: IO[bytes]) -> None:
+    """Do the same as `check_tags` for the EXIF of a file in a format that may hold EXIF at any position, such as AVIF.
+
+    Pillow copies the values of this EXIF when it turns the orientation of the container into an EXIF tag.
     """
     data = file.read()
-    order = BYTE_ORDERS.get(data[:4])
+    view = memoryview(data)
+    for number, match in enumerate(_HEADER.finditer(data)):
+        if number == _MAX_BLOCKS:
+            raise _excess(_MAX_BLOCKS, "blocks of EXIF")
+        _check_structure(view[match.start() :])
+
+
+def _check_structure(data: memoryview) -> None:
+    order = BYTE_ORDERS.get(bytes(data[:4]))
     if order is None or len(data) < 8:  # noqa: PLR2004
         return
-    (start,) = struct.unpack_from(order + "I", data, 4)
-    counts = Counter[str]()
-    (counts[_ENTRIES],) = struct.unpack_from(order + "H", data, start) if start <= len(data) - 2 else (0,)
-    if counts[_ENTRIES] <= _MOST[_ENTRIES]:
-        entries = data[start + 2 : start + 2 + 12 * counts[_ENTRIES]]
-        for tag, value_type, count, _ in struct.iter_unpack(order + "HHII", entries[: len(entries) // 12 * 12]):
-            if value_type in _FRACTIONS:
-                counts[_FRACTION_VALUES] += count
-            elif value_type not in _BYTES:
-                counts[_PIECES if tag in _PIECE_TAGS else _NUMBER_VALUES] += count
-    for what, limit in _MOST.items():
-        if counts[what] > limit:
-            raise CorruptImage(
-                f"The TIFF has more than {limit:,} {what}, which no picture needs. "
-                "Open the file in an image editor and export it again."
-            )
+    counts: Counter[str] = Counter()
+    offsets, seen = [struct.unpack_from(order + "I", data, 4)[0]], set[int]()
+    while offsets:
+        offset = offsets.pop()
+        if offset in seen or offset > len(data) - 2:
+            continue
+        seen.add(offset)
+        offsets += _count_directory(data, order, offset, counts)
+        for what, limit in _MOST.items():
+            if counts[what] > limit:
+                raise _excess(limit, what)
+
+
+def _count_directory(data: memoryview, order: str, offset: int, counts: Counter[str]) -> list[int]:
+    """Add the entries and values of a directory to `counts`. Return the offsets of its child directories."""
+    (entries,) = struct.unpack_from(order + "H", data, offset)
+    counts[_ENTRIES] += entries
+    if counts[_ENTRIES] > _MOST[_ENTRIES]:
+        return []
+    children = []
+    table = data[offset + 2 : offset + 2 + 12 * entries]
+    for tag, value_type, count, value in struct.iter_unpack(order + "HHII", table[: len(table) // 12 * 12]):
+        if tag in _CHILDREN:
+            children.append(value)
+        if value_type in _FRACTIONS:
+            counts[_FRACTION_VALUES] += count
+        elif value_type not in _BYTES:
+            counts[_PIECES if tag in _PIECE_TAGS else _NUMBER_VALUES] += count
+    return children
+
+
+def _excess(limit: int, what: str) -> CorruptImage:
+    return CorruptImage(
+        f"The tags of the file have more than {limit:,} {what}, which no picture needs. "
+        "Open the file in an image editor and export it again."
+    )
 
 
 def without(directory: Directory, tags: Iterable[int]) -> Directory:

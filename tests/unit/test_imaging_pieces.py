@@ -11,6 +11,7 @@ import zlib
 import pytest
 from animations import Frame, apng, filled
 from images import LIMITS, photo, saved
+from PIL import Image
 
 from pixtools.errors import CorruptImage, ImageTooLarge
 from pixtools.imaging import gif_frames
@@ -20,7 +21,7 @@ from pixtools.imaging.png_chunks import chunk
 
 MAX_CPU_S = 3  # CPU time for a file of 25 MB; Pillow would need tens of seconds
 
-JPEG, PNG = saved(photo(), "JPEG"), saved(photo(), "PNG")
+JPEG, PNG, WEBP = (saved(photo(), name) for name in ("JPEG", "PNG", "WEBP"))
 GIF = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0x80, 0, 0) + bytes(6)
 FRAME = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\0"
 PALETTE = bytes(range(12))
@@ -46,9 +47,18 @@ def with_chunks(*further: bytes) -> bytes:
     return PNG[:33] + b"".join(further) + PNG[33:]
 
 
-def tiff(fractions: int) -> bytes:
-    """Return the beginning of a TIFF whose orientation tag holds this number of fractions."""
+def webp(*chunks: bytes) -> bytes:
+    """Return a WebP with further chunks, given as types and contents in turn."""
+    body = WEBP[12:]
+    for name, content in zip(chunks[::2], chunks[1::2], strict=True):
+        body += name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def tiff(fractions: int, *more: tuple[int, int, int, int]) -> bytes:
+    """Return the beginning of a TIFF whose orientation tag holds this number of fractions. `more` are further tags."""
     tags = [(256, 4, 1, 96), (257, 4, 1, 64), (258, 3, 1, 8), (262, 3, 1, 1), (274, 5, fractions, 100), (277, 3, 1, 1)]
+    tags += more
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return (b"II*\0\x08\0\0\0" + directory).ljust(100, b"\0") + b"\1\0\0\0" * 2 * fractions
 
@@ -81,6 +91,29 @@ def tiff(fractions: int) -> bytes:
         pytest.param(lambda: with_chunks(chunk(b"zTXt", HALF_TEXT) * 257), "256 texts", id="texts that grow"),
         pytest.param(lambda: GIF + b"\x21\xfe\0" * 100_001 + FRAME + b";", "100,000 extensions", id="extensions"),
         pytest.param(lambda: tiff(1_001), "1,000 fractions", id="fractions"),
+        pytest.param(
+            lambda: tiff(1, *[(273, 4, 150_000, 100)]), "140,000 offsets and sizes of strips", id="offsets of strips"
+        ),
+        pytest.param(
+            lambda: tiff(1, *[(30_000, 1, 4, 0)] * 13_000, (40_000, 5, 2_000, 100)), "1,000 entries", id="inline tags"
+        ),
+        pytest.param(lambda: tiff(1, (0x8769, 4, 1, 8), (40_000, 4, 260_000, 100)), "250,000 numbers", id="numbers"),
+        pytest.param(
+            lambda: saved(photo(), "AVIF", exif=b"Exif\0\0" + tiff(1, (40_000, 5, 2_000, 100))),
+            "1,000 fractions",
+            id="EXIF of an AVIF",
+        ),
+        pytest.param(
+            lambda: saved(photo(), "AVIF") + b"II*\0\xff\xff\xff\xff" * 17, "16 blocks of EXIF", id="blocks of EXIF"
+        ),
+        pytest.param(lambda: with_chunks(chunk(b"eXIf", bytes(8_000_001))), "8,000,000 bytes", id="a large chunk"),
+        pytest.param(
+            lambda: JPEG[: JPEG.index(b"\xff\xda")] + b"\xc4" * 70_000 + JPEG[JPEG.index(b"\xff\xda") :],
+            "between segments",
+            id="junk before the pixels",
+        ),
+        pytest.param(lambda: webp(b"EXIF", bytes(8_000_001)), "8,000,000 bytes of EXIF", id="EXIF of a WebP"),
+        pytest.param(lambda: webp(*[b"abcd", b""] * 10_001), "10,000 chunks", id="chunks of a WebP"),
         pytest.param(
             lambda: GIF + b"\x21\xfe" + b"\1a" * 1_000_001 + b"\0" + FRAME + b";", "1,000,000 blocks", id="blocks"
         ),
@@ -140,3 +173,18 @@ def test_the_last_palette_before_the_pixels_is_used_for_every_frame():
 
     assert [frame.convert("RGB").getpixel((0, 0)) for frame in frames] == [(3, 4, 5), (6, 7, 8)]
     assert time.process_time() - started < MAX_CPU_S
+
+
+def test_an_animated_webp_without_frames_is_corrupt():
+    head = b"VP8X" + struct.pack("<I", 10) + b"\x02" + bytes(9)
+    with pytest.raises(CorruptImage, match="no pixels"):
+        inspected(b"RIFF" + struct.pack("<I", 4 + len(head)) + b"WEBP" + head)
+
+
+def test_tags_of_a_real_camera_are_accepted():
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = "a comment"
+    exif[0x011A] = 72.0
+    exif[0x0112] = 6
+
+    assert inspected(saved(photo(96, 64), "AVIF", exif=exif)).width == 64
