@@ -268,6 +268,12 @@ class TooManyRequests(PixToolsError):
     status, code, retryable, retry_after_s = 429, "too_many_requests", True, 1
 
 
+class TooManyRefusals(PixToolsError):
+    """Too many submissions of this client were refused."""
+
+    status, code, retryable, retry_after_s = 429, "too_many_refusals", True, 60
+
+
 class Overloaded(PixToolsError):
     """The service has more requests than it can accept now."""
 

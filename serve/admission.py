@@ -6,7 +6,6 @@ import asyncio
 import logging
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -15,6 +14,7 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import ServiceFull
 from pixtools.jobs.views import QueueLoad
 from pixtools.settings import Settings
+from serve.recent_result import RecentResult
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,7 @@ class Admission:
     def __init__(self, settings: Settings, store: JobStore) -> None:
         self._settings = settings
         self._store = store
-        self._reading: asyncio.Task[None] | None = None
-        self._read_at = float("-inf")
+        self._reading = RecentResult(self._read, _FRESH_S)
         self._load = QueueLoad(0, 0)  # of the last reading
         self._free_bytes: int | None = None
         self._new_jobs, self._new_pixels = 0, 0  # accepted by this replica since the last reading began
@@ -59,11 +58,7 @@ class Admission:
 
     async def load(self) -> QueueLoad:
         """Return the number and the pixels of the queued jobs. Raises DatabaseDown if the database does not answer."""
-        if time.monotonic() - self._read_at >= _FRESH_S:
-            # All waiting requests share one reading. Otherwise, while the database hangs, they would wait one by one.
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read())
-            await asyncio.shield(self._reading)
+        await self._reading.get()
         return QueueLoad(self._load.jobs + self._new_jobs, self._load.pixels + self._new_pixels)
 
     async def _read(self) -> None:
@@ -76,7 +71,6 @@ class Admission:
         self._load = load
         self._new_jobs -= before[0]
         self._new_pixels -= before[1]
-        self._read_at = time.monotonic()
 
     def least_free_bytes(self) -> int | None:
         """Return the free bytes of the fullest watched file system, or None if no watched folder exists."""

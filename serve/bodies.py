@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Message, Receive
 
-from pixtools.errors import BodyTimedOut, BodyTooLarge, Overloaded, PixToolsError
+from pixtools.errors import BodyTimedOut, BodyTooLarge, Overloaded, PixToolsError, UploadTooLarge
 
 _MAX_SILENCE_S = 10.0
-_MAX_WAIT_S = 5
+_MAX_WAIT_S = 30  # a body that is just fast enough holds its bytes for a minute
 _GRACE_S = 1.0  # a body is not called slow before this time
 _GONE: Message = {"type": "http.disconnect"}
 
@@ -155,4 +155,12 @@ class BodyBudget:
 
 def body_too_large(limit: int) -> BodyTooLarge:
     """Return the error for a body that is larger than `limit` bytes."""
-    return BodyTooLarge(f"At most {limit / 1000:g} kB are accepted here. Send a shorter body.")
+    return BodyTooLarge(f"At most {limit:,} bytes are accepted here. Send a shorter body.")
+
+
+def files_too_large(limit: int) -> UploadTooLarge:
+    """Return the error for files that have more than `limit` bytes together."""
+    return UploadTooLarge(
+        f"At most {limit / 1e6:g} MB are accepted for all files together (PIXTOOLS_MAX_UPLOAD_BYTES). "
+        "Send smaller files."
+    )

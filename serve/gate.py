@@ -12,23 +12,20 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pixtools.errors import BodyTimedOut, Overloaded, PixToolsError, TooManyRequests, UploadTooLarge
+from pixtools.errors import BodyTimedOut, Overloaded, PixToolsError, TooManyRequests
 from pixtools.settings import HttpSettings
-from serve.bodies import Body, BodyBudget, body_too_large
+from serve.bodies import Body, BodyBudget, body_too_large, files_too_large
 from serve.clients import Clients
 from serve.origins import Origins
-from serve.problems import respond
+from serve.problems import FRONT_HEADERS, respond
 from serve.refusals import Refusals
 from serve.request_head import RequestHead
 
-_MAX_BODY_BYTES = 64_000  # of every request except the submission of a job
+_MAX_BODY_BYTES = 65_536  # of every request except the submission of a job
 _SMALL_BYTES = 1_000_000
 _SMALL_BUDGET, _LARGE_BUDGET = 16_000_000, 40_000_000
 
 _KEY_IN_USE = 409  # an ordinary answer to a client that repeats a request
-
-# The answers of the gate do not pass through the SecurityHeaders of the application.
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class Gate:
@@ -43,10 +40,7 @@ class Gate:
         self._requests: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
         self._timeout_s = settings.body_timeout.total_seconds()
-        self._too_large = UploadTooLarge(
-            f"At most {settings.max_upload_bytes / 1e6:g} MB (PIXTOOLS_MAX_UPLOAD_BYTES) are accepted for all files "
-            "together. Send smaller files."
-        )
+        self._too_large = files_too_large(settings.max_upload_bytes)
         # A body of the largest size that is slower than this does not arrive in time.
         min_speed = settings.max_submission_bytes / self._timeout_s
         # Bodies of up to 1 MB have bytes of their own, so they never wait for large bodies.
@@ -87,12 +81,12 @@ class Gate:
         if head.is_submission:
             await self._refusals.wait_for_turn(client)
         budget = self._small if body.size <= _SMALL_BYTES else self._large
-        try:
-            async with budget.reserved(client, body):
+        async with budget.reserved(client, body):
+            try:
                 await answer.of(self._app, scope, body)
-        finally:
-            if head.is_submission and answer.is_refusal:
-                self._refusals.record(client, body.received)
+            finally:
+                if head.is_submission and answer.is_refusal:
+                    self._refusals.record(client, body.received)
 
     def _body(self, head: RequestHead, receive: Receive) -> Body | None:
         """Return the body, or None if there is none. Raises BodyTooLarge and UploadTooLarge."""
@@ -168,7 +162,7 @@ class _Answer:
 
 async def _refuse(error: PixToolsError, head: RequestHead, scope: Scope, answer: _Answer) -> None:
     response = respond(error)
-    response.headers.update(_HEADERS)
+    response.raw_headers += FRONT_HEADERS
     # The rest of the body may never arrive. A client that expects status 100 may send the next request instead.
     if isinstance(error, BodyTimedOut) or head.expects_continue:
         response.headers["Connection"] = "close"

@@ -7,7 +7,6 @@ square of its length.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from typing import Any, ClassVar
 
@@ -15,12 +14,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from pixtools.errors import BadRequest, HeadersTooLarge, PixToolsError
 from serve.clients import Clients, client_of
-from serve.problems import MEDIA_TYPE
+from serve.problems import FRONT_HEADERS, respond
 
 _MAX_HEADER_BYTES = 32_768  # of the request line and the headers, and of the trailers of a body
 _MAX_HEADERS = 128
 _TIMEOUT_S = 10.0
 _MAX_CONNECTIONS, _MAX_CLIENT_CONNECTIONS = 1000, 64
+_MAX_PIPELINED = 8  # requests of a connection that wait for earlier answers; browsers send none
 
 _TOO_LARGE = HeadersTooLarge(
     f"At most {_MAX_HEADERS} headers with {_MAX_HEADER_BYTES:,} bytes together are accepted. Send fewer headers."
@@ -35,6 +35,7 @@ class LimitedProtocol(HttpToolsProtocol):
       closed.
     - If the application answers before the body has arrived, the rest has 10 s to arrive, and is thrown away. If the
       connection were closed at once, the client might lose the answer.
+    - At most 8 requests of a connection wait for earlier answers. Otherwise the connection is closed.
     - A client has at most 64 connections, and all clients have at most 1,000. Other connections are closed at once.
       Trusted proxies may have more than 64 connections.
     """
@@ -97,6 +98,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if size > _MAX_HEADER_BYTES or len(self.headers) > _MAX_HEADERS:
             self._refuse(_TOO_LARGE)
             return
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            self.transport.abort()
+            return
         self._idle_bytes = 0
         self._awaits_headers = False
         self._stay_open()
@@ -140,7 +144,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
-            body = json.dumps(error.problem()).encode()
-            head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
+            response = respond(error)
+            headers = [*response.raw_headers, *FRONT_HEADERS, (b"connection", b"close")]
+            head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+            self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
         self.transport.close()

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from dag.json_fields import MAX_FIELD_BYTES, too_large
 from pixtools.errors import BadRequest, Fault, UploadTooLarge, pointer
 from pixtools.settings import MAX_FORM_BYTES
+from serve.bodies import files_too_large
 from serve.problems import invalid_request
 
 _MAX_TEXT_FIELDS = 20
@@ -58,13 +59,6 @@ async def read_form(request: Request, text_fields: Collection[str], max_files: i
                 return await reader.parse()
     except MultiPartException as error:
         raise BadRequest(error.message) from error
-
-
-def files_too_large(max_file_bytes: int) -> UploadTooLarge:
-    """Return the error for files that have more than `max_file_bytes` bytes together."""
-    return UploadTooLarge(
-        f"At most {max_file_bytes / 1e6:g} MB are accepted for all files together. Send smaller files."
-    )
 
 
 class _FormReader(MultiPartParser):

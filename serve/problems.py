@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +21,7 @@ from pixtools.errors import (
     MethodNotAllowed,
     NotFound,
     PixToolsError,
+    error_class,
     pointer,
     shortened,
 )
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 _MAX_NAMES = 5
 
 MEDIA_TYPE = "application/problem+json"
+
+FRONT_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+"""Headers of answers that do not pass through the SecurityHeaders of the application."""
 _SOURCES = ("path", "query", "header", "body")  # each location that FastAPI reports begins with one of these
 
 
@@ -106,17 +110,10 @@ def _lowered(detail: str) -> str:
 
 
 def _explain(code: str) -> ProblemType:
-    for kind in _error_classes(PixToolsError):
-        if kind.code == code:
-            return ProblemType(code=code, title=kind.title(), status=kind.status, retryable=kind.retryable)
-    raise NotFound(f"There is no type of problem with the code {shortened(code)}.")
-
-
-def _error_classes(top: type[PixToolsError]) -> Iterator[type[PixToolsError]]:
-    """Yield a class of the error tree and all classes below it."""
-    yield top
-    for below in top.__subclasses__():
-        yield from _error_classes(below)
+    kind = error_class(code)
+    if kind is None:
+        raise NotFound(f"There is no type of problem with the code {shortened(code)}.")
+    return ProblemType(code=code, title=kind.title(), status=kind.status, retryable=kind.retryable)
 
 
 async def _on_pixtools_error(_: Request, error: Exception) -> JSONResponse:

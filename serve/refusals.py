@@ -11,7 +11,7 @@ import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from pixtools.errors import TooManyRequests
+from pixtools.errors import TooManyRefusals
 
 _WINDOW_S = 60.0
 _BYTES_PER_UNIT = 1_000_000  # reading a body costs about as much as refusing it
@@ -51,7 +51,7 @@ class Refusals:
     async def wait_for_turn(self, name: str) -> None:
         """Wait until the client may send the body of its next submission.
 
-        Raises TooManyRequests if the client has to wait for more than 20 seconds.
+        Raises TooManyRefusals if the client has to wait for more than 20 seconds.
         """
         client = self._clients.get(name)
         if client is None:
@@ -64,7 +64,7 @@ class Refusals:
         pause_s = min(_MAX_PAUSE_S, _STEP_S * (client.units - self._free_units))
         turn = max(now, client.last_turn + pause_s)
         if turn - now > _MAX_WAIT_S:
-            raise TooManyRequests(
+            raise TooManyRefusals(
                 "Too many submissions of this client were refused in the last minute (PIXTOOLS_MAX_CLIENT_REFUSALS). "
                 "Correct the request, and send it again in a minute."
             )

@@ -27,7 +27,7 @@ from pixtools.imaging.header import Header
 from pixtools.limits import Limits
 from pixtools.settings import Settings
 from serve.inspection import Inspection
-from serve.multipart import files_too_large, read_form
+from serve.multipart import read_form
 from serve.problems import invalid_request
 
 _FIELDS = ("steps", "operations", "operation_params")
@@ -102,8 +102,6 @@ async def receive(request: Request, settings: Settings, inspection: Inspection) 
     Raises BadRequest, InvalidRequest, UploadTooLarge, UnsupportedType, EmptyUpload, CorruptImage, ImageTooLarge and
     DiskFull.
     """
-    if int(request.headers.get("content-length") or 0) > settings.max_submission_bytes:
-        raise files_too_large(settings.max_upload_bytes)
     try:
         content = await read_form(request, _FIELDS, 1 + settings.max_parts, settings.max_upload_bytes)
     except OSError as error:

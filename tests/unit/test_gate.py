@@ -230,7 +230,7 @@ async def test_a_foreign_page_can_link_to_the_service_but_not_load_its_data():
 
 async def test_a_body_above_the_limit_is_refused_before_it_is_read():
     small = await Exchange(
-        "POST", "/api/dead-letters/redrive", {**OWN, "content-length": "64001"}, [b"x"], complete=False
+        "POST", "/api/dead-letters/redrive", {**OWN, "content-length": "65537"}, [b"x"], complete=False
     ).send_to(gate())
     upload = await Exchange(**SUBMIT, headers={**OWN, "content-length": "2001001"}, chunks=[b"x"]).send_to(
         gate(max_upload_bytes=1_001_000)
@@ -243,10 +243,10 @@ async def test_a_body_above_the_limit_is_refused_before_it_is_read():
 
 async def test_a_body_without_a_length_is_counted_while_it_arrives():
     chunked = {**OWN, "transfer-encoding": "chunked"}
-    enough = await Exchange("POST", "/api/x", chunked, [b"x" * 32_000] * 2).send_to(gate())
-    too_much = await Exchange("POST", "/api/x", chunked, [b"x" * 32_000] * 2 + [b"x"] * 10).send_to(gate())
+    enough = await Exchange("POST", "/api/x", chunked, [b"x" * 32_768] * 2).send_to(gate())
+    too_much = await Exchange("POST", "/api/x", chunked, [b"x" * 32_768] * 2 + [b"x"] * 10).send_to(gate())
 
-    assert (enough.status, enough.messages[1]["body"]) == (200, b"64000")
+    assert (enough.status, enough.messages[1]["body"]) == (200, b"65536")
     assert (too_much.status, too_much.problem["code"], too_much.reads) == (413, "body_too_large", 3)
 
 

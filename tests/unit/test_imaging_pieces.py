@@ -99,7 +99,7 @@ def tiff(fractions: int, *more: tuple[int, int, int, int]) -> bytes:
         ),
         pytest.param(lambda: tiff(1, (0x8769, 4, 1, 8), (40_000, 4, 260_000, 100)), "250,000 numbers", id="numbers"),
         pytest.param(
-            lambda: saved(photo(), "AVIF", exif=b"Exif\0\0" + tiff(1, (40_000, 5, 2_000, 100))),
+            lambda: saved(photo(), "AVIF") + tiff(2_000),
             "1,000 fractions",
             id="EXIF of an AVIF",
         ),
