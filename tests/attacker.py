@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+
+DECODING, READING = b"attack the decoder:", b"attack the reader of headers:"
+"""If a file contains these bytes, tests/e2e/attacked/sitecustomize.py runs `loot` in the process that opens it."""
 
 
 def loot(ports: list[int], files: list[str]) -> dict[str, str]:
@@ -26,6 +30,7 @@ def loot(ports: list[int], files: list[str]) -> dict[str, str]:
         "new file": _write_file,
         "program": lambda: subprocess.run(["/bin/true"], check=True),
         "process": _fork,
+        "shared memory": lambda: mmap.mmap(-1, 4096),
         "socket": lambda: socket.socket(socket.AF_UNIX),
         **{f"file {path}": lambda path=path: Path(path).read_bytes() for path in files},
         **{f"port {port}": lambda port=port: socket.create_connection(("127.0.0.1", port), 2) for port in ports},

@@ -10,14 +10,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from api import Api
+from attacker import DECODING, READING
 from images import photo, saved
-from service import Stack
-
-from pixtools.local import ray_head
-from pixtools.local.home import Home
+from stacks import running
 
 FOLDER = Path(__file__).parent
-DECODING, READING = b"attack the decoder:", b"attack the reader of headers:"
 PHOTO = saved(photo(64, 48), "PNG")
 
 
@@ -25,15 +22,8 @@ PHOTO = saved(photo(64, 48), "PNG")
 def attacked(open_folder):
     """A service in which certain files run the code of tests/attacker.py."""
     path = [str(FOLDER / "attacked"), str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    stack = Stack(open_folder / "attacked", extra_env={"PYTHONPATH": os.pathsep.join(path), "MY_SECRET": "of the user"})
-    stack.launch("--parent", str(os.getpid()))
-    try:
-        stack.wait_until_ready()
+    with running(open_folder / "attacked", PYTHONPATH=os.pathsep.join(path), MY_SECRET="of the user") as stack:
         yield stack
-    finally:
-        stack.kill()
-        stack.process.wait(60)
-        ray_head.remove_folder(Home(stack.home))
 
 
 @pytest.fixture

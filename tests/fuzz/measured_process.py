@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import multiprocessing
-import os
 import re
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from replaced_process import ProcessDied, ProcessHung, ReplacedProcess
 
 from pixtools.errors import PixToolsError
 
@@ -50,53 +49,26 @@ class MeasuredProcess:
     """
 
     def __init__(self, function: Callable[[Any], object], deadline_s: float) -> None:
-        self._function = function
-        self._deadline_s = deadline_s
-        self._connection: Connection
-        self._process: BaseProcess
-        self._start()
+        self._process = ReplacedProcess(partial(_measured, function), deadline_s, _freeze)
 
     def run(self, argument: Any) -> Measurement:
         """Call the function in the process, and return its cost."""
         try:
-            self._connection.send(argument)
-            if self._connection.poll(self._deadline_s):
-                return self._connection.recv()
-            measured = Measurement(failure=f"no answer in {self._deadline_s:g} s")
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._process.join(10)
-            measured = Measurement(failure=f"the process died: exit code {self._process.exitcode}")
-        self.close()
-        self._start()
+            measured: Measurement = self._process.ask(argument)
+        except ProcessHung as error:
+            return Measurement(failure=str(error))
+        except ProcessDied as error:
+            return Measurement(failure=f"the process died: exit code {error}")
         return measured
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, other_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other_end, self._function), daemon=True)
-        self._process.start()
-        other_end.close()
-        assert self._connection.poll(60), "the process did not start"
-        self._connection.recv()
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.join()
-        self._connection.close()
+        self._process.close()
 
 
-def _serve(connection: Connection, function: Callable[[Any], object]) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # discards the messages that libraries write to stderr
+def _freeze() -> None:
     gc.collect()
     gc.freeze()  # otherwise each collection during a call would also look at all imported modules
-    connection.send("ready")
-    while True:
-        try:
-            argument = connection.recv()
-        except EOFError:
-            return
-        connection.send(_measured(function, argument))
 
 
 def _measured(function: Callable[[Any], object], argument: Any) -> Measurement:

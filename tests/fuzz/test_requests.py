@@ -1,8 +1,6 @@
 """Fuzz the reading of requests for new jobs. Each request has to be accepted or refused at a small cost.
 
-The bounds grow linearly with the size of the request, and have slack for busy machines. `measured_process.py` measures
-CPU time and memory. PIXTOOLS_FUZZ_SECONDS is the time for each target, in seconds. Each value of PIXTOOLS_FUZZ_SEED
-makes different cases. Harmful requests are kept in build/fuzz.
+`cost_target.py` describes the bounds and the settings.
 """
 
 from __future__ import annotations

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
-import os
 import traceback
 from collections.abc import Callable
 from enum import StrEnum
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from functools import partial
+
+from replaced_process import ProcessDied, ProcessHung, ReplacedProcess
 
 from pixtools import memory
 from pixtools.errors import CorruptImage, ImageTooLarge, OutOfMemory, UnencodableImage, UnsupportedType
@@ -43,57 +42,26 @@ class WorkerProcess:
     """A process that runs one function on many files. If the process dies or misses its deadline, it is replaced."""
 
     def __init__(self, function: Callable[[bytes, str], None], deadline_s: float) -> None:
-        self._function = function
-        self._deadline_s = deadline_s
-        self._connection: Connection
-        self._process: BaseProcess
-        self._start()
+        self._process = ReplacedProcess(partial(_answer, function), deadline_s, partial(memory.limit, MEMORY_BYTES))
 
     def run(self, data: bytes, encoder: str) -> Answer:
         """Run the function on a file in the process, and return the result."""
         try:
-            self._connection.send((data, encoder))
-            if self._connection.poll(self._deadline_s):
-                return self._connection.recv()
-            answer = Result.HUNG, f"no answer in {self._deadline_s:g} s"
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._process.join(10)
-            answer = Result.CRASHED, f"exit code {self._process.exitcode}"
-        self.close()
-        self._start()
+            answer: Answer = self._process.ask((data, encoder))
+        except ProcessHung as error:
+            return Result.HUNG, str(error)
+        except ProcessDied as error:
+            return Result.CRASHED, f"exit code {error}"
         return answer
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, other_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other_end, self._function), daemon=True)
-        self._process.start()
-        other_end.close()
-        assert self._connection.poll(60), "the process did not start"
-        self._connection.recv()
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.join()
-        self._connection.close()
+        self._process.close()
 
 
-def _serve(connection: Connection, function: Callable[[bytes, str], None]) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # discards the messages that codecs write to stderr
-    memory.limit(MEMORY_BYTES)
-    connection.send("ready")
-    while True:
-        try:
-            data, encoder = connection.recv()
-        except EOFError:
-            return
-        connection.send(_answer(function, data, encoder))
-
-
-def _answer(function: Callable[[bytes, str], None], data: bytes, encoder: str) -> Answer:
+def _answer(function: Callable[[bytes, str], None], file: tuple[bytes, str]) -> Answer:
     try:
-        function(data, encoder)
+        function(*file)
     except (CorruptImage, UnsupportedType, ImageTooLarge, UnencodableImage, UnsuitableParameter) as error:
         return Result.REFUSED, str(error)
     except (MemoryError, OutOfMemory) as error:

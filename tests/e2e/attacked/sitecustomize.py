@@ -13,7 +13,8 @@ import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 
-DECODING, READING = b"attack the decoder:", b"attack the reader of headers:"
+from attacker import DECODING, READING, loot
+
 TARGETS = {"pixtools.imaging.decoding": ("decode", DECODING), "pixtools.imaging.header": ("inspect", READING)}
 
 
@@ -33,17 +34,13 @@ class _Infect(MetaPathFinder):
 
 
 def _infect(module, function, marker):
-    import attacker  # noqa: F401, PLC0415 (a confined process cannot import it later)
+    from pixtools.errors import CorruptImage  # noqa: PLC0415 (not every Python process here has PixTools)
 
     harmless = getattr(module, function)
 
     def attacked(data, *args, **options):
         content = data if isinstance(data, bytes) else data.getvalue()
         if marker in content:
-            from attacker import loot  # noqa: PLC0415 (most processes do not need these modules)
-
-            from pixtools.errors import CorruptImage  # noqa: PLC0415
-
             arguments = json.JSONDecoder().raw_decode(content.split(marker, 1)[1].decode(errors="replace"))[0]
             raise CorruptImage(json.dumps(loot(**arguments)))
         return harmless(data, *args, **options)
