@@ -44,20 +44,21 @@ def main() -> None:
     with service() as (url, launcher):
         asyncio.run(honest_phase(url, jpegs[:20], 10))  # so that all converters run and all caches are filled
         alone = asyncio.run(honest_phase(url, jpegs[20:150], options.seconds / 4))
-        ingress = memory_of_ingress(launcher)
+        peaks = Peaks(launcher)
         answers = multiprocessing.Manager().dict()
         attack = multiprocessing.Process(target=run_attack, args=(url, options.seconds + 5, answers))
         attack.start()
         time.sleep(3)
-        highest: dict[str, int] = {}
-        attacked = asyncio.run(honest_phase(url, jpegs[150:], options.seconds, lambda: sample(launcher, highest)))
+        attacked = asyncio.run(honest_phase(url, jpegs[150:], options.seconds, peaks.update))
         attack.join()
     report("alone", alone)
     report("attacked", attacked)
     print(f"livez p99 attacked              {quantile(attacked['livez'], 0.99):8.3f} s")
     print(f"honest p95 attacked / alone     {quantile(attacked['jobs'], 0.95) / quantile(alone['jobs'], 0.95):8.2f}")
-    for name, size in ingress.items():
-        print(f"memory of {name:10} {size / 1e6:8.1f} MB, highest {highest[name] / 1e6:8.1f} MB")
+    for name, size in peaks.idle.items():
+        print(f"memory of {name:10} {size / 1e6:8.1f} MB, highest {peaks.sizes[name] / 1e6:8.1f} MB")
+    growth = sum(peaks.sizes.values()) - sum(peaks.idle.values())
+    print(f"growth of all three             {growth / 1e6:8.1f} MB")
     print("answers to the attackers:")
     for answer, count in sorted(answers.items()):
         print(f"  {answer:40} {count:8}")
@@ -130,12 +131,22 @@ def memory_of_ingress(launcher: psutil.Process) -> dict[str, int]:
     return found
 
 
-def sample(launcher: psutil.Process, highest: dict[str, int]) -> None:
-    """Note the highest memory of each part, at most once a second."""
-    if time.monotonic() - highest.get("at", 0) > 1:
-        for name, size in memory_of_ingress(launcher).items():
-            highest[name] = max(highest.get(name, 0), size)
-        highest["at"] = int(time.monotonic())
+class Peaks:
+    """The highest memory of each part of the ingress, in bytes."""
+
+    def __init__(self, launcher: psutil.Process) -> None:
+        self._launcher = launcher
+        self._updated_at = 0.0
+        self.idle = memory_of_ingress(launcher)
+        self.sizes = dict(self.idle)
+
+    def update(self) -> None:
+        """Measure again, unless the last measurement is less than a second old."""
+        if time.monotonic() - self._updated_at < 1:
+            return
+        self._updated_at = time.monotonic()
+        for name, size in memory_of_ingress(self._launcher).items():
+            self.sizes[name] = max(self.sizes.get(name, 0), size)
 
 
 # The attack

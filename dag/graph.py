@@ -248,8 +248,8 @@ class Graph:
             self._converters.discard(converter)
             progress.blame(lambda step: Failed(step, StepTimedOut(_timeout_detail(self._deadline_s))))
         except BaseException:
-            # The task was cancelled: nobody needs the outcomes any more, or the deadline of the job has passed. So the
-            # converter must stop.
+            # The task was cancelled, because nobody needs the outcomes or because the job has passed its deadline. Stop
+            # the converter.
             self._converters.discard(converter)
             raise
         else:

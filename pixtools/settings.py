@@ -115,7 +115,6 @@ class HttpSettings(EnvironmentSettings):
     max_client_requests: int = Field(32, ge=1)  # at once, without event streams
     max_client_streams: int = Field(20, ge=1)
     max_client_refusals: int = Field(20, ge=0)  # in a minute; each refused megabyte counts as one more
-    stream_lifetime: Duration = timedelta(hours=1)
 
     @property
     def max_submission_bytes(self) -> int:
@@ -136,6 +135,7 @@ class Settings(HttpSettings):
     s3_access_key_id: SecretStr | None = None  # None: boto3 looks for credentials in its usual places
     s3_secret_access_key: SecretStr | None = None
     # A URL is read with a job and used at once. Nobody can revoke a URL, so it never works for longer than this.
+    stream_lifetime: Duration = timedelta(hours=1)  # of an event stream; a browser then opens another one
     url_ttl: Duration = Field(timedelta(minutes=15), le=timedelta(minutes=15))
 
     max_pixels: int = Field(50_000_000, ge=1)  # of all frames together

@@ -1,4 +1,4 @@
-"""The lock files and the search for secrets."""
+"""Checks the lock files and the search for secrets."""
 
 import re
 import subprocess
