@@ -51,12 +51,16 @@ def main() -> None:
         time.sleep(3)
         attacked = asyncio.run(honest_phase(url, jpegs[150:], options.seconds, peaks.update))
         attack.join()
+        time.sleep(10)
+        after = memory_of_ingress(launcher)
     report("alone", alone)
     report("attacked", attacked)
     print(f"livez p99 attacked              {quantile(attacked['livez'], 0.99):8.3f} s")
     print(f"honest p95 attacked / alone     {quantile(attacked['jobs'], 0.95) / quantile(alone['jobs'], 0.95):8.2f}")
     for name, size in peaks.idle.items():
-        print(f"memory of {name:10} {size / 1e6:8.1f} MB, highest {peaks.sizes[name] / 1e6:8.1f} MB")
+        print(
+            f"memory of {name:10} {size / 1e6:8.1f} MB, highest {peaks.sizes[name] / 1e6:8.1f} MB, after {after[name] / 1e6:8.1f} MB"
+        )
     growth = sum(peaks.sizes.values()) - sum(peaks.idle.values())
     print(f"growth of all three             {growth / 1e6:8.1f} MB")
     print("answers to the attackers:")

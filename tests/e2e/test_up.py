@@ -26,6 +26,7 @@ import pytest
 import redis
 import yaml
 from botocore.config import Config
+from process_titles import title_of
 
 from pixtools.local import processes
 from pixtools.local.addresses import is_loopback
@@ -198,7 +199,7 @@ def test_a_running_service_is_closed_to_others(running: Stack, ready: Path) -> N
     assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
     secrets = [path.read_text() for path in (running.home / "secrets").iterdir()]
-    commands = "\n".join(" ".join(process.cmdline()) for process in family)
+    commands = "\n".join(title_of(process) for process in family)
     assert [secret for secret in secrets if secret in commands or secret in running.output] == []
     assert {path.stat().st_mode & 0o777 for path in (running.home / "secrets").iterdir()} == {0o600}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
+from process_titles import title_of
 
 CONVERTER = "ray::ConverterActor.run"  # a converter that runs a segment
 DISPATCHER = "ray::Dispatcher"
@@ -18,7 +19,7 @@ DENOISER = "ray::ServeReplica:denoiser:Denoiser"
 def find(stack, title: str, timeout: float = 30) -> list[psutil.Process]:
     """Return the processes whose title begins with `title`. Wait for the first one for up to `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    while not (found := [process for process in _descendants(stack) if _title(process).startswith(title)]):
+    while not (found := [process for process in _descendants(stack) if title_of(process).startswith(title)]):
         assert time.monotonic() < deadline, f"no process {title}"
         time.sleep(0.02)
     return found
@@ -26,7 +27,7 @@ def find(stack, title: str, timeout: float = 30) -> list[psutil.Process]:
 
 def raylet(stack) -> psutil.Process:
     """Return the raylet of the service."""
-    (found,) = (process for process in _descendants(stack) if _title(process).split(" ")[0].endswith("/raylet"))
+    (found,) = (process for process in _descendants(stack) if title_of(process).split(" ")[0].endswith("/raylet"))
     return found
 
 
@@ -58,10 +59,3 @@ def frozen(process: psutil.Process) -> Iterator[None]:
 
 def _descendants(stack) -> list[psutil.Process]:
     return psutil.Process(stack.process.pid).children(recursive=True)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from images import LIMITS
 from PIL import Image
+from process_titles import title_of
 
 from actors import fleet
 from actors.converter_pool import ConverterPool
@@ -141,7 +142,7 @@ def test_the_death_of_a_converter_is_blamed_on_the_running_step(settings, blobs)
             await asyncio.sleep(0.05)
         await asyncio.sleep(5)  # now the decoding has ended, and the encoder runs
         children = psutil.Process().children(recursive=True)
-        (busy,) = [process for process in children if "ray::ConverterActor.run" in "".join(process.cmdline())]
+        (busy,) = [process for process in children if "ray::ConverterActor.run" in title_of(process)]
         busy.kill()
 
     outcomes = asyncio.run(run.go(meanwhile=kill))
