@@ -26,10 +26,14 @@ help:
 run: .venv/.local
 	@exec $(BIN)/pixtools up --parent $$PPID
 
+# Tests that start a whole service run one after another, because they need the whole machine.
+ISOLATED := tests/unit tests/store
+
 test: .venv/.dev
 	@command -v exiftool >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null || \
 		$(MAKE) --no-print-directory tools
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(ISOLATED) -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/pytest $(addprefix --ignore=, $(ISOLATED))
 
 # Tests that are marked heavy or slow do not run. The other tests run in one worker for each core. A module in which all
 # tests are heavy is not even imported, because some of these modules load PyTorch, which takes seconds.

@@ -34,7 +34,7 @@ _WORKER = "dag.segment_worker:prepare"
 
 
 class Converter:
-    """Owns a connection to object storage, and a worker: the sandboxed child process that runs the steps.
+    """Runs steps in a worker, which is a sandboxed child process, and stores the files of the worker.
 
     A converter runs one call at a time, because one picture may need all memory of the worker.
     """

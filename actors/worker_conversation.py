@@ -1,6 +1,6 @@
-"""The exchange of a converter with its worker about one work item.
+"""Sends a work item to the worker of a converter, checks its messages, and stores its files.
 
-`dag.worker_messages` describes the messages of the worker.
+`dag.worker_messages` describes the messages.
 """
 
 from __future__ import annotations

@@ -58,9 +58,9 @@ def main() -> None:
     print(f"livez p99 attacked              {quantile(attacked['livez'], 0.99):8.3f} s")
     print(f"honest p95 attacked / alone     {quantile(attacked['jobs'], 0.95) / quantile(alone['jobs'], 0.95):8.2f}")
     for name, size in peaks.idle.items():
-        print(
-            f"memory of {name:10} {size / 1e6:8.1f} MB, highest {peaks.sizes[name] / 1e6:8.1f} MB, after {after[name] / 1e6:8.1f} MB"
-        )
+        sizes = (size, peaks.sizes[name], after[name])
+        idle, highest, later = (f"{each / 1e6:8.1f} MB" for each in sizes)
+        print(f"memory of {name:10} {idle}, highest {highest}, ten seconds after the attack {later}")
     growth = sum(peaks.sizes.values()) - sum(peaks.idle.values())
     print(f"growth of all three             {growth / 1e6:8.1f} MB")
     print("answers to the attackers:")

@@ -40,9 +40,8 @@ from pixtools.jobs.outcomes import Failed, Started, Succeeded
 class Inputs:
     """What each segment of a job reads, and how much the segment may store.
 
-    `source_bytes` is the size of the source file. `bytes_left` is how many bytes of artifacts the job may still store
-    when the segment begins. Segments that run at the same time do not know of each other. Each of them may store these
-    bytes, so a job may exceed its limit by what the segments store that run at the same time.
+    `source_bytes` is the size of the source file. `bytes_left` is the number of bytes that the segment may store.
+    Segments that run at the same time all get the same number. So together they may exceed the limit of the job.
     """
 
     owner: str

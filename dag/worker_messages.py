@@ -1,6 +1,6 @@
 """The messages that a sandboxed worker sends to its converter while it runs a work item.
 
-A hostile picture may have taken over the worker. So the messages are JSON, the converter checks each of them, and
+A hostile picture may control the worker. So the messages are JSON, the converter checks each of them, and
 pickled objects travel only from the converter to the worker. The order is:
 
     Get        The converter answers with None or an error. After None, it sends the bytes of the blob.

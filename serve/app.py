@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from actors import fleet
-from pixtools import logs
+from pixtools import logs, memory
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
@@ -27,7 +27,7 @@ from pixtools.database.job_store import JobStore
 from pixtools.redis.hints import Hints
 from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
-from serve import problems, proxy
+from serve import back_pressure, problems, proxy
 from serve.admission import Admission
 from serve.catalog import catalog
 from serve.dead_letter_routes import DeadLetterRoutes
@@ -48,6 +48,8 @@ _DATABASE_CONNECTIONS = 10
 def create() -> ASGIApp:
     """Read the settings from the environment, and build the application."""
     logs.to_stderr()
+    back_pressure.install()
+    memory.keep_little()
     settings = Settings()
     database = Database(settings, pool_size=_DATABASE_CONNECTIONS, name="ingress")
     store = JobStore(database, settings)

@@ -1,7 +1,4 @@
-"""Limits the bodies of requests: their sizes, the time in which they arrive, and their bytes in memory.
-
-Serve's proxy reads a body as fast as it arrives, and the proxy and the replica each keep the whole body in memory.
-"""
+"""Limits the bodies of requests: their sizes, the time in which they arrive, and their bytes in memory."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from starlette.types import Message, Receive
 
 from pixtools.errors import BodyTimedOut, BodyTooLarge, Overloaded, PixToolsError, UploadTooLarge
 
+_MAX_BYTES_IN_MEMORY = 2_000_000  # of one body, in all queues of `back_pressure.py` and in the parser
 _MAX_SILENCE_S = 10.0
 _MAX_WAIT_S = 30  # a body that is just fast enough holds its bytes for a minute
 _GRACE_S = 1.0  # a body is not called slow before this time
@@ -28,14 +26,15 @@ class Body:
     """
 
     def __init__(self, receive: Receive, size: int, too_large: PixToolsError, timeout_s: float) -> None:
-        self.size = size  # bytes to reserve: the length of the body, or its limit if the length is not known
+        self.size = size  # bytes: the length of the body, or its limit if the length is not known
         self.error: PixToolsError | None = None
         self._receive = receive
         self._too_large = too_large
         self._timeout_s = timeout_s
         self.received = 0  # bytes
         self._complete = False
-        self._began: float | None = None  # when the application first read from the body
+        self._waited_s = 0.0  # for the client, until the last message
+        self._waits_since: float | None = None
         self._timer: asyncio.Timeout | None = None
 
     async def receive(self) -> Message:
@@ -45,10 +44,10 @@ class Body:
         if self.error is not None:
             return _GONE
         now = asyncio.get_running_loop().time()
-        if self._began is None:
-            self._began = now
+        self._waits_since = now
+        deadline = now + min(_MAX_SILENCE_S, self._timeout_s - self._waited_s)
         try:
-            async with asyncio.timeout_at(min(now + _MAX_SILENCE_S, self._began + self._timeout_s)) as self._timer:
+            async with asyncio.timeout_at(deadline) as self._timer:
                 message = await self._receive()
         except TimeoutError:
             self.error = self.error or BodyTimedOut(
@@ -58,6 +57,7 @@ class Body:
             return _GONE
         finally:
             self._timer = None
+            self._waited_s, self._waits_since = self._waited(), None
         self.received += len(message.get("body", b""))
         if self.received > self.size:
             self.error = self._too_large
@@ -66,11 +66,16 @@ class Body:
         return message
 
     def speed(self) -> float:
-        """Return the mean speed in bytes per second, or infinity if the body has arrived or has only just begun."""
-        if self._complete or self._began is None or self.error is not None:
-            return float("inf")
-        elapsed = asyncio.get_running_loop().time() - self._began
-        return self.received / elapsed if elapsed > _GRACE_S else float("inf")
+        """Return the mean speed of the client in bytes per second. It is infinite if the body is not waited for."""
+        waited_s = self._waited()
+        arrives = not self._complete and self.error is None
+        return self.received / waited_s if arrives and waited_s > _GRACE_S else float("inf")
+
+    def _waited(self) -> float:
+        """Return for how many seconds the client was waited for. The time in which the service is busy is not in it."""
+        if self._waits_since is None:
+            return self._waited_s
+        return self._waited_s + asyncio.get_running_loop().time() - self._waits_since
 
     def end(self) -> None:
         """Stop waiting for the rest of the body."""
@@ -80,9 +85,9 @@ class Body:
 
 
 class BodyBudget:
-    """Bounds the bytes of the bodies that are received or handled at once.
+    """Bounds the bytes in memory of the bodies that are received or handled at once.
 
-    A body reserves its whole size before its first byte is read. While it waits, nothing reads from its connection, so
+    A body reserves its bytes before its first byte is read. While it waits, nothing reads from its connection, so
     TCP pauses the client. The client with the fewest bodies gets free bytes first. While a body waits, the slowest body
     is stopped if it is slower than `min_speed` bytes per second.
     """
@@ -97,7 +102,7 @@ class BodyBudget:
     @asynccontextmanager
     async def reserved(self, client: str, body: Body) -> AsyncIterator[None]:
         """Hold the bytes of a body. Raises Overloaded if the bytes are not free after a few seconds."""
-        size = min(body.size, self._total)
+        size = min(body.size, _MAX_BYTES_IN_MEMORY)
         self._open[client] += 1
         try:
             await self._take(client, size)

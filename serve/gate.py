@@ -23,7 +23,7 @@ from serve.request_head import RequestHead
 
 _MAX_BODY_BYTES = 65_536  # of every request except the submission of a job
 _SMALL_BYTES = 1_000_000
-_SMALL_BUDGET, _LARGE_BUDGET = 16_000_000, 40_000_000
+_SMALL_BUDGET, _LARGE_BUDGET = 8_000_000, 24_000_000
 
 _KEY_IN_USE = 409  # an ordinary answer to a client that repeats a request
 
@@ -45,7 +45,7 @@ class Gate:
         min_speed = settings.max_submission_bytes / self._timeout_s
         # Bodies of up to 1 MB have bytes of their own, so they never wait for large bodies.
         self._small = BodyBudget(_SMALL_BUDGET, min_speed)
-        self._large = BodyBudget(max(_LARGE_BUDGET, settings.max_submission_bytes), min_speed)
+        self._large = BodyBudget(_LARGE_BUDGET, min_speed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection, such as an HTTP request."""

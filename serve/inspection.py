@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import IO
 
 from pydantic import ValidationError
 
 from pixtools.errors import CorruptImage, DiskFull, Overloaded, is_full
 from pixtools.imaging.header import Header, check_size
-from pixtools.imaging.header_worker import HeaderAnswer, ReadHeader, RefusedFile
 from pixtools.limits import Limits
+from pixtools.sandbox import files
+from pixtools.sandbox.header_worker import HeaderAnswer, ReadHeader, RefusedFile
 from pixtools.sandbox.process import ChildDied, SandboxedProcess
 
 log = logging.getLogger(__name__)
 
 _PROCESSES = 2
-_WORKER = "pixtools.imaging.header_worker:prepare"
+_WORKER = "pixtools.sandbox.header_worker:prepare"
 _MEMORY_BYTES = 128_000_000  # a file of 25 MB and its headers take less than half of this
 _CPU_S = 3.0
 _WALL_S = 30.0  # on a busy machine, a process may have to wait for its CPU time
@@ -91,10 +90,11 @@ class Inspection:
         process.end()
 
     def _inspect(self, file: IO[bytes], limits: Limits) -> Header:
-        process, content = self._process(), _mapped(file)
+        process = self._process()
+        _require_on_disk(file)
         try:
             with process.killed_after(_WALL_S):
-                answer = _ask(process, content, limits)
+                answer = _ask(process, file, limits)
         except (ChildDied, ValidationError, EOFError, OSError) as error:
             log.warning("a process that reads headers was replaced: %r", error)
             self._end(process)
@@ -102,9 +102,6 @@ class Inspection:
                 f"The header of the file could not be read within {_CPU_S:g} seconds, or reading it failed. "
                 "Open the file in an image editor and export it again."
             ) from error
-        finally:
-            with suppress(BufferError):  # after an error, the traceback still refers to the content
-                content.close()
         if isinstance(answer, RefusedFile):
             raise answer.error()
         # Check again, because a hostile file may control the process.
@@ -112,20 +109,21 @@ class Inspection:
         return Header(answer.media_type, answer.width, answer.height, answer.frames)
 
 
-def _mapped(file: IO[bytes]) -> mmap.mmap:
-    """Return the content of a file without copying it. Raises DiskFull: a small file may not be on disk yet."""
+def _require_on_disk(file: IO[bytes]) -> None:
+    """Write a small file to disk, because it may be in memory only. Raises DiskFull."""
     try:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        file.fileno()
+        file.flush()
     except OSError as error:
         if is_full(error):
             raise DiskFull("Send the request again in a while.") from error
         raise
 
 
-def _ask(process: SandboxedProcess, content: mmap.mmap, limits: Limits) -> ReadHeader | RefusedFile:
+def _ask(process: SandboxedProcess, file: IO[bytes], limits: Limits) -> ReadHeader | RefusedFile:
     """Send a file to a process and return its answer. Raises ChildDied if the process takes too much CPU time."""
     process.connection.send(limits)
-    process.connection.send_bytes(content)
+    files.send(process.connection, file)
     cpu_s = process.cpu_s()
     while not process.connection.poll(_POLL_S):
         if process.cpu_s() - cpu_s > _CPU_S:

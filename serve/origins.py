@@ -48,7 +48,7 @@ class Origins:
             )
 
     def require_own_origin(self, head: RequestHead) -> None:
-        """Raise ForeignOrigin if a browser says that a page of another origin has caused the request.
+        """Raise ForeignOrigin if the headers of a browser say that a page of another origin sent the request.
 
         A program that is not a browser sends neither of the headers, so it passes. A GET passes if the user follows a
         link from another page.
@@ -79,7 +79,7 @@ class Origins:
         scheme, host = parsed[1], parsed[2]
         if scheme == b"http" and head.scheme == "https":
             return False
-        own = {host_of.lower().removesuffix(_DEFAULT_PORTS[scheme]) for host_of in (*head.hosts, *self._public)}
+        own = {name.lower().removesuffix(_DEFAULT_PORTS[scheme]) for name in (*head.hosts, *self._public)}
         return host.removesuffix(_DEFAULT_PORTS[scheme]) in own
 
 

@@ -84,7 +84,8 @@ class Form:
         """Raise InvalidRequest for faults, and BadRequest if the image or the steps are missing."""
         faults = [*self.faults, *_contradictions(len(self.files), self.fields)]
         if len(self.parts) > max_parts:
-            too_many = f"is one of {len(self.parts)} files in addition to the image; at most {max_parts} are accepted"
+            remedy = f"at most {max_parts} are accepted (PIXTOOLS_MAX_PARTS)"
+            too_many = f"is one of {len(self.parts)} files in addition to the image; {remedy}"
             faults += [Fault(pointer(name), too_many) for name in list(self.parts)[max_parts:]]
         if faults:
             raise invalid_request(tuple(faults))

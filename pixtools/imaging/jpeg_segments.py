@@ -21,34 +21,39 @@ _LIMITS = {_EXIF: 1_000_000, _PHOTOSHOP: 4_000_000, _TABLES: 65_536, _SEGMENTS: 
 
 _APP1, _APP13, _APPS, _COMMENT = 0xE1, 0xED, range(0xE0, 0xF0), 0xFE
 _SCAN = 0xDA
+_HEAD_BYTES = 64  # of a segment: its marker, its size and the beginning of its content
 _FIRST_MARKER = 0xC0  # lower markers do not occur before a scan
 _WITHOUT_SEGMENT = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # no segment follows these markers
 
 
 def check_segments(file: IO[bytes]) -> None:
-    """Raise CorruptImage if the segments before the pixels exceed a limit. This function reads the whole file."""
-    data = file.read()
+    """Raise CorruptImage if the segments before the pixels exceed a limit.
+
+    This function reads the first bytes of each segment, and at most 64 kB between segments.
+    """
     counts = dict.fromkeys(_LIMITS, 0)
     position = 2
-    while position < len(data):
-        start = data.find(b"\xff", position)
-        marker = int.from_bytes(data[start + 1 : start + 2], "big")
-        if start < 0:
-            counts[_FILL] += len(data) - position
-            position = len(data)
+    while True:
+        file.seek(position)
+        head = file.read(_HEAD_BYTES)
+        if not head:
+            return
+        fill = head.find(b"\xff") if b"\xff" in head else len(head)
+        marker = int.from_bytes(head[1:2], "big")
+        if fill:
+            counts[_FILL] += fill
+            position += fill
         elif marker in (0, 0xFF) or marker in _WITHOUT_SEGMENT:
-            counts[_FILL] += start - position + 1
-            position = start + (1 if marker == 0xFF else 2)  # noqa: PLR2004
+            counts[_FILL] += 1
+            position += 1 if marker == 0xFF else 2  # noqa: PLR2004
         elif marker == _SCAN or marker < _FIRST_MARKER:
-            counts[_FILL] += start - position
-            position = len(data)  # the pixels begin here, or Pillow stops reading
+            return  # the pixels begin here, or Pillow stops reading
         else:
-            size = max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
-            counts[_FILL] += start - position
+            size = max(2, int.from_bytes(head[2:4], "big"))
             counts[_SEGMENTS] += 1
-            if content := _costly_content(marker, data[start + 4 : start + 18]):
+            if content := _costly_content(marker, head[4:18]):
                 counts[content] += size
-            position = start + 2 + size
+            position += 2 + size
         for what, limit in _LIMITS.items():
             if counts[what] > limit:
                 raise CorruptImage(

@@ -160,11 +160,10 @@ def parse(data: bytes) -> Tags | None:
 def check_tags(file: IO[bytes]) -> None:
     """Raise CorruptImage if the tags of a TIFF have more entries or values than any picture needs.
 
-    Entries and values take time and memory, because Pillow creates objects for them. This function reads the whole
-    file. It counts every entry of the first picture, including invalid ones, because Pillow may read entries that
-    `parse` ignores.
+    Entries and values take time and memory, because Pillow creates objects for them. This function counts every entry
+    of the first picture, including invalid ones, because Pillow may read entries that `parse` ignores.
     """
-    _check_structure(memoryview(file.read()))
+    _check_structure(file, 0)
 
 
 def check_embedded_tags(file: IO[bytes]) -> None:
@@ -172,39 +171,41 @@ def check_embedded_tags(file: IO[bytes]) -> None:
 
     Pillow copies the values of this EXIF when it turns the orientation of the container into an EXIF tag.
     """
-    data = file.read()
-    view = memoryview(data)
-    for number, match in enumerate(_HEADER.finditer(data)):
+    for number, match in enumerate(_HEADER.finditer(file.read())):
         if number == _MAX_BLOCKS:
             raise _excess(_MAX_BLOCKS, "blocks of EXIF")
-        _check_structure(view[match.start() :])
+        _check_structure(file, match.start())
 
 
-def _check_structure(data: memoryview) -> None:
-    order = BYTE_ORDERS.get(bytes(data[:4]))
-    if order is None or len(data) < 8:  # noqa: PLR2004
+def _check_structure(file: IO[bytes], start: int) -> None:
+    """Check the TIFF structure that begins at position `start`."""
+    file.seek(start)
+    head = file.read(8)
+    order = BYTE_ORDERS.get(head[:4])
+    if order is None or len(head) < 8:  # noqa: PLR2004
         return
     counts: Counter[str] = Counter()
-    offsets, seen = [struct.unpack_from(order + "I", data, 4)[0]], set[int]()
+    offsets, seen = [struct.unpack_from(order + "I", head, 4)[0]], set[int]()
     while offsets:
         offset = offsets.pop()
-        if offset in seen or offset > len(data) - 2:
+        if offset in seen:
             continue
         seen.add(offset)
-        offsets += _count_directory(data, order, offset, counts)
+        file.seek(start + offset)
+        offsets += _count_directory(file, order, counts)
         for what, limit in _MOST.items():
             if counts[what] > limit:
                 raise _excess(limit, what)
 
 
-def _count_directory(data: memoryview, order: str, offset: int, counts: Counter[str]) -> list[int]:
-    """Add the entries and values of a directory to `counts`. Return the offsets of its child directories."""
-    (entries,) = struct.unpack_from(order + "H", data, offset)
+def _count_directory(file: IO[bytes], order: str, counts: Counter[str]) -> list[int]:
+    """Add the entries and values of the next directory to `counts`. Return the offsets of its child directories."""
+    entries = int.from_bytes(file.read(2), "little" if order == "<" else "big")
     counts[_ENTRIES] += entries
     if counts[_ENTRIES] > _MOST[_ENTRIES]:
         return []
     children = []
-    table = data[offset + 2 : offset + 2 + 12 * entries]
+    table = file.read(12 * entries)
     for tag, value_type, count, value in struct.iter_unpack(order + "HHII", table[: len(table) // 12 * 12]):
         if tag in _CHILDREN:
             children.append(value)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pixtools.local.local_settings import LocalSettings
     from pixtools.local.server import Server
 
-# What a node reports if it finds no secrets: pydantic names the missing fields, and our settings name a folder that
-# the node cannot read.
+# A node that finds no secrets reports one of two errors: pydantic names missing fields, or our settings name a folder
+# that the node cannot read.
 _NO_SECRETS = re.compile(
     r"for Settings\s.*\b(database_url|redis_url)\s+Field required|PIXTOOLS_SECRETS_DIR=", re.DOTALL
 )

@@ -4,6 +4,6 @@ The child process has no secret in its environment. After its imports it gives u
 open files, use the network, start programs or look into other processes. `process.py` is the side of the parent, and
 `child.py` and `confinement.py` are the side of the child.
 
-The parent may send pickled objects. The child may send only bytes and JSON, because unpickling runs code, and a hostile
-file may have taken over the child.
+The parent may send pickled objects and open files. The child may send only bytes and JSON, because unpickling runs
+code, and a hostile file may control the child.
 """

@@ -31,7 +31,8 @@ _UNCOUNTED = mmap.MAP_SHARED | 0x100  # MAP_GROWSDOWN
 # What Python, NumPy and the codecs need in order to compute, and to talk to the parent over an open socket. Every other
 # system call fails with EPERM.
 _ALLOWED = (
-    *("read", "readv", "pread64", "write", "writev", "poll", "ppoll", "select", "pselect6", "lseek", "fstat", "close"),
+    *("read", "readv", "pread64", "write", "writev", "recvmsg", "lseek", "fstat", "close"),
+    *("poll", "ppoll", "select", "pselect6"),
     *("munmap", "mremap", "mprotect", "madvise", "brk"),
     *("futex", "futex_waitv", "set_robust_list", "rseq", "membarrier", "sched_yield", "sched_getaffinity", "getcpu"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from chromium import chromium, needs_chromium
 from page_driver import photo
+from process_titles import title_of
 from sideways import sideways_photo
 
 STEPS = {"web": {"op": "webp", "input": "source"}}
@@ -120,6 +122,27 @@ class Slow:
 
 slow = Slow.bind()
 """
+
+
+def test_large_uploads_at_the_same_time_take_little_memory(api, stack):
+    # A photo whose header has junk, so that no job is made of it.
+    junk = b"\xff\xd8\xff\xe0\0\x10JFIF\0" + b"\xc4" * 24_000_000
+    idle = peak = memory_of_http(stack)
+
+    with ThreadPoolExecutor(12) as pool:
+        uploads = [pool.submit(api.post, "junk.jpg", junk, **FORM) for _ in range(24)]
+        while not all(upload.done() for upload in uploads):
+            peak = max(peak, memory_of_http(stack))
+            time.sleep(0.1)
+
+    assert [upload.result().status_code for upload in uploads] == [422] * 24
+    assert peak - idle < 100_000_000  # the twelve bodies that arrive at once have 288 MB
+
+
+def memory_of_http(stack) -> int:
+    """Return the private memory of Serve's proxy and of the ingress in bytes."""
+    titles = ("ray::ProxyActor", "ray::ServeReplica:pixtools:ingress")
+    return sum(process.memory_full_info().uss for process in stack.processes() if title_of(process).startswith(titles))
 
 
 def test_a_full_queue_of_serve_is_answered_with_a_problem(new_stack, open_folder):

@@ -210,7 +210,7 @@ async def test_parts_beyond_the_limit_are_named(http):
 
     assert answer.status_code == 422
     assert faults(answer) == dict.fromkeys(
-        ("/logo5", "/logo6"), "is one of 7 files in addition to the image; at most 5 are accepted"
+        ("/logo5", "/logo6"), "is one of 7 files in addition to the image; at most 5 are accepted (PIXTOOLS_MAX_PARTS)"
     )
     assert answer.json()["detail"] == "These fields are not valid: logo5, logo6."
 

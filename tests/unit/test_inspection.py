@@ -16,6 +16,7 @@ from images import LIMITS, photo, saved
 
 from pixtools.errors import CorruptImage, ImageTooLarge, Overloaded, PixToolsError, UnsupportedType
 from pixtools.imaging.header import inspect
+from pixtools.sandbox import files
 from serve.inspection import Inspection
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +62,9 @@ def obey():
 
     def work(connection):
         while True:
-            _, data = connection.recv(), connection.recv_bytes()
+            connection.recv()
+            with files.receive(connection) as file:
+                data = file.read()
             COMMANDS[data](connection)
 
     return work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import queue
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
@@ -18,6 +20,7 @@ import psutil
 import pytest
 from attacker import loot
 
+from pixtools.sandbox import files
 from pixtools.sandbox.process import ChildDied, SandboxedProcess
 
 MEMORY_BYTES = 100_000_000
@@ -54,6 +57,20 @@ def echo():
                         pass
                 case other:
                     connection.send(other)
+
+    return work
+
+
+def read_and_write():
+    """Prepare a worker that reads a file of the parent, and then tries to write to it."""
+
+    def work(connection):
+        with files.receive(connection) as file:
+            content = file.read()
+            try:
+                os.write(file.fileno(), b"hostile")
+            except OSError as error:
+                connection.send((content, error.errno))
 
     return work
 
@@ -99,6 +116,21 @@ def test_the_same_code_finds_secrets_outside_the_sandbox(tmp_path):
     assert wanted <= set(found.stdout.splitlines())
 
 
+def test_a_file_that_the_parent_hands_over_can_only_be_read():
+    process = SandboxedProcess("test_sandbox:read_and_write", MEMORY_BYTES)
+    with tempfile.TemporaryFile() as file:
+        process.wait_until_ready()
+        file.write(b"content")
+        files.send(process.connection, file)
+        assert process.connection.poll(20)
+
+        assert process.connection.recv() == (b"content", errno.EBADF)
+        assert file.tell() == len(b"content")  # the processes do not share a position
+        file.seek(0)
+        assert file.read() == b"content"
+    process.end()
+
+
 def test_every_thread_is_filtered(process):
     states = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/status")]
 
@@ -142,6 +174,7 @@ def test_a_child_that_cannot_start_is_reported():
 
 PARENT = """
 import sys, time
+from pixtools.sandbox import files
 from pixtools.sandbox.process import SandboxedProcess
 process = SandboxedProcess("test_sandbox:echo", 100_000_000)
 process.wait_until_ready()

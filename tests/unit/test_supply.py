@@ -1,4 +1,4 @@
-"""Checks the lock files and the search for secrets."""
+"""The lock files fit pyproject.toml and list hashes, and the search for secrets finds a planted secret."""
 
 import re
 import subprocess

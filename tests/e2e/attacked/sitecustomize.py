@@ -39,7 +39,10 @@ def _infect(module, function, marker):
     harmless = getattr(module, function)
 
     def attacked(data, *args, **options):
-        content = data if isinstance(data, bytes) else data.getvalue()
+        content = data
+        if not isinstance(data, bytes):
+            content = data.read()
+            data.seek(0)
         if marker in content:
             arguments = json.JSONDecoder().raw_decode(content.split(marker, 1)[1].decode(errors="replace"))[0]
             raise CorruptImage(json.dumps(loot(**arguments)))

@@ -1,24 +1,25 @@
 """Reads the headers of image files in a sandboxed process, because opening a hostile file may take long or crash.
 
-The parent sends the Limits, and then the file as one message. The answer is a HeaderAnswer in JSON.
+The parent sends the Limits and then the open file. The answer is a HeaderAnswer in JSON.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Annotated, Literal
+from typing import IO, Annotated, Literal
 
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt
 
+from pixtools import memory
 from pixtools.errors import CorruptImage, ImageTooLarge, PixToolsError, UnsupportedType
 from pixtools.imaging.formats import MEDIA_TYPES
 from pixtools.imaging.header import inspect
 from pixtools.limits import Limits
+from pixtools.sandbox import files
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class HeaderAnswer(BaseModel):
 
 def prepare() -> Callable[[Connection], None]:
     """Import everything that `inspect` may need later, because the confined process cannot open files."""
+    memory.keep_little()
     Image.init()
     for module in _LATER_IMPORTS:
         import_module(module)
@@ -81,16 +83,17 @@ def prepare() -> Callable[[Connection], None]:
 def _work(connection: Connection) -> None:
     while True:
         try:
-            limits, data = connection.recv(), connection.recv_bytes()
+            limits, file = connection.recv(), files.receive(connection)
         except EOFError:  # the parent has ended
             return
-        connection.send_bytes(HeaderAnswer(answer=_answer(data, limits)).model_dump_json().encode())
-        del data
+        with file:
+            answer = HeaderAnswer(answer=_answer(file, limits))
+        connection.send_bytes(answer.model_dump_json().encode())
 
 
-def _answer(data: bytes, limits: Limits) -> ReadHeader | RefusedFile:
+def _answer(file: IO[bytes], limits: Limits) -> ReadHeader | RefusedFile:
     try:
-        header = inspect(io.BytesIO(data), limits)
+        header = inspect(file, limits)
         return ReadHeader(media_type=header.media_type, width=header.width, height=header.height, frames=header.frames)
     except (UnsupportedType, CorruptImage, ImageTooLarge) as error:
         return RefusedFile(code=error.code, detail=error.detail)

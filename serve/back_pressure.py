@@ -1,0 +1,68 @@
+"""Makes Serve read the body of a request only as fast as the application takes it.
+
+Serve has two queues for the messages of a body: one in its proxy and one in the replica. Neither has a bound, so both
+processes would hold the whole body in memory. Serve has no setting for this, so `install` replaces the two classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray.serve._private import http_util, proxy, replica
+from starlette.types import Message
+
+_MAX_WAITING_BYTES = 1 << 18  # of one body in one queue; the last message may exceed it
+
+
+def install() -> None:
+    """Bound the queues of this process, whether it is a proxy or a replica."""
+    proxy.MessageQueue = BoundedMessages
+    replica.ASGIReceiveProxy = PacedReceive
+
+
+class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
+    """The queue in the proxy. It takes the next message after the replica has fetched the earlier ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting_bytes = 0
+        self._has_room = asyncio.Event()
+
+    async def __call__(self, message: Message) -> None:
+        """Add a message from the client. Wait while there is no room."""
+        while self._waiting_bytes >= _MAX_WAITING_BYTES:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._waiting_bytes += len(message.get("body", b""))
+        await super().__call__(message)
+
+    def get_messages_nowait(self) -> list[Message]:
+        """Return all messages that wait."""
+        self._waiting_bytes = 0
+        self._has_room.set()
+        messages: list[Message] = super().get_messages_nowait()
+        return messages
+
+
+class PacedReceive(http_util.ASGIReceiveProxy):  # type: ignore[misc]
+    """The queue in the replica. It fetches messages from the proxy when the application has taken the earlier ones."""
+
+    def __init__(self, scope: Any, request_metadata: Any, receive_asgi_messages: Any) -> None:
+        super().__init__(scope, request_metadata, self._fetch)
+        self._fetch_now = receive_asgi_messages
+        self._is_empty: asyncio.Event = asyncio.Event()
+        self._is_empty.set()
+
+    async def _fetch(self, request_metadata: Any) -> bytes:
+        await self._is_empty.wait()
+        fetched: bytes = await self._fetch_now(request_metadata)
+        self._is_empty.clear()
+        return fetched
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        message: Message = await super().__call__()
+        if self.queue.empty():
+            self._is_empty.set()
+        return message
