@@ -32,6 +32,7 @@ from job_cost import STEPS, photos, quantile, service
 ATTACKERS = 50
 HONEST_CLIENTS = 2
 LIVEZ_PAUSE_S = 0.1
+_JOBS_PER_S = 8  # more than the honest clients submit
 _BOUNDARY = "x" * 20
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120, help="duration of the attack")
     options = parser.parse_args()
-    jpegs = photos(400)
+    jpegs = photos(150 + int(options.seconds * _JOBS_PER_S))
     with service() as (url, launcher):
         asyncio.run(honest_phase(url, jpegs[:20], 10))  # so that all converters run and all caches are filled
         alone = asyncio.run(honest_phase(url, jpegs[20:150], options.seconds / 4))
@@ -70,19 +71,19 @@ def main() -> None:
 
 def report(name: str, phase: dict[str, list[float]]) -> None:
     """Print the latencies of a phase."""
-    for what in ("jobs", "livez"):
+    for what in ("answers", "jobs", "livez"):
         times = phase[what]
         shares = (0.5, 0.95, 0.99)
         quantiles = ", ".join(f"p{100 * share:g} {quantile(times, share):.3f} s" for share in shares)
-        print(f"{name:9} {what:6} {len(times):5}: {quantiles}, longest {max(times):.3f} s")
+        print(f"{name:9} {what:7} {len(times):5}: {quantiles}, longest {max(times):.3f} s")
     print(f"{name:9} failed jobs {len(phase['failed'])}")
 
 
 async def honest_phase(
     url: str, jpegs: list[bytes], seconds: float, observe: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Submit jobs for `seconds`, and return the latencies of the jobs and of `livez`, and the failed jobs."""
-    found: dict[str, list[float]] = {"jobs": [], "livez": [], "failed": []}
+    """Submit jobs for `seconds`, and return latencies in seconds: of their answers, of their ends, and of `livez`."""
+    found: dict[str, list[float]] = {"answers": [], "jobs": [], "livez": [], "failed": []}
     end = time.monotonic() + seconds
     left = iter(jpegs)
 
@@ -92,7 +93,7 @@ async def honest_phase(
                 return
             started = time.monotonic()
             try:
-                await one_job(client, jpeg)
+                found["answers"].append(await one_job(client, jpeg))
             except (httpx.HTTPError, AssertionError) as error:
                 print(f"honest job failed: {error!r}")
                 found["failed"].append(time.monotonic() - started)
@@ -113,14 +114,17 @@ async def honest_phase(
     return found
 
 
-async def one_job(client: httpx.AsyncClient, jpeg: bytes) -> None:
-    """Submit a photo and follow the events of its job until it has succeeded."""
+async def one_job(client: httpx.AsyncClient, jpeg: bytes) -> float:
+    """Submit a photo, follow the events of its job until it has succeeded, and return the latency of the answer."""
+    started = time.monotonic()
     answer = await client.post("/api/jobs", files={"file": ("photo.jpg", jpeg)}, data={"steps": STEPS})
+    answered_s = time.monotonic() - started
     assert answer.status_code == httpx.codes.ACCEPTED, answer.text
     async with client.stream("GET", f"/api/jobs/{answer.json()['id']}/events") as events:
         assert events.status_code == httpx.codes.OK
         states = [json.loads(line[6:])["state"] async for line in events.aiter_lines() if line.startswith("data: ")]
     assert states[-1] == "succeeded", states
+    return answered_s
 
 
 def memory_of_ingress(launcher: psutil.Process) -> dict[str, int]:

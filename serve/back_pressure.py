@@ -7,26 +7,37 @@ processes would hold the whole body in memory. Serve has no setting for this, so
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from ray.serve._private import http_util, proxy, replica
 from starlette.types import Message
 
 _MAX_WAITING_BYTES = 1 << 18  # of one body in one queue; the last message may exceed it
+_WITHOUT_TURN_BYTES = 1_000_000
+_TURNS = 1
 
 
 def install() -> None:
     """Bound the queues of this process, whether it is a proxy or a replica."""
-    proxy.MessageQueue = BoundedMessages
+    proxy.MessageQueue = partial(BoundedMessages, asyncio.Semaphore(_TURNS))
     replica.ASGIReceiveProxy = PacedReceive
 
 
 class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
-    """The queue in the proxy. It takes the next message after the replica has fetched the earlier ones."""
+    """The queue in the proxy. It takes the next message after the replica has fetched the earlier ones.
 
-    def __init__(self) -> None:
+    After its first megabyte, a body needs one of the `turns` whenever the replica fetches messages. The turn ends when
+    the application has taken these messages, because then the replica asks for more. So many large bodies at the same
+    time do not slow down other requests, and a client that sends slowly holds no turn.
+    """
+
+    def __init__(self, turns: asyncio.Semaphore) -> None:
         super().__init__()
+        self._turns = turns
+        self._has_turn = False
         self._waiting_bytes = 0
+        self._fetched_bytes = 0
         self._has_room = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
@@ -37,12 +48,33 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         self._waiting_bytes += len(message.get("body", b""))
         await super().__call__(message)
 
+    async def wait_for_message(self) -> None:
+        """Wait until the replica may fetch messages."""
+        self._end_turn()
+        await super().wait_for_message()
+        if self._fetched_bytes > _WITHOUT_TURN_BYTES and not self._closed:
+            await self._turns.acquire()
+            self._has_turn = True
+            if self._closed:  # the request ended while it waited for the turn
+                self._end_turn()
+
     def get_messages_nowait(self) -> list[Message]:
         """Return all messages that wait."""
+        self._fetched_bytes += self._waiting_bytes
         self._waiting_bytes = 0
         self._has_room.set()
         messages: list[Message] = super().get_messages_nowait()
         return messages
+
+    def close(self) -> None:
+        """End the request."""
+        self._end_turn()
+        super().close()
+
+    def _end_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.release()
 
 
 class PacedReceive(http_util.ASGIReceiveProxy):  # type: ignore[misc]

@@ -76,7 +76,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse data, but not more than 32 kB that make no progress."""
         while data and not self.transport.is_closing():
-            allowed = _MAX_HEADER_BYTES + 1 - self._idle_bytes
+            # Within a body, data make progress. asyncio reads at most 256 kB at once.
+            allowed = _MAX_HEADER_BYTES + 1 - self._idle_bytes if self._awaits_headers else len(data)
             piece, data = data[:allowed], data[allowed:]
             self._idle_bytes += len(piece)
             super().data_received(piece)

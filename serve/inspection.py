@@ -6,9 +6,16 @@ Opening a hostile file may take long, take much memory, or crash. So the ingress
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
+import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import IO
 
 from pydantic import ValidationError
@@ -30,6 +37,18 @@ _WALL_S = 30.0  # on a busy machine, a process may have to wait for its CPU time
 _POLL_S = 0.2
 _NOT_STARTED = Overloaded("The process that reads headers did not start. Send the request again in a while.")
 _MAX_ANSWER_BYTES = 65_536
+# Small files come first: a file waits as if it had come later by the time that it takes at this speed. So photos need
+# not wait for many large files, and every file has its turn.
+_BYTES_PER_S = 10_000_000
+
+
+@dataclass(order=True)
+class _Task:
+    due: float
+    number: int
+    file: IO[bytes] = field(compare=False)
+    limits: Limits = field(compare=False)
+    result: Future[Header] = field(compare=False, default_factory=Future)
 
 
 class Inspection:
@@ -47,6 +66,9 @@ class Inspection:
         self._threads = ThreadPoolExecutor(_PROCESSES, thread_name_prefix="inspection")
         self._own = threading.local()
         self._processes: set[SandboxedProcess] = set()
+        self._tasks: list[_Task] = []  # a heap
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()  # of the tasks
 
     def start(self) -> None:
         """Start the processes, so that the first requests need not wait for them. Returns at once."""
@@ -59,11 +81,18 @@ class Inspection:
         Raises UnsupportedType, ImageTooLarge and CorruptImage. CorruptImage also means that the file took too much
         time or memory, or that it killed the process. Raises Overloaded if no process can be started, and DiskFull.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._inspect, file, limits)
+        due = time.monotonic() + file.seek(0, os.SEEK_END) / _BYTES_PER_S
+        task = _Task(due, next(self._numbers), file, limits)
+        with self._lock:
+            heapq.heappush(self._tasks, task)
+        self._threads.submit(self._run_next)
+        return await asyncio.wrap_future(task.result)
 
     def close(self) -> None:
         """End the processes. Waits until the threads have ended."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for task in self._tasks:
+            task.result.cancel()
         for process in list(self._processes):
             process.end()
         self._threads.shutdown()
@@ -89,19 +118,29 @@ class Inspection:
         self._processes.discard(process)
         process.end()
 
+    def _run_next(self) -> None:
+        with self._lock:
+            task = heapq.heappop(self._tasks)
+        if not task.result.set_running_or_notify_cancel():  # the client has gone
+            return
+        try:
+            task.result.set_result(self._inspect(task.file, task.limits))
+        except BaseException as error:  # noqa: BLE001 (the task raises it)
+            task.result.set_exception(error)
+
     def _inspect(self, file: IO[bytes], limits: Limits) -> Header:
         process = self._process()
-        _require_on_disk(file)
-        try:
-            with process.killed_after(_WALL_S):
-                answer = _ask(process, file, limits)
-        except (ChildDied, ValidationError, EOFError, OSError) as error:
-            log.warning("a process that reads headers was replaced: %r", error)
-            self._end(process)
-            raise CorruptImage(
-                f"The header of the file could not be read within {_CPU_S:g} seconds, or reading it failed. "
-                "Open the file in an image editor and export it again."
-            ) from error
+        with _reopened(file) as descriptor:
+            try:
+                with process.killed_after(_WALL_S):
+                    answer = _ask(process, descriptor, limits)
+            except (ChildDied, ValidationError, EOFError, OSError) as error:
+                log.warning("a process that reads headers was replaced: %r", error)
+                self._end(process)
+                raise CorruptImage(
+                    f"The header of the file could not be read within {_CPU_S:g} seconds, or reading it failed. "
+                    "Open the file in an image editor and export it again."
+                ) from error
         if isinstance(answer, RefusedFile):
             raise answer.error()
         # Check again, because a hostile file may control the process.
@@ -109,21 +148,23 @@ class Inspection:
         return Header(answer.media_type, answer.width, answer.height, answer.frames)
 
 
-def _require_on_disk(file: IO[bytes]) -> None:
-    """Write a small file to disk, because it may be in memory only. Raises DiskFull."""
-    try:
-        file.fileno()
-        file.flush()
-    except OSError as error:
-        if is_full(error):
-            raise DiskFull("Send the request again in a while.") from error
-        raise
+@contextmanager
+def _reopened(file: IO[bytes]) -> Iterator[int]:
+    """Yield a descriptor for the sandboxed process. Raises DiskFull."""
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(files.reopened(file))
+        except OSError as error:
+            if is_full(error):
+                raise DiskFull("Send the request again in a while.") from error
+            raise
+        yield descriptor
 
 
-def _ask(process: SandboxedProcess, file: IO[bytes], limits: Limits) -> ReadHeader | RefusedFile:
+def _ask(process: SandboxedProcess, descriptor: int, limits: Limits) -> ReadHeader | RefusedFile:
     """Send a file to a process and return its answer. Raises ChildDied if the process takes too much CPU time."""
     process.connection.send(limits)
-    files.send(process.connection, file)
+    files.send(process.connection, descriptor)
     cpu_s = process.cpu_s()
     while not process.connection.poll(_POLL_S):
         if process.cpu_s() - cpu_s > _CPU_S:

@@ -26,7 +26,7 @@ _SURPLUS_FILES = 10
 _MAX_CONTENT_TYPE = 512  # characters
 # A larger set would let the client choose a codec whose cost grows with the square of the text, such as punycode.
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
-_PIECE_BYTES = 65_536
+_PIECE_BYTES = 262_144
 # The parser reads byte by byte after each boundary, also if the boundary stands inside a file. An ordinary body has one
 # boundary for each part, and its boundary is so long that files do not contain it by chance.
 _MAX_BOUNDARIES = 1_000
@@ -107,7 +107,7 @@ class _FormReader(MultiPartParser):
         super().on_part_data(data, start, end)
 
     async def _pieces(self, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """Yield the body in pieces of 64 kB, and check after each piece what has been received.
+        """Yield the body in pieces of 256 kB, and check after each piece what has been received.
 
         Each piece of a file is written in a thread. If a client sends small packets, pieces of this size avoid
         thousands of switches between threads.

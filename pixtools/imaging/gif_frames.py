@@ -27,7 +27,7 @@ _IMAGE, _EXTENSION = 0x2C, 0x21
 _CONTROL, _APPLICATION = b"\xf9", b"\xff"
 # Extensions and blocks are limited, because each of them takes time. Real pictures have only a few extensions for each
 # frame. A full block has 255 bytes, so a million full blocks have 255 MB.
-_MAX_EXTENSIONS, _MAX_BLOCKS = 100_000, 1_000_000
+_MAX_EXTENSIONS, _MAX_BLOCKS = 20_000, 1_000_000
 _NOT_ZERO = re.compile(rb"[^\0]")
 _DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE}
 

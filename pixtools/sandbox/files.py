@@ -5,25 +5,34 @@ from __future__ import annotations
 import io
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
 _BUFFER_BYTES = 65_536
 
 
-def send(connection: Connection[Any, Any], file: IO[bytes]) -> None:
-    """Send a file that has a descriptor. The other process may only read it, and its position starts at 0.
+@contextmanager
+def reopened(file: IO[bytes]) -> Iterator[int]:
+    """Open a file again, only for reading, and yield the descriptor. Its position is 0.
 
-    Raises OSError if the file cannot be written to disk, or if the other process has closed the connection.
+    A copy of the descriptor of `file` would share its position and the right to write. Raises OSError if the content
+    cannot be written to disk, for example because the disk is full.
     """
+    number = file.fileno()  # writes a small temporary file to disk, which was in memory only
     file.flush()
-    # The same file opened again: a copy of the descriptor would share the position and the right to write.
-    descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(f"/proc/self/fd/{number}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as link:
-            socket.send_fds(link, [b"f"], [descriptor])
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def send(connection: Connection[Any, Any], descriptor: int) -> None:
+    """Send an open file. Raises OSError if the other process has closed the connection."""
+    with socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        socket.send_fds(link, [b"f"], [descriptor])
 
 
 def receive(connection: Connection[Any, Any]) -> IO[bytes]:

@@ -22,7 +22,7 @@ async def settled() -> None:
 
 
 async def test_the_proxy_reads_on_when_the_replica_has_fetched():
-    queue, taken = BoundedMessages(), 0
+    queue, taken = BoundedMessages(asyncio.Semaphore()), 0
 
     async def read():
         nonlocal taken
@@ -37,6 +37,53 @@ async def test_the_proxy_reads_on_when_the_replica_has_fetched():
     await settled()
     assert taken == 4
     reading.cancel()
+
+
+async def fetch(queue: BoundedMessages) -> list[dict]:
+    await queue.wait_for_message()
+    return queue.get_messages_nowait()
+
+
+async def large(turns: asyncio.Semaphore) -> BoundedMessages:
+    """Return the queue of a body of which the replica has already fetched more than a megabyte."""
+    queue = BoundedMessages(turns)
+    for _ in range(6):
+        await queue(PIECE)
+        await fetch(queue)
+    await queue(PIECE)
+    return queue
+
+
+async def test_large_bodies_take_turns_and_small_bodies_need_none():
+    turns = asyncio.Semaphore(1)
+    first, second, small = await large(turns), await large(turns), BoundedMessages(turns)
+    assert await fetch(first) == [PIECE]
+    waiting = asyncio.create_task(fetch(second))
+    await small(PIECE)
+    assert await fetch(small) == [PIECE]
+    await settled()
+    assert not waiting.done()
+
+    asking = asyncio.create_task(fetch(first))  # so the application has taken the piece
+    assert await asyncio.wait_for(waiting, 5) == [PIECE]
+    second.close()
+    await first(PIECE)
+    assert await asyncio.wait_for(asking, 5) == [PIECE]
+    first.close()
+    assert not turns.locked()
+
+
+async def test_a_request_that_ends_while_it_waits_keeps_no_turn():
+    turns = asyncio.Semaphore(1)
+    first, second = await large(turns), await large(turns)
+    await fetch(first)
+    waiting = asyncio.create_task(fetch(second))
+    await settled()
+    second.close()
+    first.close()
+    await asyncio.wait_for(waiting, 5)
+
+    assert not turns.locked()
 
 
 async def test_the_replica_fetches_when_the_application_has_taken_everything():

@@ -89,7 +89,7 @@ def tiff(fractions: int, *more: tuple[int, int, int, int]) -> bytes:
         ),
         pytest.param(lambda: with_chunks(chunk(b"iCCP", HALF_TEXT) * 257), "256 texts", id="profiles that grow"),
         pytest.param(lambda: with_chunks(chunk(b"zTXt", HALF_TEXT) * 257), "256 texts", id="texts that grow"),
-        pytest.param(lambda: GIF + b"\x21\xfe\0" * 100_001 + FRAME + b";", "100,000 extensions", id="extensions"),
+        pytest.param(lambda: GIF + b"\x21\xfe\0" * 20_001 + FRAME + b";", "20,000 extensions", id="extensions"),
         pytest.param(lambda: tiff(1_001), "1,000 fractions", id="fractions"),
         pytest.param(
             lambda: tiff(1, *[(273, 4, 150_000, 100)]), "140,000 offsets and sizes of strips", id="offsets of strips"

@@ -39,6 +39,11 @@ def answer_half(connection):
     time.sleep(60)
 
 
+def answer_late(connection):
+    time.sleep(2)
+    connection.send_bytes(answer())
+
+
 def answer_and_exit(connection):
     connection.send_bytes(answer())
     os._exit(0)
@@ -53,6 +58,7 @@ COMMANDS = {
     b"lie": lambda connection: connection.send_bytes(answer(width=100_000)),
     b"type": lambda connection: connection.send_bytes(answer(media_type="text/html")),
     b"nonsense": lambda connection: connection.send_bytes(b'{"answer": 5}'),
+    b"slow": answer_late,
     b"good": lambda connection: connection.send_bytes(answer()),
 }
 
@@ -65,7 +71,7 @@ def obey():
             connection.recv()
             with files.receive(connection) as file:
                 data = file.read()
-            COMMANDS[data](connection)
+            COMMANDS[data.rstrip(b"\0")](connection)
 
     return work
 
@@ -135,6 +141,42 @@ async def test_a_process_that_has_died_meanwhile_costs_no_request(obedient):
     for _ in range(4):
         assert (await inspected(obedient, b"exit later")).width == 1
         await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize(("pause_s", "order"), [(0, ["small", "large"]), (0.6, ["large", "small"])])
+async def test_a_small_file_comes_before_a_large_file_that_has_waited_only_briefly(pause_s, order, monkeypatch):
+    monkeypatch.setattr("serve.inspection._PROCESSES", 1)
+    monkeypatch.setattr("serve.inspection._BYTES_PER_S", 10_000)
+    ended = []
+
+    async def inspect_as(name, data):
+        await inspected(inspection, data)
+        ended.append(name)
+
+    with closing(Inspection("test_inspection:obey")) as inspection:
+        await inspected(inspection, b"good")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(inspected(inspection, b"slow"))
+            await asyncio.sleep(0.1)
+            tasks.create_task(inspect_as("large", b"good" + bytes(4_000)))
+            await asyncio.sleep(pause_s)
+            tasks.create_task(inspect_as("small", b"good"))
+
+    assert ended == order
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_is_not_inspected(monkeypatch):
+    monkeypatch.setattr("serve.inspection._PROCESSES", 1)
+    with closing(Inspection("test_inspection:obey")) as inspection:
+        await inspected(inspection, b"good")
+        slow = asyncio.create_task(inspected(inspection, b"slow"))
+        await asyncio.sleep(0.1)
+        gone = asyncio.create_task(inspected(inspection, b"die"))
+        await asyncio.sleep(0.1)
+        gone.cancel()
+
+        assert (await slow).width == 1
+        assert (await inspected(inspection, b"good")).width == 1
 
 
 async def test_a_process_that_stops_reading_is_replaced(monkeypatch):

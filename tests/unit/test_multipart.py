@@ -169,16 +169,18 @@ async def test_a_file_of_more_than_64_kilobytes_is_on_disk(opened):
     assert (small._in_memory, large._in_memory) == (True, False)
 
 
-async def test_small_packets_are_parsed_and_written_together():
+async def test_small_packets_are_parsed_and_written_together(monkeypatch):
+    monkeypatch.setattr("serve.multipart.MAX_FORM_BYTES", 1_000_000)
+
     async def packets() -> AsyncGenerator[bytes, None]:
         for number in range(200):
-            yield bytes([number]) * 1_000
+            yield bytes([number]) * 4_000
 
     request = Request({"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=x")]})
     reader = _FormReader(request, packets(), b"x", TEXT_FIELDS, 6, 1_000_000)
     pieces = [piece async for piece in reader.stream]
 
-    assert [len(piece) for piece in pieces] == [65_536, 65_536, 65_536, 3_392]
+    assert [len(piece) for piece in pieces] == [262_144, 262_144, 262_144, 13_568]
     assert b"".join(pieces) == b"".join([packet async for packet in packets()])
 
 

@@ -121,7 +121,8 @@ def test_a_file_that_the_parent_hands_over_can_only_be_read():
     with tempfile.TemporaryFile() as file:
         process.wait_until_ready()
         file.write(b"content")
-        files.send(process.connection, file)
+        with files.reopened(file) as descriptor:
+            files.send(process.connection, descriptor)
         assert process.connection.poll(20)
 
         assert process.connection.recv() == (b"content", errno.EBADF)
