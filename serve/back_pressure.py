@@ -16,6 +16,7 @@ from starlette.types import Message
 _MAX_WAITING_BYTES = 1 << 18  # of one body in one queue; the last message may exceed it
 _WITHOUT_TURN_BYTES = 1_000_000
 _TURNS = 1
+_TURN_S = 5.0  # a replica that hangs must not keep the turn
 
 
 def install() -> None:
@@ -35,7 +36,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
     def __init__(self, turns: asyncio.Semaphore) -> None:
         super().__init__()
         self._turns = turns
-        self._has_turn = False
+        self._end_of_turn: asyncio.TimerHandle | None = None  # None: it has no turn
         self._waiting_bytes = 0
         self._fetched_bytes = 0
         self._has_room = asyncio.Event()
@@ -54,7 +55,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         await super().wait_for_message()
         if self._fetched_bytes > _WITHOUT_TURN_BYTES and not self._closed:
             await self._turns.acquire()
-            self._has_turn = True
+            self._end_of_turn = asyncio.get_running_loop().call_later(_TURN_S, self._end_turn)
             if self._closed:  # the request ended while it waited for the turn
                 self._end_turn()
 
@@ -72,8 +73,9 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         super().close()
 
     def _end_turn(self) -> None:
-        if self._has_turn:
-            self._has_turn = False
+        if self._end_of_turn is not None:
+            self._end_of_turn.cancel()
+            self._end_of_turn = None
             self._turns.release()
 
 

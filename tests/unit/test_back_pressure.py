@@ -73,6 +73,19 @@ async def test_large_bodies_take_turns_and_small_bodies_need_none():
     assert not turns.locked()
 
 
+async def test_a_replica_that_hangs_loses_its_turn(monkeypatch):
+    monkeypatch.setattr("serve.back_pressure._TURN_S", 0.1)
+    turns = asyncio.Semaphore(1)
+    first, second = await large(turns), await large(turns)
+    await fetch(first)
+
+    assert await asyncio.wait_for(fetch(second), 5) == [PIECE]
+    first.close()
+    second.close()
+    assert await asyncio.wait_for(turns.acquire(), 5)
+    assert turns.locked()  # each turn ended once
+
+
 async def test_a_request_that_ends_while_it_waits_keeps_no_turn():
     turns = asyncio.Semaphore(1)
     first, second = await large(turns), await large(turns)
