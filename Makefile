@@ -26,8 +26,9 @@ help:
 run: .venv/.local
 	@exec $(BIN)/pixtools up --parent $$PPID
 
-# Tests that start a whole service run one after another, because they need the whole machine.
-ISOLATED := tests/unit tests/store
+# These tests start no whole service, so they run in parallel. The other tests run one after another, because each of
+# them needs the whole machine.
+ISOLATED := tests/unit tests/store tests/fuzz
 
 test: .venv/.dev
 	@command -v exiftool >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null || \

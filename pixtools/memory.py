@@ -1,6 +1,6 @@
 """The memory of the machine, and limits for the memory of one process.
 
-With the limit, allocations of the process fail before the memory of the machine is full.
+After `limit`, allocations fail before the memory of the machine is full.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def trim() -> None:
 
 
 def keep_little() -> None:
-    """Make glibc give the machine every freed block of 64 kB and more at once.
+    """Make glibc return freed blocks of 64 kB or more to the machine at once, and use at most two arenas.
 
-    By default, glibc keeps freed blocks of up to 32 MB, and does so for each thread. A process that computes with
-    pictures uses these blocks again. A process that holds something large only now and then wastes them.
+    By default, glibc keeps freed blocks of up to 32 MB in each arena. A process that computes with pictures uses these
+    blocks again. A process that holds something large only now and then wastes them. Earlier blocks are not affected.
     """
     with suppress(AttributeError):  # another C library has no mallopt
         libc = ctypes.CDLL(None)

@@ -14,23 +14,26 @@ from ray.serve._private import http_util, proxy, replica
 from starlette.types import Message
 
 _MAX_WAITING_BYTES = 1 << 18  # of one body in one queue; the last message may exceed it
-_WITHOUT_TURN_BYTES = 1_000_000
-_TURNS = 1
+_WITHOUT_TURN_BYTES = 1_000_000  # photos of this size are never delayed
+_TURNS = 1  # in each proxy; with two, honest jobs waited twice as long under attack
 _TURN_S = 5.0  # a replica that hangs must not keep the turn
 
 
 def install() -> None:
-    """Bound the queues of this process, whether it is a proxy or a replica."""
+    """Bound the queues of this process, whether it is a proxy or a replica.
+
+    With HAProxy, Serve has another queue in the replica, which stays without a bound.
+    """
     proxy.MessageQueue = partial(BoundedMessages, asyncio.Semaphore(_TURNS))
     replica.ASGIReceiveProxy = PacedReceive
 
 
 class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
-    """The queue in the proxy. It takes the next message after the replica has fetched the earlier ones.
+    """The queue in the proxy. It takes another piece of a body only while less than 256 kB wait.
 
     After its first megabyte, a body needs one of the `turns` whenever the replica fetches messages. The turn ends when
-    the application has taken these messages, because then the replica asks for more. So many large bodies at the same
-    time do not slow down other requests, and a client that sends slowly holds no turn.
+    the application has taken these messages, because then the replica asks for more. Therefore large bodies hardly
+    delay other requests, even if many arrive at once. A client that sends slowly holds no turn.
     """
 
     def __init__(self, turns: asyncio.Semaphore) -> None:
@@ -42,8 +45,8 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         self._has_room = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
-        """Add a message from the client. Wait while there is no room."""
-        while self._waiting_bytes >= _MAX_WAITING_BYTES:
+        """Add a message. A piece of a body waits for room. The news that the client has gone does not."""
+        while message.get("body") and self._waiting_bytes >= _MAX_WAITING_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
         self._waiting_bytes += len(message.get("body", b""))
@@ -55,6 +58,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         await super().wait_for_message()
         if self._fetched_bytes > _WITHOUT_TURN_BYTES and not self._closed:
             await self._turns.acquire()
+            self._end_turn()
             self._end_of_turn = asyncio.get_running_loop().call_later(_TURN_S, self._end_turn)
             if self._closed:  # the request ended while it waited for the turn
                 self._end_turn()
@@ -85,13 +89,13 @@ class PacedReceive(http_util.ASGIReceiveProxy):  # type: ignore[misc]
     def __init__(self, scope: Any, request_metadata: Any, receive_asgi_messages: Any) -> None:
         super().__init__(scope, request_metadata, self._fetch)
         self._fetch_now = receive_asgi_messages
-        self._is_empty: asyncio.Event = asyncio.Event()
-        self._is_empty.set()
+        self._is_empty = asyncio.Event()
 
     async def _fetch(self, request_metadata: Any) -> bytes:
-        await self._is_empty.wait()
+        if not self.queue.empty():
+            self._is_empty.clear()
+            await self._is_empty.wait()
         fetched: bytes = await self._fetch_now(request_metadata)
-        self._is_empty.clear()
         return fetched
 
     async def __call__(self) -> Message:

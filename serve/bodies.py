@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from starlette.types import Message, Receive
 
 from pixtools.errors import BodyTimedOut, BodyTooLarge, Overloaded, PixToolsError, UploadTooLarge
 
-_MAX_BYTES_IN_MEMORY = 2_000_000  # of one body, in all queues of `back_pressure.py` and in the parser
+# An estimate for one body in the queues of `back_pressure.py` and in the parser. The body that has the turn takes about
+# twice as much for a moment.
+_BYTES_IN_MEMORY = 2_000_000
 _MAX_SILENCE_S = 10.0
-_MAX_WAIT_S = 30  # a body that is just fast enough holds its bytes for a minute
+_MAX_WAIT_S = 30  # for free bytes; after that the answer is 503
 _GRACE_S = 1.0  # a body is not called slow before this time
 _GONE: Message = {"type": "http.disconnect"}
 
@@ -33,7 +36,7 @@ class Body:
         self._timeout_s = timeout_s
         self.received = 0  # bytes
         self._complete = False
-        self._waited_s = 0.0  # for the client, until the last message
+        self._waited_s = 0.0  # seconds spent waiting for the client, up to the last message
         self._waits_since: float | None = None
         self._timer: asyncio.Timeout | None = None
 
@@ -51,7 +54,7 @@ class Body:
                 message = await self._receive()
         except TimeoutError:
             self.error = self.error or BodyTimedOut(
-                f"A body must arrive within {self._timeout_s:g} s (PIXTOOLS_BODY_TIMEOUT), without a pause of "
+                f"A client may take {self._timeout_s:g} s to send a body (PIXTOOLS_BODY_TIMEOUT), without a pause of "
                 f"{_MAX_SILENCE_S:g} s. Send the request again."
             )
             return _GONE
@@ -66,13 +69,16 @@ class Body:
         return message
 
     def speed(self) -> float:
-        """Return the mean speed of the client in bytes per second. It is infinite if the body is not waited for."""
+        """Return the mean speed of the client in bytes per second.
+
+        It is infinite during the first second, and while the service does not wait for the client.
+        """
         waited_s = self._waited()
-        arrives = not self._complete and self.error is None
-        return self.received / waited_s if arrives and waited_s > _GRACE_S else float("inf")
+        is_awaited = self._waits_since is not None and self.error is None
+        return self.received / waited_s if is_awaited and waited_s > _GRACE_S else float("inf")
 
     def _waited(self) -> float:
-        """Return for how many seconds the client was waited for. The time in which the service is busy is not in it."""
+        """Return the seconds spent waiting for data of the client. Time in which the service is busy does not count."""
         if self._waits_since is None:
             return self._waited_s
         return self._waited_s + asyncio.get_running_loop().time() - self._waits_since
@@ -93,6 +99,7 @@ class BodyBudget:
     """
 
     def __init__(self, total: int, min_speed: float) -> None:
+        self._largest = total if RAY_SERVE_ENABLE_HA_PROXY else _BYTES_IN_MEMORY  # a body in memory
         self._total = self._free = total
         self._min_speed = min_speed
         self._bodies: set[Body] = set()  # that have their bytes
@@ -101,8 +108,8 @@ class BodyBudget:
 
     @asynccontextmanager
     async def reserved(self, client: str, body: Body) -> AsyncIterator[None]:
-        """Hold the bytes of a body. Raises Overloaded if the bytes are not free after a few seconds."""
-        size = min(body.size, _MAX_BYTES_IN_MEMORY)
+        """Hold the bytes of a body. Raises Overloaded if the bytes are not free after 30 seconds."""
+        size = min(body.size, self._largest)
         self._open[client] += 1
         try:
             await self._take(client, size)

@@ -20,6 +20,7 @@ _MAX_HEADER_BYTES = 32_768  # of the request line and the headers, and of the tr
 _MAX_HEADERS = 128
 _TIMEOUT_S = 10.0
 _MAX_CONNECTIONS, _MAX_CLIENT_CONNECTIONS = 1000, 64
+_MAX_DIGITS = 18  # of a Content-Length
 _MAX_PIPELINED = 8  # requests of a connection that wait for earlier answers; browsers send none
 
 _TOO_LARGE = HeadersTooLarge(
@@ -49,6 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._peer: str | None = None  # the client in `_open`
         self._idle_bytes = 0  # received since the last headers were complete, or since the last byte of a body
         self._awaits_headers = True
+        self._body_left = 0  # bytes of a body with a Content-Length that have not arrived
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -74,10 +76,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse data, but not more than 32 kB that make no progress."""
+        """Parse data, but not more than 32 kB that are neither complete headers nor part of a body."""
         while data and not self.transport.is_closing():
-            # Within a body, data make progress. asyncio reads at most 256 kB at once.
-            allowed = _MAX_HEADER_BYTES + 1 - self._idle_bytes if self._awaits_headers else len(data)
+            allowed = max(self._body_left, _MAX_HEADER_BYTES + 1 - self._idle_bytes)
             piece, data = data[:allowed], data[allowed:]
             self._idle_bytes += len(piece)
             super().data_received(piece)
@@ -88,15 +89,20 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. Ignore a trailer: it would become a header that the gate has not checked."""
-        if self._awaits_headers:
-            super().on_header(name, value)
+        if not self._awaits_headers or self.transport.is_closing():
+            return
+        super().on_header(name, value)
+        if name.lower() == b"content-length" and value.isdigit() and len(value) <= _MAX_DIGITS:
+            self._body_left = int(value)
+        if len(self.headers) > _MAX_HEADERS:
+            self._refuse(_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """Start the request, or refuse it if its headers are too large."""
         if self.transport.is_closing():
             return
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > _MAX_HEADER_BYTES or len(self.headers) > _MAX_HEADERS:
+        if size > _MAX_HEADER_BYTES:
             self._refuse(_TOO_LARGE)
             return
         if len(self.pipeline) >= _MAX_PIPELINED:
@@ -110,12 +116,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body. Ignore the body of a refused request: `cycle` is an earlier request or None."""
         self._idle_bytes = 0
+        self._body_left = max(0, self._body_left - len(body))
         if not self.transport.is_closing():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Expect the headers of the next request."""
-        self._idle_bytes = 0
+        self._idle_bytes = self._body_left = 0
         self._awaits_headers = True
         self._stay_open()
         if not self.transport.is_closing():

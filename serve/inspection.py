@@ -6,6 +6,7 @@ Opening a hostile file may take long, take much memory, or crash. So the ingress
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
 import itertools
 import logging
@@ -37,8 +38,8 @@ _WALL_S = 30.0  # on a busy machine, a process may have to wait for its CPU time
 _POLL_S = 0.2
 _NOT_STARTED = Overloaded("The process that reads headers did not start. Send the request again in a while.")
 _MAX_ANSWER_BYTES = 65_536
-# Small files come first: a file waits as if it had come later by the time that it takes at this speed. So photos need
-# not wait for many large files, and every file has its turn.
+# Files are ordered by the time of their arrival plus their size divided by this speed. So a small file overtakes large
+# files that came shortly before it, and no file waits for ever.
 _BYTES_PER_S = 10_000_000
 
 
@@ -68,7 +69,7 @@ class Inspection:
         self._processes: set[SandboxedProcess] = set()
         self._tasks: list[_Task] = []  # a heap
         self._numbers = itertools.count()
-        self._lock = threading.Lock()  # of the tasks
+        self._lock = threading.Lock()  # guards `_tasks`
 
     def start(self) -> None:
         """Start the processes, so that the first requests need not wait for them. Returns at once."""
@@ -76,7 +77,7 @@ class Inspection:
             self._threads.submit(self._process)  # if it fails, the first request tries again
 
     async def inspect(self, file: IO[bytes], limits: Limits) -> Header:
-        """Return the header of an upload. `file` has a descriptor and is not empty.
+        """Return the header of an upload. `file` has a descriptor.
 
         Raises UnsupportedType, ImageTooLarge and CorruptImage. CorruptImage also means that the file took too much
         time or memory, or that it killed the process. Raises Overloaded if no process can be started, and DiskFull.
@@ -84,14 +85,16 @@ class Inspection:
         due = time.monotonic() + file.seek(0, os.SEEK_END) / _BYTES_PER_S
         task = _Task(due, next(self._numbers), file, limits)
         with self._lock:
+            self._threads.submit(self._run_next)
             heapq.heappush(self._tasks, task)
-        self._threads.submit(self._run_next)
         return await asyncio.wrap_future(task.result)
 
     def close(self) -> None:
         """End the processes. Waits until the threads have ended."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for task in self._tasks:
+        with self._lock:
+            tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.result.cancel()
         for process in list(self._processes):
             process.end()
@@ -120,6 +123,8 @@ class Inspection:
 
     def _run_next(self) -> None:
         with self._lock:
+            if not self._tasks:  # `close` has taken them
+                return
             task = heapq.heappop(self._tasks)
         if not task.result.set_running_or_notify_cancel():  # the client has gone
             return
@@ -150,13 +155,15 @@ class Inspection:
 
 @contextmanager
 def _reopened(file: IO[bytes]) -> Iterator[int]:
-    """Yield a descriptor for the sandboxed process. Raises DiskFull."""
+    """Yield a descriptor for the sandboxed process. Raises DiskFull, and Overloaded if too many files are open."""
     with ExitStack() as stack:
         try:
             descriptor = stack.enter_context(files.reopened(file))
         except OSError as error:
             if is_full(error):
                 raise DiskFull("Send the request again in a while.") from error
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise Overloaded("Too many files are open. Send the request again in a while.") from error
             raise
         yield descriptor
 

@@ -200,7 +200,10 @@ def _check_structure(file: IO[bytes], start: int) -> None:
 
 def _count_directory(file: IO[bytes], order: str, counts: Counter[str]) -> list[int]:
     """Add the entries and values of the next directory to `counts`. Return the offsets of its child directories."""
-    entries = int.from_bytes(file.read(2), "little" if order == "<" else "big")
+    head = file.read(2)
+    if len(head) < 2:  # noqa: PLR2004
+        return []
+    (entries,) = struct.unpack(order + "H", head)
     counts[_ENTRIES] += entries
     if counts[_ENTRIES] > _MOST[_ENTRIES]:
         return []

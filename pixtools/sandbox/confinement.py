@@ -9,6 +9,7 @@ import mmap
 import os
 import resource
 import signal
+from pathlib import Path
 from typing import Any
 
 from pixtools import memory
@@ -51,6 +52,9 @@ def confine(memory_bytes: int, parent: int) -> None:
     """
     memory.limit(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain pictures
+    # The parent may hand over a file. A hostile process must not collect all files of its life.
+    most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(USER_ID, USER_ID, USER_ID)

@@ -123,6 +123,35 @@ async def test_the_replica_fetches_when_the_application_has_taken_everything():
     assert await receive() == GONE
 
 
+async def test_the_news_that_the_client_has_gone_does_not_wait_for_room():
+    queue = BoundedMessages(asyncio.Semaphore())
+    for _ in range(2):
+        await queue(PIECE)
+    waiting = asyncio.create_task(queue(PIECE))
+    await settled()
+    assert not waiting.done()
+
+    await asyncio.wait_for(queue(GONE), 5)
+    assert (await fetch(queue))[-1] == GONE
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_the_application_is_told_that_the_request_has_ended():
+    answers = iter([pickle.dumps([PIECE]), pickle.dumps([])])
+
+    async def fetch(_):
+        try:
+            return next(answers)
+        except StopIteration:
+            raise KeyError from None
+
+    receive = PacedReceive(SCOPE, None, fetch)
+    fetching = asyncio.create_task(receive.fetch_until_disconnect())
+    assert await receive() == PIECE
+    assert await asyncio.wait_for(receive(), 5) == GONE
+    await fetching
+
+
 async def test_an_error_of_the_proxy_reaches_the_application():
     async def fetch(_):
         raise ConnectionError

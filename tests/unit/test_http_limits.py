@@ -184,6 +184,23 @@ async def read_all(connection: Connection) -> bytes:
     return b"".join(parts)
 
 
+async def test_headers_that_come_with_the_end_of_a_body_have_the_same_limits(connect, monkeypatch):
+    kept, receive = [], LimitedProtocol.data_received
+
+    def watched(self, data: bytes) -> None:
+        receive(self, data)
+        kept.append(len(self.headers))
+
+    monkeypatch.setattr(LimitedProtocol, "data_received", watched)
+    connection = await connect()
+    await connection.send(HEAD + b"Content-Length: 1\r\n\r\n")
+    await asyncio.sleep(0.2)
+    await connection.send(b"x" + HEAD + b"a:b\r\n" * 40_000)
+
+    await asyncio.wait_for(read_all(connection), 20)
+    assert max(kept) <= 129
+
+
 async def test_a_trailer_does_not_become_a_header(connect):
     body = b"3\r\nabc\r\n0\r\nTrailer: x\r\nHost: evil.example\r\n\r\n"
     connection = await connect()
