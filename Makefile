@@ -26,7 +26,7 @@ help:
 run: .venv/.local
 	@exec $(BIN)/pixtools up --parent $$PPID
 
-# These tests start no whole service, so they run in parallel. The other tests run one after another, because each of
+# These tests do not start the service, so they run in parallel. The other tests run one after another, because each of
 # them needs the whole machine.
 ISOLATED := tests/unit tests/store tests/fuzz
 

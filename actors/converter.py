@@ -34,7 +34,7 @@ _WORKER = "dag.segment_worker:prepare"
 
 
 class Converter:
-    """Runs steps in a worker, which is a sandboxed child process, and stores the files of the worker.
+    """Runs steps in a sandboxed child process, the worker, and stores the files that the worker makes.
 
     A converter runs one call at a time, because one picture may need all memory of the worker.
     """

@@ -1,5 +1,6 @@
-"""Sends a work item to the worker of a converter, checks its messages, and stores its files.
+"""The conversation of a converter with its worker.
 
+The converter sends a work item, checks each message from the worker, and stores the files that the worker makes.
 `dag.worker_messages` describes the messages.
 """
 

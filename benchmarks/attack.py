@@ -32,7 +32,7 @@ from job_cost import STEPS, photos, quantile, service
 ATTACKERS = 50
 HONEST_CLIENTS = 2
 LIVEZ_PAUSE_S = 0.1
-_JOBS_PER_S = 8  # more than the honest clients submit
+_JOBS_PER_S = 8  # the honest clients submit fewer
 _BOUNDARY = "x" * 20
 
 
@@ -82,7 +82,7 @@ def report(name: str, phase: dict[str, list[float]]) -> None:
 async def honest_phase(
     url: str, jpegs: list[bytes], seconds: float, observe: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Submit jobs for `seconds`, and return latencies in seconds: of their answers, of their ends, and of `livez`."""
+    """Submit jobs for `seconds`. Return the latencies of answers, of whole jobs, of `livez` and of failed jobs."""
     found: dict[str, list[float]] = {"answers": [], "jobs": [], "livez": [], "failed": []}
     end = time.monotonic() + seconds
     left = iter(jpegs)
@@ -115,7 +115,7 @@ async def honest_phase(
 
 
 async def one_job(client: httpx.AsyncClient, jpeg: bytes) -> float:
-    """Submit a photo, follow the events of its job until it has succeeded, and return the latency of the answer."""
+    """Submit a photo and follow the events of its job until it has succeeded. Return the seconds until the answer."""
     started = time.monotonic()
     answer = await client.post("/api/jobs", files={"file": ("photo.jpg", jpeg)}, data={"steps": STEPS})
     answered_s = time.monotonic() - started

@@ -35,11 +35,11 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_little() -> None:
-    """Make glibc return freed blocks of 64 kB or more to the machine at once, and use at most two arenas.
+def return_freed_blocks() -> None:
+    """Make glibc return each freed block of 64 kB or more to the machine at once, and use at most two arenas.
 
-    By default, glibc keeps freed blocks of up to 32 MB in each arena. A process that computes with pictures uses these
-    blocks again. A process that holds something large only now and then wastes them. Earlier blocks are not affected.
+    By default, glibc may keep freed blocks of up to 32 MB. This is good for a process that soon uses them again. In
+    other processes it wastes memory. Call this function early, because it affects only new blocks.
     """
     with suppress(AttributeError):  # another C library has no mallopt
         libc = ctypes.CDLL(None)
@@ -80,7 +80,7 @@ def own_bytes() -> int:
 
 
 class Gauge:
-    """Reads the memory of this process. It opens its file at once, because a sandboxed process cannot open files."""
+    """Reads the memory of this process. It opens the file early, because a sandboxed process cannot open files."""
 
     def __init__(self) -> None:
         self._status = Path("/proc/self/status").open("rb", buffering=0)  # noqa: SIM115 (open as long as the process)

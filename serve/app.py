@@ -49,7 +49,7 @@ def create() -> ASGIApp:
     """Read the settings from the environment, and build the application."""
     logs.to_stderr()
     back_pressure.install()
-    memory.keep_little()
+    memory.return_freed_blocks()
     settings = Settings()
     database = Database(settings, pool_size=_DATABASE_CONNECTIONS, name="ingress")
     store = JobStore(database, settings)

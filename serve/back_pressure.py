@@ -1,7 +1,7 @@
-"""Makes Serve read the body of a request only as fast as the application takes it.
+"""Makes Serve read the body of a request only as fast as the application reads it.
 
-Serve has two queues for the messages of a body: one in its proxy and one in the replica. Neither has a bound, so both
-processes would hold the whole body in memory. Serve has no setting for this, so `install` replaces the two classes.
+Serve has two queues for the messages of a body: one in its proxy and one in the replica. Neither queue has a bound, so
+each process would hold the whole body in memory. Serve has no setting for this. So `install` replaces both classes.
 """
 
 from __future__ import annotations
@@ -10,30 +10,37 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from ray.serve._private import http_util, proxy, replica
+from ray.serve._private import constants, http_util, proxy, replica
 from starlette.types import Message
 
 _MAX_WAITING_BYTES = 1 << 18  # of one body in one queue; the last message may exceed it
-_WITHOUT_TURN_BYTES = 1_000_000  # photos of this size are never delayed
-_TURNS = 1  # in each proxy; with two, honest jobs waited twice as long under attack
-_TURN_S = 5.0  # a replica that hangs must not keep the turn
+_WITHOUT_TURN_BYTES = 1_000_000  # a smaller body never waits for a turn
+_TURNS = 1  # in each proxy
+_TURN_S = 5.0  # a replica that hangs loses its turn after this time
+# An estimate for one body, in both queues and in the parser. While a body has the turn, it takes about twice as much.
+_BYTES_IN_MEMORY = 2_000_000
 
 
 def install() -> None:
     """Bound the queues of this process, whether it is a proxy or a replica.
 
-    With HAProxy, Serve has another queue in the replica, which stays without a bound.
+    In HAProxy mode, Serve uses another queue in the replica. This function does not bound it.
     """
     proxy.MessageQueue = partial(BoundedMessages, asyncio.Semaphore(_TURNS))
     replica.ASGIReceiveProxy = PacedReceive
 
 
-class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
-    """The queue in the proxy. It takes another piece of a body only while less than 256 kB wait.
+def bytes_in_memory(size: int) -> int:
+    """Return how many bytes a body of `size` bytes takes in memory. In HAProxy mode the whole body is in memory."""
+    return size if constants.RAY_SERVE_ENABLE_HA_PROXY else min(size, _BYTES_IN_MEMORY)
 
-    After its first megabyte, a body needs one of the `turns` whenever the replica fetches messages. The turn ends when
-    the application has taken these messages, because then the replica asks for more. Therefore large bodies hardly
-    delay other requests, even if many arrive at once. A client that sends slowly holds no turn.
+
+class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
+    """The queue in the proxy. While it holds 256 kB or more, it takes no further piece of a body.
+
+    After its first megabyte, a body needs one of the `turns` each time when the replica fetches messages. The turn ends
+    when the replica asks for more, because the application has then read these messages. So large bodies delay other
+    requests little, even if many arrive at once. While a client sends nothing, its body has no turn.
     """
 
     def __init__(self, turns: asyncio.Semaphore) -> None:
@@ -45,7 +52,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         self._has_room = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
-        """Add a message. A piece of a body waits for room. The news that the client has gone does not."""
+        """Add a message. A piece of a body waits until there is room. A disconnect message does not wait."""
         while message.get("body") and self._waiting_bytes >= _MAX_WAITING_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
@@ -53,7 +60,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         await super().__call__(message)
 
     async def wait_for_message(self) -> None:
-        """Wait until the replica may fetch messages."""
+        """Wait until there is a message and, if the body needs a turn, until it has a turn."""
         self._end_turn()
         await super().wait_for_message()
         if self._fetched_bytes > _WITHOUT_TURN_BYTES and not self._closed:
@@ -72,7 +79,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         return messages
 
     def close(self) -> None:
-        """End the request."""
+        """Close the queue when the request ends."""
         self._end_turn()
         super().close()
 
@@ -84,7 +91,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
 
 
 class PacedReceive(http_util.ASGIReceiveProxy):  # type: ignore[misc]
-    """The queue in the replica. It fetches messages from the proxy when the application has taken the earlier ones."""
+    """The queue in the replica. It fetches messages from the proxy only when it is empty."""
 
     def __init__(self, scope: Any, request_metadata: Any, receive_asgi_messages: Any) -> None:
         super().__init__(scope, request_metadata, self._fetch)
@@ -95,8 +102,8 @@ class PacedReceive(http_util.ASGIReceiveProxy):  # type: ignore[misc]
         if not self.queue.empty():
             self._is_empty.clear()
             await self._is_empty.wait()
-        fetched: bytes = await self._fetch_now(request_metadata)
-        return fetched
+        pickled: bytes = await self._fetch_now(request_metadata)
+        return pickled
 
     async def __call__(self) -> Message:
         """Return the next message."""

@@ -7,16 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from starlette.types import Message, Receive
 
 from pixtools.errors import BodyTimedOut, BodyTooLarge, Overloaded, PixToolsError, UploadTooLarge
+from serve import back_pressure
 
-# An estimate for one body in the queues of `back_pressure.py` and in the parser. The body that has the turn takes about
-# twice as much for a moment.
-_BYTES_IN_MEMORY = 2_000_000
 _MAX_SILENCE_S = 10.0
-_MAX_WAIT_S = 30  # for free bytes; after that the answer is 503
+_MAX_WAIT_S = 30  # how long a body waits for free bytes; then the answer is 503
 _GRACE_S = 1.0  # a body is not called slow before this time
 _GONE: Message = {"type": "http.disconnect"}
 
@@ -36,7 +33,7 @@ class Body:
         self._timeout_s = timeout_s
         self.received = 0  # bytes
         self._complete = False
-        self._waited_s = 0.0  # seconds spent waiting for the client, up to the last message
+        self._waited_s = 0.0  # how long the service has waited for the client, without the present wait
         self._waits_since: float | None = None
         self._timer: asyncio.Timeout | None = None
 
@@ -71,14 +68,14 @@ class Body:
     def speed(self) -> float:
         """Return the mean speed of the client in bytes per second.
 
-        It is infinite during the first second, and while the service does not wait for the client.
+        Return infinity if the service has waited for less than a second, or does not wait now.
         """
         waited_s = self._waited()
         is_awaited = self._waits_since is not None and self.error is None
         return self.received / waited_s if is_awaited and waited_s > _GRACE_S else float("inf")
 
     def _waited(self) -> float:
-        """Return the seconds spent waiting for data of the client. Time in which the service is busy does not count."""
+        """Return for how many seconds the service has waited for the client."""
         if self._waits_since is None:
             return self._waited_s
         return self._waited_s + asyncio.get_running_loop().time() - self._waits_since
@@ -91,7 +88,7 @@ class Body:
 
 
 class BodyBudget:
-    """Bounds the bytes in memory of the bodies that are received or handled at once.
+    """Limits the memory that all bodies together take.
 
     A body reserves its bytes before its first byte is read. While it waits, nothing reads from its connection, so
     TCP pauses the client. The client with the fewest bodies gets free bytes first. While a body waits, the slowest body
@@ -99,7 +96,6 @@ class BodyBudget:
     """
 
     def __init__(self, total: int, min_speed: float) -> None:
-        self._largest = total if RAY_SERVE_ENABLE_HA_PROXY else _BYTES_IN_MEMORY  # a body in memory
         self._total = self._free = total
         self._min_speed = min_speed
         self._bodies: set[Body] = set()  # that have their bytes
@@ -109,7 +105,7 @@ class BodyBudget:
     @asynccontextmanager
     async def reserved(self, client: str, body: Body) -> AsyncIterator[None]:
         """Hold the bytes of a body. Raises Overloaded if the bytes are not free after 30 seconds."""
-        size = min(body.size, self._largest)
+        size = min(back_pressure.bytes_in_memory(body.size), self._total)
         self._open[client] += 1
         try:
             await self._take(client, size)

@@ -20,7 +20,6 @@ _MAX_HEADER_BYTES = 32_768  # of the request line and the headers, and of the tr
 _MAX_HEADERS = 128
 _TIMEOUT_S = 10.0
 _MAX_CONNECTIONS, _MAX_CLIENT_CONNECTIONS = 1000, 64
-_MAX_DIGITS = 18  # of a Content-Length
 _MAX_PIPELINED = 8  # requests of a connection that wait for earlier answers; browsers send none
 
 _TOO_LARGE = HeadersTooLarge(
@@ -50,7 +49,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._peer: str | None = None  # the client in `_open`
         self._idle_bytes = 0  # received since the last headers were complete, or since the last byte of a body
         self._awaits_headers = True
-        self._body_left = 0  # bytes of a body with a Content-Length that have not arrived
+        self._body_left = 0  # bytes of the body that have not arrived, if its length is known
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,7 +75,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse data, but not more than 32 kB that are neither complete headers nor part of a body."""
+        """Parse data. Refuse the request if 32 kB neither complete its headers nor belong to its body."""
         while data and not self.transport.is_closing():
             allowed = max(self._body_left, _MAX_HEADER_BYTES + 1 - self._idle_bytes)
             piece, data = data[:allowed], data[allowed:]
@@ -92,8 +91,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._awaits_headers or self.transport.is_closing():
             return
         super().on_header(name, value)
-        if name.lower() == b"content-length" and value.isdigit() and len(value) <= _MAX_DIGITS:
-            self._body_left = int(value)
         if len(self.headers) > _MAX_HEADERS:
             self._refuse(_TOO_LARGE)
 
@@ -109,6 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         self._idle_bytes = 0
+        self._body_left = int(dict(self.headers).get(b"content-length", 0))  # the parser has checked the number
         self._awaits_headers = False
         self._stay_open()
         super().on_headers_complete()

@@ -13,9 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -38,8 +36,8 @@ _WALL_S = 30.0  # on a busy machine, a process may have to wait for its CPU time
 _POLL_S = 0.2
 _NOT_STARTED = Overloaded("The process that reads headers did not start. Send the request again in a while.")
 _MAX_ANSWER_BYTES = 65_536
-# Files are ordered by the time of their arrival plus their size divided by this speed. So a small file overtakes large
-# files that came shortly before it, and no file waits for ever.
+# The task with the earliest `due` runs next: the time of arrival plus the size of the file divided by this speed. So
+# small files overtake large files, but no file waits for ever.
 _BYTES_PER_S = 10_000_000
 
 
@@ -134,18 +132,19 @@ class Inspection:
             task.result.set_exception(error)
 
     def _inspect(self, file: IO[bytes], limits: Limits) -> Header:
-        process = self._process()
-        with _reopened(file) as descriptor:
-            try:
-                with process.killed_after(_WALL_S):
-                    answer = _ask(process, descriptor, limits)
-            except (ChildDied, ValidationError, EOFError, OSError) as error:
-                log.warning("a process that reads headers was replaced: %r", error)
-                self._end(process)
-                raise CorruptImage(
-                    f"The header of the file could not be read within {_CPU_S:g} seconds, or reading it failed. "
-                    "Open the file in an image editor and export it again."
-                ) from error
+        process, descriptor = self._process(), _reopen(file)
+        try:
+            with process.killed_after(_WALL_S):
+                answer = _ask(process, descriptor, limits)
+        except (ChildDied, ValidationError, EOFError, OSError) as error:
+            log.warning("a process that reads headers was replaced: %r", error)
+            self._end(process)
+            raise CorruptImage(
+                f"The header of the file could not be read within {_CPU_S:g} seconds, or reading it failed. "
+                "Open the file in an image editor and export it again."
+            ) from error
+        finally:
+            os.close(descriptor)
         if isinstance(answer, RefusedFile):
             raise answer.error()
         # Check again, because a hostile file may control the process.
@@ -153,19 +152,16 @@ class Inspection:
         return Header(answer.media_type, answer.width, answer.height, answer.frames)
 
 
-@contextmanager
-def _reopened(file: IO[bytes]) -> Iterator[int]:
-    """Yield a descriptor for the sandboxed process. Raises DiskFull, and Overloaded if too many files are open."""
-    with ExitStack() as stack:
-        try:
-            descriptor = stack.enter_context(files.reopened(file))
-        except OSError as error:
-            if is_full(error):
-                raise DiskFull("Send the request again in a while.") from error
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise Overloaded("Too many files are open. Send the request again in a while.") from error
-            raise
-        yield descriptor
+def _reopen(file: IO[bytes]) -> int:
+    """Return a descriptor for the sandboxed process. Raises DiskFull, and Overloaded if too many files are open."""
+    try:
+        return files.reopen(file)
+    except OSError as error:
+        if is_full(error):
+            raise DiskFull("Send the request again in a while.") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise Overloaded("Too many files are open. Send the request again in a while.") from error
+        raise
 
 
 def _ask(process: SandboxedProcess, descriptor: int, limits: Limits) -> ReadHeader | RefusedFile:

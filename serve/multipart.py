@@ -21,7 +21,7 @@ from serve.bodies import files_too_large
 from serve.problems import invalid_request
 
 _MAX_TEXT_FIELDS = 20
-# Up to 10 files above the limit are received, so that the error names each of them.
+# The reader accepts this number of files above the limit. So the error can name the files that are too many.
 _SURPLUS_FILES = 10
 _MAX_CONTENT_TYPE = 512  # characters
 # A larger set would let the client choose a codec whose cost grows with the square of the text, such as punycode.

@@ -20,13 +20,13 @@ from serve.http_limits import LimitedProtocol
 
 
 def middlewares() -> list[Middleware]:
-    """Install the bounded queues and the limited parser, and return the gate.
+    """Install the bounded queues and the limited HTTP parser, and return the gate.
 
     Raises ValidationError if a setting is wrong.
     """
     settings = HttpSettings()
     back_pressure.install()
-    memory.keep_little()
+    memory.return_freed_blocks()
     LimitedProtocol.clients = Clients(settings.trusted_proxies)
     # Serve does not pass a protocol to uvicorn, so uvicorn looks it up here. uvicorn accepts a class too.
     uvicorn.config.HTTP_PROTOCOLS["auto"] = LimitedProtocol  # type: ignore[assignment]

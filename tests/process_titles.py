@@ -6,7 +6,7 @@ import psutil
 
 
 def title_of(process: psutil.Process) -> str:
-    """Return the command line of a process, which Ray replaces by a title. It is empty after the process has ended."""
+    """Return the title that Ray gives to a process as its command line. It is empty if the process has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

@@ -29,7 +29,7 @@ _WITHOUT_SEGMENT = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # 
 def check_segments(file: IO[bytes]) -> None:
     """Raise CorruptImage if the segments before the pixels exceed a limit.
 
-    This function reads the first bytes of each segment, and at most 64 kB between segments.
+    This function reads only the beginning of each segment, and at most 64 kB of other bytes.
     """
     counts = dict.fromkeys(_LIMITS, 0)
     position = 2

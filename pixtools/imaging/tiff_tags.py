@@ -199,7 +199,7 @@ def _check_structure(file: IO[bytes], start: int) -> None:
 
 
 def _count_directory(file: IO[bytes], order: str, counts: Counter[str]) -> list[int]:
-    """Add the entries and values of the next directory to `counts`. Return the offsets of its child directories."""
+    """Count the entries and values of the directory at the position of `file`. Return the offsets of its children."""
     head = file.read(2)
     if len(head) < 2:  # noqa: PLR2004
         return []

@@ -52,7 +52,7 @@ def confine(memory_bytes: int, parent: int) -> None:
     """
     memory.limit(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain pictures
-    # The parent may hand over a file. A hostile process must not collect all files of its life.
+    # The parent may pass files. This limit keeps a hostile process from collecting them.
     most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if os.geteuid() == 0:

@@ -1,4 +1,4 @@
-"""Hands an open file from the parent to a sandboxed process, so that neither has to hold its content in memory."""
+"""Passes open files from the parent to a sandboxed process. So neither process holds the content in memory."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from typing import IO, Any
 _BUFFER_BYTES = 65_536
 
 
-@contextmanager
-def reopened(file: IO[bytes]) -> Iterator[int]:
-    """Open a file again, only for reading, and yield the descriptor. Its position is 0.
+def reopen(file: IO[bytes]) -> int:
+    """Open a file a second time, only for reading and at position 0. Return the descriptor. The caller closes it.
 
     A copy of the descriptor of `file` would share its position and the right to write. Raises OSError if the content
-    cannot be written to disk, for example because the disk is full. Raises ValueError if the file is closed.
+    cannot be written to disk, for example because the disk is full. Raises ValueError if `file` is closed.
     """
-    number = file.fileno()  # writes a small temporary file to disk, which was in memory only
+    number = file.fileno()  # a SpooledTemporaryFile now moves its content from memory to disk
     file.flush()
     descriptor = os.open(f"/proc/self/fd/{number}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        file.fileno()  # raises ValueError if another thread has closed the file: then the number is another file's
-        yield descriptor
-    finally:
+        # Another thread may have closed `file`. Then its number may already belong to another file.
+        file.fileno()
+    except ValueError:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 def send(connection: Connection[Any, Any], descriptor: int) -> None:
@@ -37,17 +38,20 @@ def send(connection: Connection[Any, Any], descriptor: int) -> None:
 
 
 def receive(connection: Connection[Any, Any]) -> IO[bytes]:
-    """Return the file that the parent has sent. The caller closes it. Raises EOFError if the parent has ended."""
+    """Receive a file. The caller closes it.
+
+    Raises EOFError if no file arrives: the parent has ended, or this process has too many open files.
+    """
     with _socket(connection) as link:
         _, descriptors, _, _ = socket.recv_fds(link, 1, 1)
     if not descriptors:
-        raise EOFError("the parent has ended")
+        raise EOFError("no file has arrived")
     return io.BufferedReader(io.FileIO(descriptors[0]), _BUFFER_BYTES)
 
 
 @contextmanager
 def _socket(connection: Connection[Any, Any]) -> Iterator[socket.socket]:
-    # Family, type and protocol are given, because the sandbox does not allow asking for them.
+    # Without these arguments, Python asks the kernel for the kind of the socket. The sandbox forbids this system call.
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=connection.fileno())
     try:
         yield link

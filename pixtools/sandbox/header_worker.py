@@ -73,7 +73,7 @@ class HeaderAnswer(BaseModel):
 
 def prepare() -> Callable[[Connection], None]:
     """Import everything that `inspect` may need later, because the confined process cannot open files."""
-    memory.keep_little()
+    memory.return_freed_blocks()
     Image.init()
     for module in _LATER_IMPORTS:
         import_module(module)

@@ -125,7 +125,7 @@ slow = Slow.bind()
 
 
 def test_large_uploads_at_the_same_time_take_little_memory(api, stack):
-    # A photo whose header has junk, so that no job is made of it.
+    # The service refuses this JPEG because of the junk in its header, so it creates no jobs.
     junk = b"\xff\xd8\xff\xe0\0\x10JFIF\0" + b"\xc4" * 24_000_000
     idle = peak = memory_of_http(stack)
 
@@ -136,7 +136,7 @@ def test_large_uploads_at_the_same_time_take_little_memory(api, stack):
             time.sleep(0.1)
 
     assert [upload.result().status_code for upload in uploads] == [422] * 24
-    assert peak - idle < 100_000_000  # the twelve bodies that arrive at once have 288 MB
+    assert peak - idle < 100_000_000  # twelve whole bodies would have 288 MB
 
 
 def memory_of_http(stack) -> int:

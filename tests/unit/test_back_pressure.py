@@ -1,4 +1,4 @@
-"""Serve's queues hold little of a body: the next messages wait until the application has taken the earlier ones."""
+"""The bounded queues hold a small part of a body. The rest of the body waits at the client."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def fetch(queue: BoundedMessages) -> list[dict]:
 
 
 async def large(turns: asyncio.Semaphore) -> BoundedMessages:
-    """Return the queue of a body of which the replica has already fetched more than a megabyte."""
+    """Return a queue from which the replica has fetched more than a megabyte. So its body needs a turn."""
     queue = BoundedMessages(turns)
     for _ in range(6):
         await queue(PIECE)
@@ -64,7 +64,7 @@ async def test_large_bodies_take_turns_and_small_bodies_need_none():
     await settled()
     assert not waiting.done()
 
-    asking = asyncio.create_task(fetch(first))  # so the application has taken the piece
+    asking = asyncio.create_task(fetch(first))  # asking for more means that the application has taken the piece
     assert await asyncio.wait_for(waiting, 5) == [PIECE]
     second.close()
     await first(PIECE)
@@ -83,7 +83,7 @@ async def test_a_replica_that_hangs_loses_its_turn(monkeypatch):
     first.close()
     second.close()
     assert await asyncio.wait_for(turns.acquire(), 5)
-    assert turns.locked()  # each turn ended once
+    assert turns.locked()  # the turn was released exactly once
 
 
 async def test_a_request_that_ends_while_it_waits_keeps_no_turn():

@@ -420,7 +420,7 @@ async def test_large_bodies_wait_for_bytes_and_small_bodies_do_not_wait_for_them
     target = gate(busy)
     large = [upload(20_000_000) for _ in range(13)]
     tasks = await start(target, *large)
-    assert busy.open == 12  # each of them has 2 MB in memory
+    assert busy.open == 12  # each reserves 2 MB of 24 MB
     assert large[12].reads == 0  # so that TCP pauses the client
 
     small = await start(target, *(upload(1_000_000, f"203.0.113.{n}") for n in range(20)))
@@ -439,6 +439,16 @@ async def test_large_bodies_wait_for_bytes_and_small_bodies_do_not_wait_for_them
     assert not target._large._open
 
 
+async def test_in_haproxy_mode_a_body_reserves_its_whole_size(monkeypatch):
+    monkeypatch.setattr("ray.serve._private.constants.RAY_SERVE_ENABLE_HA_PROXY", True)
+    busy = Busy()
+    tasks = await start(gate(busy), *(upload(10_000_000) for _ in range(3)))
+    assert busy.open == 2
+
+    busy.release.set()
+    await asyncio.gather(*tasks)
+
+
 async def test_a_slow_body_gives_its_bytes_to_bodies_that_wait():
     target = gate()
     stuck = [
@@ -454,7 +464,7 @@ async def test_a_slow_body_gives_its_bytes_to_bodies_that_wait():
     assert answer.status == 200
     assert loop.time() - began < 4
     assert [exchange.status for exchange in stuck if exchange.messages] == [408]
-    await asyncio.gather(*tasks)  # the others are stopped because they are silent
+    await asyncio.gather(*tasks)  # the other bodies end because they are silent
 
 
 async def test_time_in_which_the_service_is_busy_does_not_count_against_a_body():

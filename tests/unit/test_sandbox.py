@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -75,6 +75,19 @@ def read_and_write():
     return work
 
 
+def hoard():
+    """Prepare a worker that closes no file."""
+
+    def work(connection):
+        kept = []
+        for _ in range(connection.recv()):
+            with suppress(EOFError):
+                kept.append(files.receive(connection))
+        connection.send(len(kept))
+
+    return work
+
+
 @pytest.fixture
 def process(monkeypatch):
     monkeypatch.setenv("PIXTOOLS_DATABASE_URL", "postgresql://pixtools:secret@127.0.0.1/pixtools")
@@ -83,6 +96,12 @@ def process(monkeypatch):
     started.wait_until_ready()
     yield started
     started.end()
+
+
+def send(process, file):
+    descriptor = files.reopen(file)
+    files.send(process.connection, descriptor)
+    os.close(descriptor)
 
 
 def ask(process, question):
@@ -121,14 +140,27 @@ def test_a_file_that_the_parent_hands_over_can_only_be_read():
     with tempfile.TemporaryFile() as file:
         process.wait_until_ready()
         file.write(b"content")
-        with files.reopened(file) as descriptor:
-            files.send(process.connection, descriptor)
+        send(process, file)
         assert process.connection.poll(20)
 
         assert process.connection.recv() == (b"content", errno.EBADF)
         assert file.tell() == len(b"content")  # the processes do not share a position
         file.seek(0)
         assert file.read() == b"content"
+    process.end()
+
+
+def test_a_process_cannot_keep_all_files_that_it_gets():
+    process = SandboxedProcess("test_sandbox:hoard", MEMORY_BYTES)
+    process.wait_until_ready()
+    sent = process.connection.fileno() + 50
+    process.connection.send(sent)
+    with tempfile.TemporaryFile() as file:
+        for _ in range(sent):
+            send(process, file)
+
+    assert process.connection.poll(20)
+    assert process.connection.recv() < sent
     process.end()
 
 
@@ -175,7 +207,6 @@ def test_a_child_that_cannot_start_is_reported():
 
 PARENT = """
 import sys, time
-from pixtools.sandbox import files
 from pixtools.sandbox.process import SandboxedProcess
 process = SandboxedProcess("test_sandbox:echo", 100_000_000)
 process.wait_until_ready()

@@ -1,4 +1,4 @@
-"""The lock files fit pyproject.toml and list hashes, and the search for secrets finds a planted secret."""
+"""Tests of the lock files and of the search for secrets."""
 
 import re
 import subprocess
