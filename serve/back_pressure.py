@@ -15,7 +15,6 @@ from starlette.types import Message
 
 _MAX_WAITING_BYTES = 1 << 18  # of one body in one queue; the last message may exceed it
 _WITHOUT_TURN_BYTES = 1_000_000  # a smaller body never waits for a turn
-_TURNS = 1  # in each proxy
 _TURN_S = 5.0  # a replica that hangs loses its turn after this time
 # An estimate for one body, in both queues and in the parser. While a body has the turn, it takes about twice as much.
 _BYTES_IN_MEMORY = 2_000_000
@@ -26,13 +25,48 @@ def install() -> None:
 
     In HAProxy mode, Serve uses another queue in the replica. This function does not bound it.
     """
-    proxy.MessageQueue = partial(BoundedMessages, asyncio.Semaphore(_TURNS))
+    proxy.MessageQueue = partial(BoundedMessages, Turns())
     replica.ASGIReceiveProxy = PacedReceive
 
 
 def bytes_in_memory(size: int) -> int:
     """Return how many bytes a body of `size` bytes takes in memory. In HAProxy mode the whole body is in memory."""
     return size if constants.RAY_SERVE_ENABLE_HA_PROXY else min(size, _BYTES_IN_MEMORY)
+
+
+class Turns:
+    """Gives turns to the large bodies of one proxy: one at a time, in the order in which they ask.
+
+    While other bodies wait, a pause follows each turn, and the pause is as long as the turn. So many large bodies leave
+    time for other requests. A single large body has no pause.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(1)
+        self._waiting = 0
+        self._began = 0.0
+
+    async def begin(self) -> None:
+        """Wait for a turn."""
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        self._began = asyncio.get_running_loop().time()
+
+    def end(self) -> None:
+        """End the present turn."""
+        if self._waiting:
+            loop = asyncio.get_running_loop()
+            loop.call_later(loop.time() - self._began, self._free.release)
+        else:
+            self._free.release()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the next body need not wait."""
+        return not self._free.locked()
 
 
 class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
@@ -43,7 +77,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
     requests little, even if many arrive at once. While a client sends nothing, its body has no turn.
     """
 
-    def __init__(self, turns: asyncio.Semaphore) -> None:
+    def __init__(self, turns: Turns) -> None:
         super().__init__()
         self._turns = turns
         self._end_of_turn: asyncio.TimerHandle | None = None  # None: it has no turn
@@ -64,7 +98,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         self._end_turn()
         await super().wait_for_message()
         if self._fetched_bytes > _WITHOUT_TURN_BYTES and not self._closed:
-            await self._turns.acquire()
+            await self._turns.begin()
             self._end_turn()
             self._end_of_turn = asyncio.get_running_loop().call_later(_TURN_S, self._end_turn)
             if self._closed:  # the request ended while it waited for the turn
@@ -87,7 +121,7 @@ class BoundedMessages(http_util.MessageQueue):  # type: ignore[misc]
         if self._end_of_turn is not None:
             self._end_of_turn.cancel()
             self._end_of_turn = None
-            self._turns.release()
+            self._turns.end()
 
 
 class PacedReceive(http_util.ASGIReceiveProxy):  # type: ignore[misc]

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from serve.back_pressure import BoundedMessages, PacedReceive
+from serve.back_pressure import BoundedMessages, PacedReceive, Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ async def settled() -> None:
 
 
 async def test_the_proxy_reads_on_when_the_replica_has_fetched():
-    queue, taken = BoundedMessages(asyncio.Semaphore()), 0
+    queue, taken = BoundedMessages(Turns()), 0
 
     async def read():
         nonlocal taken
@@ -44,7 +44,7 @@ async def fetch(queue: BoundedMessages) -> list[dict]:
     return queue.get_messages_nowait()
 
 
-async def large(turns: asyncio.Semaphore) -> BoundedMessages:
+async def large(turns: Turns) -> BoundedMessages:
     """Return a queue from which the replica has fetched more than a megabyte. So its body needs a turn."""
     queue = BoundedMessages(turns)
     for _ in range(6):
@@ -55,7 +55,7 @@ async def large(turns: asyncio.Semaphore) -> BoundedMessages:
 
 
 async def test_large_bodies_take_turns_and_small_bodies_need_none():
-    turns = asyncio.Semaphore(1)
+    turns = Turns()
     first, second, small = await large(turns), await large(turns), BoundedMessages(turns)
     assert await fetch(first) == [PIECE]
     waiting = asyncio.create_task(fetch(second))
@@ -70,24 +70,39 @@ async def test_large_bodies_take_turns_and_small_bodies_need_none():
     await first(PIECE)
     assert await asyncio.wait_for(asking, 5) == [PIECE]
     first.close()
-    assert not turns.locked()
+    assert turns.is_free
+
+
+@pytest.mark.parametrize(("bodies", "pause_s"), [(1, 0), (2, 0.4)])
+async def test_a_pause_follows_a_turn_only_if_another_body_waits(bodies, pause_s):
+    turns, loop = Turns(), asyncio.get_running_loop()
+    await turns.begin()
+    others = [asyncio.create_task(turns.begin()) for _ in range(bodies - 1)]
+    await asyncio.sleep(0.4)
+    ended = loop.time()
+    turns.end()
+    if bodies == 1:
+        await turns.begin()
+    await asyncio.gather(*others)
+
+    assert pause_s - 0.05 <= loop.time() - ended < pause_s + 5
 
 
 async def test_a_replica_that_hangs_loses_its_turn(monkeypatch):
     monkeypatch.setattr("serve.back_pressure._TURN_S", 0.1)
-    turns = asyncio.Semaphore(1)
+    turns = Turns()
     first, second = await large(turns), await large(turns)
     await fetch(first)
 
     assert await asyncio.wait_for(fetch(second), 5) == [PIECE]
     first.close()
     second.close()
-    assert await asyncio.wait_for(turns.acquire(), 5)
-    assert turns.locked()  # the turn was released exactly once
+    await asyncio.wait_for(turns.begin(), 5)
+    assert not turns.is_free  # the turn was released exactly once
 
 
 async def test_a_request_that_ends_while_it_waits_keeps_no_turn():
-    turns = asyncio.Semaphore(1)
+    turns = Turns()
     first, second = await large(turns), await large(turns)
     await fetch(first)
     waiting = asyncio.create_task(fetch(second))
@@ -96,7 +111,7 @@ async def test_a_request_that_ends_while_it_waits_keeps_no_turn():
     first.close()
     await asyncio.wait_for(waiting, 5)
 
-    assert not turns.locked()
+    assert turns.is_free
 
 
 async def test_the_replica_fetches_when_the_application_has_taken_everything():
@@ -124,7 +139,7 @@ async def test_the_replica_fetches_when_the_application_has_taken_everything():
 
 
 async def test_the_news_that_the_client_has_gone_does_not_wait_for_room():
-    queue = BoundedMessages(asyncio.Semaphore())
+    queue = BoundedMessages(Turns())
     for _ in range(2):
         await queue(PIECE)
     waiting = asyncio.create_task(queue(PIECE))
