@@ -91,15 +91,17 @@ class BodyBudget:
     """Limits the memory that all bodies together take.
 
     A body reserves its bytes before its first byte is read. While it waits, nothing reads from its connection, so
-    TCP pauses the client. The client with the fewest bodies gets free bytes first. While a body waits, the slowest body
-    is stopped if it is slower than `min_speed` bytes per second.
+    TCP pauses the client. The client with the fewest bodies gets free bytes first, and no client gets more than half of
+    all bytes, except for a single body. While a body waits, the slowest body is stopped if it is slower than
+    `min_speed` bytes per second.
     """
 
     def __init__(self, total: int, min_speed: float) -> None:
         self._total = self._free = total
         self._min_speed = min_speed
-        self._bodies: set[Body] = set()  # that have their bytes
+        self._bodies: dict[Body, str] = {}  # that have their bytes, with their clients
         self._open: Counter[str] = Counter()  # bodies of each client that have their bytes or wait
+        self._held: Counter[str] = Counter()  # bytes of each client
         self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
 
     @asynccontextmanager
@@ -109,22 +111,19 @@ class BodyBudget:
         self._open[client] += 1
         try:
             await self._take(client, size)
-            self._bodies.add(body)
+            self._bodies[body] = client
             try:
                 yield
             finally:
-                self._bodies.discard(body)
-                self._free += size
+                del self._bodies[body]
+                self._give_back(client, size)
         finally:
             self._open[client] -= 1
             if not self._open[client]:
-                del self._open[client]
+                del self._open[client], self._held[client]
             self._grant()
 
     async def _take(self, client: str, size: int) -> None:
-        if not self._waiting and size <= self._free:
-            self._free -= size
-            return
         granted = asyncio.get_running_loop().create_future()
         waiter = (client, size, granted)
         self._waiting.append(waiter)
@@ -132,12 +131,12 @@ class BodyBudget:
         waited_s = 0
         try:
             while not granted.done() and waited_s < _MAX_WAIT_S:
-                self._stop_the_slowest()
+                self._stop_the_slowest(client, size)
                 await asyncio.wait({granted}, timeout=1)
                 waited_s += 1
         except asyncio.CancelledError:
             if granted.done():
-                self._free += size
+                self._give_back(client, size)
             raise
         finally:
             if not granted.done():
@@ -148,15 +147,29 @@ class BodyBudget:
     def _grant(self) -> None:
         """Give free bytes to waiting bodies. A large body is not overtaken, otherwise it might wait for ever."""
         for waiter in sorted(self._waiting, key=lambda waiter: self._open[waiter[0]]):
-            _, size, granted = waiter
+            client, size, granted = waiter
+            if self._has_its_half(client, size):
+                continue
             if size > self._free:
                 return
             self._free -= size
+            self._held[client] += size
             self._waiting.remove(waiter)
             granted.set_result(None)
 
-    def _stop_the_slowest(self) -> None:
-        slowest = min(self._bodies, key=Body.speed, default=None)
+    def _give_back(self, client: str, size: int) -> None:
+        self._free += size
+        self._held[client] -= size
+
+    def _has_its_half(self, client: str, size: int) -> bool:
+        """Return whether `size` more bytes are too many for this client."""
+        return self._held[client] > 0 and self._held[client] + size > self._total / 2
+
+    def _stop_the_slowest(self, client: str, size: int) -> None:
+        """Stop the slowest of the bodies for which a body of `client` waits."""
+        is_own = self._has_its_half(client, size)
+        bodies = [body for body, sender in self._bodies.items() if sender == client or not is_own]
+        slowest = min(bodies, key=Body.speed, default=None)
         if slowest is not None and slowest.speed() < self._min_speed:
             slowest.end()
 

@@ -415,10 +415,15 @@ def upload(size: int, client: str = CLIENT) -> Exchange:
     return Exchange(**SUBMIT, headers=headers, chunks=[b"x" * size], client=client)
 
 
+def uploads_of(*counts: int) -> list[Exchange]:
+    """Return uploads of 20 MB. Each number of `counts` stands for one client."""
+    return [upload(20_000_000, f"203.0.113.{n}") for n, count in enumerate(counts) for _ in range(count)]
+
+
 async def test_large_bodies_wait_for_bytes_and_small_bodies_do_not_wait_for_them():
     busy = Busy()
     target = gate(busy)
-    large = [upload(20_000_000) for _ in range(13)]
+    large = uploads_of(6, 6, 1)
     tasks = await start(target, *large)
     assert busy.open == 12  # each reserves 2 MB of 24 MB
     assert large[12].reads == 0  # so that TCP pauses the client
@@ -442,7 +447,7 @@ async def test_large_bodies_wait_for_bytes_and_small_bodies_do_not_wait_for_them
 async def test_in_haproxy_mode_a_body_reserves_its_whole_size(monkeypatch):
     monkeypatch.setattr("ray.serve._private.constants.RAY_SERVE_ENABLE_HA_PROXY", True)
     busy = Busy()
-    tasks = await start(gate(busy), *(upload(10_000_000) for _ in range(3)))
+    tasks = await start(gate(busy), *(upload(10_000_000, f"203.0.113.{n}") for n in range(3)))
     assert busy.open == 2
 
     busy.release.set()
@@ -482,8 +487,7 @@ async def test_time_in_which_the_service_is_busy_does_not_count_against_a_body()
 async def test_the_client_with_the_fewest_bodies_is_served_first():
     busy = Busy()
     target = gate(busy)
-    many = [upload(25_000_000, "203.0.113.6") for _ in range(16)]
-    tasks = await start(target, *many)
+    tasks = await start(target, *uploads_of(9, 9))
     honest = upload(25_000_000)
     tasks += await start(target, honest)
     assert honest.reads == 0
@@ -494,10 +498,43 @@ async def test_the_client_with_the_fewest_bodies_is_served_first():
     await asyncio.gather(*tasks)
 
 
+async def test_one_client_gets_at_most_half_of_the_bytes():
+    busy = Busy()
+    target = gate(busy)
+    tasks = await start(target, *uploads_of(13))
+    assert busy.open == 6
+
+    honest = upload(20_000_000)
+    tasks += await start(target, honest)
+    assert honest.reads == 1
+    busy.release.set()
+    await asyncio.gather(*tasks)
+    assert not target._large._held
+
+
+async def test_a_client_with_its_half_stops_no_slow_body_of_another_client():
+    busy = Busy()
+    stuck = Exchange(**SUBMIT, headers={**OWN, "content-length": "20000000"}, chunks=[b"x"], complete=False)
+
+    async def app(scope, receive, send):
+        await (reading if scope["client"][0] == CLIENT else busy)(scope, receive, send)
+
+    tasks = await start(gate(app), stuck, *uploads_of(7))
+    await asyncio.sleep(5)
+    assert not stuck.messages
+    busy.release.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_body_of_the_largest_size_is_more_than_half_in_haproxy_mode(monkeypatch):
+    monkeypatch.setattr("ray.serve._private.constants.RAY_SERVE_ENABLE_HA_PROXY", True)
+    assert (await upload(25_000_000).send_to(gate())).status == 200
+
+
 async def test_a_client_that_leaves_while_it_waits_leaves_no_trace():
     busy = Busy()
     target = gate(busy)
-    tasks = await start(target, *(upload(25_000_000) for _ in range(13)))
+    tasks = await start(target, *uploads_of(6, 6, 1))
     tasks[12].cancel()
     await asyncio.gather(tasks[12], return_exceptions=True)
     busy.release.set()
