@@ -1,9 +1,9 @@
 """Measures the CPU seconds that all processes of the service together take for a job, compared with plain Pillow.
 
-The benchmark starts a service. 16 clients submit photos of 0.4 megapixels, which become WebP files, and poll their
-jobs. The benchmark adds up the CPU time of every process that `pixtools up` started. The baseline decodes and encodes
-the same photos with Pillow in a loop, in the same run. Machines and their load differ, so the result is the ratio of
-service to baseline.
+The benchmark starts a service. 16 clients submit photos of 0.4 megapixels, which become WebP files, and wait for their
+jobs in the same request. With `--poll`, they read their jobs every 100 ms instead. The benchmark adds up the CPU time
+of every process that `pixtools up` started. The baseline decodes and encodes the same photos with Pillow in a loop, in
+the same run. Machines and their load differ, so the result is the ratio of service to baseline.
 
     python benchmarks/job_cost.py --jobs 200
 
@@ -45,19 +45,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--poll", action="store_true", help="clients poll instead of waiting")
     options = parser.parse_args()
+    wait_s = 0 if options.poll else 60
     pictures = photos(options.jobs + options.concurrency)
     warm, timed = pictures[: options.concurrency], pictures[options.concurrency :]
     with service() as (url, launcher):
-        asyncio.run(run(url, warm, options.concurrency))  # so that all converters run and all caches are filled
+        asyncio.run(run(url, warm, options.concurrency, wait_s))  # so that all converters run and all caches are filled
         before, started = cpu_by_process(launcher), time.perf_counter()
-        latencies = asyncio.run(run(url, timed, options.concurrency))
+        latencies = asyncio.run(run(url, timed, options.concurrency, wait_s))
         wall = time.perf_counter() - started
         spent = cpu_since(before, launcher)
     baseline = pillow_cpu(timed) / len(timed)
     total = sum(spent.values()) / len(timed)
     print(
-        f"{len(timed)} jobs of {SIZE[0]} × {SIZE[1]} → WebP, concurrency {options.concurrency}, {os.cpu_count()} cores"
+        f"{len(timed)} jobs of {SIZE[0]} × {SIZE[1]} → WebP, concurrency {options.concurrency}, "
+        f"{'polling' if options.poll else 'waiting'} clients, {os.cpu_count()} cores"
     )
     print(f"jobs/s                {len(timed) / wall:8.1f}")
     print(f"completion p50 / p95  {statistics.median(latencies):8.2f} / {quantile(latencies, 0.95):.2f} s")
@@ -141,8 +144,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-async def run(url: str, pictures: list[bytes], concurrency: int) -> list[float]:
-    """Submit all pictures, `concurrency` at a time, and poll each job until it ends. Return the seconds of each job."""
+async def run(url: str, pictures: list[bytes], concurrency: int, wait_s: int) -> list[float]:
+    """Submit all pictures, `concurrency` at a time. Return the seconds until the end of each job.
+
+    Each request waits for the end of its job for up to `wait_s` seconds. After that, the client polls.
+    """
     waiting = iter(enumerate(pictures))
     latencies: list[float] = []
 
@@ -159,7 +165,7 @@ async def run(url: str, pictures: list[bytes], concurrency: int) -> list[float]:
                 raise SystemExit(f"the job did not run as expected: {job}")
             latencies.append(time.perf_counter() - started)
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=90, headers={"Prefer": f"wait={wait_s}"}) as http:
         await asyncio.gather(*(client(http) for _ in range(concurrency)))
     return latencies
 

@@ -6,20 +6,22 @@ any more, the object can be deleted safely, because no new record will refer to 
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import SecretStr
 
 from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
+from pixtools.presigned_urls import Credentials, UrlSigner
 from pixtools.settings import Settings
 
 SOURCES, ARTIFACTS = "sources/", "artifacts/"
@@ -28,6 +30,7 @@ SOURCES, ARTIFACTS = "sources/", "artifacts/"
 DATABASE = "database"
 """Key of an object in the bucket. Its content is the id of the database that owns the bucket."""
 
+_SIGNING_TIMES = 15  # in the lifetime of a URL
 _OUTAGES = (429, 500, 502, 503, 504)
 
 
@@ -68,9 +71,8 @@ class BlobStore:
         self._bucket = settings.s3_bucket
         self._ttl = settings.url_ttl
         self._settings = settings
-        self._s3 = _client(settings, settings.s3_endpoint_url)
-        # A signature covers the host, so URLs are signed for the address at which browsers reach S3.
-        self._public = _public_client(settings)
+        self._session = _session(settings)
+        self._s3 = _client(self._session, settings.s3_endpoint_url)
 
     def ping(self) -> None:
         """Ask for the bucket, to see whether the store answers. Raises StorageRefused if there is no such bucket."""
@@ -132,35 +134,46 @@ class BlobStore:
             with _translated_errors(key):
                 self._s3.delete_object(Bucket=self._bucket, Key=key)
 
-    def url(self, key: str, name: str, media_type: str, now: datetime) -> tuple[str, datetime]:
+    def url(self, key: str, name: str, media_type: str, signed_at: datetime) -> tuple[str, datetime]:
         """Return a URL that downloads an object as `name` without credentials, and the time at which the URL expires.
 
         The signed URL contains the name and the media type, because some stores do not keep the values of the upload.
-        `now` is the current time according to the clock of this machine, because this machine signs the URL.
+        `signed_at` is the time from which the URL is valid. Raises StorageRefused if there are no credentials.
         """
-        url = self._public.generate_presigned_url(
-            "get_object",
-            Params={
-                "Bucket": self._bucket,
-                "Key": key,
-                "ResponseContentType": media_type,
-                "ResponseContentDisposition": attachment(name),
-            },
-            ExpiresIn=int(self._ttl / timedelta(seconds=1)),
-        )
-        return url, now + self._ttl
+        query = {"response-content-type": media_type, "response-content-disposition": attachment(name)}
+        return self._signer.sign(key, query, signed_at, self._ttl), signed_at + self._ttl
 
+    def signing_time(self) -> datetime:
+        """Return the time at which download URLs are signed now: the present time, rounded down.
+
+        With the usual lifetime of a URL, the step is a minute. So the answers to two reads of an unchanged job are
+        equal in this minute.
+        """
+        step_s = max(1, self._ttl // timedelta(seconds=_SIGNING_TIMES))
+        return datetime.fromtimestamp(time.time() // step_s * step_s, UTC)
+
+    @cached_property
     def public_url(self) -> str:
-        """Return the beginning of all download URLs: the address of the bucket. It ends with a slash."""
+        """The beginning of all download URLs: the address at which browsers reach the bucket. It ends with a slash."""
         # Whether the bucket is a part of the host or of the path depends on its name and on the region, and only the
         # library knows how. The signature is thrown away, so the credentials need not be there.
-        unreal = SecretStr("none")
-        client = _public_client(
-            self._settings.model_copy(update={"s3_access_key_id": unreal, "s3_secret_access_key": unreal})
-        )
+        unreal = boto3.Session("none", "none", region_name=self._settings.s3_region)
+        client = _client(unreal, self._settings.s3_public_url or self._settings.s3_endpoint_url)
         url = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": "x"}))
         client.close()
         return f"{url.scheme}://{url.netloc}{url.path.removesuffix('x')}"
+
+    @cached_property
+    def _signer(self) -> UrlSigner:
+        # A signature covers the host, so URLs are signed for the address at which browsers reach S3.
+        return UrlSigner(self.public_url, self._settings.s3_region, self._credentials)
+
+    def _credentials(self) -> Credentials:
+        found = self._session.get_credentials()
+        if found is None:
+            raise StorageRefused("There are no credentials for S3. Set the PIXTOOLS_S3_* variables of the service")
+        credentials: Credentials = found.get_frozen_credentials()
+        return credentials
 
 
 def attachment(name: str) -> str:
@@ -169,18 +182,19 @@ def attachment(name: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _public_client(settings: Settings) -> Any:
-    return _client(settings, settings.s3_public_url or settings.s3_endpoint_url)
-
-
-def _client(settings: Settings, endpoint: str | None) -> Any:
+def _session(settings: Settings) -> boto3.Session:
     key, secret = settings.s3_access_key_id, settings.s3_secret_access_key
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=settings.s3_region,
+    return boto3.Session(
         aws_access_key_id=key.get_secret_value() if key else None,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
+        region_name=settings.s3_region,
+    )
+
+
+def _client(session: boto3.Session, endpoint: str | None) -> Any:
+    return session.client(
+        "s3",
+        endpoint_url=endpoint,
         config=Config(
             signature_version="s3v4",
             connect_timeout=3,

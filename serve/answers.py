@@ -137,9 +137,8 @@ def json_response(answer: BaseModel, status: int = 200) -> Response:
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
-def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
-    """Return the body for one job, with newly signed download URLs."""
-    now = datetime.now(UTC)  # this machine signs the URLs, so its clock decides when they expire
+def job_answer(view: JobView, blobs: BlobStore, signed_at: datetime) -> JobAnswer:
+    """Return the body for one job. Its download URLs are signed for the time `signed_at` (BlobStore.signing_time)."""
     job = view.job
     return JobAnswer(
         id=job.id,
@@ -154,7 +153,7 @@ def job_answer(view: JobView, blobs: BlobStore) -> JobAnswer:
             for part in view.parts
         },
         progress=_progress([step.state for step in view.steps]),
-        steps={step.name: _step(job, step, view.artifacts.get(step.name), blobs, now) for step in view.steps},
+        steps={step.name: _step(job, step, view.artifacts.get(step.name), blobs, signed_at) for step in view.steps},
     )
 
 
@@ -198,7 +197,7 @@ def _progress(states: list[StepState]) -> JobProgress:
 
 
 def _step(
-    job: JobRecord, step: StepRecord, artifact: ArtifactRecord | None, blobs: BlobStore, now: datetime
+    job: JobRecord, step: StepRecord, artifact: ArtifactRecord | None, blobs: BlobStore, signed_at: datetime
 ) -> StepAnswer:
     lost = artifact is not None and artifact.lost_at is not None
     queued = step.started_at - job.created_at if step.started_at else None
@@ -212,16 +211,16 @@ def _step(
         queued_ms=round(queued.total_seconds() * 1000) if queued is not None else None,
         run_ms=step.run_ms,
         error=Problem.model_validate(step.error or _LOST) if step.error or lost else None,
-        artifact=_artifact(job, step, artifact, blobs, now) if artifact and not lost else None,
+        artifact=_artifact(job, step, artifact, blobs, signed_at) if artifact and not lost else None,
         result=artifact.result if artifact else None,
     )
 
 
 def _artifact(
-    job: JobRecord, step: StepRecord, artifact: ArtifactRecord, blobs: BlobStore, now: datetime
+    job: JobRecord, step: StepRecord, artifact: ArtifactRecord, blobs: BlobStore, signed_at: datetime
 ) -> ArtifactAnswer:
     name = file_name(job.source_name, step.name, OPERATIONS[step.op].extension)
-    url, expires_at = blobs.url(artifact.blob_key, name, artifact.media_type, now)
+    url, expires_at = blobs.url(artifact.blob_key, name, artifact.media_type, signed_at)
     return ArtifactAnswer(
         url=url,
         url_expires_at=expires_at,

@@ -36,6 +36,7 @@ from serve.gate import Gate
 from serve.health import Health
 from serve.inspection import Inspection
 from serve.intake import Intake
+from serve.job_bodies import JobBodies
 from serve.job_routes import JobRoutes
 from serve.progress import ProgressFeed
 from serve.security_headers import SecurityHeaders
@@ -57,9 +58,9 @@ def create() -> ASGIApp:
     reservations = KeyReservations(settings)
     hints = Hints(settings)
     inspection = Inspection()
-    feed = ProgressFeed(
-        store, hints, settings.poll_interval.total_seconds(), lifetime_s=settings.stream_lifetime.total_seconds()
-    )
+    bodies = JobBodies(store, blobs)
+    poll_interval_s, lifetime_s = settings.poll_interval.total_seconds(), settings.stream_lifetime.total_seconds()
+    feed = ProgressFeed(store, bodies, hints, poll_interval_s, lifetime_s=lifetime_s)
     letters = DeadLetters(DeadLetterStore(database), fleet, settings.dead_letter_retention)
 
     @asynccontextmanager
@@ -85,7 +86,7 @@ def create() -> ASGIApp:
     problems.install(app)
     admission = Admission(settings, store)
     intake = Intake(settings, store, blobs, reservations, hints, inspection, admission)
-    app.include_router(JobRoutes(intake, store, blobs, feed, hints, letters).router())
+    app.include_router(JobRoutes(intake, store, blobs, bodies, feed, hints, letters).router())
     app.include_router(DeadLetterRoutes(letters).router())
     health = Health(database, store, blobs, reservations, admission, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
@@ -95,7 +96,7 @@ def create() -> ASGIApp:
     guarded = app if proxy.is_installed() else Gate(app, settings)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so
     # SecurityHeaders wraps the whole application.
-    return SecurityHeaders(guarded, images_from=blobs.public_url())
+    return SecurityHeaders(guarded, images_from=blobs.public_url)
 
 
 def _serve_pages(app: FastAPI) -> None:

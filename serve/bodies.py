@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.types import Message, Receive
@@ -32,14 +32,14 @@ class Body:
         self._too_large = too_large
         self._timeout_s = timeout_s
         self.received = 0  # bytes
-        self._complete = False
+        self.is_complete = False
         self._waited_s = 0.0  # how long the service has waited for the client, without the present wait
         self._waits_since: float | None = None
         self._timer: asyncio.Timeout | None = None
 
     async def receive(self) -> Message:
         """Return the next message of the request."""
-        if self._complete:
+        if self.is_complete:
             return await self._receive()
         if self.error is not None:
             return _GONE
@@ -62,7 +62,7 @@ class Body:
         if self.received > self.size:
             self.error = self._too_large
             return _GONE
-        self._complete = not message.get("more_body", False)
+        self.is_complete = not message.get("more_body", False)
         return message
 
     def speed(self) -> float:
@@ -105,23 +105,36 @@ class BodyBudget:
         self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
 
     @asynccontextmanager
-    async def reserved(self, client: str, body: Body) -> AsyncIterator[None]:
-        """Hold the bytes of a body. Raises Overloaded if the bytes are not free after 30 seconds."""
+    async def reserved(self, client: str, body: Body) -> AsyncIterator[Callable[[], None]]:
+        """Hold the bytes of a body until the block ends, or until it calls the function that it gets.
+
+        Raises Overloaded if the bytes are not free after 30 seconds.
+        """
         size = min(back_pressure.bytes_in_memory(body.size), self._total)
         self._open[client] += 1
         try:
             await self._take(client, size)
-            self._bodies[body] = client
-            try:
-                yield
-            finally:
-                del self._bodies[body]
+        except BaseException:
+            self._leave(client)
+            raise
+        self._bodies[body] = client
+
+        def give_back() -> None:
+            if self._bodies.pop(body, None) is not None:
                 self._give_back(client, size)
+                self._leave(client)
+
+        try:
+            yield give_back
         finally:
-            self._open[client] -= 1
-            if not self._open[client]:
-                del self._open[client], self._held[client]
-            self._grant()
+            give_back()
+
+    def _leave(self, client: str) -> None:
+        """Forget one body of a client, and give its bytes to bodies that wait."""
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client], self._held[client]
+        self._grant()
 
     async def _take(self, client: str, size: int) -> None:
         granted = asyncio.get_running_loop().create_future()

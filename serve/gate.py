@@ -7,7 +7,7 @@ pure ASGI middleware, so it does not buffer streams.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,7 +65,7 @@ class Gate:
             self._origins.require_own_host(head)
             self._origins.require_own_origin(head)
             body = self._body(head, receive)
-            with self._place(client, head):
+            with self._place(client, head, scope):
                 if body is None:
                     await self._app(scope, receive, answer)
                 else:
@@ -81,9 +81,9 @@ class Gate:
         if head.is_submission:
             await self._refusals.wait_for_turn(client)
         budget = self._small if body.size <= _SMALL_BYTES else self._large
-        async with budget.reserved(client, body):
+        async with budget.reserved(client, body) as give_back:
             try:
-                await answer.of(self._app, scope, body)
+                await answer.of(self._app, scope, body, give_back)
             finally:
                 if head.is_submission and answer.is_refusal:
                     self._refusals.record(client, body.received)
@@ -99,9 +99,16 @@ class Gate:
         return Body(receive, limit if head.length is None else head.length, too_large, self._timeout_s)
 
     @contextmanager
-    def _place(self, client: str, head: RequestHead) -> Iterator[None]:
-        """Count a request while it is open. Raises TooManyRequests."""
-        if head.is_stream:
+    def _place(self, client: str, head: RequestHead, scope: Scope) -> Iterator[None]:
+        """Count a request while it is open. Raises TooManyRequests.
+
+        A request that waits for the end of a job takes a place of an event stream. If there is none, remove the
+        preference to wait from `scope`, so that the request is answered at once.
+        """
+        waits = head.waits and self._streams[client] < self._settings.max_client_streams
+        if head.waits and not waits:
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"prefer"]
+        if head.is_stream or waits:
             places, limit, what = self._streams, self._settings.max_client_streams, "event streams"
         else:
             places, limit, what = self._requests, self._settings.max_client_requests, "requests"
@@ -125,6 +132,7 @@ class _Answer:
         self._send = send
         self._status: int | None = None  # None: no answer has begun
         self._body: Body | None = None
+        self._give_back: Callable[[], None] = lambda: None
 
     @property
     def is_refusal(self) -> bool:
@@ -132,9 +140,9 @@ class _Answer:
         status = self.replacement.status if self.replacement else self._status
         return status is None or (400 <= status < 500 and status != _KEY_IN_USE)  # noqa: PLR2004
 
-    async def of(self, app: ASGIApp, scope: Scope, body: Body) -> None:
-        """Run the application on a request with a body."""
-        self._body = body
+    async def of(self, app: ASGIApp, scope: Scope, body: Body, give_back: Callable[[], None]) -> None:
+        """Run the application on a request with a body. Call `give_back` when nothing needs the body any more."""
+        self._body, self._give_back = body, give_back
         try:
             await app(scope, body.receive, self)
         except Exception:
@@ -146,6 +154,8 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         """Send a message of the answer."""
         if message["type"] == "http.response.start":
+            if self._body is not None and self._body.is_complete:
+                self._give_back()
             if self._body is not None and self._body.error is not None:
                 self.replacement = self._body.error
             elif _is_overload_of_serve(message):

@@ -169,7 +169,7 @@ class Intake:
         return self.store.submit_once(new, idempotency, self._render(view_of(new, self.settings.job_retention)))
 
     def _render(self, view: JobView) -> bytes:
-        return job_answer(view, self.blobs).model_dump_json().encode()
+        return job_answer(view, self.blobs, self.blobs.signing_time()).model_dump_json().encode()
 
     def _delete(self, keys: Collection[str]) -> None:
         with suppress(PixToolsError):  # if this fails, the reconciler deletes the files later

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -14,17 +14,25 @@ from starlette.responses import Response, StreamingResponse
 
 from pixtools.blob_store import BlobStore
 from pixtools.database.job_store import JobStore
-from pixtools.errors import NothingToRetry
+from pixtools.errors import NothingToRetry, PixToolsError
+from pixtools.jobs.submission import Accepted
 from pixtools.jobs.views import JobView
 from pixtools.redis.hints import CANCELLED, CHANGED, Hints
 from pixtools.states import JOB_ENDED, JobState
 from serve.answers import JobAnswer, JobList, job_answer, job_list, json_response
 from serve.dead_letters import DeadLetters
 from serve.intake import Intake
+from serve.job_bodies import JobBodies
 from serve.owner import PUBLIC_OWNER
+from serve.preferences import MAX_WAIT_S, preference_applied, wait_seconds
 from serve.problems import responses
 from serve.progress import ProgressFeed
 from serve.upload_form import UPLOAD_FORM
+
+Prefer = Annotated[
+    str | None,
+    Header(description=f"`wait=N`: answer when the job has ended, or after N seconds (at most {MAX_WAIT_S})"),
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class JobRoutes:
     intake: Intake
     store: JobStore
     blobs: BlobStore
+    bodies: JobBodies
     feed: ProgressFeed
     hints: Hints
     letters: DeadLetters
@@ -64,7 +73,7 @@ class JobRoutes:
             self.read,
             methods=["GET"],
             response_model=JobAnswer,
-            responses=responses(404, 422, 503),
+            responses={304: {}, **responses(400, 404, 422, 503)},
             summary="Read a job, with fresh download URLs",
         )
         router.add_api_route(
@@ -101,13 +110,30 @@ class JobRoutes:
             str | None,
             Header(description="a key that you choose; if you repeat it within 24 hours, no second job is made"),
         ] = None,
+        prefer: Prefer = None,  # noqa: ARG002 (only for the OpenAPI document)
     ) -> Response:
-        """Send either `steps` or `operations`. The service stores the job before it answers."""
+        """Send either `steps` or `operations`. The service stores the job before it answers.
+
+        With `Prefer: wait=N`, the body comes when the job has ended, or after N seconds. It is then the present job.
+        """
+        seconds = wait_seconds(request.headers)
         accepted = await self.intake.accept(PUBLIC_OWNER, request)
         headers = {"Location": f"/api/jobs/{accepted.job_id}"}
         if accepted.replayed:
             headers["Idempotency-Replayed"] = "true"
-        return Response(accepted.body, 202, headers, "application/json")
+        if seconds is None or not self.feed.has_capacity:
+            return Response(accepted.body, 202, headers, "application/json")
+        # The answer begins now, so that the gate gives the memory for the body of the request to other requests.
+        body = self._when_ended(accepted, seconds)
+        return StreamingResponse(body, 202, headers | preference_applied(seconds), "application/json")
+
+    async def _when_ended(self, accepted: Accepted, seconds: int) -> AsyncIterator[bytes]:
+        """Yield the job when it has ended, or after some seconds. If it cannot be read, yield the accepted job."""
+        try:
+            await self.feed.wait_for_end(PUBLIC_OWNER, accepted.job_id, seconds)
+            yield (await run_in_threadpool(self.bodies.of, PUBLIC_OWNER, accepted.job_id)).json
+        except PixToolsError:
+            yield accepted.body
 
     def list_jobs(
         self,
@@ -119,9 +145,29 @@ class JobRoutes:
         summaries = self.store.list_jobs(PUBLIC_OWNER, state=state, before=cursor, limit=limit + 1)
         return json_response(job_list(summaries, limit))
 
-    def read(self, job_id: uuid.UUID) -> Response:
-        """Each read signs new download URLs."""
-        return json_response(job_answer(self.store.get(PUBLIC_OWNER, job_id), self.blobs))
+    async def read(
+        self,
+        request: Request,
+        job_id: uuid.UUID,
+        prefer: Prefer = None,  # noqa: ARG002 (only for the OpenAPI document)
+        if_none_match: Annotated[str | None, Header(description="the `ETag` of an earlier answer")] = None,
+    ) -> Response:
+        """Each read signs new download URLs, at most once a minute.
+
+        With `Prefer: wait=N`, the answer comes when the job has ended, or after N seconds. If the answer would equal an
+        earlier answer whose `ETag` the client sends in `If-None-Match`, the answer is 304 without a body.
+        """
+        headers = {}
+        seconds = wait_seconds(request.headers)
+        if seconds is not None and self.feed.has_capacity:
+            await self.feed.wait_for_end(PUBLIC_OWNER, job_id, seconds)
+            headers = preference_applied(seconds)
+        body = await run_in_threadpool(self.bodies.of, PUBLIC_OWNER, job_id)
+        if body.etag is not None:
+            headers["ETag"] = body.etag
+            if body.etag in _etags(if_none_match):
+                return Response(status_code=304, headers=headers)
+        return Response(body.json, 200, headers, "application/json")
 
     async def cancel(self, job_id: uuid.UUID) -> Response:
         """Running steps are stopped. If the job is already cancelled, the answer is also 200."""
@@ -146,16 +192,18 @@ class JobRoutes:
 
         204 means that the job has ended and that the client has already received the last version of the job.
         """
-        view = await run_in_threadpool(self.store.get, PUBLIC_OWNER, job_id)
-        if view.job.state in JOB_ENDED and view.job.version <= last_event_id:
+        status = await run_in_threadpool(self.store.status, PUBLIC_OWNER, job_id)
+        if status.state in JOB_ENDED and status.version <= last_event_id:
             return Response(status_code=204)  # tells an EventSource not to connect again
         self.feed.require_capacity()
-        stream = self.feed.events(PUBLIC_OWNER, job_id, last_event_id, partial(self._read_version, job_id))
+        stream = self.feed.events(PUBLIC_OWNER, job_id, last_event_id)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    def _read_version(self, job_id: uuid.UUID) -> tuple[int, JobAnswer]:
-        view = self.store.get(PUBLIC_OWNER, job_id)
-        return view.job.version, job_answer(view, self.blobs)
-
     async def _respond(self, view: JobView, status: int = 200) -> Response:
-        return json_response(await run_in_threadpool(job_answer, view, self.blobs), status)
+        answer = await run_in_threadpool(job_answer, view, self.blobs, self.blobs.signing_time())
+        return json_response(answer, status)
+
+
+def _etags(if_none_match: str | None) -> set[str]:
+    """Return the ETags of the header `If-None-Match`. Weak ETags count as well (RFC 9110)."""
+    return {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}

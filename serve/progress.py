@@ -1,4 +1,7 @@
-"""Sends server-sent events about jobs. A hint triggers an event at once. Polling finds changes whose hint was lost."""
+"""Sends server-sent events about jobs, and waits for the ends of jobs.
+
+A hint triggers an event at once. Polling finds changes whose hint was lost.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from starlette.concurrency import run_in_threadpool
@@ -17,18 +20,21 @@ from pixtools.errors import DatabaseDown, TooManyStreams
 from pixtools.redis.hints import CHANGED, Hints
 from pixtools.states import JOB_ENDED
 from pixtools.waiting import wait_at_most
-from serve.answers import JobAnswer
+from serve.job_bodies import JobBodies, JobBody
 
-_MAX_STREAMS = 100  # half of max_ongoing_requests in serve_config.yaml: the other half stays free for short requests
+# Streams and waiting requests together. This is half of max_ongoing_requests in serve_config.yaml: the other half stays
+# free for short requests.
+_MAX_WATCHERS = 100
 _MAX_SILENCE_S = 15.0  # some proxies close streams that are silent for longer
 
 
 class ProgressFeed:
-    """The event streams of this process. One Redis subscription serves all of them."""
+    """The event streams and the waiting requests of this process. One Redis subscription serves all of them."""
 
     def __init__(
         self,
         store: JobStore,
+        bodies: JobBodies,
         hints: Hints,
         poll_interval_s: float,
         *,
@@ -36,6 +42,7 @@ class ProgressFeed:
         lifetime_s: float = math.inf,
     ) -> None:
         self._store = store
+        self._bodies = bodies
         self._hints = hints
         self._poll_interval_s = poll_interval_s
         self._max_silence_s = max_silence_s
@@ -43,40 +50,56 @@ class ProgressFeed:
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def listen(self) -> None:
-        """Wake the streams of each job that changes. Runs until it is cancelled."""
+        """Wake the watchers of each job that changes. Runs until it is cancelled."""
         async for job_id in self._hints.listen(CHANGED):
             for moved in self._watchers.get(job_id, ()):
                 moved.set()
 
+    @property
+    def has_capacity(self) -> bool:
+        """Whether one more stream or waiting request leaves enough capacity for other requests."""
+        return sum(map(len, self._watchers.values())) < _MAX_WATCHERS
+
     def require_capacity(self) -> None:
         """Raise TooManyStreams if one more stream would leave too little capacity for other requests."""
-        if sum(map(len, self._watchers.values())) >= _MAX_STREAMS:
+        if not self.has_capacity:
             raise TooManyStreams("Read the job from time to time, or open the event stream again later.")
 
-    async def events(
-        self,
-        owner: str,
-        job_id: uuid.UUID,
-        last: int,
-        read: Callable[[], tuple[int, JobAnswer]],
-    ) -> AsyncIterator[str]:
+    async def wait_for_end(self, owner: str, job_id: uuid.UUID, seconds: float) -> None:
+        """Wait until the job has ended, but at most `seconds`. Raises NotFound if the owner has no such job.
+
+        While the database is down, the job counts as running.
+        """
+        end = time.monotonic() + seconds
+        with self._watching(job_id) as moved:
+            while not await self._has_ended(owner, job_id) and (left := end - time.monotonic()) > 0:
+                if await wait_at_most(moved, min(left, self._poll_interval_s)):
+                    moved.clear()
+
+    async def _has_ended(self, owner: str, job_id: uuid.UUID) -> bool:
+        try:
+            return (await run_in_threadpool(self._store.status, owner, job_id)).state in JOB_ENDED
+        except DatabaseDown:
+            return False
+
+    async def events(self, owner: str, job_id: uuid.UUID, last: int) -> AsyncIterator[str]:
         """Yield an event whenever the job has a newer version than the client knows, until the job has ended.
 
-        `last` is the version that the client knows at first. `read` returns the version and the job, and is called in a
-        thread. Each event holds the whole job, so a client that missed events has lost nothing. The id of an event is
-        the version of the job. After a long silence, the stream sends a comment, so that proxies keep the stream open.
+        `last` is the version that the client knows at first. Each event holds the whole job, so a client that missed
+        events has lost nothing. The id of an event is the version of the job. After a long silence, the stream sends a
+        comment, so that proxies keep the stream open.
 
         The stream also ends after its lifetime. Then an EventSource connects again, if its user is still there.
         """
         with self._watching(job_id) as moved:
             sent_at = began = time.monotonic()
             while time.monotonic() - began < self._lifetime_s:
-                newer = await self._read_newer(owner, job_id, last, read)
+                newer = await self._read_newer(owner, job_id, last)
                 if newer is not None:
-                    last, job = newer
-                    yield f"event: job\nid: {last}\ndata: {job.model_dump_json()}\n\n"
+                    last = newer.version
+                    yield f"event: job\nid: {last}\ndata: {newer.json.decode()}\n\n"
                     sent_at = time.monotonic()
-                    if job.state in JOB_ENDED:
+                    if newer.state in JOB_ENDED:
                         return
                 elif time.monotonic() - sent_at >= self._max_silence_s:
                     yield ": waiting\n\n"
@@ -96,16 +119,9 @@ class ProgressFeed:
             if not self._watchers[str(job_id)]:
                 del self._watchers[str(job_id)]
 
-    async def _read_newer(
-        self, owner: str, job_id: uuid.UUID, last: int, read: Callable[[], tuple[int, JobAnswer]]
-    ) -> tuple[int, JobAnswer] | None:
-        """Return the version and the job if the version is newer than `last`.
-
-        Return None if the version is not newer, or while the database is down.
-        """
+    async def _read_newer(self, owner: str, job_id: uuid.UUID, last: int) -> JobBody | None:
+        """Return the job if its version is newer than `last`. Return None otherwise, or while the database is down."""
         try:
-            if await run_in_threadpool(self._store.version, owner, job_id) > last:
-                return await run_in_threadpool(read)
+            return await run_in_threadpool(self._bodies.newer_than, last, owner, job_id)
         except DatabaseDown:
-            pass
-        return None
+            return None

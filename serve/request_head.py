@@ -29,6 +29,7 @@ class RequestHead:
     has_body: bool
     length: int | None  # of the body in bytes; None: there is no body, or its length is not known yet
     expects_continue: bool
+    waits: bool  # the client prefers to wait for the end of the job
 
     @classmethod
     def of(cls, scope: Scope) -> RequestHead:
@@ -51,6 +52,7 @@ class RequestHead:
             has_body=bool(length) or b"transfer-encoding" in found,
             length=length,
             expects_continue=b"expect" in found,
+            waits=any(b"wait" in value.lower() for value in found[b"prefer"]),
         )
 
     @property

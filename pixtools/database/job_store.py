@@ -39,7 +39,7 @@ from pixtools.database.transitions import (
 from pixtools.errors import DispatcherLost, JobEnded, LeaseLost, NotFound
 from pixtools.jobs.outcomes import Outcome
 from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob
-from pixtools.jobs.views import Claim, JobSummary, JobView, QueueLoad, view_of
+from pixtools.jobs.views import Claim, JobStatus, JobSummary, JobView, QueueLoad, view_of
 from pixtools.retries import backoff, crash_tries, jitter
 from pixtools.settings import Settings
 from pixtools.states import JobState, StepEventKind, StepState
@@ -99,17 +99,14 @@ class JobStore:
             raise _not_found(job_id)
         return view
 
-    def version(self, owner: str, job_id: uuid.UUID) -> int:
-        """Return the version of a job, which grows with each visible change.
-
-        Raises NotFound if the owner has no such job.
-        """
-        query = select(col(Job.version)).where(col(Job.id) == job_id, col(Job.owner) == owner)
+    def status(self, owner: str, job_id: uuid.UUID) -> JobStatus:
+        """Return the version and the state of a job. Raises NotFound if the owner has no such job."""
+        query = select(col(Job.version), col(Job.state)).where(col(Job.id) == job_id, col(Job.owner) == owner)
         with self._transaction() as connection:
-            version = connection.scalar(query)
-        if version is None:
+            row = connection.execute(query).one_or_none()
+        if row is None:
             raise _not_found(job_id)
-        return version
+        return JobStatus(row.version, JobState(row.state))
 
     def list_jobs(
         self, owner: str, *, state: JobState | None, before: uuid.UUID | None, limit: int,

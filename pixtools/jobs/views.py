@@ -39,6 +39,14 @@ class JobSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class JobStatus:
+    """The version and the state of a job. The version grows with each visible change."""
+
+    version: int
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
 class QueueLoad:
     """The number of queued jobs, and the pixels of their work. Counting may stop at a limit."""
 

@@ -22,6 +22,7 @@ from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
 from serve.inspection import Inspection
 from serve.intake import Intake
+from serve.job_bodies import JobBodies
 from serve.job_routes import JobRoutes
 from serve.progress import ProgressFeed
 
@@ -35,12 +36,13 @@ async def ingress(
     store, letters = JobStore(pool, settings), DeadLetterStore(pool)
     queue = DeadLetterQueue(settings, "test", store=letters, hints=hints)
     decisions = DeadLetters(letters, queue, settings.dead_letter_retention)
-    feed = ProgressFeed(store, hints, settings.poll_interval.total_seconds())
+    bodies = JobBodies(store, blobs)
+    feed = ProgressFeed(store, bodies, hints, settings.poll_interval.total_seconds())
     inspection = Inspection()
     app = FastAPI()
     problems.install(app)
     intake = Intake(settings, store, blobs, reservations, hints, inspection, Admission(settings, store))
-    app.include_router(JobRoutes(intake, store, blobs, feed, hints, decisions).router())
+    app.include_router(JobRoutes(intake, store, blobs, bodies, feed, hints, decisions).router())
     app.include_router(DeadLetterRoutes(decisions).router())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
         yield http

@@ -236,7 +236,7 @@ def test_a_letter_whose_redrive_was_requested_can_be_discarded(store, letters):
 def test_a_redrive_resets_the_step_and_the_steps_skipped_because_of_it(store, letters, settings, database):
     claimed = failed(store, CHAIN, "t")
     assert store.get(ANN, claimed.id).job.state == JobState.PARTIAL
-    version = store.version(ANN, claimed.id)
+    version = store.status(ANN, claimed.id).version
 
     assert redrive(letters) == [claimed.id]
 
@@ -361,7 +361,7 @@ def test_a_redrive_of_one_of_two_letters_leaves_the_other_open(store, letters):
 def test_a_step_redriven_while_its_job_runs_is_tried_in_the_next_attempt(store, letters, clock):
     claimed = submitted(store, new_job(CHAIN))
     fail(store, claimed, "t")
-    version = store.version(ANN, claimed.id)
+    version = store.status(ANN, claimed.id).version
 
     assert redrive(letters) == [claimed.id]
 

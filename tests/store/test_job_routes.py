@@ -7,7 +7,7 @@ import json
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -18,6 +18,7 @@ from jobs import CHAIN, claim, fail, finish, new_job, submitted
 from pydantic import SecretStr
 
 from pixtools.blob_store import BlobStore
+from pixtools.database.retention_store import RetentionStore
 from pixtools.jobs.submission import IdempotencyScope
 from pixtools.jobs.views import Claim
 from pixtools.local import redis_server
@@ -71,8 +72,10 @@ def partial(store) -> Claim:
     return claimed
 
 
-async def post(http: httpx.AsyncClient, *, key: str | None = None, steps: str = STEPS) -> httpx.Response:
-    headers = {"Idempotency-Key": key} if key else {}
+async def post(
+    http: httpx.AsyncClient, *, key: str | None = None, steps: str = STEPS, wait: str | None = None
+) -> httpx.Response:
+    headers = ({"Idempotency-Key": key} if key else {}) | ({"Prefer": f"wait={wait}"} if wait else {})
     return await http.post("/api/jobs", files={"file": ("a.png", PHOTO)}, data={"steps": steps}, headers=headers)
 
 
@@ -81,7 +84,7 @@ async def test_each_route_signs_download_urls_in_a_thread(http, store, blobs):
     ended = partial(store).id
     calls = [
         ("GET", f"/api/jobs/{ended}", 200),
-        ("GET", f"/api/jobs/{ended}/events", 200),
+        ("GET", f"/api/jobs/{partial(store).id}/events", 200),
         ("POST", f"/api/jobs/{ended}/retry", 202),
         ("POST", f"/api/jobs/{running(store, 'other').id}/cancel", 200),
     ]
@@ -285,3 +288,108 @@ async def test_the_openapi_document_describes_the_summaries_of_a_list(http):
     assert schemas["JobSummaryAnswer"]["properties"]["steps"]["additionalProperties"] == {
         "$ref": "#/components/schemas/StepSummaryAnswer"
     }
+
+
+# ETags
+
+
+async def test_an_unchanged_job_is_answered_with_304(http, store):
+    claimed = running(store, "t", "a", "other")
+    first = await http.get(f"/api/jobs/{claimed.id}")
+    known = {"If-None-Match": f'"other", W/{first.headers["etag"]}'}
+    unchanged = await http.get(f"/api/jobs/{claimed.id}", headers=known)
+    if unchanged.status_code == 200:  # a new minute has begun
+        known = {"If-None-Match": unchanged.headers["etag"]}
+        unchanged = await http.get(f"/api/jobs/{claimed.id}", headers=known)
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert unchanged.headers["etag"] in known["If-None-Match"]
+
+    await asyncio.to_thread(fail, store, claimed, "b", settle=True)
+    changed = await http.get(f"/api/jobs/{claimed.id}", headers=known)
+    assert changed.status_code == 200
+    assert changed.json()["state"] == "partial"
+
+
+async def test_urls_are_signed_again_in_time(http, store, blobs, monkeypatch):
+    job_id = partial(store).id
+    read = [await http.get(f"/api/jobs/{job_id}") for _ in range(2)]
+    moment = blobs.signing_time()
+    monkeypatch.setattr(blobs, "signing_time", lambda: moment + timedelta(minutes=2))
+    later = await http.get(f"/api/jobs/{job_id}", headers={"If-None-Match": read[1].headers["etag"]})
+
+    assert later.status_code == 200
+    urls = [answer.json()["steps"]["a"]["artifact"]["url"] for answer in (*read, later)]
+    assert urls[1] != urls[2]
+    expiry = datetime.fromisoformat(later.json()["steps"]["a"]["artifact"]["url_expires_at"])
+    assert expiry == moment + timedelta(minutes=17)
+
+
+async def test_a_job_with_a_lost_file_has_no_etag_because_the_file_may_be_made_again(http, store, pool):
+    claimed = partial(store)
+    blob_key = store.get(PUBLIC_OWNER, claimed.id).artifacts["a"].blob_key
+    assert "etag" in (await http.get(f"/api/jobs/{claimed.id}")).headers
+    RetentionStore(pool).mark_lost(blob_key)
+
+    answer = await http.get(f"/api/jobs/{claimed.id}")
+    assert "etag" not in answer.headers
+    assert answer.json()["steps"]["a"]["error"]["code"] == "artifact_lost"
+
+
+# Waiting
+
+
+async def test_a_submission_that_waits_is_answered_with_the_ended_job(http, store):
+    posting = asyncio.create_task(post(http, wait="30"))
+    while not (claims := await asyncio.to_thread(store.claim, "test", 1)):
+        await asyncio.sleep(0.05)
+    assert not posting.done()
+    await asyncio.to_thread(finish, store, claims[0], "web", "small", settle=True)
+
+    answer = await posting
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=30")
+    assert answer.headers["location"] == f"/api/jobs/{claims[0].id}"
+    assert answer.json()["state"] == "succeeded"
+    assert answer.json() == (await http.get(f"/api/jobs/{claims[0].id}")).json()
+
+
+async def test_a_repeated_submission_that_waits_gets_the_present_job(http, store):
+    first = await post(http, key="k")
+    await asyncio.to_thread(store.cancel, PUBLIC_OWNER, uuid.UUID(first.json()["id"]))
+
+    again = await post(http, key="k", wait="30")
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json()["state"] == "cancelled"
+
+
+async def test_a_read_waits_until_the_job_has_ended(http, store):
+    claimed = running(store, "t", "a", "other")
+    reading = asyncio.create_task(http.get(f"/api/jobs/{claimed.id}", headers={"Prefer": "wait=30"}))
+    await asyncio.sleep(0.2)
+    assert not reading.done()
+    await asyncio.to_thread(fail, store, claimed, "b", settle=True)
+
+    answer = await reading
+    assert answer.json()["state"] == "partial"
+    assert answer.headers["preference-applied"] == "wait=30"
+
+
+@pytest.mark.parametrize("seconds", ["0", "1"])
+async def test_after_the_time_the_answer_is_the_running_job(http, store, seconds):
+    claimed = running(store, "t")
+    answer = await http.get(f"/api/jobs/{claimed.id}", headers={"Prefer": f"wait={seconds}"})
+    assert answer.json()["state"] == "running"
+    assert answer.headers["preference-applied"] == f"wait={seconds}"
+
+
+async def test_without_capacity_to_wait_the_answer_comes_at_once(http, store, monkeypatch):
+    monkeypatch.setattr("serve.progress._MAX_WATCHERS", 0)
+    job_id = running(store, "t").id
+    answers = [await http.get(f"/api/jobs/{job_id}", headers={"Prefer": "wait=60"}), await post(http, wait="60")]
+    assert [answer.status_code for answer in answers] == [200, 202]
+    assert not any("preference-applied" in answer.headers for answer in answers)
+
+
+async def test_a_wrong_preference_is_refused_before_the_job_is_stored(http):
+    answer = await post(http, wait="soon")
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert (await http.get("/api/jobs")).json()["jobs"] == []

@@ -34,7 +34,7 @@ CANCELLED, SUCCEEDED, FAILED, SKIPPED = StepState.CANCELLED, StepState.SUCCEEDED
 
 def test_a_queued_job_that_is_cancelled_is_never_claimed(store, settings, database):
     job_id = submit(store, new_job(CHAIN)).job_id
-    version = store.version(ANN, job_id)
+    version = store.status(ANN, job_id).version
 
     view = store.cancel(ANN, job_id)
 

@@ -82,7 +82,7 @@ def test_artifacts_are_read_with_their_steps(store):
     assert artifact.result == {"fact": "other"}
 
 
-@pytest.mark.parametrize("read", [JobStore.get, JobStore.version])
+@pytest.mark.parametrize("read", [JobStore.get, JobStore.status])
 def test_the_job_of_another_owner_is_not_found(store, read):
     job_id = submit(store).job_id
 
@@ -91,7 +91,7 @@ def test_the_job_of_another_owner_is_not_found(store, read):
         read(store, BOB, job_id)
 
 
-@pytest.mark.parametrize("read", [JobStore.get, JobStore.version])
+@pytest.mark.parametrize("read", [JobStore.get, JobStore.status])
 def test_an_unknown_job_is_not_found(store, read):
     with pytest.raises(NotFound):
         read(store, ANN, uuid.uuid4())
@@ -99,24 +99,24 @@ def test_an_unknown_job_is_not_found(store, read):
 
 def test_each_visible_change_raises_the_version(store):
     job_id = submit(store).job_id
-    versions = [store.version(ANN, job_id)]
+    versions = [store.status(ANN, job_id).version]
     claimed = claim(store)
-    versions.append(store.version(ANN, job_id))
+    versions.append(store.status(ANN, job_id).version)
     store.record(job_id, claimed.attempt, [Started("a")])
-    versions.append(store.version(ANN, job_id))
+    versions.append(store.status(ANN, job_id).version)
     finish(store, claimed, "a", settle=True)
-    versions.append(store.version(ANN, job_id))
+    versions.append(store.status(ANN, job_id).version)
 
     assert versions == sorted(set(versions))
 
 
 def test_renewing_a_lease_is_not_a_visible_change(store):
     claimed = submitted(store)
-    before = store.version(ANN, claimed.id)
+    before = store.status(ANN, claimed.id).version
 
     store.renew([(claimed.id, claimed.attempt)])
 
-    assert store.version(ANN, claimed.id) == before
+    assert store.status(ANN, claimed.id).version == before
 
 
 def ids(summaries: list[JobSummary]) -> list[uuid.UUID]:

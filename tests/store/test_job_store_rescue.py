@@ -25,7 +25,7 @@ def test_the_first_rescue_of_a_job_makes_it_available_at_once(store, clock):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t")
     store.record(claimed.id, 1, [Started("a")])
-    version = store.version(ANN, claimed.id)
+    version = store.status(ANN, claimed.id).version
     clock.end_lease(claimed.id)
 
     assert store.rescue() == [claimed.id]

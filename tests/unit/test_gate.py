@@ -371,6 +371,25 @@ async def test_a_client_has_a_bounded_number_of_open_requests(path, setting):
     assert not target._streams
 
 
+async def test_a_waiting_request_takes_the_place_of_an_event_stream():
+    busy = Busy()
+    target = gate(busy, max_client_streams=2, max_client_requests=3)
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append([value for name, value in scope["headers"] if name == b"prefer"])
+        await busy(scope, receive, send)
+
+    target._app = app
+    waiting = {"path": "/api/jobs/1", "headers": {**OWN, "Prefer": "respond-async, wait=9"}}
+    tasks = await start(target, *(Exchange(**waiting) for _ in range(5)))
+    assert busy.open == 5
+    assert seen == [[b"respond-async, wait=9"]] * 2 + [[]] * 3  # without a place, they are not to wait
+    assert await status(target, **waiting) == 429
+    busy.release.set()
+    await asyncio.gather(*tasks)
+
+
 async def test_the_64_bits_that_an_ipv6_client_may_choose_do_not_give_it_more_places():
     busy = Busy()
     target = gate(busy, max_client_requests=1)
@@ -542,6 +561,43 @@ async def test_a_client_that_leaves_while_it_waits_leaves_no_trace():
 
     assert target._large._free == target._large._total
     assert not target._large._waiting
+
+
+async def test_a_body_gives_its_bytes_back_when_the_answer_begins():
+    released = asyncio.Event()
+
+    async def app(_scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 202, "headers": []})
+        await released.wait()  # such as for the end of the job
+        await send({"type": "http.response.body", "body": b""})
+
+    target = gate(app)
+    tasks = await start(target, *uploads_of(6, 6, 6))
+    await asyncio.sleep(1)
+    assert target._large._free == target._large._total
+    released.set()
+    await asyncio.gather(*tasks)
+    assert target._large._free == target._large._total
+
+
+async def test_a_body_that_still_arrives_keeps_its_bytes_when_the_answer_begins():
+    released = asyncio.Event()
+
+    async def app(_scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 422, "headers": []})
+        await released.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    headers = {**OWN, "content-length": "20000000"}
+    target = gate(app)
+    (task,) = await start(target, Exchange(**SUBMIT, headers=headers, chunks=[bytes(10_000_000)] * 2))
+    await asyncio.sleep(1)
+    assert target._large._free == target._large._total - 2_000_000
+    released.set()
+    await task
 
 
 # Refusals and Serve's own answers

@@ -1,0 +1,86 @@
+"""Answers reads of a job. While a job does not change, one query answers a read."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+
+from pixtools.blob_store import BlobStore
+from pixtools.database.job_store import JobStore
+from pixtools.jobs.views import JobView
+from pixtools.states import JobState
+from serve.answers import job_answer
+
+_MAX_KEPT = 256
+_MAX_KEPT_BYTES = 65_536  # a larger answer is not kept, so all of them together take at most 16 MB
+
+
+@dataclass(frozen=True, slots=True)
+class JobBody:
+    """A job as JSON.
+
+    Two equal values of `etag` stand for equal answers. It is None if the answer may change without a new version.
+    """
+
+    version: int
+    state: JobState
+    etag: str | None
+    json: bytes
+
+
+class JobBodies:
+    """Builds the JSON of jobs, and keeps the answers that were read last. Its methods block, so call them in a thread.
+
+    An answer is used again only for the same version of the job, and only while new URLs would be signed for the same
+    time.
+    """
+
+    def __init__(self, store: JobStore, blobs: BlobStore) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._kept: OrderedDict[uuid.UUID, JobBody] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, owner: str, job_id: uuid.UUID) -> JobBody:
+        """Return the present body. Raises NotFound if the owner has no such job, and DatabaseDown."""
+        body = self.newer_than(0, owner, job_id)
+        assert body is not None  # noqa: S101 (the first version is 1)
+        return body
+
+    def newer_than(self, version: int, owner: str, job_id: uuid.UUID) -> JobBody | None:
+        """Return the present body, or None if the job has no newer version than `version`. Raises as `of` does."""
+        present = self._store.status(owner, job_id).version
+        if present <= version:
+            return None
+        signed_at = self._blobs.signing_time()
+        with self._lock:
+            kept = self._kept.get(job_id)
+            if kept is not None and kept.etag == _etag(present, signed_at):
+                self._kept.move_to_end(job_id)
+                return kept
+        body = self._body(self._store.get(owner, job_id), signed_at)
+        if body.etag is not None and len(body.json) <= _MAX_KEPT_BYTES:
+            self._keep(job_id, body)
+        return body
+
+    def _body(self, view: JobView, signed_at: datetime) -> JobBody:
+        job = view.job
+        # If another job makes a lost file again, this job shows the new file without a new version.
+        has_lost = any(artifact.lost_at is not None for artifact in view.artifacts.values())
+        etag = None if has_lost else _etag(job.version, signed_at)
+        json = job_answer(view, self._blobs, signed_at).model_dump_json().encode()
+        return JobBody(job.version, job.state, etag, json)
+
+    def _keep(self, job_id: uuid.UUID, body: JobBody) -> None:
+        with self._lock:
+            self._kept[job_id] = body
+            self._kept.move_to_end(job_id)
+            if len(self._kept) > _MAX_KEPT:
+                self._kept.popitem(last=False)
+
+
+def _etag(version: int, signed_at: datetime) -> str:
+    return f'"{version}-{signed_at.timestamp():.0f}"'

@@ -1,0 +1,60 @@
+"""Our signatures of download URLs are those that botocore makes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from pixtools.presigned_urls import UrlSigner
+
+KEYS = ["artifacts/local/abc/0f.webp", "sources/public/ä b+c%2F~x-(1)'*.jpg", "x"]
+NAMES = ["attachment; filename=\"a b.webp\"; filename*=UTF-8''gr%C3%B6%C3%9Fe.webp", "plain~name+&=?/"]
+ENDPOINTS = [None, "http://127.0.0.1:9000", "https://pictures.example:8443/s3", "https://pictures.example"]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("token", [None, "a/temporary+token=="])
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_url_is_the_one_that_botocore_signs(endpoint, token, region, key, name):
+    client = client_of(endpoint, token, region)
+    parameters = {"Bucket": "pix", "Key": key, "ResponseContentType": "image/webp", "ResponseContentDisposition": name}
+    theirs = client.generate_presigned_url("get_object", parameters, ExpiresIn=899)
+
+    bucket_url = client.generate_presigned_url("get_object", {"Bucket": "pix", "Key": "x"}).partition("?")[0][:-1]
+    credentials = SimpleNamespace(access_key="an id", secret_key="a/secret+", token=token)
+    now = datetime.strptime(parts(theirs)["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    query = {"response-content-type": "image/webp", "response-content-disposition": name}
+    ours = UrlSigner(bucket_url, region, lambda: credentials).sign(key, query, now, timedelta(seconds=899.9))
+
+    assert ours.partition("?")[0] == theirs.partition("?")[0]
+    assert parts(ours) == parts(theirs)
+
+
+@lru_cache
+def client_of(endpoint: str | None, token: str | None, region: str):
+    config = Config(signature_version="s3v4", s3={"addressing_style": "path" if endpoint else "auto"})
+    session = boto3.Session("an id", "a/secret+", token, region_name=region)
+    return session.client("s3", endpoint_url=endpoint, config=config)
+
+
+def parts(url: str) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(url).query, strict_parsing=True)
+
+
+def test_new_credentials_are_used_at_once():
+    found = SimpleNamespace(access_key="first", secret_key="s", token=None)
+    signer = UrlSigner("https://pix.example/", "us-east-1", lambda: found)
+    now, ttl = datetime(2026, 11, 29, tzinfo=UTC), timedelta(minutes=15)
+    first = signer.sign("x", {}, now, ttl)
+    found.secret_key = "t"
+    assert signer.sign("x", {}, now, ttl) != first
+    found.access_key = "second"
+    assert "X-Amz-Credential=second%2F20261129%2F" in signer.sign("x", {}, now, ttl)
