@@ -27,6 +27,7 @@ class DeadLetterStore:
 
     def __init__(self, database: Database) -> None:
         self._transaction = database.transaction
+        self._reading = database.reading
 
     def page(
         self,
@@ -52,7 +53,7 @@ class DeadLetterStore:
             .order_by(col(DeadLetter.id).desc())
             .limit(limit)
         )
-        with self._transaction() as connection:
+        with self._reading() as connection:
             rows = [(op, source_name, DEAD_LETTER.record(rest)) for op, source_name, *rest in connection.execute(query)]
             steps = [(letter.job_id, letter.step) for _, _, letter in rows]
             events = connection.execute(
@@ -96,7 +97,7 @@ class DeadLetterStore:
             .where(col(DeadLetter.state) == DeadLetterState.REDRIVING)
             .order_by(col(DeadLetter.moved_at), col(DeadLetter.id))
         )
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return list(connection.scalars(query))
 
     def redrive(self, letter_id: uuid.UUID) -> Redriven | None:
@@ -135,7 +136,7 @@ class DeadLetterStore:
     def counts(self) -> dict[DeadLetterState, int]:
         """Return how many dead letters of all owners are in each state."""
         query = select(col(DeadLetter.state), func.count()).group_by(col(DeadLetter.state))
-        with self._transaction() as connection:
+        with self._reading() as connection:
             found = dict(connection.execute(query).all())
         return {state: found.get(state, 0) for state in DeadLetterState}
 

@@ -53,6 +53,7 @@ class JobStore:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._transaction = database.transaction
+        self._reading = database.reading
         self._lease = settings.lease
         self._max_crashes = settings.max_crashes
         self._idempotency_ttl = settings.idempotency_ttl
@@ -63,7 +64,7 @@ class JobStore:
 
     def now(self) -> datetime:
         """Return the current time according to the clock of the database."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             now: datetime = connection.execute(select(func.now())).scalar_one()
             return now
 
@@ -71,7 +72,7 @@ class JobStore:
         """Return how many jobs of all owners are queued, and how many are running."""
         unfinished = (JobState.QUEUED, JobState.RUNNING)
         query = select(col(Job.state), func.count()).where(col(Job.state).in_(unfinished)).group_by(col(Job.state))
-        with self._transaction() as connection:
+        with self._reading() as connection:
             counts = dict(connection.execute(query).all())
         return {state.value: counts.get(state, 0) for state in unfinished}
 
@@ -87,13 +88,13 @@ class JobStore:
             .limit(max_jobs)
             .subquery()
         )
-        with self._transaction() as connection:
+        with self._reading() as connection:
             jobs, pixels = connection.execute(select(func.count(), func.sum(counted.c.pixels))).one()
         return QueueLoad(jobs, int(pixels or 0))
 
     def get(self, owner: str, job_id: uuid.UUID) -> JobView:
         """Return a job with its steps, artifacts and parts. Raises NotFound if the owner has no such job."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             view = find_view(connection, owner, job_id)
         if view is None:
             raise _not_found(job_id)
@@ -102,7 +103,7 @@ class JobStore:
     def status(self, owner: str, job_id: uuid.UUID) -> JobStatus:
         """Return the version and the state of a job. Raises NotFound if the owner has no such job."""
         query = select(col(Job.version), col(Job.state)).where(col(Job.id) == job_id, col(Job.owner) == owner)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             raise _not_found(job_id)
@@ -115,12 +116,12 @@ class JobStore:
 
         The page begins after the job `before`. The page contains only jobs in `state`, unless `state` is None.
         """
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return page_of_summaries(connection, owner, state, before, limit)
 
     def stored_response(self, scope: IdempotencyScope) -> tuple[str, Accepted] | None:
         """Return the fingerprint of the first request with a key, and its response, or None if the key is free."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return find_response(connection, scope)
 
     def replay(self, idempotency: Idempotency) -> Accepted | None:

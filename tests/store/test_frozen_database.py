@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import psutil
 import pytest
 from jobs import ANN, submit
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, event, text
 
 from pixtools.database import connection as database_connection
@@ -105,11 +108,34 @@ def test_a_claim_that_commits_after_its_answer_was_lost_returns_to_the_queue(sto
     assert store.get(ANN, job_id).job.state == JobState.QUEUED
 
 
-def test_a_pooled_connection_that_is_frozen_is_replaced(one_connection):
+def test_a_pooled_connection_that_is_frozen_is_replaced_after_one_error(one_connection):
     pid = pid_of(one_connection)
 
     with frozen(pid):
+        with pytest.raises(DatabaseDown):
+            one_connection.ping()
         assert pid_of(one_connection) != pid
+
+
+@pytest.mark.parametrize("use", [Database.ping, pid_of])
+def test_a_pooled_connection_that_the_server_has_closed_is_replaced_without_an_error(one_connection, use):
+    pid = pid_of(one_connection)
+    os.kill(pid, signal.SIGTERM)
+    while psutil.pid_exists(pid):
+        time.sleep(0.05)
+
+    use(one_connection)
+    assert pid_of(one_connection) != pid
+
+
+def test_reading_begins_no_transaction(one_connection):
+    with one_connection.reading() as connection:
+        status = connection.connection.driver_connection.info.transaction_status
+        connection.execute(text("SELECT 1"))
+        assert connection.connection.driver_connection.info.transaction_status == status == TransactionStatus.IDLE
+    with one_connection.transaction() as connection:  # the same connection
+        connection.execute(text("SELECT 1"))
+        assert connection.connection.driver_connection.info.transaction_status == TransactionStatus.INTRANS
 
 
 def test_a_statement_that_the_server_ends_keeps_its_connection(one_connection):
