@@ -29,7 +29,7 @@ def test_one_request_submits_a_photo_and_gets_the_results(api):
 
 
 def test_after_the_time_the_job_is_still_running_and_a_read_waits_for_its_end(api):
-    job = submit(api, "slow.jpg", sideways_photo(1500, 1000, seed=1302), SLOW, "wait=1").json()
+    job = submit(api, "slow.jpg", sideways_photo(600, 400, seed=1302), SLOW, "wait=1").json()
     assert job["state"] in ("queued", "running")
 
     ended = api.http.get(f"/api/jobs/{job['id']}", headers=WAIT, timeout=90)
@@ -65,7 +65,9 @@ def test_the_python_example_of_the_readme_runs(stack, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     Path("photo.jpg").write_bytes(sideways_photo(600, 400, seed=1304))
 
-    exec(example.replace("http://127.0.0.1:8000", stack.base_url), {})
+    names = {}
+    exec(example.replace("http://127.0.0.1:8000", stack.base_url), names)
+    names["api"].close()
 
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[:2] for line in lines] == [["webp", "succeeded"], ["avif", "succeeded"]]
