@@ -27,7 +27,7 @@ def test_a_hostile_header_is_read_or_refused_at_a_small_cost(format_name):
         lambda random: hostile_file(format_name, files, random),
         len,
         files,
-        cpu_s_per_byte=0.2e-6,
+        cpu_s_per_byte=0.3e-6,
         bytes_per_byte=3,
         base_cpu_s=0.3,
         base_bytes=25_000_000,
