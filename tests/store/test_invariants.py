@@ -443,7 +443,7 @@ def test_a_job_of_another_owner_does_not_exist(store, letters, database):
     running = submitted(store)
     before = everything(database)
 
-    for call in (store.get, store.version, store.cancel):
+    for call in (store.get, store.status, store.cancel):
         with pytest.raises(NotFound):
             call(BOB, running.id)
     assert store.list_jobs(BOB, state=None, before=None, limit=10) == []

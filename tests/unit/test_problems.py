@@ -23,7 +23,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
     """A client of the routes of jobs and dead letters. The routes have no stores, because these tests need no store."""
     app = FastAPI()
     problems.install(app)
-    app.include_router(JobRoutes(*[None] * 6).router())
+    app.include_router(JobRoutes(*[None] * 7).router())
     app.include_router(DeadLetterRoutes(None).router())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
