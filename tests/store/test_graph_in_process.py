@@ -80,7 +80,7 @@ class LocalConverters:
 class SlowConverters(LocalConverters):
     """A pool whose converters wait after each item. `discarded` counts the converters that were stopped."""
 
-    pause_s = 0.4
+    pause_s = 1.0
     discarded = 0
 
     async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
@@ -302,7 +302,7 @@ async def test_steps_that_have_not_ended_at_the_deadline_of_the_job_fail_and_the
     converters = SlowConverters(converter, 1)
     document = ROW | {"z": {"op": "zip", "input": ["a", "f"]}}
 
-    outcomes = await run(document, converters=converters, job_deadline_s=2.2)
+    outcomes = await run(document, converters=converters, job_deadline_s=5.5)
 
     done = [name for name, outcome in outcomes.items() if isinstance(outcome, Succeeded)]
     late = {name: outcome.error for name, outcome in outcomes.items() if isinstance(outcome, Failed)}
@@ -327,9 +327,9 @@ async def test_a_job_whose_steps_share_its_time_on_several_converters_ends_at_th
 
 
 async def test_waiting_for_the_denoiser_does_not_use_the_time_of_the_job(run):
-    run.denoiser.delay_s = 3
+    run.denoiser.delay_s = 9
 
-    outcomes = await run(CLEANED, job_deadline_s=2.5)
+    outcomes = await run(CLEANED, job_deadline_s=8)
 
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
 
@@ -337,10 +337,10 @@ async def test_waiting_for_the_denoiser_does_not_use_the_time_of_the_job(run):
 async def test_waiting_for_a_converter_does_not_use_the_time_of_the_job(run, converter):
     class BusyConverters(LocalConverters):
         async def acquire(self, memory_bytes: int) -> LocalConverters:
-            await asyncio.sleep(3)
+            await asyncio.sleep(9)
             return await super().acquire(memory_bytes)
 
-    outcomes = await run(KEPT, converters=BusyConverters(converter, 1), job_deadline_s=2.5)
+    outcomes = await run(KEPT, converters=BusyConverters(converter, 1), job_deadline_s=8)
 
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
 
