@@ -12,9 +12,12 @@ from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started
 from pixtools.jobs.views import Claim
 from pixtools.redis.hints import CHANGED, Hints
 from pixtools.states import STEP_ENDED
-from pixtools.waiting import until_database_answers
+from pixtools.waiting import until_database_answers, wait_at_most
 
 log = logging.getLogger(__name__)
+
+# How long the writer collects outcomes. The steps of a cheap job end in this time, so one transaction records them all.
+_COLLECT_S = 0.1
 
 
 class OutcomeWriter:
@@ -35,8 +38,9 @@ class OutcomeWriter:
         self._unreported = set(self.open_steps)
         self._pending: list[Outcome] = []
         self._batch = 0
+        self._started_at: dict[str, float] = {}  # on the clock of the event loop
         self._changed = asyncio.Event()
-        self._closed = False
+        self._is_complete = asyncio.Event()  # every open step has its outcome, or no more outcomes follow
 
     def report(self, outcome: Outcome) -> None:
         """Add an outcome to the next batch.
@@ -55,13 +59,17 @@ class OutcomeWriter:
         self._pending.append(outcome)
         if isinstance(outcome, Cached):
             self.open_steps -= {outcome.step}
-        if not isinstance(outcome, Started):
+        if isinstance(outcome, Started):
+            self._started_at[outcome.step] = asyncio.get_running_loop().time()
+        else:
             self._unreported.discard(outcome.step)
+        if not self._unreported:
+            self._is_complete.set()
         self._changed.set()
 
     def close(self) -> None:
         """Declare that no more outcomes follow."""
-        self._closed = True
+        self._is_complete.set()
         self._changed.set()
 
     async def write(self) -> None:
@@ -73,11 +81,17 @@ class OutcomeWriter:
         settled = False
         while not settled:
             await self._changed.wait()
+            await wait_at_most(self._is_complete, _COLLECT_S)
             self._changed.clear()
             outcomes, self._pending = self._pending, []
-            settled = self._closed or not self._unreported
-            await self._record(outcomes, settle=settled)
+            settled = self._is_complete.is_set()
+            await self._record([self._with_age(outcome) for outcome in outcomes], settle=settled)
             await self._hints.publish(CHANGED, str(self._claim.id))
+
+    def _with_age(self, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Started):
+            return outcome
+        return replace(outcome, ago_s=asyncio.get_running_loop().time() - self._started_at[outcome.step])
 
     async def _record(self, outcomes: list[Outcome], *, settle: bool) -> None:
         self._batch += 1

@@ -8,6 +8,7 @@ another try. Otherwise the step fails permanently.
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import assert_never
 
 from sqlalchemy import Connection, func, select, update
@@ -80,7 +81,7 @@ class OutcomeRecorder:
 
 
 def _start(connection: Connection, job: JobAttempt, started: Started) -> None:
-    first_start = func.coalesce(Step.started_at, func.now())
+    first_start = func.coalesce(Step.started_at, func.now() - timedelta(seconds=started.ago_s))
     step = (job.job_id, started.step)
     move_step(connection, step, StepState.RUNNING, attempt=job.attempt, started_at=first_start)
 

@@ -25,9 +25,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Started:
-    """A converter or a denoiser began to run the step."""
+    """A converter or a denoiser began to run the step, `ago_s` seconds before the outcome is written."""
 
     step: str
+    ago_s: float = 0.0
 
 
 @dataclass(frozen=True)

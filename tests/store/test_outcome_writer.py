@@ -80,6 +80,39 @@ async def test_the_attempt_is_settled_when_every_step_is_reported(store, hints):
     assert store.get(ANN, claimed.id).job.state == JobState.SUCCEEDED
 
 
+async def test_the_outcomes_of_a_cheap_job_are_written_at_once(store, hints, monkeypatch):
+    batches = []
+
+    def record(*args, **options) -> JobState:
+        batches.append(args[2])
+        return JobStore.record(store, *args, **options)
+
+    monkeypatch.setattr(store, "record", record)
+    claimed = submitted(store, new_job())
+    writer = new_writer(store, hints, claimed)
+    writing = asyncio.create_task(writer.write())
+    writer.report(Started("a"))
+    await asyncio.sleep(0.02)
+    writer.report(Succeeded("a", stored(claimed, "a"), 5))
+
+    await asyncio.wait_for(writing, 60)
+
+    assert [[type(outcome) for outcome in batch] for batch in batches] == [[Started, Succeeded]]
+    assert 0.02 <= batches[0][0].ago_s < 20
+
+
+async def test_a_step_that_takes_longer_is_shown_as_running(store, hints):
+    claimed = submitted(store, new_job())
+    writer = new_writer(store, hints, claimed)
+    writing = asyncio.create_task(writer.write())
+    writer.report(Started("a"))
+    async with asyncio.timeout(60):
+        while states(store, claimed.id)["a"] != StepState.RUNNING:
+            await asyncio.sleep(0.05)
+    writer.report(Succeeded("a", stored(claimed, "a"), 5))
+    await asyncio.wait_for(writing, 60)
+
+
 async def test_progress_is_written_before_the_end(store, hints):
     claimed = submitted(store, new_job(CHAIN))
     writer = new_writer(store, hints, claimed)

@@ -66,10 +66,10 @@ class Bench:
         self.destroyed += 1
 
     async def start(self, jobs: int = 0) -> list[FakeJob]:
-        """Put jobs into the queue, start the dispatcher, and wait until it has begun the jobs. Return the jobs."""
+        """Queue and start jobs. Return them when the dispatcher has recorded that their steps run."""
         added = [self.store.add() for _ in range(jobs)]
         await self.dispatcher.start()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         return added
 
     def states(self) -> list[JobState]:
