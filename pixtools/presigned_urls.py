@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 
 class Credentials(Protocol):
@@ -36,7 +36,7 @@ class UrlSigner:
         self._region = region
         self._credentials = credentials
         url = urlsplit(bucket_url)
-        self._host, self._path = url.netloc, url.path
+        self._host, self._path = _host_header(url), url.path
 
     def sign(self, key: str, query: Mapping[str, str], now: datetime, ttl: timedelta) -> str:
         """Return a URL of the object `key` that is valid from `now` on for the whole seconds of `ttl`.
@@ -66,6 +66,14 @@ class UrlSigner:
         signed = f"AWS4-HMAC-SHA256\n{parameters['X-Amz-Date']}\n{scope}\n{digest}"
         signature = _hmac(_signing_key(credentials.secret_key, day, self._region), signed).hex()
         return f"{self._bucket_url}{path}?{encoded_query}&X-Amz-Signature={signature}"
+
+
+def _host_header(url: SplitResult) -> str:
+    """Return the header `Host` that clients send: in lower case, without user and without the usual port."""
+    name = url.hostname or ""
+    host = f"[{name}]" if ":" in name else name
+    is_usual = url.port in (None, {"http": 80, "https": 443}.get(url.scheme))
+    return host if is_usual else f"{host}:{url.port}"
 
 
 @lru_cache(maxsize=4)

@@ -102,8 +102,8 @@ class Gate:
     def _place(self, client: str, head: RequestHead, scope: Scope) -> Iterator[None]:
         """Count a request while it is open. Raises TooManyRequests.
 
-        A request that waits for the end of a job takes a place of an event stream. If there is none, remove the
-        preference to wait from `scope`, so that the request is answered at once.
+        A request that waits for the end of a job takes the place of an event stream. If no such place is free, the
+        method removes the preference to wait from `scope`, so that the request is answered at once.
         """
         waits = head.waits and self._streams[client] < self._settings.max_client_streams
         if head.waits and not waits:

@@ -73,7 +73,7 @@ class JobRoutes:
             self.read,
             methods=["GET"],
             response_model=JobAnswer,
-            responses={304: {}, **responses(400, 404, 422, 503)},
+            responses={304: {}, **responses(404, 422, 503)},
             summary="Read a job, with fresh download URLs",
         )
         router.add_api_route(
@@ -116,7 +116,7 @@ class JobRoutes:
 
         With `Prefer: wait=N`, the body comes when the job has ended, or after N seconds. It is then the present job.
         """
-        seconds = wait_seconds(request.headers)
+        seconds = wait_seconds(request.headers.getlist("prefer"))
         accepted = await self.intake.accept(PUBLIC_OWNER, request)
         headers = {"Location": f"/api/jobs/{accepted.job_id}"}
         if accepted.replayed:
@@ -152,20 +152,20 @@ class JobRoutes:
         prefer: Prefer = None,  # noqa: ARG002 (only for the OpenAPI document)
         if_none_match: Annotated[str | None, Header(description="the `ETag` of an earlier answer")] = None,
     ) -> Response:
-        """Each read signs new download URLs, at most once a minute.
+        """Download URLs are signed at most once a minute.
 
         With `Prefer: wait=N`, the answer comes when the job has ended, or after N seconds. If the answer would equal an
         earlier answer whose `ETag` the client sends in `If-None-Match`, the answer is 304 without a body.
         """
         headers = {}
-        seconds = wait_seconds(request.headers)
+        seconds = wait_seconds(request.headers.getlist("prefer"))
         if seconds is not None and self.feed.has_capacity:
             await self.feed.wait_for_end(PUBLIC_OWNER, job_id, seconds)
             headers = preference_applied(seconds)
         body = await run_in_threadpool(self.bodies.of, PUBLIC_OWNER, job_id)
         if body.etag is not None:
             headers["ETag"] = body.etag
-            if body.etag in _etags(if_none_match):
+            if _etags(if_none_match) & {body.etag, "*"}:
                 return Response(status_code=304, headers=headers)
         return Response(body.json, 200, headers, "application/json")
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import re
-
-from starlette.datastructures import Headers
-
-from pixtools.errors import BadRequest
+from collections.abc import Iterable
+from urllib.request import parse_http_list
 
 MAX_WAIT_S = 60
 
-_WAIT = re.compile(r"wait\s*(?:=\s*(.*?)\s*)?", re.IGNORECASE)
-_SECONDS = re.compile(r"[0-9]{1,9}")
+_MAX_DIGITS = 9
 
 
-def wait_seconds(headers: Headers) -> int | None:
-    """Return the seconds of `Prefer: wait=N`, at most `MAX_WAIT_S`, or None without this preference.
+def wait_seconds(values: Iterable[str]) -> int | None:
+    """Return the seconds of `wait=N` in the values of the header, at most `MAX_WAIT_S`, or None if there is none.
 
-    If the preference occurs several times, the first one counts, as the standard says. All other preferences are
-    ignored. Raises BadRequest if N is not a number of seconds.
+    If the preference occurs several times, the first one counts. A preference that is not understood is ignored, also
+    `wait` without a number of seconds, because the standard forbids an error.
     """
-    for value in headers.getlist("prefer"):
-        for preference in value.split(","):
-            found = _WAIT.fullmatch(preference.split(";")[0].strip())
-            if found is not None:
-                return _seconds(found[1] or "")
+    for value in values:
+        for preference in parse_http_list(value):
+            name, _, text = preference.partition(";")[0].partition("=")
+            if name.strip().lower() == "wait":
+                return _seconds(text.strip().strip('"'))
     return None
 
 
@@ -33,7 +29,7 @@ def preference_applied(seconds: int) -> dict[str, str]:
     return {"Preference-Applied": f"wait={seconds}"}
 
 
-def _seconds(text: str) -> int:
-    if not _SECONDS.fullmatch(text):
-        raise BadRequest(f"Prefer: wait needs a whole number of seconds, such as wait={MAX_WAIT_S}.")
+def _seconds(text: str) -> int | None:
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        return None
     return min(int(text), MAX_WAIT_S)

@@ -57,7 +57,11 @@ class ProgressFeed:
 
     @property
     def has_capacity(self) -> bool:
-        """Whether one more stream or waiting request leaves enough capacity for other requests."""
+        """Whether one more stream or waiting request leaves enough capacity for other requests.
+
+        A request that was let in counts from the beginning of its answer. So some more than `_MAX_WATCHERS` are
+        possible if many are let in at the same moment.
+        """
         return sum(map(len, self._watchers.values())) < _MAX_WATCHERS
 
     def require_capacity(self) -> None:
@@ -68,7 +72,7 @@ class ProgressFeed:
     async def wait_for_end(self, owner: str, job_id: uuid.UUID, seconds: float) -> None:
         """Wait until the job has ended, but at most `seconds`. Raises NotFound if the owner has no such job.
 
-        While the database is down, the job counts as running.
+        While the database is down, the job counts as running. A query that has begun when the time is over still ends.
         """
         end = time.monotonic() + seconds
         with self._watching(job_id) as moved:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
+from serve.preferences import wait_seconds
+
+_JOB = re.compile("/api/jobs/[^/]+")
 _EVENTS = re.compile("/api/jobs/[^/]+/events")
 
 # With this header, Serve would continue a request after its client has left.
@@ -29,7 +32,7 @@ class RequestHead:
     has_body: bool
     length: int | None  # of the body in bytes; None: there is no body, or its length is not known yet
     expects_continue: bool
-    waits: bool  # the client prefers to wait for the end of the job
+    wait_s: int | None  # how long the client wants to wait for the end of a job; None: not at all
 
     @classmethod
     def of(cls, scope: Scope) -> RequestHead:
@@ -52,13 +55,19 @@ class RequestHead:
             has_body=bool(length) or b"transfer-encoding" in found,
             length=length,
             expects_continue=b"expect" in found,
-            waits=any(b"wait" in value.lower() for value in found[b"prefer"]),
+            wait_s=wait_seconds(value.decode("latin-1") for value in found[b"prefer"]),
         )
 
     @property
     def is_submission(self) -> bool:
         """Whether the request submits a job."""
         return self.method == "POST" and self.path == "/api/jobs"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the answer may come only when a job has ended."""
+        is_read = self.method == "GET" and _JOB.fullmatch(self.path) is not None
+        return self.wait_s is not None and (self.is_submission or is_read)
 
     @property
     def is_stream(self) -> bool:

@@ -14,6 +14,7 @@ from psycopg.errors import _WaitTimeout
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from pixtools.errors import DatabaseDown
 from pixtools.settings import Settings
@@ -25,6 +26,8 @@ This wait is longer than `statement_timeout`, so a working server answers earlie
 leases: with the default settings, a dispatcher that gets no answer to a renewal can repeat it before the lease of
 30 s runs out. The first try begins 10 s after the last renewal and takes 17 s. The second try begins 1 s later.
 """
+
+_IS_KNOWN = "is known"  # a note at each connection that was checked out before
 
 T = TypeVar("T")
 
@@ -129,13 +132,17 @@ def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = 
     return new
 
 
-def _require_open(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
+def _require_open(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _proxy: object) -> None:
     """Refuse an idle connection that the server has closed, so that the pool replaces all its connections.
 
     A server says nothing on an idle connection, except when it ends the connection. So if there is something to read,
-    the connection is useless. This costs no message to the server, unlike the check of SQLAlchemy (`pool_pre_ping`).
+    the connection is useless. This costs no message to the server, unlike the check of SQLAlchemy (`pool_pre_ping`). It
+    does not find a server that vanished without a word, so the next call fails after a timeout.
     """
-    if connection.closed or _is_readable(connection.fileno()):
+    # A new connection is not checked: if two checks fail, SQLAlchemy raises an error that does not tell an outage.
+    is_new = not record.info.get(_IS_KNOWN)
+    record.info[_IS_KNOWN] = True
+    if not is_new and (connection.closed or _is_readable(connection.fileno())):
         raise InvalidatePoolError
 
 

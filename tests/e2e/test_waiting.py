@@ -29,7 +29,7 @@ def test_one_request_submits_a_photo_and_gets_the_results(api):
 
 
 def test_after_the_time_the_job_is_still_running_and_a_read_waits_for_its_end(api):
-    job = submit(api, "slow.jpg", sideways_photo(600, 400, seed=1302), SLOW, "wait=1").json()
+    job = submit(api, "slow.jpg", sideways_photo(600, 400, seed=1302), SLOW, "wait=0").json()
     assert job["state"] in ("queued", "running")
 
     ended = api.http.get(f"/api/jobs/{job['id']}", headers=WAIT, timeout=90)

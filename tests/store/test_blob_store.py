@@ -62,7 +62,8 @@ def download(url: str) -> httpx.Response:
     return httpx.get(url, trust_env=False)
 
 
-NOW = datetime.now(UTC)
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 def test_a_store_that_is_up_answers(blobs):
@@ -236,7 +237,7 @@ def test_an_error_of_the_caller_is_not_translated(blobs):
 def test_a_url_downloads_the_object_under_its_name_and_type_without_credentials(blobs, name):
     blobs.put("some/picture", b"pixels", "application/octet-stream")
 
-    url, _ = blobs.url("some/picture", name, "image/webp", NOW)
+    url, _ = blobs.url("some/picture", name, "image/webp", now())
     answer = download(url)
 
     assert (answer.status_code, answer.content) == (200, b"pixels")
@@ -247,16 +248,17 @@ def test_a_url_downloads_the_object_under_its_name_and_type_without_credentials(
 
 
 def test_a_url_expires_after_its_time_to_live(blobs, settings):
-    url, expires_at = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+    signed_at = now()
+    url, expires_at = blobs.url("some/picture", "x.webp", "image/webp", signed_at)
 
-    assert expires_at == NOW + settings.url_ttl
+    assert expires_at == signed_at + settings.url_ttl
     assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [str(int(settings.url_ttl.total_seconds()))]
 
 
 def test_a_url_has_the_public_address_of_the_store(settings):
     blobs = BlobStore(settings.model_copy(update={"s3_public_url": "https://pictures.example:8443"}))
 
-    url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+    url, _ = blobs.url("some/picture", "x.webp", "image/webp", now())
 
     assert urlsplit(url).netloc == "pictures.example:8443"
 
@@ -281,7 +283,7 @@ ON_AWS = {"s3_endpoint_url": None, "s3_public_url": None, "s3_bucket": "pix"}
 def test_all_urls_begin_with_the_public_address_of_the_bucket(settings, changes, address):
     blobs = BlobStore(settings.model_copy(update=changes))
 
-    url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+    url, _ = blobs.url("some/picture", "x.webp", "image/webp", now())
 
     assert url.startswith(f"{blobs.public_url}some/picture?")
     assert address in (None, blobs.public_url)
@@ -315,7 +317,7 @@ def test_an_object_cannot_be_read_without_a_signature(rclone, settings):
 def test_a_changed_url_is_refused(rclone, old, new):
     rclone.put("some/picture", b"pixels", "image/webp")
     rclone.put("some/secret", b"secret", "image/webp")
-    url, _ = rclone.url("some/picture", "x.webp", "image/webp", NOW)
+    url, _ = rclone.url("some/picture", "x.webp", "image/webp", now())
     assert old in url
     assert download(url).status_code == 200
 
@@ -327,7 +329,7 @@ def test_a_changed_url_is_refused(rclone, old, new):
 def test_an_expired_url_is_refused(settings):
     blobs = BlobStore(settings.model_copy(update={"url_ttl": timedelta(seconds=-1)}))
     blobs.put("some/picture", b"pixels", "image/webp")
-    url, _ = blobs.url("some/picture", "x.webp", "image/webp", NOW)
+    url, _ = blobs.url("some/picture", "x.webp", "image/webp", now())
 
     assert download(url).status_code in (400, 403)
 
@@ -363,6 +365,6 @@ def test_a_call_that_the_store_refuses_raises_storage_refused(settings):
 
 
 def test_a_url_can_be_signed_while_the_store_is_down(nowhere):
-    url, _ = BlobStore(nowhere).url("some/picture", "x.webp", "image/webp", NOW)
+    url, _ = BlobStore(nowhere).url("some/picture", "x.webp", "image/webp", now())
 
     assert url.startswith(nowhere.s3_endpoint_url)

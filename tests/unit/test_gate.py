@@ -386,6 +386,8 @@ async def test_a_waiting_request_takes_the_place_of_an_event_stream():
     assert busy.open == 5
     assert seen == [[b"respond-async, wait=9"]] * 2 + [[]] * 3  # without a place, they are not to wait
     assert await status(target, **waiting) == 429
+    other = {"path": "/api/livez", "headers": {**OWN, "Prefer": "wait=9"}}
+    assert await status(target, **other) == 429  # it waits for no job
     busy.release.set()
     await asyncio.gather(*tasks)
 

@@ -15,7 +15,10 @@ from pixtools.presigned_urls import UrlSigner
 
 KEYS = ["artifacts/local/abc/0f.webp", "sources/public/ä b+c%2F~x-(1)'*.jpg", "x"]
 NAMES = ["attachment; filename=\"a b.webp\"; filename*=UTF-8''gr%C3%B6%C3%9Fe.webp", "plain~name+&=?/"]
-ENDPOINTS = [None, "http://127.0.0.1:9000", "https://pictures.example:8443/s3", "https://pictures.example"]
+ENDPOINTS = [
+    *(None, "http://127.0.0.1:9000", "https://pictures.example:8443/s3", "https://pictures.example"),
+    *("https://pictures.example:443", "http://pictures.example:80", "https://Pictures.Example", "http://[::1]:9000"),
+]
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
