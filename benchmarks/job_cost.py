@@ -165,7 +165,8 @@ async def run(url: str, pictures: list[bytes], concurrency: int, wait_s: int) ->
                 raise SystemExit(f"the job did not run as expected: {job}")
             latencies.append(time.perf_counter() - started)
 
-    async with httpx.AsyncClient(base_url=url, timeout=90, headers={"Prefer": f"wait={wait_s}"}) as http:
+    headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
+    async with httpx.AsyncClient(base_url=url, timeout=90, headers=headers) as http:
         await asyncio.gather(*(client(http) for _ in range(concurrency)))
     return latencies
 
