@@ -144,10 +144,10 @@ class BlobStore:
         return self._signer.sign(key, query, signed_at, self._ttl), signed_at + self._ttl
 
     def signing_time(self) -> datetime:
-        """Return the time at which download URLs are signed now: the present time, rounded down.
+        """Return the present time, rounded down. Download URLs are signed for this time.
 
-        With the usual lifetime of a URL, the step is a minute. So the answers to two reads of an unchanged job are
-        equal in this minute.
+        If a URL lives for 15 minutes, the time is rounded to minutes. So all reads of an unchanged job within one
+        minute get the same answer.
         """
         step_s = max(1, self._ttl // timedelta(seconds=_SIGNING_TIMES))
         return datetime.fromtimestamp(time.time() // step_s * step_s, UTC)

@@ -57,7 +57,7 @@ class UrlSigner:
         }
         if credentials.token:
             parameters["X-Amz-Security-Token"] = credentials.token
-        # All names are ASCII, so their order is the order of their encoded forms, which the signature needs.
+        # The signature needs the encoded names in sorted order. Encoding changes none of these names.
         encoded = {quote(name, safe=""): quote(parameters[name], safe="") for name in sorted(parameters)}
         encoded_query = "&".join(f"{name}={value}" for name, value in encoded.items())
         path = quote(key, safe="/~")

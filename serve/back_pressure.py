@@ -35,7 +35,7 @@ def bytes_in_memory(size: int) -> int:
 
 
 class Turns:
-    """Gives turns to the large bodies of one proxy: one at a time, in the order in which they ask.
+    """Lets the large bodies of one proxy take turns. Only one body has a turn, and the body that waits longest is next.
 
     While other bodies wait, a pause follows each turn, and the pause is as long as the turn. So many large bodies leave
     time for other requests. A single large body has no pause.
@@ -65,7 +65,7 @@ class Turns:
 
     @property
     def is_free(self) -> bool:
-        """Whether the next body need not wait."""
+        """Whether a body would get a turn at once."""
         return not self._free.locked()
 
 

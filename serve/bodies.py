@@ -91,8 +91,8 @@ class BodyBudget:
     """Limits the memory that all bodies together take.
 
     A body reserves its bytes before its first byte is read. While it waits, nothing reads from its connection, so
-    TCP pauses the client. The client with the fewest bodies gets free bytes first, and no client gets more than half of
-    all bytes, except for a single body. While a body waits, the slowest body is stopped if it is slower than
+    TCP pauses the client. The client with the fewest bodies gets free bytes first. One client gets at most half of all
+    bytes, or the bytes of one larger body. While a body waits, the slowest body is stopped if it is slower than
     `min_speed` bytes per second.
     """
 
@@ -106,7 +106,7 @@ class BodyBudget:
 
     @asynccontextmanager
     async def reserved(self, client: str, body: Body) -> AsyncIterator[Callable[[], None]]:
-        """Hold the bytes of a body until the block ends, or until it calls the function that it gets.
+        """Hold the bytes of a body until the block ends. The block gets a function that gives them back earlier.
 
         Raises Overloaded if the bytes are not free after 30 seconds.
         """
@@ -175,7 +175,7 @@ class BodyBudget:
         self._held[client] -= size
 
     def _has_its_half(self, client: str, size: int) -> bool:
-        """Return whether `size` more bytes are too many for this client."""
+        """Return whether the client would have more than half of all bytes with `size` more."""
         return self._held[client] > 0 and self._held[client] + size > self._total / 2
 
     def _stop_the_slowest(self, client: str, size: int) -> None:

@@ -22,7 +22,7 @@ _MAX_KEPT_BYTES = 65_536  # a larger answer is not kept, so all of them together
 class JobBody:
     """A job as JSON.
 
-    Two equal values of `etag` stand for equal answers. It is None if the answer may change without a new version.
+    Answers with the same `etag` are equal. `etag` is None if the answer may change without a new version of the job.
     """
 
     version: int
@@ -34,8 +34,7 @@ class JobBody:
 class JobBodies:
     """Builds the JSON of jobs, and keeps the answers that were read last. Its methods block, so call them in a thread.
 
-    An answer is used again only for the same version of the job, and only while new URLs would be signed for the same
-    time.
+    A kept answer is used until the job has a new version, or until `BlobStore.signing_time` changes.
     """
 
     def __init__(self, store: JobStore, blobs: BlobStore) -> None:
@@ -51,7 +50,7 @@ class JobBodies:
         return body
 
     def newer_than(self, version: int, owner: str, job_id: uuid.UUID) -> JobBody | None:
-        """Return the present body, or None if the job has no newer version than `version`. Raises as `of` does."""
+        """Return the present body, or None if the job has no newer version than `version`. Raises like `of`."""
         present = self._store.status(owner, job_id).version
         if present <= version:
             return None

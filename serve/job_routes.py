@@ -114,7 +114,7 @@ class JobRoutes:
     ) -> Response:
         """Send either `steps` or `operations`. The service stores the job before it answers.
 
-        With `Prefer: wait=N`, the body comes when the job has ended, or after N seconds. It is then the present job.
+        With `Prefer: wait=N`, the body comes when the job has ended, or after N seconds. It shows the job at that time.
         """
         seconds = wait_seconds(request.headers.getlist("prefer"))
         accepted = await self.intake.accept(PUBLIC_OWNER, request)
@@ -128,7 +128,7 @@ class JobRoutes:
         return StreamingResponse(body, 202, headers | preference_applied(seconds), "application/json")
 
     async def _when_ended(self, accepted: Accepted, seconds: int) -> AsyncIterator[bytes]:
-        """Yield the job when it has ended, or after some seconds. If it cannot be read, yield the accepted job."""
+        """Yield the job when it has ended, or after `seconds`. If reading it fails, yield the first answer."""
         try:
             await self.feed.wait_for_end(PUBLIC_OWNER, accepted.job_id, seconds)
             yield (await run_in_threadpool(self.bodies.of, PUBLIC_OWNER, accepted.job_id)).json
@@ -154,8 +154,8 @@ class JobRoutes:
     ) -> Response:
         """Download URLs are signed at most once a minute.
 
-        With `Prefer: wait=N`, the answer comes when the job has ended, or after N seconds. If the answer would equal an
-        earlier answer whose `ETag` the client sends in `If-None-Match`, the answer is 304 without a body.
+        With `Prefer: wait=N`, the answer comes when the job has ended, or after N seconds. If `If-None-Match` contains
+        the `ETag` of the present answer, the answer is 304 without a body.
         """
         headers = {}
         seconds = wait_seconds(request.headers.getlist("prefer"))
@@ -205,5 +205,5 @@ class JobRoutes:
 
 
 def _etags(if_none_match: str | None) -> set[str]:
-    """Return the ETags of the header `If-None-Match`. Weak ETags count as well (RFC 9110)."""
+    """Return the ETags of the header `If-None-Match`. For this header, a weak ETag equals a strong one (RFC 9110)."""
     return {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}

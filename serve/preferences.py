@@ -13,8 +13,8 @@ _MAX_DIGITS = 9
 def wait_seconds(values: Iterable[str]) -> int | None:
     """Return the seconds of `wait=N` in the values of the header, at most `MAX_WAIT_S`, or None if there is none.
 
-    If the preference occurs several times, the first one counts. A preference that is not understood is ignored, also
-    `wait` without a number of seconds, because the standard forbids an error.
+    If the preference occurs several times, the first one counts. The standard forbids an error for a preference that
+    the service does not understand. So such a preference is ignored, and so is `wait` without a whole number.
     """
     for value in values:
         for preference in parse_http_list(value):

@@ -1,4 +1,4 @@
-"""Sends server-sent events about jobs, and waits for the ends of jobs.
+"""Follows jobs for clients: sends server-sent events, and waits until a job has ended.
 
 A hint triggers an event at once. Polling finds changes whose hint was lost.
 """
@@ -29,7 +29,7 @@ _MAX_SILENCE_S = 15.0  # some proxies close streams that are silent for longer
 
 
 class ProgressFeed:
-    """The event streams and the waiting requests of this process. One Redis subscription serves all of them."""
+    """Watches jobs for the event streams and the waiting requests of this process, with one Redis subscription."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ProgressFeed:
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def listen(self) -> None:
-        """Wake the watchers of each job that changes. Runs until it is cancelled."""
+        """Wake the streams and requests that watch a job when the job changes. Runs until it is cancelled."""
         async for job_id in self._hints.listen(CHANGED):
             for moved in self._watchers.get(job_id, ()):
                 moved.set()
@@ -59,8 +59,8 @@ class ProgressFeed:
     def has_capacity(self) -> bool:
         """Whether one more stream or waiting request leaves enough capacity for other requests.
 
-        A request that was let in counts from the beginning of its answer. So some more than `_MAX_WATCHERS` are
-        possible if many are let in at the same moment.
+        A request counts only after its answer has begun. So requests that arrive at the same moment may exceed
+        `_MAX_WATCHERS` a little.
         """
         return sum(map(len, self._watchers.values())) < _MAX_WATCHERS
 
@@ -72,7 +72,7 @@ class ProgressFeed:
     async def wait_for_end(self, owner: str, job_id: uuid.UUID, seconds: float) -> None:
         """Wait until the job has ended, but at most `seconds`. Raises NotFound if the owner has no such job.
 
-        While the database is down, the job counts as running. A query that has begun when the time is over still ends.
+        While the database is down, the job counts as running. The last query may end after `seconds`.
         """
         end = time.monotonic() + seconds
         with self._watching(job_id) as moved:

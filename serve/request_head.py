@@ -65,7 +65,7 @@ class RequestHead:
 
     @property
     def waits(self) -> bool:
-        """Whether the answer may come only when a job has ended."""
+        """Whether the client wants the answer when a job has ended."""
         is_read = self.method == "GET" and _JOB.fullmatch(self.path) is not None
         return self.wait_s is not None and (self.is_submission or is_read)
 

@@ -77,7 +77,7 @@ class Database:
         return self._translated(self._engine.begin)
 
     def reading(self) -> AbstractContextManager[Connection]:
-        """Run queries that change and lock nothing. Each query sees what was committed when it began.
+        """Run queries that neither change nor lock rows. Each query sees what was committed when it began.
 
         This saves BEGIN and COMMIT, so a single query is a single message to the server. Raises DatabaseDown as
         `transaction` does.
@@ -136,10 +136,12 @@ def _require_open(connection: psycopg.Connection[Any], record: ConnectionPoolEnt
     """Refuse an idle connection that the server has closed, so that the pool replaces all its connections.
 
     A server says nothing on an idle connection, except when it ends the connection. So if there is something to read,
-    the connection is useless. This costs no message to the server, unlike the check of SQLAlchemy (`pool_pre_ping`). It
-    does not find a server that vanished without a word, so the next call fails after a timeout.
+    the connection is useless. This check sends no message to the server, unlike the check of SQLAlchemy
+    (`pool_pre_ping`). It does not notice a server that vanished without closing the connection. Then the next call
+    fails after a timeout.
     """
-    # A new connection is not checked: if two checks fail, SQLAlchemy raises an error that does not tell an outage.
+    # Do not check a new connection. After two failed checks, SQLAlchemy raises an error that looks like a bug of the
+    # caller, and not like an outage.
     is_new = not record.info.get(_IS_KNOWN)
     record.info[_IS_KNOWN] = True
     if not is_new and (connection.closed or _is_readable(connection.fileno())):
@@ -147,7 +149,7 @@ def _require_open(connection: psycopg.Connection[Any], record: ConnectionPoolEnt
 
 
 def _is_readable(descriptor: int) -> bool:
-    """Return whether there is something to read, or the other side has closed the connection."""
+    """Return whether data have arrived or the other side has closed the connection."""
     poll = select.poll()  # select.select fails for descriptors from 1024 on
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""Clients wait for the end of a job in one request, through the proxy of Ray Serve."""
+"""One request submits a photo and gets its results. All requests pass through the proxy of Ray Serve."""
 
 from __future__ import annotations
 

@@ -384,7 +384,7 @@ async def test_a_waiting_request_takes_the_place_of_an_event_stream():
     waiting = {"path": "/api/jobs/1", "headers": {**OWN, "Prefer": "respond-async, wait=9"}}
     tasks = await start(target, *(Exchange(**waiting) for _ in range(5)))
     assert busy.open == 5
-    assert seen == [[b"respond-async, wait=9"]] * 2 + [[]] * 3  # without a place, they are not to wait
+    assert seen == [[b"respond-async, wait=9"]] * 2 + [[]] * 3  # three requests got no place, so they must not wait
     assert await status(target, **waiting) == 429
     other = {"path": "/api/livez", "headers": {**OWN, "Prefer": "wait=9"}}
     assert await status(target, **other) == 429  # it waits for no job

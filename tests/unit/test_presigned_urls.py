@@ -1,4 +1,4 @@
-"""Our signatures of download URLs are those that botocore makes."""
+"""`UrlSigner` signs the same download URLs as botocore."""
 
 from __future__ import annotations
 
