@@ -82,6 +82,10 @@ class Converter:
             if not is_done:
                 worker.end()
 
+    def run_at_once(self, work_item: WorkItem, pixels: Any = None) -> list[Any]:
+        """Do the same as `run`, and return all messages at the end. The work item must hand over no pixels."""
+        return list(self.run(work_item, pixels))
+
     def close(self) -> None:
         """End the worker."""
         self._worker.end()

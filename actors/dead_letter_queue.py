@@ -108,7 +108,7 @@ class DeadLetterQueue:
         log.info("redriven: job=%s letters=%d", redriven.job_id, redriven.letters)
         self._redriven.inc(redriven.letters)
         await self._hints.publish(CHANGED, str(redriven.job_id))
-        await self._hints.publish(QUEUED)
+        await self._hints.publish(QUEUED, "")
         return redriven.letters
 
     async def _observe_forever(self) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 from actors.attempt import remaining, stored_plan
 from actors.converter_pool import ConverterPool
 from actors.denoiser_client import DenoiserClient
+from actors.group_commit import GroupCommit
 from actors.outcome_writer import OutcomeWriter
 from dag.graph import Graph
 from dag.messages import Inputs
 from dag.plan import Plan
+from dag.segments import is_cheap_job
 from pixtools.database.job_store import JobStore
 from pixtools.errors import InvalidPlan, LeaseLost
 from pixtools.jobs.outcomes import Failed
@@ -28,6 +30,7 @@ from pixtools.waiting import until_database_answers, wait_at_most
 log = logging.getLogger(__name__)
 
 _JOBS_PER_CONVERTER = 2  # one job runs and one is ready, so that no converter waits for the database
+_CHEAP_JOBS_PER_CONVERTER = 4  # so that one transaction claims several jobs
 
 _Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this dispatcher runs
 
@@ -59,12 +62,14 @@ class Dispatcher:
         self._settings = settings
         self._store = store
         self._hints = hints
+        self._commits = GroupCommit(store, hints)
         self._pool = pool
         self._denoiser = denoiser
         self._wake = wake
         self._destroy_self = destroy_self
         self._claim_lock = asyncio.Lock()
         self._jobs: dict[_Held, asyncio.Task[None]] = {}
+        self._cheap: set[_Held] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._has_recovered = False
         self._claim_in_doubt = False
@@ -124,7 +129,7 @@ class Dispatcher:
         for job_id in await asyncio.to_thread(self._store.return_to_queue, self._name, running):
             log.info("returned to the queue: job=%s", job_id)
             await self._hints.publish(CHANGED, str(job_id))
-            await self._hints.publish(QUEUED)
+            await self._hints.publish(QUEUED, "")
 
     async def _repeat(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
@@ -161,13 +166,25 @@ class Dispatcher:
             # If the answer of the database is lost, the database may still have assigned jobs to this dispatcher.
             # `_recover` returns these jobs to the queue.
             self._claim_in_doubt = True
-            claims = await asyncio.to_thread(self._store.claim, self._name, room) if room > 0 else []
+            claimed = await asyncio.to_thread(self._claim_now, room) if room > 0 else []
             self._claim_in_doubt = False
-            for claim in claims:
+            for claim, plan in claimed:
                 held = (claim.id, claim.attempt)
-                task = self._jobs[held] = asyncio.create_task(self._run(claim))
+                task = self._jobs[held] = asyncio.create_task(self._run(claim, plan))
                 task.add_done_callback(partial(self._forget, held))
-        return len(claims)
+                if isinstance(plan, Plan) and is_cheap_job(plan):
+                    self._cheap.add(held)
+        return len(claimed)
+
+    def _claim_now(self, room: int) -> list[tuple[Claim, Plan | InvalidPlan]]:
+        """Claim up to `room` jobs, and build the plan of each. This can be slow, so it runs in a thread."""
+        claimed: list[tuple[Claim, Plan | InvalidPlan]] = []
+        for claim in self._store.claim(self._name, room):
+            try:
+                claimed.append((claim, stored_plan(claim, self._settings)))
+            except InvalidPlan as error:
+                claimed.append((claim, error))
+        return claimed
 
     async def _recover(self) -> None:
         """Return jobs to the queue that remain from before a restart, or from a claim whose answer was lost."""
@@ -182,17 +199,21 @@ class Dispatcher:
             self._claim_in_doubt = False
 
     def _room(self) -> int:
-        """Return how many more jobs to claim.
+        """Return how many more jobs to claim. Return 0 to wait until there is room for several jobs.
 
         Up to `max_denoising` jobs at the denoiser do not count, because they use no converter.
         """
         if self._retirement is not None:
             return 0
         denoising = min(self._denoiser.jobs, self._settings.max_denoising)
-        return self._pool.maximum * _JOBS_PER_CONVERTER + denoising - len(self._jobs)
+        are_cheap = 0 < len(self._cheap) == len(self._jobs)
+        per_converter = _CHEAP_JOBS_PER_CONVERTER if are_cheap else _JOBS_PER_CONVERTER
+        room = self._pool.maximum * per_converter + denoising - len(self._jobs)
+        return room if room >= self._pool.maximum else 0
 
     def _forget(self, held: _Held, _: asyncio.Task[None]) -> None:
         del self._jobs[held]
+        self._cheap.discard(held)
         self._wake.set()
 
     async def _renew(self) -> None:
@@ -209,23 +230,25 @@ class Dispatcher:
                 log.warning("lease lost or job cancelled: job=%s attempt=%d", job_id, attempt)
                 task.cancel()
 
-    async def _run(self, claim: Claim) -> None:
+    async def _run(self, claim: Claim, plan: Plan | InvalidPlan) -> None:
         try:
-            await self._run_attempt(claim)
+            await self._run_attempt(claim, plan)
         except* LeaseLost:
             log.warning("lease lost: job=%s attempt=%d", claim.id, claim.attempt)
         except* Exception:
             # Nobody renews the lease from now on, so the sweeper returns the job to the queue and counts a crash.
             log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
 
-    async def _run_attempt(self, claim: Claim) -> None:
-        """Run the remaining steps of a job and record the outcomes. Raises LeaseLost if the lease was lost."""
-        writer = OutcomeWriter(self._store, self._hints, claim)
-        try:
-            plan = writer.plan = await asyncio.to_thread(stored_plan, claim, self._settings)
-        except InvalidPlan as error:
-            await _fail_open_steps(writer, claim, error)
+    async def _run_attempt(self, claim: Claim, plan: Plan | InvalidPlan) -> None:
+        """Run the remaining steps of a job and record the outcomes. Raises LeaseLost if the lease was lost.
+
+        `plan` is the plan of the job, or the reason why the job has no valid plan.
+        """
+        writer = OutcomeWriter(self._commits, claim)
+        if isinstance(plan, InvalidPlan):
+            await _fail_open_steps(writer, claim, plan)
             return
+        writer.plan = plan
         todo = remaining(plan, claim)
         for outcome in todo.outcomes:
             writer.report(outcome)
@@ -246,6 +269,7 @@ class Dispatcher:
             job_deadline_s=self._settings.job_deadline.total_seconds(),
             max_bytes=self._settings.max_job_bytes,
             report=writer.report,
+            is_trusted=not any(step.crashes for step in claim.view.steps),
         )
 
 

@@ -6,13 +6,12 @@ import asyncio
 import logging
 from dataclasses import replace
 
+from actors.group_commit import GroupCommit
 from dag.plan import Plan
-from pixtools.database.job_store import JobStore
-from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started
+from pixtools.jobs.outcomes import Batch, Cached, Crashed, Failed, Outcome, Started
 from pixtools.jobs.views import Claim
-from pixtools.redis.hints import CHANGED, Hints
 from pixtools.states import STEP_ENDED
-from pixtools.waiting import until_database_answers, wait_at_most
+from pixtools.waiting import wait_at_most
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +28,14 @@ class OutcomeWriter:
     from `open_steps`. The caller sets `plan` as soon as the plan is known.
     """
 
-    def __init__(self, store: JobStore, hints: Hints, claim: Claim) -> None:
-        self._store = store
-        self._hints = hints
+    def __init__(self, commits: GroupCommit, claim: Claim) -> None:
+        self._commits = commits
         self._claim = claim
         self.open_steps = frozenset(step.name for step in claim.view.steps if step.state not in STEP_ENDED)
         self.plan: Plan | None = None
         self._unreported = set(self.open_steps)
         self._pending: list[Outcome] = []
-        self._batch = 0
+        self._number = 0  # of the last batch
         self._started_at: dict[str, float] = {}  # on the clock of the event loop
         self._changed = asyncio.Event()
         self._is_complete = asyncio.Event()  # every open step has its outcome, or no more outcomes follow
@@ -60,7 +58,7 @@ class OutcomeWriter:
         if isinstance(outcome, Cached):
             self.open_steps -= {outcome.step}
         if isinstance(outcome, Started):
-            self._started_at[outcome.step] = asyncio.get_running_loop().time()
+            self._started_at.setdefault(outcome.step, asyncio.get_running_loop().time())
         else:
             self._unreported.discard(outcome.step)
         if not self._unreported:
@@ -78,28 +76,25 @@ class OutcomeWriter:
         The attempt is settled when every open step has its outcome, or after `close`. While the database is down, the
         writer keeps the outcomes. It writes them when the database answers again, if the lease is still valid.
         """
-        settled = False
+        settled, state = False, None
         while not settled:
             await self._changed.wait()
             await wait_at_most(self._is_complete, _COLLECT_S)
             self._changed.clear()
             outcomes, self._pending = self._pending, []
             settled = self._is_complete.is_set()
-            await self._record([self._with_age(outcome) for outcome in outcomes], settle=settled)
-            await self._hints.publish(CHANGED, str(self._claim.id))
+            self._number += 1
+            batch = Batch(
+                self._claim.id,
+                self._claim.attempt,
+                tuple(self._with_age(outcome) for outcome in outcomes),
+                self._number,
+                settled,
+            )
+            state = await self._commits.record(batch)
+        log.info("settled: job=%s attempt=%d state=%s", self._claim.id, self._claim.attempt, state)
 
     def _with_age(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Started):
             return outcome
         return replace(outcome, ago_s=asyncio.get_running_loop().time() - self._started_at[outcome.step])
-
-    async def _record(self, outcomes: list[Outcome], *, settle: bool) -> None:
-        self._batch += 1
-        state = await until_database_answers(
-            lambda: asyncio.to_thread(
-                self._store.record, self._claim.id, self._claim.attempt, outcomes, batch=self._batch, settle=settle
-            ),
-            doing="recording outcomes",
-        )
-        if settle:
-            log.info("settled: job=%s attempt=%d state=%s", self._claim.id, self._claim.attempt, state)

@@ -101,7 +101,7 @@ class Sweeper:
             await self._hints.publish(CHANGED, str(job_id))
         if rescued:
             self._rescued.inc(len(rescued))
-            await self._hints.publish(QUEUED)
+            await self._hints.publish(QUEUED, "")
         await asyncio.to_thread(self._store.delete_expired_responses)
 
     async def _check_dispatchers(self) -> None:

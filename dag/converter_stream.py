@@ -1,9 +1,9 @@
-"""Reads the stream of one converter call as typed events, with a deadline for each item."""
+"""Reads the messages of one converter call as typed events. In a stream, each item has a deadline."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,6 +25,21 @@ Event = Started | Succeeded | Failed | Decoded | HandOver
 
 class StreamEnded(Exception):
     """The stream ended early, because the converter died between two messages."""
+
+
+class ConverterAnswer:
+    """The messages of a converter call that gave one answer, as events."""
+
+    def __init__(self, messages: Sequence[ConverterMessage]) -> None:
+        self._messages = iter(messages)
+
+    async def next_event(self) -> Event:
+        """Return the next event. Raises StreamEnded after the last one."""
+        for message in self._messages:
+            if isinstance(message, PixelsReady):
+                raise TypeError("a cheap work item hands over no pixels")
+            return message
+        raise StreamEnded
 
 
 class ConverterStream:

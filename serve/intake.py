@@ -86,7 +86,7 @@ class Intake:
             await self._put(_files(new, upload))
             accepted = await run_in_threadpool(self._submit, new)
         self.admission.count(new.pixels)
-        await self.hints.publish(QUEUED)
+        await self.hints.publish(QUEUED, "")
         return accepted
 
     async def _accept_once(self, owner: str, request: Request, scope: IdempotencyScope) -> Accepted:
@@ -106,7 +106,7 @@ class Intake:
                 await run_in_threadpool(self._delete, files)
             else:
                 self.admission.count(new.pixels)
-                await self.hints.publish(QUEUED)
+                await self.hints.publish(QUEUED, "")
             return accepted
 
     async def _repeat(

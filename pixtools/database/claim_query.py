@@ -1,8 +1,17 @@
-"""The query that chooses the next jobs of the queue, so that all owners share the converters."""
+"""The statement that takes the next jobs from the queue, so that all owners share the converters."""
 
 from __future__ import annotations
 
-from sqlalchemy import CTE, Uuid, column, text
+from datetime import timedelta
+
+from sqlalchemy import Connection, Interval, Uuid, bindparam, column, func, text, update
+from sqlmodel import col
+
+from pixtools.database.rows import JOB
+from pixtools.database.tables import Job
+from pixtools.database.transitions import job_may_become
+from pixtools.jobs.records import JobRecord
+from pixtools.states import JobState
 
 _SPARE = 50  # further candidates, because other transactions may have locked some of the candidates
 
@@ -50,11 +59,26 @@ FOR UPDATE OF job SKIP LOCKED
 """
 
 
-def claimable(limit: int) -> CTE:
-    """Return a CTE with the ids of the next jobs, at most `limit`. The transaction holds the locks of these jobs.
+_queued = text(_NEXT_JOBS).columns(column("id", Uuid)).cte("queued")
+# `queued` is a CTE because a CTE runs once. Postgres may run a subquery once for each row, which would take more jobs
+# than `max_jobs`. The transaction holds the locks of these jobs.
+_CLAIM = (
+    update(Job)
+    .where(col(Job.id) == _queued.c.id, job_may_become(JobState.RUNNING))
+    .values(
+        state=JobState.RUNNING,
+        attempt=Job.attempt + 1,
+        written=0,
+        dispatcher=bindparam("dispatcher"),
+        lease_until=func.now() + bindparam("lease", type_=Interval()),
+        started_at=func.coalesce(Job.started_at, func.now()),
+        version=Job.version + 1,
+    )
+    .returning(*JOB.columns)
+)
 
-    This is a CTE because a CTE runs once. Postgres may run a subquery once for each row, which would take more jobs
-    than `limit`.
-    """
-    query = text(_NEXT_JOBS).bindparams(candidates=limit + _SPARE, max_jobs=limit)
-    return query.columns(column("id", Uuid)).cte("queued")
+
+def take_next_jobs(connection: Connection, dispatcher: str, limit: int, lease: timedelta) -> list[JobRecord]:
+    """Move at most `limit` queued jobs to the state running. Each gets a lease and starts its next attempt."""
+    values = {"dispatcher": dispatcher, "lease": lease, "candidates": limit + _SPARE, "max_jobs": limit}
+    return [JOB.record(row) for row in connection.execute(_CLAIM, values)]

@@ -16,7 +16,7 @@ from sqlmodel import col
 from pixtools.database.connection import Database
 from pixtools.database.rows import DEAD_LETTER, STEP_EVENT, group
 from pixtools.database.tables import DeadLetter, Job, Step, StepEvent
-from pixtools.database.transitions import add_event, discard_letters, move_job, move_letters, revive
+from pixtools.database.transitions import add_event, discard_letters, move_jobs, move_letters, revive
 from pixtools.errors import DeadLetterClosed, NotFound
 from pixtools.jobs.dead_letters import DeadLetterSelection, DeadLetterView, Redriven
 from pixtools.states import DEAD_LETTER_OPEN, DeadLetterState, JobState, StepEventKind
@@ -174,7 +174,7 @@ def _redrive(connection: Connection, which_job: ColumnElement[bool]) -> Redriven
     if not letters:
         return None
     if state in (JobState.FAILED, JobState.PARTIAL):
-        move_job(connection, job_id, JobState.QUEUED, available_at=func.now(), finished_at=None, crashes=0)
+        move_jobs(connection, [job_id], JobState.QUEUED, available_at=func.now(), finished_at=None, crashes=0)
     else:
         # A queued job stays in the queue. A running job returns to the queue when its attempt ends, because the revived
         # steps are waiting.

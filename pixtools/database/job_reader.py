@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Text, bindparam, func, select
 from sqlmodel import col
 
+from pixtools.database.json_rows import json_rows
 from pixtools.database.rows import ARTIFACT, JOB, PART, STEP, group
 from pixtools.database.tables import Artifact, Job, Part, Step, StoredResponse
 from pixtools.jobs.records import ArtifactRecord, JobRecord, PartRecord, StepRecord
@@ -19,17 +20,37 @@ from pixtools.jobs.submission import Accepted, IdempotencyScope
 from pixtools.jobs.views import Claim, JobSummary, JobView, StepSummary
 from pixtools.states import STEP_ENDED, JobState, StepState
 
+# These statements are built once, because building a statement costs as much CPU time as executing it.
+_VIEW = (
+    select(*JOB.columns, *STEP.columns, *ARTIFACT.columns)
+    .join(Step, col(Step.job_id) == col(Job.id))
+    .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
+    .where(col(Job.id) == bindparam("job_id"), col(Job.owner) == bindparam("owner"))
+    .order_by(col(Step.position))
+)
+_STEPS_AND_ARTIFACTS = (
+    select(col(Step.job_id), *STEP.columns, *ARTIFACT.columns)
+    .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
+    .where(col(Step.job_id).in_(bindparam("job_ids", expanding=True)))
+    .order_by(col(Step.job_id), col(Step.position))
+)
+_PARTS = (
+    select(col(Part.job_id), *PART.columns)
+    .where(col(Part.job_id).in_(bindparam("job_ids", expanding=True)))
+    .order_by(col(Part.name).collate("C"))
+)
+_wanted = json_rows("wanted", owner=Text(), step_key=Text())
+_REUSABLE = (
+    select(col(Artifact.owner), *ARTIFACT.columns)
+    .join(_wanted, (col(Artifact.owner) == _wanted.c.owner) & (col(Artifact.step_key) == _wanted.c.step_key))
+    .where(col(Artifact.lost_at).is_(None))
+)
+
 
 def find_view(connection: Connection, owner: str, job_id: uuid.UUID) -> JobView | None:
     """Return the view of a job, with two queries. Return None if the owner has no job with this id."""
     job_width = len(JOB)
-    rows = connection.execute(
-        select(*JOB.columns, *STEP.columns, *ARTIFACT.columns)
-        .join(Step, col(Step.job_id) == col(Job.id))
-        .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
-        .where(col(Job.id) == job_id, col(Job.owner) == owner)
-        .order_by(col(Step.position)),
-    ).all()
+    rows = connection.execute(_VIEW, {"job_id": job_id, "owner": owner}).all()
     if not rows:
         return None
     steps, artifacts = _steps_and_artifacts(row[job_width:] for row in rows)
@@ -43,13 +64,7 @@ def views_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[JobView]
         return []
     job_ids = [job.id for job in jobs]
     parts = group(_parts(connection, job_ids))
-    query = (
-        select(col(Step.job_id), *STEP.columns, *ARTIFACT.columns)
-        .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
-        .where(col(Step.job_id).in_(job_ids))
-        .order_by(col(Step.job_id), col(Step.position))
-    )
-    rows = group((row[0], row[1:]) for row in connection.execute(query))
+    rows = group((row[0], row[1:]) for row in connection.execute(_STEPS_AND_ARTIFACTS, {"job_ids": job_ids}))
     return [JobView(job, *_steps_and_artifacts(rows[job.id]), tuple(parts[job.id])) for job in jobs]
 
 
@@ -81,14 +96,12 @@ def page_of_summaries(
 def claims_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[Claim]:
     """Return each claimed job with everything that the dispatcher needs to run it, with at most three queries."""
     views = views_of(connection, jobs)
-    wanted = [(view.job.owner, step.key) for view in views for step in view.steps if step.state not in STEP_ENDED]
+    wanted = {(view.job.owner, step.key) for view in views for step in view.steps if step.state not in STEP_ENDED}
     if not wanted:
         return [Claim(view, {}) for view in views]
-    query = select(col(Artifact.owner), *ARTIFACT.columns).where(
-        tuple_(col(Artifact.owner), col(Artifact.step_key)).in_(wanted), col(Artifact.lost_at).is_(None),
-    )  # fmt: skip
+    rows = [{"owner": owner, "step_key": step_key} for owner, step_key in wanted]
     artifacts = {}
-    for owner, *columns in connection.execute(query):
+    for owner, *columns in connection.execute(_REUSABLE, {"rows": rows}):
         artifact = ARTIFACT.record(columns)
         artifacts[owner, artifact.step_key] = artifact
     return [Claim(view, _reusable(view, artifacts)) for view in views]
@@ -125,12 +138,7 @@ def _steps_and_artifacts(
 
 def _parts(connection: Connection, job_ids: Sequence[uuid.UUID]) -> list[tuple[uuid.UUID, PartRecord]]:
     """Return the parts of jobs, each with the id of its job, sorted by the name of the part."""
-    query = (
-        select(col(Part.job_id), *PART.columns)
-        .where(col(Part.job_id).in_(job_ids))
-        .order_by(col(Part.name).collate("C"))
-    )
-    return [(row[0], PART.record(row[1:])) for row in connection.execute(query)]
+    return [(row[0], PART.record(row[1:])) for row in connection.execute(_PARTS, {"job_ids": job_ids})]
 
 
 def _reusable(

@@ -12,32 +12,30 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, tuple_, update
+from sqlalchemy import Connection, Integer, bindparam, delete, func, select, tuple_, update
 from sqlmodel import col
 
-from pixtools.database.claim_query import claimable
+from pixtools.database.claim_query import take_next_jobs
 from pixtools.database.connection import Database
 from pixtools.database.job_reader import claims_of, find_response, find_view, page_of_summaries
 from pixtools.database.outcome_recorder import OutcomeRecorder
-from pixtools.database.rows import JOB
 from pixtools.database.submission_writer import insert_job, insert_response
 from pixtools.database.tables import DeadLetter, Job, StoredResponse
 from pixtools.database.transitions import (
     JobAttempt,
     add_event,
     discard_letters,
-    end_job,
+    end_jobs,
     fail_permanently,
-    job_may_become,
+    hold_jobs,
     job_state_of,
     move_steps,
     requeue,
     steps_of,
 )
-from pixtools.errors import DispatcherLost, JobEnded, LeaseLost, NotFound
-from pixtools.jobs.outcomes import Outcome
+from pixtools.errors import DatabaseDown, DispatcherLost, JobEnded, LeaseLost, NotFound
+from pixtools.jobs.outcomes import Batch
 from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob
 from pixtools.jobs.views import Claim, JobStatus, JobSummary, JobView, QueueLoad, view_of
 from pixtools.retries import backoff, crash_tries, jitter
@@ -45,7 +43,11 @@ from pixtools.settings import Settings
 from pixtools.states import JobState, StepEventKind, StepState
 
 _RESCUE_BATCH = 100  # the largest number of jobs in one rescue
-_CLAIMS = 7_105_922  # the first half of the key of an advisory lock on claims; the number is arbitrary
+# The first half of the key of an advisory lock on claims. The number is arbitrary.
+_LOCK = select(func.pg_advisory_xact_lock(7_105_922, bindparam("key", type_=Integer())))
+_STATUS = select(col(Job.version), col(Job.state)).where(
+    col(Job.id) == bindparam("job_id"), col(Job.owner) == bindparam("owner")
+)
 
 
 class JobStore:
@@ -102,9 +104,8 @@ class JobStore:
 
     def status(self, owner: str, job_id: uuid.UUID) -> JobStatus:
         """Return the version and the state of a job. Raises NotFound if the owner has no such job."""
-        query = select(col(Job.version), col(Job.state)).where(col(Job.id) == job_id, col(Job.owner) == owner)
         with self._reading() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_STATUS, {"job_id": job_id, "owner": owner}).one_or_none()
         if row is None:
             raise _not_found(job_id)
         return JobStatus(row.version, JobState(row.state))
@@ -183,7 +184,7 @@ class JobStore:
             if state in (JobState.QUEUED, JobState.RUNNING):
                 move_steps(connection, job_id, StepState.CANCELLED)
                 discard_letters(connection, [col(DeadLetter.job_id) == job_id])
-                end_job(connection, job_id, JobState.CANCELLED, self._retention)
+                end_jobs(connection, [job_id], JobState.CANCELLED, self._retention)
             elif state != JobState.CANCELLED:
                 raise JobEnded(f"Job {job_id} is {state}; only a job that is queued or running can be cancelled.")
         return self.get(owner, job_id)
@@ -197,24 +198,9 @@ class JobStore:
         one owner are taken in the order in which they became available. Each job gets a lease and starts its next
         attempt.
         """
-        queued = claimable(limit)
-        statement = (
-            update(Job)
-            .where(col(Job.id) == queued.c.id, job_may_become(JobState.RUNNING))
-            .values(
-                state=JobState.RUNNING,
-                attempt=Job.attempt + 1,
-                written=0,
-                dispatcher=dispatcher,
-                lease_until=func.now() + self._lease,
-                started_at=func.coalesce(Job.started_at, func.now()),
-                version=Job.version + 1,
-            )
-            .returning(*JOB.columns)
-        )
         with self._transaction() as connection:
             _wait_for_claims_of(connection, dispatcher)
-            return claims_of(connection, [JOB.record(row) for row in connection.execute(statement)])
+            return claims_of(connection, take_next_jobs(connection, dispatcher, limit, self._lease))
 
     def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
         """Extend the leases on the jobs in `held`. Return the entries of `held` whose lease was extended.
@@ -230,45 +216,55 @@ class JobStore:
         with self._transaction() as connection:
             return {(job_id, attempt) for job_id, attempt in connection.execute(statement)}
 
-    def record(
-        self,
-        job_id: uuid.UUID,
-        attempt: int,
-        outcomes: Sequence[Outcome],
-        *,
-        batch: int | None = None,
-        settle: bool = False,
-    ) -> JobState:
-        """Write outcomes of steps and return the state of the job. Raises LeaseLost if `attempt` is not current.
+    def record(self, batches: Sequence[Batch]) -> list[JobState | Exception]:
+        """Write batches of outcomes in one transaction. Return the new state of each job, or the error of its batch.
 
-        If `settle` is true, the attempt is over: the job ends, or it returns to the queue if steps will be tried again.
-
-        The batches of an attempt are numbered from 1, and `batch` is the number of this batch. The method never writes
-        a batch twice. So a dispatcher can send a batch again if the commit succeeded but its confirmation was lost.
+        A batch gets LeaseLost if its attempt is not current. A dispatcher can send a numbered batch again if the commit
+        succeeded but its confirmation was lost. If the transaction fails for another reason than an outage, each batch
+        gets its own transaction, so that only the batch with the error fails.
         """
-        conditions = [col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.state) == JobState.RUNNING]
-        changes: dict[str, Any] = {"version": Job.version + 1, "lease_until": func.now() + self._lease}
-        if batch is not None:
-            conditions.append(col(Job.written) < batch)
-            changes["written"] = batch
-        with self._transaction() as connection:
-            owner = connection.scalar(update(Job).where(*conditions).values(changes).returning(col(Job.owner)))
-            if owner is None:
-                return _repeated_batch_or_lost_lease(connection, job_id, attempt, batch)
-            job = JobAttempt(job_id, owner, attempt)
-            for outcome in outcomes:
-                self._outcomes.apply(connection, job, outcome)
-            return self._settle(connection, job_id) if settle else JobState.RUNNING
+        try:
+            return self._record_together(batches)
+        except DatabaseDown:
+            raise
+        except Exception as error:  # noqa: BLE001 (the caller gets it as a result)
+            if len(batches) == 1:
+                return [error]
+        return [result for batch in batches for result in self.record([batch])]
 
-    def _settle(self, connection: Connection, job_id: uuid.UUID) -> JobState:
-        """End the job if all its steps have ended, else return it to the queue. Return the new state of the job."""
-        steps = steps_of(connection, job_id)
-        state = job_state_of(steps)
-        if state is not None:
-            end_job(connection, job_id, state, self._retention)
-            return state
-        requeue(connection, job_id, backoff(steps))
-        return JobState.QUEUED
+    def _record_together(self, batches: Sequence[Batch]) -> list[JobState | Exception]:
+        with self._transaction() as connection:
+            owners = hold_jobs(connection, batches, self._lease)
+            written = [batch for batch in batches if (batch.job_id, batch.attempt) in owners]
+            self._outcomes.apply(
+                connection,
+                [
+                    (JobAttempt(batch.job_id, owners[batch.job_id, batch.attempt], batch.attempt), batch.outcomes)
+                    for batch in written
+                ],
+            )
+            settled = self._settle(connection, [batch.job_id for batch in written if batch.settle])
+            return [
+                settled.get(batch.job_id, JobState.RUNNING)
+                if (batch.job_id, batch.attempt) in owners
+                else _repeated_batch_or_lost_lease(connection, batch)
+                for batch in batches
+            ]
+
+    def _settle(self, connection: Connection, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, JobState]:
+        """End each job whose steps have all ended, and return the other jobs to the queue. Return the new states."""
+        settled: dict[uuid.UUID, JobState] = {}
+        ended: dict[JobState, list[uuid.UUID]] = {}
+        for job_id, steps in steps_of(connection, job_ids).items():
+            state = job_state_of(steps)
+            if state is None:
+                requeue(connection, job_id, backoff(steps))
+            else:
+                ended.setdefault(state, []).append(job_id)
+            settled[job_id] = state or JobState.QUEUED
+        for state, ids in ended.items():
+            end_jobs(connection, ids, state, self._retention)
+        return settled
 
     def return_to_queue(
         self, dispatcher: str | None = None, still_running: Collection[uuid.UUID] = ()
@@ -322,7 +318,7 @@ class JobStore:
 
         `crashes` is the number of these dispatchers.
         """
-        steps = steps_of(connection, job.job_id)
+        steps = steps_of(connection, [job.job_id])[job.job_id]
         for step in steps:
             if step.state == StepState.RUNNING:
                 add_event(connection, (job.job_id, step.name), job.attempt, StepEventKind.LOST)
@@ -333,9 +329,9 @@ class JobStore:
         # The steps are in running order. So a step that reads a failed step is skipped before this loop reaches it.
         for step in steps:
             fail_permanently(connection, job, step.name, error)
-        state = job_state_of(steps_of(connection, job.job_id))
+        state = job_state_of(steps_of(connection, [job.job_id])[job.job_id])
         assert state is not None  # noqa: S101 (the loop has ended every step)
-        end_job(connection, job.job_id, state, self._retention, crashes=crashes)
+        end_jobs(connection, [job.job_id], state, self._retention, crashes=crashes)
 
     def delete_expired_responses(self) -> int:
         """Delete the stored responses that are too old to be replayed. Return how many."""
@@ -354,24 +350,22 @@ def _wait_for_claims_of(connection: Connection, dispatcher: str) -> None:
     yet. Without the lock, the return would not find the claimed jobs.
     """
     key = zlib.crc32(dispatcher.encode()) - 2**31  # crc32 is unsigned, but Postgres expects a signed number
-    connection.execute(select(func.pg_advisory_xact_lock(_CLAIMS, key)))
+    connection.execute(_LOCK, {"key": key})
 
 
 def _not_found(job_id: uuid.UUID) -> NotFound:
     return NotFound(f"There is no job {job_id}.")
 
 
-def _repeated_batch_or_lost_lease(
-    connection: Connection, job_id: uuid.UUID, attempt: int, batch: int | None
-) -> JobState:
-    """Return the state of a job whose batch was written before. Raises LeaseLost if the batch was not written.
+def _repeated_batch_or_lost_lease(connection: Connection, batch: Batch) -> JobState | LeaseLost:
+    """Return the state of a job whose batch was written before, or LeaseLost if the batch was not written.
 
-    Also raises LeaseLost for a cancelled job, because its dispatcher has to stop.
+    A cancelled job also gets LeaseLost, because its dispatcher has to stop.
     """
     state = None
-    if batch is not None:
-        this_attempt = [col(Job.id) == job_id, col(Job.attempt) == attempt]
-        state = connection.scalar(select(col(Job.state)).where(*this_attempt, col(Job.written) >= batch))
+    if batch.number is not None:
+        this_attempt = [col(Job.id) == batch.job_id, col(Job.attempt) == batch.attempt]
+        state = connection.scalar(select(col(Job.state)).where(*this_attempt, col(Job.written) >= batch.number))
     if state is None or state == JobState.CANCELLED:
-        raise LeaseLost(f"job {job_id}, attempt {attempt}")
+        return LeaseLost(f"job {batch.job_id}, attempt {batch.attempt}")
     return JobState(state)

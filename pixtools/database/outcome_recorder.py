@@ -1,4 +1,4 @@
-"""Records one outcome of a step: changes the step, its history, its artifact and its dead letter.
+"""Records outcomes of steps: changes the steps, their history, their artifacts and their dead letters.
 
 The recorder runs in the process of the dispatcher, inside the transaction of `JobStore.record`. After a failed try, a
 step gets another try if the error is retryable (`errors.py`) and the settings `max_attempts` and `max_crashes` allow
@@ -8,14 +8,13 @@ another try. Otherwise the step fails permanently.
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import assert_never
 
-from sqlalchemy import Connection, func, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Connection, select
 from sqlmodel import col
-from uuid6 import uuid7
 
+from pixtools.database.result_recorder import is_plain, record_results
 from pixtools.database.tables import Artifact, Step
 from pixtools.database.transitions import (
     JobAttempt,
@@ -27,7 +26,7 @@ from pixtools.database.transitions import (
     retry_step,
 )
 from pixtools.errors import ConverterCrashed
-from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started, Stored, Succeeded
+from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started, Succeeded
 from pixtools.states import StepEventKind, StepState
 
 
@@ -39,18 +38,24 @@ class OutcomeRecorder:
         self._max_attempts = max_attempts
         self._max_crashes = max_crashes
 
-    def apply(self, connection: Connection, job: JobAttempt, outcome: Outcome) -> None:
-        """Record one outcome. If the state of the step does not allow the outcome, the state stays the same.
+    def apply(self, connection: Connection, reports: Sequence[tuple[JobAttempt, Sequence[Outcome]]]) -> None:
+        """Record the outcomes of several jobs. The outcomes of one job are recorded in the given order.
 
-        Raises RuntimeError for a step that succeeded without having started.
+        If the state of a step does not allow an outcome, the state stays the same. Raises RuntimeError for a step that
+        succeeded without having started.
         """
+        record_results(connection, [report for report in reports if is_plain(report[1])])
+        for job, outcomes in reports:
+            if not is_plain(outcomes):
+                for outcome in outcomes:
+                    self._apply_one(connection, job, outcome)
+
+    def _apply_one(self, connection: Connection, job: JobAttempt, outcome: Outcome) -> None:
         match outcome:
-            case Started():
-                _start(connection, job, outcome)
+            case Started() | Succeeded():
+                record_results(connection, [(job, [outcome])])
             case Cached():
                 _take_cached(connection, job, outcome)
-            case Succeeded():
-                _succeed(connection, job, outcome)
             case Failed():
                 self._fail(connection, job, outcome)
             case Crashed():
@@ -80,12 +85,6 @@ class OutcomeRecorder:
             fail_permanently(connection, job, crashed.step, error)
 
 
-def _start(connection: Connection, job: JobAttempt, started: Started) -> None:
-    first_start = func.coalesce(Step.started_at, func.now() - timedelta(seconds=started.ago_s))
-    step = (job.job_id, started.step)
-    move_step(connection, step, StepState.RUNNING, attempt=job.attempt, started_at=first_start)
-
-
 def _take_cached(connection: Connection, job: JobAttempt, cached: Cached) -> None:
     # The artifact may have been deleted since the claim. Then the step stays in the state waiting, and the next attempt
     # runs the step.
@@ -94,15 +93,6 @@ def _take_cached(connection: Connection, job: JobAttempt, cached: Cached) -> Non
         move_step(
             connection, step, StepState.CACHED, attempt=job.attempt, artifact_id=cached.artifact_id, error=None,
         )  # fmt: skip
-
-
-def _succeed(connection: Connection, job: JobAttempt, succeeded: Succeeded) -> None:
-    artifact_id = _store_artifact(connection, job.owner, succeeded.stored) if succeeded.stored else None
-    step = (job.job_id, succeeded.step)
-    if not move_step(
-        connection, step, StepState.SUCCEEDED, artifact_id=artifact_id, run_ms=succeeded.run_ms, error=None,
-    ):  # fmt: skip
-        raise RuntimeError(f"step {succeeded.step} of job {job.job_id} succeeded without having started")
 
 
 def _last_code(connection: Connection, step: StepId) -> str | None:
@@ -120,26 +110,3 @@ def _lock_artifact(connection: Connection, artifact_id: uuid.UUID) -> bool:
     """
     query = select(col(Artifact.id)).where(col(Artifact.id) == artifact_id, col(Artifact.lost_at).is_(None))
     return connection.scalar(query.with_for_update(read=True, key_share=True)) is not None
-
-
-def _store_artifact(connection: Connection, owner: str, stored: Stored) -> uuid.UUID:
-    """Insert an artifact, unless the owner has an artifact with this step key. Return the id of the artifact.
-
-    If the file of the existing artifact was lost, the artifact gets the new file.
-    """
-    row = {"id": uuid7(), "owner": owner, **vars(stored)}
-    same_key = [col(Artifact.owner) == owner, col(Artifact.step_key) == stored.step_key]
-    insertion = upsert(Artifact).values(row).on_conflict_do_nothing(constraint="artifact_step_key")
-    # Without this lock, the retention store could delete the artifact before the step refers to the artifact.
-    lock = select(col(Artifact.id), col(Artifact.lost_at)).where(*same_key).with_for_update(read=True, key_share=True)
-    while True:
-        connection.execute(insertion)
-        found = connection.execute(lock).one_or_none()
-        if found is not None:
-            break
-        # The existing artifact was deleted between the two statements, so insert again.
-    artifact_id, lost_at = found
-    if lost_at is not None:
-        new_file = {**vars(stored), "created_at": func.now(), "lost_at": None}
-        connection.execute(update(Artifact).where(*same_key).values(new_file))
-    return artifact_id

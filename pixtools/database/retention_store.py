@@ -15,7 +15,7 @@ from sqlmodel import col
 from pixtools.database.connection import Database
 from pixtools.database.rows import group
 from pixtools.database.tables import Artifact, Installation, Job, Part, Step
-from pixtools.database.transitions import move_job, no_open_letter
+from pixtools.database.transitions import move_jobs, no_open_letter
 from pixtools.states import JOB_MOVES, JobState, states_before
 
 _BATCH = 500  # the largest number of jobs or artifacts in one transaction
@@ -60,7 +60,7 @@ class RetentionStore:
                 return []
             job_ids = [job_id for job_id, _ in rows]
             for job_id in job_ids:
-                move_job(connection, job_id, JobState.EXPIRED)
+                move_jobs(connection, [job_id], JobState.EXPIRED)
             connection.execute(update(Step).where(col(Step.job_id).in_(job_ids)).values(artifact_id=None))
             parts = select(col(Part.job_id), col(Part.blob_key)).where(col(Part.job_id).in_(job_ids))
             part_keys = group((job_id, key) for job_id, key in connection.execute(parts))

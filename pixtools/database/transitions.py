@@ -8,18 +8,32 @@ hold a lock on the row of the job.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Interval,
+    Uuid,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlmodel import col
 from uuid6 import uuid7
 
-from pixtools.database.rows import DEAD_LETTER, STEP
+from pixtools.database.json_rows import json_rows
+from pixtools.database.rows import DEAD_LETTER, STEP, group
 from pixtools.database.tables import DeadLetter, Job, Step, StepEvent
 from pixtools.errors import PixToolsError
+from pixtools.jobs.outcomes import Batch
 from pixtools.jobs.records import DeadLetterRecord, StepRecord
 from pixtools.states import (
     DEAD_LETTER_MOVES,
@@ -57,25 +71,62 @@ def job_may_become(state: JobState) -> ColumnElement[bool]:
     return col(Job.state).in_(states_before(JOB_MOVES, state))
 
 
-def move_job(connection: Connection, job_id: uuid.UUID, to: JobState, **values: Any) -> None:
-    """Move a job and set further columns. The version of the job grows, so readers see the change.
+_batch = json_rows("batch", job_id=Uuid(), attempt=Integer(), number=Integer())
+# Every transaction locks jobs in the order of their ids, so two transactions cannot deadlock. `key_share` makes this
+# FOR NO KEY UPDATE, because other transactions may insert rows that refer to the job.
+_current = (
+    select(col(Job.id), _batch.c.number)
+    .join(_batch, (col(Job.id) == _batch.c.job_id) & (col(Job.attempt) == _batch.c.attempt))
+    .where(col(Job.state) == JobState.RUNNING, or_(_batch.c.number.is_(None), col(Job.written) < _batch.c.number))
+    .order_by(col(Job.id))
+    .with_for_update(key_share=True, of=Job)
+    .cte("current")
+)
+_HOLD_JOBS = (
+    update(Job)
+    .where(col(Job.id) == _current.c.id)
+    .values(
+        version=Job.version + 1,
+        written=func.coalesce(_current.c.number, Job.written),
+        lease_until=func.now() + bindparam("lease", type_=Interval()),
+    )
+    .returning(col(Job.id), col(Job.attempt), col(Job.owner))
+)
 
-    Raises RuntimeError if states.py does not allow the move.
+
+def hold_jobs(connection: Connection, batches: Iterable[Batch], lease: timedelta) -> dict[tuple[uuid.UUID, int], str]:
+    """Lock the jobs of the batches that must be written, and renew their leases.
+
+    Return the owner of each locked job, by job id and attempt. A batch must be written if its attempt is current and
+    the batch was not written before.
+    """
+    rows = [{"job_id": str(batch.job_id), "attempt": batch.attempt, "number": batch.number} for batch in batches]
+    held = connection.execute(_HOLD_JOBS, {"rows": rows, "lease": lease})
+    return {(job_id, attempt): owner for job_id, attempt, owner in held}
+
+
+def move_jobs(connection: Connection, job_ids: Sequence[uuid.UUID], to: JobState, **values: Any) -> None:
+    """Move jobs and set further columns. The versions of the jobs grow, so readers see the change.
+
+    Raises RuntimeError if states.py does not allow the move of each job.
     """
     statement = (
         update(Job)
-        .where(col(Job.id) == job_id, job_may_become(to))
+        .where(col(Job.id).in_(job_ids), job_may_become(to))
         .values(state=to, version=Job.version + 1, **values)
         .returning(col(Job.id))
     )
-    if connection.execute(statement).first() is None:
-        raise RuntimeError(f"job {job_id} may not become {to}")
+    refused = set(job_ids).difference(connection.scalars(statement))
+    if refused:
+        raise RuntimeError(f"jobs may not become {to}: {', '.join(map(str, refused))}")
 
 
-def end_job(connection: Connection, job_id: uuid.UUID, to: JobState, retention: timedelta, **values: Any) -> None:
-    """Move a job to the state in which it ends. Its results are kept for `retention` from now."""
-    move_job(
-        connection, job_id, to,
+def end_jobs(
+    connection: Connection, job_ids: Sequence[uuid.UUID], to: JobState, retention: timedelta, **values: Any
+) -> None:
+    """Move jobs to the state in which they end. Their results are kept for `retention` from now."""
+    move_jobs(
+        connection, job_ids, to,
         finished_at=func.now(), expires_at=func.now() + retention, lease_until=None, **values,
     )  # fmt: skip
 
@@ -83,7 +134,7 @@ def end_job(connection: Connection, job_id: uuid.UUID, to: JobState, retention: 
 def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
     """Return a job to the queue, and its running steps to the state waiting. The next attempt begins after `delay`."""
     move_steps(connection, job_id, StepState.WAITING, only_from=StepState.RUNNING)
-    move_job(connection, job_id, JobState.QUEUED, available_at=func.now() + delay, lease_until=None, **values)
+    move_jobs(connection, [job_id], JobState.QUEUED, available_at=func.now() + delay, lease_until=None, **values)
 
 
 # Steps
@@ -99,7 +150,7 @@ def move_step(
     """
     statement = (
         update(Step)
-        .where(_is(step), _step_may_become(to, only_from))
+        .where(_is(step), step_may_become(to, only_from))
         .values(state=to, **values)
         .returning(col(Step.name))
     )
@@ -110,7 +161,7 @@ def move_steps(
     connection: Connection, job_id: uuid.UUID, to: StepState, *, only_from: StepState | None = None,
 ) -> None:  # fmt: skip
     """Move the steps of a job. Steps whose state does not allow the move stay. For `only_from` see `move_step`."""
-    guard = _step_may_become(to, only_from)
+    guard = step_may_become(to, only_from)
     connection.execute(update(Step).where(col(Step.job_id) == job_id, guard).values(state=to))
 
 
@@ -180,10 +231,19 @@ def revive(connection: Connection, step: StepId) -> None:
             states[name] = StepState.WAITING
 
 
-def steps_of(connection: Connection, job_id: uuid.UUID) -> list[StepRecord]:
-    """Return the steps of a job in running order."""
-    query = select(*STEP.columns).where(col(Step.job_id) == job_id).order_by(col(Step.position))
-    return [STEP.record(row) for row in connection.execute(query)]
+_STEPS = (
+    select(col(Step.job_id), *STEP.columns)
+    .where(col(Step.job_id).in_(bindparam("job_ids", expanding=True)))
+    .order_by(col(Step.job_id), col(Step.position))
+)
+
+
+def steps_of(connection: Connection, job_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, list[StepRecord]]:
+    """Return the steps of each job in running order, by job id."""
+    if not job_ids:
+        return {}
+    rows = connection.execute(_STEPS, {"job_ids": job_ids})
+    return group((row[0], STEP.record(row[1:])) for row in rows)
 
 
 def job_state_of(steps: Sequence[StepRecord]) -> JobState | None:
@@ -194,18 +254,19 @@ def job_state_of(steps: Sequence[StepRecord]) -> JobState | None:
     return job_state_after([step.state for step in steps], results)
 
 
-def _is(step: StepId) -> ColumnElement[bool]:
-    job_id, name = step
-    return (col(Step.job_id) == job_id) & (col(Step.name) == name)
-
-
-def _step_may_become(state: StepState, only_from: StepState | None) -> ColumnElement[bool]:
+def step_may_become(state: StepState, only_from: StepState | None = None) -> ColumnElement[bool]:
+    """Return the SQL condition that is true for steps that may move to `state`. For `only_from` see `move_step`."""
     allowed = states_before(STEP_MOVES, state)
     if only_from is None:
         return col(Step.state).in_(allowed)
     if only_from not in allowed:
         raise ValueError(f"a step may not move from {only_from} to {state}")
     return col(Step.state) == only_from
+
+
+def _is(step: StepId) -> ColumnElement[bool]:
+    job_id, name = step
+    return (col(Step.job_id) == job_id) & (col(Step.name) == name)
 
 
 def _step_graph(connection: Connection, job_id: uuid.UUID) -> Sequence[tuple[str, list[str], str]]:

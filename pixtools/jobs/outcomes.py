@@ -68,3 +68,18 @@ class Crashed:
 
 
 Outcome = Started | Cached | Succeeded | Failed | Crashed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Outcomes of one attempt of a job that are recorded together, in the given order.
+
+    If `settle` is true, the attempt is over: the job ends, or it returns to the queue if steps will be tried again. The
+    batches of an attempt are numbered from 1. A batch with a `number` is never written twice.
+    """
+
+    job_id: uuid.UUID
+    attempt: int
+    outcomes: tuple[Outcome, ...]
+    number: int | None = None
+    settle: bool = False

@@ -22,11 +22,13 @@ class Hints:
         self._redis = redis_client.connect(settings)
         self._outages = outages
 
-    async def publish(self, channel: str, message: str = "") -> None:
-        """Send a hint. If Redis does not answer within a second, the hint is lost, and the method raises no error."""
+    async def publish(self, channel: str, *messages: str) -> None:
+        """Send hints, all at once. If Redis does not answer within a second, they are lost, and no error is raised."""
         try:
-            async with redis_client.timeout():
-                await self._redis.publish(channel, message)
+            async with redis_client.timeout(), self._redis.pipeline(transaction=False) as pipeline:
+                for message in messages:
+                    pipeline.publish(channel, message)
+                await pipeline.execute()
         except REDIS_ERRORS as error:
             self._outages.failed(error, f"publishing to {channel}")
 

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from pixtools.database.job_store import JobStore
 from pixtools.errors import CorruptImage
-from pixtools.jobs.outcomes import Failed, Outcome, Started, Stored, Succeeded
+from pixtools.jobs.outcomes import Batch, Failed, Outcome, Started, Stored, Succeeded
 from pixtools.jobs.records import PartRecord
 from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob, NewStep
 from pixtools.jobs.views import Claim
@@ -95,14 +95,22 @@ def stored(claimed: Claim, step: str, blob: str = "blob") -> Stored:
 def finish(store: JobStore, claimed: Claim, *steps: str, settle: bool = False) -> JobState:
     """Record that steps ran and succeeded, each with an artifact."""
     outcomes = [outcome for step in steps for outcome in (Started(step), Succeeded(step, stored(claimed, step), 7))]
-    return store.record(claimed.id, claimed.attempt, outcomes, settle=settle)
+    return record(store, claimed, *outcomes, settle=settle)
 
 
 def record(
     store: JobStore, claimed: Claim, *outcomes: Outcome, batch: int | None = None, settle: bool = False,
 ) -> JobState:  # fmt: skip
-    """Record outcomes for the attempt of a claim."""
-    return store.record(claimed.id, claimed.attempt, outcomes, batch=batch, settle=settle)
+    """Record outcomes for the attempt of a claim. Raises the error of the batch, such as LeaseLost."""
+    return record_batch(store, Batch(claimed.id, claimed.attempt, outcomes, batch, settle))
+
+
+def record_batch(store: JobStore, batch: Batch) -> JobState:
+    """Record one batch. Raises its error, such as LeaseLost."""
+    (result,) = store.record([batch])
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def fail(store: JobStore, claimed: Claim, *steps: str, settle: bool = False) -> JobState:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import psycopg
 
-from pixtools.states import DEAD_LETTER_MOVES, JOB_MOVES, STEP_MOVES
+from pixtools.states import DEAD_LETTER_MOVES, JOB_MOVES, STEP_MOVES, StepState
+
+# One update may make two moves: a waiting step began and succeeded.
+_STEP_MOVES = STEP_MOVES | {StepState.WAITING: STEP_MOVES[StepState.WAITING] | {StepState.SUCCEEDED}}
 
 # A trigger with UPDATE OF also runs for an update that sets the column to its old value. So the trigger also refuses to
 # set the state of a waiting step to waiting.
@@ -21,7 +24,7 @@ CREATE TRIGGER guard BEFORE UPDATE OF state ON {table} FOR EACH ROW EXECUTE FUNC
 
 def install(database: psycopg.Connection) -> None:
     """Create the triggers for jobs, steps and dead letters."""
-    for table, moves in (("job", JOB_MOVES), ("step", STEP_MOVES), ("dead_letter", DEAD_LETTER_MOVES)):
+    for table, moves in (("job", JOB_MOVES), ("step", _STEP_MOVES), ("dead_letter", DEAD_LETTER_MOVES)):
         allowed = ", ".join(f"'{state} {after}'" for state in moves for after in moves[state])
         database.execute(_GUARD.format(table=table, moves=allowed))
 

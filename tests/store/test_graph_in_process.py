@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from dag.specification import build
 from pixtools.blob_store import BlobStore
 from pixtools.denoising.restoration import denoise
 from pixtools.errors import DenoiserDown, JobTimedOut, ResultsTooLarge
+from pixtools.imaging.picture import Size
 from pixtools.jobs.outcomes import Crashed, Failed, Outcome, Started, Succeeded
 from pixtools.operations.base.params import Params
 from pixtools.retries import CONVERTER_CALL_TRIES
@@ -55,6 +57,7 @@ class LocalConverters:
         self._busy = asyncio.Lock()
         self.idle = idle
         self.run = self
+        self.run_at_once = SimpleNamespace(remote=self._remote_at_once)
 
     async def acquire(self, memory_bytes: int) -> LocalConverters:  # noqa: ARG002
         await self._busy.acquire()
@@ -75,6 +78,9 @@ class LocalConverters:
             ref.set_result(item)
             yield ref
             await asyncio.sleep(0)
+
+    async def _remote_at_once(self, work_item: WorkItem, *pixels: Any) -> list[Any]:
+        return [await ref async for ref in self.remote(work_item, *pixels)]
 
 
 class SlowConverters(LocalConverters):
@@ -125,6 +131,9 @@ class LocalDenoiser:
 
 Runner = Callable[..., Any]
 
+LARGE, SMALL = (6000, 4000), (600, 400)
+"""Sizes that a test declares for the source. With the large one, no segment is cheap, so each call is a stream."""
+
 
 @pytest.fixture(scope="module")
 def converter(settings) -> Iterator[LocalConverter]:
@@ -154,9 +163,11 @@ def run(settings, converter) -> Runner:
         job_deadline_s: float = 20,
         max_bytes: int = 10**9,
         blob_bytes: dict[str, int] | None = None,
+        size: Size = LARGE,
+        is_trusted: bool = True,
     ) -> dict[str, Outcome]:
-        plan: Plan = build(document, Source("IMG_1.jpg", sha256, (6000, 4000)), 50, LIMITS)
-        reported: list[Outcome] = []
+        plan: Plan = build(document, Source("IMG_1.jpg", sha256, size), 50, LIMITS)
+        run.reported = reported = []  # type: ignore[attr-defined]
         graph = Graph(
             plan,
             inputs=Inputs(owner, f"sources/{sha256}", len(source)),
@@ -166,6 +177,7 @@ def run(settings, converter) -> Runner:
             job_deadline_s=job_deadline_s,
             max_bytes=max_bytes,
             report=reported.append,
+            is_trusted=is_trusted,
         )
         async with asyncio.timeout(20):
             done = frozenset(stored or {})
@@ -343,6 +355,78 @@ async def test_waiting_for_a_converter_does_not_use_the_time_of_the_job(run, con
     outcomes = await run(KEPT, converters=BusyConverters(converter, 1), job_deadline_s=8)
 
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
+
+
+class CountingConverters(LocalConverters):
+    """A pool that counts its calls with one answer and its streams. `failure` is the error of each answer."""
+
+    answers = streams = discarded = 0
+    failure: Exception | None = None
+    delay_s = 0.0
+
+    async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
+        self.streams += 1
+        async for ref in super().remote(work_item, *pixels):
+            yield ref
+
+    async def _remote_at_once(self, work_item: WorkItem, *pixels: Any) -> list[Any]:
+        self.answers += 1
+        if self.failure is not None:
+            raise self.failure
+        await asyncio.sleep(self.delay_s)
+        return [await ref async for ref in super().remote(work_item, *pixels)]
+
+    def discard(self, converter: Any) -> None:
+        self.discarded += 1
+        super().discard(converter)
+
+
+CHEAP = {"b": {"op": "png", "input": "source"}, "t": KEPT["t"], "a": KEPT["a"], "m": {"op": "metadata", "input": "b"}}
+
+
+async def test_a_cheap_segment_gets_one_answer(run, converter):
+    converters = CountingConverters(converter, 1)
+
+    outcomes = await run(CHEAP, size=SMALL, converters=converters)
+
+    assert {name: type(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(CHEAP, Succeeded)
+    assert (converters.answers, converters.streams) == (1, 1)  # step m reads a file, so it has a call of its own
+    begun = set()
+    for outcome in run.reported:
+        assert isinstance(outcome, Started) or outcome.step in begun
+        begun.add(outcome.step)
+
+
+async def test_a_step_that_fails_in_a_cheap_segment_fails_alone(run, converter):
+    converters = CountingConverters(converter, 1)
+
+    outcomes = await run(ROW, size=SMALL, converters=converters, max_bytes=2_000)
+
+    assert (converters.answers, converters.streams) == (1, 0)
+    assert isinstance(outcomes["a"], Succeeded)
+    assert isinstance(outcomes["f"].error, ResultsTooLarge)
+
+
+@pytest.mark.parametrize("failure", [ActorDiedError(), None])
+async def test_a_cheap_segment_without_an_answer_runs_again_with_a_stream(run, converter, monkeypatch, failure):
+    """The converter dies before it answers, or it does not answer in time."""
+    monkeypatch.setattr("dag.graph._ANSWER_S", 0.2)
+    converters = CountingConverters(converter, 1)
+    converters.failure, converters.delay_s = failure, 5.0
+
+    outcomes = await run({"b": CHEAP["b"]}, size=SMALL, converters=converters)
+
+    assert isinstance(outcomes["b"], Succeeded), "the first try blames no step"
+    assert not any(isinstance(outcome, Crashed) for outcome in run.reported)
+    assert (converters.answers, converters.streams, converters.discarded) == (1, 1, 1)
+
+
+async def test_a_plan_with_a_crashed_step_uses_streams_only(run, converter):
+    converters = CountingConverters(converter, 1)
+
+    await run({"b": CHEAP["b"]}, size=SMALL, converters=converters, is_trusted=False)
+
+    assert (converters.answers, converters.streams) == (0, 1)
 
 
 @pytest.mark.parametrize("step", ["f", "z"])

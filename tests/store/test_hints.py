@@ -132,7 +132,7 @@ async def test_a_cancellation_is_never_swallowed(hints):
 
     async def publish() -> None:
         while True:
-            await hints.publish("channel")
+            await hints.publish("channel", "")
 
     for moment in range(200):
         task = asyncio.create_task(publish())

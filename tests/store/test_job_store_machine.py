@@ -52,7 +52,7 @@ from pixtools.errors import (
     StorageRefused,
 )
 from pixtools.jobs.dead_letters import DeadLetterSelection, Redriven
-from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started, Stored, Succeeded
+from pixtools.jobs.outcomes import Batch, Cached, Crashed, Failed, Outcome, Started, Stored, Succeeded
 from pixtools.settings import Settings
 from pixtools.states import DEAD_LETTER_MOVES, DeadLetterState, JobState, StepState
 
@@ -106,6 +106,16 @@ class Hold:
     reusable: dict[str, uuid.UUID]
     batch: int = 0
     last: tuple[list[Outcome], int, bool] | None = None  # the last batch: its outcomes, its number, and `settle`
+
+
+@dataclass(frozen=True)
+class Write:
+    """A batch of outcomes that a dispatcher writes. `batch` is its number, or None."""
+
+    hold: Hold
+    outcomes: list[Outcome]
+    batch: int | None
+    settle: bool
 
 
 @dataclass
@@ -268,6 +278,21 @@ class Machine(RuleBasedStateMachine):
         if twice and hold.last:
             self._write(hold, *hold.last, fault=None)
 
+    @precondition(lambda self: len(self.holds) + len(self.zombies) > 1)
+    @rule(
+        first=picks, second=picks, events=event_lists, more=event_lists, settle=st.booleans(), fault=faults,
+    )  # fmt: skip
+    def work_together(self, first, second, events, more, *, settle, fault):
+        """Write batches of two attempts in one call. Perhaps one of them or both have lost their lease."""
+        holds = self.holds + self.zombies
+        one = _one(holds, first)
+        other = _one([hold for hold in holds if hold is not one], second)
+        writes = [
+            Write(hold, self._outcomes(hold, picked), hold.batch + 1, settle)
+            for hold, picked in ((one, events), (other, more))
+        ]
+        self._write_together(writes, fault=fault)
+
     @precondition(lambda self: self._current())
     @rule(pick=picks, which=picks, numbered=st.booleans(), settle=st.booleans())
     def fail_permanently(self, pick, which, *, numbered, settle):
@@ -318,6 +343,10 @@ class Machine(RuleBasedStateMachine):
         self._write(hold, *hold.last, fault=None)
 
     def _record(self, hold: Hold, events: list[tuple[str, int]], *, numbered: bool, settle: bool, fault: str | None):
+        self._write(hold, self._outcomes(hold, events), hold.batch + 1 if numbered else None, settle, fault=fault)
+
+    def _outcomes(self, hold: Hold, events: list[tuple[str, int]]) -> list[Outcome]:
+        """Return outcomes that a dispatcher could report for these events."""
         outcomes: list[Outcome] = []
         for event, pick in events:
             step = _one(list(hold.job.steps.values()), pick)
@@ -333,30 +362,39 @@ class Machine(RuleBasedStateMachine):
                     outcomes.append(Failed(step.name, ERRORS[event](), 1))
                 case "crashed" if step.state in OPEN:
                     outcomes.append(Crashed(step.name))
-        outcomes = _one_result_each(outcomes)
-        self._write(hold, outcomes, hold.batch + 1 if numbered else None, settle, fault=fault)
+        return _one_result_each(outcomes)
 
     def _write(self, hold: Hold, outcomes: list[Outcome], batch: int | None, settle: bool, *, fault: str | None):  # noqa: FBT001
-        job = hold.job
+        self._write_together([Write(hold, outcomes, batch, settle)], fault=fault)
 
-        def call() -> JobState:
-            return self.stores.jobs.record(job.id, hold.attempt, outcomes, batch=batch, settle=settle)
-
-        new = self._is_new(hold, batch)
-        if not new and not self._is_repeated(hold, batch):
-            with pytest.raises(LeaseLost):
-                call()
-            self._leave(hold)
-            return
-        happened, result = self.call(fault, call)
+    def _write_together(self, writes: list[Write], *, fault: str | None) -> None:
+        """Write batches of different attempts in one call."""
+        new = [self._is_new(write.hold, write.batch) for write in writes]
+        repeated = [self._is_repeated(write.hold, write.batch) for write in writes]
+        batches = [
+            Batch(write.hold.job.id, write.hold.attempt, tuple(write.outcomes), write.batch, write.settle)
+            for write in writes
+        ]
+        happened, results = self.call(fault, lambda: self.stores.jobs.record(batches))
         if not happened:
             return
-        if new:
-            self._apply(hold, outcomes, settle=settle)
-        if batch is not None:
-            hold.batch = max(hold.batch, batch)
-            hold.last = (outcomes, batch, settle)
-            job.written = max(job.written, batch)
+        for write, is_new, is_repeated, result in zip(
+            writes, new, repeated, results or [None] * len(writes), strict=True
+        ):
+            if is_new or is_repeated:
+                self._after_write(write, result, is_new=is_new)
+            else:
+                assert result is None or isinstance(result, LeaseLost)
+                self._leave(write.hold)
+
+    def _after_write(self, write: Write, result: JobState | None, *, is_new: bool) -> None:
+        hold, job = write.hold, write.hold.job
+        if is_new:
+            self._apply(hold, write.outcomes, settle=write.settle)
+        if write.batch is not None:
+            hold.batch = max(hold.batch, write.batch)
+            hold.last = (write.outcomes, write.batch, write.settle)
+            job.written = max(job.written, write.batch)
         assert result in (None, job.state)
         if job.state is not JobState.RUNNING:
             self._leave(hold)

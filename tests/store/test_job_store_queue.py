@@ -9,14 +9,30 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from jobs import ANN, BOB, CHAIN, Clock, claim, everything, finish, job_row, new_job, states, stored, submit, submitted
+from jobs import (
+    ANN,
+    BOB,
+    CHAIN,
+    Clock,
+    claim,
+    everything,
+    finish,
+    job_row,
+    new_job,
+    record,
+    record_batch,
+    states,
+    stored,
+    submit,
+    submitted,
+)
 from pydantic import SecretStr
 
 from pixtools.database import migrate
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
-from pixtools.errors import LeaseLost, StorageDown
-from pixtools.jobs.outcomes import Failed, Started, Succeeded
+from pixtools.errors import CorruptImage, LeaseLost, StorageDown
+from pixtools.jobs.outcomes import Batch, Failed, Started, Succeeded
 from pixtools.states import JobState, StepState
 
 
@@ -154,7 +170,7 @@ def test_many_claimers_at_once_never_share_a_job(store, number_of_owners):
 
 def test_a_job_is_not_claimed_before_its_backoff_ends(store, clock):
     claimed = submitted(store)
-    store.record(claimed.id, claimed.attempt, [Started("a"), Failed("a", StorageDown())], settle=True)
+    record(store, claimed, Started("a"), Failed("a", StorageDown()), settle=True)
     clock.database.execute("UPDATE job SET available_at = now() + interval '1 minute'")
     assert store.claim("d0", 10) == []
 
@@ -217,14 +233,42 @@ def taken_over(store: JobStore, clock: Clock):
 @pytest.mark.parametrize("settle", [False, True])
 def test_a_lost_lease_leaves_the_newer_attempt_alone(store, clock, settle):
     old, new = taken_over(store, clock)
-    store.record(new.id, new.attempt, [Started("a")])
+    record(store, new, Started("a"))
     before = everything(clock.database)
 
     with pytest.raises(LeaseLost, match=str(old.id)):
-        store.record(old.id, old.attempt, [Succeeded("a", stored(old, "a"), 1)], settle=settle)
+        record(store, old, Succeeded("a", stored(old, "a"), 1), settle=settle)
 
     assert everything(clock.database) == before
     assert finish(store, new, "a", settle=True) is JobState.SUCCEEDED
+
+
+def test_each_batch_of_a_group_has_its_own_result(store, clock):
+    old, new = taken_over(store, clock)
+    first, second, retried, wrong = (submitted(store) for _ in range(4))
+    batches = [
+        Batch(first.id, 1, (Started("a"), Succeeded("a", stored(first, "a"), 7)), 1, settle=True),
+        Batch(old.id, old.attempt, (Started("a"),), 1),
+        Batch(new.id, new.attempt, (Started("a"),), 1),
+        Batch(second.id, 1, (Started("a"), Failed("a", CorruptImage())), 1, settle=True),
+        Batch(retried.id, 1, (Failed("a", StorageDown()),), 1, settle=True),
+    ]
+
+    results = store.record(batches)
+
+    assert [results[0], *results[2:]] == [JobState.SUCCEEDED, JobState.RUNNING, JobState.FAILED, JobState.QUEUED]
+    assert isinstance(results[1], LeaseLost)
+    before = everything(clock.database)
+    again = store.record(batches)
+    assert (again[:1], again[2:]) == (results[:1], results[2:])
+    assert everything(clock.database) == before
+
+    late = Batch(new.id, new.attempt, (Succeeded("a", stored(new, "a"), 7),), 2, settle=True)
+    bad = Batch(wrong.id, 1, (Succeeded("a", stored(wrong, "a"), 7),), 1, settle=True)
+    state, error = store.record([late, bad])
+    assert state is JobState.SUCCEEDED, "an error of one batch must not undo the others"
+    assert "without having started" in str(error)
+    assert store.get(ANN, wrong.id).job.state is JobState.RUNNING
 
 
 @pytest.mark.parametrize("settle", [False, True])
@@ -246,14 +290,14 @@ def test_an_attempt_whose_job_has_ended_writes_nothing(store, clock):
     before = everything(clock.database)
 
     with pytest.raises(LeaseLost):
-        store.record(claimed.id, claimed.attempt, [Failed("a", StorageDown())], settle=True)
+        record(store, claimed, Failed("a", StorageDown()), settle=True)
 
     assert everything(clock.database) == before
 
 
 def test_an_unknown_job_has_no_lease(store):
     with pytest.raises(LeaseLost):
-        store.record(uuid.uuid4(), 1, [])
+        record_batch(store, Batch(uuid.uuid4(), 1, ()))
 
 
 def test_an_expired_lease_is_valid_until_the_job_is_rescued(store, clock):
@@ -295,7 +339,7 @@ def test_a_rescue_and_a_settlement_at_the_same_time_do_not_mix(store, clock):
 
 def test_a_step_started_when_it_began_and_not_when_this_was_written(store):
     claimed = submitted(store, new_job())
-    store.record(claimed.id, claimed.attempt, [Started("a", ago_s=3600.0)])
+    record(store, claimed, Started("a", ago_s=3600.0))
 
     view = store.get(ANN, claimed.id)
     assert (view.job.created_at - view.steps[0].started_at).total_seconds() == pytest.approx(3600, abs=600)

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from databases import HookedDatabase
-from jobs import ANN, BOB, CHAIN, asked, claim, finish, new_job, submit, submitted
+from jobs import ANN, BOB, CHAIN, asked, claim, finish, new_job, record, submit, submitted
 from pydantic import SecretStr
 
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, NotFound
-from pixtools.jobs.outcomes import Started
+from pixtools.jobs.outcomes import Batch, Started
 from pixtools.jobs.views import JobSummary, QueueLoad, StepSummary, view_of
 from pixtools.logs import reason
 from pixtools.states import JobState, StepState
@@ -102,7 +102,7 @@ def test_each_visible_change_raises_the_version(store):
     versions = [store.status(ANN, job_id).version]
     claimed = claim(store)
     versions.append(store.status(ANN, job_id).version)
-    store.record(job_id, claimed.attempt, [Started("a")])
+    record(store, claimed, Started("a"))
     versions.append(store.status(ANN, job_id).version)
     finish(store, claimed, "a", settle=True)
     versions.append(store.status(ANN, job_id).version)
@@ -243,7 +243,7 @@ def test_a_database_that_cannot_be_reached_is_down(nowhere):
         lambda: store.get(ANN, uuid.uuid4()),
         lambda: store.replay(asked()),
         lambda: submit(store),
-        lambda: store.record(uuid.uuid4(), 1, [Started("a")]),
+        lambda: store.record([Batch(uuid.uuid4(), 1, (Started("a"),))]),
     ):
         with pytest.raises(DatabaseDown):
             call()

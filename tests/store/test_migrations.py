@@ -17,7 +17,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from jobs import claim, fail, finish, job_row, new_job, submit, submitted
+from jobs import claim, fail, finish, job_row, new_job, record_batch, submit, submitted
 from pydantic import SecretStr
 
 from pixtools.database import migrate
@@ -27,7 +27,7 @@ from pixtools.database.job_store import JobStore
 from pixtools.database.tables import Job
 from pixtools.errors import CorruptImage
 from pixtools.jobs.dead_letters import DeadLetterSelection
-from pixtools.jobs.outcomes import Failed, Started
+from pixtools.jobs.outcomes import Batch, Failed, Started
 from pixtools.jobs.views import QueueLoad
 from pixtools.operations import OPERATIONS
 from pixtools.settings import Settings
@@ -149,7 +149,7 @@ def test_a_job_that_version_0001_wrote_can_be_run(settings, fresh_url, first):
         with psycopg.connect(fresh_url) as connection:
             assert job_row(connection, job_id).written == 0
         outcomes = Started("b"), Failed("b", CorruptImage())
-        store.record(job_id, 1, outcomes, batch=1)
+        record_batch(store, Batch(job_id, 1, outcomes, 1))
         assert finish(store, claimed, "a", settle=True) is JobState.PARTIAL
         (view,) = letters.page(
             "ann", DeadLetterSelection(job=job_id), states=list(DeadLetterState), before=None, limit=10

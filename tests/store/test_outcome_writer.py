@@ -10,14 +10,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 from images import LIMITS
-from jobs import ANN, CHAIN, Clock, claim, finish, new_job, states, stored, submitted
+from jobs import ANN, CHAIN, Clock, claim, finish, new_job, record, states, stored, submitted
 
+from actors.group_commit import GroupCommit
 from actors.outcome_writer import OutcomeWriter
 from dag.plan import Plan, Source
 from dag.specification import build
 from pixtools.database.job_store import JobStore
 from pixtools.errors import CorruptImage, LeaseLost, StorageRefused
-from pixtools.jobs.outcomes import Cached, Crashed, Failed, Outcome, Started, Succeeded
+from pixtools.jobs.outcomes import Batch, Cached, Crashed, Failed, Outcome, Started, Succeeded
 from pixtools.jobs.views import Claim
 from pixtools.redis.hints import Hints
 from pixtools.states import JobState, StepState
@@ -51,7 +52,7 @@ async def hints(settings) -> AsyncIterator[Hints]:
 
 
 def new_writer(store: JobStore, hints: Hints, claimed: Claim, plan: Plan = PLAN) -> OutcomeWriter:
-    writer = OutcomeWriter(store, hints, claimed)
+    writer = OutcomeWriter(GroupCommit(store, hints), claimed)
     writer.plan = plan
     return writer
 
@@ -83,9 +84,9 @@ async def test_the_attempt_is_settled_when_every_step_is_reported(store, hints):
 async def test_the_outcomes_of_a_cheap_job_are_written_at_once(store, hints, monkeypatch):
     batches = []
 
-    def record(*args, **options) -> JobState:
-        batches.append(args[2])
-        return JobStore.record(store, *args, **options)
+    def record(group: list[Batch]) -> list[JobState | Exception]:
+        batches.extend(batch.outcomes for batch in group)
+        return JobStore.record(store, group)
 
     monkeypatch.setattr(store, "record", record)
     claimed = submitted(store, new_job())
@@ -150,7 +151,7 @@ async def test_a_writer_without_a_lease_raises_lease_lost_and_writes_nothing(sto
 def second_attempt(store: JobStore, clock: Clock) -> Claim:
     """Claim a job for its second attempt. Step t succeeded in the first attempt, but left no file for step a."""
     first = submitted(store, new_job({"t": ("source",), "a": ("t",)}))
-    store.record(first.id, first.attempt, [Started("t"), Succeeded("t", None, 1)])
+    record(store, first, Started("t"), Succeeded("t", None, 1))
     clock.end_lease(first.id)
     store.rescue()
     clock.end_backoff(first.id)

@@ -18,6 +18,7 @@ class FakeConverter:
         self._finish = finish
         self.ready = _Method(self._ready)
         self.run = _Method(self._run)
+        self.run_at_once = _Method(self._run_at_once)
 
     async def _ready(self) -> Node:
         return Node("node", 10**9)
@@ -28,6 +29,9 @@ class FakeConverter:
         for step in work_item.segment.steps:
             stored = Stored(step.key, f"blob of {step.name}", "image/png", 9, "cd" * 32, 64, 48)
             yield _reference(Succeeded(step.name, stored, 1))
+
+    async def _run_at_once(self, work_item: WorkItem, *pixels: Any) -> list[Any]:
+        return [await reference async for reference in self._run(work_item, *pixels)]
 
 
 class FakeConverters:

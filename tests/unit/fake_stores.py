@@ -18,7 +18,7 @@ from typing import Any
 from pixtools.database.reconciler import Reconciled
 from pixtools.errors import DatabaseDown, LeaseLost
 from pixtools.jobs.dead_letters import DeadLetterSelection, Redriven
-from pixtools.jobs.outcomes import Failed, Outcome, Started
+from pixtools.jobs.outcomes import Batch, Failed, Outcome, Started
 from pixtools.jobs.records import ArtifactRecord, JobRecord, StepRecord
 from pixtools.jobs.views import Claim, JobView
 from pixtools.states import DEAD_LETTER_OPEN, STEP_ENDED, DeadLetterState, JobState, StepState
@@ -155,23 +155,18 @@ class FakeJobStore:
         job = self.jobs[job_id]
         return (job.state, job.attempt, job.lease_lost) == (JobState.RUNNING, attempt, False)
 
-    def record(
-        self,
-        job_id: uuid.UUID,
-        attempt: int,
-        outcomes: Sequence[Outcome],
-        *,
-        batch: int | None = None,  # noqa: ARG002
-        settle: bool = False,
-    ) -> JobState:
+    def record(self, batches: Sequence[Batch]) -> list[JobState | Exception]:
         with self._call("record"):
-            if not self._holds(job_id, attempt):
-                raise LeaseLost(f"job {job_id}, attempt {attempt}")
-            job = self.jobs[job_id]
-            job.outcomes += [(attempt, outcome) for outcome in outcomes]
-            if settle:
-                job.move(job.settled())
-            return job.state
+            return [self._record(batch) for batch in batches]
+
+    def _record(self, batch: Batch) -> JobState | Exception:
+        if not self._holds(batch.job_id, batch.attempt):
+            return LeaseLost(f"job {batch.job_id}, attempt {batch.attempt}")
+        job = self.jobs[batch.job_id]
+        job.outcomes += [(batch.attempt, outcome) for outcome in batch.outcomes]
+        if batch.settle:
+            job.move(job.settled())
+        return job.state
 
     def return_to_queue(
         self, dispatcher: str | None = None, still_running: Collection[uuid.UUID] = ()
@@ -309,10 +304,11 @@ class FakeHints:
         self.listen_error: Exception | None = None  # the next `listen` raises this error
         self._listeners: dict[str, list[asyncio.Queue[str]]] = defaultdict(list)
 
-    async def publish(self, channel: str, message: str = "") -> None:
-        self.published.append((channel, message))
-        for listener in self._listeners[channel]:
-            listener.put_nowait(message)
+    async def publish(self, channel: str, *messages: str) -> None:
+        for message in messages:
+            self.published.append((channel, message))
+            for listener in self._listeners[channel]:
+                listener.put_nowait(message)
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         if (error := self.listen_error) is not None:

@@ -17,6 +17,7 @@ from actors.converter_pool import ConverterPool
 from actors.dispatcher import Dispatcher
 from pixtools.errors import DatabaseDown, InvalidPlan
 from pixtools.jobs.outcomes import Failed, Started
+from pixtools.jobs.records import StepRecord
 from pixtools.redis.hints import CANCELLED, CHANGED, QUEUED
 from pixtools.settings import Settings
 from pixtools.states import JobState
@@ -31,6 +32,10 @@ SETTINGS = Settings(database_url="postgresql://none", redis_url="redis://none", 
 @pytest.fixture
 def anyio_backend():
     return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+CHEAP = step_record("a")
+SLOW = step_record("a", op="resize", params={"width": 7000, "height": 7000, "fit": "fill", "upscale": True})
 
 
 class Bench:
@@ -65,9 +70,9 @@ class Bench:
     def _destroy(self) -> None:
         self.destroyed += 1
 
-    async def start(self, jobs: int = 0) -> list[FakeJob]:
-        """Queue and start jobs. Return them when the dispatcher has recorded that their steps run."""
-        added = [self.store.add() for _ in range(jobs)]
+    async def start(self, jobs: int = 0, step: StepRecord = CHEAP) -> list[FakeJob]:
+        """Queue and start jobs of one step. Return them when the dispatcher has recorded that their steps run."""
+        added = [self.store.add(step) for _ in range(jobs)]
         await self.dispatcher.start()
         await asyncio.sleep(0.2)
         return added
@@ -100,26 +105,36 @@ async def test_nothing_is_claimed_before_the_start(bench):
 
 
 async def test_two_jobs_for_each_converter_are_claimed(bench):
-    await bench.start(jobs=6)
+    await bench.start(jobs=6, step=SLOW)
     await asyncio.sleep(60)
 
     assert bench.states() == [RUNS] * 4 + [WAITS] * 2
     assert bench.running == 4
 
 
-async def test_the_next_job_is_claimed_as_soon_as_one_has_ended(bench):
-    await bench.start(jobs=6)
+async def test_four_cheap_jobs_for_each_converter_are_claimed(bench):
+    await bench.start(jobs=10)
+    await asyncio.sleep(60)
+
+    assert bench.states() == [RUNS] * 8 + [WAITS] * 2
+    assert bench.running == 8
+
+
+async def test_the_next_jobs_are_claimed_when_there_is_room_for_as_many_as_converters(bench):
+    await bench.start(jobs=6, step=SLOW)
+    claims = len(bench.store.times("claim"))
 
     bench.converters.finish.set()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
 
     assert bench.states() == [SUCCEEDED] * 6
+    assert len(bench.store.times("claim")) - claims < 6
 
 
 async def test_jobs_at_the_denoiser_make_room_for_others_up_to_the_limit(bench):
     bench.denoiser.jobs = 5
 
-    await bench.start(jobs=9)
+    await bench.start(jobs=9, step=SLOW)
 
     assert bench.running == 4 + SETTINGS.max_denoising
 
@@ -128,7 +143,7 @@ async def test_a_hint_wakes_the_dispatcher_before_the_next_poll(bench):
     await bench.start()
     job = bench.store.add()
 
-    await bench.hints.publish(QUEUED)
+    await bench.hints.publish(QUEUED, "")
     await asyncio.sleep(0.01)
 
     assert job.state == RUNS
@@ -140,7 +155,7 @@ async def test_a_listener_that_fails_begins_again(bench):
     await asyncio.sleep(3)
     job = bench.store.add()
 
-    await bench.hints.publish(QUEUED)
+    await bench.hints.publish(QUEUED, "")
     await asyncio.sleep(0.01)
 
     assert job.state == RUNS
@@ -342,7 +357,7 @@ async def test_a_retiring_dispatcher_claims_nothing_more(bench):
 
     await bench.dispatcher.retire(20)
     job = bench.store.add()
-    await bench.hints.publish(QUEUED)
+    await bench.hints.publish(QUEUED, "")
     await asyncio.sleep(60)
 
     assert job.state == WAITS
