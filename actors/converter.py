@@ -16,7 +16,7 @@ from typing import Any
 
 from actors.converter_pool import Node
 from actors.worker_conversation import WorkerConversation, disk_error, put_file
-from dag.messages import ArtifactsWork, WorkItem
+from dag.messages import ArtifactsWork, ConverterMessage, WorkItem
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore
 from pixtools.errors import PixToolsError
@@ -82,9 +82,12 @@ class Converter:
             if not is_done:
                 worker.end()
 
-    def run_at_once(self, work_item: WorkItem, pixels: Any = None) -> list[Any]:
-        """Do the same as `run`, and return all messages at the end. The work item must hand over no pixels."""
-        return list(self.run(work_item, pixels))
+    def run_all(self, work_items: list[WorkItem]) -> list[list[ConverterMessage]]:
+        """Do the same as `run` for each work item, and return all messages at the end.
+
+        The work items must neither read pixels of other processes nor hand over pixels.
+        """
+        return [list(self.run(work_item)) for work_item in work_items]
 
     def close(self) -> None:
         """End the worker."""

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from actors.attempt import remaining, stored_plan
+from actors.cheap_calls import CheapCalls
 from actors.converter_pool import ConverterPool
 from actors.denoiser_client import DenoiserClient
 from actors.group_commit import GroupCommit
@@ -30,7 +31,7 @@ from pixtools.waiting import until_database_answers, wait_at_most
 log = logging.getLogger(__name__)
 
 _JOBS_PER_CONVERTER = 2  # one job runs and one is ready, so that no converter waits for the database
-_CHEAP_JOBS_PER_CONVERTER = 4  # so that one transaction claims several jobs
+_CHEAP_JOBS_PER_CONVERTER = 8  # so that jobs share claims, converter calls and commits
 
 _Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this dispatcher runs
 
@@ -64,6 +65,7 @@ class Dispatcher:
         self._hints = hints
         self._commits = GroupCommit(store, hints)
         self._pool = pool
+        self._cheap_calls = CheapCalls(pool)
         self._denoiser = denoiser
         self._wake = wake
         self._destroy_self = destroy_self
@@ -199,7 +201,7 @@ class Dispatcher:
             self._claim_in_doubt = False
 
     def _room(self) -> int:
-        """Return how many more jobs to claim. Return 0 to wait until there is room for several jobs.
+        """Return how many more jobs to claim. Return 0 to wait until half of the room is free.
 
         Up to `max_denoising` jobs at the denoiser do not count, because they use no converter.
         """
@@ -208,8 +210,9 @@ class Dispatcher:
         denoising = min(self._denoiser.jobs, self._settings.max_denoising)
         are_cheap = 0 < len(self._cheap) == len(self._jobs)
         per_converter = _CHEAP_JOBS_PER_CONVERTER if are_cheap else _JOBS_PER_CONVERTER
-        room = self._pool.maximum * per_converter + denoising - len(self._jobs)
-        return room if room >= self._pool.maximum else 0
+        capacity = self._pool.maximum * per_converter
+        room = capacity + denoising - len(self._jobs)
+        return room if 2 * room >= capacity else 0
 
     def _forget(self, held: _Held, _: asyncio.Task[None]) -> None:
         del self._jobs[held]
@@ -269,7 +272,8 @@ class Dispatcher:
             job_deadline_s=self._settings.job_deadline.total_seconds(),
             max_bytes=self._settings.max_job_bytes,
             report=writer.report,
-            is_trusted=not any(step.crashes for step in claim.view.steps),
+            # If a step has killed a converter, the next attempt must show which step does this.
+            cheap_calls=None if any(step.crashes for step in claim.view.steps) else self._cheap_calls,
         )
 
 

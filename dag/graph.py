@@ -1,11 +1,13 @@
 """Runs a plan as a graph of Ray calls. Converters run the segments of the plan, and the denoiser runs the inferences.
 
-Each segment is one converter call. The converter streams the outcome of each step. A cheap segment gets all outcomes in
-one answer, because each item of a stream costs about as much CPU time as the rest of the call. If the converter dies,
-the segment runs again with a stream, to find the step that kills the converter. If another segment needs pixels, the
+Each segment is one converter call. The converter streams the outcome of each step. If another segment needs pixels, the
 stream also contains these pixels. The dispatcher gets the ObjectRef of the pixels, passes it to the call of the other
 segment, and never loads the pixels. That call reads the pixels from shared memory. `dag.segments` describes segments
 and their heads. `dag.messages` describes the messages.
+
+A stream costs much CPU time for each item. So the segments of several jobs share one call with one answer if they are
+cheap. If such a call gives no answer, each of its segments runs again with a stream. Then the outcomes show which step
+kills the converter.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, assert_never
 
@@ -23,6 +26,7 @@ from ray.exceptions import RayError, RayTaskError
 from dag.converter_stream import ConverterAnswer, ConverterStream, HandOver, StreamEnded
 from dag.messages import (
     ArtifactsWork,
+    ConverterMessage,
     Decoded,
     FileWork,
     Inputs,
@@ -52,11 +56,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long a cheap work item may take before it runs again with a stream. A busy node can slow a converter down.
-_ANSWER_S = 30.0
-
-_Call = Callable[..., Awaitable["ConverterStream | ConverterAnswer"]]
-
 
 class Converters(Protocol):
     """The pool from which a graph borrows its converters."""
@@ -73,6 +72,19 @@ class Converters(Protocol):
 
     def discard(self, converter: Any) -> None:
         """End a converter, even if it is busy."""
+
+
+class CheapCalls(Protocol):
+    """Runs cheap work items, several of them in one converter call."""
+
+    async def run(
+        self, work_item: WorkItem, memory_bytes: int, on_sent: Callable[[bool], None]
+    ) -> Sequence[ConverterMessage] | None:
+        """Run a work item, and return all messages of the converter. Return None if there is no answer.
+
+        `on_sent` is called when the converter gets the work item. Its argument says whether the converter begins with
+        this work item.
+        """
 
 
 class Denoiser(Protocol):
@@ -104,14 +116,14 @@ class Graph:
         job_deadline_s: float,
         max_bytes: int,
         report: Callable[[Outcome], None],
-        is_trusted: bool = True,
+        cheap_calls: CheapCalls | None = None,
     ) -> None:
         """Bind a plan to converters and to a denoiser.
 
         Each item of a converter's stream must arrive within `deadline_s` seconds. All converter calls together may take
         `job_deadline_s` seconds. All artifacts of the job together may have `max_bytes` bytes, except that segments
-        that run at the same time may exceed this limit (see Inputs). The graph calls `report` with each outcome. If
-        `is_trusted` is false, a step of the plan has crashed before, so every call uses a stream.
+        that run at the same time may exceed this limit (see Inputs). The graph calls `report` with each outcome.
+        Without `cheap_calls`, all calls use streams.
         """
         self._plan = plan
         self._inputs = inputs
@@ -122,7 +134,7 @@ class Graph:
         self._max_bytes = max_bytes
         self._outcomes: dict[str, Outcome] = {}  # the last outcome of each step
         self._report_outcome = report
-        self._is_trusted = is_trusted
+        self._cheap_calls = cheap_calls
         self._run_time = RunTime(job_deadline_s)
         self._tasks = asyncio.TaskGroup()
         self._bytes: dict[str, int] = {}  # the bytes of the job's artifacts, by step
@@ -227,30 +239,44 @@ class Graph:
     async def _call(self, work_item: WorkItem, *pixels: Any) -> None:
         """Give a work item to a converter. If the converter sends no Started message, try another converter.
 
-        Make at most three tries, and before them one try with a single answer if the work item is cheap.
+        Make at most three tries, and before them a cheap call if the work item allows it.
         """
-        ask_first = self._is_trusted and is_cheap(self._plan, work_item.segment)
-        if ask_first and await self._try(work_item, pixels, _ask):
+        if not pixels and is_cheap(self._plan, work_item.segment) and await self._call_cheaply(work_item):
             return
         for _ in range(CONVERTER_CALL_TRIES):
-            if await self._try(work_item, pixels, _stream):
+            if await self._try(work_item, pixels):
                 return
         # Perhaps this work item kills every converter before the converter can send Started. Do not try it forever.
         self._report(Crashed(work_item.segment.steps[0].name))
 
-    async def _try(self, work_item: WorkItem, pixels: tuple[Any, ...], call: _Call) -> bool:
-        """Give a work item to a converter. Return False if the converter died or was silent before it sent Started.
+    async def _call_cheaply(self, work_item: WorkItem) -> bool:
+        """Run a cheap work item in a call with one answer. Return False if there is no answer."""
+        if self._cheap_calls is None:
+            return False
+        with ExitStack() as stack:
 
-        A converter that gives one answer sends Started with this answer.
-        """
+            def on_sent(is_first: bool) -> None:  # noqa: FBT001
+                stack.enter_context(self._run_time.call())
+                if is_first:
+                    self._report(Started(work_item.segment.steps[0].name))
+
+            messages = await self._cheap_calls.run(work_item, self._footprint(work_item), on_sent)
+        if messages is None:
+            return False
+        await self._follow(_Progress(work_item.segment, self._report), ConverterAnswer(messages))
+        return True
+
+    def _footprint(self, work_item: WorkItem) -> int:
+        return footprint(self._plan, work_item.segment, self._inputs.source_bytes)
+
+    async def _try(self, work_item: WorkItem, pixels: tuple[Any, ...]) -> bool:
+        """Give a work item to a converter. Return False if the converter died or was silent before it sent Started."""
         progress = _Progress(work_item.segment, self._report)
-        needed = footprint(self._plan, work_item.segment, self._inputs.source_bytes)
-        converter = await self._converters.acquire(needed)
+        converter = await self._converters.acquire(self._footprint(work_item))
         try:
             with self._run_time.call():
-                if call is _ask:  # the answer comes at the end, so it tells the start too late
-                    self._report(Started(work_item.segment.steps[0].name))
-                await self._follow(progress, await call(converter, self._deadline_s, work_item, *pixels))
+                items = converter.run.options(num_returns="streaming").remote(work_item, *pixels)
+                await self._follow(progress, ConverterStream(items, self._deadline_s))
         except RayTaskError as error:
             self._converters.release(converter)
             if isinstance(error.cause, RayError):
@@ -333,17 +359,6 @@ class Graph:
         finally:
             self._inference_ms[step.name] = _ms_since(started)
             _resolve(self._pixels[step.name], result)
-
-
-async def _stream(converter: Any, deadline_s: float, *arguments: Any) -> ConverterStream:
-    """Begin a call whose messages come one by one. Each may take `deadline_s` seconds."""
-    return ConverterStream(converter.run.options(num_returns="streaming").remote(*arguments), deadline_s)
-
-
-async def _ask(converter: Any, deadline_s: float, *arguments: Any) -> ConverterAnswer:
-    """Make a call with one answer. Raises TimeoutError if the answer does not come in time."""
-    async with asyncio.timeout(min(deadline_s, _ANSWER_S)):
-        return ConverterAnswer(await converter.run_at_once.remote(*arguments))
 
 
 def _resolve(future: asyncio.Future[T], value: T) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from ray.exceptions import ActorDiedError, ObjectLostError
 
 from actors.converter import Converter
 from dag.graph import Graph
-from dag.messages import Inferred, Inputs, WorkItem
+from dag.messages import ConverterMessage, Inferred, Inputs, WorkItem
 from dag.plan import Plan, Source
 from dag.specification import build
 from pixtools.blob_store import BlobStore
@@ -57,7 +56,6 @@ class LocalConverters:
         self._busy = asyncio.Lock()
         self.idle = idle
         self.run = self
-        self.run_at_once = SimpleNamespace(remote=self._remote_at_once)
 
     async def acquire(self, memory_bytes: int) -> LocalConverters:  # noqa: ARG002
         await self._busy.acquire()
@@ -78,9 +76,6 @@ class LocalConverters:
             ref.set_result(item)
             yield ref
             await asyncio.sleep(0)
-
-    async def _remote_at_once(self, work_item: WorkItem, *pixels: Any) -> list[Any]:
-        return [await ref async for ref in self.remote(work_item, *pixels)]
 
 
 class SlowConverters(LocalConverters):
@@ -164,7 +159,7 @@ def run(settings, converter) -> Runner:
         max_bytes: int = 10**9,
         blob_bytes: dict[str, int] | None = None,
         size: Size = LARGE,
-        is_trusted: bool = True,
+        cheap_calls: CheapAnswers | None = None,
     ) -> dict[str, Outcome]:
         plan: Plan = build(document, Source("IMG_1.jpg", sha256, size), 50, LIMITS)
         run.reported = reported = []  # type: ignore[attr-defined]
@@ -177,7 +172,7 @@ def run(settings, converter) -> Runner:
             job_deadline_s=job_deadline_s,
             max_bytes=max_bytes,
             report=reported.append,
-            is_trusted=is_trusted,
+            cheap_calls=cheap_calls,
         )
         async with asyncio.timeout(20):
             done = frozenset(stored or {})
@@ -357,76 +352,72 @@ async def test_waiting_for_a_converter_does_not_use_the_time_of_the_job(run, con
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
 
 
-class CountingConverters(LocalConverters):
-    """A pool that counts its calls with one answer and its streams. `failure` is the error of each answer."""
+class CheapAnswers:
+    """Runs cheap work items on a converter in this process. `is_down`: there is no answer."""
 
-    answers = streams = discarded = 0
-    failure: Exception | None = None
-    delay_s = 0.0
+    def __init__(self, converter: LocalConverter) -> None:
+        self._converter = converter
+        self.calls = 0
+        self.is_down = False
+        self.is_first = True
 
-    async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
-        self.streams += 1
-        async for ref in super().remote(work_item, *pixels):
-            yield ref
+    async def run(
+        self, work_item: WorkItem, memory_bytes: int, on_sent: Callable[[bool], None]  # noqa: ARG002
+    ) -> list[ConverterMessage] | None:  # fmt: skip
+        self.calls += 1
+        on_sent(self.is_first)
+        await asyncio.sleep(0.3)
+        return None if self.is_down else list(self._converter.run(work_item))
 
-    async def _remote_at_once(self, work_item: WorkItem, *pixels: Any) -> list[Any]:
-        self.answers += 1
-        if self.failure is not None:
-            raise self.failure
-        await asyncio.sleep(self.delay_s)
-        return [await ref async for ref in super().remote(work_item, *pixels)]
 
-    def discard(self, converter: Any) -> None:
-        self.discarded += 1
-        super().discard(converter)
+@pytest.fixture
+def cheap_calls(converter) -> CheapAnswers:
+    return CheapAnswers(converter)
 
 
 CHEAP = {"b": {"op": "png", "input": "source"}, "t": KEPT["t"], "a": KEPT["a"], "m": {"op": "metadata", "input": "b"}}
 
 
-async def test_a_cheap_segment_gets_one_answer(run, converter):
-    converters = CountingConverters(converter, 1)
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_cheap_segment_gets_one_answer(run, cheap_calls, is_first):
+    cheap_calls.is_first = is_first
 
-    outcomes = await run(CHEAP, size=SMALL, converters=converters)
+    outcomes = await run(CHEAP, size=SMALL, cheap_calls=cheap_calls)
 
     assert {name: type(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(CHEAP, Succeeded)
-    assert (converters.answers, converters.streams) == (1, 1)  # step m reads a file, so it has a call of its own
+    assert cheap_calls.calls == 1  # step m reads a file, so it has a call of its own
     begun = set()
     for outcome in run.reported:
         assert isinstance(outcome, Started) or outcome.step in begun
         begun.add(outcome.step)
 
 
-async def test_a_step_that_fails_in_a_cheap_segment_fails_alone(run, converter):
-    converters = CountingConverters(converter, 1)
+async def test_a_segment_that_is_not_cheap_uses_a_stream(run, cheap_calls):
+    await run(CHEAP, size=LARGE, cheap_calls=cheap_calls)
 
-    outcomes = await run(ROW, size=SMALL, converters=converters, max_bytes=2_000)
+    assert cheap_calls.calls == 0
 
-    assert (converters.answers, converters.streams) == (1, 0)
+
+async def test_a_step_that_fails_in_a_cheap_segment_fails_alone(run, cheap_calls):
+    outcomes = await run(ROW, size=SMALL, cheap_calls=cheap_calls, max_bytes=2_000)
+
     assert isinstance(outcomes["a"], Succeeded)
     assert isinstance(outcomes["f"].error, ResultsTooLarge)
 
 
-@pytest.mark.parametrize("failure", [ActorDiedError(), None])
-async def test_a_cheap_segment_without_an_answer_runs_again_with_a_stream(run, converter, monkeypatch, failure):
-    """The converter dies before it answers, or it does not answer in time."""
-    monkeypatch.setattr("dag.graph._ANSWER_S", 0.2)
-    converters = CountingConverters(converter, 1)
-    converters.failure, converters.delay_s = failure, 5.0
+async def test_a_cheap_segment_without_an_answer_runs_again_with_a_stream(run, cheap_calls):
+    cheap_calls.is_down = True
 
-    outcomes = await run({"b": CHEAP["b"]}, size=SMALL, converters=converters)
+    outcomes = await run(CHEAP, size=SMALL, cheap_calls=cheap_calls)
 
-    assert isinstance(outcomes["b"], Succeeded), "the first try blames no step"
-    assert not any(isinstance(outcome, Crashed) for outcome in run.reported)
-    assert (converters.answers, converters.streams, converters.discarded) == (1, 1, 1)
+    assert {name: type(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(CHEAP, Succeeded)
+    assert not any(isinstance(outcome, Crashed) for outcome in run.reported), "no step is blamed for the first try"
 
 
-async def test_a_plan_with_a_crashed_step_uses_streams_only(run, converter):
-    converters = CountingConverters(converter, 1)
+async def test_a_cheap_call_uses_the_time_of_the_job(run, cheap_calls):
+    outcomes = await run({"b": CHEAP["b"]}, size=SMALL, cheap_calls=cheap_calls, job_deadline_s=0.1)
 
-    await run({"b": CHEAP["b"]}, size=SMALL, converters=converters, is_trusted=False)
-
-    assert (converters.answers, converters.streams) == (0, 1)
+    assert isinstance(outcomes["b"].error, JobTimedOut)
 
 
 @pytest.mark.parametrize("step", ["f", "z"])

@@ -18,7 +18,7 @@ class FakeConverter:
         self._finish = finish
         self.ready = _Method(self._ready)
         self.run = _Method(self._run)
-        self.run_at_once = _Method(self._run_at_once)
+        self.run_all = _Method(self._run_all)
 
     async def _ready(self) -> Node:
         return Node("node", 10**9)
@@ -30,8 +30,8 @@ class FakeConverter:
             stored = Stored(step.key, f"blob of {step.name}", "image/png", 9, "cd" * 32, 64, 48)
             yield _reference(Succeeded(step.name, stored, 1))
 
-    async def _run_at_once(self, work_item: WorkItem, *pixels: Any) -> list[Any]:
-        return [await reference async for reference in self._run(work_item, *pixels)]
+    async def _run_all(self, work_items: list[WorkItem]) -> list[list[Any]]:
+        return [[await reference async for reference in self._run(work_item)] for work_item in work_items]
 
 
 class FakeConverters:
