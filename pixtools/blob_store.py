@@ -21,8 +21,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
-from pixtools.presigned_urls import Credentials, UrlSigner
 from pixtools.settings import Settings
+from pixtools.signatures import Credentials, Signer
 
 SOURCES, ARTIFACTS = "sources/", "artifacts/"
 """Prefixes of the keys of sources and of artifacts."""
@@ -141,7 +141,7 @@ class BlobStore:
         `signed_at` is the time from which the URL is valid. Raises StorageRefused if there are no credentials.
         """
         query = {"response-content-type": media_type, "response-content-disposition": attachment(name)}
-        return self._signer.sign(key, query, signed_at, self._ttl), signed_at + self._ttl
+        return self._signer.url(key, query, signed_at, self._ttl), signed_at + self._ttl
 
     def signing_time(self) -> datetime:
         """Return the present time, rounded down. Download URLs are signed for this time.
@@ -164,9 +164,9 @@ class BlobStore:
         return f"{url.scheme}://{url.netloc}{url.path.removesuffix('x')}"
 
     @cached_property
-    def _signer(self) -> UrlSigner:
+    def _signer(self) -> Signer:
         # A signature covers the host, so URLs are signed for the address at which browsers reach S3.
-        return UrlSigner(self.public_url, self._settings.s3_region, self._credentials)
+        return Signer(self.public_url, self._settings.s3_region, self._credentials)
 
     def _credentials(self) -> Credentials:
         found = self._session.get_credentials()
