@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -35,12 +36,14 @@ class ScriptedStore:
 
 
 @contextmanager
-def scripted_store() -> Iterator[ScriptedStore]:
-    """Run a store on a free port."""
+def scripted_store(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedStore]:
+    """Run a store on a free port, which speaks HTTPS if `tls` is given."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.daemon_threads = True
         server.block_on_close = False
-        server.store = ScriptedStore(f"http://127.0.0.1:{server.server_port}")
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        server.store = ScriptedStore(f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server.store

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ipaddress
 import json
+import ssl
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from scripted_store import ScriptedStore, scripted_store
 
 from pixtools.blob_store import BlobStore
@@ -204,6 +210,38 @@ def test_requests_go_through_the_proxy_of_the_environment(there, store, monkeypa
 
     assert blobs.get("some/key") == DATA
     assert [path for _, path, *_ in store.requests] == ["http://pictures.invalid/pix/some/key"] * 2
+
+
+def test_only_a_certificate_that_is_trusted_is_accepted(there, tmp_path, monkeypatch):
+    certificate = tmp_path / "certificate.pem"
+    with scripted_store(self_signed(certificate)) as store:
+        there = there.model_copy(update={"s3_endpoint_url": store.url})
+        for call in (put, lambda blobs: blobs.get("some/key")):
+            with pytest.raises(StorageDown, match="SSLError"):
+                call(BlobStore(there))
+
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        blobs = BlobStore(there)
+        put(blobs)
+        assert blobs.get("some/key") == DATA
+
+
+def self_signed(certificate: Path) -> ssl.SSLContext:
+    """Make a certificate for 127.0.0.1, and write it to a file. Return the context of a server that has it."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    made = made.add_extension(address, critical=True).sign(key, hashes.SHA256())
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    both = certificate.with_name("server.pem")
+    both.write_bytes(private + certificate.read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    return context
 
 
 def test_boto3_finds_out_why_a_request_is_refused(blobs, store):
