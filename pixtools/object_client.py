@@ -51,21 +51,20 @@ class ObjectClient:
 
     def put(self, key: str, file: IO[bytes], size: int, media_type: str, sha256: str) -> bool:
         """Store the last `size` bytes of a file, whose digest is `sha256`. Return False if boto3 must do this."""
-        start = file.tell()
+        start, headers = file.tell(), {"content-type": media_type}
 
         def request() -> AWSPreparedRequest:
             file.seek(start)
-            made = self._request("PUT", key, {"content-type": media_type}, sha256, file)
             if size <= _SMALL_BYTES:
-                made.body = file.read()
-            else:
-                made.headers |= {"content-length": str(size), "Expect": b"100-continue"}
+                return self._request("PUT", key, headers, sha256, file.read())
+            made = self._request("PUT", key, headers, sha256, file)
+            made.headers |= {"content-length": str(size), "Expect": b"100-continue"}
             return made
 
         return self._answer(request) is not None
 
     def _request(
-        self, method: str, key: str, headers: dict[str, str], sha256: str, body: IO[bytes] | None = None
+        self, method: str, key: str, headers: dict[str, str], sha256: str, body: bytes | IO[bytes] | None = None
     ) -> AWSPreparedRequest:
         url, signed = self._signer.request(method, key, headers, sha256, datetime.now(UTC))
         return AWSPreparedRequest(method, url, signed, body, stream_output=body is None)
@@ -74,12 +73,12 @@ class ObjectClient:
         """Send a request, at most twice. Return the response, or None if it is not a success."""
         # The second try also helps if the store has closed a connection at the moment at which it is used again.
         try:
-            return self._first_answer(request())
+            return self._send(request())
         except (BotoCoreError, StorageDown) as error:
             time.sleep(random.uniform(0, _OUTAGE_DELAY_S if isinstance(error, StorageDown) else _ERROR_DELAY_S))  # noqa: S311 (no secret)
-        return self._first_answer(request())
+        return self._send(request())
 
-    def _first_answer(self, request: AWSPreparedRequest) -> Any | None:
+    def _send(self, request: AWSPreparedRequest) -> Any | None:
         response = self._http.send(request)
         if response.status_code < 300:  # noqa: PLR2004
             return response
