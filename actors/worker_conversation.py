@@ -6,9 +6,9 @@ The converter sends a work item, checks each message from the worker, and stores
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -255,17 +255,13 @@ def put_file(
     Raises ResultsTooLarge if the file has more than `bytes_left` bytes, which is what the job may still store.
     """
     key = artifact_key(work_item.inputs.owner, step.key, step.operation.extension)
-    digest, length = hashlib.sha256(), 0
-    file.seek(0)
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-        length += len(chunk)
+    length = file.seek(0, os.SEEK_END)
     if error := too_large(length, bytes_left):
         raise error
     file.seek(0)
-    blobs.put(key, file, step.operation.media_type)
+    sha256 = blobs.put(key, file, step.operation.media_type)
     width, height = size or (None, None)
-    return Stored(step.key, key, step.operation.media_type, length, digest.hexdigest(), width, height, result)
+    return Stored(step.key, key, step.operation.media_type, length, sha256, width, height, result)
 
 
 def too_large(length: int, bytes_left: int) -> ResultsTooLarge | None:

@@ -6,6 +6,9 @@ any more, the object can be deleted safely, because no new record will refer to 
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import time
 import uuid
 from collections.abc import Collection, Iterator
@@ -14,15 +17,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import IO, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import boto3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
-from pixtools.presigned_urls import Credentials, UrlSigner
+from pixtools.object_client import OUTAGES, ObjectClient
 from pixtools.settings import Settings
+from pixtools.signatures import Credentials, Signer
 
 SOURCES, ARTIFACTS = "sources/", "artifacts/"
 """Prefixes of the keys of sources and of artifacts."""
@@ -31,7 +36,7 @@ DATABASE = "database"
 """Key of an object in the bucket. Its content is the id of the database that owns the bucket."""
 
 _SIGNING_TIMES = 15  # in the lifetime of a URL
-_OUTAGES = (429, 500, 502, 503, 504)
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,24 @@ class BlobStore:
         except ObjectMissing as error:
             raise StorageRefused(f"There is no bucket {self._bucket}. Create it, or set PIXTOOLS_S3_BUCKET") from error
 
-    def put(self, key: str, data: bytes | IO[bytes], media_type: str) -> None:
-        """Store an object. If `data` is an open file, the method reads the file from the current position."""
+    def put(self, key: str, data: bytes | IO[bytes], media_type: str, sha256: str | None = None) -> str:
+        """Store an object, and return its SHA-256 digest in hex. `sha256` is the digest, if the caller knows it.
+
+        If `data` is an open file, the method reads the file from the current position. AWS compares what it receives
+        with the digest; rclone does not.
+        """
         # One plain PUT stores every size up to 5 GB. The transfer manager of boto3 starts threads for each call, which
         # costs more than the upload of an ordinary picture.
+        file = io.BytesIO(data) if isinstance(data, bytes) else data
+        start = file.tell()
+        sha256 = sha256 or _digest(file)
+        size = file.seek(0, os.SEEK_END) - start
+        file.seek(start)
         with _translated_errors(key):
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=media_type)
+            if not self._objects.put(key, file, size, media_type, sha256):
+                file.seek(start)
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=media_type)
+        return sha256
 
     def get(self, key: str) -> bytes:
         """Return the content of an object."""
@@ -101,7 +118,7 @@ class BlobStore:
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """Open an object for reading as a stream."""
         with _translated_errors(key):
-            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+            body = self._objects.get(key) or self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
         try:
             yield body
         except BotoCoreError as error:  # the stream broke; every other error comes from the caller's block
@@ -141,7 +158,11 @@ class BlobStore:
         `signed_at` is the time from which the URL is valid. Raises StorageRefused if there are no credentials.
         """
         query = {"response-content-type": media_type, "response-content-disposition": attachment(name)}
-        return self._signer.sign(key, query, signed_at, self._ttl), signed_at + self._ttl
+        try:
+            return self._signer.url(key, query, signed_at, self._ttl), signed_at + self._ttl
+        except NoCredentialsError as error:
+            message = "There are no credentials for S3. Set the PIXTOOLS_S3_* variables of the service"
+            raise StorageRefused(message) from error
 
     def signing_time(self) -> datetime:
         """Return the present time, rounded down. Download URLs are signed for this time.
@@ -155,25 +176,47 @@ class BlobStore:
     @cached_property
     def public_url(self) -> str:
         """The beginning of all download URLs: the address at which browsers reach the bucket. It ends with a slash."""
-        # Whether the bucket is a part of the host or of the path depends on its name and on the region, and only the
-        # library knows how. The signature is thrown away, so the credentials need not be there.
-        unreal = boto3.Session("none", "none", region_name=self._settings.s3_region)
-        client = _client(unreal, self._settings.s3_public_url or self._settings.s3_endpoint_url)
-        url = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": "x"}))
-        client.close()
-        return f"{url.scheme}://{url.netloc}{url.path.removesuffix('x')}"
+        return self._bucket_url(self._settings.s3_public_url or self._settings.s3_endpoint_url)
 
     @cached_property
-    def _signer(self) -> UrlSigner:
+    def _signer(self) -> Signer:
         # A signature covers the host, so URLs are signed for the address at which browsers reach S3.
-        return UrlSigner(self.public_url, self._settings.s3_region, self._credentials)
+        return Signer(self.public_url, self._settings.s3_region, self._credentials)
+
+    @cached_property
+    def _objects(self) -> ObjectClient:
+        signer = Signer(self._bucket_url(self._settings.s3_endpoint_url), self._settings.s3_region, self._credentials)
+        return ObjectClient(self._s3._endpoint.http_session, signer)  # noqa: SLF001 (boto3 has no public name for it)
+
+    def _bucket_url(self, endpoint: str | None) -> str:
+        # Whether the bucket is a part of the host or of the path depends on its name and on the region, and only the
+        # library knows how. So boto3 makes a request, which is not sent. The credentials need not be there.
+        unreal = _client(boto3.Session("none", "none", region_name=self._settings.s3_region), endpoint)
+        urls: list[str] = []
+
+        def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+            urls.append(request.url)
+            return AWSResponse(request.url, 200, {}, None)
+
+        unreal.meta.events.register("before-send.s3", answer)
+        unreal.get_object(Bucket=self._bucket, Key="x")
+        unreal.close()
+        return urls[0].removesuffix("x")
 
     def _credentials(self) -> Credentials:
         found = self._session.get_credentials()
         if found is None:
-            raise StorageRefused("There are no credentials for S3. Set the PIXTOOLS_S3_* variables of the service")
+            raise NoCredentialsError
         credentials: Credentials = found.get_frozen_credentials()
         return credentials
+
+
+def _digest(file: IO[bytes]) -> str:
+    """Return the digest of a file from its current position on."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def attachment(name: str) -> str:
@@ -219,7 +262,7 @@ def _translated_errors(key: str) -> Iterator[None]:
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
             raise ObjectMissing(f"There is no object {key}. If this error persists, submit the image again.") from error
-        kind = StorageDown if error.response["ResponseMetadata"]["HTTPStatusCode"] in _OUTAGES else StorageRefused
+        kind = StorageDown if error.response["ResponseMetadata"]["HTTPStatusCode"] in OUTAGES else StorageRefused
         remedy = "" if kind is StorageDown else ". Check the PIXTOOLS_S3_* variables of the service, and its clock"
         raise kind(f"{error.operation_name}: {error.response['Error'].get('Code')}{remedy}") from error
     except (BotoCoreError, OSError) as error:

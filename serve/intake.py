@@ -157,7 +157,7 @@ class Intake:
 
     def _put_now(self, files: Mapping[str, UploadedFile]) -> None:
         for key, file in files.items():
-            self.blobs.put(key, file.data, file.header.media_type)
+            self.blobs.put(key, file.data, file.header.media_type, file.sha256)
 
     def _submit(self, new: NewJob) -> Accepted:
         return Accepted(self._render(self.store.submit(new)), new.id, replayed=False)

@@ -1,0 +1,88 @@
+"""Gets and puts whole objects of S3 with less CPU time than boto3 needs.
+
+boto3 builds, signs and reads a request with general machinery, which takes more CPU time than the transfer of a small
+picture. This client signs its requests itself, and sends them through the HTTP session of a client of boto3. So it uses
+the connections, proxies, certificates and timeouts of boto3, and raises the same errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import BotoCoreError
+from botocore.response import StreamingBody
+
+from pixtools.errors import StorageDown
+from pixtools.signatures import Signer
+
+OUTAGES = (429, 500, 502, 503, 504)
+"""Statuses with which a store says that the same request may succeed later."""
+
+_EMPTY_SHA256 = hashlib.sha256().hexdigest()
+_SMALL_BYTES = 1 << 20  # a larger file is sent in pieces, after the store has accepted the headers
+_ERROR_DELAY_S, _OUTAGE_DELAY_S = 0.05, 1.0  # the longest random delays before the second try, as in boto3
+
+
+class ObjectClient:
+    """Gets and puts whole objects of one bucket.
+
+    If the store cannot be reached or has an outage, each method tries again once, and then raises BotoCoreError or
+    StorageDown. If the store refuses the request or redirects it, the methods do not find out why: boto3 does that.
+    """
+
+    def __init__(self, http: Any, signer: Signer) -> None:
+        """`http` is the HTTP session of a client of boto3."""
+        self._http = http
+        self._signer = signer
+
+    def get(self, key: str) -> Any | None:
+        """Return the body of an object, which is a stream as in boto3. Return None if boto3 must make the request.
+
+        The stream raises BotoCoreError if the connection ends before the last byte.
+        """
+        response = self._answer(lambda: self._request("GET", key, {}, _EMPTY_SHA256))
+        return response and StreamingBody(response.raw, response.headers.get("Content-Length"))
+
+    def put(self, key: str, file: IO[bytes], size: int, media_type: str, sha256: str) -> bool:
+        """Store the last `size` bytes of a file, whose digest is `sha256`. Return False if boto3 must do this."""
+        start, headers = file.tell(), {"content-type": media_type}
+
+        def request() -> AWSPreparedRequest:
+            file.seek(start)
+            if size <= _SMALL_BYTES:
+                return self._request("PUT", key, headers, sha256, file.read())
+            made = self._request("PUT", key, headers, sha256, file)
+            made.headers |= {"content-length": str(size), "Expect": b"100-continue"}
+            return made
+
+        return self._answer(request) is not None
+
+    def _request(
+        self, method: str, key: str, headers: dict[str, str], sha256: str, body: bytes | IO[bytes] | None = None
+    ) -> AWSPreparedRequest:
+        url, signed = self._signer.request(method, key, headers, sha256, datetime.now(UTC))
+        return AWSPreparedRequest(method, url, signed, body, stream_output=body is None)
+
+    def _answer(self, request: Callable[[], AWSPreparedRequest]) -> Any | None:
+        """Send a request, at most twice. Return the response, or None if it is not a success."""
+        # The second try also helps if the store has closed a connection at the moment at which it is used again.
+        try:
+            return self._send(request())
+        except (BotoCoreError, StorageDown) as error:
+            time.sleep(random.uniform(0, _OUTAGE_DELAY_S if isinstance(error, StorageDown) else _ERROR_DELAY_S))  # noqa: S311 (no secret)
+        return self._send(request())
+
+    def _send(self, request: AWSPreparedRequest) -> Any | None:
+        response = self._http.send(request)
+        if response.status_code < 300:  # noqa: PLR2004
+            return response
+        response.raw.close()
+        if response.status_code in OUTAGES:
+            raise StorageDown(f"{request.method} of an object: status {response.status_code}")
+        return None
