@@ -47,8 +47,10 @@ def stored_plan(claim: Claim, settings: Settings) -> Plan:
     return build(document, source, len(document), settings.image_limits(), settings.weights_sha256, is_stored=True)
 
 
-def remaining(plan: Plan, claim: Claim) -> Remaining:
+def remaining(plan: Plan, claim: Claim, later: frozenset[str] = frozenset()) -> Remaining:
     """Find the remaining tasks. They follow from the states of the stored steps and from the existing artifacts.
+
+    The steps in `later`, and the steps that read them, are left for a later call.
 
     - A step is cached if an artifact with the key of the step exists.
     - A step fails if it reads a lost file, because no attempt makes this file again.
@@ -64,8 +66,9 @@ def remaining(plan: Plan, claim: Claim) -> Remaining:
 
     open_steps = [step for step in plan.steps if step.name not in ended.union(cached)]
     stuck = _stuck(open_steps, claim)
-    work = plan.work(done.union(cached), held=(ended - done).union(stuck), filed=frozenset(blobs))
-    unneeded = [step.name for step in open_steps if step.name not in work.union(stuck)]
+    work = plan.work(done.union(cached), held=(ended - done).union(stuck, later), filed=frozenset(blobs))
+    # A step in `later` may need pixels that no other step needs now.
+    unneeded = [] if later else [step.name for step in open_steps if step.name not in work.union(stuck)]
     return Remaining(_known_outcomes(cached, stuck, unneeded), work, blobs, blob_bytes)
 
 

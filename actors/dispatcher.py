@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from actors.converter_pool import ConverterPool
 from actors.denoiser_client import DenoiserClient
 from actors.group_commit import GroupCommit
 from actors.outcome_writer import OutcomeWriter
+from actors.single_flight import SingleFlight, end_flight
 from dag.graph import Graph
 from dag.messages import Inputs
 from dag.plan import Plan
@@ -66,6 +67,8 @@ class Dispatcher:
         self._commits = GroupCommit(store, hints)
         self._pool = pool
         self._cheap_calls = CheapCalls(pool)
+        self._flights = SingleFlight()
+        self._jobs_without_work = 0  # they wait for steps of other jobs
         self._denoiser = denoiser
         self._wake = wake
         self._destroy_self = destroy_self
@@ -95,6 +98,7 @@ class Dispatcher:
             "idle_converters": self._pool.idle,
             "memory_bytes": self._pool.memory_bytes,
             "taken_bytes": self._pool.taken_bytes,
+            "shared_steps": self._flights.shared,
             "retiring": self._retirement is not None,
         }
 
@@ -203,7 +207,8 @@ class Dispatcher:
     def _room(self) -> int:
         """Return how many more jobs to claim. Return 0 to wait until half of the room is free.
 
-        Up to `max_denoising` jobs at the denoiser do not count, because they use no converter.
+        Up to `max_denoising` jobs at the denoiser do not count, because they use no converter. For the same reason,
+        some jobs that wait for steps of other jobs do not count.
         """
         if self._retirement is not None:
             return 0
@@ -211,7 +216,7 @@ class Dispatcher:
         are_cheap = 0 < len(self._cheap) == len(self._jobs)
         per_converter = _CHEAP_JOBS_PER_CONVERTER if are_cheap else _JOBS_PER_CONVERTER
         capacity = self._pool.maximum * per_converter
-        room = capacity + denoising - len(self._jobs)
+        room = capacity + denoising + min(self._jobs_without_work, capacity) - len(self._jobs)
         return room if 2 * room >= capacity else 0
 
     def _forget(self, held: _Held, _: asyncio.Task[None]) -> None:
@@ -247,18 +252,53 @@ class Dispatcher:
 
         `plan` is the plan of the job, or the reason why the job has no valid plan.
         """
-        writer = OutcomeWriter(self._commits, claim)
         if isinstance(plan, InvalidPlan):
-            await _fail_open_steps(writer, claim, plan)
+            await _fail_open_steps(OutcomeWriter(self._commits, claim), claim, plan)
             return
-        writer.plan = plan
-        todo = remaining(plan, claim)
-        for outcome in todo.outcomes:
-            writer.report(outcome)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(writer.write())
-            await self._graph(claim, plan, writer).run(todo.work, todo.blobs, todo.blob_bytes)
-            writer.close()
+        writer: OutcomeWriter | None = None
+        while True:
+            writer, elsewhere = await self._run_round(claim, plan, writer)
+            if not elsewhere:
+                return
+            # Other jobs run some of the steps. Wait for them, and look again which steps remain.
+            self._jobs_without_work += 1
+            self._wake.set()
+            try:
+                await asyncio.wait(elsewhere)
+            finally:
+                self._jobs_without_work -= 1
+            claim = await until_database_answers(
+                partial(asyncio.to_thread, self._store.refresh, claim), doing="reading a job again"
+            )
+
+    async def _run_round(
+        self, claim: Claim, plan: Plan, before: OutcomeWriter | None
+    ) -> tuple[OutcomeWriter, Collection[asyncio.Future[None]]]:
+        """Run the remaining steps, except those that other jobs run at the moment. Record the outcomes.
+
+        Return the writer of this round, and the ends of the steps that other jobs run. If there are no such steps, the
+        attempt is settled. `before` is the writer of the round before.
+        """
+        # A step that failed in the round before is tried again in the next attempt, after a pause.
+        failed = frozenset() if before is None else before.failed
+        todo = remaining(plan, claim, failed)
+        with self._flights.join(claim.view.job.owner, plan, todo.work) as (own, elsewhere):
+            if elsewhere:
+                todo = remaining(plan, claim, failed.union(elsewhere))
+
+            def on_recorded(step: str) -> None:
+                if step in own:
+                    end_flight(own[step])
+
+            writer = OutcomeWriter(self._commits, claim, before=before, settles=not elsewhere, on_recorded=on_recorded)
+            writer.plan = plan
+            for outcome in todo.outcomes:
+                writer.report(outcome)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(writer.write())
+                await self._graph(claim, plan, writer).run(todo.work, todo.blobs, todo.blob_bytes)
+                writer.close()
+        return writer, elsewhere.values()
 
     def _graph(self, claim: Claim, plan: Plan, writer: OutcomeWriter) -> Graph:
         job = claim.view.job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from actors.group_commit import GroupCommit
@@ -22,20 +23,35 @@ _COLLECT_S = 0.1
 class OutcomeWriter:
     """Collects outcomes and writes them in batches. The transaction of the last batch settles the attempt.
 
-    To settle an attempt means to end the job or to return the job to the queue.
+    To settle an attempt means to end the job or to return the job to the queue. With `settles=False`, the writer does
+    not settle the attempt, because another writer follows.
 
     `open_steps` are the steps that had not ended when the attempt began. A step that is reported as cached is removed
     from `open_steps`. The caller sets `plan` as soon as the plan is known.
     """
 
-    def __init__(self, commits: GroupCommit, claim: Claim) -> None:
+    def __init__(
+        self,
+        commits: GroupCommit,
+        claim: Claim,
+        *,
+        before: OutcomeWriter | None = None,
+        settles: bool = True,
+        on_recorded: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`before` is the earlier writer of this attempt, if any. `on_recorded` gets the names of ended steps."""
         self._commits = commits
         self._claim = claim
+        self.number: int = 0 if before is None else before.number
+        """The number of the last batch."""
+        self.failed: frozenset[str] = frozenset() if before is None else before.failed
+        """The steps that failed in this attempt."""
+        self._settles = settles
+        self._on_recorded = on_recorded
         self.open_steps = frozenset(step.name for step in claim.view.steps if step.state not in STEP_ENDED)
         self.plan: Plan | None = None
         self._unreported = set(self.open_steps)
         self._pending: list[Outcome] = []
-        self._number = 0  # of the last batch
         self._started_at: dict[str, float] = {}  # on the clock of the event loop
         self._changed = asyncio.Event()
         self._is_complete = asyncio.Event()  # every open step has its outcome, or no more outcomes follow
@@ -55,6 +71,8 @@ class OutcomeWriter:
 
     def _add(self, outcome: Outcome) -> None:
         self._pending.append(outcome)
+        if isinstance(outcome, Failed | Crashed):
+            self.failed |= {outcome.step}
         if isinstance(outcome, Cached):
             self.open_steps -= {outcome.step}
         if isinstance(outcome, Started):
@@ -71,28 +89,32 @@ class OutcomeWriter:
         self._changed.set()
 
     async def write(self) -> None:
-        """Write outcomes as they are reported, until the attempt is settled. Raises LeaseLost if the lease was lost.
+        """Write outcomes as they are reported, until the last one. Raises LeaseLost if the lease was lost.
 
-        The attempt is settled when every open step has its outcome, or after `close`. While the database is down, the
-        writer keeps the outcomes. It writes them when the database answers again, if the lease is still valid.
+        The last outcome has come when every open step has its outcome, or after `close`. While the database is down,
+        the writer keeps the outcomes. It writes them when the database answers again, if the lease is still valid.
         """
-        settled, state = False, None
-        while not settled:
+        is_last, state = False, None
+        while not is_last:
             await self._changed.wait()
             await wait_at_most(self._is_complete, _COLLECT_S)
             self._changed.clear()
             outcomes, self._pending = self._pending, []
-            settled = self._is_complete.is_set()
-            self._number += 1
+            is_last = self._is_complete.is_set()
+            self.number += 1
             batch = Batch(
                 self._claim.id,
                 self._claim.attempt,
                 tuple(self._with_age(outcome) for outcome in outcomes),
-                self._number,
-                settled,
+                self.number,
+                is_last and self._settles,
             )
             state = await self._commits.record(batch)
-        log.info("settled: job=%s attempt=%d state=%s", self._claim.id, self._claim.attempt, state)
+            for outcome in outcomes:
+                if not isinstance(outcome, Started):
+                    self._on_recorded(outcome.step)
+        if self._settles:
+            log.info("settled: job=%s attempt=%d state=%s", self._claim.id, self._claim.attempt, state)
 
     def _with_age(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Started):

@@ -20,6 +20,7 @@ from pixtools.database.claim_query import take_next_jobs
 from pixtools.database.connection import Database
 from pixtools.database.job_reader import claims_of, find_response, find_view, page_of_summaries
 from pixtools.database.outcome_recorder import OutcomeRecorder
+from pixtools.database.rows import JOB
 from pixtools.database.submission_writer import insert_job, insert_response
 from pixtools.database.tables import DeadLetter, Job, StoredResponse
 from pixtools.database.transitions import (
@@ -201,6 +202,21 @@ class JobStore:
         with self._transaction() as connection:
             _wait_for_claims_of(connection, dispatcher)
             return claims_of(connection, take_next_jobs(connection, dispatcher, limit, self._lease))
+
+    def refresh(self, claim: Claim) -> Claim:
+        """Return a claim with the present states of its steps, and with the artifacts that exist now.
+
+        Raises LeaseLost if the attempt is not current.
+        """
+        query = select(*JOB.columns).where(
+            col(Job.id) == claim.id, col(Job.attempt) == claim.attempt, col(Job.state) == JobState.RUNNING
+        )
+        with self._transaction() as connection:
+            jobs = [JOB.record(row) for row in connection.execute(query)]
+            if not jobs:
+                raise LeaseLost(f"job {claim.id}, attempt {claim.attempt}")
+            (refreshed,) = claims_of(connection, jobs)
+            return refreshed
 
     def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
         """Extend the leases on the jobs in `held`. Return the entries of `held` whose lease was extended.

@@ -8,14 +8,15 @@ from typing import Any
 
 from actors.converter_pool import Node
 from dag.messages import WorkItem
-from pixtools.jobs.outcomes import Started, Stored, Succeeded
+from pixtools.errors import StorageDown
+from pixtools.jobs.outcomes import Failed, Started, Stored, Succeeded
 
 
 class FakeConverter:
-    """A converter that reports success for each step of a work item as soon as `finish` is set."""
+    """A converter that reports an outcome for each step of a work item as soon as `finish` is set."""
 
-    def __init__(self, finish: asyncio.Event) -> None:
-        self._finish = finish
+    def __init__(self, all_converters: FakeConverters) -> None:
+        self._all = all_converters
         self.ready = _Method(self._ready)
         self.run = _Method(self._run)
         self.run_all = _Method(self._run_all)
@@ -24,9 +25,15 @@ class FakeConverter:
         return Node("node", 10**9)
 
     async def _run(self, work_item: WorkItem, *_: Any) -> AsyncIterator[asyncio.Future[Any]]:
+        self._all.calls += 1
         yield _reference(Started(work_item.segment.steps[0].name))
-        await self._finish.wait()
+        await self._all.finish.wait()
         for step in work_item.segment.steps:
+            if step.name in self._all.slow:
+                await asyncio.sleep(3600)
+            if step.name in self._all.failing:
+                yield _reference(Failed(step.name, StorageDown()))
+                continue
             stored = Stored(step.key, f"blob of {step.name}", "image/png", 9, "cd" * 32, 64, 48)
             yield _reference(Succeeded(step.name, stored, 1))
 
@@ -35,15 +42,21 @@ class FakeConverter:
 
 
 class FakeConverters:
-    """A factory of fake converters. It remembers which converters were destroyed."""
+    """A factory of fake converters. It remembers which converters were destroyed, and counts the calls.
+
+    The steps in `slow` take an hour, and the steps in `failing` fail.
+    """
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
+        self.slow: set[str] = set()
+        self.failing: set[str] = set()
+        self.calls = 0
         self.created: list[FakeConverter] = []
         self.destroyed: list[FakeConverter] = []
 
     def create(self) -> FakeConverter:
-        self.created.append(FakeConverter(self.finish))
+        self.created.append(FakeConverter(self))
         return self.created[-1]
 
 

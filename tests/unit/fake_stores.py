@@ -116,11 +116,20 @@ class FakeJobStore:
         self.calls: list[tuple[str, float]] = []  # the method and the time of each call
         # An error for the next call of a method. The call first does its task, and then raises this error.
         self.errors: dict[str, Exception] = {}
+        self.refreshed: Callable[[Claim], Claim] = lambda claim: claim
         self.before_claim: Callable[[], object] = lambda: None  # each claim first calls this, in the claim's thread
 
-    def add(self, *steps: StepRecord, state: JobState = JobState.QUEUED, dispatcher: str | None = None) -> FakeJob:
+    def add(
+        self,
+        *steps: StepRecord,
+        state: JobState = JobState.QUEUED,
+        dispatcher: str | None = None,
+        source: str | None = None,
+    ) -> FakeJob:
         """Add a job that is in the queue, or that a dispatcher runs."""
-        view = JobView(job_record(state=state), steps or (step_record("a"),), {})
+        # The sources differ, so no job waits for a step of another job.
+        record = job_record(state=state, source_sha256=source or uuid.uuid4().hex)
+        view = JobView(record, steps or (step_record("a"),), {})
         job = self.jobs[view.job.id] = FakeJob(view, dispatcher)
         return job
 
@@ -146,6 +155,12 @@ class FakeJobStore:
             for job in jobs:
                 job.move(JobState.RUNNING, dispatcher, attempts=1)
             return [Claim(job.view, {}) for job in jobs]
+
+    def refresh(self, claim: Claim) -> Claim:
+        with self._call("refresh"):
+            if not self._holds(claim.id, claim.attempt):
+                raise LeaseLost(f"job {claim.id}, attempt {claim.attempt}")
+            return self.refreshed(claim)
 
     def renew(self, held: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
         with self._call("renew"):

@@ -6,21 +6,23 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from fake_converters import FakeConverters
-from fake_stores import FakeDatabase, FakeHints, FakeJob, FakeJobStore, step_record
+from fake_stores import FakeDatabase, FakeHints, FakeJob, FakeJobStore, artifact_record, step_record
 from virtual_time import VirtualTimeLoop, cancel_other_tasks
 
 from actors.converter_pool import ConverterPool
 from actors.dispatcher import Dispatcher
 from pixtools.errors import DatabaseDown, InvalidPlan
-from pixtools.jobs.outcomes import Failed, Started
+from pixtools.jobs.outcomes import Cached, Failed, Outcome, Started, Succeeded
 from pixtools.jobs.records import StepRecord
+from pixtools.jobs.views import Claim
 from pixtools.redis.hints import CANCELLED, CHANGED, QUEUED
 from pixtools.settings import Settings
-from pixtools.states import JobState
+from pixtools.states import JobState, StepState
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +37,7 @@ def anyio_backend():
 
 
 CHEAP = step_record("a")
-SLOW = step_record("a", op="resize", params={"width": 7000, "height": 7000, "fit": "fill", "upscale": True})
+SLOW = step_record("slow", op="resize", params={"width": 7000, "height": 7000, "fit": "fill", "upscale": True})
 
 
 class Bench:
@@ -253,6 +255,118 @@ async def test_outcomes_are_kept_during_an_outage_and_recorded_after_it(bench):
     await asyncio.sleep(1.1)
 
     assert job.state == SUCCEEDED
+
+
+# Steps that several jobs ask for at the same time
+
+
+class Twice:
+    """Jobs whose steps have the same keys. Their artifacts are known to the store as soon as a job has made them."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        bench.store.refreshed = self._refreshed
+
+    def add(self, *steps: StepRecord) -> FakeJob:
+        return self.bench.store.add(*steps, source="same")
+
+    def _refreshed(self, claim: Claim) -> Claim:
+        """Return a claim with the artifacts of all steps that succeeded in any job, as the real store does."""
+        succeeded = {
+            outcome.stored.step_key: artifact_record(outcome.stored.step_key)
+            for job in self.bench.store.jobs.values()
+            for _, outcome in job.outcomes
+            if isinstance(outcome, Succeeded)
+        }
+        ended = {
+            outcome.step for _, outcome in self.bench.store.jobs[claim.id].outcomes if isinstance(outcome, Succeeded)
+        }
+        steps = tuple(
+            replace(step, state=StepState.SUCCEEDED if step.name in ended else step.state) for step in claim.view.steps
+        )
+        return Claim(replace(claim.view, steps=steps), succeeded)
+
+
+def kinds(job: FakeJob) -> dict[str, type[Outcome]]:
+    """Return the kind of the last outcome of each step."""
+    return {outcome.step: type(outcome) for _, outcome in job.outcomes}
+
+
+async def test_a_step_of_two_jobs_runs_once(bench):
+    twice = Twice(bench)
+    first, second = twice.add(step_record("a")), twice.add(step_record("b"), step_record("c", op="jpg"))
+    await bench.start()
+
+    bench.converters.finish.set()
+    await asyncio.sleep(1)
+
+    assert (first.state, second.state) == (SUCCEEDED, SUCCEEDED)
+    assert (kinds(first), kinds(second)) == ({"a": Succeeded}, {"b": Cached, "c": Succeeded})
+    assert second.attempt == 1
+    assert bench.dispatcher.stats()["shared_steps"] == 1
+
+
+async def test_a_step_that_a_job_asks_for_twice_runs_once_and_its_readers_run_after_it(bench):
+    job = Twice(bench).add(step_record("a"), step_record("b"), step_record("z", op="zip", inputs=("b",)))
+    await bench.start()
+
+    bench.converters.finish.set()
+    await asyncio.sleep(1)
+
+    assert job.state == SUCCEEDED
+    assert kinds(job) == {"a": Succeeded, "b": Cached, "z": Succeeded}
+
+
+async def test_a_job_does_not_wait_for_the_other_steps_of_the_job_that_runs_its_step(bench):
+    twice = Twice(bench)
+    first, second = twice.add(step_record("a"), SLOW), twice.add(step_record("b"))
+    bench.converters.slow.add(SLOW.name)
+    bench.converters.finish.set()
+    await bench.start()
+    await asyncio.sleep(1)
+
+    assert (first.state, second.state) == (RUNS, SUCCEEDED)
+
+
+async def test_if_the_running_step_fails_the_waiting_job_runs_it_itself(bench):
+    twice = Twice(bench)
+    first, second = twice.add(step_record("a")), twice.add(step_record("b"))
+    await bench.start()
+    first.move(JobState.CANCELLED)
+    await bench.hints.publish(CANCELLED, str(first.view.job.id))
+    await asyncio.sleep(0.5)
+
+    bench.converters.finish.set()
+    await asyncio.sleep(1)
+
+    assert (first.state, second.state) == (JobState.CANCELLED, SUCCEEDED)
+    assert kinds(second) == {"b": Succeeded}
+
+
+async def test_a_failed_step_is_not_tried_again_in_the_same_attempt(bench):
+    twice = Twice(bench)
+    first, second = twice.add(step_record("a")), twice.add(step_record("b"), step_record("c", op="jpg"))
+    bench.converters.failing.add("c")
+    await bench.start()
+
+    bench.converters.finish.set()
+    await asyncio.sleep(1)
+
+    assert first.state == SUCCEEDED
+    assert [type(outcome) for _, outcome in second.outcomes if outcome.step == "c"].count(Failed) == 1
+    assert kinds(second)["b"] == Cached
+
+
+async def test_jobs_that_wait_for_a_step_of_another_job_make_room_for_others(bench):
+    twice = Twice(bench)
+    for _ in range(4):
+        twice.add(SLOW)
+    bench.store.add(CHEAP)
+    await bench.start()
+    await asyncio.sleep(1)
+
+    assert bench.states() == [RUNS] * 5
+    assert bench.converters.calls == 2
 
 
 # Renewing
