@@ -40,7 +40,9 @@ LETTERS = "abtcdfgeijh"  # in the order in which the parts run; t: thumbor
 _REST_S = 30
 _SETTLE_S = 10  # after the start, Ray still starts processes
 _DISPATCHER_LIMIT_S = 100
-_RESERVES_S = {"first rounds": 240, "rounds with the denoiser": 75}  # for what follows them, and for the stop
+# Seconds that must be left for later parts and for the stop. The first runs of all parts are more important than second
+# runs, so they may use more of the time.
+_RESERVES_S = {"first parts": (120, 240), "parts with the denoiser": (60, 75)}
 
 Runs = dict[str, list[Figures]]
 """The figures of the runs of each part, by its letter."""
@@ -108,7 +110,7 @@ def measure(letters: list[str], options: argparse.Namespace, clock: Clock, runs:
             "f": partial(parts.idle, bench),
             "g": partial(parts.reads, bench),
         }
-        rounds(chosen(first, letters, skipped), _RESERVES_S["first rounds"])
+        rounds(chosen(first, letters, skipped), _RESERVES_S["first parts"])
         if "g" in letters:
             run_once("g", partial(parts.job_list, bench), runs)
         # These parts start the denoiser, which stays for minutes. So they come last.
@@ -116,7 +118,7 @@ def measure(letters: list[str], options: argparse.Namespace, clock: Clock, runs:
             "e": partial(parts.mix, bench, "e"),
             "i": partial(parts.beside_heavy, bench),
         }
-        rounds(chosen(last, letters, skipped), _RESERVES_S["rounds with the denoiser"])
+        rounds(chosen(last, letters, skipped), _RESERVES_S["parts with the denoiser"])
 
 
 def start(home: Path, log: Path, stack: ExitStack, runs: Runs, *, twice: bool) -> RunningService:
@@ -152,16 +154,19 @@ def run_rounds(
     runs: Runs,
     skipped: dict[str, str],
     todo: dict[str, Callable[[], Figures]],
-    reserve_s: float,
+    reserves_s: tuple[float, float],
 ) -> None:
-    """Run all parts in turn, `count` times. Leave out runs that do not fit into the time."""
+    """Run all parts in turn, `count` times. Leave out runs that do not fit into the time.
+
+    `reserves_s` are the seconds that must be left after a first run and after a later run.
+    """
     longest: dict[str, float] = {}
     for number in range(count):
         for letter, run in todo.items():
-            if clock.left_s() - reserve_s < longest.get(letter, 0):
+            if clock.left_s() - reserves_s[number > 0] < longest.get(letter, 0):
                 if number == 0:
                     skipped[letter] = "there was no time left"
-                say(f"{letter}, run {number + 1}: left out, the time is over")
+                say(f"{letter}, run {number + 1} of {count}: left out, there is no time left")
                 continue
             began = time.monotonic()
             say(f"{letter}, run {number + 1} of {count}")

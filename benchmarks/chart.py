@@ -40,6 +40,7 @@ class _Canvas:
 
     def text(self, x: float, y: float, text: str, *, anchor: str = "lm", size: int = 15) -> float:
         """Draw text at a point, and return its width."""
+        text = text.replace("→", ">").replace("–", "-")  # the font of Pillow lacks these characters
         self._draw.text((x, y), text, _INK, self._fonts[size], anchor=anchor)
         return float(self._draw.textlength(text, self._fonts[size]))
 

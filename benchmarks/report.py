@@ -54,7 +54,7 @@ def _machine(results: Results) -> str:
     text = (
         f"{found['date']} UTC, commit {found['commit']}: {found['cores']} cores ({found['cpu']}), "
         f"{found['memory_gb']:g} GB, Python {found['python']}, Pillow {found['pillow']}, Ray {found['ray']}. "
-        f"Medians of {' to '.join(map(str, sorted({min(runs), max(runs)}))) if runs else 1} runs. "
+        f"Runs of each mix: {' to '.join(map(str, sorted({min(runs), max(runs)}))) if runs else '–'}. "
         f"Before the start, other programs used {found['used_by_others_percent']} % of all cores."
     )
     if found["used_by_others_percent"] >= 10:  # noqa: PLR2004

@@ -9,8 +9,8 @@ build/bench.json, mix (a), if this file exists, and else from the measurement in
 
 The first table contains the limit of each part, which is its number of servers divided by the time that a job needs
 there. The smallest limit is the limit of the service ("bottleneck law"). The second table contains the simulated
-latencies below and above this limit. The simulation ignores the network, and the work that does not depend on jobs,
-such as the renewal of leases.
+latencies below and above this limit. The simulation ignores the network, and the work that hardly depends on jobs,
+such as that of Ray itself.
 """
 
 from __future__ import annotations
