@@ -32,7 +32,7 @@ import psutil
 import report
 from figures import Figures, medians
 from parts import Bench
-from running_service import RunningService, new_home, service
+from running_service import RunningService, new_home, service, stop
 
 ROOT = Path(__file__).parent.parent
 THUMBOR = ROOT / "build/thumbor/bin/thumbor"
@@ -183,18 +183,18 @@ def run_once(letter: str, run: Callable[[], Figures], runs: Runs) -> None:
 def with_dispatchers(options: argparse.Namespace, clock: Clock, runs: Runs, skipped: dict[str, str]) -> None:
     """Run the benchmark of the dispatcher in a process of its own, because it starts other servers."""
     say("h")
-    try:
-        done = subprocess.run(
+    with ExitStack() as stack:
+        process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("dispatcher_speed.py"), "--json"],
             stdout=subprocess.PIPE,
-            stderr=(options.out / "bench-dispatcher.log").open("wb"),
-            timeout=min(_DISPATCHER_LIMIT_S, max(30, clock.left_s())),
-            check=True,
+            stderr=stack.enter_context((options.out / "bench-dispatcher.log").open("wb")),
         )
-    except subprocess.SubprocessError as error:
-        skipped["h"] = f"the benchmark of the dispatcher failed: {type(error).__name__}, see bench-dispatcher.log"
-        return
-    runs["h"].append(json.loads(done.stdout))
+        stack.callback(stop, process)  # it stops its servers
+        try:
+            output, _ = process.communicate(timeout=min(_DISPATCHER_LIMIT_S, max(30, clock.left_s())))
+            runs["h"].append(json.loads(output))
+        except (subprocess.TimeoutExpired, ValueError) as error:
+            skipped["h"] = f"the benchmark of the dispatcher failed: {type(error).__name__}, see bench-dispatcher.log"
 
 
 def machine() -> dict[str, Any]:

@@ -14,6 +14,8 @@ import contextlib
 import json
 import os
 import secrets
+import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=600)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped
     figures: Figures = {"errors": 0}
     with running() as settings:
         for dispatchers, word in _WORDS.items():
