@@ -5,8 +5,8 @@ BIN := .venv/bin
 
 MAKEFLAGS += --no-builtin-rules
 
-.PHONY: help run test test-unit faults examples faults-half faults-other-half fuzz sheet check secrets lock audit \
-	sbom tools
+.PHONY: help run test test-unit faults examples faults-half faults-other-half fuzz bench sheet check secrets lock \
+	audit sbom tools
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make faults     kill processes and stop stores of a running service: some 45 minutes"
 	@echo "make examples   run 2,000 random histories of jobs against a model: some 10 minutes"
 	@echo "make fuzz       feed damaged and hostile files and requests to decoders and parsers: some 25 minutes"
+	@echo "make bench      measure what a job costs beyond its pixels, in ten minutes: build/bench.json, build/bench.png"
 	@echo "make sheet      draw contact sheets of all formats and operations: build/formats.png, build/operations.png"
 	@echo "make lock       write the lock files requirements/*.txt; UPGRADE=--upgrade takes the newest versions"
 	@echo "make audit      ask a vulnerability service about all locked packages"
@@ -70,6 +71,10 @@ fuzz: .venv/.dev
 	@PIXTOOLS_FUZZ_SECONDS=$${PIXTOOLS_FUZZ_SECONDS:-75} PIXTOOLS_FUZZ_SEED=$${PIXTOOLS_FUZZ_SEED:-$$(date +%s)} \
 		$(BIN)/pytest tests/fuzz -s
 
+# BENCH: options of benchmarks/bench.py, such as BENCH='--only a,d --runs 1'
+bench: .venv/.dev build/thumbor/.made
+	@$(BIN)/python benchmarks/bench.py $(BENCH)
+
 sheet: .venv/.dev
 	@$(BIN)/python tests/contact_sheet.py build
 
@@ -96,6 +101,7 @@ LOCK := build/tools/bin/uv --config-file requirements/uv.toml pip compile -q --u
 
 lock: build/tools/.made
 	@$(LOCK) --group tools -o requirements/tools.txt
+	@$(LOCK) --no-binary derpconf --group peers -o requirements/peers.txt
 	@grep -o 'setuptools==[0-9.]*' pyproject.toml | \
 		$(LOCK) --extra local --extra dev --no-emit-package torch -o requirements/dev.txt pyproject.toml -
 	@grep -o 'setuptools==[0-9.]*' pyproject.toml | \
@@ -160,6 +166,13 @@ TORCH := $(shell grep -o 'torch==[0-9.]*' pyproject.toml)
 	@$(BIN)/python -m pip install -qq $(TORCH)
 	@$(BIN)/python -m pip $(PIXTOOLS) '.[local,dev]' || $(STALE)
 	@touch .venv/.local $@
+
+# This installation may run build scripts, because one package that thumbor needs has no wheel.
+build/thumbor/.made: requirements/peers.txt
+	@echo "Installing thumbor into build/thumbor, for the comparison."
+	@$(PYTHON) -m venv --clear build/thumbor
+	@build/thumbor/bin/python -m pip install -qq --require-hashes -r requirements/peers.txt
+	@touch $@
 
 build/tools/.made: requirements/tools.txt
 	@$(PYTHON) -m venv --clear build/tools

@@ -27,9 +27,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
-from job_cost import STEPS, photos, quantile, service
+from figures import quantile
+from pictures import small_photos
+from running_service import new_home, service
 
 ATTACKERS = 50
+STEPS = '{"web": {"op": "webp", "input": "source"}}'
 HONEST_CLIENTS = 2
 LIVEZ_PAUSE_S = 0.1
 _JOBS_PER_S = 8  # the honest clients submit fewer
@@ -41,8 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120, help="duration of the attack")
     options = parser.parse_args()
-    jpegs = photos(150 + int(options.seconds * _JOBS_PER_S))
-    with service() as (url, launcher):
+    jpegs = list(small_photos(150 + int(options.seconds * _JOBS_PER_S)))
+    with new_home() as home, service(home, limit_clients=True) as running:
+        url, launcher = running.url, running.launcher
         asyncio.run(honest_phase(url, jpegs[:20], 10))  # so that all converters run and all caches are filled
         alone = asyncio.run(honest_phase(url, jpegs[20:150], options.seconds / 4))
         peaks = Peaks(launcher)
