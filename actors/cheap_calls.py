@@ -69,14 +69,18 @@ class CheapCalls:
             self._pool.release(converter)
         except (RayError, TimeoutError):
             self._pool.discard(converter)
+        except Exception:
+            log.exception("converter call failed")
+            self._pool.discard(converter)
         except BaseException:
             self._pool.discard(converter)
             raise
         else:
             self._pool.release(converter)
-        for waiting, answer in zip(group, answers, strict=True):
-            if not waiting.answer.done():  # its job was cancelled
-                waiting.answer.set_result(answer)
+        finally:
+            for waiting, answer in zip(group, answers, strict=True):
+                if not waiting.answer.done():  # otherwise its job was cancelled
+                    waiting.answer.set_result(answer)
 
     def _take(self, memory_bytes: int) -> list[_Waiting]:
         """Return the next work items of one owner that need at most `memory_bytes` bytes each.

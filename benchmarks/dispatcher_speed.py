@@ -62,6 +62,9 @@ class StubConverter:
     def ready(self) -> Node:
         return Node("node", 1 << 50)
 
+    def run_all(self, work_items: list[WorkItem]) -> list[list[Any]]:
+        return [list(self.run(work_item)) for work_item in work_items]
+
     def run(self, work_item: WorkItem, *_: Any) -> Iterator[Any]:
         yield Started(work_item.segment.steps[0].name)
         for step in work_item.segment.steps:

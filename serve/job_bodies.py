@@ -54,12 +54,16 @@ class JobBodies:
         present = self._store.status(owner, job_id).version
         if present <= version:
             return None
-        signed_at = self._blobs.signing_time()
         with self._lock:
             kept = self._kept.get(job_id)
-            if kept is not None and kept.etag == _etag(present, signed_at):
+            if kept is not None and kept.etag == _etag(present, self._blobs.signing_time()):
                 self._kept.move_to_end(job_id)
                 return kept
+        return self.read(owner, job_id)
+
+    def read(self, owner: str, job_id: uuid.UUID) -> JobBody:
+        """Read the job from the database, and return its body. Raises like `of`."""
+        signed_at = self._blobs.signing_time()
         body = self._body(self._store.get(owner, job_id), signed_at)
         if body.etag is not None and len(body.json) <= _MAX_KEPT_BYTES:
             self._keep(job_id, body)

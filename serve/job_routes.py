@@ -130,8 +130,8 @@ class JobRoutes:
     async def _when_ended(self, accepted: Accepted, seconds: int) -> AsyncIterator[bytes]:
         """Yield the job when it has ended, or after `seconds`. If reading it fails, yield the first answer."""
         try:
-            await self.feed.wait_for_end(PUBLIC_OWNER, accepted.job_id, seconds)
-            yield (await run_in_threadpool(self.bodies.of, PUBLIC_OWNER, accepted.job_id)).json
+            await self.feed.wait_for_end(PUBLIC_OWNER, accepted.job_id, seconds, is_new=not accepted.replayed)
+            yield (await run_in_threadpool(self.bodies.read, PUBLIC_OWNER, accepted.job_id)).json
         except PixToolsError:
             yield accepted.body
 

@@ -69,13 +69,17 @@ class ProgressFeed:
         if not self.has_capacity:
             raise TooManyStreams("Read the job from time to time, or open the event stream again later.")
 
-    async def wait_for_end(self, owner: str, job_id: uuid.UUID, seconds: float) -> None:
+    async def wait_for_end(self, owner: str, job_id: uuid.UUID, seconds: float, *, is_new: bool = False) -> None:
         """Wait until the job has ended, but at most `seconds`. Raises NotFound if the owner has no such job.
 
-        While the database is down, the job counts as running. The last query may end after `seconds`.
+        While the database is down, the job counts as running. The last query may end after `seconds`. If `is_new` is
+        true, the job was queued a moment ago, so the first query comes only after a hint or after the poll interval.
         """
         end = time.monotonic() + seconds
         with self._watching(job_id) as moved:
+            if is_new:
+                await wait_at_most(moved, min(seconds, self._poll_interval_s))
+                moved.clear()
             while not await self._has_ended(owner, job_id) and (left := end - time.monotonic()) > 0:
                 if await wait_at_most(moved, min(left, self._poll_interval_s)):
                     moved.clear()

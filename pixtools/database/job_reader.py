@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Text, bindparam, exists, func, select
 from sqlmodel import col
 
 from pixtools.database.json_rows import json_rows
@@ -20,9 +20,10 @@ from pixtools.jobs.submission import Accepted, IdempotencyScope
 from pixtools.jobs.views import Claim, JobSummary, JobView, StepSummary
 from pixtools.states import STEP_ENDED, JobState, StepState
 
+_HAS_PARTS = exists().where(col(Part.job_id) == col(Job.id))
 # These statements are built once, because building a statement costs as much CPU time as executing it.
 _VIEW = (
-    select(*JOB.columns, *STEP.columns, *ARTIFACT.columns)
+    select(_HAS_PARTS, *JOB.columns, *STEP.columns, *ARTIFACT.columns)
     .join(Step, col(Step.job_id) == col(Job.id))
     .outerjoin(Artifact, col(Artifact.id) == col(Step.artifact_id))
     .where(col(Job.id) == bindparam("job_id"), col(Job.owner) == bindparam("owner"))
@@ -48,14 +49,17 @@ _REUSABLE = (
 
 
 def find_view(connection: Connection, owner: str, job_id: uuid.UUID) -> JobView | None:
-    """Return the view of a job, with two queries. Return None if the owner has no job with this id."""
-    job_width = len(JOB)
+    """Return the view of a job, with one query, or two if the job has parts.
+
+    Return None if the owner has no job with this id.
+    """
+    steps_at = 1 + len(JOB)
     rows = connection.execute(_VIEW, {"job_id": job_id, "owner": owner}).all()
     if not rows:
         return None
-    steps, artifacts = _steps_and_artifacts(row[job_width:] for row in rows)
-    parts = tuple(part for _, part in _parts(connection, [job_id]))
-    return JobView(JOB.record(rows[0][:job_width]), steps, artifacts, parts)
+    steps, artifacts = _steps_and_artifacts(row[steps_at:] for row in rows)
+    parts = tuple(part for _, part in _parts(connection, [job_id])) if rows[0][0] else ()
+    return JobView(JOB.record(rows[0][1:steps_at]), steps, artifacts, parts)
 
 
 def views_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[JobView]:

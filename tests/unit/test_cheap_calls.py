@@ -141,7 +141,8 @@ async def test_a_work_item_never_joins_a_call_that_declared_less_memory(bench):
 
 
 @pytest.mark.parametrize(
-    ("failure", "destroyed"), [(ActorDiedError(), 1), (RayTaskError("run_all", "", ValueError("a bug")), 0)]
+    ("failure", "destroyed"),
+    [(ActorDiedError(), 1), (RayTaskError("run_all", "", ValueError("a bug")), 0), (AttributeError("a bug"), 1)],
 )
 async def test_a_call_that_fails_has_no_answer_and_the_next_one_works(bench, failure, destroyed):
     bench.converters.failure = failure
