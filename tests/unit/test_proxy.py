@@ -10,7 +10,7 @@ from ray.serve._private.utils import call_function_from_import_path
 from pixtools.local import ray_head
 from serve import proxy
 from serve.gate import Gate
-from serve.http_limits import LimitedProtocol
+from serve.http_limits import LimitedProtocol, LimitedProtocolBehindHaproxy
 
 NAME = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
@@ -32,6 +32,17 @@ def test_serve_gets_the_gate_and_uvicorn_gets_the_limited_parser(monkeypatch):
     assert isinstance(middleware.cls(lambda: None, *middleware.args, **middleware.kwargs), Gate)
     assert config.http_protocol_class is LimitedProtocol
     assert LimitedProtocol.clients.is_trusted("10.0.0.1")
+
+
+@pytest.mark.usefixtures("_restored")
+def test_behind_haproxy_the_clients_are_not_counted_by_their_connections(monkeypatch):
+    monkeypatch.setenv("PIXTOOLS_BEHIND_HAPROXY", "1")
+
+    call_function_from_import_path(ray_head.PROXY_CALLBACK)
+    config = uvicorn.Config(lambda: None)
+    config.load()
+
+    assert config.http_protocol_class is LimitedProtocolBehindHaproxy
 
 
 def test_the_ingress_knows_whether_the_proxy_runs_the_gate(monkeypatch):
