@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from pixtools.errors import BadRequest, BodyTooLarge, HeadersTooLarge, NotFound, Overloaded, PixToolsError
+from pixtools.errors import BadRequest, BodyTooLarge, HeadersTooLarge, Overloaded, PixToolsError
 from pixtools.local.local_error import LocalError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def answers() -> dict[str, str]:
     return {
         "400.http": _whole(BadRequest("This is no request of HTTP/1.1, or its headers are much too large.")),
         "503.http": _whole(down),
-        "404.json": _body(NotFound("Nothing is deployed here.")),
+        "503.json": _body(down),
         "413.json": _body(BodyTooLarge("The body is much larger than the service accepts. Send smaller files.")),
         "431.json": _body(too_large),
     }
@@ -191,7 +191,8 @@ def _added(name: str, found: list[str], front: Front) -> list[str]:
     if name == "frontend http_frontend":
         return _frontend(front)
     if name == "backend default_backend":
-        return [_refusal(404, front)]
+        # A new HAProxy learns of the ingress after about a second. With 404, a client would believe that its job is gone.
+        return [f"{_refusal(503, front)} hdr retry-after {Overloaded.retry_after_s}"]
     return []
 
 
