@@ -191,7 +191,7 @@ def _added(name: str, found: list[str], front: Front) -> list[str]:
     if name == "frontend http_frontend":
         return _frontend(front)
     if name == "backend default_backend":
-        # A new HAProxy learns of the ingress after about a second. With 404, a client would believe that its job is gone.
+        # A new HAProxy learns of the ingress after about a second. With 404, clients would believe that jobs are gone.
         return [f"{_refusal(503, front)} hdr retry-after {Overloaded.retry_after_s}"]
     return []
 
