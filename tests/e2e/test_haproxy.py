@@ -20,7 +20,7 @@ REPLICA = "ray::ServeReplica"
 def listening(stack) -> list[tuple[str, psutil._common.addr]]:
     """Return the title of the process and the address of each socket on which the service listens."""
     return [
-        (title_of(process), connection.laddr)
+        (title_of(process), connection.laddr._replace(ip=connection.laddr.ip.removeprefix("::ffff:")))
         for process in stack.processes()
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
@@ -50,12 +50,6 @@ def test_the_files_of_haproxy_are_private_and_belong_to_this_service(stack):
     folder = stack.ray_folder.with_name(f"{stack.ray_folder.name}-h")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert set(process.environ()) == {"PIXTOOLS_STARTED_BY"}
-
-
-def test_a_request_passes_haproxy_and_not_a_proxy_in_python(stack, api):
-    (backup,) = [title for title, _ in listening(stack) if "ProxyActor" in title]
-    assert "fallback" not in api.http.get("/-/routes").text
-    assert backup
 
 
 def test_headers_that_are_sent_slowly_end_the_connection(stack):
@@ -102,13 +96,16 @@ def test_haproxy_ends_with_the_actor_that_started_it(stack, api):
     manager.kill()
     old.wait(10)
     deadline = time.monotonic() + 120
-    while True:
-        try:
-            assert api.http.get("/api/livez").json() == {"live": True}
-            break
-        except httpx.TransportError:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+    while not is_up(api):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def is_up(api) -> bool:
+    try:
+        return api.http.get("/api/livez").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_the_proxy_of_ray_can_be_chosen(new_stack):
@@ -118,6 +115,5 @@ def test_the_proxy_of_ray_can_be_chosen(new_stack):
 
     assert httpx.get(f"{plain.base_url}/api/livez").json() == {"live": True}
     assert haproxies(plain) == []
-    (port,) = {address.port for title, address in listening(plain) if title.startswith("ray::ProxyActor")}
-    assert port == plain.port
+    assert plain.port in {address.port for title, address in listening(plain) if title.startswith("ray::ProxyActor")}
     assert plain.stop() == 0
