@@ -91,14 +91,18 @@ def test_a_body_above_the_limit_is_refused_with_a_problem(stack, length):
 
 def test_haproxy_ends_with_the_actor_that_started_it(stack, api):
     """Otherwise the new HAProxy could not listen on the port."""
-    (old, *_) = haproxies(stack)
+    old = set(haproxies(stack))
     (manager,) = [process for process in stack.processes() if title_of(process).startswith("ray::HAProxyManager")]
     manager.kill()
-    old.wait(10)
-    deadline = time.monotonic() + 120
-    while not is_up(api):
+    wait_until(lambda: not old & set(haproxies(stack)), 10)
+    wait_until(lambda: is_up(api), 120)
+
+
+def wait_until(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 def is_up(api) -> bool:
