@@ -110,6 +110,10 @@ class HttpSettings(EnvironmentSettings):
     # The addresses of proxies in front of the service. The X-Forwarded-For header of only these proxies is believed.
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_items)] = ()
 
+    # Whether our HAProxy is in front, which appends the address of the client to X-Forwarded-For. Only `pixtools up`
+    # sets this.
+    behind_haproxy: bool = False
+
     max_upload_bytes: int = Field(25_000_000, ge=1)
     body_timeout: Duration = timedelta(minutes=1)
     max_client_requests: int = Field(32, ge=1)  # at once, without event streams

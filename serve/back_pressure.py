@@ -1,7 +1,8 @@
 """Makes Serve read the body of a request only as fast as the application reads it.
 
-Serve has two queues for the messages of a body: one in its proxy and one in the replica. Neither queue has a bound, so
-each process would hold the whole body in memory. Serve has no setting for this. So `install` replaces both classes.
+Serve has two queues for the messages of a body: one in its proxy and one in the replica. With HAProxy, it has another
+one in the replica. No queue has a bound, so each process would hold the whole body in memory. Serve has no setting for
+this. So `install` replaces the classes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from ray.serve._private import constants, http_util, proxy, replica
+from ray.serve._private import direct_ingress_http_util, http_util, proxy, replica
 from starlette.types import Message
 
 _MAX_WAITING_BYTES = 1 << 18  # of one body in one queue; the last message may exceed it
@@ -21,17 +22,15 @@ _BYTES_IN_MEMORY = 2_000_000
 
 
 def install() -> None:
-    """Bound the queues of this process, whether it is a proxy or a replica.
-
-    In HAProxy mode, Serve uses another queue in the replica. This function does not bound it.
-    """
+    """Bound the queues of this process, whether it is a proxy or a replica."""
     proxy.MessageQueue = partial(BoundedMessages, Turns())
     replica.ASGIReceiveProxy = PacedReceive
+    replica.ASGIDIReceiveProxy = PacedDirectReceive
 
 
 def bytes_in_memory(size: int) -> int:
-    """Return how many bytes a body of `size` bytes takes in memory. In HAProxy mode the whole body is in memory."""
-    return size if constants.RAY_SERVE_ENABLE_HA_PROXY else min(size, _BYTES_IN_MEMORY)
+    """Return how many bytes a body of `size` bytes takes in memory."""
+    return min(size, _BYTES_IN_MEMORY)
 
 
 class Turns:
@@ -144,4 +143,36 @@ class PacedReceive(http_util.ASGIReceiveProxy):  # type: ignore[misc]
         message: Message = await super().__call__()
         if self.queue.empty():
             self._is_empty.set()
+        return message
+
+
+class PacedDirectReceive(direct_ingress_http_util.ASGIDIReceiveProxy):  # type: ignore[misc]
+    """The queue in a replica that HAProxy calls directly. It takes the next message only when it is empty.
+
+    While it takes nothing, uvicorn reads nothing from the connection, and TCP pauses HAProxy and the client.
+    """
+
+    def __init__(self, scope: Any, receive: Any, user_event_loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(scope, self._receive_when_empty, user_event_loop)
+        self._receive_now = receive
+        self._own_loop: asyncio.AbstractEventLoop | None = None  # in which uvicorn runs
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    async def _receive_when_empty(self) -> Message:
+        self._own_loop = asyncio.get_running_loop()
+        await self._is_empty.wait()
+        message: Message = await self._receive_now()
+        if message.get("more_body", False):
+            self._is_empty.clear()
+        return message
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        message: Message = await super().__call__()
+        if self.queue.empty() and self._own_loop is not None:
+            if asyncio.get_running_loop() is self._own_loop:
+                self._is_empty.set()
+            else:  # Serve runs the application in another thread
+                self._own_loop.call_soon_threadsafe(self._is_empty.set)
         return message

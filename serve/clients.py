@@ -12,10 +12,15 @@ _MAX_HOPS = 20  # entries of X-Forwarded-For that are read, from the right
 
 
 class Clients:
-    """Knows the trusted proxies. An X-Forwarded-For header from any other address is ignored."""
+    """Knows the trusted proxies. An X-Forwarded-For header from any other address is ignored.
 
-    def __init__(self, trusted_proxies: Sequence[_Network]) -> None:
+    With `behind_haproxy`, the other end of each connection is our HAProxy. It has appended its own client to
+    X-Forwarded-For.
+    """
+
+    def __init__(self, trusted_proxies: Sequence[_Network], *, behind_haproxy: bool = False) -> None:
         self._trusted_proxies = trusted_proxies
+        self._behind_haproxy = behind_haproxy
 
     def is_trusted(self, address: str) -> bool:
         """Return whether an address belongs to a trusted proxy."""
@@ -30,6 +35,9 @@ class Clients:
         `peer` is the other end of the connection. `forwarded_for` contains the values of the X-Forwarded-For headers.
         The client is the right-most address that is not a trusted proxy, because only a trusted proxy has appended it.
         """
+        if self._behind_haproxy and forwarded_for:
+            earlier, _, last = b",".join(forwarded_for).rpartition(b",")
+            peer, forwarded_for = last.decode("latin-1"), [earlier] if earlier else []
         address = _address(peer or "")
         if address is None:
             return "unknown"

@@ -34,7 +34,7 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
         self._app = app
         self._settings = settings
-        self._clients = Clients(settings.trusted_proxies)
+        self._clients = Clients(settings.trusted_proxies, behind_haproxy=settings.behind_haproxy)
         self._origins = Origins(settings)
         self._refusals = Refusals(settings.max_client_refusals)
         self._requests: Counter[str] = Counter()

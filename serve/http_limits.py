@@ -41,6 +41,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """
 
     clients: ClassVar[Clients] = Clients(())  # the callback in `serve/proxy.py` sets this
+    _counts_clients: ClassVar[bool] = True
     _open: ClassVar[Counter[str]] = Counter()  # connections of each client
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -56,7 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Count the connection. Close it if there are too many."""
         super().connection_made(transport)
         address = self.client[0] if self.client else None
-        if address is not None and not self.clients.is_trusted(address):
+        if self._counts_clients and address is not None and not self.clients.is_trusted(address):
             self._peer = client_of(address)
             self._open[self._peer] += 1
         too_many = self._peer is not None and self._open[self._peer] > _MAX_CLIENT_CONNECTIONS
@@ -155,3 +156,20 @@ class LimitedProtocol(HttpToolsProtocol):
             head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
             self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
         self.transport.close()
+
+
+class LimitedProtocolBehindHaproxy(LimitedProtocol):
+    """One connection of our HAProxy to uvicorn.
+
+    All connections come from HAProxy, and HAProxy limits the connections of each client. It also decides when an idle
+    connection is closed. If uvicorn closed it, a request that HAProxy sends at the same moment would be lost.
+    """
+
+    _counts_clients: ClassVar[bool] = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.timeout_keep_alive = _IDLE_S
+
+
+_IDLE_S = 3600  # HAProxy closes idle connections much earlier

@@ -1,7 +1,8 @@
-"""Installs the gate, the limits of the HTTP parser and the bounded queues in Serve's proxy.
+"""Installs the gate, the limits of the HTTP parser and the bounded queues in the process that reads HTTP requests.
 
-Serve calls `middlewares` in its proxy if the environment variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
-`serve.proxy:middlewares`. With HAProxy there is no such proxy. Then Serve calls `middlewares` in each ingress replica.
+Serve calls `middlewares` if the environment variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
+`serve.proxy:middlewares`: in its own proxy, or, with HAProxy, in each ingress replica. With HAProxy, Serve's own proxy
+takes requests only while no replica runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pixtools.settings import HttpSettings
 from serve import back_pressure
 from serve.clients import Clients
 from serve.gate import Gate
-from serve.http_limits import LimitedProtocol
+from serve.http_limits import LimitedProtocol, LimitedProtocolBehindHaproxy
 
 
 def middlewares() -> list[Middleware]:
@@ -29,7 +30,8 @@ def middlewares() -> list[Middleware]:
     memory.return_freed_blocks()
     LimitedProtocol.clients = Clients(settings.trusted_proxies)
     # Serve does not pass a protocol to uvicorn, so uvicorn looks it up here. uvicorn accepts a class too.
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = LimitedProtocol  # type: ignore[assignment]
+    protocol = LimitedProtocolBehindHaproxy if settings.behind_haproxy else LimitedProtocol
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]
     return [Middleware(Gate, settings=settings)]
 
 

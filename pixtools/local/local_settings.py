@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -27,6 +27,7 @@ class LocalSettings(EnvironmentSettings):
     home: Path = Path(".pixtools")
     host: str = "127.0.0.1"  # the page and S3 listen on this address, because browsers use both
     allow_anonymous: bool = False  # whether `host` may be an address that other machines reach
+    proxy: Literal["haproxy", "ray"] = "haproxy"  # the program that takes HTTP requests on the Ray head that we start
     port: int = Field(8000, ge=1, le=65535)
     dashboard_port: int = Field(8265, ge=1, le=65535)
     ray_client_port: int = Field(10001, ge=1, le=65535)

@@ -30,7 +30,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
 
-_MARK = "PIXTOOLS_STARTED_BY"  # an environment variable of every process that we start; the value is the home
+MARK = "PIXTOOLS_STARTED_BY"
+"""An environment variable of every process that we start. Its value is the home."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def start(
             # after the fork, when locks of other threads may be held for ever.
             [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG"), *command],
             cwd="/",  # the `nobody` user may have no access to our working directory
-            env={**env, _MARK: str(home)},
+            env={**env, MARK: str(home)},
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -161,7 +162,7 @@ def end_leftovers(home: Path, ray_folder: Path, timeout: float = 5) -> None:
 
 def _has_mark(process: psutil.Process, home: Path) -> bool:
     try:
-        return bool(process.environ().get(_MARK) == str(home))
+        return bool(process.environ().get(MARK) == str(home))
     except (psutil.Error, OSError):  # the process has ended, or belongs to another user
         return False
 

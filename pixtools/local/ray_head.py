@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixtools.local import processes
+from pixtools.local import haproxy, processes
 from pixtools.local.cluster import Cluster
 from pixtools.local.local_error import LocalError
 from pixtools.local.ports import free_port
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pixtools.local.home import Home
+    from pixtools.local.local_settings import LocalSettings
 
-# Ray keeps sockets at paths that are some 65 characters longer than the path of its folder. The kernel allows 107
-# characters for the path of a socket.
-_MAX_FOLDER_LENGTH = 40
+# Ray keeps sockets at paths that are some 65 characters longer than the path of its folder, and HAProxy at paths that
+# are up to 73 characters longer. The kernel allows 107 characters for the path of a socket.
+_MAX_FOLDER_LENGTH = 34
 
 _CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to connect to the cluster
 
@@ -32,18 +33,25 @@ _CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to c
 PROXY_CALLBACK = "serve.proxy:middlewares"
 
 
-def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, str]) -> Server:
-    """Start a Ray head. All its actors inherit `env`. Raises LocalError if Ray's folder belongs to another user."""
+def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server:
+    """Start a Ray head. All its actors inherit `env`.
+
+    Raises LocalError if a folder in the way belongs to another user, or if HAProxy is missing.
+    """
     token = home.secret("ray-token")
     temp = folder(home)
     _recreate(temp)
+    proxy = haproxy.OFF
+    if settings.proxy == "haproxy":
+        _recreate(_haproxy_folder(home))
+        proxy = haproxy.environment(home, _haproxy_folder(home), settings)
     process = processes.start(
         "ray",
         [
             *(Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={temp}"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
-            f"--ray-client-server-port={client_port}",
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={settings.dashboard_port}"),
+            f"--ray-client-server-port={settings.ray_client_port}",
             # With 0, the system chooses these ports. Fixed ports could be in use by other programs or other clusters.
             *("--min-worker-port=0", "--max-worker-port=0"),
             *("--metrics-export-port=0", "--dashboard-agent-listen-port=0"),
@@ -58,9 +66,10 @@ def start(home: Home, dashboard_port: int, client_port: int, env: Mapping[str, s
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY_CALLBACK,
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default Ray waits 30 s for tasks to move to other nodes
+            **proxy,
         },
     )
-    cluster = Cluster(f"http://127.0.0.1:{dashboard_port}", token)
+    cluster = Cluster(f"http://127.0.0.1:{settings.dashboard_port}", token)
     return Server(cluster.dashboard_url, {}, process, cluster.answers)
 
 
@@ -92,8 +101,9 @@ def drain(home: Home, timeout: float) -> None:
 
 
 def remove_folder(home: Home) -> None:
-    """Remove the folder of a stopped head. The folder contains only logs, which are useless after a clean stop."""
+    """Remove the folders of a stopped head. They contain only logs, which are useless after a clean stop."""
     shutil.rmtree(folder(home), ignore_errors=True)
+    shutil.rmtree(_haproxy_folder(home), ignore_errors=True)
 
 
 def logs(home: Home) -> Path:
@@ -106,6 +116,11 @@ def folder(home: Home) -> Path:
     base = Path(tempfile.gettempdir())
     name = f"pixtools-{home.digest}"
     return (base if len(str(base / name)) <= _MAX_FOLDER_LENGTH else Path("/tmp")) / name  # noqa: S108 (mode 0700)
+
+
+def _haproxy_folder(home: Home) -> Path:
+    """Return the folder of HAProxy's sockets and logs. Ray lets every user write to its own folder, but not to this."""
+    return folder(home).with_name(f"{folder(home).name}-h")
 
 
 def _recreate(temp: Path) -> None:

@@ -66,8 +66,14 @@ def listening(serve_config: dict[str, Any], settings: LocalSettings) -> dict[str
 
 
 def start_head(home: Home, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str]) -> Target:
-    """Start a Ray head. Its actors inherit our environment and `env`."""
-    head = ray_head.start(home, settings.dashboard_port, settings.ray_client_port, os.environ | env)
+    """Start a Ray head. Its actors inherit our environment and `env`.
+
+    Raises LocalError if the head cannot be started.
+    """
+    head = ray_head.start(home, settings, os.environ | env)
+    if settings.proxy == "haproxy":
+        # HAProxy listens on the address of the page. Ray's own ports behind it stay on loopback.
+        serve_config = deployment.listening_on(serve_config, "127.0.0.1", settings.port)
     return Target(Cluster(head.url, home.secret("ray-token")), serve_config, settings.page_url, head)
 
 

@@ -142,9 +142,13 @@ def test_large_uploads_at_the_same_time_take_little_memory(stack):
 
 
 def memory_of_http(stack) -> int:
-    """Return the private memory of Serve's proxy and of the ingress in bytes."""
-    titles = ("ray::ProxyActor", "ray::ServeReplica:pixtools:ingress")
-    return sum(process.memory_full_info().uss for process in stack.processes() if title_of(process).startswith(titles))
+    """Return the private memory of HAProxy, of Serve's proxy and of the ingress in bytes."""
+    parts = ("ray::ProxyActor", "ray::ServeReplica:pixtools:ingress", "/haproxy -db")
+    return sum(process.memory_full_info().uss for process in stack.processes() if is_part(process, parts))
+
+
+def is_part(process, parts: tuple[str, ...]) -> bool:
+    return any(part in title_of(process) for part in parts)
 
 
 def test_a_full_queue_of_serve_is_answered_with_a_problem(new_stack, open_folder):

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from serve.back_pressure import BoundedMessages, PacedReceive, Turns
+from serve.back_pressure import BoundedMessages, PacedDirectReceive, PacedReceive, Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -175,3 +175,35 @@ async def test_an_error_of_the_proxy_reaches_the_application():
     await receive.fetch_until_disconnect()
     with pytest.raises(ConnectionError):
         await receive()
+
+
+async def test_behind_haproxy_the_replica_reads_on_when_the_application_has_read():
+    taken = 0
+
+    async def receive():
+        nonlocal taken
+        taken += 1
+        return PIECE
+
+    queue = PacedDirectReceive(SCOPE, receive, asyncio.get_running_loop())
+    fetching = queue.fetch_until_disconnect_task()
+    for number in range(1, 4):
+        await settled()
+        assert taken == number
+        assert await queue() == PIECE
+    fetching.cancel()
+
+
+async def test_behind_haproxy_a_client_that_leaves_after_its_body_is_noticed_at_once():
+    messages = iter([PIECE, {**PIECE, "more_body": False}, GONE])
+
+    async def receive():
+        return next(messages)
+
+    queue = PacedDirectReceive(SCOPE, receive, asyncio.get_running_loop())
+    fetching = queue.fetch_until_disconnect_task()
+    await queue()
+    await asyncio.wait_for(fetching, 5)
+
+    assert (await queue())["more_body"] is False
+    assert await queue() == GONE

@@ -465,16 +465,6 @@ async def test_large_bodies_wait_for_bytes_and_small_bodies_do_not_wait_for_them
     assert not target._large._open
 
 
-async def test_in_haproxy_mode_a_body_reserves_its_whole_size(monkeypatch):
-    monkeypatch.setattr("ray.serve._private.constants.RAY_SERVE_ENABLE_HA_PROXY", True)
-    busy = Busy()
-    tasks = await start(gate(busy), *(upload(10_000_000, f"203.0.113.{n}") for n in range(3)))
-    assert busy.open == 2
-
-    busy.release.set()
-    await asyncio.gather(*tasks)
-
-
 async def test_a_slow_body_gives_its_bytes_to_bodies_that_wait():
     target = gate()
     stuck = [
@@ -545,11 +535,6 @@ async def test_a_client_with_its_half_stops_no_slow_body_of_another_client():
     assert not stuck.messages
     busy.release.set()
     await asyncio.gather(*tasks)
-
-
-async def test_a_body_of_the_largest_size_is_more_than_half_in_haproxy_mode(monkeypatch):
-    monkeypatch.setattr("ray.serve._private.constants.RAY_SERVE_ENABLE_HA_PROXY", True)
-    assert (await upload(25_000_000).send_to(gate())).status == 200
 
 
 async def test_a_client_that_leaves_while_it_waits_leaves_no_trace():
