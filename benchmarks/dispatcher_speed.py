@@ -47,6 +47,7 @@ from pixtools.jobs.outcomes import Started, Stored, Succeeded
 from pixtools.jobs.submission import NewJob, NewStep
 from pixtools.local import ray_head, stores
 from pixtools.local.home import Home
+from pixtools.local.local_settings import LocalSettings
 from pixtools.local.ports import free_port
 from pixtools.settings import Settings
 from pixtools.states import JobState
@@ -113,7 +114,8 @@ def running() -> Iterator[Settings]:
         home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])
         # The actors import this module to find the classes.
         paths = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
-        head = ray_head.start(home, free_port(), free_port(), {**os.environ, **paths})
+        local = LocalSettings(dashboard_port=free_port(), ray_client_port=free_port(), proxy="ray")
+        head = ray_head.start(home, local, {**os.environ, **paths})
         try:
             head.wait()
             address = ray_head.folder(home) / "ray_current_cluster"
@@ -179,7 +181,7 @@ def _new_job() -> NewJob:
         source_height=512,
         source_frames=1,
         source_bytes=100_000,
-        source_sha256="ab" * 32,
+        source_sha256=2 * uuid.uuid4().hex,  # otherwise all jobs would share one step
         pixels=2 * 768 * 512,
         steps=(step,),
     )
