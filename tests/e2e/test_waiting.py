@@ -1,4 +1,4 @@
-"""One request submits a photo and gets its results. All requests pass through the proxy of Ray Serve."""
+"""One request submits a photo and gets its results. All requests pass through the HTTP proxy of the service."""
 
 from __future__ import annotations
 
@@ -72,3 +72,24 @@ def test_the_python_example_of_the_readme_runs(stack, tmp_path, monkeypatch, cap
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[:2] for line in lines] == [["webp", "succeeded"], ["avif", "succeeded"]]
     assert all(line[2].startswith("http://") for line in lines)
+
+
+def test_a_step_that_two_jobs_ask_for_at_once_runs_once(api):
+    photo = sideways_photo(1500, 1000, seed=1304)
+    shared = shared_steps(api)
+    first = api.submit("first.jpg", photo, SLOW)
+    second = api.submit("second.jpg", photo, {"same": SLOW["slow"], "twin": SLOW["slow"], **WEB})
+
+    first, second = api.wait(first), api.wait(second)
+
+    assert (first["state"], second["state"]) == ("succeeded", "succeeded")
+    assert not first["steps"]["slow"]["cached"]
+    cached = {name for name, step in second["steps"].items() if step["cached"]}
+    assert cached == {"same", "twin"}
+    assert api.download(second, "same") == api.download(first, "slow")
+    assert shared_steps(api) - shared == 2
+
+
+def shared_steps(api) -> int:
+    """Return how many steps did not run, because the same step was running."""
+    return sum(dispatcher["shared_steps"] for dispatcher in api.http.get("/api/health").json()["dispatchers"])
