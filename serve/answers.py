@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, PlainSerializer
@@ -177,8 +178,14 @@ def _summary(summary: JobSummary) -> JobSummaryAnswer:
         expires_at=job.expires_at,
         source=_source(job),
         progress=_progress([step.state for step in summary.steps]),
-        steps={step.name: StepSummaryAnswer(op=step.op, state=step.state) for step in summary.steps},
+        steps={step.name: _step_summary(step.op, step.state) for step in summary.steps},
     )
+
+
+@cache
+def _step_summary(op: str, state: StepState) -> StepSummaryAnswer:
+    """Return the summary of a step. A page may have thousands of steps, but few summaries differ."""
+    return StepSummaryAnswer(op=op, state=state)
 
 
 def _source(job: JobRecord) -> SourceAnswer:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, bindparam, exists, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlmodel import col
 
 from pixtools.database.json_rows import json_rows
@@ -40,6 +41,19 @@ _PARTS = (
     .where(col(Part.job_id).in_(bindparam("job_ids", expanding=True)))
     .order_by(col(Part.name).collate("C"))
 )
+# One row for each job. A row for each step would take several times as long for a page of long jobs.
+_STEP_SUMMARIES = (
+    select(
+        col(Step.job_id),
+        *(
+            func.array_agg(aggregate_order_by(column, col(Step.position)))
+            for column in (col(Step.name), col(Step.op), col(Step.state))
+        ),
+    )
+    .where(col(Step.job_id).in_(bindparam("job_ids", expanding=True)))
+    .group_by(col(Step.job_id))
+)
+_STEP_STATES = {state.value: state for state in StepState}
 _wanted = json_rows("wanted", owner=Text(), step_key=Text())
 _REUSABLE = (
     select(col(Artifact.owner), *ARTIFACT.columns)
@@ -88,13 +102,12 @@ def page_of_summaries(
     jobs = [JOB.record(row) for row in connection.execute(page)]
     if not jobs:
         return []
-    rows = connection.execute(
-        select(col(Step.job_id), col(Step.name), col(Step.op), col(Step.state))
-        .where(col(Step.job_id).in_([job.id for job in jobs]))
-        .order_by(col(Step.job_id), col(Step.position)),
-    )
-    steps = group((job_id, StepSummary(name, op, StepState(step_state))) for job_id, name, op, step_state in rows)
-    return [JobSummary(job, tuple(steps[job.id])) for job in jobs]
+    rows = connection.execute(_STEP_SUMMARIES, {"job_ids": [job.id for job in jobs]})
+    steps = {
+        row[0]: tuple(StepSummary(name, op, _STEP_STATES[state]) for name, op, state in zip(*row[1:], strict=True))
+        for row in rows
+    }
+    return [JobSummary(job, steps.get(job.id, ())) for job in jobs]
 
 
 def claims_of(connection: Connection, jobs: Sequence[JobRecord]) -> list[Claim]:
