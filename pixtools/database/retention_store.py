@@ -59,8 +59,7 @@ class RetentionStore:
             if not rows:
                 return []
             job_ids = [job_id for job_id, _ in rows]
-            for job_id in job_ids:
-                move_jobs(connection, [job_id], JobState.EXPIRED)
+            move_jobs(connection, job_ids, JobState.EXPIRED)
             connection.execute(update(Step).where(col(Step.job_id).in_(job_ids)).values(artifact_id=None))
             parts = select(col(Part.job_id), col(Part.blob_key)).where(col(Part.job_id).in_(job_ids))
             part_keys = group((job_id, key) for job_id, key in connection.execute(parts))
