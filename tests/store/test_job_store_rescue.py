@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from jobs import ANN, CHAIN, Clock, claim, finish, job_row, new_job, states, submit, submitted
+from jobs import ANN, CHAIN, Clock, claim, finish, job_row, new_job, record, states, submit, submitted
 
 from pixtools.database.job_store import JobStore
 from pixtools.errors import LeaseLost
@@ -24,7 +24,7 @@ def test_a_job_whose_lease_holds_is_not_rescued(store):
 def test_the_first_rescue_of_a_job_makes_it_available_at_once(store, clock):
     claimed = submitted(store, new_job(CHAIN))
     finish(store, claimed, "t")
-    store.record(claimed.id, 1, [Started("a")])
+    record(store, claimed, Started("a"))
     version = store.status(ANN, claimed.id).version
     clock.end_lease(claimed.id)
 
@@ -49,7 +49,7 @@ def test_a_job_waits_after_its_second_rescue(store, clock):
 
 def test_a_rescue_counts_as_no_try_of_a_step(store, clock):
     claimed = submitted(store)
-    store.record(claimed.id, 1, [Started("a")])
+    record(store, claimed, Started("a"))
     clock.end_lease(claimed.id)
     store.rescue()
 
@@ -125,7 +125,7 @@ def test_a_job_that_fails_permanently_keeps_its_results(store, clock, settings):
     lose(store, clock, settings.max_crashes - 1)
     claimed = claim(store)
     finish(store, claimed, "t", "a")
-    store.record(claimed.id, claimed.attempt, [Started("b")])
+    record(store, claimed, Started("b"))
     clock.end_lease(job_id)
 
     store.rescue()
@@ -140,14 +140,14 @@ def test_a_job_that_its_dispatcher_returns_to_the_queue_counts_no_crash(store, s
     job_id = submit(store, new_job(CHAIN)).job_id
     for _ in range(settings.max_crashes + 1):
         claimed = claim(store)
-        store.record(job_id, claimed.attempt, [Started("t")])
+        record(store, claimed, Started("t"))
         assert store.return_to_queue() == [job_id]
 
     job = job_row(database, job_id)
     assert (job.state, job.crashes, job.lease_until) == (JobState.QUEUED, 0, None)
     assert set(states(store, job_id).values()) == {StepState.WAITING}
     with pytest.raises(LeaseLost):
-        store.record(job_id, claimed.attempt, [Started("t")])
+        record(store, claimed, Started("t"))
 
 
 def test_jobs_that_the_dispatcher_still_runs_do_not_return_to_the_queue(store):
