@@ -59,6 +59,7 @@ def remaining(plan: Plan, claim: Claim, later: frozenset[str] = frozenset()) -> 
     """
     ended = frozenset(step.name for step in claim.view.steps if step.state in STEP_ENDED)
     done = frozenset(step.name for step in claim.view.steps if step.state in STEP_DONE)
+    later -= ended
     cached = _cached(plan, claim, ended)
     artifacts = {name: artifact for name, artifact in claim.view.artifacts.items() if artifact.lost_at is None} | cached
     blobs = {name: artifact.blob_key for name, artifact in artifacts.items()}

@@ -21,7 +21,7 @@ from dag.messages import ConverterMessage, WorkItem
 log = logging.getLogger(__name__)
 
 _MAX_ITEMS = 4  # in one call, because the first item has to wait for the last one
-_ANSWER_S = 30.0  # the longest wait for an answer, which takes about a second at most if the node is not overloaded
+_ANSWER_S = 30.0  # an answer takes about a second at most, unless the node is overloaded
 
 _Answer = Sequence[ConverterMessage] | None
 
@@ -34,13 +34,16 @@ class _Waiting:
     memory_bytes: int
     on_sent: Callable[[bool], None]
     answer: asyncio.Future[_Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    call: asyncio.Task[None] | None = None  # waits for a converter for this work item
 
 
 class CheapCalls:
     """Shares the converters of a pool among the cheap work items of all jobs of a dispatcher."""
 
-    def __init__(self, pool: ConverterPool) -> None:
+    def __init__(self, pool: ConverterPool, deadline_s: float) -> None:
+        """A converter must answer within `deadline_s` seconds, and within half a minute."""
         self._pool = pool
+        self._answer_s = min(deadline_s, _ANSWER_S)
         self._waiting: list[_Waiting] = []  # oldest first
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -52,18 +55,24 @@ class CheapCalls:
         """
         waiting = _Waiting(work_item, memory_bytes, on_sent)
         self._waiting.append(waiting)
-        call = asyncio.create_task(self._call(memory_bytes))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        return await waiting.answer
+        waiting.call = asyncio.create_task(self._call(waiting))
+        self._calls.add(waiting.call)
+        waiting.call.add_done_callback(self._calls.discard)
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+                waiting.call.cancel()
+            raise
 
-    async def _call(self, memory_bytes: int) -> None:
-        converter = await self._pool.acquire(memory_bytes)
-        group = self._take(memory_bytes)
+    async def _call(self, first: _Waiting) -> None:
+        """Wait for a converter, and run `first` on it together with other waiting work items."""
+        converter = await self._pool.acquire(first.memory_bytes)
+        group = self._take(first)
         answers: Sequence[_Answer] = [None] * len(group)
         try:
-            if group:  # other calls may have taken all work items
-                answers = await _answers(converter, group)
+            answers = await self._answers(converter, group)
         except RayTaskError:
             log.exception("converter call failed")  # a bug, because errors of steps are part of the answer
             self._pool.release(converter)
@@ -82,25 +91,32 @@ class CheapCalls:
                 if not waiting.answer.done():  # otherwise its job was cancelled
                     waiting.answer.set_result(answer)
 
-    def _take(self, memory_bytes: int) -> list[_Waiting]:
-        """Return the next work items of one owner that need at most `memory_bytes` bytes each.
+    def _take(self, first: _Waiting) -> list[_Waiting]:
+        """Return the work items of the next call: `first` and others of its owner that do not need more memory.
 
         Leave enough work items for the other idle converters.
         """
-        self._waiting = [waiting for waiting in self._waiting if not waiting.answer.done()]
         share = math.ceil(len(self._waiting) / (1 + self._pool.idle))
-        fitting = [waiting for waiting in self._waiting if waiting.memory_bytes <= memory_bytes]
-        group = [waiting for waiting in fitting if waiting.work_item.inputs.owner == fitting[0].work_item.inputs.owner]
-        group = group[: min(share, _MAX_ITEMS)]
+        others = [
+            waiting
+            for waiting in self._waiting
+            if waiting is not first
+            and waiting.memory_bytes <= first.memory_bytes
+            and waiting.work_item.inputs.owner == first.work_item.inputs.owner
+        ]
+        taken = others[: min(share, _MAX_ITEMS) - 1]
+        for waiting in taken:
+            assert waiting.call is not None  # noqa: S101 (`run` has set it)
+            waiting.call.cancel()  # it need not wait for a converter any more
+        group = [first, *taken]
         self._waiting = [waiting for waiting in self._waiting if waiting not in group]
         return group
 
-
-async def _answers(converter: Any, group: list[_Waiting]) -> Sequence[_Answer]:
-    """Make a call with one answer. Raises TimeoutError if the answer does not come in time."""
-    call = converter.run_all.remote([waiting.work_item for waiting in group])
-    for position, waiting in enumerate(group):
-        waiting.on_sent(position == 0)
-    async with asyncio.timeout(_ANSWER_S):
-        answers: Sequence[_Answer] = await call
-        return answers
+    async def _answers(self, converter: Any, group: list[_Waiting]) -> Sequence[_Answer]:
+        """Make a call with one answer. Raises TimeoutError if the answer does not come in time."""
+        call = converter.run_all.remote([waiting.work_item for waiting in group])
+        for position, waiting in enumerate(group):
+            waiting.on_sent(position == 0)
+        async with asyncio.timeout(self._answer_s):
+            answers: Sequence[_Answer] = await call
+            return answers

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,37 @@ _JOBS_PER_CONVERTER = 2  # one job runs and one is ready, so that no converter w
 _CHEAP_JOBS_PER_CONVERTER = 8  # so that jobs share claims, converter calls and commits
 
 _Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this dispatcher runs
+
+_MAX_JOBS_WITHOUT_WORK = 1000
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    """A claimed job with its plan, or with the reason why it has no plan."""
+
+    claim: Claim
+    plan: Plan | Exception
+    is_cheap: bool = False
+
+    @classmethod
+    def of(cls, claim: Claim, settings: Settings) -> _Claimed:
+        try:
+            plan = stored_plan(claim, settings)
+            return cls(claim, plan, is_cheap_job(plan))
+        except Exception as error:  # noqa: BLE001 (the attempt raises it, so that only this job fails)
+            return cls(claim, error)
+
+
+@dataclass
+class _Attempt:
+    """The state of an attempt that runs in several rounds, because it waits for steps of other jobs."""
+
+    claim: Claim
+    plan: Plan
+    writer: OutcomeWriter | None = None  # of the last round
+    # Steps of other jobs. If such a step has failed, this job runs it without waiting a second time.
+    waited_for: frozenset[str] = frozenset()
+    used_s: float = 0.0  # time on converters
 
 
 class Dispatcher:
@@ -66,7 +98,7 @@ class Dispatcher:
         self._hints = hints
         self._commits = GroupCommit(store, hints)
         self._pool = pool
-        self._cheap_calls = CheapCalls(pool)
+        self._cheap_calls = CheapCalls(pool, settings.step_deadline.total_seconds())
         self._flights = SingleFlight()
         self._jobs_without_work = 0  # they wait for steps of other jobs
         self._denoiser = denoiser
@@ -174,23 +206,17 @@ class Dispatcher:
             self._claim_in_doubt = True
             claimed = await asyncio.to_thread(self._claim_now, room) if room > 0 else []
             self._claim_in_doubt = False
-            for claim, plan in claimed:
-                held = (claim.id, claim.attempt)
-                task = self._jobs[held] = asyncio.create_task(self._run(claim, plan))
+            for job in claimed:
+                held = (job.claim.id, job.claim.attempt)
+                task = self._jobs[held] = asyncio.create_task(self._run(job.claim, job.plan))
                 task.add_done_callback(partial(self._forget, held))
-                if isinstance(plan, Plan) and is_cheap_job(plan):
+                if job.is_cheap:
                     self._cheap.add(held)
         return len(claimed)
 
-    def _claim_now(self, room: int) -> list[tuple[Claim, Plan | InvalidPlan]]:
+    def _claim_now(self, room: int) -> list[_Claimed]:
         """Claim up to `room` jobs, and build the plan of each. This can be slow, so it runs in a thread."""
-        claimed: list[tuple[Claim, Plan | InvalidPlan]] = []
-        for claim in self._store.claim(self._name, room):
-            try:
-                claimed.append((claim, stored_plan(claim, self._settings)))
-            except InvalidPlan as error:
-                claimed.append((claim, error))
-        return claimed
+        return [_Claimed.of(claim, self._settings) for claim in self._store.claim(self._name, room)]
 
     async def _recover(self) -> None:
         """Return jobs to the queue that remain from before a restart, or from a claim whose answer was lost."""
@@ -205,10 +231,10 @@ class Dispatcher:
             self._claim_in_doubt = False
 
     def _room(self) -> int:
-        """Return how many more jobs to claim. Return 0 to wait until half of the room is free.
+        """Return how many more jobs to claim. While all converters are busy, wait until half of the room is free.
 
-        Up to `max_denoising` jobs at the denoiser do not count, because they use no converter. For the same reason,
-        some jobs that wait for steps of other jobs do not count.
+        Up to `max_denoising` jobs at the denoiser do not count, because they use no converter. For the same reason, up
+        to `_MAX_JOBS_WITHOUT_WORK` jobs that wait for steps of other jobs do not count.
         """
         if self._retirement is not None:
             return 0
@@ -216,8 +242,9 @@ class Dispatcher:
         are_cheap = 0 < len(self._cheap) == len(self._jobs)
         per_converter = _CHEAP_JOBS_PER_CONVERTER if are_cheap else _JOBS_PER_CONVERTER
         capacity = self._pool.maximum * per_converter
-        room = capacity + denoising + min(self._jobs_without_work, capacity) - len(self._jobs)
-        return room if 2 * room >= capacity else 0
+        without_work = min(self._jobs_without_work, _MAX_JOBS_WITHOUT_WORK)
+        room = max(0, capacity + denoising + without_work - len(self._jobs))
+        return room if self._pool.idle or 2 * room >= capacity else 0
 
     def _forget(self, held: _Held, _: asyncio.Task[None]) -> None:
         del self._jobs[held]
@@ -238,7 +265,7 @@ class Dispatcher:
                 log.warning("lease lost or job cancelled: job=%s attempt=%d", job_id, attempt)
                 task.cancel()
 
-    async def _run(self, claim: Claim, plan: Plan | InvalidPlan) -> None:
+    async def _run(self, claim: Claim, plan: Plan | Exception) -> None:
         try:
             await self._run_attempt(claim, plan)
         except* LeaseLost:
@@ -247,19 +274,18 @@ class Dispatcher:
             # Nobody renews the lease from now on, so the sweeper returns the job to the queue and counts a crash.
             log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
 
-    async def _run_attempt(self, claim: Claim, plan: Plan | InvalidPlan) -> None:
+    async def _run_attempt(self, claim: Claim, plan: Plan | Exception) -> None:
         """Run the remaining steps of a job and record the outcomes. Raises LeaseLost if the lease was lost.
 
-        `plan` is the plan of the job, or the reason why the job has no valid plan.
+        `plan` is the plan of the job, or the reason why the job has no plan.
         """
         if isinstance(plan, InvalidPlan):
             await _fail_open_steps(OutcomeWriter(self._commits, claim), claim, plan)
             return
-        writer: OutcomeWriter | None = None
-        while True:
-            writer, elsewhere = await self._run_round(claim, plan, writer)
-            if not elsewhere:
-                return
+        if isinstance(plan, Exception):
+            raise plan
+        attempt = _Attempt(claim, plan)
+        while elsewhere := await self._run_round(attempt):
             # Other jobs run some of the steps. Wait for them, and look again which steps remain.
             self._jobs_without_work += 1
             self._wake.set()
@@ -267,40 +293,43 @@ class Dispatcher:
                 await asyncio.wait(elsewhere)
             finally:
                 self._jobs_without_work -= 1
-            claim = await until_database_answers(
+            attempt.claim = await until_database_answers(
                 partial(asyncio.to_thread, self._store.refresh, claim), doing="reading a job again"
             )
 
-    async def _run_round(
-        self, claim: Claim, plan: Plan, before: OutcomeWriter | None
-    ) -> tuple[OutcomeWriter, Collection[asyncio.Future[None]]]:
+    async def _run_round(self, attempt: _Attempt) -> Collection[asyncio.Future[None]]:
         """Run the remaining steps, except those that other jobs run at the moment. Record the outcomes.
 
-        Return the writer of this round, and the ends of the steps that other jobs run. If there are no such steps, the
-        attempt is settled. `before` is the writer of the round before.
+        Return the ends of the steps that other jobs run. If there are no such steps, the attempt is settled.
         """
+        claim, plan, before = attempt.claim, attempt.plan, attempt.writer
         # A step that failed in the round before is tried again in the next attempt, after a pause.
         failed = frozenset() if before is None else before.failed
         todo = remaining(plan, claim, failed)
-        with self._flights.join(claim.view.job.owner, plan, todo.work) as (own, elsewhere):
+        with self._flights.join(claim.view.job.owner, plan, todo.work - attempt.waited_for) as (own, elsewhere):
             if elsewhere:
+                attempt.waited_for |= elsewhere.keys()
                 todo = remaining(plan, claim, failed.union(elsewhere))
+            for step in own.keys() - todo.work:  # it reads a step of another job
+                end_flight(own[step])
 
             def on_recorded(step: str) -> None:
                 if step in own:
                     end_flight(own[step])
 
             writer = OutcomeWriter(self._commits, claim, before=before, settles=not elsewhere, on_recorded=on_recorded)
-            writer.plan = plan
+            attempt.writer, writer.plan = writer, plan
             for outcome in todo.outcomes:
                 writer.report(outcome)
             async with asyncio.TaskGroup() as group:
                 group.create_task(writer.write())
-                await self._graph(claim, plan, writer).run(todo.work, todo.blobs, todo.blob_bytes)
+                graph = self._graph(claim, plan, writer, attempt.used_s)
+                await graph.run(todo.work, todo.blobs, todo.blob_bytes)
+                attempt.used_s = graph.used_s
                 writer.close()
-        return writer, elsewhere.values()
+        return elsewhere.values()
 
-    def _graph(self, claim: Claim, plan: Plan, writer: OutcomeWriter) -> Graph:
+    def _graph(self, claim: Claim, plan: Plan, writer: OutcomeWriter, used_s: float) -> Graph:
         job = claim.view.job
         parts = {part.name: part.blob_key for part in claim.view.parts}
         return Graph(
@@ -312,6 +341,7 @@ class Dispatcher:
             job_deadline_s=self._settings.job_deadline.total_seconds(),
             max_bytes=self._settings.max_job_bytes,
             report=writer.report,
+            used_s=used_s,
             # If a step has killed a converter, the next attempt must show which step does this.
             cheap_calls=None if any(step.crashes for step in claim.view.steps) else self._cheap_calls,
         )

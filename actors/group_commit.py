@@ -21,6 +21,7 @@ class GroupCommit:
         self._hints = hints
         self._waiting: list[_Entry] = []
         self._committing: asyncio.Task[None] | None = None
+        self._hint_tasks: set[asyncio.Task[None]] = set()
 
     async def record(self, batch: Batch) -> JobState:
         """Write a batch, and return the new state of its job. Readers of the job get a hint.
@@ -47,22 +48,23 @@ class GroupCommit:
         try:
             results = await until_database_answers(lambda: self._write(group), doing="recording outcomes")
         except Exception as error:  # noqa: BLE001 (the callers raise it)
-            results = [(future, error) for _, future in group]
-        for future, result in results:
+            results = [(*entry, error) for entry in group]
+        for _, future, result in results:
             if future.done():  # its caller was cancelled
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+        # The next transaction does not wait for Redis.
+        changed = [str(batch.job_id) for batch, _, result in results if not isinstance(result, Exception)]
+        hint = asyncio.create_task(self._hints.publish(CHANGED, *changed))
+        self._hint_tasks.add(hint)
+        hint.add_done_callback(self._hint_tasks.discard)
 
-    async def _write(self, group: list[_Entry]) -> list[tuple[asyncio.Future[JobState], JobState | Exception]]:
+    async def _write(self, group: list[_Entry]) -> list[tuple[Batch, asyncio.Future[JobState], JobState | Exception]]:
         # Skip callers that were cancelled during an outage: their jobs run elsewhere or have ended.
         current = [(batch, future) for batch, future in group if not future.done()]
         batches = [batch for batch, _ in current]
         states = await asyncio.to_thread(self._store.record, batches) if batches else []
-        changed = [
-            str(batch.job_id) for batch, state in zip(batches, states, strict=True) if isinstance(state, JobState)
-        ]
-        await self._hints.publish(CHANGED, *changed)
-        return [(future, state) for (_, future), state in zip(current, states, strict=True)]
+        return [(batch, future, state) for (batch, future), state in zip(current, states, strict=True)]

@@ -117,13 +117,15 @@ class Graph:
         max_bytes: int,
         report: Callable[[Outcome], None],
         cheap_calls: CheapCalls | None = None,
+        used_s: float = 0.0,
     ) -> None:
         """Bind a plan to converters and to a denoiser.
 
         Each item of a converter's stream must arrive within `deadline_s` seconds. All converter calls together may take
         `job_deadline_s` seconds. All artifacts of the job together may have `max_bytes` bytes, except that segments
         that run at the same time may exceed this limit (see Inputs). The graph calls `report` with each outcome.
-        Without `cheap_calls`, all calls use streams.
+        Without `cheap_calls`, all calls use streams. Earlier graphs of the attempt have used the converters for
+        `used_s` seconds of the time of the job.
         """
         self._plan = plan
         self._inputs = inputs
@@ -135,7 +137,7 @@ class Graph:
         self._outcomes: dict[str, Outcome] = {}  # the last outcome of each step
         self._report_outcome = report
         self._cheap_calls = cheap_calls
-        self._run_time = RunTime(job_deadline_s)
+        self._run_time = RunTime(job_deadline_s - used_s)
         self._tasks = asyncio.TaskGroup()
         self._bytes: dict[str, int] = {}  # the bytes of the job's artifacts, by step
         # Segments wait for these values. Another segment or an inference sets each value.
@@ -146,6 +148,11 @@ class Graph:
         self._blobs: dict[str, asyncio.Future[str | None]] = defaultdict(asyncio.Future)
         self._inferences: set[str] = set()  # started inferences; `_infer` sets their entries in `_pixels`
         self._inference_ms: dict[str, int] = {}  # durations of ended inferences
+
+    @property
+    def used_s(self) -> float:
+        """How long the converter calls of the attempt took together. It is up to date after `run`."""
+        return self._job_deadline_s - self._run_time.left_s
 
     async def run(self, work: frozenset[str], blobs: Mapping[str, str], blob_bytes: Mapping[str, int]) -> None:
         """Run the steps of `work`. Return after the graph has reported the outcome of each step that could run.
@@ -263,8 +270,12 @@ class Graph:
             messages = await self._cheap_calls.run(work_item, self._footprint(work_item), on_sent)
         if messages is None:
             return False
-        await self._follow(_Progress(work_item.segment, self._report), ConverterAnswer(messages))
-        return True
+        progress = _Progress(work_item.segment, self._report)
+        try:
+            await self._follow(progress, ConverterAnswer(messages))
+        except StreamEnded:  # the worker said that it had done its work, but it had not
+            progress.blame(Crashed)
+        return progress.began
 
     def _footprint(self, work_item: WorkItem) -> int:
         return footprint(self._plan, work_item.segment, self._inputs.source_bytes)

@@ -15,9 +15,10 @@ class RunTime:
     """
 
     def __init__(self, limit_s: float) -> None:
-        self._left_s = limit_s
+        self.left_s = limit_s
+        """The time that is left. It is up to date while no call runs."""
         self._calls = 0  # running calls
-        self._since = 0.0  # when `_left_s` was last brought up to date, in the time of the event loop
+        self._since = 0.0  # when `left_s` was last brought up to date, in the time of the event loop
         self._timeout = asyncio.timeout(None)
 
     @asynccontextmanager
@@ -37,8 +38,8 @@ class RunTime:
 
     def _change_calls(self, by: int) -> None:
         now = asyncio.get_running_loop().time()
-        self._left_s -= self._calls * (now - self._since)
+        self.left_s -= self._calls * (now - self._since)
         self._since = now
         self._calls += by
         if not self._timeout.expired():
-            self._timeout.reschedule(now + self._left_s / self._calls if self._calls else None)
+            self._timeout.reschedule(now + self.left_s / self._calls if self._calls else None)

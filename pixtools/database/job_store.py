@@ -1,15 +1,15 @@
 """The job store: the SQL with which the ingress, the dispatchers and the sweeper read and change jobs.
 
-Each public method is one transaction, unless its docstring mentions a second transaction. Every state move is a guarded
-update (`transitions.py`). `record` and `renew` also check the attempt. Every method raises DatabaseDown if the database
-does not answer.
+Each public method is one transaction, unless its docstring mentions further transactions. Every state move is a guarded
+update (`transitions.py`). `record`, `refresh` and `renew` also check the attempt. Every method raises DatabaseDown if
+the database does not answer.
 """
 
 from __future__ import annotations
 
 import uuid
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -20,6 +20,7 @@ from pixtools.database.claim_query import take_next_jobs
 from pixtools.database.connection import Database
 from pixtools.database.job_reader import claims_of, find_response, find_view, page_of_summaries
 from pixtools.database.outcome_recorder import OutcomeRecorder
+from pixtools.database.result_recorder import is_plain
 from pixtools.database.rows import JOB
 from pixtools.database.submission_writer import insert_job, insert_response
 from pixtools.database.tables import DeadLetter, Job, StoredResponse
@@ -43,6 +44,7 @@ from pixtools.retries import backoff, crash_tries, jitter
 from pixtools.settings import Settings
 from pixtools.states import JobState, StepEventKind, StepState
 
+_MAX_GROUP = 100  # batches in one transaction
 _RESCUE_BATCH = 100  # the largest number of jobs in one rescue
 # The first half of the key of an advisory lock on claims. The number is arbitrary.
 _LOCK = select(func.pg_advisory_xact_lock(7_105_922, bindparam("key", type_=Integer())))
@@ -223,9 +225,17 @@ class JobStore:
 
         Each entry is the id of a job and the attempt that holds the job. All other leases are lost.
         """
+        # In the order of the ids, as in `record`, so that the two cannot deadlock.
+        locked = (
+            select(col(Job.id))
+            .where(tuple_(col(Job.id), col(Job.attempt)).in_(list(held)), col(Job.state) == JobState.RUNNING)
+            .order_by(col(Job.id))
+            .with_for_update(key_share=True)
+            .cte("locked")
+        )
         statement = (
             update(Job)
-            .where(tuple_(col(Job.id), col(Job.attempt)).in_(list(held)), col(Job.state) == JobState.RUNNING)
+            .where(col(Job.id) == locked.c.id)
             .values(lease_until=func.now() + self._lease)
             .returning(col(Job.id), col(Job.attempt))
         )
@@ -233,12 +243,20 @@ class JobStore:
             return {(job_id, attempt) for job_id, attempt in connection.execute(statement)}
 
     def record(self, batches: Sequence[Batch]) -> list[JobState | Exception]:
-        """Write batches of outcomes in one transaction. Return the new state of each job, or the error of its batch.
+        """Write batches of outcomes, many in one transaction. Return the new state of each job, or its batch's error.
 
         A batch gets LeaseLost if its attempt is not current. A dispatcher can send a numbered batch again if the commit
         succeeded but its confirmation was lost. If the transaction fails for another reason than an outage, each batch
-        gets its own transaction, so that only the batch with the error fails.
+        gets its own transaction, so that only the batch with the error fails. A batch with failures always gets its own
+        transaction, because it takes many statements.
         """
+        plain = [batch for batch in batches if is_plain(batch.outcomes)]
+        results: dict[int, JobState | Exception] = {}
+        for group in (*_chunks(plain), *([batch] for batch in batches if not is_plain(batch.outcomes))):
+            results |= zip(map(id, group), self._record_group(group), strict=True)
+        return [results[id(batch)] for batch in batches]
+
+    def _record_group(self, batches: Sequence[Batch]) -> list[JobState | Exception]:
         try:
             return self._record_together(batches)
         except DatabaseDown:
@@ -246,7 +264,7 @@ class JobStore:
         except Exception as error:  # noqa: BLE001 (the caller gets it as a result)
             if len(batches) == 1:
                 return [error]
-        return [result for batch in batches for result in self.record([batch])]
+        return [result for batch in batches for result in self._record_group([batch])]
 
     def _record_together(self, batches: Sequence[Batch]) -> list[JobState | Exception]:
         with self._transaction() as connection:
@@ -294,6 +312,7 @@ class JobStore:
         query = (
             select(col(Job.id))
             .where(col(Job.state) == JobState.RUNNING, col(Job.id).not_in(still_running), *held_by)
+            .order_by(col(Job.id))
             .with_for_update()
         )
         with self._transaction() as connection:
@@ -356,6 +375,11 @@ class JobStore:
         )
         with self._transaction() as connection:
             return len(connection.execute(statement).all())
+
+
+def _chunks(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
+    for start in range(0, len(batches), _MAX_GROUP):
+        yield batches[start : start + _MAX_GROUP]
 
 
 def _wait_for_claims_of(connection: Connection, dispatcher: str) -> None:

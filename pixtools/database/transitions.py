@@ -108,7 +108,7 @@ def hold_jobs(connection: Connection, batches: Iterable[Batch], lease: timedelta
 def move_jobs(connection: Connection, job_ids: Sequence[uuid.UUID], to: JobState, **values: Any) -> None:
     """Move jobs and set further columns. The versions of the jobs grow, so readers see the change.
 
-    Raises RuntimeError if states.py does not allow the move of each job.
+    Raises RuntimeError if states.py does not allow the move for one of the jobs. Then the transaction must not commit.
     """
     statement = (
         update(Job)

@@ -360,6 +360,7 @@ class CheapAnswers:
         self.calls = 0
         self.is_down = False
         self.is_first = True
+        self.messages: int | None = None  # how many messages an answer has; None: all
 
     async def run(
         self, work_item: WorkItem, memory_bytes: int, on_sent: Callable[[bool], None]  # noqa: ARG002
@@ -367,7 +368,7 @@ class CheapAnswers:
         self.calls += 1
         on_sent(self.is_first)
         await asyncio.sleep(0.3)
-        return None if self.is_down else list(self._converter.run(work_item))
+        return None if self.is_down else list(self._converter.run(work_item))[: self.messages]
 
 
 @pytest.fixture
@@ -412,6 +413,16 @@ async def test_a_cheap_segment_without_an_answer_runs_again_with_a_stream(run, c
 
     assert {name: type(outcome) for name, outcome in outcomes.items()} == dict.fromkeys(CHEAP, Succeeded)
     assert not any(isinstance(outcome, Crashed) for outcome in run.reported), "no step is blamed for the first try"
+
+
+@pytest.mark.parametrize(("messages", "blamed"), [(1, 2), (3, 1)])
+async def test_if_an_answer_is_incomplete_the_running_step_has_crashed(run, cheap_calls, messages, blamed):
+    """With one message, the converter was decoding the picture, which two steps read."""
+    cheap_calls.messages = messages
+
+    outcomes = await run({"b": CHEAP["b"], "t": CHEAP["t"], "a": CHEAP["a"]}, size=SMALL, cheap_calls=cheap_calls)
+
+    assert sum(isinstance(outcome, Crashed) for outcome in outcomes.values()) == blamed
 
 
 async def test_a_cheap_call_uses_the_time_of_the_job(run, cheap_calls):

@@ -243,6 +243,23 @@ def test_a_lost_lease_leaves_the_newer_attempt_alone(store, clock, settle):
     assert finish(store, new, "a", settle=True) is JobState.SUCCEEDED
 
 
+def test_a_refreshed_claim_has_the_present_states_and_artifacts(store, clock):
+    claimed = submitted(store, new_job(CHAIN, keys="same"))
+    other = submitted(store, new_job({"b": ("source",)}, keys="same"))
+    finish(store, claimed, "other")
+    finish(store, other, "b", settle=True)
+
+    refreshed = store.refresh(claimed)
+
+    assert {step.name: step.state for step in refreshed.view.steps} == states(store, claimed.id)
+    assert set(refreshed.reusable) == {"b-same"}
+    assert "other" in refreshed.view.artifacts
+    clock.end_lease(claimed.id)
+    store.rescue()
+    with pytest.raises(LeaseLost):
+        store.refresh(claimed)
+
+
 def test_each_batch_of_a_group_has_its_own_result(store, clock):
     old, new = taken_over(store, clock)
     first, second, retried, wrong = (submitted(store) for _ in range(4))

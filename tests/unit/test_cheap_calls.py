@@ -70,7 +70,7 @@ class Bench:
             idle_s=60,
             limit_bytes=10**8,
         )
-        self.cheap_calls = CheapCalls(self.pool)
+        self.cheap_calls = CheapCalls(self.pool, 60)
         self.sent: dict[str, bool] = {}
 
     def run(self, name: str, owner: str = "ann", memory_bytes: int = 1) -> asyncio.Task[Any]:

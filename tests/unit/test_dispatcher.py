@@ -14,6 +14,7 @@ from fake_converters import FakeConverters
 from fake_stores import FakeDatabase, FakeHints, FakeJob, FakeJobStore, artifact_record, step_record
 from virtual_time import VirtualTimeLoop, cancel_other_tasks
 
+from actors.attempt import stored_plan
 from actors.converter_pool import ConverterPool
 from actors.dispatcher import Dispatcher
 from pixtools.errors import DatabaseDown, InvalidPlan
@@ -257,6 +258,23 @@ async def test_outcomes_are_kept_during_an_outage_and_recorded_after_it(bench):
     assert job.state == SUCCEEDED
 
 
+async def test_an_unexpected_error_of_a_plan_concerns_its_job_only(bench, monkeypatch):
+    def build(claim: Claim, settings: Settings):
+        if claim.id == bad.view.job.id:
+            raise KeyError("a bug")
+        return stored_plan(claim, settings)
+
+    monkeypatch.setattr("actors.dispatcher.stored_plan", build)
+    bad, good = bench.store.add(), bench.store.add()
+    bench.converters.finish.set()
+
+    await bench.start()
+    await asyncio.sleep(1)
+
+    assert (bad.state, good.state) == (RUNS, SUCCEEDED), "the sweeper rescues the other job and counts a crash"
+    assert bench.running == 0
+
+
 # Steps that several jobs ask for at the same time
 
 
@@ -341,6 +359,19 @@ async def test_if_the_running_step_fails_the_waiting_job_runs_it_itself(bench):
 
     assert (first.state, second.state) == (JobState.CANCELLED, SUCCEEDED)
     assert kinds(second) == {"b": Succeeded}
+
+
+async def test_after_a_failure_the_waiting_job_does_not_wait_for_the_rest_of_the_other_job(bench):
+    twice = Twice(bench)
+    first, second = twice.add(step_record("a"), SLOW), twice.add(step_record("b"))
+    bench.converters.failing.add("a")
+    bench.converters.slow.add(SLOW.name)
+    bench.converters.finish.set()
+    await bench.start()
+    await asyncio.sleep(1)
+
+    assert (first.state, second.state) == (RUNS, SUCCEEDED)
+    assert len(bench.store.times("refresh")) == 1
 
 
 async def test_a_failed_step_is_not_tried_again_in_the_same_attempt(bench):
