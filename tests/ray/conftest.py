@@ -10,6 +10,7 @@ import pytest
 from pixtools.blob_store import BlobStore
 from pixtools.local import ray_head as local_ray
 from pixtools.local.home import Home
+from pixtools.local.local_settings import LocalSettings
 from pixtools.local.ports import free_port
 
 
@@ -27,7 +28,8 @@ def cluster(open_folder):
     """
     home = Home(open_folder / "head")
     home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])
-    head = local_ray.start(home, free_port(), free_port(), dict(os.environ))
+    settings = LocalSettings(dashboard_port=free_port(), ray_client_port=free_port(), proxy="ray")
+    head = local_ray.start(home, settings, dict(os.environ))
     try:
         head.wait()
         import ray  # noqa: PLC0415 (Ray reads the environment on import)
