@@ -376,6 +376,9 @@ class Machine(RuleBasedStateMachine):
             for write in writes
         ]
         happened, results = self.call(fault, lambda: self.stores.jobs.record(batches))
+        if len(writes) > 1 and results is None:
+            # The call may be several transactions, of which one has failed. A dispatcher repeats the whole call.
+            happened, results = self.call(None, lambda: self.stores.jobs.record(batches))
         if not happened:
             return
         for write, is_new, is_repeated, result in zip(
