@@ -68,7 +68,7 @@ def remaining(plan: Plan, claim: Claim, later: frozenset[str] = frozenset()) -> 
     open_steps = [step for step in plan.steps if step.name not in ended.union(cached)]
     stuck = _stuck(open_steps, claim)
     work = plan.work(done.union(cached), held=(ended - done).union(stuck, later), filed=frozenset(blobs))
-    # A step in `later` may need pixels that no other step needs now.
+    # While steps are left for later, no step counts as unneeded, because a later step may need its pixels.
     unneeded = [] if later else [step.name for step in open_steps if step.name not in work.union(stuck)]
     return Remaining(_known_outcomes(cached, stuck, unneeded), work, blobs, blob_bytes)
 

@@ -1,4 +1,4 @@
-"""Runs cheap work items, several of them in one converter call.
+"""Runs cheap work items. One converter call can run several of them.
 
 A call costs the dispatcher about as much CPU time as a cheap step costs the converter. So if many cheap work items wait
 for a converter, the next free converter gets several of them and gives one answer.
@@ -41,7 +41,7 @@ class CheapCalls:
     """Shares the converters of a pool among the cheap work items of all jobs of a dispatcher."""
 
     def __init__(self, pool: ConverterPool, deadline_s: float) -> None:
-        """A converter must answer within `deadline_s` seconds, and within half a minute."""
+        """A converter must answer within `deadline_s` seconds. The longest wait is half a minute."""
         self._pool = pool
         self._answer_s = min(deadline_s, _ANSWER_S)
         self._waiting: list[_Waiting] = []  # oldest first
@@ -92,7 +92,9 @@ class CheapCalls:
                     waiting.answer.set_result(answer)
 
     def _take(self, first: _Waiting) -> list[_Waiting]:
-        """Return the work items of the next call: `first` and others of its owner that do not need more memory.
+        """Return the work items of the next call: `first`, and others of the same owner.
+
+        No work item of the call needs more memory than `first`.
 
         Leave enough work items for the other idle converters.
         """

@@ -83,7 +83,7 @@ class Converter:
                 worker.end()
 
     def run_all(self, work_items: list[WorkItem]) -> list[list[ConverterMessage]]:
-        """Do the same as `run` for each work item, and return all messages at the end.
+        """Run work items one after the other. Return the messages that `run` yields, as a list for each work item.
 
         The work items must neither read pixels of other processes nor hand over pixels.
         """

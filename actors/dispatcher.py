@@ -34,10 +34,9 @@ log = logging.getLogger(__name__)
 
 _JOBS_PER_CONVERTER = 2  # one job runs and one is ready, so that no converter waits for the database
 _CHEAP_JOBS_PER_CONVERTER = 8  # so that jobs share claims, converter calls and commits
+_MAX_JOBS_WITHOUT_WORK = 1000  # jobs that may wait for steps of other jobs and take no room
 
 _Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this dispatcher runs
-
-_MAX_JOBS_WITHOUT_WORK = 1000
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class _Attempt:
     claim: Claim
     plan: Plan
     writer: OutcomeWriter | None = None  # of the last round
-    # Steps of other jobs. If such a step has failed, this job runs it without waiting a second time.
+    # The steps for which this job has already waited. If such a step failed in the other job, this job runs it.
     waited_for: frozenset[str] = frozenset()
     used_s: float = 0.0  # time on converters
 
@@ -215,7 +214,7 @@ class Dispatcher:
         return len(claimed)
 
     def _claim_now(self, room: int) -> list[_Claimed]:
-        """Claim up to `room` jobs, and build the plan of each. This can be slow, so it runs in a thread."""
+        """Claim up to `room` jobs, and build their plans. Call this in a thread, because building a plan can be slow."""
         return [_Claimed.of(claim, self._settings) for claim in self._store.claim(self._name, room)]
 
     async def _recover(self) -> None:

@@ -26,8 +26,8 @@ class GroupCommit:
     async def record(self, batch: Batch) -> JobState:
         """Write a batch, and return the new state of its job. Readers of the job get a hint.
 
-        While the database is down, the call waits. Raises LeaseLost if the attempt is not current. A batch whose caller
-        is cancelled is written or not. A batch that is tried again must have a number.
+        While the database is down, the call waits. Raises LeaseLost if the attempt is not current. If the caller
+        is cancelled, its batch may still be written. A batch that is tried again must have a number.
         """
         future: asyncio.Future[JobState] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
@@ -63,7 +63,7 @@ class GroupCommit:
         hint.add_done_callback(self._hint_tasks.discard)
 
     async def _write(self, group: list[_Entry]) -> list[tuple[Batch, asyncio.Future[JobState], JobState | Exception]]:
-        # Skip callers that were cancelled during an outage: their jobs run elsewhere or have ended.
+        # A caller may have been cancelled during an outage. Then its job has ended or runs elsewhere, so skip its batch.
         current = [(batch, future) for batch, future in group if not future.done()]
         batches = [batch for batch, _ in current]
         states = await asyncio.to_thread(self._store.record, batches) if batches else []

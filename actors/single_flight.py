@@ -1,4 +1,4 @@
-"""Lets a step that several jobs of a dispatcher ask for at the same time run only once."""
+"""Runs a step only once if several jobs of a dispatcher need it at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SingleFlight:
     """The steps that run now on behalf of all jobs of a dispatcher. Different owners share no steps.
 
     Another job that has the same step waits until the step has ended, and then takes the artifact. If the step failed,
-    the other job runs the step itself. A small job may so wait for a step that is late in the segment of a large job.
+    the other job runs the step itself. So a small job may have to wait for a large job that runs the step last.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,10 @@ class SingleFlight:
 
 
 def _gives_pixels(plan: Plan, step: PlannedStep, work: frozenset[str]) -> bool:
-    """Return whether a step has to run because other steps read its pixels. They can read an inference's file."""
+    """Return whether other steps of `work` need the pixels of a step, and cannot read them from its file.
+
+    Only the file of an inference can replace its pixels.
+    """
     return not isinstance(step.operation, Inference) and not work.isdisjoint(plan.pixel_readers[step.name])
 
 

@@ -28,7 +28,7 @@ Call = Callable[[httpx.AsyncClient], Awaitable[int]]
 
 
 class Unexpected(Exception):
-    """An answer is not what the benchmark expects."""
+    """A server gave an answer that the benchmark does not expect."""
 
 
 @dataclass

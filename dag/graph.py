@@ -75,7 +75,7 @@ class Converters(Protocol):
 
 
 class CheapCalls(Protocol):
-    """Runs cheap work items, several of them in one converter call."""
+    """Runs cheap work items. One converter call can run several of them."""
 
     async def run(
         self, work_item: WorkItem, memory_bytes: int, on_sent: Callable[[bool], None]

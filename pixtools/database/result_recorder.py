@@ -1,4 +1,4 @@
-"""Records successful steps of many jobs with four statements, however many steps and jobs there are.
+"""Records successful steps of many jobs. The number of statements does not grow with the number of steps.
 
 Most batches report only that steps began and succeeded. `outcome_recorder` records all other batches, one outcome after
 the other.
