@@ -214,7 +214,7 @@ class Dispatcher:
         return len(claimed)
 
     def _claim_now(self, room: int) -> list[_Claimed]:
-        """Claim up to `room` jobs, and build their plans. Call this in a thread, because building a plan can be slow."""
+        """Claim up to `room` jobs, and build their plans. Call this in a thread, because a plan can take long."""
         return [_Claimed.of(claim, self._settings) for claim in self._store.claim(self._name, room)]
 
     async def _recover(self) -> None:

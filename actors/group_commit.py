@@ -63,7 +63,8 @@ class GroupCommit:
         hint.add_done_callback(self._hint_tasks.discard)
 
     async def _write(self, group: list[_Entry]) -> list[tuple[Batch, asyncio.Future[JobState], JobState | Exception]]:
-        # A caller may have been cancelled during an outage. Then its job has ended or runs elsewhere, so skip its batch.
+        # A caller may have been cancelled during an outage. Then its job has ended or runs
+        # elsewhere, so its batch is left out.
         current = [(batch, future) for batch, future in group if not future.done()]
         batches = [batch for batch, _ in current]
         states = await asyncio.to_thread(self._store.record, batches) if batches else []

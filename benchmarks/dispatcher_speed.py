@@ -17,7 +17,6 @@ import secrets
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,17 +34,15 @@ os.environ |= {
 import cpu
 import ray
 from figures import Figures
-from running_service import new_home
+from store_jobs import new_job, running_stores
 
 from actors import fleet
 from actors.converter_pool import Node
 from dag.messages import WorkItem
-from pixtools.database import migrate
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.jobs.outcomes import Started, Stored, Succeeded
-from pixtools.jobs.submission import NewJob, NewStep
-from pixtools.local import ray_head, stores
+from pixtools.local import ray_head
 from pixtools.local.home import Home
 from pixtools.local.local_settings import LocalSettings
 from pixtools.local.ports import free_port
@@ -106,10 +103,7 @@ def main() -> None:
 @contextlib.contextmanager
 def running() -> Iterator[Settings]:
     """Run stores and a Ray head, and connect to them. Yields the settings."""
-    with new_home() as folder, stores.running(Home(folder)) as env:
-        values: dict[str, Any] = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()}
-        settings = Settings(**values)
-        migrate.upgrade(settings.database_url.get_secret_value())
+    with running_stores() as (folder, settings):
         home = Home(folder.parent / "head")
         home.secret_path("ray-token").write_text(os.environ["RAY_AUTH_TOKEN"])
         # The actors import this module to find the classes.
@@ -134,7 +128,7 @@ def measure(settings: Settings, jobs: int, dispatchers: int) -> Figures:
     database = Database(settings)
     store = JobStore(database, settings)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: store.submit(_new_job()), range(jobs)))
+        list(pool.map(lambda _: store.submit(new_job()), range(jobs)))
     actors = [
         ray.remote(BenchDispatcherActor).options(num_cpus=0).remote(settings, _CONVERTERS) for _ in range(dispatchers)
     ]
@@ -168,23 +162,6 @@ def _wait_until_left(store: JobStore, most: int) -> tuple[float, int]:
             return time.monotonic(), left
         time.sleep(0.05)
     raise SystemExit(f"the dispatchers left {left} jobs after {_TIMEOUT_S} s")
-
-
-def _new_job() -> NewJob:
-    step = NewStep("web", "webp", ("source",), {}, uuid.uuid4().hex)
-    return NewJob(
-        owner="benchmark",
-        source_key="sources/none",
-        source_name="none.jpg",
-        source_media_type="image/jpeg",
-        source_width=768,
-        source_height=512,
-        source_frames=1,
-        source_bytes=100_000,
-        source_sha256=2 * uuid.uuid4().hex,  # otherwise all jobs would share one step
-        pixels=2 * 768 * 512,
-        steps=(step,),
-    )
 
 
 if __name__ == "__main__":

@@ -11,28 +11,21 @@ Five million jobs take about 9 GB on disk and a quarter of an hour.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import psycopg
-from running_service import new_home
+from store_jobs import OWNER, new_job, running_stores
 
-from pixtools.database import migrate
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.database.retention_store import RetentionStore
 from pixtools.jobs.outcomes import Batch, Started, Stored, Succeeded
-from pixtools.jobs.submission import NewJob, NewStep
-from pixtools.local import stores
-from pixtools.local.home import Home
 from pixtools.settings import Settings
 
-OWNER = "benchmark"
 _ROUNDS = 300
 _CHUNK = 100_000  # jobs in one INSERT
 _WARM_UP = 30
@@ -76,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=5_000_000)
     options = parser.parse_args()
-    with running() as settings:
+    with running_stores() as (_, settings):
         before = measure(settings)
         filled_s = fill(settings, options.jobs)
         after = measure(settings)
@@ -86,16 +79,6 @@ def main() -> None:
     for name, empty_ms in before.items():
         print(f"| {name} | {empty_ms:.2f} | {after[name]:.2f} | {after[name] / empty_ms:.2f} |")
     print("\n" + "\n".join(f"{name}: {rate:,.0f} jobs a second" for name, rate in rates.items()))
-
-
-@contextlib.contextmanager
-def running() -> Iterator[Settings]:
-    """Run the stores with an empty home. Yields the settings."""
-    with new_home() as folder, stores.running(Home(folder)) as env:
-        values: dict[str, Any] = {name.removeprefix("PIXTOOLS_").lower(): value for name, value in env.items()}
-        settings = Settings(**values)
-        migrate.upgrade(settings.database_url.get_secret_value())
-        yield settings
 
 
 def measure(settings: Settings) -> dict[str, float]:
@@ -111,7 +94,7 @@ def measure(settings: Settings) -> dict[str, float]:
         return result
 
     for _ in range(_ROUNDS + _WARM_UP):
-        job_id = timed("submit", lambda: store.submit(_new_job())).job.id
+        job_id = timed("submit", lambda: store.submit(new_job())).job.id
         timed("queue load", lambda: store.queue_load(1000))
         (claim,) = timed("claim", lambda: store.claim("benchmark", 1))
         key = claim.view.steps[0].key
@@ -159,23 +142,6 @@ def _rate(call: Callable[[], int]) -> float:
     while (elapsed := time.monotonic() - started) < _RETENTION_S and (count := call()):
         done += count
     return done / max(elapsed, 0.001)
-
-
-def _new_job() -> NewJob:
-    step = NewStep("web", "webp", ("source",), {}, uuid.uuid4().hex)
-    return NewJob(
-        owner=OWNER,
-        source_key=f"benchmark/{uuid.uuid4()}",
-        source_name="none.jpg",
-        source_media_type="image/jpeg",
-        source_width=768,
-        source_height=512,
-        source_frames=1,
-        source_bytes=100_000,
-        source_sha256=2 * uuid.uuid4().hex,
-        pixels=2 * 768 * 512,
-        steps=(step,),
-    )
 
 
 if __name__ == "__main__":

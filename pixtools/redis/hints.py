@@ -23,7 +23,7 @@ class Hints:
         self._outages = outages
 
     async def publish(self, channel: str, *messages: str) -> None:
-        """Send a hint for each message. If Redis does not answer within a second, the hints are lost without an error."""
+        """Send a hint for each message. If Redis does not answer within a second, they are lost without an error."""
         try:
             async with redis_client.timeout(), self._redis.pipeline(transaction=False) as pipeline:
                 for message in messages:
