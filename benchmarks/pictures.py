@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 Size = tuple[int, int]
@@ -18,7 +19,10 @@ TWO_MEGAPIXELS: Size = (1732, 1155)
 TWELVE_MEGAPIXELS: Size = (4242, 2828)
 CAMERA: tuple[Size, ...] = ((3464, 2309), (4242, 2828), (4898, 3265), (5476, 3651))  # 8, 12, 16 and 20 megapixels
 
-_MADE_IN: Size = (1536, 1024)  # larger pictures are enlarged from this size
+_MADE_IN: Size = (1732, 1155)  # larger pictures are enlarged from this size
+_SMOOTH_OCTAVES, _DECAY, _CONTRAST = 4, 0.42, 1.3
+_SENSOR_NOISE = 4
+_LANCZOS = Image.Resampling.LANCZOS
 _MAKE, _MODEL, _EXPOSURE_IFD, _EXPOSURE_TIME = 0x010F, 0x0110, 0x8769, 0x829A
 
 
@@ -71,9 +75,9 @@ def _picture(files: list[Path], number: int, size: Size) -> Image.Image:
         with Image.open(files[number % len(files)]) as image:
             image.draft("RGB", size)
             picture = image.convert("RGB")
-    else:
-        picture = landscape(number, min(size, _MADE_IN))
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
+        return picture if picture.size == size else picture.resize(size, _LANCZOS)
+    picture = landscape(number, min(size, _MADE_IN))
+    return picture if picture.size == size else _with_sensor_noise(picture.resize(size, _LANCZOS), number)
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:
@@ -86,15 +90,36 @@ def _jpeg(picture: Image.Image, quality: int) -> bytes:
 
 
 def landscape(seed: int, size: Size) -> Image.Image:
-    """Return a picture with the spectrum of a photo: noise at eight scales. Finer noise is weaker."""
+    """Return a picture that is as hard to encode as a photo: noise at all scales, smooth in some places.
+
+    The constants were chosen so that pictures of 0.4 megapixels come close to the medians of the Kodak photos: files
+    differ by less than 10 % in bytes, and by less than 20 % in the CPU time that they take (JPEG, WebP, AVIF, PNG).
+    """
     rng = np.random.default_rng(seed)
+    texture = np.exp(_CONTRAST * _enlarged(rng, 3, size))
     layers = np.zeros((size[1], size[0], 3), np.float32)
-    for octave in range(1, 9):
-        noise = rng.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
+    for octave in range(1, max(size).bit_length()):
+        gray = _enlarged(rng, octave, size)
+        strength = 2 ** (-_DECAY * octave) * (texture if octave > _SMOOTH_OCTAVES else 1)
         for channel in range(3):
-            layer = Image.fromarray(noise[:, :, channel]).resize(size, Image.Resampling.BICUBIC)
-            layers[:, :, channel] += np.asarray(layer) / 2**octave
-    return Image.fromarray((128 + 90 * layers).clip(0, 255).astype(np.uint8))
+            layers[:, :, channel] += (0.9 * gray + 0.45 * _enlarged(rng, octave, size)) * strength
+    return _image(128 + 48 * layers)
+
+
+def _enlarged(rng: np.random.Generator, octave: int, size: Size) -> NDArray[np.float32]:
+    """Return normal noise with `2**octave` values on each side, enlarged to `size`."""
+    noise = rng.standard_normal((2**octave, 2**octave), np.float32)
+    return np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))
+
+
+def _with_sensor_noise(picture: Image.Image, seed: int) -> Image.Image:
+    """Add gray noise to each pixel. A JPEG of the result has about 2.3 bits a pixel, as those of phones and cameras."""
+    noise = np.random.default_rng(seed).standard_normal((picture.height, picture.width), np.float32)
+    return _image(np.asarray(picture) + _SENSOR_NOISE * noise[:, :, None])
+
+
+def _image(values: NDArray[np.float32]) -> Image.Image:
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
 def small_photos(number: int) -> Iterator[bytes]:
