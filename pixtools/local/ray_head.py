@@ -29,6 +29,25 @@ _MAX_FOLDER_LENGTH = 34
 
 _CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to connect to the cluster
 
+# What Ray does periodically, and how often. Its own intervals are made for clusters with thousands of tasks a second. At
+# rest, they cost more than a third of the CPU time of the service.
+_SELDOM = {
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",  # the start takes several turns of this loop
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
+    "RAY_event_stats": "0",
+    "RAY_event_stats_print_interval_ms": "0",
+    "RAY_kill_idle_workers_interval_ms": "1000",
+    "RAY_raylet_report_resources_period_milliseconds": "1000",
+    "RAY_report_worker_backlog_interval_ms": "1000",
+    "RAY_task_events_report_interval_ms": "5000",
+    # The dashboard and its agent
+    "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
+    "METRICS_RECORD_INTERVAL_S": "15",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
+    "LOG_NAME_UPDATE_INTERVAL_S": "2",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # with more files, the log monitor looks for new ones less often
+}
+
 # Serve's proxy calls this function, which installs the checks of HTTP requests.
 PROXY_CALLBACK = "serve.proxy:middlewares"
 
@@ -49,6 +68,7 @@ def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server
         "ray",
         [
             *(Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats"),
+            "--no-monitor",  # without the process that adds nodes to a cluster
             *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={temp}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={settings.dashboard_port}"),
             f"--ray-client-server-port={settings.ray_client_port}",
@@ -66,6 +86,7 @@ def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY_CALLBACK,
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default Ray waits 30 s for tasks to move to other nodes
+            **_SELDOM,
             **proxy,
         },
     )
