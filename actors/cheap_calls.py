@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -20,7 +21,9 @@ from dag.messages import ConverterMessage, WorkItem
 
 log = logging.getLogger(__name__)
 
-_MAX_ITEMS = 4  # in one call, because the first item has to wait for the last one
+# In one call, because the first item has to wait for the last one.
+_MAX_ITEMS = 4
+_MAX_CALL_MS = 600.0
 _ANSWER_S = 30.0  # an answer takes about a second at most, unless the node is overloaded
 
 _Answer = Sequence[ConverterMessage] | None
@@ -32,6 +35,7 @@ class _Waiting:
 
     work_item: WorkItem
     memory_bytes: int
+    cost_ms: float
     on_sent: Callable[[bool], None]
     answer: asyncio.Future[_Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     call: asyncio.Task[None] | None = None  # waits for a converter for this work item
@@ -47,13 +51,16 @@ class CheapCalls:
         self._waiting: list[_Waiting] = []  # oldest first
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def run(self, work_item: WorkItem, memory_bytes: int, on_sent: Callable[[bool], None]) -> _Answer:
+    async def run(
+        self, work_item: WorkItem, memory_bytes: int, cost_ms: float, on_sent: Callable[[bool], None]
+    ) -> _Answer:
         """Run a work item, and return all messages of the converter. Return None if there is no answer.
 
-        There is no answer if a work item of the call killed the converter or took too long. `on_sent` is called when
-        the converter gets the work item. Its argument says whether the converter begins with this work item.
+        There is no answer if a work item of the call killed the converter or took too long. `cost_ms` is an estimate of
+        the time that the converter needs. `on_sent` is called when the converter gets the work item. Its argument says
+        whether the converter begins with this work item.
         """
-        waiting = _Waiting(work_item, memory_bytes, on_sent)
+        waiting = _Waiting(work_item, memory_bytes, cost_ms, on_sent)
         self._waiting.append(waiting)
         waiting.call = asyncio.create_task(self._call(waiting))
         self._calls.add(waiting.call)
@@ -106,7 +113,9 @@ class CheapCalls:
             and waiting.memory_bytes <= first.memory_bytes
             and waiting.work_item.inputs.owner == first.work_item.inputs.owner
         ]
-        taken = others[: min(share, _MAX_ITEMS) - 1]
+        costs = accumulate((waiting.cost_ms for waiting in others), initial=first.cost_ms)
+        fitting = sum(cost <= _MAX_CALL_MS for cost in costs)
+        taken = others[: max(0, min(share, _MAX_ITEMS, fitting) - 1)]
         for waiting in taken:
             assert waiting.call is not None  # noqa: S101 (`run` has set it)
             waiting.call.cancel()  # it need not wait for a converter any more

@@ -25,7 +25,7 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import InvalidPlan, LeaseLost
 from pixtools.jobs.outcomes import Failed
 from pixtools.jobs.views import Claim
-from pixtools.redis.hints import CANCELLED, CHANGED, QUEUED, Hints
+from pixtools.redis.hints import CANCELLED, CHANGED, QUEUED, Hints, changed
 from pixtools.retries import LOOP_PAUSE_S
 from pixtools.settings import Settings
 from pixtools.waiting import until_database_answers, wait_at_most
@@ -165,7 +165,7 @@ class Dispatcher:
         running = [job_id for job_id, _ in self._jobs]
         for job_id in await asyncio.to_thread(self._store.return_to_queue, self._name, running):
             log.info("returned to the queue: job=%s", job_id)
-            await self._hints.publish(CHANGED, str(job_id))
+            await self._hints.publish(CHANGED, changed(job_id))
             await self._hints.publish(QUEUED, "")
 
     async def _repeat(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -244,6 +244,16 @@ class Dispatcher:
         without_work = min(self._jobs_without_work, _MAX_JOBS_WITHOUT_WORK)
         room = max(0, capacity + denoising + without_work - len(self._jobs))
         return room if self._pool.idle or 2 * room >= capacity else 0
+
+    def _converters_for_one_job(self) -> int:
+        """Return among how many converters to divide the steps of a job.
+
+        If other jobs can use the converters, a job gets only its share of them: it costs CPU time to pass pixels from
+        one converter to another. `idle` does not show jobs that were claimed together and have not asked for a
+        converter yet.
+        """
+        jobs = len(self._jobs) - self._denoiser.jobs - self._jobs_without_work
+        return max(1, min(self._pool.idle, self._pool.maximum // max(1, jobs)))
 
     def _forget(self, held: _Held, _: asyncio.Task[None]) -> None:
         del self._jobs[held]
@@ -336,6 +346,7 @@ class Dispatcher:
             inputs=Inputs(job.owner, job.source_key, job.source_bytes, parts),
             converters=self._pool,
             denoiser=self._denoiser.of(claim.id),
+            at_once=self._converters_for_one_job(),
             deadline_s=self._settings.step_deadline.total_seconds(),
             job_deadline_s=self._settings.job_deadline.total_seconds(),
             max_bytes=self._settings.max_job_bytes,

@@ -6,7 +6,7 @@ import asyncio
 
 from pixtools.database.job_store import JobStore
 from pixtools.jobs.outcomes import Batch
-from pixtools.redis.hints import CHANGED, Hints
+from pixtools.redis.hints import CHANGED, Hints, changed
 from pixtools.states import JobState
 from pixtools.waiting import until_database_answers
 
@@ -57,8 +57,8 @@ class GroupCommit:
             else:
                 future.set_result(result)
         # The next transaction does not wait for Redis.
-        changed = [str(batch.job_id) for batch, _, result in results if not isinstance(result, Exception)]
-        hint = asyncio.create_task(self._hints.publish(CHANGED, *changed))
+        messages = [changed(batch.job_id, state) for batch, _, state in results if not isinstance(state, Exception)]
+        hint = asyncio.create_task(self._hints.publish(CHANGED, *messages))
         self._hint_tasks.add(hint)
         hint.add_done_callback(self._hint_tasks.discard)
 

@@ -13,7 +13,7 @@ from ray.util.metrics import Counter
 from pixtools.database.job_store import JobStore
 from pixtools.database.reconciler import Reconciler
 from pixtools.errors import DatabaseDown, PixToolsError
-from pixtools.redis.hints import CHANGED, QUEUED, Hints
+from pixtools.redis.hints import CHANGED, QUEUED, Hints, changed
 from pixtools.settings import Settings
 from pixtools.waiting import until_database_answers
 
@@ -98,7 +98,7 @@ class Sweeper:
         rescued = await asyncio.to_thread(self._store.rescue)
         for job_id in rescued:
             log.warning("rescued: job=%s", job_id)
-            await self._hints.publish(CHANGED, str(job_id))
+            await self._hints.publish(CHANGED, changed(job_id))
         if rescued:
             self._rescued.inc(len(rescued))
             await self._hints.publish(QUEUED, "")

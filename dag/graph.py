@@ -44,6 +44,7 @@ from dag.segments import (
     PixelsSegment,
     Segment,
     SourceSegment,
+    cost_ms,
     is_cheap,
     plan_segments,
 )
@@ -60,10 +61,6 @@ T = TypeVar("T")
 class Converters(Protocol):
     """The pool from which a graph borrows its converters."""
 
-    @property
-    def idle(self) -> int:
-        """The number of idle converters."""
-
     async def acquire(self, memory_bytes: int) -> Any:
         """Wait for a converter on a node with `memory_bytes` left in its budget, and return the converter."""
 
@@ -78,10 +75,11 @@ class CheapCalls(Protocol):
     """Runs cheap work items. One converter call can run several of them."""
 
     async def run(
-        self, work_item: WorkItem, memory_bytes: int, on_sent: Callable[[bool], None]
+        self, work_item: WorkItem, memory_bytes: int, cost_ms: float, on_sent: Callable[[bool], None]
     ) -> Sequence[ConverterMessage] | None:
         """Run a work item, and return all messages of the converter. Return None if there is no answer.
 
+        `cost_ms` is an estimate of the time that the converter needs.
         `on_sent` is called when the converter gets the work item. Its argument says whether the converter begins with
         this work item.
         """
@@ -112,6 +110,7 @@ class Graph:
         inputs: Inputs,
         converters: Converters,
         denoiser: Denoiser,
+        at_once: int,
         deadline_s: float,
         job_deadline_s: float,
         max_bytes: int,
@@ -121,6 +120,7 @@ class Graph:
     ) -> None:
         """Bind a plan to converters and to a denoiser.
 
+        Steps that start from the same picture are divided among at most `at_once` converters.
         Each item of a converter's stream must arrive within `deadline_s` seconds. All converter calls together may take
         `job_deadline_s` seconds. All artifacts of the job together may have `max_bytes` bytes, except that segments
         that run at the same time may exceed this limit (see Inputs). The graph calls `report` with each outcome.
@@ -131,6 +131,7 @@ class Graph:
         self._inputs = inputs
         self._converters = converters
         self._denoiser = denoiser
+        self._at_once = at_once
         self._deadline_s = deadline_s
         self._job_deadline_s = job_deadline_s
         self._max_bytes = max_bytes
@@ -164,7 +165,7 @@ class Graph:
             self._blobs[name].set_result(key)
         try:
             async with self._run_time.limit(), self._tasks:
-                for segment in plan_segments(self._plan, work, max(1, self._converters.idle)):
+                for segment in plan_segments(self._plan, work, self._at_once):
                     self._tasks.create_task(self._run_segment(segment))
         except TimeoutError:  # an error of a task would be an ExceptionGroup
             self._fail_remaining(work)
@@ -248,7 +249,7 @@ class Graph:
 
         Make at most three tries, and before them a cheap call if the work item allows it.
         """
-        if not pixels and is_cheap(self._plan, work_item.segment) and await self._call_cheaply(work_item):
+        if not pixels and await self._call_cheaply(work_item):
             return
         for _ in range(CONVERTER_CALL_TRIES):
             if await self._try(work_item, pixels):
@@ -257,9 +258,11 @@ class Graph:
         self._report(Crashed(work_item.segment.steps[0].name))
 
     async def _call_cheaply(self, work_item: WorkItem) -> bool:
-        """Run a cheap work item in a call with one answer. Return False if there is no answer."""
-        if self._cheap_calls is None:
+        """Run a work item in a call with one answer, if it is cheap. Return False if there is no answer."""
+        segment = work_item.segment
+        if self._cheap_calls is None or isinstance(segment, ArtifactsSegment) or not is_cheap(self._plan, segment):
             return False
+        cost = cost_ms(self._plan, segment)
         with ExitStack() as stack:
 
             def on_sent(is_first: bool) -> None:  # noqa: FBT001
@@ -267,7 +270,7 @@ class Graph:
                 if is_first:
                     self._report(Started(work_item.segment.steps[0].name))
 
-            messages = await self._cheap_calls.run(work_item, self._footprint(work_item), on_sent)
+            messages = await self._cheap_calls.run(work_item, self._footprint(work_item), cost, on_sent)
         if messages is None:
             return False
         progress = _Progress(work_item.segment, self._report)

@@ -29,7 +29,8 @@ from pixtools.operations.base.params import PixelParams
 _WORTH_SPLITTING_MS = 100.0
 _RESIZING_MS = 8.0  # per megapixel, if an encoder resizes its input
 _DECODING_MS = 15.0  # per megapixel
-_CHEAP_MS = 250.0
+_CHEAP_MS = 600.0
+_CHEAP_JOB_MS = 250.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,22 +156,29 @@ def _segments_of(head: str, plan: Plan, work: frozenset[str], converters: int) -
 
 
 def is_cheap(plan: Plan, segment: Segment) -> bool:
-    """Return whether a segment takes less than about a quarter of a second and passes no pixels to other processes."""
+    """Return whether a segment takes about half a second at most and passes no pixels to other processes."""
     if isinstance(segment, ArtifactsSegment) or segment.offloaded:
         return False
     if isinstance(segment, SourceSegment | FileSegment) and segment.shares_head:
         return False
-    frames = plan.source.frames
-    decoding = 0.0 if isinstance(segment, PixelsSegment) else _DECODING_MS * megapixels(plan.source.size)
-    size = head_size(plan, segment.head, segment.needed_size)
-    steps = sum(_cost_ms(step, segment.head, size) for step in segment.steps)
-    return frames * (decoding + steps) < _CHEAP_MS
+    return cost_ms(plan, segment) < _CHEAP_MS
 
 
 def is_cheap_job(plan: Plan) -> bool:
-    """Return whether all steps of a plan together take less than about a quarter of a second on one converter."""
+    """Return whether all steps of a plan together take about a quarter of a second at most on one converter."""
     segments = plan_segments(plan, frozenset(plan.by_name), 1)
-    return all(isinstance(segment, ArtifactsSegment) or is_cheap(plan, segment) for segment in segments)
+    return all(
+        isinstance(segment, ArtifactsSegment) or (not segment.offloaded and cost_ms(plan, segment) < _CHEAP_JOB_MS)
+        for segment in segments
+    )
+
+
+def cost_ms(plan: Plan, segment: SegmentWithHead) -> float:
+    """Estimate the milliseconds that a converter needs for a segment."""
+    decoding = 0.0 if isinstance(segment, PixelsSegment) else _DECODING_MS * megapixels(plan.source.size)
+    size = head_size(plan, segment.head, segment.needed_size)
+    steps = sum(_cost_ms(step, segment.head, size) for step in segment.steps)
+    return plan.source.frames * (decoding + steps)
 
 
 def head_size(plan: Plan, head: str, needed_size: Size | None) -> Size:

@@ -17,7 +17,7 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import NothingToRetry, PixToolsError
 from pixtools.jobs.submission import Accepted
 from pixtools.jobs.views import JobView
-from pixtools.redis.hints import CANCELLED, CHANGED, Hints
+from pixtools.redis.hints import CANCELLED, CHANGED, Hints, changed
 from pixtools.states import JOB_ENDED, JobState
 from serve.answers import JobAnswer, JobList, job_answer, job_list, json_response
 from serve.dead_letters import DeadLetters
@@ -173,7 +173,7 @@ class JobRoutes:
         """Running steps are stopped. If the job is already cancelled, the answer is also 200."""
         view = await run_in_threadpool(self.store.cancel, PUBLIC_OWNER, job_id)
         await self.hints.publish(CANCELLED, str(job_id))
-        await self.hints.publish(CHANGED, str(job_id))
+        await self.hints.publish(CHANGED, changed(job_id))
         return await self._respond(view)
 
     async def retry(self, job_id: uuid.UUID) -> Response:

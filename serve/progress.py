@@ -12,13 +12,14 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
 
 from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown, TooManyStreams
-from pixtools.redis.hints import CHANGED, Hints
-from pixtools.states import JOB_ENDED
+from pixtools.redis.hints import CHANGED, Hints, read_changed
+from pixtools.states import JOB_ENDED, JobState
 from pixtools.waiting import wait_at_most
 from serve.job_bodies import JobBodies, JobBody
 
@@ -26,6 +27,17 @@ from serve.job_bodies import JobBodies, JobBody
 # free for short requests.
 _MAX_WATCHERS = 100
 _MAX_SILENCE_S = 15.0  # some proxies close streams that are silent for longer
+
+
+@dataclass(eq=False)
+class _Watcher:
+    """A stream or a request that watches a job.
+
+    A hint sets `moved`. `state` is the state of the job that the last hint contained, or None.
+    """
+
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    state: JobState | None = None
 
 
 class ProgressFeed:
@@ -47,13 +59,15 @@ class ProgressFeed:
         self._poll_interval_s = poll_interval_s
         self._max_silence_s = max_silence_s
         self._lifetime_s = lifetime_s
-        self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._watchers: dict[str, set[_Watcher]] = defaultdict(set)
 
     async def listen(self) -> None:
         """Wake the streams and requests that watch a job when the job changes. Runs until it is cancelled."""
-        async for job_id in self._hints.listen(CHANGED):
-            for moved in self._watchers.get(job_id, ()):
-                moved.set()
+        async for message in self._hints.listen(CHANGED):
+            job_id, state = read_changed(message)
+            for watcher in self._watchers.get(job_id, ()):
+                watcher.state = state
+                watcher.moved.set()
 
     @property
     def has_capacity(self) -> bool:
@@ -72,23 +86,23 @@ class ProgressFeed:
     async def wait_for_end(self, owner: str, job_id: uuid.UUID, seconds: float, *, is_new: bool = False) -> None:
         """Wait until the job has ended, but at most `seconds`. Raises NotFound if the owner has no such job.
 
-        While the database is down, the job counts as running. The last query may end after `seconds`. If `is_new` is
-        true, the job was queued a moment ago, so the first query comes only after a hint or after the poll interval.
+        A hint that contains the state of the job needs no query. While the database is down, the job counts as running.
+        The last query may end after `seconds`. If `is_new` is true, the job was queued a moment ago, so there is no
+        query before the first hint or the first poll interval.
         """
         end = time.monotonic() + seconds
-        with self._watching(job_id) as moved:
-            if is_new:
-                await wait_at_most(moved, min(seconds, self._poll_interval_s))
-                moved.clear()
-            while not await self._has_ended(owner, job_id) and (left := end - time.monotonic()) > 0:
-                if await wait_at_most(moved, min(left, self._poll_interval_s)):
-                    moved.clear()
+        with self._watching(job_id) as watcher:
+            state = JobState.QUEUED if is_new else await self._state(owner, job_id)
+            while state not in JOB_ENDED and (left := end - time.monotonic()) > 0:
+                is_hinted = await wait_at_most(watcher.moved, min(left, self._poll_interval_s))
+                watcher.moved.clear()
+                state = (watcher.state if is_hinted else None) or await self._state(owner, job_id)
 
-    async def _has_ended(self, owner: str, job_id: uuid.UUID) -> bool:
+    async def _state(self, owner: str, job_id: uuid.UUID) -> JobState:
         try:
-            return (await run_in_threadpool(self._store.status, owner, job_id)).state in JOB_ENDED
+            return (await run_in_threadpool(self._store.status, owner, job_id)).state
         except DatabaseDown:
-            return False
+            return JobState.RUNNING
 
     async def events(self, owner: str, job_id: uuid.UUID, last: int) -> AsyncIterator[str]:
         """Yield an event whenever the job has a newer version than the client knows, until the job has ended.
@@ -99,7 +113,7 @@ class ProgressFeed:
 
         The stream also ends after its lifetime. Then an EventSource connects again, if its user is still there.
         """
-        with self._watching(job_id) as moved:
+        with self._watching(job_id) as watcher:
             sent_at = began = time.monotonic()
             while time.monotonic() - began < self._lifetime_s:
                 newer = await self._read_newer(owner, job_id, last)
@@ -112,18 +126,17 @@ class ProgressFeed:
                 elif time.monotonic() - sent_at >= self._max_silence_s:
                     yield ": waiting\n\n"
                     sent_at = time.monotonic()
-                if await wait_at_most(moved, self._poll_interval_s):
-                    moved.clear()
+                if await wait_at_most(watcher.moved, self._poll_interval_s):
+                    watcher.moved.clear()
 
     @contextmanager
-    def _watching(self, job_id: uuid.UUID) -> Iterator[asyncio.Event]:
-        """Yield an asyncio.Event that is set whenever a hint says that the job has changed."""
-        moved = asyncio.Event()
-        self._watchers[str(job_id)].add(moved)
+    def _watching(self, job_id: uuid.UUID) -> Iterator[_Watcher]:
+        watcher = _Watcher()
+        self._watchers[str(job_id)].add(watcher)
         try:
-            yield moved
+            yield watcher
         finally:
-            self._watchers[str(job_id)].discard(moved)
+            self._watchers[str(job_id)].discard(watcher)
             if not self._watchers[str(job_id)]:
                 del self._watchers[str(job_id)]
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 
 from pixtools.redis import client as redis_client
 from pixtools.redis.client import REDIS_ERRORS, RedisOutageLog
 from pixtools.retries import STORE_PAUSE_S
 from pixtools.settings import Settings
+from pixtools.states import JobState
 
 QUEUED = "pixtools:queued"  # a job waits for a dispatcher
 CANCELLED = "pixtools:cancelled"  # the dispatcher of the job has to stop; the message is the id of the job
-CHANGED = "pixtools:moved"  # a job has a new version; the message is the id of the job
+CHANGED = "pixtools:moved"  # a job has a new version; the message is its id, and its state if the sender knows it
+
+
+def changed(job_id: uuid.UUID, state: JobState | None = None) -> str:
+    """Return the message that a job has a new version. `state` is its state in this version, if the sender knows it."""
+    return f"{job_id} {state}" if state else str(job_id)
+
+
+def read_changed(message: str) -> tuple[str, JobState | None]:
+    """Return the id and the state of a job from a message of the channel `CHANGED`."""
+    job_id, _, state = message.partition(" ")
+    # An ingress and a dispatcher of different versions may know different states.
+    return job_id, JobState(state) if state in list(JobState) else None
 
 
 class Hints:

@@ -83,6 +83,7 @@ class Run:
             inputs=Inputs("test", self.source_key, self.source_bytes),
             converters=pool,
             denoiser=DenoiserClient(self.settings, lambda: None).of("it"),
+            at_once=self.converters,
             deadline_s=self.deadline_s,
             job_deadline_s=600,
             max_bytes=10**9,

@@ -51,10 +51,9 @@ class LocalConverter:
 class LocalConverters:
     """A pool of one converter in this process. The pool has the methods that a graph calls on an actor handle."""
 
-    def __init__(self, converter: LocalConverter, idle: int) -> None:
+    def __init__(self, converter: LocalConverter) -> None:
         self._converter = converter
         self._busy = asyncio.Lock()
-        self.idle = idle
         self.run = self
 
     async def acquire(self, memory_bytes: int) -> LocalConverters:  # noqa: ARG002
@@ -153,7 +152,7 @@ def run(settings, converter) -> Runner:
         document: dict[str, Any],
         *,
         stored: dict[str, str] | None = None,
-        idle: int = 1,
+        at_once: int = 1,
         converters: LocalConverters | None = None,
         job_deadline_s: float = 20,
         max_bytes: int = 10**9,
@@ -166,8 +165,9 @@ def run(settings, converter) -> Runner:
         graph = Graph(
             plan,
             inputs=Inputs(owner, f"sources/{sha256}", len(source)),
-            converters=converters or LocalConverters(converter, idle),
+            converters=converters or LocalConverters(converter),
             denoiser=denoiser,
+            at_once=at_once,
             deadline_s=10,
             job_deadline_s=job_deadline_s,
             max_bytes=max_bytes,
@@ -190,11 +190,11 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("idle", [1, 4])
-async def test_each_step_is_reported_as_succeeded(run, idle):
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_each_step_is_reported_as_succeeded(run, at_once):
     document = KEPT | {"b": {"op": "png", "input": "source"}, "c": {"op": "webp", "input": "source"}}
 
-    outcomes = await run(document, idle=idle)
+    outcomes = await run(document, at_once=at_once)
 
     assert outcomes.keys() == document.keys()
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
@@ -233,9 +233,9 @@ CLEANED = {
 }
 
 
-@pytest.mark.parametrize("idle", [1, 4])
-async def test_an_inference_runs_between_the_steps_before_and_after_it(run, idle):
-    outcomes = await run(CLEANED, idle=idle)
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_an_inference_runs_between_the_steps_before_and_after_it(run, at_once):
+    outcomes = await run(CLEANED, at_once=at_once)
 
     assert outcomes.keys() == CLEANED.keys()
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
@@ -244,11 +244,11 @@ async def test_an_inference_runs_between_the_steps_before_and_after_it(run, idle
     assert outcomes["a"].stored.sha256 != outcomes["c"].stored.sha256
 
 
-@pytest.mark.parametrize("idle", [1, 4])
-async def test_an_inference_with_a_stored_file_does_not_run_again_for_new_readers(run, idle):
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_an_inference_with_a_stored_file_does_not_run_again_for_new_readers(run, at_once):
     first = await run(CLEANED)
 
-    again = await run(CLEANED, stored={"d": first["d"].stored.blob_key}, idle=idle)
+    again = await run(CLEANED, stored={"d": first["d"].stored.blob_key}, at_once=at_once)
 
     assert run.denoiser.pictures == 1
     assert again.keys() == CLEANED.keys() - {"d"}
@@ -286,7 +286,7 @@ async def test_a_picture_that_is_lost_on_the_way_to_the_denoiser_is_a_crash_of_i
 
 
 async def test_if_each_converter_dies_before_it_begins_the_first_step_is_blamed(run, converter):
-    converters = DeadConverters(converter, 1)
+    converters = DeadConverters(converter)
 
     outcomes = await run({"d": CLEANED["d"], "a": CLEANED["a"]}, converters=converters)
 
@@ -306,7 +306,7 @@ ROW = {name: {"op": "png", "input": "source", "resize": {"width": width}} for wi
 
 
 async def test_steps_that_have_not_ended_at_the_deadline_of_the_job_fail_and_the_others_stay(run, converter):
-    converters = SlowConverters(converter, 1)
+    converters = SlowConverters(converter)
     document = ROW | {"z": {"op": "zip", "input": ["a", "f"]}}
 
     outcomes = await run(document, converters=converters, job_deadline_s=5.5)
@@ -322,12 +322,12 @@ async def test_steps_that_have_not_ended_at_the_deadline_of_the_job_fail_and_the
 
 
 async def test_a_job_whose_steps_share_its_time_on_several_converters_ends_at_the_deadline_too(run, converter):
-    converters = SlowConverters(converter, 4)
+    converters = SlowConverters(converter)
     document = {
         name: {"op": "avif", "input": "source", "speed": 0, "quality": at} for at, name in enumerate("abcd", 50)
     }
 
-    outcomes = await run(document, converters=converters, idle=4, job_deadline_s=1)
+    outcomes = await run(document, converters=converters, at_once=4, job_deadline_s=1)
 
     assert outcomes.keys() == document.keys()
     assert JobTimedOut in {type(outcome.error) for outcome in outcomes.values() if isinstance(outcome, Failed)}
@@ -347,7 +347,7 @@ async def test_waiting_for_a_converter_does_not_use_the_time_of_the_job(run, con
             await asyncio.sleep(9)
             return await super().acquire(memory_bytes)
 
-    outcomes = await run(KEPT, converters=BusyConverters(converter, 1), job_deadline_s=8)
+    outcomes = await run(KEPT, converters=BusyConverters(converter), job_deadline_s=8)
 
     assert {type(outcome) for outcome in outcomes.values()} == {Succeeded}
 
@@ -363,8 +363,13 @@ class CheapAnswers:
         self.messages: int | None = None  # how many messages an answer has; None: all
 
     async def run(
-        self, work_item: WorkItem, memory_bytes: int, on_sent: Callable[[bool], None]  # noqa: ARG002
+        self,
+        work_item: WorkItem,
+        memory_bytes: int,  # noqa: ARG002
+        cost_ms: float,
+        on_sent: Callable[[bool], None],
     ) -> list[ConverterMessage] | None:  # fmt: skip
+        assert 0 < cost_ms < 1000
         self.calls += 1
         on_sent(self.is_first)
         await asyncio.sleep(0.3)

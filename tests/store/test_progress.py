@@ -13,7 +13,8 @@ from jobs import ANN, fail, new_job, submit, submitted
 
 from pixtools.blob_store import BlobStore
 from pixtools.errors import NotFound, TooManyStreams
-from pixtools.redis.hints import CHANGED, Hints
+from pixtools.redis.hints import CHANGED, Hints, changed
+from pixtools.states import JobState
 from serve.job_bodies import JobBodies
 from serve.progress import ProgressFeed
 
@@ -139,6 +140,22 @@ async def test_a_hint_ends_the_waiting_before_the_next_poll(store, hints, new_fe
             await asyncio.to_thread(store.cancel, ANN, job_id)
             while not waiting.done():
                 await hints.publish(CHANGED, str(job_id))
+                await asyncio.sleep(0.05)
+    await waiting
+
+
+async def test_a_hint_with_the_state_of_the_job_needs_no_query(store, hints, new_feed):
+    feed = new_feed(poll_interval_s=NEVER_S)
+    job_id = submit(store).job_id  # it stays queued, so only the hint can end the waiting
+    with listening(feed):
+        async with asyncio.timeout(20):
+            waiting = asyncio.create_task(feed.wait_for_end(ANN, job_id, NEVER_S, is_new=True))
+            for _ in range(5):
+                await hints.publish(CHANGED, changed(job_id, JobState.RUNNING))
+                await asyncio.sleep(0.05)
+            assert not waiting.done()
+            while not waiting.done():  # the first hints may come before the subscription
+                await hints.publish(CHANGED, changed(job_id, JobState.SUCCEEDED))
                 await asyncio.sleep(0.05)
     await waiting
 

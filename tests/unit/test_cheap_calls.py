@@ -73,13 +73,13 @@ class Bench:
         self.cheap_calls = CheapCalls(self.pool, 60)
         self.sent: dict[str, bool] = {}
 
-    def run(self, name: str, owner: str = "ann", memory_bytes: int = 1) -> asyncio.Task[Any]:
+    def run(self, name: str, owner: str = "ann", memory_bytes: int = 1, cost_ms: float = 1) -> asyncio.Task[Any]:
         work_item: Any = SimpleNamespace(name=name, inputs=SimpleNamespace(owner=owner))
 
         def on_sent(is_first: bool) -> None:  # noqa: FBT001
             self.sent[name] = is_first
 
-        return asyncio.create_task(self.cheap_calls.run(work_item, memory_bytes, on_sent))
+        return asyncio.create_task(self.cheap_calls.run(work_item, memory_bytes, cost_ms, on_sent))
 
 
 @pytest.fixture
@@ -114,6 +114,17 @@ async def test_idle_converters_share_the_work_items():
     bench.converters.free.set()
     await asyncio.gather(*runs)
     await cancel_other_tasks()
+
+
+async def test_a_call_does_not_take_much_longer_than_half_a_second(bench):
+    runs = [bench.run("a")]
+    await asyncio.sleep(1)
+    runs += [bench.run("b", cost_ms=250), bench.run("c", cost_ms=250), bench.run("d", cost_ms=250)]
+    await asyncio.sleep(1)
+    bench.converters.free.set()
+
+    assert await asyncio.gather(*runs) == [["a"], ["b"], ["c"], ["d"]]
+    assert bench.converters.calls == [["a"], ["b", "c"], ["d"]]
 
 
 async def test_pictures_of_different_owners_do_not_share_a_call(bench):
