@@ -62,6 +62,7 @@ _ENCODINGS = ("ascii", "latin-1", "utf-8", "utf-16-le", "utf-16-be")
 
 def prepare() -> Callable[[Connection], None]:
     """Load everything that a step may need later, because the confined process cannot open files."""
+    memory.keep_freed_blocks(_KEPT_BYTES)
     Image.init()  # imports the code of all formats
     for module in _LATER_IMPORTS:
         import_module(module)

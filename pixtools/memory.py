@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from <malloc.h>
-_KEPT_BYTES = 65_536
+_SMALL_BLOCK_BYTES = 524_288
+_LARGEST_THRESHOLD_BYTES = 32 << 20  # glibc accepts no larger one
 
 
 def limit(extra_bytes: int) -> None:
@@ -36,15 +37,29 @@ def trim() -> None:
 
 
 def return_freed_blocks() -> None:
-    """Make glibc return each freed block of 64 kB or more to the machine at once, and use at most two arenas.
+    """Make glibc return each freed block of 512 kB or more to the machine at once, and use at most two arenas.
 
-    By default, glibc may keep freed blocks of up to 32 MB. This is good for a process that soon uses them again. In
-    other processes it wastes memory. Call this function early, because it affects only new blocks.
+    By default, glibc may keep freed blocks of up to 32 MB. This wastes memory in a process that seldom needs such
+    blocks. Call this function early, because it affects only new blocks.
     """
+    _set_up_glibc(_SMALL_BLOCK_BYTES, 8 * _SMALL_BLOCK_BYTES)
+
+
+def keep_freed_blocks(kept_bytes: int) -> None:
+    """Make glibc keep up to `kept_bytes` of freed memory at the end of the heap, and use this memory again.
+
+    This is good for a process that often needs blocks of megabytes. New memory costs CPU time, because the kernel fills
+    it with zeros. Call this function early, because it affects only new blocks.
+    """
+    _set_up_glibc(_LARGEST_THRESHOLD_BYTES, kept_bytes)
+
+
+def _set_up_glibc(mmap_bytes: int, kept_bytes: int) -> None:
+    """Set the size from which a block is mapped on its own, and how much free memory the heap keeps at its end."""
     with suppress(AttributeError):  # another C library has no mallopt
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        libc.mallopt(_M_MMAP_THRESHOLD, mmap_bytes)
+        libc.mallopt(_M_TRIM_THRESHOLD, kept_bytes)
         libc.mallopt(_M_ARENA_MAX, 2)
 
 

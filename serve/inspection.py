@@ -13,7 +13,9 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -34,6 +36,7 @@ _MEMORY_BYTES = 128_000_000  # a file of 25 MB and its headers take less than ha
 _CPU_S = 3.0
 _WALL_S = 30.0  # on a busy machine, a process may have to wait for its CPU time
 _POLL_S = 0.2
+_WATCH_S = 1.0
 _NOT_STARTED = Overloaded("The process that reads headers did not start. Send the request again in a while.")
 _MAX_ANSWER_BYTES = 65_536
 # The task with the earliest `due` runs next: the time of arrival plus the size of the file divided by this speed. So
@@ -68,6 +71,9 @@ class Inspection:
         self._tasks: list[_Task] = []  # a heap
         self._numbers = itertools.count()
         self._lock = threading.Lock()  # guards `_tasks`
+        self._deadlines: dict[SandboxedProcess, float] = {}  # of the processes that read a header
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="inspection-watcher", daemon=True).start()
 
     def start(self) -> None:
         """Start the processes, so that the first requests need not wait for them. Returns at once."""
@@ -89,6 +95,7 @@ class Inspection:
 
     def close(self) -> None:
         """End the processes. Waits until the threads have ended."""
+        self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             tasks, self._tasks = self._tasks, []
@@ -131,10 +138,27 @@ class Inspection:
         except BaseException as error:  # noqa: BLE001 (the task raises it)
             task.result.set_exception(error)
 
+    @contextmanager
+    def _watched(self, process: SandboxedProcess) -> Iterator[None]:
+        """Kill the process if the block takes longer than `_WALL_S`. Then reads and writes of the block fail."""
+        self._deadlines[process] = time.monotonic() + _WALL_S
+        try:
+            yield
+        finally:
+            del self._deadlines[process]
+
+    def _watch(self) -> None:
+        # One thread watches all processes, because a timer for each file would start a thread for each file.
+        while not self._closed.wait(_WATCH_S):
+            now = time.monotonic()
+            for process, deadline in list(self._deadlines.items()):
+                if now > deadline:
+                    process.kill()
+
     def _inspect(self, file: IO[bytes], limits: Limits) -> Header:
         process, descriptor = self._process(), _reopen(file)
         try:
-            with process.killed_after(_WALL_S):
+            with self._watched(process):
                 answer = _ask(process, descriptor, limits)
         except (ChildDied, ValidationError, EOFError, OSError) as error:
             log.warning("a process that reads headers was replaced: %r", error)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -27,6 +27,8 @@ _MAX_CONTENT_TYPE = 512  # characters
 # A larger set would let the client choose a codec whose cost grows with the square of the text, such as punycode.
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
 _PIECE_BYTES = 262_144
+DIRECT_BYTES = 1 << 20
+"""A file of at most this size is written and read without another thread. This costs less than a switch of threads."""
 # The parser reads byte by byte after each boundary, also if the boundary stands inside a file. An ordinary body has one
 # boundary for each part, and its boundary is so long that files do not contain it by chance.
 _MAX_BOUNDARIES = 1_000
@@ -61,6 +63,23 @@ async def read_form(request: Request, text_fields: Collection[str], max_files: i
         raise BadRequest(error.message) from error
 
 
+class _FileOfForm(UploadFile):
+    """A file of a form. Starlette writes every file that is not in memory in a thread, this class only large files."""
+
+    async def write(self, data: bytes) -> None:
+        if (self.size or 0) + len(data) > DIRECT_BYTES:
+            await super().write(data)
+        else:
+            self.file.write(data)
+            self.size = (self.size or 0) + len(data)
+
+    async def seek(self, offset: int) -> None:
+        self.file.seek(offset)
+
+    async def close(self) -> None:
+        self.file.close()
+
+
 class _FormReader(MultiPartParser):
     """Starlette's parser with further limits. Its callbacks run while a piece of the body is parsed."""
 
@@ -93,6 +112,10 @@ class _FormReader(MultiPartParser):
             remedy = f"the fields are {', '.join(self._text_fields)}"
             raise invalid_request((Fault(at, f"is one of more than {_MAX_TEXT_FIELDS} text fields; {remedy}"),))
 
+        file = self._current_part.file
+        if file is not None:
+            self._current_part.file = _FileOfForm(file.file, size=0, filename=file.filename, headers=file.headers)
+
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._current_part
         if part.file is not None:
@@ -109,7 +132,7 @@ class _FormReader(MultiPartParser):
     async def _pieces(self, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Yield the body in pieces of 256 kB, and check after each piece what has been received.
 
-        Each piece of a file is written in a thread. If a client sends small packets, pieces of this size avoid
+        Each piece of a large file is written in a thread. If a client sends small packets, pieces of this size avoid
         thousands of switches between threads.
         """
         waiting = bytearray()

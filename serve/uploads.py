@@ -27,7 +27,7 @@ from pixtools.imaging.header import Header
 from pixtools.limits import Limits
 from pixtools.settings import Settings
 from serve.inspection import Inspection
-from serve.multipart import read_form
+from serve.multipart import DIRECT_BYTES, read_form
 from serve.problems import invalid_request
 
 _FIELDS = ("steps", "operations", "operation_params")
@@ -180,7 +180,8 @@ async def _read_upload(content: FormData, settings: Settings, inspection: Inspec
 async def _check_file(name: str, upload: UploadFile, limits: Limits, inspection: Inspection) -> UploadedFile:
     """Hash a file and check its header. Errors point to the form field of the file."""
     try:
-        size, sha256 = await run_in_threadpool(_measure, upload.file)
+        is_small = upload.size is not None and upload.size <= DIRECT_BYTES
+        size, sha256 = _measure(upload.file) if is_small else await run_in_threadpool(_measure, upload.file)
         header = await inspection.inspect(upload.file, limits)
     except PixToolsError as error:
         detail = error.detail if name == "file" else f"The image {name!r}: {error.detail}"

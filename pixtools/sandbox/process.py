@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -70,15 +68,9 @@ class SandboxedProcess:
         """Whether the process has not ended yet."""
         return self._popen.poll() is None
 
-    @contextmanager
-    def killed_after(self, seconds: float) -> Iterator[None]:
-        """Kill the process if the block takes longer. Then reads and writes of the block fail."""
-        timer = threading.Timer(seconds, self._popen.kill)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def kill(self) -> None:
+        """Kill the process. Reads and writes of other threads on its connection fail. Call `end` too."""
+        self._popen.kill()
 
     def cpu_s(self) -> float:
         """Return the CPU time that the process has used, in seconds. Raises ChildDied if the process has ended."""
