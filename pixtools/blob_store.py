@@ -19,13 +19,12 @@ from functools import cached_property
 from typing import IO, Any
 from urllib.parse import quote
 
-import boto3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
-from pixtools.object_client import OUTAGES, ObjectClient
+from pixtools.object_client import CONNECT_TIMEOUT_S, MAX_CONNECTIONS, OUTAGES, READ_TIMEOUT_S, ObjectClient
 from pixtools.settings import Settings
 from pixtools.signatures import Credentials, Signer
 
@@ -76,8 +75,6 @@ class BlobStore:
         self._bucket = settings.s3_bucket
         self._ttl = settings.url_ttl
         self._settings = settings
-        self._session = _session(settings)
-        self._s3 = _client(self._session, settings.s3_endpoint_url)
 
     def ping(self) -> None:
         """Ask for the bucket, to see whether the store answers. Raises StorageRefused if there is no such bucket."""
@@ -86,7 +83,8 @@ class BlobStore:
         # missing bucket from a missing object.
         try:
             with _translated_errors(self._bucket):
-                self._s3.head_bucket(Bucket=self._bucket)
+                if not self._objects.has_bucket():
+                    self._s3.head_bucket(Bucket=self._bucket)
         except ObjectMissing as error:
             raise StorageRefused(f"There is no bucket {self._bucket}. Create it, or set PIXTOOLS_S3_BUCKET") from error
 
@@ -130,7 +128,8 @@ class BlobStore:
         """Return whether an object exists."""
         try:
             with _translated_errors(key):
-                self._s3.head_object(Bucket=self._bucket, Key=key)
+                if not self._objects.exists(key):
+                    self._s3.head_object(Bucket=self._bucket, Key=key)
         except ObjectMissing:
             return False
         return True
@@ -149,7 +148,8 @@ class BlobStore:
         """Delete objects. Objects that do not exist are skipped."""
         for key in keys:
             with _translated_errors(key):
-                self._s3.delete_object(Bucket=self._bucket, Key=key)
+                if not self._objects.delete(key):
+                    self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def url(self, key: str, name: str, media_type: str, signed_at: datetime) -> tuple[str, datetime]:
         """Return a URL that downloads an object as `name` without credentials, and the time at which the URL expires.
@@ -185,13 +185,32 @@ class BlobStore:
 
     @cached_property
     def _objects(self) -> ObjectClient:
-        signer = Signer(self._bucket_url(self._settings.s3_endpoint_url), self._settings.s3_region, self._credentials)
-        return ObjectClient(self._s3._endpoint.http_session, signer)  # noqa: SLF001 (boto3 has no public name for it)
+        url = self._bucket_url(self._settings.s3_endpoint_url)
+        return ObjectClient(url, Signer(url, self._settings.s3_region, self._credentials))
+
+    @cached_property
+    def _session(self) -> Any:
+        import boto3  # noqa: PLC0415 (boto3 takes 30 MB, and most processes never need it)
+
+        key, secret = self._settings.s3_access_key_id, self._settings.s3_secret_access_key
+        return boto3.Session(
+            aws_access_key_id=key.get_secret_value() if key else None,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            region_name=self._settings.s3_region,
+        )
+
+    @cached_property
+    def _s3(self) -> Any:
+        return _client(self._session, self._settings.s3_endpoint_url)
 
     def _bucket_url(self, endpoint: str | None) -> str:
+        if endpoint:  # the bucket is a part of the path, as in `_client`
+            return f"{endpoint.rstrip('/')}/{self._bucket}/"
+        import boto3  # noqa: PLC0415 (see above)
+
         # Whether the bucket is a part of the host or of the path depends on its name and on the region, and only the
         # library knows how. So boto3 makes a request, which is not sent. The credentials need not be there.
-        unreal = _client(boto3.Session("none", "none", region_name=self._settings.s3_region), endpoint)
+        unreal = _client(boto3.Session("none", "none", region_name=self._settings.s3_region), None)
         urls: list[str] = []
 
         def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
@@ -204,6 +223,10 @@ class BlobStore:
         return urls[0].removesuffix("x")
 
     def _credentials(self) -> Credentials:
+        key, secret = self._settings.s3_access_key_id, self._settings.s3_secret_access_key
+        if key and secret:
+            given: Credentials = ReadOnlyCredentials(key.get_secret_value(), secret.get_secret_value(), None)
+            return given
         found = self._session.get_credentials()
         if found is None:
             raise NoCredentialsError
@@ -225,24 +248,18 @@ def attachment(name: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _session(settings: Settings) -> boto3.Session:
-    key, secret = settings.s3_access_key_id, settings.s3_secret_access_key
-    return boto3.Session(
-        aws_access_key_id=key.get_secret_value() if key else None,
-        aws_secret_access_key=secret.get_secret_value() if secret else None,
-        region_name=settings.s3_region,
-    )
+def _client(session: Any, endpoint: str | None) -> Any:
+    """Return a client of boto3 with the settings of this service."""
+    from botocore.config import Config  # noqa: PLC0415 (only needed with boto3)
 
-
-def _client(session: boto3.Session, endpoint: str | None) -> Any:
     return session.client(
         "s3",
         endpoint_url=endpoint,
         config=Config(
             signature_version="s3v4",
-            connect_timeout=3,
-            read_timeout=15,
-            max_pool_connections=16,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            max_pool_connections=MAX_CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": 2},  # so that all tries fit into the deadline of a step
             # The usual host name of a bucket begins with the bucket. An endpoint on loopback has no such host name, so
             # the bucket is part of the path.

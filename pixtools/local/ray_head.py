@@ -29,8 +29,8 @@ _MAX_FOLDER_LENGTH = 34
 
 _CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to connect to the cluster
 
-# What Ray does periodically, and how often. Its own intervals are made for clusters with thousands of tasks a second. At
-# rest, they cost more than a third of the CPU time of the service.
+# How often Ray does its periodic work. With the intervals that Ray chooses, this work is half of the CPU time that the
+# service takes at rest.
 _SELDOM = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",  # the start takes several turns of this loop
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",

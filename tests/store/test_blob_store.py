@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 import uuid6
+from botocore.config import Config
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
@@ -289,6 +293,19 @@ def test_all_urls_begin_with_the_public_address_of_the_bucket(settings, changes,
     assert address in (None, blobs.public_url)
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:9000", "https://s3.example/", "http://s3.example:80/some/path", "http://[::1]:9000"]
+)
+def test_the_address_of_a_bucket_at_an_endpoint_is_that_of_boto3(settings, endpoint):
+    config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
+    session = boto3.Session("key", "secret", region_name="us-east-1")
+    client = session.client("s3", endpoint_url=endpoint, config=config)
+    presigned = client.generate_presigned_url("get_object", {"Bucket": settings.s3_bucket, "Key": "x"})
+
+    blobs = BlobStore(settings.model_copy(update={"s3_endpoint_url": endpoint, "s3_public_url": None}))
+    assert blobs.public_url == presigned.partition("?")[0].removesuffix("x")
+
+
 def test_the_public_address_is_known_without_credentials(settings, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     without = ON_AWS | {"s3_access_key_id": None, "s3_secret_access_key": None}
@@ -368,3 +385,32 @@ def test_a_url_can_be_signed_while_the_store_is_down(nowhere):
     url, _ = BlobStore(nowhere).url("some/picture", "x.webp", "image/webp", now())
 
     assert url.startswith(nowhere.s3_endpoint_url)
+
+
+_LIGHT = """
+import sys
+from pixtools.blob_store import BlobStore
+from pixtools.settings import Settings
+
+blobs = BlobStore(Settings())
+blobs.ping()
+blobs.put("light", b"content", "text/plain")
+assert blobs.exists("light") and blobs.get("light") == b"content"
+blobs.delete(["light"])
+print([name for name in ("boto3", "botocore.client", "botocore.session") if name in sys.modules])
+"""
+
+
+def test_ordinary_calls_load_neither_boto3_nor_its_clients(settings):
+    variables = {
+        "PIXTOOLS_S3_ENDPOINT_URL": settings.s3_endpoint_url,
+        "PIXTOOLS_S3_BUCKET": settings.s3_bucket,
+        "PIXTOOLS_S3_ACCESS_KEY_ID": settings.s3_access_key_id.get_secret_value(),
+        "PIXTOOLS_S3_SECRET_ACCESS_KEY": settings.s3_secret_access_key.get_secret_value(),
+        "PIXTOOLS_DATABASE_URL": settings.database_url.get_secret_value(),
+        "PIXTOOLS_REDIS_URL": settings.redis_url.get_secret_value(),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", _LIGHT], env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "[]\n"
