@@ -64,8 +64,9 @@ def _resized(data: bytes, width: int, options: dict[str, Any]) -> None:
 
 
 def denoise(data: bytes) -> None:
-    """Decode, run the bare network on one thread for each core, and encode as WebP.
+    """Decode, run the bare network on one thread for each core, and encode as PNG and WebP.
 
+    The PNG is the file of the step `denoise`.
     The network gets as many pixels as the picture has, in large tiles. There is no noise estimate, no
     halo and no joining of the tiles.
     """
@@ -79,7 +80,8 @@ def denoise(data: bytes) -> None:
     for start in range(0, tiles, batch):
         number = min(batch, tiles - start)
         engine.denoise(np.resize(pixels, (number, side, side, 3)), np.ones(number, np.float32))
-    Image.fromarray(pixels).save(io.BytesIO(), **WEBP)
+    for options in (PNG, WEBP):
+        Image.fromarray(pixels).save(io.BytesIO(), **options)
 
 
 @cache
