@@ -19,14 +19,13 @@ from functools import cached_property
 from typing import IO, Any
 from urllib.parse import quote
 
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from pixtools.boto3_client import Boto3
 from pixtools.errors import ObjectMissing, StorageDown, StorageRefused
-from pixtools.object_client import CONNECT_TIMEOUT_S, MAX_CONNECTIONS, OUTAGES, READ_TIMEOUT_S, ObjectClient
+from pixtools.object_client import OUTAGES, ObjectClient
 from pixtools.settings import Settings
-from pixtools.signatures import Credentials, Signer
+from pixtools.signatures import Signer
 
 SOURCES, ARTIFACTS = "sources/", "artifacts/"
 """Prefixes of the keys of sources and of artifacts."""
@@ -75,6 +74,7 @@ class BlobStore:
         self._bucket = settings.s3_bucket
         self._ttl = settings.url_ttl
         self._settings = settings
+        self._boto3 = Boto3(settings)
 
     def ping(self) -> None:
         """Ask for the bucket, to see whether the store answers. Raises StorageRefused if there is no such bucket."""
@@ -176,62 +176,27 @@ class BlobStore:
     @cached_property
     def public_url(self) -> str:
         """The beginning of all download URLs: the address at which browsers reach the bucket. It ends with a slash."""
-        return self._bucket_url(self._settings.s3_public_url or self._settings.s3_endpoint_url)
+        public = self._settings.s3_public_url
+        return self._boto3.bucket_url(public) if public else self._own_url
+
+    @cached_property
+    def _own_url(self) -> str:
+        """The beginning of the URLs at which this process reaches the bucket."""
+        return self._boto3.bucket_url(self._settings.s3_endpoint_url)
 
     @cached_property
     def _signer(self) -> Signer:
         # A signature covers the host, so URLs are signed for the address at which browsers reach S3.
-        return Signer(self.public_url, self._settings.s3_region, self._credentials)
+        return Signer(self.public_url, self._settings.s3_region, self._boto3.credentials)
 
     @cached_property
     def _objects(self) -> ObjectClient:
-        url = self._bucket_url(self._settings.s3_endpoint_url)
-        return ObjectClient(url, Signer(url, self._settings.s3_region, self._credentials))
+        # From Python 3.12 on, two threads that ask at the same time may get two clients. Both work, and one is kept.
+        return ObjectClient(self._own_url, Signer(self._own_url, self._settings.s3_region, self._boto3.credentials))
 
-    @cached_property
-    def _session(self) -> Any:
-        import boto3  # noqa: PLC0415 (boto3 takes 30 MB, and most processes never need it)
-
-        key, secret = self._settings.s3_access_key_id, self._settings.s3_secret_access_key
-        return boto3.Session(
-            aws_access_key_id=key.get_secret_value() if key else None,
-            aws_secret_access_key=secret.get_secret_value() if secret else None,
-            region_name=self._settings.s3_region,
-        )
-
-    @cached_property
+    @property
     def _s3(self) -> Any:
-        return _client(self._session, self._settings.s3_endpoint_url)
-
-    def _bucket_url(self, endpoint: str | None) -> str:
-        if endpoint:  # the bucket is a part of the path, as in `_client`
-            return f"{endpoint.rstrip('/')}/{self._bucket}/"
-        import boto3  # noqa: PLC0415 (see above)
-
-        # Whether the bucket is a part of the host or of the path depends on its name and on the region, and only the
-        # library knows how. So boto3 makes a request, which is not sent. The credentials need not be there.
-        unreal = _client(boto3.Session("none", "none", region_name=self._settings.s3_region), None)
-        urls: list[str] = []
-
-        def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
-            urls.append(request.url)
-            return AWSResponse(request.url, 200, {}, None)
-
-        unreal.meta.events.register("before-send.s3", answer)
-        unreal.get_object(Bucket=self._bucket, Key="x")
-        unreal.close()
-        return urls[0].removesuffix("x")
-
-    def _credentials(self) -> Credentials:
-        key, secret = self._settings.s3_access_key_id, self._settings.s3_secret_access_key
-        if key and secret:
-            given: Credentials = ReadOnlyCredentials(key.get_secret_value(), secret.get_secret_value(), None)
-            return given
-        found = self._session.get_credentials()
-        if found is None:
-            raise NoCredentialsError
-        credentials: Credentials = found.get_frozen_credentials()
-        return credentials
+        return self._boto3.client()
 
 
 def _digest(file: IO[bytes]) -> str:
@@ -246,29 +211,6 @@ def attachment(name: str) -> str:
     """Return the Content-Disposition header (RFC 6266) of a download with the file name `name`."""
     plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\' else "_" for char in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-def _client(session: Any, endpoint: str | None) -> Any:
-    """Return a client of boto3 with the settings of this service."""
-    from botocore.config import Config  # noqa: PLC0415 (only needed with boto3)
-
-    return session.client(
-        "s3",
-        endpoint_url=endpoint,
-        config=Config(
-            signature_version="s3v4",
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            max_pool_connections=MAX_CONNECTIONS,
-            retries={"mode": "standard", "total_max_attempts": 2},  # so that all tries fit into the deadline of a step
-            # The usual host name of a bucket begins with the bucket. An endpoint on loopback has no such host name, so
-            # the bucket is part of the path.
-            s3={"addressing_style": "path" if endpoint else "auto"},
-            # The default checksums break ranged and large downloads from stores that send no checksums.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
 
 
 @contextmanager

@@ -59,9 +59,8 @@ class ObjectClient:
             timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
             max_pool_connections=MAX_CONNECTIONS,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            # Where a client of boto3 looks for proxies and certificates.
-            proxies=get_environ_proxies(bucket_url),
-            verify=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
+            proxies=get_environ_proxies(bucket_url),  # as in boto3
+            verify=certificates(),
         )
         self._signer = signer
 
@@ -75,6 +74,8 @@ class ObjectClient:
 
     def delete(self, key: str) -> bool:
         """Delete an object, or do nothing if it does not exist. Return False if boto3 must do this."""
+        if not key:  # this request would delete the bucket
+            return False
         return self._answer(lambda: self._request("DELETE", key, {}, _EMPTY_SHA256)) is not None
 
     def get(self, key: str) -> Any | None:
@@ -122,3 +123,20 @@ class ObjectClient:
         if response.status_code in OUTAGES:
             raise StorageDown(f"{request.method} of an object: status {response.status_code}")
         return None
+
+
+def certificates() -> str | bool:
+    """Return the path of the certificates that a client of boto3 trusts, or True for the usual certificates."""
+    return os.environ.get("AWS_CA_BUNDLE") or _ca_bundle_of_files() or os.environ.get("REQUESTS_CA_BUNDLE") or True
+
+
+def _ca_bundle_of_files() -> str | None:
+    """Return the setting `ca_bundle` in the configuration files of AWS. Raises ProfileNotFound."""
+    files = ("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    paths = [os.path.expanduser(os.environ.get(variable, path)) for variable, path in files]  # noqa: PTH111 (Path raises)
+    if not any(map(os.path.isfile, paths)):
+        return None
+    from botocore.session import Session  # noqa: PLC0415 (it takes 2 MB, and on most machines there are no such files)
+
+    found: str | None = Session().get_config_variable("ca_bundle")
+    return found

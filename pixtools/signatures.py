@@ -11,18 +11,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Protocol
 from urllib.parse import SplitResult, quote, urlsplit
 
 
-class Credentials(Protocol):
+@dataclass(frozen=True)
+class Credentials:
     """The credentials of an account at one moment. `token` is set if they are temporary."""
 
     access_key: str
-    secret_key: str
-    token: str | None
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
 class Signer:

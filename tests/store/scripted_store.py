@@ -46,9 +46,11 @@ def scripted_store(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedStore]
         server.store = ScriptedStore(f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield server.store
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.store
+        finally:  # otherwise, the thread would keep the process of a failed test busy for ever
+            server.shutdown()
+            thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -65,6 +67,22 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.server.store.objects.get(self.path)
         if turn in ("cut", "close", None):
             self.answer(404 if data is None else 200, data or b"", turn)
+        else:
+            self.fail(turn)
+
+    def do_HEAD(self) -> None:
+        turn = self.turn()
+        if turn is None:
+            is_there = self.path in {"/pix/", "/pix"} or self.path in self.server.store.objects
+            self.answer(200 if is_there else 404, b"", None)
+        else:
+            self.fail(turn)
+
+    def do_DELETE(self) -> None:
+        turn = self.turn()
+        if turn is None:
+            self.server.store.objects.pop(self.path, None)
+            self.answer(204, b"", None)
         else:
             self.fail(turn)
 
@@ -99,7 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if turn == "cut" else body)
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if turn == "cut" else body)
         if turn is not None:
             self.hang_up()
 

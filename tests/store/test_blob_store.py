@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import uuid6
 from botocore.config import Config
+from botocore.exceptions import InvalidRegionError
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
@@ -230,6 +231,12 @@ def test_many_threads_can_use_the_store_at_once(blobs):
         assert all(threads.map(put_and_get, range(48)))
 
 
+def test_many_threads_can_need_boto3_at_once(blobs):
+    with ThreadPoolExecutor(16) as threads:
+        assert not any(threads.map(lambda number: blobs.exists(f"missing/{number}"), range(16)))
+        assert len(set(threads.map(lambda _: id(blobs._s3), range(16)))) == 1
+
+
 def test_an_error_of_the_caller_is_not_translated(blobs):
     blobs.put("some/key", b"data", "image/png")
 
@@ -294,7 +301,12 @@ def test_all_urls_begin_with_the_public_address_of_the_bucket(settings, changes,
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["http://127.0.0.1:9000", "https://s3.example/", "http://s3.example:80/some/path", "http://[::1]:9000"]
+    "endpoint",
+    [
+        *("http://127.0.0.1:9000", "https://s3.example", "https://S3.Example//", "http://[::1]:9000/"),
+        *("http://s3.example:80/some/path", "http://s3.example/some-path/", "http://user:word@s3.example"),
+        *("http://s3.example/a b/ä+", "http://s3.example/a/../b", "HTTP://s3.example", "http://minio."),
+    ],
 )
 def test_the_address_of_a_bucket_at_an_endpoint_is_that_of_boto3(settings, endpoint):
     config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
@@ -304,6 +316,29 @@ def test_the_address_of_a_bucket_at_an_endpoint_is_that_of_boto3(settings, endpo
 
     blobs = BlobStore(settings.model_copy(update={"s3_endpoint_url": endpoint, "s3_public_url": None}))
     assert blobs.public_url == presigned.partition("?")[0].removesuffix("x")
+
+
+@pytest.mark.parametrize("bucket", ["pix", "my.Pix_2", "arn:aws:s3:us-east-1:123456789012:accesspoint/pix"])
+def test_the_address_of_every_bucket_is_that_of_boto3(settings, bucket):
+    blobs = BlobStore(settings.model_copy(update={"s3_endpoint_url": "http://s3.example", "s3_bucket": bucket}))
+    presigned = blobs._s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "x"})
+
+    assert blobs.public_url == presigned.partition("?")[0].removesuffix("x")
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "minio", "http://my_minio:9000", "http://-minio", "http://"])
+def test_a_wrong_endpoint_is_noticed_at_the_start(settings, endpoint):
+    with pytest.raises(ValueError, match="Invalid endpoint"):
+        BlobStore(settings.model_copy(update={"s3_endpoint_url": endpoint}))
+
+    blobs = BlobStore(settings.model_copy(update={"s3_public_url": endpoint}))
+    with pytest.raises(ValueError, match="Invalid endpoint"):
+        _ = blobs.public_url
+
+
+def test_a_wrong_region_is_noticed_at_the_start(settings):
+    with pytest.raises(InvalidRegionError):
+        BlobStore(settings.model_copy(update={"s3_region": "us east"}))
 
 
 def test_the_public_address_is_known_without_credentials(settings, monkeypatch):
@@ -388,16 +423,19 @@ def test_a_url_can_be_signed_while_the_store_is_down(nowhere):
 
 
 _LIGHT = """
-import sys
+import io, sys
 from pixtools.blob_store import BlobStore
 from pixtools.settings import Settings
 
 blobs = BlobStore(Settings())
 blobs.ping()
-blobs.put("light", b"content", "text/plain")
-assert blobs.exists("light") and blobs.get("light") == b"content"
+for data in (b"content", bytes(3 << 20)):
+    blobs.put("light", io.BytesIO(data), "text/plain")
+    assert blobs.exists("light") and blobs.get("light") == data
+blobs.url("light", "light", "text/plain", blobs.signing_time())
 blobs.delete(["light"])
-print([name for name in ("boto3", "botocore.client", "botocore.session") if name in sys.modules])
+heavy = ("boto3", "botocore.client", "botocore.session", "botocore.credentials")
+print([name for name in heavy if name in sys.modules])
 """
 
 

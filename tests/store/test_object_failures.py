@@ -94,6 +94,40 @@ def test_after_two_failures_the_store_is_down(blobs, store, failure):
         assert len(store.requests) == 2
 
 
+@pytest.mark.parametrize("failure", [503, "hang up"])
+@pytest.mark.parametrize("call", [lambda blobs: blobs.ping(), lambda blobs: blobs.exists("some/key")])
+def test_a_question_is_asked_twice(blobs, store, failure, call):
+    put(blobs)
+    store.script, store.requests = [failure], []
+    call(blobs)
+    assert methods(store) == ["HEAD", "HEAD"]
+
+    store.script, store.requests = [failure] * 2, []
+    with pytest.raises(StorageDown):
+        call(blobs)
+    assert methods(store) == ["HEAD", "HEAD"]
+
+
+@pytest.mark.parametrize("failure", [503, "hang up"])
+def test_an_object_is_deleted_at_the_second_try(blobs, store, failure):
+    put(blobs)
+    store.script, store.requests = [failure], []
+    blobs.delete(["some/key"])
+    assert store.objects == {}
+    assert methods(store) == ["DELETE", "DELETE"]
+
+    store.script, store.requests = [failure] * 2, []
+    with pytest.raises(StorageDown):
+        blobs.delete(["some/key"])
+    assert methods(store) == ["DELETE", "DELETE"]
+
+
+def test_without_a_key_nothing_is_deleted(blobs, store):
+    with pytest.raises(StorageDown, match="ParamValidationError"):
+        blobs.delete([""])
+    assert store.requests == []
+
+
 def test_a_file_is_read_from_its_position_at_each_try(blobs, store):
     file = io.BytesIO(b"not this" + DATA)
     file.seek(8)
@@ -226,6 +260,21 @@ def test_only_a_certificate_that_is_trusted_is_accepted(there, tmp_path, monkeyp
         assert blobs.get("some/key") == DATA
 
 
+def test_the_files_of_aws_may_name_the_certificates(there, tmp_path, monkeypatch):
+    certificate, config = tmp_path / "certificate.pem", tmp_path / "config"
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    with scripted_store(self_signed(certificate)) as store:
+        config.write_text(f"[default]\nca_bundle = {certificate}\n")
+        blobs = BlobStore(there.model_copy(update={"s3_endpoint_url": store.url}))
+        put(blobs)
+        assert not blobs.exists("other/key")  # boto3 trusts the same certificates
+
+        config.write_text("[default]\n")
+        with pytest.raises(StorageDown, match="SSLError"):
+            put(BlobStore(there.model_copy(update={"s3_endpoint_url": store.url})))
+
+
 def self_signed(certificate: Path) -> ssl.SSLContext:
     """Make a certificate for 127.0.0.1, and write it to a file. Return the context of a server that has it."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
@@ -252,3 +301,12 @@ def test_boto3_finds_out_why_a_request_is_refused(blobs, store):
     store.script = [403] * 2
     with pytest.raises(StorageRefused, match="GetObject: Failed"):
         blobs.get("some/key")
+
+    for operation, call in {
+        "HeadBucket": blobs.ping,
+        "HeadObject": lambda: blobs.exists("some/key"),
+        "DeleteObject": lambda: blobs.delete(["some/key"]),
+    }.items():
+        store.script = [403] * 2
+        with pytest.raises(StorageRefused, match=operation):
+            call()
