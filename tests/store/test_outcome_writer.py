@@ -215,7 +215,7 @@ async def test_a_hint_tells_of_the_end_of_a_job(store, hints, settings):
             await asyncio.sleep(0.02)
         finish(store, claimed, "a")
         await write(new_writer(store, hints, claimed))
-        while str(claimed.id) not in received:
+        while f"{claimed.id} succeeded" not in received:
             await asyncio.sleep(0.02)
 
     listening.cancel()
