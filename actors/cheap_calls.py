@@ -18,13 +18,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.converter_pool import ConverterPool
 from dag.messages import ConverterMessage, WorkItem
+from dag.segments import CHEAP_MS
 
 log = logging.getLogger(__name__)
 
-# In one call, because the first item has to wait for the last one.
-_MAX_ITEMS = 4
-_MAX_CALL_MS = 600.0
-_ANSWER_S = 30.0  # an answer takes about a second at most, unless the node is overloaded
+_MAX_ITEMS = 4  # in one call, because its first item waits for its last one
+_ANSWER_S = 30.0  # an answer takes a few seconds at most, unless the node is overloaded
 
 _Answer = Sequence[ConverterMessage] | None
 
@@ -101,7 +100,7 @@ class CheapCalls:
     def _take(self, first: _Waiting) -> list[_Waiting]:
         """Return the work items of the next call: `first`, and others of the same owner.
 
-        No work item of the call needs more memory than `first`.
+        No work item of the call needs more memory than `first`. By their estimates, all together take at most CHEAP_MS.
 
         Leave enough work items for the other idle converters.
         """
@@ -114,8 +113,8 @@ class CheapCalls:
             and waiting.work_item.inputs.owner == first.work_item.inputs.owner
         ]
         costs = accumulate((waiting.cost_ms for waiting in others), initial=first.cost_ms)
-        fitting = sum(cost <= _MAX_CALL_MS for cost in costs)
-        taken = others[: max(0, min(share, _MAX_ITEMS, fitting) - 1)]
+        fitting = sum(cost <= CHEAP_MS for cost in costs)
+        taken = others[: min(share, _MAX_ITEMS, fitting) - 1]
         for waiting in taken:
             assert waiting.call is not None  # noqa: S101 (`run` has set it)
             waiting.call.cancel()  # it need not wait for a converter any more

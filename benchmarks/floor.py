@@ -86,7 +86,7 @@ def denoise(data: bytes) -> None:
 
 @cache
 def _engine() -> tuple[Any, int]:
-    """Return the engine of the service on a CPU, and the largest side of a tile."""
+    """Return the engine of the service on a CPU, and the side of the largest square tile."""
     from pixtools.denoising.dncnn import load_shipped  # noqa: PLC0415 (only the process with the network needs it)
     from pixtools.denoising.engine import load_engine  # noqa: PLC0415
     from pixtools.denoising.restoration import MAX_TILE_SIDE  # noqa: PLC0415

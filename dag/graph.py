@@ -44,8 +44,7 @@ from dag.segments import (
     PixelsSegment,
     Segment,
     SourceSegment,
-    cost_ms,
-    is_cheap,
+    cheap_cost_ms,
     plan_segments,
 )
 from pixtools.errors import JobTimedOut, PixToolsError, StepTimedOut
@@ -259,10 +258,9 @@ class Graph:
 
     async def _call_cheaply(self, work_item: WorkItem) -> bool:
         """Run a work item in a call with one answer, if it is cheap. Return False if there is no answer."""
-        segment = work_item.segment
-        if self._cheap_calls is None or isinstance(segment, ArtifactsSegment) or not is_cheap(self._plan, segment):
+        cost = cheap_cost_ms(self._plan, work_item.segment)
+        if self._cheap_calls is None or cost is None:
             return False
-        cost = cost_ms(self._plan, segment)
         with ExitStack() as stack:
 
             def on_sent(is_first: bool) -> None:  # noqa: FBT001

@@ -1,7 +1,7 @@
 """Divides a plan into segments. A segment is a group of steps for one converter call.
 
-Steps that share pixels stay in one process, because sharing costs nothing there. If several converters are idle and the
-picture is large, the steps are divided among several segments. The first segment then decodes the picture, and the
+Steps that share pixels stay in one process, because sharing costs nothing there. The steps of a large picture may be
+divided among several segments. The first segment then decodes the picture, and the
 other segments get the pixels through shared memory.
 
 An inference runs in the denoiser, so the plan is cut at the inference. The inference is a step of two segments. The
@@ -29,8 +29,10 @@ from pixtools.operations.base.params import PixelParams
 _WORTH_SPLITTING_MS = 100.0
 _RESIZING_MS = 8.0  # per megapixel, if an encoder resizes its input
 _DECODING_MS = 15.0  # per megapixel
-_CHEAP_MS = 600.0
-_CHEAP_JOB_MS = 250.0
+_CHEAP_JOB_MS = 250.0  # lower than CHEAP_MS, because up to eight cheap jobs wait for each converter
+
+CHEAP_MS = 600.0
+"""Cheap segments may share a converter call that takes so many milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,26 +157,31 @@ def _segments_of(head: str, plan: Plan, work: frozenset[str], converters: int) -
     return [FileSegment(steps=first, head=head, shares_head=bool(others)), *followers]
 
 
-def is_cheap(plan: Plan, segment: Segment) -> bool:
-    """Return whether a segment takes about half a second at most and passes no pixels to other processes."""
+def cheap_cost_ms(plan: Plan, segment: Segment) -> float | None:
+    """Return the milliseconds that a converter needs for a cheap segment, by estimate. Return None if it is not cheap.
+
+    A cheap segment takes at most CHEAP_MS, and passes no pixels to other processes.
+    """
     if isinstance(segment, ArtifactsSegment) or segment.offloaded:
-        return False
+        return None
     if isinstance(segment, SourceSegment | FileSegment) and segment.shares_head:
-        return False
-    return cost_ms(plan, segment) < _CHEAP_MS
+        return None
+    cost = _segment_cost_ms(plan, segment)
+    return cost if cost < CHEAP_MS else None
 
 
 def is_cheap_job(plan: Plan) -> bool:
     """Return whether all steps of a plan together take about a quarter of a second at most on one converter."""
+    # Without an inference, one segment has all steps that read no artifacts.
     segments = plan_segments(plan, frozenset(plan.by_name), 1)
     return all(
-        isinstance(segment, ArtifactsSegment) or (not segment.offloaded and cost_ms(plan, segment) < _CHEAP_JOB_MS)
+        isinstance(segment, ArtifactsSegment)
+        or (not segment.offloaded and _segment_cost_ms(plan, segment) < _CHEAP_JOB_MS)
         for segment in segments
     )
 
 
-def cost_ms(plan: Plan, segment: SegmentWithHead) -> float:
-    """Estimate the milliseconds that a converter needs for a segment."""
+def _segment_cost_ms(plan: Plan, segment: SegmentWithHead) -> float:
     decoding = 0.0 if isinstance(segment, PixelsSegment) else _DECODING_MS * megapixels(plan.source.size)
     size = head_size(plan, segment.head, segment.needed_size)
     steps = sum(_cost_ms(step, segment.head, size) for step in segment.steps)

@@ -136,7 +136,8 @@ class BlobStore:
 
     def pages(self, prefix: str) -> Iterator[list[Blob]]:
         """Yield the objects whose key begins with a prefix, page by page, sorted by the bytes of their keys."""
-        pages = iter(self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+        with _translated_errors(prefix):
+            pages = iter(self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
         while True:
             with _translated_errors(prefix):
                 page = next(pages, None)

@@ -1,10 +1,12 @@
 """Loads boto3 when it is needed: for listings, for requests that the store refuses, and for the rules of AWS.
 
-boto3 and one client take 35 MB of memory and 0.25 s of CPU time. Most processes never need them.
+boto3 and one client take 35 MB of memory and 0.25 s of CPU time. If the store has an endpoint of its own, most
+processes never need them.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cached_property
 from threading import Lock
@@ -29,13 +31,13 @@ class Boto3:
     """Clients and credentials of boto3, with the settings of the service. Many threads may use it at the same time."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises the error of boto3, such as ValueError, if it does not accept the endpoint or its region."""
+        """Raises the error of boto3, such as ValueError, if it does not accept the endpoint or the region."""
         self._settings = settings
         # Only one thread at a time may use a session of boto3. The lock of cached_property is missing in Python 3.12.
         self._lock = Lock()
-        if settings.s3_endpoint_url and not (
-            self._is_usual(settings.s3_endpoint_url) and _USUAL_REGION.fullmatch(settings.s3_region)
-        ):
+        endpoint = settings.s3_endpoint_url
+        is_usual = _USUAL_REGION.fullmatch(settings.s3_region) and (endpoint is None or self._is_usual(endpoint))
+        if not is_usual or "AWS_PROFILE" in os.environ:  # boto3 refuses a profile that does not exist
             self.client()
 
     def client(self) -> Any:

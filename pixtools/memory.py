@@ -37,8 +37,9 @@ def trim() -> None:
 
 
 def return_freed_blocks() -> None:
-    """Make glibc return each freed block of 512 kB or more to the machine at once, and use at most two arenas.
+    """Make glibc return each freed block of 512 kB or more to the machine at once, and use at most two heaps.
 
+    At the end of each heap, up to 4 MB of free memory remain.
     By default, glibc may keep freed blocks of up to 32 MB. This wastes memory in a process that seldom needs such
     blocks. Call this function early, because it affects only new blocks.
     """
@@ -46,7 +47,7 @@ def return_freed_blocks() -> None:
 
 
 def keep_freed_blocks(kept_bytes: int) -> None:
-    """Make glibc keep up to `kept_bytes` of freed memory at the end of the heap, and use this memory again.
+    """Make glibc keep up to `kept_bytes` of freed memory at the end of each of two heaps, and use this memory again.
 
     This is good for a process that often needs blocks of megabytes. New memory costs CPU time, because the kernel fills
     it with zeros. Call this function early, because it affects only new blocks.

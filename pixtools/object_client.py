@@ -1,7 +1,7 @@
 """Gets, puts and deletes whole objects of S3 with less CPU time and memory than boto3 needs.
 
 boto3 builds, signs and reads a request with general machinery, which takes more CPU time than the transfer of a small
-picture, and 40 MB of memory. This client signs its requests itself, and sends them through the HTTP session of
+picture, and 35 MB of memory. This client signs its requests itself, and sends them through the HTTP session of
 botocore. So it treats connections, proxies and certificates as boto3 does, and raises the same errors.
 """
 

@@ -28,7 +28,7 @@ _MAX_CONTENT_TYPE = 512  # characters
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
 _PIECE_BYTES = 262_144
 DIRECT_BYTES = 1 << 20
-"""A file of at most this size is written and read without another thread. This costs less than a switch of threads."""
+"""A file of at most this size is written and read without another thread, because a switch of threads takes longer."""
 # The parser reads byte by byte after each boundary, also if the boundary stands inside a file. An ordinary body has one
 # boundary for each part, and its boundary is so long that files do not contain it by chance.
 _MAX_BOUNDARIES = 1_000
@@ -64,7 +64,10 @@ async def read_form(request: Request, text_fields: Collection[str], max_files: i
 
 
 class _FileOfForm(UploadFile):
-    """A file of a form. Starlette writes every file that is not in memory in a thread, this class only large files."""
+    """A file of a form. Starlette uses a thread for every file that is not in memory, this class only for large files.
+
+    If the disk stalls, the ingress waits for the write of a small file.
+    """
 
     async def write(self, data: bytes) -> None:
         if (self.size or 0) + len(data) > DIRECT_BYTES:
@@ -74,10 +77,20 @@ class _FileOfForm(UploadFile):
             self.size = (self.size or 0) + len(data)
 
     async def seek(self, offset: int) -> None:
-        self.file.seek(offset)
+        if self._is_large:
+            await super().seek(offset)
+        else:
+            self.file.seek(offset)
 
     async def close(self) -> None:
-        self.file.close()
+        if self._is_large:
+            await super().close()
+        else:
+            self.file.close()
+
+    @property
+    def _is_large(self) -> bool:
+        return (self.size or 0) > DIRECT_BYTES
 
 
 class _FormReader(MultiPartParser):

@@ -66,7 +66,9 @@ class ProgressFeed:
         async for message in self._hints.listen(CHANGED):
             job_id, state = read_changed(message)
             for watcher in self._watchers.get(job_id, ()):
-                watcher.state = state
+                # Hints may overtake each other.
+                if watcher.state not in JOB_ENDED or state is None:
+                    watcher.state = state
                 watcher.moved.set()
 
     @property
@@ -88,7 +90,8 @@ class ProgressFeed:
 
         A hint that contains the state of the job needs no query. While the database is down, the job counts as running.
         The last query may end after `seconds`. If `is_new` is true, the job was queued a moment ago, so there is no
-        query before the first hint or the first poll interval.
+        query before the first hint or the first poll interval. A late hint of an earlier attempt may end the wait too
+        early.
         """
         end = time.monotonic() + seconds
         with self._watching(job_id) as watcher:

@@ -24,8 +24,9 @@ MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 11 % of
 work. A longer side is not used, because all other pictures wait while a CPU runs one tile."""
 
-# A large picture takes much memory itself. Smaller tiles keep the sum below 600 MB; halos then add some 13 % of work.
-_LARGE_PIXELS, _SIDE_IF_LARGE = 13_000_000, 768
+# A large picture takes much memory itself. With smaller tiles, one picture of 24 megapixels stays below 600 MB. Halos
+# then add some 13 % of work.
+_LARGE_BYTES, _SIDE_IF_LARGE = 39_000_000, 768
 
 _MAX_FRAMES_ESTIMATED = 3  # most frames of an animation whose noise is estimated
 
@@ -70,7 +71,7 @@ class Restoration:
         _check(pixels, strength)
         self.strength = strength
         _, height, width, _ = pixels.shape
-        largest = _SIDE_IF_LARGE if width * height > _LARGE_PIXELS else MAX_TILE_SIDE
+        largest = _SIDE_IF_LARGE if pixels.nbytes > _LARGE_BYTES else MAX_TILE_SIDE
         self._windows = windows(width, height, side or largest)
         self._input = pixels
         sigma = _sigma(pixels)

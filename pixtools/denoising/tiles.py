@@ -11,7 +11,8 @@ from itertools import pairwise
 from pixtools.denoising.dncnn import HALO
 
 SIDE_STEP = 32
-"""In pixels. Sides of windows are multiples of this if possible, so that windows of many pictures have equal shapes."""
+"""In pixels. Along an axis that is cut, sides of windows are multiples of this if possible. So windows of many pictures
+have equal shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +94,21 @@ class _Cut:
 def _cuts(width: int, height: int, most_pixels: int, halo: int, step: int) -> list[tuple[_Cut, _Cut]]:
     """Return ways to cut a picture into columns and rows, with windows of at most `most_pixels` pixels.
 
-    For each number of columns there is at most one way: the one with the fewest rows.
+    For each number of columns there is at most one way: the one with the fewest pixels.
     """
     cuts = []
     rows = _cuts_of_axis(height, halo, step)
     for column in _cuts_of_axis(width, halo, step):
-        row = next((row for row in rows if column.side * row.side <= most_pixels), None)
-        if row is not None:
-            cuts.append((column, row))
+        fitting = [row for row in rows if column.side * row.side <= most_pixels]
+        if fitting:
+            cuts.append((column, min(fitting, key=lambda row: (row.pixels, row.count))))
     return cuts
 
 
 def _cuts_of_axis(length: int, halo: int, step: int) -> list[_Cut]:
     """Return the ways to cut an axis, from the fewest windows to the most. Sides are multiples of `step`."""
     cuts = [_Cut(length, 1, length)]
-    for count in range(2, (length - 2 * halo) // step + 1):
+    for count in range(2, length - 2 * halo + 1):
         # n windows of w pixels keep w - 2 halo pixels each. The first and the last window keep one halo more.
         shortest = -(-(length - 2 * halo) // count) + 2 * halo
         side = -(-shortest // step) * step

@@ -30,7 +30,7 @@ _MAX_FOLDER_LENGTH = 34
 _CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to connect to the cluster
 
 # How often Ray does its periodic work. With the intervals that Ray chooses, this work is half of the CPU time that the
-# service takes at rest.
+# service takes at rest. A variable of the environment has priority.
 _SELDOM = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",  # the start takes several turns of this loop
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
@@ -43,7 +43,7 @@ _SELDOM = {
     # The dashboard and its agent
     "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
     "METRICS_RECORD_INTERVAL_S": "15",
-    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "1",
     "LOG_NAME_UPDATE_INTERVAL_S": "2",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # with more files, the log monitor looks for new ones less often
 }
@@ -68,7 +68,7 @@ def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server
         "ray",
         [
             *(Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats"),
-            "--no-monitor",  # without the process that adds nodes to a cluster
+            "--no-monitor",  # without the process that adds nodes, because this cluster has one node
             *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={temp}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={settings.dashboard_port}"),
             f"--ray-client-server-port={settings.ray_client_port}",
@@ -79,6 +79,7 @@ def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server
         home=home.path,
         log=home.logs / "ray.log",
         env={
+            **_SELDOM,
             **{name: value for name, value in env.items() if name not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN"}},
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(home.secret_path("ray-token")),
@@ -86,7 +87,6 @@ def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY_CALLBACK,
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # by default Ray waits 30 s for tasks to move to other nodes
-            **_SELDOM,
             **proxy,
         },
     )

@@ -30,7 +30,8 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         [
             *(_binary(), "serve", "s3", "--addr", f"{host}:{port}"),
             *("--no-checksum", "--no-cleanup", "--max-header-bytes", "65536"),
-            # Without MD5 digests. Otherwise, rclone reads each file once more for its ETag, and each new file twice.
+            # Otherwise, rclone reads each file once more for the MD5 digest in its ETag, and each new file once more to
+            # compare digests.
             *("--ignore-checksum", "--etag-hash", ""),
             *("--cache-dir", home.path / "cache", data),
         ],

@@ -17,6 +17,9 @@ CANCELLED = "pixtools:cancelled"  # the dispatcher of the job has to stop; the m
 CHANGED = "pixtools:moved"  # a job has a new version; the message is its id, and its state if the sender knows it
 
 
+_STATES = frozenset(JobState)
+
+
 def changed(job_id: uuid.UUID, state: JobState | None = None) -> str:
     """Return the message that a job has a new version. `state` is its state in this version, if the sender knows it."""
     return f"{job_id} {state}" if state else str(job_id)
@@ -26,7 +29,7 @@ def read_changed(message: str) -> tuple[str, JobState | None]:
     """Return the id and the state of a job from a message of the channel `CHANGED`."""
     job_id, _, state = message.partition(" ")
     # An ingress and a dispatcher of different versions may know different states.
-    return job_id, JobState(state) if state in list(JobState) else None
+    return job_id, JobState(state) if state in _STATES else None
 
 
 class Hints:

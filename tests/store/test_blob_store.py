@@ -336,9 +336,10 @@ def test_a_wrong_endpoint_is_noticed_at_the_start(settings, endpoint):
         _ = blobs.public_url
 
 
-def test_a_wrong_region_is_noticed_at_the_start(settings):
+@pytest.mark.parametrize("changes", [{}, ON_AWS])
+def test_a_wrong_region_is_noticed_at_the_start(settings, changes):
     with pytest.raises(InvalidRegionError):
-        BlobStore(settings.model_copy(update={"s3_region": "us east"}))
+        BlobStore(settings.model_copy(update=changes | {"s3_region": "us east"}))
 
 
 def test_the_public_address_is_known_without_credentials(settings, monkeypatch):
@@ -445,6 +446,8 @@ def test_ordinary_calls_load_neither_boto3_nor_its_clients(settings):
         "PIXTOOLS_S3_BUCKET": settings.s3_bucket,
         "PIXTOOLS_S3_ACCESS_KEY_ID": settings.s3_access_key_id.get_secret_value(),
         "PIXTOOLS_S3_SECRET_ACCESS_KEY": settings.s3_secret_access_key.get_secret_value(),
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
         "PIXTOOLS_DATABASE_URL": settings.database_url.get_secret_value(),
         "PIXTOOLS_REDIS_URL": settings.redis_url.get_secret_value(),
     }

@@ -26,6 +26,7 @@ class FakeConverter:
 
     async def _run(self, work_item: WorkItem, *_: Any) -> AsyncIterator[asyncio.Future[Any]]:
         self._all.calls += 1
+        self._all.steps.append([step.name for step in work_item.segment.steps])
         yield _reference(Started(work_item.segment.steps[0].name))
         await self._all.finish.wait()
         for step in work_item.segment.steps:
@@ -42,7 +43,8 @@ class FakeConverter:
 
 
 class FakeConverters:
-    """A factory of fake converters. It remembers which converters were destroyed, and counts the calls.
+    """A factory of fake converters. It remembers which converters were destroyed, counts the calls, and remembers
+    the steps of each call.
 
     The steps in `slow` take an hour, and the steps in `failing` fail.
     """
@@ -52,6 +54,7 @@ class FakeConverters:
         self.slow: set[str] = set()
         self.failing: set[str] = set()
         self.calls = 0
+        self.steps: list[list[str]] = []
         self.created: list[FakeConverter] = []
         self.destroyed: list[FakeConverter] = []
 

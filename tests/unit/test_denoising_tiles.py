@@ -62,6 +62,23 @@ def test_windows_overlap_as_little_as_possible(size, number, window):
     assert (len(found), (read.right - read.left, read.bottom - read.top)) == (number, window)
 
 
+@given(lengths, lengths, sides)
+def test_no_other_cut_has_fewer_pixels(width, height, side):
+    found = windows(width, height, side)
+    pixels = sum((one.read.right - one.read.left) * (one.read.bottom - one.read.top) for one in found)
+    for columns in range(1, 9):
+        for rows in range(1, 9):
+            box = [span(width, columns), span(height, rows)]
+            if box[0] * box[1] <= side**2:
+                assert pixels <= columns * rows * box[0] * box[1]
+
+
+def span(length, count):
+    """Return the side of `count` windows, rounded up to 32. It is the whole length for one window."""
+    side = -(-(length - 2 * HALO) // count) + 2 * HALO
+    return length if count == 1 else max(-(-side // 32) * 32, 2 * HALO + 1)
+
+
 def test_a_side_of_two_halos_is_refused():
     with pytest.raises(ValueError, match="side of 40"):
         windows(100, 100, 2 * HALO)

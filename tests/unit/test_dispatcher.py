@@ -39,6 +39,7 @@ def anyio_backend():
 
 CHEAP = step_record("a")
 _HUGE = {"width": 7000, "height": 7000, "fit": "fill", "upscale": True}
+_HALF = _HUGE | {"width": 3500}
 SLOW = step_record("slow", op="png", params={"effort": "small", "resize": _HUGE})
 
 
@@ -122,6 +123,25 @@ async def test_more_jobs_are_claimed_if_all_are_cheap(bench):
 
     assert bench.states() == [RUNS] * 16 + [WAITS] * 4
     assert bench.running == 16
+
+
+async def test_a_job_that_takes_longer_than_a_quarter_of_a_second_is_not_cheap(bench):
+    size = {"width": 940, "height": 940, "fit": "fill", "upscale": True}  # about 400 ms
+    await bench.start(jobs=6, step=step_record("a", params={"effort": "small", "resize": size}))
+    await asyncio.sleep(5)
+
+    assert bench.running == 4
+
+
+@pytest.mark.parametrize(("jobs", "number"), [(1, 1), (2, 2)])
+async def test_a_job_is_divided_among_converters_if_it_is_alone(bench, jobs, number):
+    for _ in range(jobs):
+        bench.store.add(replace(SLOW, name="a"), step_record("b", params={"effort": "small", "resize": _HALF}))
+    await bench.start()
+    await asyncio.sleep(5)
+
+    # If a job is divided, its second call waits for pixels of the first.
+    assert len(bench.converters.steps[0]) == number
 
 
 async def test_the_next_jobs_are_claimed_when_half_of_the_room_is_free(bench):
