@@ -183,14 +183,26 @@ def assert_nothing_left(stack: Stack) -> None:
     assert [port for port in stack.ports if is_open(port)] == []
 
 
+def listening_at(process: psutil.Process) -> set[tuple[str, int]]:
+    """Return the addresses at which a process listens. A process that has ended has none."""
+    try:
+        return {c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+    except psutil.NoSuchProcess:
+        return set()
+
+
 def test_a_running_service_is_closed_to_others(running: Stack, ready: Path) -> None:
     """A service listens on loopback, shows no secret, requires its token and refuses a second launcher.
 
     There is one exception: a port of Ray is open on all interfaces.
     """
-    family = psutil.Process(running.process.pid).children(recursive=True)
-    listening = {c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
-    assert {port for _, port in listening} >= set(running.ports)
+    listening: set[tuple[str, int]] = set()
+    deadline = time.monotonic() + 20
+    # Soon after the start, a new HAProxy takes over the port of the first one.
+    while not {port for _, port in listening} >= set(running.ports):
+        assert time.monotonic() < deadline, f"{running.ports} are not all among {listening}"
+        family = psutil.Process(running.process.pid).children(recursive=True)
+        listening = {address for process in family for address in listening_at(process)}
     public = [port for ip, port in listening if ip not in {"127.0.0.1", "::ffff:127.0.0.1"}]
     # Ray opens a port for each replica on every interface. No setting prevents this. But the port requires the token.
     assert len(public) == 1

@@ -6,7 +6,7 @@ import httpx
 import psycopg
 import pytest
 from victims import CONVERTER, DISPATCHER, INGRESS, SWEEPER, find
-from workload import Workload
+from workload import Workload, one_avif
 
 WAITING_FOR_THE_LOCK = """
     SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'idempotency'::regclass
@@ -23,7 +23,8 @@ WAITING_FOR_THE_LOCK = """
     ],
 )
 def test_all_jobs_survive_a_kill_of(stack, audit, victim):
-    with Workload(stack, audit, jobs=20) as work:
+    # These steps are not cheap. After a kill, a cheap step runs again in the same attempt.
+    with Workload(stack, audit, jobs=20, steps=one_avif(5)) as work:
         work.wait_until(("succeeded",), 2)
         killed = find(stack, victim)[0]
         killed.kill()
