@@ -68,7 +68,8 @@ def remaining(plan: Plan, claim: Claim, later: frozenset[str] = frozenset()) -> 
     open_steps = [step for step in plan.steps if step.name not in ended.union(cached)]
     stuck = _stuck(open_steps, claim)
     work = plan.work(done.union(cached), held=(ended - done).union(stuck, later), filed=frozenset(blobs))
-    # While steps are left for later, no step counts as unneeded, because a later step may need its pixels.
+    # A step is unneeded if no other step reads its pixels any more. A step in `later` may still read them. So while
+    # there are steps in `later`, the function reports no unneeded step.
     unneeded = [] if later else [step.name for step in open_steps if step.name not in work.union(stuck)]
     return Remaining(_known_outcomes(cached, stuck, unneeded), work, blobs, blob_bytes)
 

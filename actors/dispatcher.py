@@ -63,7 +63,8 @@ class _Attempt:
     claim: Claim
     plan: Plan
     writer: OutcomeWriter | None = None  # of the last round
-    # The steps for which this job has already waited. If such a step failed in the other job, this job runs it.
+    # Steps of other jobs for which this job has already waited. This job waits for no step twice: if a step failed in
+    # the other job, this job runs the step itself.
     waited_for: frozenset[str] = frozenset()
     used_s: float = 0.0  # time on converters
 
@@ -214,7 +215,7 @@ class Dispatcher:
         return len(claimed)
 
     def _claim_now(self, room: int) -> list[_Claimed]:
-        """Claim up to `room` jobs, and build their plans. Call this in a thread, because a plan can take long."""
+        """Claim up to `room` jobs, and build their plans. Call this in a thread: building a plan can take long."""
         return [_Claimed.of(claim, self._settings) for claim in self._store.claim(self._name, room)]
 
     async def _recover(self) -> None:
@@ -246,11 +247,11 @@ class Dispatcher:
         return room if self._pool.idle or 2 * room >= capacity else 0
 
     def _converters_for_one_job(self) -> int:
-        """Return among how many converters to divide the steps of a job.
+        """Return the number of converters among which to divide the steps of a job.
 
-        If other jobs can use the converters, a job gets only its share of them: it costs CPU time to pass pixels from
-        one converter to another. `idle` does not show jobs that were claimed together and have not asked for a
-        converter yet.
+        Passing pixels from one converter to another costs CPU time. So while other jobs can use the converters, a job
+        gets only its share of them. The number of idle converters alone is too high: jobs that were just claimed have
+        not asked for a converter yet.
         """
         jobs = len(self._jobs) - self._denoiser.jobs - self._jobs_without_work
         return max(1, min(self._pool.idle, self._pool.maximum // max(1, jobs)))

@@ -63,8 +63,7 @@ class GroupCommit:
         hint.add_done_callback(self._hint_tasks.discard)
 
     async def _write(self, group: list[_Entry]) -> list[tuple[Batch, asyncio.Future[JobState], JobState | Exception]]:
-        # A caller may have been cancelled during an outage. Then its job has ended or runs
-        # elsewhere, so its batch is left out.
+        # Leave out the batches of callers that were cancelled during an outage. Their jobs have ended or run elsewhere.
         current = [(batch, future) for batch, future in group if not future.done()]
         batches = [batch for batch, _ in current]
         states = await asyncio.to_thread(self._store.record, batches) if batches else []

@@ -64,9 +64,9 @@ def _resized(data: bytes, width: int, options: dict[str, Any]) -> None:
 
 
 def denoise(data: bytes) -> None:
-    """Decode, run the bare network on one thread for each core, and encode as PNG and WebP.
+    """Decode a picture, run the bare network on it, and encode as PNG and as WebP.
 
-    The PNG is the file of the step `denoise`.
+    The network uses one thread for each core. The service makes a PNG too: the file of the step `denoise`.
     The network gets as many pixels as the picture has, in large tiles. There is no noise estimate, no
     halo and no joining of the tiles.
     """

@@ -90,7 +90,9 @@ def _jpeg(picture: Image.Image, quality: int) -> bytes:
 
 
 def landscape(seed: int, size: Size) -> Image.Image:
-    """Return a picture that is as hard to encode as a photo: noise at all scales, smooth in some places.
+    """Return a picture of random noise that is as hard to encode as a photo.
+
+    The noise has details of all sizes. In some places the picture is smooth, as the sky in a photo.
 
     The constants were chosen so that pictures of 0.4 megapixels come close to the medians of the Kodak photos: files
     differ by less than 10 % in bytes, and by less than 20 % in the CPU time that they take (JPEG, WebP, AVIF, PNG).
@@ -107,7 +109,10 @@ def landscape(seed: int, size: Size) -> Image.Image:
 
 
 def _enlarged(rng: np.random.Generator, octave: int, size: Size) -> NDArray[np.float32]:
-    """Return normal noise with `2**octave` values on each side, enlarged to `size`."""
+    """Draw a square of random values from a normal distribution, and enlarge it to `size`.
+
+    The square has `2**octave` values on each side. The result is (height, width).
+    """
     noise = rng.standard_normal((2**octave, 2**octave), np.float32)
     return np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))
 

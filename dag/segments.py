@@ -32,7 +32,7 @@ _DECODING_MS = 15.0  # per megapixel
 _CHEAP_JOB_MS = 250.0  # lower than CHEAP_MS, because up to eight cheap jobs wait for each converter
 
 CHEAP_MS = 600.0
-"""Cheap segments may share a converter call that takes so many milliseconds."""
+"""The largest estimate of a cheap segment, and of all segments that share a converter call, in milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _segments_of(head: str, plan: Plan, work: frozenset[str], converters: int) -
 
 
 def cheap_cost_ms(plan: Plan, segment: Segment) -> float | None:
-    """Return the milliseconds that a converter needs for a cheap segment, by estimate. Return None if it is not cheap.
+    """Estimate the milliseconds that a converter needs for a cheap segment. Return None for all other segments.
 
     A cheap segment takes at most CHEAP_MS, and passes no pixels to other processes.
     """

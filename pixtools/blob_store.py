@@ -182,7 +182,7 @@ class BlobStore:
 
     @cached_property
     def _own_url(self) -> str:
-        """The beginning of the URLs at which this process reaches the bucket."""
+        """The beginning of the URLs that this process itself uses for the bucket. It ends with a slash."""
         return self._boto3.bucket_url(self._settings.s3_endpoint_url)
 
     @cached_property

@@ -19,8 +19,9 @@ from pixtools.object_client import CONNECT_TIMEOUT_S, MAX_CONNECTIONS, READ_TIME
 from pixtools.settings import Settings
 from pixtools.signatures import Credentials
 
-# boto3 accepts these endpoints, buckets and regions, and uses the first two as they are. It refuses or changes some of
-# the others: it encodes characters of a path, and a bucket may be the name of an access point of AWS.
+# boto3 accepts every endpoint, bucket and region that matches these patterns. It puts the endpoint and the bucket into
+# URLs without a change. boto3 refuses some other values and changes some: for example, it encodes special characters in
+# the path of an endpoint, and it treats the name of an access point of AWS in its own way.
 _LABEL = "(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
 _USUAL_ENDPOINT = re.compile(rf"https?://(({_LABEL}\.)*{_LABEL}|\[[0-9A-Fa-f:]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9_-]+)*/*")
 _USUAL_BUCKET = re.compile(r"(?!.*--)[A-Za-z0-9._-]{1,255}")
@@ -41,7 +42,7 @@ class Boto3:
             self.client()
 
     def client(self) -> Any:
-        """Return the client of boto3. The first call makes the client."""
+        """Return the client of boto3. The first call creates it."""
         with self._lock:
             return self._client
 
@@ -63,8 +64,9 @@ class Boto3:
             return f"{endpoint.rstrip('/')}/{self._settings.s3_bucket}/"
         import boto3  # noqa: PLC0415 (see the docstring of the module)
 
-        # In AWS, whether the bucket is a part of the host or of the path depends on its name and on the region. Only
-        # the library knows how. So boto3 makes a request, which is not sent. The credentials need not be there.
+        # Without an endpoint, the bucket is a part of the host or a part of the path. This depends on the name of the
+        # bucket and on the region, and only boto3 knows the rules. So boto3 builds a request, and `answer` replies to
+        # it before it is sent. The credentials are not real, so this also works without credentials.
         unreal = _client_of(boto3.Session("none", "none", region_name=self._settings.s3_region), endpoint)
         urls: list[str] = []
 

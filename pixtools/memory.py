@@ -56,7 +56,11 @@ def keep_freed_blocks(kept_bytes: int) -> None:
 
 
 def _set_up_glibc(mmap_bytes: int, kept_bytes: int) -> None:
-    """Set the size from which a block is mapped on its own, and how much free memory the heap keeps at its end."""
+    """Set two limits of glibc.
+
+    A block of `mmap_bytes` or more does not go to the heap. The kernel gets it back as soon as it is freed. Each heap
+    keeps up to `kept_bytes` of free memory at its end.
+    """
     with suppress(AttributeError):  # another C library has no mallopt
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, mmap_bytes)

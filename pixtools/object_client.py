@@ -37,7 +37,10 @@ _ERROR_DELAY_S, _OUTAGE_DELAY_S = 0.05, 1.0  # the longest random delays before 
 
 
 class _LargePieces:
-    """A file from which every read returns up to 1 MB. The HTTP library asks for 16 kB, and sends what it gets."""
+    """A file that returns up to 1 MB at each read, even if the reader asks for less.
+
+    The HTTP library asks for 16 kB each time, and sends as many bytes as it gets. Large pieces cost less CPU time.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -54,7 +57,7 @@ class ObjectClient:
     """
 
     def __init__(self, bucket_url: str, signer: Signer) -> None:
-        """`bucket_url` is the URL for which `signer` signs."""
+        """`bucket_url` is the beginning of the URLs that `signer` signs. It decides which proxy is used."""
         self._http = URLLib3Session(
             timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
             max_pool_connections=MAX_CONNECTIONS,

@@ -24,8 +24,8 @@ MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 11 % of
 work. A longer side is not used, because all other pictures wait while a CPU runs one tile."""
 
-# A large picture takes much memory itself. With smaller tiles, one picture of 24 megapixels stays below 600 MB. Halos
-# then add some 13 % of work.
+# Pictures with more bytes than this get smaller tiles, because they take much memory themselves. With these tiles, the
+# denoiser stays below 600 MB while it works on one picture of 24 megapixels. The halos add some 13 % of work.
 _LARGE_BYTES, _SIDE_IF_LARGE = 39_000_000, 768
 
 _MAX_FRAMES_ESTIMATED = 3  # most frames of an animation whose noise is estimated

@@ -30,8 +30,8 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         [
             *(_binary(), "serve", "s3", "--addr", f"{host}:{port}"),
             *("--no-checksum", "--no-cleanup", "--max-header-bytes", "65536"),
-            # Otherwise, rclone reads each file once more for the MD5 digest in its ETag, and each new file once more to
-            # compare digests.
+            # Without these options, rclone reads each file a second time: after an upload to compare digests, and at a
+            # download to compute the MD5 digest for the ETag.
             *("--ignore-checksum", "--etag-hash", ""),
             *("--cache-dir", home.path / "cache", data),
         ],

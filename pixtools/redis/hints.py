@@ -28,7 +28,7 @@ def changed(job_id: uuid.UUID, state: JobState | None = None) -> str:
 def read_changed(message: str) -> tuple[str, JobState | None]:
     """Return the id and the state of a job from a message of the channel `CHANGED`."""
     job_id, _, state = message.partition(" ")
-    # An ingress and a dispatcher of different versions may know different states.
+    # The sender may have another version of the code, with states that this version does not know.
     return job_id, JobState(state) if state in _STATES else None
 
 

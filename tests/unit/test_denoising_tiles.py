@@ -74,7 +74,10 @@ def test_no_other_cut_has_fewer_pixels(width, height, side):
 
 
 def span(length, count):
-    """Return the side of `count` windows, rounded up to 32. It is the whole length for one window."""
+    """Return the side of each window if `count` windows of equal side cover `length` pixels.
+
+    Sides of several windows are rounded up to a multiple of 32. A single window has the side `length`.
+    """
     side = -(-(length - 2 * HALO) // count) + 2 * HALO
     return length if count == 1 else max(-(-side // 32) * 32, 2 * HALO + 1)
 
