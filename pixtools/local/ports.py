@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,24 @@ if TYPE_CHECKING:
     from pixtools.local.local_settings import LocalSettings
 
 
+# Systems give the ports above to connections (Linux: from 32768), so that such a port may be taken a moment later.
+_FREE = range(20_000, 30_000)
+
+
 def free_port() -> int:
-    """Return a loopback port that is free now. Another process may take this port before the caller uses it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that is free now. Another process may take this port before the caller uses it.
+
+    Raises LocalError if 1,000 attempts find no free port.
+    """
+    for _ in range(1_000):
+        port = secrets.choice(_FREE)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise LocalError(f"No port from {_FREE[0]} to {_FREE[-1]} is free: end programs that hold these ports.")
 
 
 def check(settings: LocalSettings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,7 +33,8 @@ def targets(attacked) -> bytes:
     urls = [attacked.env[f"PIXTOOLS_{name}_URL"] for name in ("DATABASE", "REDIS", "S3_ENDPOINT")]
     ports = {urlsplit(url).port for url in urls}
     for process in attacked.processes():
-        ports |= {each.laddr.port for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
+        with suppress(psutil.NoSuchProcess):  # workers come and go
+            ports |= {each.laddr.port for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
     secrets = [str(path) for path in (attacked.home / "secrets").iterdir()]
     assert len(ports) > 5
     assert len(secrets) > 3
