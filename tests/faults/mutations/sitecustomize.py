@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -38,11 +39,12 @@ class _Mutate(MetaPathFinder):
 def _mutate_dispatching(store):
     record, renew, rescue = store.record, store.renew, store.rescue
 
-    def record_for_any_attempt(self, job_id, attempt, outcomes, **options):
+    def record_for_any_attempt(self, batches):
         if _is_missing("fence"):
-            attempt = self.get("public", job_id).job.attempt
-            options.pop("batch", None)
-        return record(self, job_id, attempt, outcomes, **options)
+            batches = [
+                replace(batch, attempt=self.get("public", batch.job_id).job.attempt, number=None) for batch in batches
+            ]
+        return record(self, batches)
 
     def renew_nothing(self, held):
         if _is_missing("renewal"):
