@@ -346,6 +346,55 @@ class DeviceMissing(PixToolsError):
     status, code = 500, "device_missing"
 
 
+class OutboundError(PixToolsError):
+    """A request to a server outside of this service failed."""
+
+    status, code, retryable = 502, "outbound_failed", True
+    retry_after_s: ClassVar[int | None] = 5
+
+
+class HostNotResolved(OutboundError):
+    """The name of the host has no address."""
+
+    code = "host_not_resolved"
+
+
+class AddressBlocked(OutboundError):
+    """The host has an address to which this service does not connect."""
+
+    status, code, retryable, retry_after_s = 422, "address_blocked", False, None
+
+
+class ConnectionFailed(OutboundError):
+    """The server refused or cut the connection."""
+
+    code = "connection_failed"
+
+
+class TlsFailed(OutboundError):
+    """No secure connection to the server could be made."""
+
+    code = "tls_failed"
+
+
+class AnswerTimedOut(OutboundError):
+    """The server did not answer in time."""
+
+    status, code = 504, "answer_timed_out"
+
+
+class AnswerTooLarge(OutboundError):
+    """The headers of the answer of the server are too large."""
+
+    code = "answer_too_large"
+
+
+class AnswerMalformed(OutboundError):
+    """The answer of the server is not valid HTTP."""
+
+    code = "answer_malformed"
+
+
 class LeaseLost(PixToolsError):
     """Another attempt owns the job now; the results of this attempt are discarded."""
 

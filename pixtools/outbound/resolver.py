@@ -1,0 +1,38 @@
+"""Resolves host names with the resolver of the system."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Returns the IP addresses of a host, given the host and the port. An IP address is returned as it is.
+
+It raises OSError or UnicodeError if there are none.
+"""
+
+_THREADS = 32
+
+
+class SystemResolver:
+    """Resolves names in threads of its own.
+
+    A lookup cannot be stopped, and a dead DNS server holds its thread for many seconds. In the default threads of the
+    event loop, a few such names would stop all other work of the process that needs these threads.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="resolver")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """Return the addresses in the order in which they should be tried. Raises OSError and UnicodeError."""
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        )
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    def close(self) -> None:
+        """Give up the threads. Lookups that have not begun are cancelled."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
