@@ -29,8 +29,8 @@ _MAX_FOLDER_LENGTH = 34
 
 _CONNECT_TIMEOUT_S = 30.0  # longest time for `pixtools drain` to start and to connect to the cluster
 
-# How often Ray does its periodic work. With the intervals that Ray chooses, this work is half of the CPU time that the
-# service takes at rest. A variable of the environment has priority.
+# How often Ray does its periodic work, and how much it remembers. With the intervals that Ray chooses, this work is
+# half of the CPU time that the service takes at rest. A variable of the environment has priority.
 _SELDOM = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",  # the start takes several turns of this loop
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
@@ -40,6 +40,7 @@ _SELDOM = {
     "RAY_raylet_report_resources_period_milliseconds": "1000",
     "RAY_report_worker_backlog_interval_ms": "1000",
     "RAY_task_events_report_interval_ms": "5000",
+    "RAY_task_events_max_num_task_in_gcs": "10000",  # finished calls that Ray's dashboard can show, each takes some 2 kB
     # The dashboard and its agent
     "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
     "METRICS_RECORD_INTERVAL_S": "15",
