@@ -11,7 +11,7 @@ from ray.util.metrics import Counter, Gauge
 
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.jobs.dead_letters import DeadLetterSelection, Redriven
-from pixtools.redis.hints import CHANGED, QUEUED, Hints, changed
+from pixtools.redis.hints import CHANGED, DELIVERIES, QUEUED, Hints, changed
 from pixtools.retries import REDRIVE_PAUSE_S
 from pixtools.settings import Settings
 from pixtools.waiting import until_database_answers, wait_at_most
@@ -107,8 +107,11 @@ class DeadLetterQueue:
             return 0
         log.info("redriven: job=%s letters=%d", redriven.job_id, redriven.letters)
         self._redriven.inc(redriven.letters)
-        await self._hints.publish(CHANGED, changed(redriven.job_id))
-        await self._hints.publish(QUEUED, "")
+        if redriven.steps:
+            await self._hints.publish(CHANGED, changed(redriven.job_id))
+            await self._hints.publish(QUEUED, "")
+        if redriven.deliveries:
+            await self._hints.publish(DELIVERIES, "")
         return redriven.letters
 
     async def _observe_forever(self) -> None:

@@ -21,29 +21,36 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.converter import Converter
 from actors.converter_pool import ConverterPool
+from actors.courier import LEASE, Courier
 from actors.dead_letter_queue import DeadLetterQueue
 from actors.denoiser_client import DenoiserClient
 from actors.dispatcher import Dispatcher
 from actors.sweeper import Sweeper
+from actors.webhook_bodies import WebhookBodies
 from dag.messages import WorkItem
 from pixtools import logs
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.delivery_store import DeliveryStore
 from pixtools.database.job_store import JobStore
 from pixtools.database.reconciler import Reconciler
 from pixtools.database.retention_store import RetentionStore
 from pixtools.errors import QueueDown
 from pixtools.jobs.dead_letters import DeadLetterSelection
+from pixtools.outbound.addresses import AddressPolicy
+from pixtools.outbound.client import OutboundClient
+from pixtools.redis.circuits import Circuits
 from pixtools.redis.hints import Hints
 from pixtools.retries import QUEUE_ANSWER_TIMEOUT_S, QUEUE_REPLACEMENT_PAUSE_S, QUEUE_REPLACEMENT_TIMEOUT_S
 from pixtools.sandbox.process import ChildDied
 from pixtools.settings import Settings
+from pixtools.webhooks.vault import Vault
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "pixtools"
-_DISPATCHER, _SWEEPER, _QUEUE = "dispatcher-", "sweeper-", "dead-letters"
+_DISPATCHER, _COURIER, _SWEEPER, _QUEUE = "dispatcher-", "courier-", "sweeper-", "dead-letters"
 _ANSWER_TIMEOUT_S = 5.0
 _RESTART_TIMEOUT_S = 10.0  # a restarting actor answers within this time
 
@@ -106,6 +113,31 @@ class SweeperActor(Sweeper):
             hints=Hints(settings),
             ping=database.ping,
             ensure_dispatchers=partial(ensure_dispatchers, settings),
+            has_webhooks=DeliveryStore(database, LEASE).is_used,
+            ensure_couriers=partial(ensure_couriers, settings),
+        )
+        self._starting = asyncio.create_task(self.start())
+
+
+class CourierActor(Courier):
+    """A courier in a separate process."""
+
+    def __init__(self, settings: Settings) -> None:
+        logs.to_stderr()
+        name = ray.get_runtime_context().get_actor_id()  # stays the same after a restart
+        database = Database(settings, pool_size=5, name="courier")
+        store = DeliveryStore(database, LEASE)
+        super().__init__(
+            name,
+            settings,
+            store=store,
+            bodies=WebhookBodies(
+                JobStore(database, settings), store, BlobStore(settings), Vault(settings.webhook_keys)
+            ),
+            circuits=Circuits(settings),
+            hints=Hints(settings),
+            client=OutboundClient(AddressPolicy(allow_private=settings.allow_private_webhooks), max_connections=256),
+            destroy_self=_destroy_current_actor,
         )
         self._starting = asyncio.create_task(self.start())
 
@@ -153,6 +185,7 @@ def launch(settings: Settings) -> None:
     for name in _running(_SWEEPER) - {sweeper}:
         _kill(name)
     ensure_dispatchers(settings)
+    _retire_others(_COURIER, _names(_COURIER, settings.couriers, settings), settings)
     ray.remote(SweeperActor).options(name=sweeper, **_COORDINATOR).remote(settings)
     _launch_queue(settings)
 
@@ -164,34 +197,55 @@ def ensure_dispatchers(settings: Settings) -> None:
     """
     cpus = int(ray.cluster_resources().get("CPU", 1))
     max_converters = settings.max_converters or max(1, cpus // settings.dispatchers)
-    prefixes = _dispatchers(settings)
-    for name in sorted(_running(_DISPATCHER)):
+    prefixes = _names(_DISPATCHER, settings.dispatchers, settings)
+    _retire_others(_DISPATCHER, prefixes, settings)
+    _create_missing(prefixes, ray.remote(DispatcherActor), settings, max_converters)
+
+
+def ensure_couriers(settings: Settings) -> None:
+    """Start the missing couriers of this build, and retire the couriers of all other builds.
+
+    The sweeper calls this function when there is something for couriers to do, and then every minute. So a service
+    without webhooks does not spend memory on a courier.
+    """
+    prefixes = _names(_COURIER, settings.couriers, settings)
+    _retire_others(_COURIER, prefixes, settings)
+    _create_missing(prefixes, ray.remote(CourierActor), settings)
+
+
+def _retire_others(kind: str, prefixes: tuple[str, ...], settings: Settings) -> None:
+    """Retire the actors of a kind whose names do not begin with one of `prefixes`: those of other builds."""
+    for name in sorted(_running(kind)):
         if not name.startswith(prefixes):
             _retire(name, settings.drain_timeout.total_seconds())
+
+
+def _create_missing(prefixes: tuple[str, ...], actor: Any, *arguments: Any) -> None:
+    """Create an actor for each prefix for which no actor runs, or only actors that are retiring."""
     for prefix in prefixes:
         names = _running(prefix)
         if all(_is_retiring(name) for name in names):
-            # Use a new name, because a retiring dispatcher keeps its name until it has ended.
+            # Use a new name, because a retiring actor keeps its name until it has ended.
             name = next(name for number in count(1) if (name := f"{prefix}{number}") not in names)
-            ray.remote(DispatcherActor).options(name=name, **_COORDINATOR).remote(settings, max_converters)
+            actor.options(name=name, **_COORDINATOR).remote(*arguments)
 
 
 def drain(timeout_s: float) -> list[str]:
-    """Retire all dispatchers. Return the names of the dispatchers that still run after `timeout_s` seconds."""
-    for name in _running(_SWEEPER):  # a sweeper would start new dispatchers
+    """Retire all dispatchers and couriers. Return the names of those that still run after `timeout_s` seconds."""
+    for name in _running(_SWEEPER):  # a sweeper would start new ones
         _kill(name)
-    names = _running(_DISPATCHER)
+    names = _running(_DISPATCHER, _COURIER)
     for name in names:
         _retire(name, timeout_s)
     deadline = time.monotonic() + timeout_s + _ANSWER_TIMEOUT_S
-    while (left := names & _running(_DISPATCHER)) and time.monotonic() < deadline:
+    while (left := names & _running(_DISPATCHER, _COURIER)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return sorted(left)
 
 
 async def stats(settings: Settings) -> list[dict[str, Any] | None]:
     """Return Dispatcher.stats of each dispatcher of this build. None stands for a dispatcher that does not answer."""
-    names = await asyncio.to_thread(_running, *_dispatchers(settings))
+    names = await asyncio.to_thread(_running, *_names(_DISPATCHER, settings.dispatchers, settings))
     return list(await asyncio.gather(*map(_stats, sorted(names))))
 
 
@@ -252,9 +306,9 @@ def _launch_queue(settings: Settings) -> None:
         time.sleep(QUEUE_REPLACEMENT_PAUSE_S)
 
 
-def _dispatchers(settings: Settings) -> tuple[str, ...]:
-    """Return the prefixes of the dispatcher names of this build. In each name, a number follows the prefix."""
-    return tuple(f"{_DISPATCHER}{number}-{_build(settings)}-" for number in range(settings.dispatchers))
+def _names(kind: str, number: int, settings: Settings) -> tuple[str, ...]:
+    """Return the prefixes of the names of `number` actors of this build. In each name, a number follows the prefix."""
+    return tuple(f"{kind}{each}-{_build(settings)}-" for each in range(number))
 
 
 def _running(*prefixes: str) -> set[str]:
@@ -264,11 +318,11 @@ def _running(*prefixes: str) -> set[str]:
 
 
 def _is_retiring(name: str) -> bool:
-    """Return whether a dispatcher is retiring or has ended. Return False if it does not answer, or is restarting."""
+    """Return whether an actor is retiring or has ended. Return False if it does not answer, or is restarting."""
     try:
-        dispatcher = ray.get_actor(name, namespace=NAMESPACE)
-        return bool(ray.get(dispatcher.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["retiring"])
-    except ValueError:  # the dispatcher has ended
+        actor = ray.get_actor(name, namespace=NAMESPACE)
+        return bool(ray.get(actor.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["retiring"])
+    except ValueError:  # the actor has ended
         return True
     except RayError:
         return False
@@ -276,11 +330,11 @@ def _is_retiring(name: str) -> bool:
 
 def _retire(name: str, timeout_s: float) -> None:
     with suppress(ValueError):
-        dispatcher = ray.get_actor(name, namespace=NAMESPACE)
-        if hasattr(dispatcher, "retire"):
-            dispatcher.retire.remote(timeout_s)
-        else:  # its code is older than database version 0001; the sweeper returns its jobs to the queue
-            ray.kill(dispatcher)
+        actor = ray.get_actor(name, namespace=NAMESPACE)
+        if hasattr(actor, "retire"):
+            actor.retire.remote(timeout_s)
+        else:  # a dispatcher whose code is older than database version 0001; the sweeper returns its jobs to the queue
+            ray.kill(actor)
 
 
 def _kill(name: str) -> None:

@@ -37,26 +37,34 @@ class Sweeper:
         hints: Hints,
         ping: Callable[[], None],
         ensure_dispatchers: Callable[[], None],
+        has_webhooks: Callable[[], bool],
+        ensure_couriers: Callable[[], None],
     ) -> None:
-        """`ping` raises DatabaseDown while the database is down. `ensure_dispatchers` starts missing dispatchers."""
+        """`ping` raises DatabaseDown while the database is down. `ensure_dispatchers` starts missing dispatchers.
+
+        `has_webhooks` says whether couriers have something to do. From then on, `ensure_couriers` starts missing ones.
+        """
         self._settings = settings
         self._store = store
         self._reconciler = reconciler
         self._hints = hints
         self._ping = ping
         self._ensure_dispatchers = ensure_dispatchers
+        self._has_webhooks = has_webhooks
+        self._ensure_couriers = ensure_couriers
+        self._needs_couriers = False
         self._rescued = Counter("pixtools_rescued_total", "Jobs whose dispatcher was lost.")
         self._lost = Counter("pixtools_artifacts_lost_total", "Artifacts whose file was found missing.")
         self._orphans = Counter("pixtools_orphans_total", "Files deleted because nothing referred to them.")
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to rescue jobs, to check the dispatchers and to reconcile the stores, and return at once."""
+        """Begin to rescue jobs, to check the actors and to reconcile the stores, and return at once."""
         settings = self._settings
         # Reconcile for the first time soon after the start, because some services run for less than an hour.
         self._loops = [
             asyncio.create_task(self._every(settings.sweep_interval, self._sweep)),
-            asyncio.create_task(self._every(_MINUTE, self._check_dispatchers)),
+            asyncio.create_task(self._every(_MINUTE, self._check_actors)),
             asyncio.create_task(
                 self._every(settings.reconcile_interval, self._reconcile, first=settings.renew_interval)
             ),
@@ -103,9 +111,14 @@ class Sweeper:
             self._rescued.inc(len(rescued))
             await self._hints.publish(QUEUED, "")
         await asyncio.to_thread(self._store.delete_expired_responses)
+        if not self._needs_couriers and await asyncio.to_thread(self._has_webhooks):
+            await asyncio.to_thread(self._ensure_couriers)
+            self._needs_couriers = True
 
-    async def _check_dispatchers(self) -> None:
+    async def _check_actors(self) -> None:
         await asyncio.to_thread(self._ensure_dispatchers)
+        if self._needs_couriers:
+            await asyncio.to_thread(self._ensure_couriers)
 
     async def _reconcile(self) -> None:
         reconciled = await asyncio.to_thread(self._reconciler.run)

@@ -395,6 +395,36 @@ class AnswerMalformed(OutboundError):
     code = "answer_malformed"
 
 
+class WebhooksOff(PixToolsError):
+    """This service has no key that encrypts the secrets of webhooks."""
+
+    status, code = 503, "webhooks_off"
+
+
+class WebhookSecretUnreadable(PixToolsError):
+    """The secret of a webhook was encrypted with a key that this service does not have."""
+
+    code, retryable, retry_after_s = "webhook_secret_unreadable", True, 60
+
+
+class TooManyEndpoints(PixToolsError):
+    """There are too many webhook endpoints."""
+
+    status, code = 409, "too_many_endpoints"
+
+
+class DeliveryFailed(PixToolsError):
+    """The receiver of a webhook did not accept the event."""
+
+    status, code = 502, "delivery_failed"
+
+
+class DeliveryPending(PixToolsError):
+    """The delivery has not ended yet."""
+
+    status, code = 409, "delivery_pending"
+
+
 class LeaseLost(PixToolsError):
     """Another attempt owns the job now; the results of this attempt are discarded."""
 

@@ -48,6 +48,14 @@ QUEUE_ANSWER_TIMEOUT_S = 30.0
 QUEUE_REPLACEMENT_PAUSE_S = 0.2
 """Pause between two tries to replace the dead-letter queue."""
 
+DELIVERY_PAUSES = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
+)
+"""Pauses between the attempts of a delivery. So there are ten attempts, and the last begins about three days later."""
+
+_DELIVERY_JITTER = 0.2
+_LONGEST_RETRY_AFTER = timedelta(hours=24)
 _RETRY_CAP_S = 300.0
 _TRIES_AFTER_OUTAGE = 3  # the delay is at most 2^3 seconds, because an outage may end at any moment
 
@@ -67,6 +75,18 @@ def crash_tries(crashes: int) -> int:
     The first crash does not count, because another step may have caused it.
     """
     return max(0, crashes - 1)
+
+
+def delivery_pause(failures: int, retry_after: timedelta | None) -> timedelta | None:
+    """Return the pause after `failures` failed attempts of a delivery, or None if no attempt is left.
+
+    The pauses differ by 20 percent at random, so that the deliveries of an outage do not return at one moment. If the
+    receiver asked for a longer pause (`retry_after`), the pause is that long, up to a day.
+    """
+    if failures > len(DELIVERY_PAUSES):
+        return None
+    pause = DELIVERY_PAUSES[failures - 1] * random.uniform(1 - _DELIVERY_JITTER, 1 + _DELIVERY_JITTER)  # noqa: S311
+    return max(pause, min(retry_after or timedelta(), _LONGEST_RETRY_AFTER))
 
 
 def jitter(tries: int) -> timedelta:

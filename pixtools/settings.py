@@ -90,6 +90,8 @@ def _items(value: object) -> object:
 Host = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$"), AfterValidator(str.lower)]
 """A name or an IP address, with or without a port. An IPv6 address is in brackets."""
 
+_MIN_KEY_LENGTH = 32  # characters of a key that encrypts secrets
+
 MAX_FORM_BYTES = 262_144
 """Bytes of the body of a submission in addition to its files: text fields, headers and boundaries."""
 
@@ -186,6 +188,12 @@ class Settings(HttpSettings):
     reconcile_interval: Duration = _renamed(timedelta(hours=1), "PIXTOOLS_RECONCILE_INTERVAL", "PIXTOOLS_RECONCILE")
     redrives_per_s: float = Field(10.0, gt=0)
 
+    # Random texts, separated by commas: the first one encrypts the secrets of webhooks, and each of them decrypts.
+    webhook_keys: SecretStr | None = None
+    allow_private_webhooks: bool = False  # whether a webhook may go to this machine and to private networks
+    couriers: int = Field(1, ge=1)
+    delivery_retention: Duration = timedelta(days=30)
+
     dispatchers: int = Field(1, ge=1)
     min_converters: int = Field(2, ge=0)  # two, so that they can share the first large picture at once
     max_converters: int | None = Field(None, ge=1)  # per dispatcher; None: CPUs divided by dispatchers
@@ -207,6 +215,15 @@ class Settings(HttpSettings):
         if (self.denoise_weights is None) != (self.denoise_weights_sha256 is None):
             raise ValueError(
                 "PIXTOOLS_DENOISE_WEIGHTS and PIXTOOLS_DENOISE_WEIGHTS_SHA256 belong together: set both or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _webhook_keys_are_long(self) -> Self:
+        keys = self.webhook_keys.get_secret_value().split(",") if self.webhook_keys else []
+        if any(len(key.strip()) < _MIN_KEY_LENGTH for key in keys):
+            raise ValueError(
+                f"PIXTOOLS_WEBHOOK_KEYS: each key must have at least {_MIN_KEY_LENGTH} characters; commas separate keys"
             )
         return self
 

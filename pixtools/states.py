@@ -1,4 +1,4 @@
-"""The states of jobs, steps and dead letters, and every move that is allowed between them.
+"""The states of jobs, steps, dead letters and deliveries, and every move that is allowed between them.
 
 `pixtools/database/transitions.py` derives the guards of all updates from these tables. No other code decides which
 state may follow which.
@@ -43,6 +43,17 @@ class DeadLetterState(StrEnum):
     DISCARDED = "discarded"  # the owner accepted the failure, or cancelled the job
 
 
+class DeliveryState(StrEnum):
+    """The state of a delivery. Each comment says when it is set."""
+
+    WAITING = "waiting"  # the event was written, an attempt failed, or somebody requested a replay or a redrive
+    SENDING = "sending"  # a courier has a lease and sends the event
+    DELIVERED = "delivered"  # the receiver answered with a status 2xx
+    FAILED = "failed"  # no attempt is left, or the receiver is gone; the delivery has a dead letter unless it is a test
+    HELD = "held"  # the endpoint is disabled
+    DISCARDED = "discarded"  # somebody discarded the dead letter of the delivery
+
+
 class StepEventKind(StrEnum):
     """An event in the history of a step. The history does not contain successful tries."""
 
@@ -55,7 +66,7 @@ class StepEventKind(StrEnum):
     DISCARDED = "discarded"
 
 
-State = TypeVar("State", JobState, StepState, DeadLetterState)
+State = TypeVar("State", JobState, StepState, DeadLetterState, DeliveryState)
 
 JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
@@ -88,6 +99,17 @@ DEAD_LETTER_MOVES: dict[DeadLetterState, frozenset[DeadLetterState]] = {
     DeadLetterState.REDRIVING: frozenset({DeadLetterState.REDRIVEN, DeadLetterState.DISCARDED}),
     DeadLetterState.REDRIVEN: frozenset(),
     DeadLetterState.DISCARDED: frozenset(),
+}
+
+DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.HELD}),
+    DeliveryState.SENDING: frozenset(
+        {DeliveryState.DELIVERED, DeliveryState.WAITING, DeliveryState.FAILED},
+    ),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.WAITING}),
+    DeliveryState.FAILED: frozenset({DeliveryState.WAITING, DeliveryState.DISCARDED}),
+    DeliveryState.HELD: frozenset({DeliveryState.WAITING}),
+    DeliveryState.DISCARDED: frozenset(),
 }
 
 DEAD_LETTER_OPEN = frozenset({DeadLetterState.WAITING, DeadLetterState.REDRIVING})

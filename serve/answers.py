@@ -97,6 +97,7 @@ class JobAnswer(BaseModel):
     expires_at: Time | None
     source: SourceAnswer
     parts: dict[str, PartAnswer]
+    webhook_url: str | None
     progress: JobProgress
     steps: dict[str, StepAnswer]
 
@@ -153,6 +154,7 @@ def job_answer(view: JobView, blobs: BlobStore, signed_at: datetime) -> JobAnswe
             part.name: PartAnswer(media_type=part.media_type, bytes=part.bytes, sha256=part.sha256)
             for part in view.parts
         },
+        webhook_url=job.webhook_url,
         progress=_progress([step.state for step in view.steps]),
         steps={step.name: _step(job, step, view.artifacts.get(step.name), blobs, signed_at) for step in view.steps},
     )

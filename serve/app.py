@@ -19,14 +19,20 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from actors import fleet
+from actors.courier import LEASE
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.delivery_store import DeliveryStore
+from pixtools.database.endpoint_store import EndpointStore
 from pixtools.database.job_store import JobStore
+from pixtools.outbound.addresses import AddressPolicy
+from pixtools.redis.circuits import Circuits
 from pixtools.redis.hints import Hints
 from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
+from pixtools.webhooks.vault import Vault
 from serve import back_pressure, problems, proxy
 from serve.admission import Admission
 from serve.catalog import catalog
@@ -41,6 +47,8 @@ from serve.job_routes import JobRoutes
 from serve.progress import ProgressFeed
 from serve.security_headers import SecurityHeaders
 from serve.service_routes import ServiceRoutes
+from serve.webhook_routes import WebhookRoutes
+from serve.webhooks import Webhooks
 
 STATIC = Path(__file__).parent.parent / "static"
 _DATABASE_CONNECTIONS = 10
@@ -73,6 +81,7 @@ def create() -> ASGIApp:
         await asyncio.to_thread(inspection.close)
         await hints.close()
         await reservations.close()
+        circuits.close()
         database.close()
 
     app = FastAPI(
@@ -85,9 +94,20 @@ def create() -> ASGIApp:
     )
     problems.install(app)
     admission = Admission(settings, store)
-    intake = Intake(settings, store, blobs, reservations, hints, inspection, admission)
+    circuits = Circuits(settings)
+    webhooks = Webhooks(
+        EndpointStore(database),
+        DeliveryStore(database, LEASE),
+        Vault(settings.webhook_keys),
+        AddressPolicy(allow_private=settings.allow_private_webhooks),
+        circuits,
+        hints,
+        settings.redrives_per_s,
+    )
+    intake = Intake(settings, store, blobs, reservations, hints, inspection, admission, webhooks)
     app.include_router(JobRoutes(intake, store, blobs, bodies, feed, hints, letters).router())
     app.include_router(DeadLetterRoutes(letters).router())
+    app.include_router(WebhookRoutes(webhooks).router())
     health = Health(database, store, blobs, reservations, admission, settings)
     app.include_router(ServiceRoutes(catalog(settings), health).router())
     _serve_pages(app)

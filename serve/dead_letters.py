@@ -30,13 +30,20 @@ class StepEventAnswer(BaseModel):
 
 
 class DeadLetterAnswer(BaseModel):
-    """A step that failed permanently. `history` begins with the first failed try of the step."""
+    """A step or a delivery that failed permanently.
+
+    `history` begins with the first failed try of the step. For a delivery, `step` and `op` are null, and the history is
+    that of the delivery.
+    """
 
     id: uuid.UUID
+    kind: Literal["step", "delivery"]
     state: DeadLetterState
     job: uuid.UUID
-    step: str
-    op: str
+    step: str | None
+    op: str | None
+    delivery: uuid.UUID | None
+    url: str | None
     source_name: str
     attempt: int
     error: Problem
@@ -152,10 +159,13 @@ def _answer(view: DeadLetterView, retention: timedelta) -> DeadLetterAnswer:
     letter = view.letter
     return DeadLetterAnswer(
         id=letter.id,
+        kind="delivery" if letter.step is None else "step",
         state=letter.state,
         job=letter.job_id,
         step=letter.step,
         op=view.op,
+        delivery=letter.delivery_id,
+        url=view.url,
         source_name=view.source_name,
         attempt=letter.attempt,
         error=Problem.model_validate(letter.error),

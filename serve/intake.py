@@ -38,6 +38,7 @@ from serve.admission import Admission
 from serve.answers import job_answer
 from serve.inspection import Inspection
 from serve.uploads import Upload, UploadedFile, receive
+from serve.webhooks import Webhooks
 
 _MAX_PARALLEL_UPLOADS = 16
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -49,6 +50,7 @@ class Intake:
 
     `store` keeps the response to each request with an idempotency key. `reservations` holds the keys of the requests
     that are being accepted. `admission` is asked before the body of a request is read.
+    `webhooks` checks the URLs of receivers.
     """
 
     settings: Settings
@@ -58,6 +60,7 @@ class Intake:
     hints: Hints
     inspection: Inspection
     admission: Admission
+    webhooks: Webhooks
     # Uploads to object storage have separate threads. Otherwise, while object storage hangs, uploads would occupy the
     # threads that other requests need.
     _upload_threads: anyio.CapacityLimiter = field(
@@ -149,7 +152,9 @@ class Intake:
         """Return the job of a request that is not a repetition. Raises InvalidPlan if it exceeds a limit of a job."""
         field = "steps" if "steps" in upload.fields else "operations"
         require_within_limits(plan, self.settings.job_limits(), field)
-        return _new_job(owner, upload, plan)
+        url = upload.fields.get("webhook_url")
+        new = _new_job(owner, upload, plan)
+        return new if url is None else replace(new, webhook_url=self.webhooks.checked_url(url, "webhook_url"))
 
     async def _put(self, files: Mapping[str, UploadedFile]) -> None:
         """Put the files into object storage. Call this before any record refers to the files."""
@@ -227,8 +232,11 @@ def _fingerprint(upload: Upload, plan: Plan) -> str:
     """
     steps = {step.name: [step.operation.name, step.inputs, step.params.given()] for step in plan.steps}
     content: list[object] = [upload.name, upload.image.sha256, steps]
-    # Without parts, add nothing. Earlier releases did not have parts, and their stored fingerprints must still match.
+    # Add nothing for what a request does not have. Earlier releases did not have parts and webhooks, and their stored
+    # fingerprints must still match.
     if upload.parts:
         content.append({name: part.sha256 for name, part in upload.parts.items()})
+    if "webhook_url" in upload.fields:
+        content.append(upload.fields["webhook_url"])
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

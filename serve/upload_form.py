@@ -34,6 +34,14 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
         ),
         "default": "",
     },
+    "webhook_url": {
+        "type": "string",
+        "description": (
+            "An http or https URL that gets an event when the job ends. Registered endpoints get their events in "
+            "addition. An empty value counts as not sent."
+        ),
+        "default": "",
+    },
 }
 
 UPLOAD_FORM: dict[str, Any] = {

@@ -30,7 +30,7 @@ from serve.inspection import Inspection
 from serve.multipart import DIRECT_BYTES, read_form
 from serve.problems import invalid_request
 
-_FIELDS = ("steps", "operations", "operation_params")
+_FIELDS = ("steps", "operations", "operation_params", "webhook_url")
 _MAX_NAME_LENGTH = 150
 _MAX_ENDING_LENGTH = 10  # a longer ending is not a file type, so it may be cut
 _CHUNK_BYTES = 1 << 20

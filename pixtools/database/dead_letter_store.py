@@ -15,8 +15,15 @@ from sqlmodel import col
 
 from pixtools.database.connection import Database
 from pixtools.database.rows import DEAD_LETTER, STEP_EVENT, group
-from pixtools.database.tables import DeadLetter, Job, Step, StepEvent
-from pixtools.database.transitions import add_event, discard_letters, move_jobs, move_letters, revive
+from pixtools.database.tables import DeadLetter, Delivery, Job, Step, StepEvent
+from pixtools.database.transitions import (
+    add_event,
+    discard_letters,
+    move_jobs,
+    move_letters,
+    revive,
+    send_again,
+)
 from pixtools.errors import DeadLetterClosed, NotFound
 from pixtools.jobs.dead_letters import DeadLetterSelection, DeadLetterView, Redriven
 from pixtools.states import DEAD_LETTER_OPEN, DeadLetterState, JobState, StepEventKind
@@ -46,16 +53,17 @@ class DeadLetterStore:
         if before is not None:
             conditions.append(col(DeadLetter.id) < before)
         query = (
-            select(col(Step.op), col(Job.source_name), *DEAD_LETTER.columns)
+            select(col(Step.op), col(Delivery.url), col(Job.source_name), *DEAD_LETTER.columns)
             .join(Job, col(Job.id) == col(DeadLetter.job_id))
-            .join(Step, (col(Step.job_id) == col(Job.id)) & (col(Step.name) == col(DeadLetter.step)))
+            .outerjoin(Step, (col(Step.job_id) == col(Job.id)) & (col(Step.name) == col(DeadLetter.step)))
+            .outerjoin(Delivery, col(Delivery.id) == col(DeadLetter.delivery_id))
             .where(*conditions)
             .order_by(col(DeadLetter.id).desc())
             .limit(limit)
         )
         with self._reading() as connection:
-            rows = [(op, source_name, DEAD_LETTER.record(rest)) for op, source_name, *rest in connection.execute(query)]
-            steps = [(letter.job_id, letter.step) for _, _, letter in rows]
+            rows = [(op, url, name, DEAD_LETTER.record(rest)) for op, url, name, *rest in connection.execute(query)]
+            steps = [(letter.job_id, letter.step) for *_, letter in rows if letter.step is not None]
             events = connection.execute(
                 select(col(StepEvent.job_id), col(StepEvent.step), *STEP_EVENT.columns)
                 .where(tuple_(col(StepEvent.job_id), col(StepEvent.step)).in_(steps))
@@ -63,8 +71,8 @@ class DeadLetterStore:
             ).all()
         history = group(((job_id, step), STEP_EVENT.record(rest)) for job_id, step, *rest in events)
         return [
-            DeadLetterView(letter, op, source_name, tuple(history[letter.job_id, letter.step]))
-            for op, source_name, letter in rows
+            DeadLetterView(letter, op, url, source_name, tuple(history[letter.job_id, letter.step]))
+            for op, url, source_name, letter in rows
         ]
 
     def request_redrive(self, owner: str, selection: DeadLetterSelection) -> list[uuid.UUID]:
@@ -111,15 +119,16 @@ class DeadLetterStore:
             return _redrive(connection, col(Job.id) == job_id)
 
     def retry(self, owner: str, job_id: uuid.UUID) -> Redriven | None:
-        """Redrive all open dead letters of a job at once.
+        """Redrive all open dead letters of the steps of a job at once.
 
-        Returns None if the owner has no such job, or the job has no open dead letter.
+        Returns None if the owner has no such job, or no step of the job has an open dead letter.
         """
         this_job = (col(Job.id) == job_id) & (col(Job.owner) == owner)
         with self._transaction() as connection:
             # Lock the job before its dead letters, as all transactions do. The same order prevents deadlocks.
             connection.execute(select(col(Job.id)).where(this_job).with_for_update(key_share=True))
-            move_letters(connection, DeadLetterState.REDRIVING, _selected(owner, DeadLetterSelection(job=job_id)))
+            of_steps = [*_selected(owner, DeadLetterSelection(job=job_id)), col(DeadLetter.step).is_not(None)]
+            move_letters(connection, DeadLetterState.REDRIVING, of_steps)
             return _redrive(connection, this_job)
 
     def count_new(self) -> Counter[str]:
@@ -155,7 +164,10 @@ class DeadLetterStore:
 
 
 def _redrive(connection: Connection, which_job: ColumnElement[bool]) -> Redriven | None:
-    """Redrive the dead letters of a job that are marked for a redrive, or discard them if the job cannot run again."""
+    """Redrive the dead letters of a job that are marked for a redrive.
+
+    If the job cannot run again, the dead letters of its steps are discarded.
+    """
     # `key_share` makes this FOR NO KEY UPDATE. FOR UPDATE could cause a deadlock with a transaction that discards a
     # dead letter of this job, because that transaction inserts an event that references the job.
     query = select(col(Job.id), col(Job.state)).where(which_job).with_for_update(key_share=True)
@@ -165,21 +177,23 @@ def _redrive(connection: Connection, which_job: ColumnElement[bool]) -> Redriven
     job_id, state = job
     to_redrive = [col(DeadLetter.job_id) == job_id, col(DeadLetter.state) == DeadLetterState.REDRIVING]
     if state in (JobState.CANCELLED, JobState.EXPIRED):
-        discard_letters(connection, to_redrive)
-        return None
+        discard_letters(connection, [*to_redrive, col(DeadLetter.step).is_not(None)])
     letters = move_letters(connection, DeadLetterState.REDRIVEN, to_redrive)
-    for letter in letters:
-        revive(connection, (job_id, letter.step))
-        add_event(connection, (job_id, letter.step), letter.attempt, StepEventKind.REDRIVEN)
     if not letters:
         return None
-    if state in (JobState.FAILED, JobState.PARTIAL):
+    deliveries = [letter.delivery_id for letter in letters if letter.delivery_id is not None]
+    send_again(connection, deliveries)
+    steps = [(letter.step, letter.attempt) for letter in letters if letter.step is not None]
+    for step, attempt in steps:
+        revive(connection, (job_id, step))
+        add_event(connection, (job_id, step), attempt, StepEventKind.REDRIVEN)
+    if steps and state in (JobState.FAILED, JobState.PARTIAL):
         move_jobs(connection, [job_id], JobState.QUEUED, available_at=func.now(), finished_at=None, crashes=0)
     else:
         # A queued job stays in the queue. A running job returns to the queue when its attempt ends, because the revived
         # steps are waiting.
         connection.execute(update(Job).where(col(Job.id) == job_id).values(version=Job.version + 1))
-    return Redriven(job_id, len(letters))
+    return Redriven(job_id, len(steps), len(deliveries))
 
 
 def _require_open(connection: Connection, owner: str, selection: DeadLetterSelection) -> None:
@@ -190,7 +204,7 @@ def _require_open(connection: Connection, owner: str, selection: DeadLetterSelec
     if state not in DEAD_LETTER_OPEN:
         raise DeadLetterClosed(
             f"Dead letter {selection.id} is {state}. "
-            "If its step fails permanently again, the step gets a new dead letter."
+            "If its step or its delivery fails permanently again, there is a new dead letter."
         )
 
 

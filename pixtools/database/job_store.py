@@ -18,6 +18,7 @@ from sqlmodel import col
 
 from pixtools.database.claim_query import take_next_jobs
 from pixtools.database.connection import Database
+from pixtools.database.endings import end_jobs, fail_permanently
 from pixtools.database.job_reader import claims_of, find_response, find_view, page_of_summaries
 from pixtools.database.outcome_recorder import OutcomeRecorder
 from pixtools.database.result_recorder import is_plain
@@ -28,8 +29,6 @@ from pixtools.database.transitions import (
     JobAttempt,
     add_event,
     discard_letters,
-    end_jobs,
-    fail_permanently,
     hold_jobs,
     job_state_of,
     move_steps,
@@ -186,7 +185,7 @@ class JobStore:
                 raise _not_found(job_id)
             if state in (JobState.QUEUED, JobState.RUNNING):
                 move_steps(connection, job_id, StepState.CANCELLED)
-                discard_letters(connection, [col(DeadLetter.job_id) == job_id])
+                discard_letters(connection, [col(DeadLetter.job_id) == job_id, col(DeadLetter.step).is_not(None)])
                 end_jobs(connection, [job_id], JobState.CANCELLED, self._retention)
             elif state != JobState.CANCELLED:
                 raise JobEnded(f"Job {job_id} is {state}; only a job that is queued or running can be cancelled.")

@@ -14,13 +14,13 @@ from typing import assert_never
 from sqlalchemy import Connection, select
 from sqlmodel import col
 
+from pixtools.database.endings import fail_permanently
 from pixtools.database.result_recorder import is_plain, record_results
 from pixtools.database.tables import Artifact, Step
 from pixtools.database.transitions import (
     JobAttempt,
     StepId,
     add_event,
-    fail_permanently,
     increment,
     move_step,
     retry_step,

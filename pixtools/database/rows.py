@@ -9,7 +9,17 @@ from typing import Any, Generic, TypeVar
 
 from sqlmodel import SQLModel, col
 
-from pixtools.database.tables import Artifact, DeadLetter, Job, Part, Step, StepEvent
+from pixtools.database.tables import (
+    Artifact,
+    DeadLetter,
+    Delivery,
+    DeliveryAttempt,
+    Job,
+    Part,
+    Step,
+    StepEvent,
+    WebhookEndpoint,
+)
 from pixtools.jobs.records import (
     ArtifactRecord,
     DeadLetterRecord,
@@ -18,7 +28,9 @@ from pixtools.jobs.records import (
     StepEventRecord,
     StepRecord,
 )
-from pixtools.states import DeadLetterState, JobState, StepEventKind, StepState
+from pixtools.states import DeadLetterState, DeliveryState, JobState, StepEventKind, StepState
+from pixtools.webhooks.events import Event
+from pixtools.webhooks.records import AttemptRecord, DeliveryRecord, EndpointRecord
 
 R = TypeVar("R")
 K = TypeVar("K")
@@ -64,3 +76,6 @@ PART = RecordColumns(PartRecord, Part)
 ARTIFACT = RecordColumns(ArtifactRecord, Artifact)
 STEP_EVENT = RecordColumns(StepEventRecord, StepEvent, what=StepEventKind)
 DEAD_LETTER = RecordColumns(DeadLetterRecord, DeadLetter, state=DeadLetterState)
+DELIVERY = RecordColumns(DeliveryRecord, Delivery, event=Event, state=DeliveryState)
+DELIVERY_ATTEMPT = RecordColumns(AttemptRecord, DeliveryAttempt)
+ENDPOINT = RecordColumns(EndpointRecord, WebhookEndpoint, events=lambda names: tuple(map(Event, names)))

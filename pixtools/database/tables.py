@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field, SQLModel
 
-from pixtools.states import DeadLetterState, JobState, StepEventKind, StepState
+from pixtools.states import DeadLetterState, DeliveryState, JobState, StepEventKind, StepState
 
 
 def _time(*, nullable: bool = False, now: bool = False) -> Any:
@@ -31,7 +31,10 @@ def _time(*, nullable: bool = False, now: bool = False) -> Any:
     return Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=nullable, server_default=default))
 
 
-def _one_of(column: str, states: type[JobState | StepState | DeadLetterState | StepEventKind]) -> CheckConstraint:
+_States = type[JobState | StepState | DeadLetterState | DeliveryState | StepEventKind]
+
+
+def _one_of(column: str, states: _States) -> CheckConstraint:
     values = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({values})", name=f"known_{column}")
 
@@ -78,6 +81,9 @@ class Job(SQLModel, table=True):
     source_sha256: str = Field(sa_type=TEXT)
     # Pixels of the source and of the picture of each step; 0 if an earlier version stored the job.
     pixels: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    webhook_url: str | None = Field(default=None, sa_type=TEXT)  # gets the event of the end of this job
+    # Whether the request came to `POST /api/process`, whose clients expect other fields in answers and webhooks.
+    is_process: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
 
 
 class Part(SQLModel, table=True):
@@ -147,13 +153,15 @@ _OPEN = "state IN ('waiting', 'redriving')"
 
 
 class DeadLetter(SQLModel, table=True):
-    """A step that failed permanently."""
+    """A step or a delivery that failed permanently."""
 
     __tablename__ = "dead_letter"
     __table_args__ = (
         _one_of("state", DeadLetterState),
-        # A step has at most one open dead letter.
+        CheckConstraint("(step IS NULL) <> (delivery_id IS NULL)", name="step_or_delivery"),
+        # A step and a delivery have at most one open dead letter.
         Index("dead_letter_open", "job_id", "step", unique=True, postgresql_where=text(_OPEN)),
+        Index("dead_letter_delivery", "delivery_id", unique=True, postgresql_where=text(_OPEN)),
         Index("dead_letter_history", "owner", text("id DESC")),
         Index("dead_letter_job", "job_id"),
         Index("dead_letter_redriving", "moved_at", postgresql_where=text("state = 'redriving'")),
@@ -164,7 +172,8 @@ class DeadLetter(SQLModel, table=True):
     id: uuid.UUID = Field(primary_key=True)
     owner: str = Field(sa_type=TEXT)
     job_id: uuid.UUID = Field(foreign_key="job.id", ondelete="CASCADE")
-    step: str = Field(sa_type=TEXT)
+    step: str | None = Field(default=None, sa_type=TEXT)
+    delivery_id: uuid.UUID | None = Field(default=None, foreign_key="delivery.id", ondelete="CASCADE")
     attempt: int
     state: str = Field(
         default=DeadLetterState.WAITING, sa_column=Column(TEXT, nullable=False, server_default=DeadLetterState.WAITING)
@@ -191,6 +200,85 @@ class StepEvent(SQLModel, table=True):
     what: str = Field(sa_type=TEXT)
     error: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     created_at: datetime = _time(now=True)
+
+
+class WebhookSecret(SQLModel, table=True):
+    """The secret that signs the webhooks of the jobs of one owner, which name their receiver in `webhook_url`."""
+
+    __tablename__ = "webhook_secret"
+
+    owner: str = Field(primary_key=True, sa_type=TEXT)
+    secret: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # encrypted, see pixtools/webhooks/vault.py
+    previous_secret: bytes | None = None  # encrypted; also signs until `previous_until`
+    previous_until: datetime | None = _time(nullable=True)
+
+
+class WebhookEndpoint(SQLModel, table=True):
+    """A registered receiver of the events of one owner."""
+
+    __tablename__ = "webhook_endpoint"
+    __table_args__ = (Index("webhook_endpoint_owner", "owner", text("id DESC")),)
+
+    id: uuid.UUID = Field(primary_key=True)
+    owner: str = Field(sa_type=TEXT)
+    url: str = Field(sa_type=TEXT)
+    description: str = Field(sa_type=TEXT)
+    events: list[str] = Field(sa_column=Column(ARRAY(TEXT), nullable=False))
+    include_urls: bool  # whether the bodies contain download URLs
+    enabled: bool
+    disabled_reason: str | None = Field(default=None, sa_type=TEXT)  # why a courier disabled the endpoint
+    secret: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # encrypted
+    previous_secret: bytes | None = None
+    previous_until: datetime | None = _time(nullable=True)
+    created_at: datetime = _time(now=True)
+
+
+class Delivery(SQLModel, table=True):
+    """One event for one receiver. Its id is the `webhook-id`, so all attempts have the same one."""
+
+    __table_args__ = (
+        _one_of("state", DeliveryState),
+        Index("delivery_queue", "destination", "next_at", postgresql_where=text("state = 'waiting'")),
+        Index("delivery_leases", "lease_until", postgresql_where=text("state = 'sending'")),
+        Index("delivery_history", "owner", text("id DESC")),
+        Index("delivery_job", "job_id"),
+        Index("delivery_endpoint", "endpoint_id", text("id DESC")),
+        Index("delivery_expiry", "created_at"),
+    )
+
+    id: uuid.UUID = Field(primary_key=True)
+    owner: str = Field(sa_type=TEXT)
+    event: str = Field(sa_type=TEXT)
+    job_id: uuid.UUID | None = Field(default=None, foreign_key="job.id", ondelete="CASCADE")  # NULL: a test
+    # NULL: the receiver is the `webhook_url` of the job
+    endpoint_id: uuid.UUID | None = Field(default=None, foreign_key="webhook_endpoint.id", ondelete="CASCADE")
+    url: str = Field(sa_type=TEXT)
+    destination: str = Field(sa_type=TEXT)  # scheme, host and port of `url`: the receivers that fail together
+    data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    state: str = Field(
+        default=DeliveryState.WAITING, sa_column=Column(TEXT, nullable=False, server_default=DeliveryState.WAITING)
+    )
+    attempt: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # attempts that count as tries
+    courier: str | None = Field(default=None, sa_type=TEXT)
+    next_at: datetime = _time(now=True)
+    lease_until: datetime | None = _time(nullable=True)
+    created_at: datetime = _time(now=True)
+    finished_at: datetime | None = _time(nullable=True)
+
+
+class DeliveryAttempt(SQLModel, table=True):
+    """One attempt of a delivery, and the answer of the receiver."""
+
+    __tablename__ = "delivery_attempt"
+
+    delivery_id: uuid.UUID = Field(sa_column=Column(ForeignKey("delivery.id", ondelete="CASCADE"), primary_key=True))
+    number: int = Field(primary_key=True)
+    at: datetime = _time(now=True)
+    ms: int | None = None
+    status: int | None = None
+    error: str | None = Field(default=None, sa_type=TEXT)
+    answer: str | None = Field(default=None, sa_type=TEXT)  # the first bytes of the answer
 
 
 class Installation(SQLModel, table=True):

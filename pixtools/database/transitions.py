@@ -1,4 +1,4 @@
-"""State moves of jobs, steps and dead letters, as guarded updates.
+"""State moves of jobs, steps, dead letters and deliveries, as guarded updates.
 
 The guard is a condition: the update changes a row only if the current state allows the move. Every guard comes from the
 tables in `states.py`, so no caller can make a move that these tables forbid. A caller that moves a job or a step must
@@ -27,22 +27,23 @@ from sqlalchemy import (
     update,
 )
 from sqlmodel import col
-from uuid6 import uuid7
 
 from pixtools.database.json_rows import json_rows
 from pixtools.database.rows import DEAD_LETTER, STEP, group
-from pixtools.database.tables import DeadLetter, Job, Step, StepEvent
+from pixtools.database.tables import DeadLetter, Delivery, Job, Step, StepEvent, WebhookEndpoint
 from pixtools.errors import PixToolsError
 from pixtools.jobs.outcomes import Batch
 from pixtools.jobs.records import DeadLetterRecord, StepRecord
 from pixtools.states import (
     DEAD_LETTER_MOVES,
     DEAD_LETTER_OPEN,
+    DELIVERY_MOVES,
     JOB_MOVES,
     STEP_ENDED,
     STEP_MOVES,
     STEP_WITHOUT_RESULT,
     DeadLetterState,
+    DeliveryState,
     JobState,
     StepEventKind,
     StepState,
@@ -105,30 +106,25 @@ def hold_jobs(connection: Connection, batches: Iterable[Batch], lease: timedelta
     return {(job_id, attempt): owner for job_id, attempt, owner in held}
 
 
-def move_jobs(connection: Connection, job_ids: Sequence[uuid.UUID], to: JobState, **values: Any) -> None:
+def move_jobs(
+    connection: Connection, job_ids: Sequence[uuid.UUID], to: JobState, *, returning: Sequence[Any] = (), **values: Any
+) -> Sequence[Sequence[Any]]:
     """Move jobs and set further columns. The versions of the jobs grow, so readers see the change.
 
-    Raises RuntimeError if states.py does not allow the move for one of the jobs. Then the transaction must not commit.
+    Return a row for each job: its id, and then the columns of `returning`. Raises RuntimeError if states.py does not
+    allow the move for one of the jobs. Then the transaction must not commit.
     """
     statement = (
         update(Job)
         .where(col(Job.id).in_(job_ids), job_may_become(to))
         .values(state=to, version=Job.version + 1, **values)
-        .returning(col(Job.id))
+        .returning(col(Job.id), *returning)
     )
-    refused = set(job_ids).difference(connection.scalars(statement))
+    rows = connection.execute(statement).all()
+    refused = set(job_ids).difference(row[0] for row in rows)
     if refused:
         raise RuntimeError(f"jobs may not become {to}: {', '.join(map(str, refused))}")
-
-
-def end_jobs(
-    connection: Connection, job_ids: Sequence[uuid.UUID], to: JobState, retention: timedelta, **values: Any
-) -> None:
-    """Move jobs to the state in which they end. Their results are kept for `retention` from now."""
-    move_jobs(
-        connection, job_ids, to,
-        finished_at=func.now(), expires_at=func.now() + retention, lease_until=None, **values,
-    )  # fmt: skip
+    return rows
 
 
 def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
@@ -192,25 +188,12 @@ def add_event(
     )
 
 
-def fail_permanently(
-    connection: Connection, job: JobAttempt, name: str, error: PixToolsError, run_ms: int | None = None,
-) -> None:  # fmt: skip
-    """End a step without further tries: give the step a dead letter, and skip the steps that read its result.
-
-    Does nothing if the step has ended already.
-    """
-    step, problem = (job.job_id, name), error.problem()
-    if not move_step(connection, step, StepState.FAILED, error=problem, run_ms=run_ms):
-        return
-    connection.execute(
-        insert(DeadLetter).values(
-            id=uuid7(), owner=job.owner, job_id=job.job_id, step=name, attempt=job.attempt, error=problem
-        ),
-    )
-    add_event(connection, step, job.attempt, StepEventKind.FAILED_PERMANENTLY, error)
+def skip_readers(connection: Connection, step: StepId) -> None:
+    """Skip the steps that read the result of a failed step, directly or through other steps."""
+    job_id, name = step
     without_result = {name}
-    for reader, inputs, _ in _step_graph(connection, job.job_id):
-        if without_result.intersection(inputs) and move_step(connection, (job.job_id, reader), StepState.SKIPPED):
+    for reader, inputs, _ in _step_graph(connection, job_id):
+        if without_result.intersection(inputs) and move_step(connection, (job_id, reader), StepState.SKIPPED):
             without_result.add(reader)
 
 
@@ -302,16 +285,59 @@ def move_letters(
 def discard_letters(
     connection: Connection, conditions: Sequence[ColumnElement[bool]],
 ) -> list[DeadLetterRecord]:  # fmt: skip
-    """Discard the open dead letters that meet all conditions, and add an event for each. Return these dead letters."""
+    """Discard the open dead letters that meet all conditions. Return these dead letters.
+
+    The history of a step gets an event. A delivery moves to the state discarded.
+    """
     letters = move_letters(connection, DeadLetterState.DISCARDED, conditions)
     for letter in letters:
-        add_event(connection, (letter.job_id, letter.step), letter.attempt, StepEventKind.DISCARDED)
+        if letter.step is not None:
+            add_event(connection, (letter.job_id, letter.step), letter.attempt, StepEventKind.DISCARDED)
+    move_deliveries(
+        connection,
+        DeliveryState.DISCARDED,
+        [col(Delivery.id).in_([letter.delivery_id for letter in letters if letter.delivery_id is not None])],
+    )
     return letters
 
 
 def no_open_letter() -> ColumnElement[bool]:
-    """Return the SQL condition that is true for jobs without an open dead letter."""
+    """Return the SQL condition that is true for jobs without an open dead letter of a step."""
     open_letter = select(DeadLetter).where(
-        col(DeadLetter.job_id) == col(Job.id), col(DeadLetter.state).in_(DEAD_LETTER_OPEN),
-    )  # fmt: skip
+        col(DeadLetter.job_id) == col(Job.id),
+        col(DeadLetter.state).in_(DEAD_LETTER_OPEN),
+        col(DeadLetter.step).is_not(None),
+    )
     return ~open_letter.exists()
+
+
+# Deliveries
+
+
+def move_deliveries(
+    connection: Connection, to: DeliveryState, conditions: Sequence[ColumnElement[bool]], **values: Any
+) -> list[uuid.UUID]:
+    """Move the deliveries that meet all conditions and whose state allows the move, and set further columns.
+
+    Return their ids.
+    """
+    may_move = col(Delivery.state).in_(states_before(DELIVERY_MOVES, to))
+    statement = update(Delivery).where(*conditions, may_move).values(state=to, **values).returning(col(Delivery.id))
+    return list(connection.scalars(statement))
+
+
+def send_again(connection: Connection, delivery_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Return ended deliveries to the queue, with as many attempts as a new delivery has. Return their ids.
+
+    The delivery of a disabled endpoint is held until somebody enables the endpoint.
+    """
+    again = {"failures": 0, "next_at": func.now(), "finished_at": None}
+    moved = move_deliveries(connection, DeliveryState.WAITING, [col(Delivery.id).in_(delivery_ids)], **again)
+    hold_deliveries_of_disabled(connection, col(Delivery.id).in_(moved))
+    return moved
+
+
+def hold_deliveries_of_disabled(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Hold the waiting deliveries among `which` whose endpoint is disabled."""
+    disabled = select(col(WebhookEndpoint.id)).where(~col(WebhookEndpoint.enabled))
+    move_deliveries(connection, DeliveryState.HELD, [which, col(Delivery.endpoint_id).in_(disabled)])

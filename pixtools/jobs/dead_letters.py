@@ -20,17 +20,28 @@ class DeadLetterSelection:
 
 @dataclass(frozen=True)
 class DeadLetterView:
-    """A dead letter with the operation, the source and the history of its step. The oldest event is first."""
+    """A dead letter with the source of its job.
+
+    The dead letter of a step also has the operation and the history of the step, the oldest event first. The dead
+    letter of a delivery has the URL of its receiver.
+    """
 
     letter: DeadLetterRecord
-    op: str
+    op: str | None
+    url: str | None
     source_name: str
     history: tuple[StepEventRecord, ...]
 
 
 @dataclass(frozen=True)
 class Redriven:
-    """The result of a redrive: the job, and the number of its dead letters that were redriven."""
+    """The result of a redrive: the job, and how many of its dead letters of steps and of deliveries were redriven."""
 
     job_id: uuid.UUID
-    letters: int
+    steps: int
+    deliveries: int = 0
+
+    @property
+    def letters(self) -> int:
+        """The number of all dead letters that were redriven."""
+        return self.steps + self.deliveries

@@ -35,6 +35,8 @@ class JobRecord:
     source_frames: int
     source_bytes: int
     source_sha256: str
+    webhook_url: str | None = None
+    is_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,15 @@ class StepEventRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """A step that failed permanently. `error` is the last error of the step as a problem (RFC 9457)."""
+    """A step or a delivery that failed permanently. `error` is its last error as a problem (RFC 9457).
+
+    Either `step` or `delivery_id` is None.
+    """
 
     id: uuid.UUID
     job_id: uuid.UUID
-    step: str
+    step: str | None
+    delivery_id: uuid.UUID | None
     attempt: int
     state: DeadLetterState
     error: dict[str, Any]

@@ -29,6 +29,7 @@ class NewJob:
     """A job to be stored: its source image, its steps in running order, and the parts of its request.
 
     `pixels` is the work of the job: the pixels of the source and of the picture of each step, for all frames.
+    `webhook_url` gets an event when the job ends. `is_process` says that the request came to `POST /api/process`.
 
     `created_at` is a time according to the clock of the database (`JobStore.now`). If it is None, the job gets the time
     of the transaction that stores the job.
@@ -46,6 +47,8 @@ class NewJob:
     pixels: int
     steps: tuple[NewStep, ...]
     parts: tuple[PartRecord, ...] = ()
+    webhook_url: str | None = None
+    is_process: bool = False
     id: uuid.UUID = field(default_factory=uuid7)  # a UUIDv7 begins with the time, so lists of jobs are sorted by id
     created_at: datetime | None = None
 

@@ -100,6 +100,8 @@ def view_of(new: NewJob, retention: timedelta) -> JobView:
         source_frames=new.source_frames,
         source_bytes=new.source_bytes,
         source_sha256=new.source_sha256,
+        webhook_url=new.webhook_url,
+        is_process=new.is_process,
     )
     steps = tuple(
         StepRecord(

@@ -122,7 +122,7 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
 
     _say(f"Starting PixTools in {home.path}\n")
     servers = stores.start(home, settings, stack)
-    env = _variables(settings, servers)
+    env = _variables(home, settings, servers)
     # The head starts at the same time as the stores, because only actors of the head need the stores.
     if settings.ray_address is None:
         place = target.start_head(home, settings, serve_config, env)
@@ -147,7 +147,7 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
     return _Service(servers, place.head, env)
 
 
-def _variables(settings: LocalSettings, servers: Iterable[Server]) -> dict[str, str]:
+def _variables(home: Home, settings: LocalSettings, servers: Iterable[Server]) -> dict[str, str]:
     """Return the PIXTOOLS_* variables of the service."""
     env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
     for name, url in (("PIXTOOLS_DATABASE_URL", settings.database_url), ("PIXTOOLS_REDIS_URL", settings.redis_url)):
@@ -155,6 +155,8 @@ def _variables(settings: LocalSettings, servers: Iterable[Server]) -> dict[str, 
             env[name] = url.get_secret_value()
     for server in servers:
         env |= server.env
+    if settings.database_url is None:  # other services may use another database, and would need the same keys
+        env.setdefault("PIXTOOLS_WEBHOOK_KEYS", home.secret("webhook-keys"))
     env.setdefault("PIXTOOLS_STORE_FOLDERS", ":".join(str(server.data) for server in servers))
     return env
 

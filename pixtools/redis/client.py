@@ -37,6 +37,16 @@ def connect(settings: Settings) -> redis.asyncio.Redis:
     )
 
 
+def connect_blocking(settings: Settings) -> redis.Redis:
+    """Return a client for threads. A call takes at most one second to connect, and one second for the answer."""
+    return redis.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        decode_responses=True,
+        socket_connect_timeout=_TIMEOUT_S,
+        socket_timeout=_TIMEOUT_S,
+    )
+
+
 def timeout() -> asyncio.Timeout:
     """Return a context that limits a call to one second. After this second, the context raises TimeoutError."""
     return asyncio.timeout(_TIMEOUT_S)

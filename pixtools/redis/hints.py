@@ -1,4 +1,4 @@
-"""Hints through Redis pub/sub: a job was queued, cancelled or changed. A hint may be lost, so listeners also poll."""
+"""Hints through Redis pub/sub: a job or a delivery has news. A hint may be lost, so listeners also poll."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pixtools.states import JobState
 
 QUEUED = "pixtools:queued"  # a job waits for a dispatcher
 CANCELLED = "pixtools:cancelled"  # the dispatcher of the job has to stop; the message is the id of the job
+DELIVERIES = "pixtools:deliveries"  # deliveries wait for a courier
 CHANGED = "pixtools:moved"  # a job has a new version; the message is its id, and its state if the sender knows it
 
 

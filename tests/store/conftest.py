@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 import boto3
@@ -15,6 +16,8 @@ from pydantic import SecretStr
 
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.delivery_store import DeliveryStore
+from pixtools.database.endpoint_store import EndpointStore
 from pixtools.database.job_store import JobStore
 from pixtools.database.retention_store import RetentionStore
 from pixtools.local.ports import free_port
@@ -35,6 +38,8 @@ def database(connection: psycopg.Connection) -> psycopg.Connection:
     """A connection to the emptied database, for tests that read or change the tables directly."""
     connection.execute("DELETE FROM job")
     connection.execute("DELETE FROM artifact")
+    connection.execute("DELETE FROM webhook_endpoint")
+    connection.execute("DELETE FROM webhook_secret")
     return connection
 
 
@@ -53,6 +58,16 @@ def store(settings: Settings, pool: Database) -> JobStore:
 @pytest.fixture
 def letters(pool: Database) -> DeadLetterStore:
     return DeadLetterStore(pool)
+
+
+@pytest.fixture
+def deliveries(pool: Database) -> DeliveryStore:
+    return DeliveryStore(pool, timedelta(seconds=60))
+
+
+@pytest.fixture
+def endpoints(pool: Database) -> EndpointStore:
+    return EndpointStore(pool)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Runs the routes of jobs and dead letters in this process, on the real stores and without Ray."""
+"""Runs the routes of jobs, dead letters and webhooks in this process, on the real stores and without Ray."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from contextlib import asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
+from actors.courier import LEASE
 from actors.dead_letter_queue import DeadLetterQueue
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
+from pixtools.database.delivery_store import DeliveryStore
+from pixtools.database.endpoint_store import EndpointStore
 from pixtools.database.job_store import JobStore
+from pixtools.outbound.addresses import AddressPolicy
+from pixtools.redis.circuits import Circuits
 from pixtools.redis.hints import Hints
 from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
+from pixtools.webhooks.vault import Vault
 from serve import problems
 from serve.admission import Admission
 from serve.dead_letter_routes import DeadLetterRoutes
@@ -25,6 +31,8 @@ from serve.intake import Intake
 from serve.job_bodies import JobBodies
 from serve.job_routes import JobRoutes
 from serve.progress import ProgressFeed
+from serve.webhook_routes import WebhookRoutes
+from serve.webhooks import Webhooks
 
 
 @asynccontextmanager
@@ -41,11 +49,23 @@ async def ingress(
     inspection = Inspection()
     app = FastAPI()
     problems.install(app)
-    intake = Intake(settings, store, blobs, reservations, hints, inspection, Admission(settings, store))
+    circuits = Circuits(redis or settings)
+    webhooks = Webhooks(
+        EndpointStore(pool),
+        DeliveryStore(pool, LEASE),
+        Vault(settings.webhook_keys),
+        AddressPolicy(allow_private=settings.allow_private_webhooks),
+        circuits,
+        hints,
+        settings.redrives_per_s,
+    )
+    intake = Intake(settings, store, blobs, reservations, hints, inspection, Admission(settings, store), webhooks)
     app.include_router(JobRoutes(intake, store, blobs, bodies, feed, hints, decisions).router())
     app.include_router(DeadLetterRoutes(decisions).router())
+    app.include_router(WebhookRoutes(webhooks).router())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
         yield http
     inspection.close()
+    circuits.close()
     await hints.close()
     await reservations.close()

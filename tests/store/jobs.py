@@ -30,7 +30,7 @@ OPS = {"t": "resize", "u": "resize", "z": "zip"}
 
 def new_job(
     steps: dict[str, tuple[str, ...]] | None = None, *, owner: str = ANN, keys: str = "", parts: tuple[str, ...] = (),
-    pixels: int = 24,
+    pixels: int = 24, webhook_url: str | None = None, is_process: bool = False,
 ) -> NewJob:  # fmt: skip
     """Return a job with these steps and their inputs.
 
@@ -48,6 +48,8 @@ def new_job(
         source_bytes=5,
         source_sha256="ab" * 32,
         pixels=pixels,
+        webhook_url=webhook_url,
+        is_process=is_process,
         steps=tuple(
             NewStep(name, OPS.get(name, "png"), inputs, {"n": 1}, f"{name}-{unique}")
             for name, inputs in (steps or ONE).items()

@@ -125,6 +125,7 @@ def test_every_password_and_key_is_a_secret():
         "PIXTOOLS_REDIS_URL",
         "PIXTOOLS_S3_ACCESS_KEY_ID",
         "PIXTOOLS_S3_SECRET_ACCESS_KEY",
+        "PIXTOOLS_WEBHOOK_KEYS",
     } == SECRETS
     assert SECRETS | {"PIXTOOLS_MAX_STEPS", "PIXTOOLS_POLL_INTERVAL", "PIXTOOLS_POLL"} < VARIABLES
 

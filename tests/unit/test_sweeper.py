@@ -37,6 +37,8 @@ class Bench:
         self.reconciler = FakeReconciler(self.time)
         self.hints = FakeHints()
         self.checks: list[float] = []
+        self.has_webhooks = False
+        self.courier_checks: list[float] = []
         self.sweeper = Sweeper(
             SETTINGS,
             store=self.store,
@@ -44,6 +46,8 @@ class Bench:
             hints=self.hints,
             ping=self.database.ping,
             ensure_dispatchers=lambda: self.checks.append(self.time()),
+            has_webhooks=lambda: self.has_webhooks,
+            ensure_couriers=lambda: self.courier_checks.append(self.time()),
         )
 
 
@@ -163,3 +167,17 @@ async def test_a_short_outage_that_is_over_at_the_first_ping_delays_the_next_swe
     first, second = (time - began for time in bench.store.times("rescue")[:2])
     assert first == pytest.approx(SWEEP_S)
     assert second == pytest.approx(first + 1 + RENEW_S + SWEEP_S)
+
+
+async def test_couriers_start_with_the_first_webhook_and_are_checked_from_then_on(bench):
+    await bench.sweeper.start()
+    await asyncio.sleep(100)
+    assert bench.courier_checks == []
+
+    bench.has_webhooks = True
+    await asyncio.sleep(SWEEP_S)
+    assert len(bench.courier_checks) == 1
+
+    bench.has_webhooks = False
+    await asyncio.sleep(600)
+    assert len(bench.courier_checks) == 11

@@ -1,0 +1,262 @@
+"""The courier: takes deliveries from the outbox, sends them to their receivers, and records the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from actors.webhook_bodies import WebhookBodies
+from pixtools.database.delivery_store import Attempted, DeliveryStore
+from pixtools.errors import AddressBlocked, LeaseLost, OutboundError, PixToolsError
+from pixtools.outbound.client import Answer, OutboundClient
+from pixtools.outbound.targets import parse_target
+from pixtools.redis.circuits import Admission, Circuits
+from pixtools.redis.hints import DELIVERIES, Hints
+from pixtools.retries import LOOP_PAUSE_S
+from pixtools.settings import Settings
+from pixtools.states import DeliveryState
+from pixtools.waiting import until_database_answers, wait_at_most
+from pixtools.webhooks import signing
+from pixtools.webhooks.records import Answered, ClaimedDelivery
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+"""How long a courier holds a delivery. An attempt takes at most 15 s, and recording it takes some time too."""
+
+_ATTEMPT_S = 15.0
+_MAX_AT_ONCE = 256  # deliveries
+_MAX_PER_DESTINATION = 4
+_CLAIM_PAUSE_S = 0.02  # between two claims, so that one claim takes many deliveries
+_ANSWER_BYTES = 2_048
+_OBSERVE_S = 15.0
+_MAX_RETRY_AFTER_S = 10**7
+
+T = TypeVar("T")
+
+
+class Courier:
+    """Sends webhooks until `retire` is called. `start` begins the loops.
+
+    Couriers share the outbox in Postgres and the circuits in Redis. If a courier dies, its deliveries are sent again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        store: DeliveryStore,
+        bodies: WebhookBodies,
+        circuits: Circuits,
+        hints: Hints,
+        client: OutboundClient,
+        destroy_self: Callable[[], None],
+    ) -> None:
+        """`name` is unique and stays the same after a restart. `destroy_self` ends the process after a retirement."""
+        self._name = name
+        self._settings = settings
+        self._store = store
+        self._bodies = bodies
+        self._circuits = circuits
+        self._hints = hints
+        self._client = client
+        self._destroy_self = destroy_self
+        self._wake = asyncio.Event()
+        self._sending: dict[asyncio.Task[None], str] = {}  # the destination of each delivery
+        self._closed_until: dict[str, float] = {}  # destinations with an open circuit, by the time of the loop
+        self._results: list[Attempted] = []
+        self._has_results = asyncio.Event()
+        self._retirement: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        # One thread, because `Circuits` must not be called from several threads at once.
+        self._circuit_thread = ThreadPoolExecutor(1, "circuits")
+        self._attempts = Counter("pixtools_deliveries_total", "Attempts of deliveries, by result.", ("result",))
+        self._waiting = Gauge("pixtools_deliveries", "Deliveries that have not ended, by state.", ("state",))
+        self._open = Gauge("pixtools_open_circuits", "Destinations to which this courier sends nothing at the moment.")
+        self._seconds = Histogram(
+            "pixtools_delivery_seconds", "Duration of attempts.", boundaries=[0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15]
+        )
+
+    async def start(self) -> None:
+        """Begin to send, and return at once."""
+        turns = (self._deliver, self._record, self._observe, self._listen)
+        self._loops = [asyncio.create_task(self._repeat(turn)) for turn in turns]
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the health page and the launcher want to know about this courier."""
+        return {"sending": len(self._sending), "retiring": self._retirement is not None}
+
+    async def retire(self, timeout_s: float) -> None:
+        """Take no more deliveries, and end this process when the running attempts are recorded.
+
+        After `timeout_s` seconds, end anyway. The call itself returns at once. Other versions of the code call this
+        method, so keep its name and its positional argument.
+        """
+        if self._retirement is None:
+            self._retirement = asyncio.create_task(self._retire(timeout_s))
+
+    async def _retire(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._sending or self._results:
+                    await asyncio.wait({*self._sending, self._loops[1]}, timeout=_CLAIM_PAUSE_S)
+        except TimeoutError:
+            log.warning("retiring with open attempts: courier=%s attempts=%d", self._name, len(self._sending))
+        finally:
+            self._destroy_self()
+
+    async def _repeat(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if turn == self._deliver:
+            # Deliveries from before a restart of this actor. Their attempts count, as if their leases had run out.
+            give_back = partial(asyncio.to_thread, self._store.give_back, self._name)
+            await until_database_answers(give_back, doing="giving back deliveries")
+        while True:
+            try:
+                await turn()
+            except Exception:
+                log.exception("courier loop failed: courier=%s", self._name)
+                await asyncio.sleep(LOOP_PAUSE_S)
+
+    async def _listen(self) -> None:
+        async for _ in self._hints.listen(DELIVERIES):
+            self._wake.set()
+
+    async def _deliver(self) -> None:
+        """Claim deliveries and start them. If there is none, wait for a hint or for the next poll."""
+        self._wake.clear()
+        room = 0 if self._retirement is not None else _MAX_AT_ONCE - len(self._sending)
+        claimed = await until_database_answers(partial(self._claim, room), doing="claiming deliveries") if room else []
+        for delivery in claimed:
+            task = asyncio.create_task(self._send(delivery, time.monotonic()))
+            self._sending[task] = delivery.record.destination
+            task.add_done_callback(self._forget)
+        if not claimed:
+            await wait_at_most(self._wake, self._settings.poll_interval.total_seconds())
+        await asyncio.sleep(_CLAIM_PAUSE_S)
+
+    async def _claim(self, room: int) -> list[ClaimedDelivery]:
+        now = asyncio.get_running_loop().time()
+        self._closed_until = {each: until for each, until in self._closed_until.items() if until > now}
+        taken = Tally(self._sending.values())
+        taken.update(dict.fromkeys(self._closed_until, _MAX_PER_DESTINATION))
+        return await asyncio.to_thread(self._store.claim, self._name, room, _MAX_PER_DESTINATION, taken)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._sending[task]
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()):
+            # The lease runs out, and then the delivery is sent again.
+            log.error("attempt failed: courier=%s", self._name, exc_info=error)
+
+    async def _send(self, claimed: ClaimedDelivery, claimed_at: float) -> None:
+        """Send a claimed delivery, if its circuit permits this, and keep the result for `_record`."""
+        delivery = claimed.record
+        admission = await self._in_circuit_thread(self._circuits.admit, delivery.destination)
+        if not admission.is_allowed:
+            await self._postpone(claimed, admission)
+            return
+        if time.monotonic() > claimed_at + LEASE.total_seconds() - 2 * _ATTEMPT_S:
+            # This process stood still for a while. Another courier may have the delivery by now.
+            log.warning("too late for an attempt: delivery=%s attempt=%d", delivery.id, delivery.attempt)
+            return
+        result = await self._attempt(claimed)
+        self._results.append(Attempted(delivery.id, delivery.attempt, result))
+        self._has_results.set()
+        self._seconds.observe(result.ms / 1_000)
+        failed = result.is_destination_failure
+        await self._in_circuit_thread(partial(self._circuits.report, failed=failed), delivery.destination, admission)
+
+    async def _postpone(self, claimed: ClaimedDelivery, admission: Admission) -> None:
+        """Return a delivery to the queue until its destination may be tried again. This is not an attempt."""
+        delivery = claimed.record
+        until = asyncio.get_running_loop().time() + admission.wait_s
+        self._closed_until[delivery.destination] = until
+        pause = timedelta(seconds=admission.wait_s + random.uniform(0, 1))  # noqa: S311 (jitter, not a secret)
+        await until_database_answers(
+            partial(asyncio.to_thread, self._store.postpone, delivery.id, delivery.attempt, pause),
+            doing="postponing deliveries",
+        )
+
+    async def _attempt(self, claimed: ClaimedDelivery) -> Answered:
+        """Make one attempt. An error of the attempt becomes its result."""
+        delivery = claimed.record
+        began = time.monotonic()
+        try:
+            body, secrets = await until_database_answers(
+                partial(asyncio.to_thread, self._bodies.of, claimed), doing="reading a job for a webhook"
+            )
+            headers = signing.headers(str(delivery.id), int(time.time()), body, secrets)
+            answer = await self._client.post(
+                parse_target(delivery.url),
+                headers | {"content-type": "application/json", "user-agent": "PixTools"},
+                body,
+                total_timeout_s=_ATTEMPT_S,
+                max_answer_bytes=_ANSWER_BYTES,
+            )
+        except PixToolsError as error:
+            log.info("not delivered: delivery=%s attempt=%d code=%s", delivery.id, delivery.attempt, error.code)
+            return Answered(
+                status=None,
+                error=error.code,
+                ms=round(1_000 * (time.monotonic() - began)),
+                answer=error.detail,
+                is_destination_failure=isinstance(error, OutboundError) and not isinstance(error, AddressBlocked),
+            )
+        return _answered(answer)
+
+    async def _record(self) -> None:
+        """Write the results that have arrived, many in one transaction."""
+        await self._has_results.wait()
+        self._has_results.clear()
+        results, self._results = self._results, []
+        written = partial(asyncio.to_thread, self._store.record, results)
+        states = await until_database_answers(written, doing="recording deliveries")
+        for attempted, state in zip(results, states, strict=True):
+            if isinstance(state, LeaseLost):
+                log.warning("lease lost: delivery=%s attempt=%d", attempted.delivery_id, attempted.attempt)
+                self._attempts.inc(1, {"result": "stale"})
+            else:
+                self._attempts.inc(1, {"result": "retry" if state == DeliveryState.WAITING else state.value})
+
+    async def _observe(self) -> None:
+        """Update the metrics, and delete the deliveries that are past their retention."""
+        self._open.set(len(self._closed_until))
+        delete = partial(asyncio.to_thread, self._store.delete_old, self._settings.delivery_retention)
+        while await until_database_answers(delete, doing="deleting old deliveries"):
+            pass  # repeat, because one call deletes a limited number of deliveries
+        counts = await until_database_answers(
+            partial(asyncio.to_thread, self._store.counts), doing="counting deliveries"
+        )
+        for state, number in counts.items():
+            self._waiting.set(number, {"state": state.value})
+        await asyncio.sleep(_OBSERVE_S)
+
+    async def _in_circuit_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._circuit_thread, call, *arguments)
+
+
+def _answered(answer: Answer) -> Answered:
+    seconds = answer.retry_after or ""
+    return Answered(
+        status=answer.status,
+        error=None,
+        ms=answer.ms,
+        answer=answer.body.decode(errors="replace").replace("\0", "\ufffd") or None,
+        retry_after=timedelta(seconds=min(int(seconds), _MAX_RETRY_AFTER_S)) if _is_number(seconds) else None,
+        is_destination_failure=answer.status >= 500,  # noqa: PLR2004 (statuses of a server that fails)
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9  # noqa: PLR2004 (a longer number is a mistake)

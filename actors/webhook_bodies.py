@@ -1,0 +1,69 @@
+"""Makes the bodies of webhooks, with fresh download URLs where the receiver wants them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dag.plan import file_name
+from pixtools.blob_store import BlobStore
+from pixtools.database.delivery_store import DeliveryStore
+from pixtools.database.job_store import JobStore
+from pixtools.errors import NotFound
+from pixtools.jobs.process_status import process_status
+from pixtools.jobs.views import JobView
+from pixtools.operations import OPERATIONS
+from pixtools.webhooks import signing
+from pixtools.webhooks.events import body, process_body
+from pixtools.webhooks.records import ClaimedDelivery
+from pixtools.webhooks.vault import Vault
+
+
+@dataclass(frozen=True)
+class WebhookBodies:
+    """Makes bodies from claimed deliveries. The methods block, so call them in a thread."""
+
+    jobs: JobStore
+    deliveries: DeliveryStore
+    blobs: BlobStore
+    vault: Vault
+
+    def of(self, claimed: ClaimedDelivery) -> tuple[bytes, list[str]]:
+        """Return the body of a delivery, and the secrets that sign it.
+
+        Raises DatabaseDown, StorageRefused without credentials for download URLs, and the errors of Vault.
+        """
+        secrets = claimed.secrets or self.deliveries.secret_of_owner(
+            claimed.owner, self.vault.encrypt(signing.new_secret())
+        )
+        return self._body(claimed), [self.vault.decrypt(secret) for secret in secrets]
+
+    def _body(self, claimed: ClaimedDelivery) -> bytes:
+        delivery = claimed.record
+        wants_urls = claimed.include_urls or claimed.is_process
+        view = self._view(claimed) if wants_urls else None
+        urls = {} if view is None else self._urls(view)
+        if claimed.is_process and delivery.job_id is not None:
+            status = process_status(delivery.event.job_state, webhook_failed=False)
+            return process_body(delivery.job_id, status, urls)
+        data = delivery.data | {"urls": urls} if claimed.include_urls else delivery.data
+        return body(delivery.event, delivery.created_at, data)
+
+    def _view(self, claimed: ClaimedDelivery) -> JobView | None:
+        """Return the job of a delivery, or None if there is none."""
+        if claimed.record.job_id is None:
+            return None
+        try:
+            return self.jobs.get(claimed.owner, claimed.record.job_id)
+        except NotFound:
+            return None
+
+    def _urls(self, view: JobView) -> dict[str, str]:
+        """Return the download URL of each file of a job, by the name of its step."""
+        signed_at = self.blobs.signing_time()
+        urls = {}
+        for step in view.steps:
+            artifact = view.artifacts.get(step.name)
+            if artifact is not None and artifact.lost_at is None:
+                name = file_name(view.job.source_name, step.name, OPERATIONS[step.op].extension)
+                urls[step.name], _ = self.blobs.url(artifact.blob_key, name, artifact.media_type, signed_at)
+        return urls

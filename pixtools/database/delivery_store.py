@@ -1,0 +1,365 @@
+"""The delivery store: the SQL that takes, records, lists, replays and deletes deliveries.
+
+Each public method is one transaction. Every method raises DatabaseDown if the database does not answer.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, Connection, Float, Integer, Text, Uuid, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlmodel import col
+from uuid6 import uuid7
+
+from pixtools.database.connection import Database
+from pixtools.database.delivery_claims import claim_deliveries, valid_previous
+from pixtools.database.json_rows import json_rows
+from pixtools.database.rows import DELIVERY, DELIVERY_ATTEMPT
+from pixtools.database.tables import DeadLetter, Delivery, DeliveryAttempt, Job, WebhookEndpoint, WebhookSecret
+from pixtools.database.transitions import (
+    hold_deliveries_of_disabled,
+    move_deliveries,
+    move_letters,
+    send_again,
+)
+from pixtools.errors import DeliveryFailed, DeliveryPending, LeaseLost, NotFound
+from pixtools.retries import delivery_pause
+from pixtools.states import DeadLetterState, DeliveryState
+from pixtools.webhooks.events import Event
+from pixtools.webhooks.records import Answered, AttemptRecord, ClaimedDelivery, DeliveryRecord, DeliverySelection
+
+_BATCH = 500  # the largest number of deliveries that one transaction deletes or returns to the queue
+_MAX_REPLAYED = 10_000
+_ENDED = (DeliveryState.DELIVERED, DeliveryState.FAILED)
+_COURIER_LOST = Answered(status=None, error="courier_lost", ms=0)
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """An attempt of a delivery that a courier held, and its result."""
+
+    delivery_id: uuid.UUID
+    attempt: int
+    result: Answered
+
+
+_done = json_rows("done", delivery_id=Uuid(), attempt=Integer(), ms=Integer(), status=Integer(), answer=Text())
+_delivered = (
+    update(Delivery)
+    .where(
+        col(Delivery.id) == _done.c.delivery_id,
+        col(Delivery.attempt) == _done.c.attempt,
+        col(Delivery.state) == DeliveryState.SENDING,
+    )
+    .values(state=DeliveryState.DELIVERED, finished_at=func.now(), lease_until=None)
+    .returning(col(Delivery.id), _done.c.attempt, _done.c.ms, _done.c.status, _done.c.answer)
+    .cte("delivered")
+)
+_RECORD_DELIVERED = (
+    insert(DeliveryAttempt)
+    .from_select(["delivery_id", "number", "ms", "status", "answer"], select(*_delivered.c))
+    .returning(col(DeliveryAttempt.delivery_id))
+)
+
+
+_later = json_rows("later", id=Uuid(), pause_s=Float())
+_SPREAD = (
+    update(Delivery)
+    .where(col(Delivery.id) == _later.c.id)
+    .values(next_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, _later.c.pause_s))
+)
+
+
+class DeliveryStore:
+    """The deliveries in one database."""
+
+    def __init__(self, database: Database, lease: timedelta) -> None:
+        """A courier has to record an attempt within `lease`."""
+        self._transaction = database.transaction
+        self._reading = database.reading
+        self._lease = lease
+
+    # Couriers
+
+    def claim(self, courier: str, limit: int, room: int, taken: Mapping[str, int]) -> list[ClaimedDelivery]:
+        """Take at most `limit` deliveries that are due. Each gets a lease and starts its next attempt.
+
+        The destinations take turns, so a destination with many deliveries does not delay the others. `room` is the
+        largest number of deliveries for one destination, and `taken` says how many of these places are taken. Before
+        that, deliveries whose lease has run out count as failed attempts.
+        """
+        with self._transaction() as connection:
+            self._rescue(connection)
+            return claim_deliveries(connection, courier, limit, room, taken, self._lease)
+
+    def give_back(self, courier: str) -> int:
+        """Return the deliveries of a courier that has died to the queue. Return how many. Their attempts count."""
+        with self._transaction() as connection:
+            return self._fail_lost(connection, [col(Delivery.courier) == courier])
+
+    def record(self, attempts: Sequence[Attempted]) -> list[DeliveryState | LeaseLost]:
+        """Write the results of attempts. Return the new state of each delivery.
+
+        An attempt gets LeaseLost if another attempt of the delivery has begun meanwhile. Then nothing of it is written.
+        """
+        successes = [attempt for attempt in attempts if attempt.result.is_success]
+        with self._transaction() as connection:
+            delivered = _record_successes(connection, successes)
+            return [
+                _or_lost(DeliveryState.DELIVERED if attempt.delivery_id in delivered else None, attempt)
+                if attempt.result.is_success
+                else _or_lost(_record_failure(connection, attempt), attempt)
+                for attempt in attempts
+            ]
+
+    def postpone(self, delivery_id: uuid.UUID, attempt: int, pause: timedelta) -> None:
+        """Return a claimed delivery to the queue without an attempt, because the circuit of its receiver is open."""
+        held = [*_held(delivery_id, attempt)]
+        with self._transaction() as connection:
+            move_deliveries(connection, DeliveryState.WAITING, held, next_at=func.now() + pause, lease_until=None)
+
+    def secret_of_owner(self, owner: str, new: bytes) -> list[bytes]:
+        """Return the encrypted secrets for the `webhook_url` of an owner's jobs. The first call stores `new`."""
+        with self._transaction() as connection:
+            connection.execute(upsert(WebhookSecret).values(owner=owner, secret=new).on_conflict_do_nothing())
+            query = select(col(WebhookSecret.secret), valid_previous(WebhookSecret)).where(
+                col(WebhookSecret.owner) == owner
+            )
+            return [secret for secret in connection.execute(query).one() if secret is not None]
+
+    def counts(self) -> dict[DeliveryState, int]:
+        """Return how many deliveries of all owners wait, are being sent, or are held."""
+        open_states = (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.HELD)
+        query = (
+            select(col(Delivery.state), func.count())
+            .where(col(Delivery.state).in_(open_states))
+            .group_by(col(Delivery.state))
+        )
+        with self._reading() as connection:
+            found = dict(connection.execute(query).all())
+        return {state: found.get(state, 0) for state in open_states}
+
+    def is_used(self) -> bool:
+        """Return whether couriers have something to do: there is an endpoint, or a delivery has not ended."""
+        unfinished = select(Delivery).where(col(Delivery.state) == DeliveryState.WAITING).exists()
+        sending = select(Delivery).where(col(Delivery.state) == DeliveryState.SENDING).exists()
+        with self._reading() as connection:
+            return bool(connection.scalar(select(select(WebhookEndpoint).exists() | unfinished | sending)))
+
+    def delete_old(self, retention: timedelta) -> int:
+        """Delete at most 500 deliveries that are older than `retention` and not being sent. Return their number."""
+        old = (
+            select(col(Delivery.id))
+            .where(col(Delivery.created_at) < func.now() - retention, col(Delivery.state) != DeliveryState.SENDING)
+            .limit(_BATCH)
+        )
+        statement = delete(Delivery).where(col(Delivery.id).in_(old)).returning(col(Delivery.id))
+        with self._transaction() as connection:
+            return len(connection.execute(statement).all())
+
+    def _rescue(self, connection: Connection) -> None:
+        self._fail_lost(connection, [col(Delivery.lease_until) < func.now()])
+
+    def _fail_lost(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
+        """Count the attempts of lost couriers as failed. Otherwise, an answer that kills couriers would come back."""
+        lost = (
+            select(col(Delivery.id), col(Delivery.attempt))
+            .where(col(Delivery.state) == DeliveryState.SENDING, *which)
+            .limit(_BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        rows = connection.execute(lost).all()
+        for delivery_id, attempt in rows:
+            _record_failure(connection, Attempted(delivery_id, attempt, _COURIER_LOST))
+        return len(rows)
+
+    # Owners
+
+    def page(
+        self, owner: str, selection: DeliverySelection, *, before: uuid.UUID | None, limit: int
+    ) -> list[DeliveryRecord]:
+        """Return at most `limit` selected deliveries of an owner, newest first, after the delivery `before`."""
+        conditions = _selected(owner, selection)
+        if before is not None:
+            conditions.append(col(Delivery.id) < before)
+        query = select(*DELIVERY.columns).where(*conditions).order_by(col(Delivery.id).desc()).limit(limit)
+        with self._reading() as connection:
+            return [DELIVERY.record(row) for row in connection.execute(query)]
+
+    def get(self, owner: str, delivery_id: uuid.UUID) -> tuple[DeliveryRecord, list[AttemptRecord]]:
+        """Return a delivery and its attempts, in order. Raises NotFound if the owner has no such delivery."""
+        query = select(*DELIVERY.columns).where(*_selected(owner, DeliverySelection(id=delivery_id)))
+        attempts = (
+            select(*DELIVERY_ATTEMPT.columns)
+            .where(col(DeliveryAttempt.delivery_id) == delivery_id)
+            .order_by(col(DeliveryAttempt.number))
+        )
+        with self._reading() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise _not_found(delivery_id)
+            return DELIVERY.record(row), [DELIVERY_ATTEMPT.record(found) for found in connection.execute(attempts)]
+
+    def webhook_failed(self, job_id: uuid.UUID) -> bool:
+        """Return whether the last delivery to the `webhook_url` of a job has failed."""
+        query = (
+            select(col(Delivery.state))
+            .where(col(Delivery.job_id) == job_id, col(Delivery.endpoint_id).is_(None))
+            .order_by(col(Delivery.id).desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            return connection.scalar(query) in (DeliveryState.FAILED, DeliveryState.DISCARDED)
+
+    def replay(self, owner: str, delivery_id: uuid.UUID) -> None:
+        """Send a delivery that has ended once more.
+
+        Raises NotFound if the owner has no such delivery, and DeliveryPending if it has not ended or was discarded.
+        """
+        query = (
+            select(col(Delivery.state))
+            .where(*_selected(owner, DeliverySelection(id=delivery_id)))
+            .with_for_update(key_share=True)
+        )
+        with self._transaction() as connection:
+            state = connection.scalar(query)
+            if state is None:
+                raise _not_found(delivery_id)
+            if state not in _ENDED:
+                raise DeliveryPending(f"Delivery {delivery_id} is {state}. Only one that has ended can be replayed.")
+            _replay(connection, [delivery_id])
+
+    def replay_selected(self, owner: str, selection: DeliverySelection, per_s: float) -> int:
+        """Send the selected deliveries that have ended once more, `per_s` of them in a second. Return their number.
+
+        One call replays at most 10,000 deliveries, the oldest first.
+        """
+        ended = (
+            select(col(Delivery.id))
+            .where(*_selected(owner, selection), col(Delivery.state).in_(_ENDED))
+            .order_by(col(Delivery.id))
+            .limit(_MAX_REPLAYED)
+            .with_for_update(key_share=True)
+        )
+        with self._transaction() as connection:
+            ids = connection.scalars(ended).all()
+            _replay(connection, ids)
+            rows = [{"id": str(each), "pause_s": place / per_s} for place, each in enumerate(ids)]
+            connection.execute(_SPREAD, {"rows": rows})
+            return len(ids)
+
+
+def _record_successes(connection: Connection, successes: Iterable[Attempted]) -> set[uuid.UUID]:
+    rows = [
+        {
+            "delivery_id": str(each.delivery_id),
+            "attempt": each.attempt,
+            "ms": each.result.ms,
+            "status": each.result.status,
+            "answer": each.result.answer,
+        }
+        for each in successes
+    ]
+    return set(connection.scalars(_RECORD_DELIVERED, {"rows": rows})) if rows else set()
+
+
+def _record_failure(connection: Connection, attempted: Attempted) -> DeliveryState | None:
+    """Record a failed attempt. Return the new state of the delivery, or None if the attempt is not current."""
+    query = (
+        select(col(Delivery.owner), *DELIVERY.columns)
+        .where(*_held(attempted.delivery_id, attempted.attempt))
+        .with_for_update(key_share=True)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    owner, *rest = row
+    delivery, result = DELIVERY.record(rest), attempted.result
+    connection.execute(
+        insert(DeliveryAttempt).values(
+            delivery_id=delivery.id, number=delivery.attempt, ms=result.ms, status=result.status, error=result.error,
+            answer=result.answer,
+        )
+    )  # fmt: skip
+    failures = delivery.failures + 1
+    pause = None if result.is_gone or delivery.event == Event.TEST else delivery_pause(failures, result.retry_after)
+    this = col(Delivery.id) == delivery.id
+    if pause is not None:
+        again = {"failures": failures, "next_at": func.now() + pause, "lease_until": None}
+        move_deliveries(connection, DeliveryState.WAITING, [this], **again)
+        hold_deliveries_of_disabled(connection, this)
+        return DeliveryState.WAITING
+    move_deliveries(
+        connection, DeliveryState.FAILED, [this], failures=failures, finished_at=func.now(), lease_until=None
+    )
+    if result.is_gone and delivery.endpoint_id is not None:
+        _disable(connection, delivery.endpoint_id)
+    if delivery.job_id is not None:
+        _add_dead_letter(connection, owner, delivery, delivery.job_id, result)
+    return DeliveryState.FAILED
+
+
+def _disable(connection: Connection, endpoint_id: uuid.UUID) -> None:
+    this = col(WebhookEndpoint.id) == endpoint_id
+    why = "The receiver answered 410 (Gone)."
+    connection.execute(update(WebhookEndpoint).where(this).values(enabled=False, disabled_reason=why))
+    move_deliveries(connection, DeliveryState.HELD, [col(Delivery.endpoint_id) == endpoint_id])
+
+
+def _add_dead_letter(
+    connection: Connection, owner: str, delivery: DeliveryRecord, job_id: uuid.UUID, last: Answered
+) -> None:
+    outcome = f"status {last.status}" if last.status is not None else f"error {last.error}"
+    error = DeliveryFailed(f"Attempts: {delivery.failures + 1}. The last one ended with {outcome}.")
+    connection.execute(
+        insert(DeadLetter).values(
+            id=uuid7(), owner=owner, job_id=job_id, delivery_id=delivery.id, attempt=delivery.attempt,
+            error=error.problem(),
+        )
+    )  # fmt: skip
+    if delivery.endpoint_id is None:  # the view of a job of `POST /api/process` shows this failure
+        connection.execute(update(Job).where(col(Job.id) == job_id).values(version=Job.version + 1))
+
+
+def _replay(connection: Connection, delivery_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Return ended deliveries to the queue, and close their dead letters."""
+    letters = [col(DeadLetter.delivery_id).in_(delivery_ids)]
+    move_letters(connection, DeadLetterState.REDRIVING, letters)
+    move_letters(connection, DeadLetterState.REDRIVEN, letters)
+    return send_again(connection, delivery_ids)
+
+
+def _held(delivery_id: uuid.UUID, attempt: int) -> list[ColumnElement[bool]]:
+    """Return the conditions that are true while an attempt of a delivery is current."""
+    return [
+        col(Delivery.id) == delivery_id,
+        col(Delivery.attempt) == attempt,
+        col(Delivery.state) == DeliveryState.SENDING,
+    ]
+
+
+def _or_lost(state: DeliveryState | None, attempted: Attempted) -> DeliveryState | LeaseLost:
+    return state or LeaseLost(f"delivery {attempted.delivery_id}, attempt {attempted.attempt}")
+
+
+def _selected(owner: str, selection: DeliverySelection) -> list[ColumnElement[bool]]:
+    """Return the conditions that the selected deliveries of an owner meet."""
+    chosen = {
+        Delivery.id: selection.id,
+        Delivery.job_id: selection.job,
+        Delivery.endpoint_id: selection.endpoint,
+        Delivery.event: selection.event,
+        Delivery.state: selection.state,
+    }
+    return [
+        col(Delivery.owner) == owner,
+        *(col(column) == value for column, value in chosen.items() if value is not None),
+    ]
+
+
+def _not_found(delivery_id: uuid.UUID) -> NotFound:
+    return NotFound(f"There is no delivery {delivery_id}.")

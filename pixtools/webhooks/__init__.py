@@ -1,0 +1,1 @@
+"""Webhooks as plain data: events, bodies, signatures, secrets, endpoints and deliveries."""

@@ -1,0 +1,37 @@
+"""Secrets and signatures of webhooks, as Standard Webhooks defines them (https://www.standardwebhooks.com)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+
+_PREFIX = "whsec_"
+_SECRET_BYTES = 32
+
+
+def new_secret() -> str:
+    """Return a random secret of 256 bits, in the notation that the libraries of Standard Webhooks expect."""
+    return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+def headers(message_id: str, timestamp: int, body: bytes, signing_secrets: Iterable[str]) -> dict[str, str]:
+    """Return the headers that let a receiver verify `body`, with one signature for each secret.
+
+    `timestamp` is the time of the attempt in seconds since 1970. While a secret rotates, there are two secrets, and a
+    receiver accepts the body if one of the signatures is valid.
+    """
+    signatures = (f"v1,{_signature(message_id, timestamp, body, secret)}" for secret in signing_secrets)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def _signature(message_id: str, timestamp: int, body: bytes, secret: str) -> str:
+    key = base64.b64decode(secret.removeprefix(_PREFIX))
+    signed = b".".join([message_id.encode(), str(timestamp).encode(), body])
+    return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
