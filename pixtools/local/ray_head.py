@@ -40,7 +40,7 @@ _SELDOM = {
     "RAY_raylet_report_resources_period_milliseconds": "1000",
     "RAY_report_worker_backlog_interval_ms": "1000",
     "RAY_task_events_report_interval_ms": "5000",
-    "RAY_task_events_max_num_task_in_gcs": "10000",  # finished calls that Ray's dashboard can show, each takes some 2 kB
+    "RAY_task_events_max_num_task_in_gcs": "10000",  # finished calls; each takes some 2 kB
     # The dashboard and its agent
     "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
     "METRICS_RECORD_INTERVAL_S": "15",
