@@ -76,7 +76,7 @@ def list_(api: httpx.Client, /, *, as_json: bool, **filters: str | None) -> None
 @_with(_decision_options)
 @click.pass_obj
 def redrive(api: httpx.Client, /, ids: tuple[str, ...], *, every: bool, **filters: str | None) -> None:
-    """Run failed steps again. Select their dead letters by ids, by options, or with --all."""
+    """Run failed steps and send failed webhooks again. Select by ids, by options, or with --all."""
     selection = _selection(ids, filters, every=every)
     if selection is None:
         number = sum(_send(api, "POST", f"/{letter}/redrive").json()["dead_letters"] for letter in ids)
@@ -154,7 +154,12 @@ def _problem(response: httpx.Response) -> str:
 
 
 def _line(letter: dict[str, Any]) -> str:
-    tries = sum(event["what"] in ("failed", "crashed", "lost") for event in letter["history"])
     at, error = letter["created_at"][:19], letter["error"]["detail"]
-    step = f"{letter['source_name']}, step {letter['step']} ({letter['op']}), tries: {tries}"
-    return f"{letter['id']}  {at}Z  {letter['state']:<9}  {step}\n    {error}"
+    return f"{letter['id']}  {at}Z  {letter['state']:<9}  {letter['source_name']}, {_subject(letter)}\n    {error}"
+
+
+def _subject(letter: dict[str, Any]) -> str:
+    if letter["kind"] == "delivery":
+        return f"webhook to {letter['url']}"
+    tries = sum(event["what"] in ("failed", "crashed", "lost") for event in letter["history"])
+    return f"step {letter['step']} ({letter['op']}), tries: {tries}"

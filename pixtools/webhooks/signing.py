@@ -6,10 +6,11 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _PREFIX = "whsec_"
 _SECRET_BYTES = 32
+_TOLERANCE_S = 300
 
 
 def new_secret() -> str:
@@ -29,6 +30,19 @@ def headers(message_id: str, timestamp: int, body: bytes, signing_secrets: Itera
         "webhook-timestamp": str(timestamp),
         "webhook-signature": " ".join(signatures),
     }
+
+
+def is_valid(request: Mapping[str, str], body: bytes, secret: str, now: float) -> bool:
+    """Return whether a request was signed with `secret` in the last or next five minutes.
+
+    `request` has the headers with names in lower case. `now` is the time in seconds since 1970.
+    """
+    timestamp = request.get("webhook-timestamp", "")
+    if not timestamp.isascii() or not timestamp.isdigit() or abs(int(timestamp) - now) > _TOLERANCE_S:
+        return False
+    expected = headers(request.get("webhook-id", ""), int(timestamp), body, [secret])["webhook-signature"]
+    signatures = request.get("webhook-signature", "").split(" ")
+    return any(hmac.compare_digest(each.encode(), expected.encode()) for each in signatures)
 
 
 def _signature(message_id: str, timestamp: int, body: bytes, secret: str) -> str:

@@ -7,7 +7,8 @@ import time
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from pixtools.webhooks.signing import headers, new_secret
+from pixtools.webhooks.signing import headers, is_valid, new_secret
+from serve.webhooks_cli import report
 
 BODY = '{"type":"job.succeeded","data":{"text":"ü"}}'.encode()
 
@@ -54,3 +55,40 @@ def test_an_old_request_cannot_be_sent_again():
 
 def test_secrets_are_random():
     assert len({new_secret() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("late_s", [-290, 0, 290])
+def test_our_own_receiver_accepts_a_signature(late_s):
+    secret = new_secret()
+
+    assert is_valid(signed(new_secret(), secret, at=1_000_000), BODY, secret, 1_000_000 + late_s)
+
+
+@pytest.mark.parametrize(
+    ("changed", "body", "now"),
+    [
+        ({}, BODY + b" ", 0),
+        ({}, BODY, 301),
+        ({}, BODY, -301),
+        ({"webhook-id": "other"}, BODY, 0),
+        ({"webhook-timestamp": "1000001"}, BODY, 0),
+        ({"webhook-timestamp": "²"}, BODY, 0),
+        ({"webhook-timestamp": ""}, BODY, 0),
+        ({"webhook-signature": "v1,ü"}, BODY, 0),
+        ({"webhook-signature": ""}, BODY, 0),
+    ],
+)
+def test_our_own_receiver_refuses_what_was_changed(changed, body, now):
+    secret = new_secret()
+
+    assert not is_valid(signed(secret, at=1_000_000) | changed, body, secret, 1_000_000 + now)
+
+
+def test_the_report_of_the_receiver_shows_the_verdict_and_the_body():
+    secret = new_secret()
+    sent = signed(secret, at=1_000_000)
+
+    assert "job.succeeded  signature: valid  webhook-id: 0199" in report(sent, BODY, secret, 1_000_000)
+    assert "signature: INVALID" in report(sent, BODY, new_secret(), 1_000_000)
+    assert "signature: not verified" in report({}, b"[1]", None, 1_000_000)
+    assert "not JSON" in report({}, b"\xff", None, 1_000_000)

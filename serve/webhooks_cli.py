@@ -1,0 +1,86 @@
+"""The command that receives webhooks on this machine, for the development of receivers."""
+
+from __future__ import annotations
+
+import json
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import click
+
+from pixtools.webhooks.signing import is_valid
+
+_MAX_BODY_BYTES = 1_000_000
+_TIMEOUT_S = 10.0
+
+
+@click.group()
+def webhooks() -> None:
+    """Tools for the receivers of webhooks."""
+
+
+@webhooks.command()
+@click.option("--port", type=click.IntRange(0, 65_535), default=9100, show_default=True, help="0: any free port.")
+@click.option(
+    "--secret",
+    envvar="PIXTOOLS_WEBHOOK_SECRET",
+    help="The secret of the endpoint (whsec_…). The variable PIXTOOLS_WEBHOOK_SECRET also sets it. Without it, "
+    "signatures are not verified.",
+)
+@click.option("--status", type=click.IntRange(200, 599), default=204, show_default=True, help="The status to answer.")
+def listen(port: int, secret: str | None, status: int) -> None:
+    """Receive webhooks on 127.0.0.1, verify and print them, until Ctrl-C.
+
+    The service sends webhooks to this machine only if PIXTOOLS_ALLOW_PRIVATE_WEBHOOKS is 1.
+    """
+    try:
+        server = _server(port, secret, status)
+    except OSError as error:
+        raise click.ClickException(
+            f"Port {port} cannot be used: {error.strerror}. Choose another with --port."
+        ) from error
+    click.echo(f"Waiting for webhooks at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops this).")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
+    finally:
+        server.server_close()
+
+
+def _server(port: int, secret: str | None, status: int) -> ThreadingHTTPServer:
+    class Receiver(BaseHTTPRequestHandler):
+        timeout = _TIMEOUT_S
+
+        def do_POST(self) -> None:
+            """Print the event, and answer."""
+            length = self.headers.get("content-length", "")
+            if not length.isdigit() or int(length) > _MAX_BODY_BYTES:
+                self.send_error(413)
+                return
+            body = self.rfile.read(int(length))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            click.echo(report(headers, body, secret, time.time()))
+            is_refused = secret is not None and not is_valid(headers, body, secret, time.time())
+            self.send_response(401 if is_refused else status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name is part of the interface)
+            pass  # the report says more
+
+    return ThreadingHTTPServer(("127.0.0.1", port), Receiver)
+
+
+def report(headers: dict[str, str], body: bytes, secret: str | None, now: float) -> str:
+    """Return what to print about a request: its time, its type, whether its signature is valid, and its body."""
+    try:
+        message = json.loads(body)
+        shown = json.dumps(message, indent=2, ensure_ascii=False)
+        kind = message.get("type", "no type") if isinstance(message, dict) else "no type"
+    except ValueError:
+        kind, shown = "not JSON", body[:1_000].decode(errors="replace")
+    verdict = "not verified" if secret is None else ("valid" if is_valid(headers, body, secret, now) else "INVALID")
+    at = time.strftime("%H:%M:%S", time.localtime(now))
+    return f"{at}  {kind}  signature: {verdict}  webhook-id: {headers.get('webhook-id', 'none')}\n{shown}\n"
