@@ -174,7 +174,7 @@ class Courier:
         self._results.append(Attempted(delivery.id, delivery.attempt, result))
         self._has_results.set()
         self._seconds.observe(result.ms / 1_000)
-        failed = result.is_destination_failure
+        failed = result.destination_failed
         await self._in_circuit_thread(partial(self._circuits.report, failed=failed), delivery.destination, admission)
 
     async def _postpone(self, claimed: ClaimedDelivery, admission: Admission) -> None:
@@ -211,7 +211,7 @@ class Courier:
                 error=error.code,
                 ms=round(1_000 * (time.monotonic() - began)),
                 answer=error.detail,
-                is_destination_failure=isinstance(error, OutboundError) and not isinstance(error, AddressBlocked),
+                destination_failed=_destination_failed(error),
             )
         return _answered(answer)
 
@@ -219,9 +219,13 @@ class Courier:
         """Write the results that have arrived, many in one transaction."""
         await self._has_results.wait()
         self._has_results.clear()
-        results, self._results = self._results, []
+        results = list(self._results)
         written = partial(asyncio.to_thread, self._store.record, results)
-        states = await until_database_answers(written, doing="recording deliveries")
+        try:
+            states = await until_database_answers(written, doing="recording deliveries")
+        finally:
+            # Only now, because a courier that retires waits until this list is empty.
+            del self._results[: len(results)]
         for attempted, state in zip(results, states, strict=True):
             if isinstance(state, LeaseLost):
                 log.warning("lease lost: delivery=%s attempt=%d", attempted.delivery_id, attempted.attempt)
@@ -254,8 +258,13 @@ def _answered(answer: Answer) -> Answered:
         ms=answer.ms,
         answer=answer.body.decode(errors="replace").replace("\0", "\ufffd") or None,
         retry_after=timedelta(seconds=min(int(seconds), _MAX_RETRY_AFTER_S)) if _is_number(seconds) else None,
-        is_destination_failure=answer.status >= 500,  # noqa: PLR2004 (statuses of a server that fails)
+        destination_failed=answer.status >= 500,  # noqa: PLR2004 (statuses of a server that fails)
     )
+
+
+def _destination_failed(error: PixToolsError) -> bool | None:
+    """Return True if the destination caused the error, or None if no request was made."""
+    return True if isinstance(error, OutboundError) and not isinstance(error, AddressBlocked) else None
 
 
 def _is_number(text: str) -> bool:

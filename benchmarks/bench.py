@@ -36,7 +36,7 @@ from running_service import RunningService, new_home, service, stop
 
 ROOT = Path(__file__).parent.parent
 THUMBOR = ROOT / "build/thumbor/bin/thumbor"
-LETTERS = "jabtfgcdeih"  # in the order in which the parts run; t: thumbor
+LETTERS = "jabtfgwcdeih"  # in the order in which the parts run; t: thumbor
 _REST_S = 30
 _SETTLE_S = 10  # after the start, Ray still starts processes
 _DISPATCHER_LIMIT_S = 100
@@ -108,6 +108,7 @@ def measure(letters: list[str], options: argparse.Namespace, clock: Clock, runs:
             "t": partial(parts.peer, bench),
             "f": partial(parts.idle, bench),
             "g": partial(parts.reads, bench),
+            "w": partial(parts.webhooks, bench),
             **{letter: partial(parts.mix, bench, letter) for letter in "cd"},
         }
         rounds(chosen(first, letters, skipped), _RESERVES_S["first parts"])

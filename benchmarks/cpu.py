@@ -18,6 +18,7 @@ _LABELS = (
     ("header_worker", "header readers"),
     ("DispatcherActor", "dispatcher"),
     ("ray::SweeperActor", "sweeper"),
+    ("ray::CourierActor", "courier"),
     ("ray::DeadLetterQueueActor", "dead-letter queue"),
     ("ray::ServeController", "Serve controller"),
     ("ray::ServeReplica:pixtools", "ingress"),

@@ -84,16 +84,17 @@ async def open_loop(url: str, call: Call, *, rate: float, seconds: float) -> Res
     return result
 
 
-def job(supply: Supply, steps: str, *, wait: bool) -> Call:
+def job(supply: Supply, steps: str, *, wait: bool, webhook_url: str | None = None) -> Call:
     """Return a call that submits a job and ends when the job has succeeded.
 
-    With `wait`, the client waits in its requests. Otherwise, it reads the job every 100 ms.
+    With `wait`, the client waits in its requests. Otherwise, it reads the job every 100 ms. The end of the job is sent
+    to `webhook_url`.
     """
     headers = WAIT if wait else {}
 
     async def call(http: httpx.AsyncClient) -> int:
         place, data = supply.take()
-        ended = await submit(http, data, steps, headers)
+        ended = await submit(http, data, steps, headers, webhook_url)
         while ended["state"] in ("queued", "running"):
             await asyncio.sleep(POLL_S)
             ended = _json(await http.get(f"/api/jobs/{ended['id']}", headers=headers))
@@ -105,12 +106,15 @@ def job(supply: Supply, steps: str, *, wait: bool) -> Call:
 
 
 async def submit(
-    http: httpx.AsyncClient, data: bytes, steps: str, headers: dict[str, str] | None = None
+    http: httpx.AsyncClient,
+    data: bytes,
+    steps: str,
+    headers: dict[str, str] | None = None,
+    webhook_url: str | None = None,
 ) -> dict[str, Any]:
     """Submit a job, and return the answer. Raises Unexpected if the job is refused."""
-    return _json(
-        await http.post("/api/jobs", files={"file": ("photo.jpg", data)}, data={"steps": steps}, headers=headers)
-    )
+    fields = {"steps": steps} | ({"webhook_url": webhook_url} if webhook_url else {})
+    return _json(await http.post("/api/jobs", files={"file": ("photo.jpg", data)}, data=fields, headers=headers))
 
 
 def read(path: str) -> Call:

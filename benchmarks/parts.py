@@ -21,6 +21,7 @@ from load import Call, Result, closed_loop, job, open_loop, read, submit
 from pictures import CAMERA, SMALL, TWELVE_MEGAPIXELS, TWO_MEGAPIXELS, Size, Supply, jpegs
 from running_service import RunningService
 from thumbor_peer import thumbor
+from webhook_receiver import receiver
 
 OPEN_SHARE = 0.7  # the arrival rate of the open loop, as a share of the rate of the closed loop
 OF_PROCESS = "cpu_ms_per_job of "  # begins the name of a figure for the processes with one label
@@ -29,6 +30,7 @@ _WEBP = {"web": {"op": "webp", "input": "source"}}
 _DENOISE = {"clean": {"op": "denoise", "input": "source"}, "web": {"op": "webp", "input": "clean"}}
 _SHORT_S = 2.0
 _LIST_JOBS, _LIST_STEPS = 100, 50
+_TURNS = 2
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,36 @@ def job_list(bench: Bench) -> Figures:
     }
 
 
+def webhooks(bench: Bench) -> Figures:
+    """Run small jobs with and without a webhook, in turn. The difference of their CPU time is the cost of a webhook."""
+    supply = Supply(jpegs([(64, 64)] * 8))
+    spent, jobs, errors, processes = {False: 0.0, True: 0.0}, {False: 0, True: 0}, 0, {}
+    with receiver() as there:
+        asyncio.run(_submit_and_wait(bench.service.url, supply.take()[1], _WEBP, there.url))
+        if not there.wait_for(1, 30):  # the courier starts with the first webhook
+            raise RuntimeError("no webhook arrived")
+        for has_webhook in (False, True) * _TURNS:
+            call = job(supply, json.dumps(_WEBP), wait=True, webhook_url=there.url if has_webhook else None)
+            before, expected = cpu.sample(bench.service.launcher), there.received
+            result = bench.closed(call, 8, _SHORT_S)
+            if has_webhook and not there.wait_for(expected + len(result.latencies), 30):
+                errors += 1
+            used = cpu.spent(before, cpu.sample(bench.service.launcher))
+            spent[has_webhook] += sum(used.values())
+            jobs[has_webhook] += len(result.latencies)
+            errors += len(result.errors)
+            processes[has_webhook] = used.get("courier", 0.0) / (len(result.latencies) or 1)
+            _show_errors(result)
+    without, with_webhook = (1000 * spent[each] / (jobs[each] or 1) for each in (False, True))
+    return {
+        "without_webhook_cpu_ms_per_job": without,
+        "with_webhook_cpu_ms_per_job": with_webhook,
+        "webhook_cpu_ms": with_webhook - without,
+        "courier_cpu_ms": 1000 * processes[True],
+        "errors": errors,
+    }
+
+
 def beside_heavy(bench: Bench) -> Figures:
     """Run light jobs alone, and while a picture of 12 MP is denoised."""
     call = job(bench.supply("a"), json.dumps(_WEBP), wait=True)
@@ -316,9 +348,11 @@ def rest(bench: Bench, seconds: float) -> Figures:
     return figures | {f"rest_pss_mb of {label}": value / 1e6 for label, value in memory.items()}
 
 
-async def _submit_and_wait(url: str, picture: bytes, steps: dict[str, Any]) -> dict[str, Any]:
+async def _submit_and_wait(
+    url: str, picture: bytes, steps: dict[str, Any], webhook_url: str | None = None
+) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=url, timeout=90, trust_env=False) as http:
-        ended = await submit(http, picture, json.dumps(steps), {"Prefer": "wait=60"})
+        ended = await submit(http, picture, json.dumps(steps), {"Prefer": "wait=60"}, webhook_url)
     if ended["state"] != "succeeded":
         raise RuntimeError(f"the job did not succeed: {ended}")
     return ended

@@ -28,6 +28,9 @@ _ONE_CLIENT = {
 }  # fmt: skip
 
 
+_RECEIVERS_HERE = {"PIXTOOLS_ALLOW_PRIVATE_WEBHOOKS": "1"}
+
+
 @dataclass(frozen=True)
 class RunningService:
     """A service that is ready. `ready_s` is the time from its start until it accepted jobs, in seconds."""
@@ -72,7 +75,11 @@ def service(home: Path, log: Path | None = None, *, limit_clients: bool = False)
         process = subprocess.Popen(
             # --parent: the service ends when this process ends, even if this process is killed.
             [Path(sys.executable).with_name("pixtools"), "up", "--parent", str(os.getpid())],
-            env=inherited | ports | ({} if limit_clients else _ONE_CLIENT) | {"PIXTOOLS_HOME": str(home)},
+            env=inherited
+            | ports
+            | ({} if limit_clients else _ONE_CLIENT)
+            | _RECEIVERS_HERE
+            | {"PIXTOOLS_HOME": str(home)},
             stdin=subprocess.DEVNULL,
             stdout=stack.enter_context(log.open("ab")) if log else sys.stderr,
             stderr=subprocess.STDOUT,

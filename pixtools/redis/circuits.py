@@ -185,12 +185,17 @@ class Circuits:
         probe = self._take_probe(destination)
         return Admission(probe is not None, 0.0 if probe else _PROBE_PAUSE_S, probe)
 
-    def report(self, destination: str, admission: Admission, *, failed: bool) -> None:
-        """Count the result of an admitted attempt. `failed` says whether the destination itself failed."""
+    def report(self, destination: str, admission: Admission, *, failed: bool | None) -> None:
+        """Count the result of an admitted attempt.
+
+        `failed` says whether the destination itself failed. None means that the attempt made no request, so it says
+        nothing about the destination.
+        """
         breaker, storage = self._circuit(destination)
-        storage.refresh()
-        with suppress(_Failed, pybreaker.CircuitBreakerError):
-            breaker.call(_fail if failed else _succeed)
+        if failed is not None:
+            storage.refresh()
+            with suppress(_Failed, pybreaker.CircuitBreakerError):
+                breaker.call(_fail if failed else _succeed)
         if admission.probe is not None:
             self._release_probe(destination, admission.probe)
         self._forget_if_fine(destination, storage)

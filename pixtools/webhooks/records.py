@@ -79,8 +79,8 @@ class ClaimedDelivery:
 class Answered:
     """The result of an attempt: the status of the answer, or the code of the error that prevented an answer.
 
-    `is_destination_failure` says that the destination itself fails, so that other deliveries to it would fail too. A
-    status below 500 shows that the destination works.
+    `destination_failed` says whether the destination itself fails, so that other deliveries to it would fail too. A
+    status below 500 shows that the destination works. None means that no request was made.
     """
 
     status: int | None
@@ -88,7 +88,7 @@ class Answered:
     ms: int
     answer: str | None = None
     retry_after: timedelta | None = None
-    is_destination_failure: bool = False
+    destination_failed: bool | None = None
 
     @property
     def is_success(self) -> bool:

@@ -28,6 +28,18 @@ CREATE TABLE IF NOT EXISTS faults.step_move (
     job uuid NOT NULL, step text NOT NULL, was text NOT NULL, became text NOT NULL, attempt int NOT NULL,
     holder text, error text
 );
+CREATE TABLE IF NOT EXISTS faults.delivery_move (
+    id bigserial PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    delivery uuid NOT NULL, was text NOT NULL, became text NOT NULL, attempt int NOT NULL
+);
+CREATE OR REPLACE FUNCTION faults.delivery_moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF OLD.state IS DISTINCT FROM NEW.state THEN
+        INSERT INTO faults.delivery_move (delivery, was, became, attempt)
+        VALUES (NEW.id, OLD.state, NEW.state, NEW.attempt);
+    END IF;
+    RETURN NULL;
+END $$;
 CREATE OR REPLACE FUNCTION faults.job_moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF TG_OP = 'DELETE' THEN
         INSERT INTO faults.job_move (job, was) VALUES (OLD.id, OLD.state);
@@ -54,6 +66,8 @@ CREATE OR REPLACE TRIGGER faults_job AFTER INSERT OR UPDATE OR DELETE ON public.
     FOR EACH ROW EXECUTE FUNCTION faults.job_moved();
 CREATE OR REPLACE TRIGGER faults_step AFTER UPDATE ON public.step
     FOR EACH ROW EXECUTE FUNCTION faults.step_moved();
+CREATE OR REPLACE TRIGGER faults_delivery AFTER UPDATE ON public.delivery
+    FOR EACH ROW EXECUTE FUNCTION faults.delivery_moved();
 """
 
 ENDED = ("succeeded", "partial", "failed", "cancelled", "expired")

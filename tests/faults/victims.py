@@ -12,6 +12,7 @@ from process_titles import title_of
 CONVERTER = "ray::ConverterActor.run"  # a converter that runs a segment
 DISPATCHER = "ray::Dispatcher"
 SWEEPER = "ray::Sweeper"
+COURIER = "ray::Courier"
 INGRESS = "ray::ServeReplica:pixtools:ingress"
 DENOISER = "ray::ServeReplica:denoiser:Denoiser"
 

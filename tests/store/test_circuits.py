@@ -106,6 +106,15 @@ def test_the_probe_decides(two, valkey, failed):
     assert (admission.wait_s > 50) is failed
 
 
+def test_a_probe_that_made_no_request_decides_nothing(two, valkey):
+    open_now(two[0])
+    end_opening(valkey)
+    two[0].report(PLACE, two[0].admit(PLACE), failed=None)
+
+    assert two[1].statuses([PLACE])[PLACE].state == "open"
+    assert two[1].admit(PLACE).probe is not None
+
+
 def test_a_probe_whose_courier_died_is_replaced(two, valkey):
     open_now(two[0])
     end_opening(valkey)

@@ -10,7 +10,7 @@ from pixtools.webhooks.records import Answered, ClaimedDelivery, DeliveryRecord,
 
 URL = "https://receiver.example/hook"
 OK = Answered(status=204, error=None, ms=12)
-BROKEN = Answered(status=500, error=None, ms=12, answer="oops", is_destination_failure=True)
+BROKEN = Answered(status=500, error=None, ms=12, answer="oops", destination_failed=True)
 GONE = Answered(status=410, error=None, ms=3)
 
 

@@ -8,6 +8,8 @@ missing. The guards are:
     renewal    dispatchers renew their leases
     rescue     jobs of lost dispatchers return to the queue
     key        Postgres stores the idempotency key of each job
+    outbox     the transaction that ends a job writes its deliveries
+    delivery fence  results are written only for the current attempt of a delivery
 """
 
 from __future__ import annotations
@@ -22,18 +24,22 @@ from pathlib import Path
 
 class _Mutate(MetaPathFinder):
     def find_spec(self, name, path, target=None):  # noqa: ARG002 (part of the protocol)
-        if name != "pixtools.database.job_store":
+        if name not in _MUTATIONS:
             return None
         spec = PathFinder.find_spec(name, path)
         load = spec.loader.exec_module
 
         def load_and_mutate(module):
             load(module)
-            _mutate_dispatching(module.JobStore)
-            _mutate_submitting(module.JobStore, sys.modules["pixtools.jobs.submission"].Accepted)
+            _MUTATIONS[name](module)
 
         spec.loader.exec_module = load_and_mutate
         return spec
+
+
+def _mutate_job_store(module):
+    _mutate_dispatching(module.JobStore)
+    _mutate_submitting(module.JobStore, sys.modules["pixtools.jobs.submission"].Accepted)
 
 
 def _mutate_dispatching(store):
@@ -73,8 +79,43 @@ def _mutate_submitting(store, accepted):
     store.submit_once, store.stored_response = submit_without_the_key, no_stored_response
 
 
+def _mutate_outbox(module):
+    insert = module.insert_deliveries
+
+    def insert_nothing(connection, rows):
+        if not _is_missing("outbox"):
+            insert(connection, rows)
+
+    module.insert_deliveries = insert_nothing
+
+
+def _mutate_deliveries(module):
+    held, may_move = module._held, module.move_deliveries
+
+    def any_attempt(delivery_id, attempt):
+        return held(delivery_id, attempt)[:1] if _is_missing("delivery fence") else held(delivery_id, attempt)
+
+    def move_from_any_state(connection, to, conditions, **values):
+        if not _is_missing("delivery fence"):
+            return may_move(connection, to, conditions, **values)
+        from sqlalchemy import update  # noqa: PLC0415 (importing it in every process that starts would take long)
+
+        return list(
+            connection.scalars(
+                update(module.Delivery).where(*conditions).values(state=to, **values).returning(module.Delivery.id)
+            )
+        )
+
+    module._held, module.move_deliveries = any_attempt, move_from_any_state
+
+
 def _is_missing(guard):
     return Path(os.environ["FAULTS_MUTATION"]).read_text() == guard
 
 
+_MUTATIONS = {
+    "pixtools.database.job_store": _mutate_job_store,
+    "pixtools.database.outbox": _mutate_outbox,
+    "pixtools.database.delivery_store": _mutate_deliveries,
+}
 sys.meta_path.insert(0, _Mutate())
