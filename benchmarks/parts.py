@@ -93,6 +93,7 @@ class Bench:
     pace: float
     pool: floor.Floor = field(default_factory=lambda: floor.Floor(floor.PROCESSES))
     single: floor.Floor = field(default_factory=lambda: floor.Floor(1))
+    tiny: Supply = field(default_factory=lambda: Supply(jpegs([(64, 64)] * 8)))
     _supplies: dict[str, Supply] = field(default_factory=dict)
     _finished_job: str | None = None
 
@@ -257,7 +258,7 @@ def job_list(bench: Bench) -> Figures:
 
 def webhooks(bench: Bench) -> Figures:
     """Run small jobs with and without a webhook, in turn. The difference of their CPU time is the cost of a webhook."""
-    supply = Supply(jpegs([(64, 64)] * 8))
+    supply = bench.tiny
     spent, jobs, errors, processes = {False: 0.0, True: 0.0}, {False: 0, True: 0}, 0, {}
     with receiver() as there:
         asyncio.run(_submit_and_wait(bench.service.url, supply.take()[1], _WEBP, there.url))

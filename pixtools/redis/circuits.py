@@ -191,6 +191,8 @@ class Circuits:
         `failed` says whether the destination itself failed. None means that the attempt made no request, so it says
         nothing about the destination.
         """
+        if failed is False and destination not in self._breakers:
+            return  # `admit` has just found that there are no failures that a success could end
         breaker, storage = self._circuit(destination)
         if failed is not None:
             storage.refresh()

@@ -205,6 +205,7 @@ def test_without_the_check_of_the_attempt_a_zombie_changes_a_delivered_event(sta
             for each in couriers:
                 each.resume()
             there.answer = status(204)
+            audit.wait("SELECT 1 FROM faults.delivery_move WHERE was = 'delivered'")
             report = finish("no check of the attempt", work, audit, [there], timeout=60)
         guard.write_text("")
 
