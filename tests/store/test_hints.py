@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from pixtools.redis.client import RedisOutageLog
-from pixtools.redis.hints import Hints
+from pixtools.redis.hints import Hints, changed, read_changed
+from pixtools.states import JobState
 
 pytestmark = pytest.mark.anyio
 
@@ -143,3 +144,11 @@ async def test_a_cancellation_is_never_swallowed(hints):
             await asyncio.sleep(0)
         done, _ = await asyncio.wait([task], timeout=1)
         assert done
+
+
+def test_a_state_that_this_version_does_not_know_is_left_out():
+    job_id = uuid.uuid4()
+
+    assert read_changed(changed(job_id, JobState.RUNNING)) == (str(job_id), JobState.RUNNING)
+    assert read_changed(changed(job_id)) == (str(job_id), None)
+    assert read_changed(f"{job_id} dreaming") == (str(job_id), None)

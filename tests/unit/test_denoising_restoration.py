@@ -182,3 +182,17 @@ def test_an_array_that_is_not_a_picture_is_refused(shape):
 def test_floating_point_is_refused():
     with pytest.raises(ValueError, match="float32"):
         Restoration(np.zeros((1, 8, 8, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("frames", "dtype", "side"),
+    [(1, np.uint8, 1024), (2, np.uint8, 768), (1, np.uint16, 768)],
+    ids=["8 bits", "animation", "16 bits"],
+)
+def test_pictures_of_many_bytes_get_smaller_tiles(frames, dtype, side):
+    """The bytes count, and not the pixels: the input and the output of all frames stay in memory."""
+    pixels = np.zeros((frames, 2500, 4000, 3), dtype)  # 30 MB for one frame of 8 bits
+    height, width, _ = Restoration(pixels).shape
+
+    assert height * width <= side**2
+    assert height * width > 0.6 * side**2

@@ -7,11 +7,12 @@ import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
+from starlette import datastructures
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from pixtools.errors import BadRequest, InvalidRequest, UploadTooLarge
-from serve.multipart import _FormReader, read_form
+from serve.multipart import DIRECT_BYTES, _FormReader, read_form
 from serve.uploads import checked_form
 
 pytestmark = pytest.mark.anyio
@@ -230,3 +231,23 @@ async def test_the_headers_of_a_part_are_limited(headers):
 async def test_a_part_without_a_name_is_refused():
     with pytest.raises(BadRequest, match='"name" must be provided'):
         await read(form(b"Content-Disposition: form-data\r\n\r\nx"))
+
+
+@pytest.mark.parametrize("size", [DIRECT_BYTES - 1, DIRECT_BYTES, DIRECT_BYTES + 1, 2 * DIRECT_BYTES])
+async def test_a_small_file_is_written_without_another_thread_and_a_large_one_with_one(opened, monkeypatch, size):
+    """Both have the same content. A large file must not stop the event loop while it is written."""
+    in_threads = []
+    original = datastructures.run_in_threadpool
+
+    async def observed(call, *arguments):
+        in_threads.append(call)
+        return await original(call, *arguments)
+
+    monkeypatch.setattr(datastructures, "run_in_threadpool", observed)
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    content = await read(form(part("file", data)), max_file_bytes=3 * DIRECT_BYTES)
+    opened.append(content)
+
+    content["file"].file.seek(0)
+    assert content["file"].file.read() == data
+    assert bool(in_threads) is (size > DIRECT_BYTES)
