@@ -245,8 +245,12 @@ def drain(timeout_s: float) -> list[str]:
 
 async def stats(settings: Settings) -> list[dict[str, Any] | None]:
     """Return Dispatcher.stats of each dispatcher of this build. None stands for a dispatcher that does not answer."""
-    names = await asyncio.to_thread(_running, *_names(_DISPATCHER, settings.dispatchers, settings))
-    return list(await asyncio.gather(*map(_stats, sorted(names))))
+    return await _all_stats(_names(_DISPATCHER, settings.dispatchers, settings))
+
+
+async def courier_stats(settings: Settings) -> list[dict[str, Any] | None]:
+    """Return Courier.stats of each courier of this build. None stands for a courier that does not answer."""
+    return await _all_stats(_names(_COURIER, settings.couriers, settings))
 
 
 async def redrive(owner: str, selection: DeadLetterSelection) -> int:
@@ -346,11 +350,16 @@ def _destroy_current_actor() -> None:
     ray.kill(ray.get_runtime_context().current_actor)
 
 
+async def _all_stats(prefixes: tuple[str, ...]) -> list[dict[str, Any] | None]:
+    names = await asyncio.to_thread(_running, *prefixes)
+    return list(await asyncio.gather(*map(_stats, sorted(names))))
+
+
 async def _stats(name: str) -> dict[str, Any] | None:
     try:
         async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-            dispatcher = await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE)
-            answer: dict[str, Any] = await dispatcher.stats.remote()
+            actor = await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE)
+            answer: dict[str, Any] = await actor.stats.remote()
     except (RayError, ValueError, TimeoutError):
         return None
     return answer

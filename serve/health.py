@@ -51,6 +51,7 @@ class HealthAnswer(BaseModel):
     queued_megapixels: float | None
     free_bytes: int | None
     dispatchers: list[dict[str, Any] | None]
+    couriers: list[dict[str, Any] | None]  # empty until the first webhook
 
 
 class Health:
@@ -84,11 +85,13 @@ class Health:
         return components
 
     async def report(self) -> HealthAnswer:
-        """Return the state of each component, the backlog, the free space, and the stats of each dispatcher."""
+        """Return the state of each component, the backlog, the free space, and the stats of dispatchers and couriers."""
         return await self._report.get()
 
     async def _check_everything(self) -> HealthAnswer:
-        components, dispatchers = await asyncio.gather(self._components.get(), fleet.stats(self._settings))
+        components, dispatchers, couriers = await asyncio.gather(
+            self._components.get(), fleet.stats(self._settings), fleet.courier_stats(self._settings)
+        )
         # Do not ask a database that is down: waiting for its answer would delay the whole report.
         backlog, megapixels = await self._backlog() if components.database == "up" else (None, None)
         return HealthAnswer(
@@ -98,6 +101,7 @@ class Health:
             queued_megapixels=megapixels,
             free_bytes=await run_in_threadpool(self._admission.least_free_bytes),
             dispatchers=dispatchers,
+            couriers=couriers,
         )
 
     async def _check_components(self) -> Readiness:

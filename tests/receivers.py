@@ -18,7 +18,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Received:
-    """One request. `at` is the time of its arrival in seconds, on the clock `time.monotonic`."""
+    """One request. `at` is the time of its arrival in seconds since 1970."""
 
     headers: dict[str, str]
     body: bytes
@@ -126,7 +126,7 @@ def receiver(answer: Answer | None = None, tls: ssl.SSLContext | None = None) ->
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            running.received.append(Received(headers, body, self.path, time.monotonic()))
+            running.received.append(Received(headers, body, self.path, time.time()))
             with running.counted(), suppress(OSError):
                 running.answer(self)
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import quantiles
 
 import httpx
 import psutil
@@ -30,6 +31,8 @@ from servers import Servers
 from stacks import running
 from victims import COURIER, find, frozen
 from workload import Workload, photo
+
+from pixtools.local.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -171,6 +174,40 @@ def test_no_event_is_lost_while_everything_fails(stack, audit, servers):
     assert len(kills) == 3
     assert report.ended == 500
     assert report.is_clean(receivers=2)
+
+
+def p95_of_eight(stack, audit, *others: str) -> float:
+    """Send 100 events to each of eight good receivers and to `others`. Return the 95th percentile of the good ones.
+
+    The latency of an event is the time from the transaction that ended its job until the request arrived, in seconds.
+    """
+    with ExitStack() as opened:
+        good = [opened.enter_context(receiver()) for _ in range(8)]
+        http = opened.enter_context(httpx.Client(base_url=stack.base_url, timeout=60))
+        urls = [*(each.url for each in good), *others]
+        made = [http.post("/api/webhooks", json={"url": url}).raise_for_status().json()["id"] for url in urls]
+        find(stack, COURIER, timeout=60)
+        with Workload(stack, audit, jobs=100, clients=2, steps=WEBP, picture=SMALL, pause=0.05) as work:
+            work.join()
+            work.wait_until(("succeeded",), 100)
+        deadline = time.monotonic() + 60
+        while any(len(each.received) < 100 for each in good):
+            assert time.monotonic() < deadline, [len(each.received) for each in good]
+            time.sleep(0.1)
+        written = dict(audit.query("SELECT id::text, extract(epoch FROM created_at)::float FROM delivery"))
+        for each in made:
+            http.delete(f"/api/webhooks/{each}").raise_for_status()
+    latencies = [one.at - written[one.headers["webhook-id"]] for each in good for one in each.received]
+    return quantiles(latencies, n=20)[-1]
+
+
+def test_a_dead_and_a_slow_receiver_do_not_delay_the_others(stack, audit):
+    with receiver() as one, receiver() as two, receiver(status(204, after_s=10)) as slow:
+        before = p95_of_eight(stack, audit, one.url, two.url)
+        beside = p95_of_eight(stack, audit, f"http://127.0.0.1:{free_port()}/", slow.url)
+    print(f"\np95 of eight receivers: {before:.3f} s, beside a dead and a slow one {beside:.3f} s")
+
+    assert beside <= 1.1 * before + 0.2
 
 
 def test_without_the_row_in_the_outbox_events_are_lost(stack, audit, guard):

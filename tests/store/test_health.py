@@ -43,14 +43,18 @@ class CountedJobs(JobStore):
 
 @pytest.fixture
 def asked(monkeypatch) -> list[Settings]:
-    """The questions to the dispatchers. There are no dispatchers, because this test starts no Ray."""
+    """The questions to the dispatchers. There are no dispatchers and couriers, because this test starts no Ray."""
     questions = []
 
     async def no_dispatchers(settings):
         questions.append(settings)
         return []
 
+    async def no_couriers(_):
+        return []
+
     monkeypatch.setattr(fleet, "stats", no_dispatchers)
+    monkeypatch.setattr(fleet, "courier_stats", no_couriers)
     return questions
 
 

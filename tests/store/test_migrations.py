@@ -239,6 +239,27 @@ def test_a_downgrade_to_0004_and_an_upgrade_keep_the_queue(settings, fresh_url):
         assert [claimed.id for claimed in store.claim("d0", 10)] == [job_id]
 
 
+def test_a_downgrade_to_0005_drops_webhooks_and_keeps_jobs_and_the_dead_letters_of_steps(settings, fresh_url):
+    migrate.upgrade(fresh_url)
+    with stores(settings, fresh_url) as (store, letters):
+        submit(store, new_job(webhook_url="https://receiver.example/"))
+        fail(store, claimed := claim(store), "a", settle=True)
+    with psycopg.connect(fresh_url) as connection:  # the webhook of the job fails too
+        connection.execute(
+            "INSERT INTO dead_letter (id, owner, job_id, delivery_id, attempt, error)"
+            ' SELECT gen_random_uuid(), owner, job_id, id, 1, \'{"code": "delivery_failed"}\' FROM delivery'
+        )
+
+    move(fresh_url, "0005")
+    assert not {"delivery", "delivery_attempt", "webhook_endpoint", "webhook_secret"} & tables(fresh_url)
+    migrate.upgrade(fresh_url)
+
+    with stores(settings, fresh_url) as (store, letters):
+        (view,) = letters.page("ann", DeadLetterSelection(), states=[DeadLetterState.WAITING], before=None, limit=10)
+        assert (view.letter.job_id, view.letter.step) == (claimed.id, "a")
+        assert store.get("ann", claimed.id).job.webhook_url is None
+
+
 def fail_as_0001_did(url: str, job_id: uuid.UUID) -> None:
     """Let the step of a job fail permanently, and end the job, as the code of version 0001 did."""
     with psycopg.connect(url) as connection:
