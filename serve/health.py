@@ -85,7 +85,7 @@ class Health:
         return components
 
     async def report(self) -> HealthAnswer:
-        """Return the state of each component, the backlog, the free space, and the stats of dispatchers and couriers."""
+        """Return the state of each component, the backlog, the free space, dispatchers and couriers."""
         return await self._report.get()
 
     async def _check_everything(self) -> HealthAnswer:

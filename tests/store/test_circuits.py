@@ -78,7 +78,7 @@ def test_five_failures_in_a_row_open_the_circuit_for_all_couriers(two):
 
 def test_a_success_starts_the_count_again(two):
     fail(two[0], FAILURES_TO_OPEN - 1)
-    two[1].report(PLACE, Admission(is_allowed=True), failed=False)
+    two[1].report(PLACE, two[1].admit(PLACE), failed=False)
     fail(two[0], FAILURES_TO_OPEN - 1)
 
     assert two[0].admit(PLACE).is_allowed
