@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from pixtools.database.delivery_store import DeliveryStore
 from pixtools.database.endpoint_store import EndpointStore
@@ -23,6 +23,7 @@ from pixtools.webhooks.events import CHOSEN_EVENTS, JOB_EVENTS, Event
 from pixtools.webhooks.records import AttemptRecord, DeliveryRecord, DeliverySelection, EndpointRecord
 from pixtools.webhooks.vault import Vault
 from serve.answers import Time
+from serve.form import Form
 from serve.problems import invalid_request
 
 SECRET_OVERLAP = timedelta(hours=24)
@@ -36,22 +37,18 @@ Events = Annotated[
 ]
 
 
-class EndpointForm(BaseModel):
+class EndpointForm(Form):
     """A new endpoint."""
 
-    model_config = ConfigDict(extra="forbid")
-
     url: Url = Field(description="where the events go: an http or https URL")
-    events: Events = list(JOB_EVENTS.values())
+    events: Events = Field(default_factory=lambda: list(JOB_EVENTS.values()))
     description: Description = Field("", description="a note for people")
     enabled: bool = True
     include_urls: bool = Field(default=False, description="whether the bodies contain download URLs, which expire soon")
 
 
-class EndpointChange(BaseModel):
+class EndpointChange(Form):
     """The new values of an endpoint. Fields that are not sent stay the same."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: Url | None = None
     events: Events | None = None
@@ -142,10 +139,8 @@ class DeliveryList(BaseModel):
     next: uuid.UUID | None
 
 
-class ReplayForm(BaseModel):
+class ReplayForm(Form):
     """Selects the ended deliveries that match every given field. `all` selects every ended delivery."""
-
-    model_config = ConfigDict(extra="forbid")
 
     job: uuid.UUID | None = Field(None, description="only deliveries about this job")
     webhook: uuid.UUID | None = Field(None, description="only deliveries to this endpoint")

@@ -115,6 +115,18 @@ async def test_each_mistake_is_named(http, form, field):
     assert list(faults(await http.patch(f"/api/webhooks/{endpoint['id']}", json=form))) == [f"/body/{field}"]
 
 
+async def test_thousands_of_unknown_fields_are_one_mistake(http):
+    endpoint = await register(http)
+    many = {f"x{number}": 0 for number in range(2_000)}
+
+    for method, path in (
+        ("POST", "/api/webhooks"),
+        ("PATCH", f"/api/webhooks/{endpoint['id']}"),
+        ("POST", "/api/deliveries/replay"),
+    ):
+        assert len(faults(await http.request(method, path, json=many))) == 1
+
+
 async def test_an_endpoint_can_be_changed_and_deleted(http):
     endpoint = await register(http)
     path = f"/api/webhooks/{endpoint['id']}"
