@@ -41,6 +41,9 @@ _MAX_PER_DESTINATION = 4
 # as an attempt.
 _GATHER_S = 0.05
 _ANSWER_BYTES = 2_048
+# A courier polls more often than a dispatcher, because no hint tells it that a job has ended. It runs only if there are
+# webhooks.
+_POLL_S = 0.25
 _OBSERVE_S = 15.0
 _MAX_RETRY_AFTER_S = 10**7
 
@@ -144,7 +147,7 @@ class Courier:
             self._sending[task] = delivery.record.destination
             task.add_done_callback(self._forget)
         if not claimed:
-            await wait_at_most(self._wake, self._settings.poll_interval.total_seconds())
+            await wait_at_most(self._wake, _POLL_S)
         await asyncio.sleep(_GATHER_S)
 
     async def _claim(self, room: int) -> list[ClaimedDelivery]:

@@ -17,6 +17,7 @@ from receivers import cut, dripping, dripping_body, endless, in_turn, receiver, 
 from standardwebhooks.webhooks import Webhook
 from webhooks import delivery_states, listed, registered
 
+from actors import courier as courier_module
 from actors.courier import Courier
 from actors.webhook_bodies import WebhookBodies
 from pixtools.blob_store import BlobStore
@@ -50,9 +51,9 @@ def anyio_backend():
 
 
 @pytest.fixture
-def quick(settings):
-    """Settings with which a courier polls ten times a second."""
-    return settings.model_copy(update={"poll_interval": timedelta(seconds=0.1), "webhook_keys": KEYS})
+def with_keys(settings):
+    """Settings with a key for secrets."""
+    return settings.model_copy(update={"webhook_keys": KEYS})
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def valkey(settings):
 
 
 @pytest.fixture
-def start(quick, pool):
+def start(with_keys, pool):
     """A context that runs a courier."""
 
     @asynccontextmanager
@@ -71,10 +72,10 @@ def start(quick, pool):
         ended = asyncio.Event()
         async with OutboundClient(AddressPolicy(allow_private=allow_private), max_connections=256) as client:
             store = store or DeliveryStore(pool, timedelta(seconds=60))
-            circuits, hints = Circuits(quick), Hints(quick)
-            bodies = WebhookBodies(JobStore(pool, quick), store, BlobStore(quick), Vault(KEYS))
+            circuits, hints = Circuits(with_keys), Hints(with_keys)
+            bodies = WebhookBodies(JobStore(pool, with_keys), store, BlobStore(with_keys), Vault(KEYS))
             courier = Courier(
-                name, quick, store=store, bodies=bodies, circuits=circuits, hints=hints, client=client,
+                name, with_keys, store=store, bodies=bodies, circuits=circuits, hints=hints, client=client,
                 destroy_self=ended.set,
             )  # fmt: skip
             courier.ended = ended
@@ -332,11 +333,10 @@ async def test_a_secret_that_cannot_be_read_is_tried_again(deliveries, endpoints
 # Many deliveries
 
 
-async def test_a_hint_wakes_the_courier(start, quick, end_job):
-    slow = quick.model_copy(update={"poll_interval": timedelta(seconds=30)})
+async def test_a_hint_wakes_the_courier(start, end_job, monkeypatch):
+    monkeypatch.setattr(courier_module, "_POLL_S", 30.0)
     async with start() as running:
-        running._settings = slow
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         with receiver() as there:
             end_job(there.url)
             await running._hints.publish(DELIVERIES, "")
