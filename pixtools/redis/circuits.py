@@ -25,7 +25,7 @@ import pybreaker
 import redis
 
 from pixtools.redis import client as redis_client
-from pixtools.redis.client import REDIS_ERRORS, RedisOutageLog
+from pixtools.redis.client import DELETE_IF_OURS, REDIS_ERRORS, RedisOutageLog
 from pixtools.settings import Settings
 
 FAILURES_TO_OPEN = 5
@@ -40,8 +40,6 @@ _WITHOUT_REDIS_S = (
 )
 _MAX_KEPT = 10_000  # circuits in the memory of a process
 _CLOSED = {"state": pybreaker.STATE_CLOSED, "failures": "0", "opened_at": "0"}
-
-_DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 
 T = TypeVar("T")
 
@@ -253,7 +251,7 @@ class Circuits:
         name = _name("probe", destination)
 
         def release(client: redis.Redis) -> Any:
-            return client.eval(_DELETE_IF_OURS, 1, name, token)
+            return client.eval(DELETE_IF_OURS, 1, name, token)
 
         self._shared.call(release)
         self._local_probes.pop(destination, None)

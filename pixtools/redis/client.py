@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 _TIMEOUT_S = 1.0
 _LOG_INTERVAL_S = 30.0  # between two log lines about an outage
 
+DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+"""The script that deletes a reservation only if it still has our token."""
+
 REDIS_ERRORS = (redis.RedisError, OSError)
 """The errors that a call raises if Redis does not answer. OSError includes TimeoutError."""
 

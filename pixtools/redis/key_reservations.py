@@ -14,12 +14,10 @@ import secrets
 
 from pixtools.jobs.submission import IdempotencyScope
 from pixtools.redis import client as redis_client
-from pixtools.redis.client import REDIS_ERRORS, RedisOutageLog
+from pixtools.redis.client import DELETE_IF_OURS, REDIS_ERRORS, RedisOutageLog
 from pixtools.settings import Settings
 
 _RESERVATION_S = 10  # a reservation ends after this time if the process that accepts the request dies
-
-_DELETE_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 
 _EXTEND_IF_OURS = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1], ARGV[2]) else return 0 end"
@@ -65,7 +63,7 @@ class KeyReservations:
         """End the reservation with this token. The reservation of another request stays."""
         try:
             async with redis_client.timeout():
-                await self._redis.eval(_DELETE_IF_OURS, 1, _name(scope), token)
+                await self._redis.eval(DELETE_IF_OURS, 1, _name(scope), token)
         except REDIS_ERRORS as error:
             self._outages.failed(error, "releasing an idempotency key")
 
