@@ -86,9 +86,7 @@ def _create_deliveries() -> None:
         sa.ForeignKeyConstraint(["endpoint_id"], ["webhook_endpoint.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index(
-        "delivery_queue", "delivery", ["destination", "next_at"], postgresql_where=sa.text("state = 'waiting'")
-    )
+    op.create_index("delivery_queue", "delivery", ["next_at"], postgresql_where=sa.text("state = 'waiting'"))
     op.create_index("delivery_leases", "delivery", ["lease_until"], postgresql_where=sa.text("state = 'sending'"))
     op.create_index("delivery_history", "delivery", ["owner", sa.text("id DESC")])
     op.create_index("delivery_job", "delivery", ["job_id"])

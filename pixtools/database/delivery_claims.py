@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Interval, Uuid, bindparam, case, column, func, select, text, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import col
 
 from pixtools.database.rows import DELIVERY
@@ -15,37 +15,28 @@ from pixtools.states import DELIVERY_MOVES, DeliveryState, states_before
 from pixtools.webhooks.records import ClaimedDelivery
 
 _SPARE = 20  # further candidates, because other couriers may have locked some of the candidates
+_WINDOW = 1_000  # deliveries among which a claim chooses
 
-# - `head` finds the first waiting delivery of each destination with one index probe per destination.
-# - `due` keeps the destinations that have a free place.
-# - `candidate` takes the deliveries of these destinations in turn.
-# - The last SELECT locks them, and skips those that another courier has locked. It repeats the conditions, because
-#   Postgres checks them again for a delivery that changed since the query began.
+# - `due` takes the deliveries that have waited longest, without those of destinations whose places are all taken. So
+#   neither the deliveries of one destination nor the number of destinations decide what a claim costs: anybody can name
+#   thousands of dead receivers.
+# - `placed` gives each delivery its position among those of its destination.
+# - `candidate` takes the destinations in turn.
+# - The last SELECT locks the deliveries, and skips those that another courier has locked. It repeats the conditions,
+#   because Postgres checks them again for a delivery that changed since the query began.
 _NEXT = """
-WITH RECURSIVE head AS (
-    (SELECT destination, next_at FROM delivery WHERE state = 'waiting' ORDER BY destination, next_at LIMIT 1)
-    UNION ALL
-    SELECT following.destination, following.next_at
-    FROM head CROSS JOIN LATERAL (
-        SELECT destination, next_at FROM delivery
-        WHERE state = 'waiting' AND destination > head.destination ORDER BY destination, next_at LIMIT 1
-    ) AS following
+WITH due AS (
+    SELECT id, destination, next_at FROM delivery
+    WHERE state = 'waiting' AND next_at <= now() AND destination <> ALL(:full)
+    ORDER BY next_at LIMIT :window
 ),
-due AS (
-    SELECT head.destination, head.next_at, :room - coalesce((:taken ->> head.destination)::integer, 0) AS places
-    FROM head
-    WHERE head.next_at <= now()
-    ORDER BY head.next_at
+placed AS (
+    SELECT id, next_at, row_number() OVER (PARTITION BY destination ORDER BY next_at) AS position,
+        :room - coalesce((:taken ->> destination)::integer, 0) AS places
+    FROM due
 ),
 candidate AS (
-    SELECT waiting.id, waiting.next_at, waiting.position
-    FROM due CROSS JOIN LATERAL (
-        SELECT id, next_at, row_number() OVER (ORDER BY next_at) AS position FROM delivery
-        WHERE state = 'waiting' AND destination = due.destination AND next_at <= now()
-        ORDER BY next_at LIMIT :room
-    ) AS waiting
-    WHERE waiting.position <= due.places
-    ORDER BY waiting.position, waiting.next_at LIMIT :candidates
+    SELECT id, next_at, position FROM placed WHERE position <= places ORDER BY position, next_at LIMIT :candidates
 )
 SELECT delivery.id FROM candidate JOIN delivery ON delivery.id = candidate.id
 WHERE delivery.state = 'waiting' AND delivery.next_at <= now()
@@ -53,7 +44,12 @@ ORDER BY candidate.position, candidate.next_at LIMIT :max_deliveries
 FOR UPDATE OF delivery SKIP LOCKED
 """
 
-_next = text(_NEXT).bindparams(bindparam("taken", type_=JSONB)).columns(column("id", Uuid)).cte("next")
+_next = (
+    text(_NEXT)
+    .bindparams(bindparam("taken", type_=JSONB), bindparam("full", type_=ARRAY(TEXT)))
+    .columns(column("id", Uuid))
+    .cte("next")
+)
 _claimed = (
     update(Delivery)
     .where(
@@ -100,6 +96,8 @@ def claim_deliveries(
         "lease": lease,
         "room": room,
         "taken": dict(taken),
+        "full": [destination for destination, places in taken.items() if places >= room],
+        "window": _WINDOW,
         "candidates": limit + _SPARE,
         "max_deliveries": limit,
     }

@@ -238,7 +238,7 @@ class Delivery(SQLModel, table=True):
 
     __table_args__ = (
         _one_of("state", DeliveryState),
-        Index("delivery_queue", "destination", "next_at", postgresql_where=text("state = 'waiting'")),
+        Index("delivery_queue", "next_at", postgresql_where=text("state = 'waiting'")),
         Index("delivery_leases", "lease_until", postgresql_where=text("state = 'sending'")),
         Index("delivery_history", "owner", text("id DESC")),
         Index("delivery_job", "job_id"),

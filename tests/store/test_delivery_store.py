@@ -92,6 +92,21 @@ def test_a_destination_gets_no_more_deliveries_than_it_has_places(deliveries, en
     assert len(claim_all(deliveries, room=4)) == 4
 
 
+def test_a_destination_with_thousands_of_deliveries_does_not_hide_the_others(deliveries, end_job, database):
+    end_job("https://many.example/")
+    database.execute(
+        "INSERT INTO delivery (id, owner, event, job_id, url, destination, data, next_at) SELECT gen_random_uuid(),"
+        " owner, event, job_id, url, destination, data, next_at - interval '1 hour'"
+        " FROM delivery, generate_series(1, 3000)"
+    )
+    end_job("https://few.example/")
+    first = claim_all(deliveries, room=4)
+    assert [each.record.destination for each in first] == ["https://many.example:443"] * 4
+
+    (second,) = claim_all(deliveries, room=4, taken={"https://many.example:443": 4})
+    assert second.record.destination == "https://few.example:443"
+
+
 def test_the_order_of_one_destination_is_the_order_of_the_events(deliveries, end_job):
     jobs = [end_job() for _ in range(5)]
 
