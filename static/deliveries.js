@@ -2,6 +2,7 @@
 
 import { announce } from "/static/announce.js";
 import { getDeliveries, replayDelivery } from "/static/api.js";
+import { tries } from "/static/delivery.js";
 import { deliveryRow } from "/static/delivery-row.js";
 import { el, fill } from "/static/element.js";
 import { LARGEST_PAGE, pagedList } from "/static/paged-list.js";
@@ -36,7 +37,7 @@ export function deliveries({ signal, onFailure }) {
       return { items, next };
     },
     keyOf: ({ id }) => id,
-    version: ([one]) => JSON.stringify([one.state, one.attempts, one.next_attempt_at, one.url]),
+    version: ([one]) => JSON.stringify([one.state, tries(one), one.url]),
     createRow: ([one]) => deliveryRow(one, {
       opened, signal,
       onError: report.failed,

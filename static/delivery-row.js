@@ -1,9 +1,9 @@
 // One delivery in the log: a line that opens and then shows the attempts.
 
 import { getDelivery } from "/static/api.js";
-import { attemptResult, hasEnded, isOpen } from "/static/delivery.js";
+import { attemptResult, hasEnded, tries } from "/static/delivery.js";
 import { el, fill, icon } from "/static/element.js";
-import { formatTime, triedTimes } from "/static/format.js";
+import { formatTime } from "/static/format.js";
 
 const ICONS = { waiting: "waiting", sending: "running", delivered: "succeeded", failed: "failed", held: "held", discarded: "cancelled" };
 
@@ -40,13 +40,12 @@ export function deliveryRow(delivery, { opened, signal, onError, resend }) {
 }
 
 function summary(delivery) {
-  const { event, state, url, attempts: count, created_at: created, next_attempt_at: next } = delivery;
-  const again = isOpen(delivery) && next && `, next attempt at ${formatTime(next, "medium")}`;
+  const { event, state, url, created_at: created } = delivery;
   return el("summary", {},
     el("span", { class: `state badge ${COLOURS[state] ?? ""}` }, icon(ICONS[state] ?? "waiting"), state),
     el("strong", { class: "delivery-event" }, event),
     el("span", { class: "delivery-url" }, url),
-    el("span", { class: "delivery-tries quiet" }, triedTimes(count), again),
+    el("span", { class: "delivery-tries quiet" }, tries(delivery)),
     el("time", { datetime: created }, formatTime(created, "medium")));
 }
 
