@@ -61,15 +61,52 @@ export const redriveSelection = (selection, signal) => send("POST", "/api/dead-l
 /** Discard the selected dead letters that are open. Resolves to {dead_letters: count}. */
 export const discardSelection = (selection, signal) => send("POST", "/api/dead-letters/discard", { signal, body: selection });
 
+/** All registered webhook endpoints, newest first: {webhooks}. */
+export const getWebhooks = (signal) => get("/api/webhooks", signal);
+
+/** Register an endpoint. Resolves to the endpoint with its `secret`, which the service never sends again. */
+export const createWebhook = (endpoint, signal) => send("POST", "/api/webhooks", { signal, body: endpoint });
+
+/** Change an endpoint. Fields that `changes` lacks stay as they are. Resolves to the endpoint. */
+export const changeWebhook = (id, changes, signal) => send("PATCH", webhookPath(id), { signal, body: changes });
+
+/** Delete an endpoint with its deliveries. */
+export const deleteWebhook = (id, signal) => send("DELETE", webhookPath(id), { signal });
+
+/** Replace the secret of an endpoint. Resolves to {secret, previous_secret_until}. */
+export const rotateSecret = (id, signal) => send("POST", `${webhookPath(id)}/rotate-secret`, { signal });
+
+/** Replace the secret for the webhook URLs of jobs. Resolves to {secret, previous_secret_until}. */
+export const rotateSecretOfJobs = (signal) => send("POST", "/api/webhook-secret/rotate", { signal });
+
+/** Send a test to an endpoint. Resolves to the address of its delivery, for `getDeliveryAt`. */
+export const testWebhook = async (id, signal) => (await request("POST", `${webhookPath(id)}/test`, { signal })).location;
+
 /**
- * Submit a job. Resolves to the job. `parts` maps the names of the parts to their files. `onProgress` is called with
- * the number of sent bytes and the number of all bytes. XMLHttpRequest is used because fetch does not report the
- * progress of an upload.
+ * A page of deliveries, newest first. `query` has `limit` and `cursor`, and may have `state` and `webhook`, the id of an
+ * endpoint.
  */
-export function createJob({ file, parts, steps, key, signal, onProgress }) {
+export const getDeliveries = (query, signal) => get(`/api/deliveries?${parameters(query)}`, signal);
+
+/** One delivery, with its attempts. */
+export const getDelivery = (id, signal) => get(deliveryPath(id), signal);
+
+/** The delivery at an address that the service gave. */
+export const getDeliveryAt = (location, signal) => get(location, signal);
+
+/** Send a delivery that has ended once more. Resolves to the delivery. */
+export const replayDelivery = (id, signal) => send("POST", `${deliveryPath(id)}/replay`, { signal });
+
+/**
+ * Submit a job. Resolves to the job. `parts` maps the names of the parts to their files. `webhookUrl` may be empty.
+ * `onProgress` is called with the number of sent bytes and the number of all bytes. XMLHttpRequest is used because
+ * fetch does not report the progress of an upload.
+ */
+export function createJob({ file, parts, steps, webhookUrl, key, signal, onProgress }) {
   const form = new FormData();
   // The steps come before the file, so that the service can refuse steps that are too long before it receives the file.
   form.append("steps", JSON.stringify(steps));
+  if (webhookUrl) form.append("webhook_url", webhookUrl);
   form.append("file", file, file.name);
   for (const [name, part] of Object.entries(parts)) form.append(name, part, part.name);
   return new Promise((resolve, reject) => {
@@ -102,11 +139,18 @@ const jobPath = (id) => `/api/jobs/${encodeURIComponent(id)}`;
 
 const deadLetterPath = (id) => `/api/dead-letters/${encodeURIComponent(id)}`;
 
+const webhookPath = (id) => `/api/webhooks/${encodeURIComponent(id)}`;
+
+const deliveryPath = (id) => `/api/deliveries/${encodeURIComponent(id)}`;
+
 const parameters = (query) => new URLSearchParams(Object.entries(query).filter(([, value]) => value !== null));
 
 const get = (path, signal) => send("GET", path, { signal });
 
-async function send(method, path, { signal, body = null }) {
+const send = async (method, path, options) => (await request(method, path, options)).answer;
+
+// Resolves to the body of the answer, and to the address in its header Location.
+async function request(method, path, { signal, body = null }) {
   const headers = { Accept: "application/json", ...(body && { "Content-Type": "application/json" }) };
   let response;
   let text;
@@ -118,7 +162,7 @@ async function send(method, path, { signal, body = null }) {
     throw signal.aborted ? signal.reason : new Unreachable(error.message);
   }
   const answer = parse(text);
-  if (response.ok && (answer || response.status === 204)) return answer;
+  if (response.ok && (answer || response.status === 204)) return { answer, location: response.headers.get("Location") };
   throw problemOf(response.status, answer, (name) => response.headers.get(name));
 }
 

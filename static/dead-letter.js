@@ -1,7 +1,7 @@
-// One row of the dead-letter list: the failed steps of one job that have the same error.
+// One row of the dead-letter list: the failed steps or deliveries of one job that have the same error.
 
 import { el, icon, prose } from "/static/element.js";
-import { formatTime, plural, stepEvent, triedTimes } from "/static/format.js";
+import { formatTime, stepEvent, triedTimes } from "/static/format.js";
 
 const TRIES = ["failed", "crashed", "lost"];
 
@@ -14,25 +14,40 @@ export const rowKey = ({ job, error }) => JSON.stringify([job, error.code, error
  */
 export function deadLetterRow(deadLetters, titles, on) {
   const [{ job, source_name: photo, error, created_at: newest }] = deadLetters;
-  const byName = [...deadLetters].sort((one, other) => one.step.localeCompare(other.step, "en", { numeric: true }));
+  const byName = [...deadLetters].sort((one, other) => name(one).localeCompare(name(other), "en", { numeric: true }));
   const redriving = deadLetters.filter(({ state }) => state === "redriving").length;
-  const steps = deadLetters.length === 1 ? deadLetters[0].step : plural(deadLetters.length, "step");
+  const entries = deadLetters.length === 1 ? name(deadLetters[0]) : count(deadLetters);
   return el("li", { class: "dead-letter" },
     el("div", {},
       el("h3", {}, el("a", { href: `#/jobs/${job}` }, photo)),
-      el("ul", { class: "dead-letter-steps", role: "list" }, byName.map(({ step, op }) =>
-        el("li", {}, el("strong", {}, step), el("span", { class: "quiet" }, ` ${titles.get(op) ?? op}`)))),
+      el("ul", { class: "dead-letter-steps", role: "list" }, byName.map((one) =>
+        el("li", {}, el("strong", {}, name(one)), el("span", { class: "quiet" }, isDelivery(one) ? " webhook" : ` ${titles.get(one.op) ?? one.op}`)))),
       el("p", { class: "mono" }, el("time", { datetime: newest }, formatTime(newest)), `, ${triesText(deadLetters)}`)),
     el("div", { class: "dead-letter-tools" },
       redriving > 0 && el("span", { class: "state badge" }, icon("queued"), redriving < deadLetters.length ? `${redriving} redriving` : "redriving"),
-      redriving < deadLetters.length && button("Redrive", `${steps} of ${photo}`, on.redrive),
-      button("Discard", `${steps} of ${photo}`, on.discard)),
+      redriving < deadLetters.length && button("Redrive", `${entries} of ${photo}`, on.redrive),
+      button("Discard", `${entries} of ${photo}`, on.discard)),
     el("div", { class: "dead-letter-error" }, errorText(error)),
-    el("details", { class: "dead-letter-history" }, el("summary", {}, "History"),
-      byName.map(({ step, history }) => [
-        deadLetters.length > 1 && el("h4", {}, step),
-        el("ol", { role: "list" }, history.map((entry) => historyEntry(entry, error))),
-      ])));
+    isDelivery(deadLetters[0]) ? attemptsLink() : historyOf(byName, error));
+}
+
+const isDelivery = ({ kind }) => kind === "delivery";
+
+// A delivery has no step. Its receiver names it.
+const name = (one) => (isDelivery(one) ? one.url : one.step);
+
+const count = ({ 0: first, length }) => (isDelivery(first) ? `${length} deliveries` : `${length} steps`);
+
+function historyOf(steps, error) {
+  return el("details", { class: "dead-letter-history" }, el("summary", {}, "History"),
+    steps.map(({ step, history }) => [
+      steps.length > 1 && el("h4", {}, step),
+      el("ol", { role: "list" }, history.map((entry) => historyEntry(entry, error))),
+    ]));
+}
+
+function attemptsLink() {
+  return el("p", { class: "dead-letter-history" }, el("a", { href: "#/webhooks" }, "The deliveries show each attempt"));
 }
 
 function button(text, object, listener) {
@@ -40,7 +55,7 @@ function button(text, object, listener) {
 }
 
 function triesText(deadLetters) {
-  const counts = deadLetters.map(({ history }) => history.filter(({ what }) => TRIES.includes(what)).length);
+  const counts = deadLetters.map((one) => (isDelivery(one) ? one.attempt : one.history.filter(({ what }) => TRIES.includes(what)).length));
   const [fewest, most] = [Math.min(...counts), Math.max(...counts)];
   return fewest === most ? triedTimes(most) : `tried ${fewest} to ${most} times`;
 }

@@ -7,7 +7,8 @@ import { discardRow, isSelectable, redriveRow } from "/static/dead-letter-action
 import { plural } from "/static/format.js";
 import { pagedList } from "/static/paged-list.js";
 import { showProblem } from "/static/problem.js";
-import { whileBusy } from "/static/while-busy.js";
+import { confirmed } from "/static/question.js";
+import { reporting } from "/static/reporting.js";
 
 // After a redrive, the list is refreshed after each of these pauses. A redriven step that fails again gets a new dead
 // letter, which should appear soon.
@@ -23,6 +24,12 @@ export function deadLetters({ signal, titles, onRedrive, onChange }) {
   let loaded = [];
   let complete = false; // whether `loaded` has all open dead letters of the service
   let timer = null;
+
+  const action = reporting({
+    box: at("dead-letters-problem"),
+    signal,
+    after: () => { onChange(); return list.refresh(); },
+  });
 
   const list = pagedList({
     rows: at("dead-letter-list"),
@@ -47,25 +54,9 @@ export function deadLetters({ signal, titles, onRedrive, onChange }) {
     afterRedrive((await redriveSelection({ all: true }, signal)).dead_letters);
   }));
   at("discard-all").addEventListener("click", action(async () => {
-    if (!await confirmDiscard()) return;
+    if (!await confirmed(at("discard-question"))) return;
     afterDiscard((await discardSelection({ all: true }, signal)).dead_letters);
   }));
-
-  function action(act) {
-    return whileBusy(async () => {
-      at("dead-letters-problem").hidden = true;
-      try {
-        await act();
-      } catch (error) {
-        if (signal.aborted) return;
-        showProblem(at("dead-letters-problem"), error);
-        // The box is above the list, so it may be out of view.
-        at("dead-letters-problem").scrollIntoView({ block: "nearest" });
-      }
-      onChange();
-      await list.refresh();
-    });
-  }
 
   function afterRedrive(count) {
     announce(`${plural(count, "dead letter")} redriven`);
@@ -98,13 +89,4 @@ function afterDiscard(count) {
 
 function focusFallback() {
   return at(at("dead-letters").hidden ? "history-heading" : "dead-letters-heading");
-}
-
-function confirmDiscard() {
-  const question = at("discard-question");
-  question.returnValue = "";
-  question.showModal();
-  return new Promise((resolve) => {
-    question.addEventListener("close", () => resolve(question.returnValue === "discard"), { once: true });
-  });
 }

@@ -1,11 +1,14 @@
-// Stores the draft's steps in this browser tab, so that they survive a reload.
+// Stores the draft in this browser tab, so that it survives a reload.
 
-const KEY = "pixtools-steps";
+const KEY = "pixtools-draft";
 
 /** The functions save(draft), restore(draft) and clear(). They never throw. */
 export const draftStore = {
-  save: (draft) => attempt(() => sessionStorage.setItem(KEY, JSON.stringify(draft.steps))),
-  restore: (draft) => attempt(() => draft.restore(JSON.parse(sessionStorage.getItem(KEY)) ?? [])),
+  save: (draft) => attempt(() => sessionStorage.setItem(KEY, JSON.stringify({ steps: draft.steps, webhookUrl: draft.webhookUrl }))),
+  restore: (draft) => attempt(() => {
+    const stored = sessionStorage.getItem(KEY);
+    if (stored) draft.restore(JSON.parse(stored));
+  }),
   clear: () => attempt(() => sessionStorage.removeItem(KEY)),
 };
 
@@ -15,6 +18,6 @@ function attempt(action) {
   try {
     action();
   } catch (error) {
-    console.warn("The steps will not survive a reload.", error);
+    console.warn("The draft will not survive a reload.", error);
   }
 }

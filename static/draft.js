@@ -1,5 +1,5 @@
-// The steps that the user is building, and the rules that say which steps a step may read. This module does not use the
-// DOM.
+// The job that the user is building: its steps, the rules that say which steps a step may read, and the webhook URL.
+// This module does not use the DOM.
 //
 // A step is {key, op, name, input, params}. Inputs refer to steps by key and not by name, so a step can be renamed.
 // `input` is "source" or a key. If the operation takes many inputs (a bundle), `input` is a list of keys, or null until
@@ -13,9 +13,10 @@ export const SOURCE = "source";
 
 const STEP_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/; // the service's rule: NAME in dag/plan.py
 
-/** A list of steps with their part files. */
+/** A list of steps with their part files, and the URL of the receiver that hears about the end of the job. */
 export class Draft {
   steps = [];
+  webhookUrl = "";
   files = new PartFiles(); // kept apart from the steps, because files do not survive a reload
   #operations;
   #nextKey = 0;
@@ -166,10 +167,11 @@ export class Draft {
   }
 
   /**
-   * Replace all steps by `steps`, which the page stored before a reload. Does nothing if the service does not have one
-   * of their operations.
+   * Replace the webhook URL and all steps by those that the page stored before a reload. The steps stay as they are if
+   * the service does not have one of their operations.
    */
-  restore(steps) {
+  restore({ steps, webhookUrl }) {
+    this.webhookUrl = webhookUrl;
     if (!steps.every(({ op }) => this.#operations.has(op))) return;
     this.steps = steps;
     this.#nextKey = 1 + Math.max(-1, ...steps.map(({ key }) => Number(key.split("-")[1])));

@@ -2,6 +2,7 @@
 
 import { getDeadLetters, getJob, listen } from "/static/api.js";
 import { hasEnded } from "/static/format.js";
+import { pause } from "/static/pause.js";
 
 const POLL_INTERVAL_MS = 2000;
 const REDRIVE_POLL_INTERVAL_MS = 500;
@@ -62,13 +63,5 @@ function readStream(id, { signal, onJob }) {
       },
       onBreak: close,
     });
-  });
-}
-
-function pause(ms, signal) {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
   });
 }

@@ -87,11 +87,14 @@ export function duration(ms) {
   return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
 }
 
-/** The time of day, and the date unless it is today. A text such as "two minutes ago" would soon be wrong. */
-export function formatTime(iso) {
+/**
+ * The time of day, and the date unless it is today. A text such as "two minutes ago" would soon be wrong. `timeStyle` is
+ * "short", or "medium" for a time with seconds.
+ */
+export function formatTime(iso, timeStyle = "short") {
   const then = new Date(iso);
   const today = then.toDateString() === new Date().toDateString();
-  return then.toLocaleString(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" });
+  return then.toLocaleString(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle });
 }
 
 /** "a, b and c". */

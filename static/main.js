@@ -12,6 +12,8 @@ import { watchJob } from "/static/job-view.js";
 import { photoPicker } from "/static/photo.js";
 import { describe } from "/static/problem.js";
 import { submission } from "/static/submission.js";
+import { webhookUrlField } from "/static/webhook-url.js";
+import { webhooks } from "/static/webhooks.js";
 
 const closing = new AbortController(); // aborts all requests when the user leaves the page
 
@@ -31,7 +33,8 @@ async function open() {
 
 function start({ operations, limits, media_types: mediaTypes }) {
   const titles = new Map(operations.map(({ op, title }) => [op, title]));
-  const view = jobView({ titles, onMove: () => { history.refresh(); deadLetterList.refresh(); } });
+  const webhookView = webhooks({ signal: closing.signal, onFailure: () => deadLetterList.refresh() });
+  const view = mainView({ webhookView, titles, onMove: () => { history.refresh(); deadLetterList.refresh(); } });
   const history = jobHistory({ signal: closing.signal });
   const deadLetterList = deadLetters({
     signal: closing.signal,
@@ -39,7 +42,7 @@ function start({ operations, limits, media_types: mediaTypes }) {
     onRedrive: () => view.watch(),
     onChange: () => { history.refresh(); view.refreshRetry(); },
   });
-  const { steps, photo } = newJobForm({
+  const { steps, photo, webhookUrl } = newJobForm({
     operations, limits, mediaTypes,
     onAccepted: (job, file) => {
       view.addSource(job.id, file);
@@ -50,12 +53,13 @@ function start({ operations, limits, media_types: mediaTypes }) {
 
   at("job-again").addEventListener("click", () => {
     steps.load(view.job().steps);
+    webhookUrl.show(view.job().webhook_url ?? "");
     photo.take([]);
     location.hash = "#/";
   });
   acceptFiles((files) => {
     photo.take(files);
-    if (!at("job").hidden) location.hash = "#/";
+    if (at("build").hidden) location.hash = "#/";
   });
   window.addEventListener("hashchange", () => view.route());
   at("recent").hidden = false;
@@ -70,13 +74,14 @@ function newJobForm({ operations, limits, mediaTypes, onAccepted }) {
   let starter = { refresh: () => {} }; // replaced below: `photo` and `steps` call `starter`, and `starter` needs both
   const photo = photoPicker({ limits, mediaTypes, onChange: () => starter.refresh() });
   const steps = new Builder({ draft, operations, onChange: () => { starter.refresh(); draftStore.save(draft); } });
-  starter = submission({ draft, photo, builder: steps, onAccepted: (job, file) => { draftStore.clear(); onAccepted(job, file); } });
+  const webhookUrl = webhookUrlField({ draft, onChange: () => draftStore.save(draft) });
+  starter = submission({ draft, photo, builder: steps, webhookUrl, onAccepted: (job, file) => { draftStore.clear(); onAccepted(job, file); } });
   starter.refresh();
-  return { steps, photo };
+  return { steps, photo, webhookUrl };
 }
 
-// Shows the job whose id is in the address. Without an id, shows the form for a new job.
-function jobView({ titles, onMove }) {
+// Shows the job whose id is in the address, the webhooks, or otherwise the form for a new job.
+function mainView({ webhookView, titles, onMove }) {
   // The photos of the jobs that this page started. They are kept here, because the service does not return photos.
   const sources = new Map();
   const idle = { watch: () => {}, refreshRetry: () => {} };
@@ -86,15 +91,18 @@ function jobView({ titles, onMove }) {
 
   function route({ first = false } = {}) {
     const id = location.hash.match(/^#\/jobs\/([^/]+)$/)?.[1] ?? null;
+    const view = id ? "job" : location.hash === "#/webhooks" ? "webhooks" : "build";
     viewing.abort();
     viewing = new AbortController();
-    document.title = "PixTools";
-    at("build").hidden = Boolean(id);
-    at("job").hidden = !id;
+    document.title = view === "webhooks" ? "Webhooks · PixTools" : "PixTools";
+    for (const name of ["build", "job", "webhooks"]) at(name).hidden = name !== view;
+    if (view === "webhooks") at("webhooks-link").setAttribute("aria-current", "page");
+    else at("webhooks-link").removeAttribute("aria-current");
     if (!first) {
       window.scrollTo(0, 0);
-      at(id ? "job-title" : "build-title").focus({ preventScroll: true });
+      at(`${view}-title`).focus({ preventScroll: true });
     }
+    if (view === "webhooks") webhookView.watch(viewing.signal);
     watched = id ? watchJob(id, { signal: viewing.signal, titles, source: sources.get(id), onJob: (job) => { shown = job; }, onMove }) : idle;
   }
 

@@ -5,7 +5,8 @@ import { reconcileChildren } from "/static/element.js";
 import { whileBusy } from "/static/while-busy.js";
 
 const PAGE = 20;
-const LARGEST_PAGE = 100; // the service's limit
+/** The limit of the service. */
+export const LARGEST_PAGE = 100;
 
 /**
  * Fill the list `rows`. The button `more` loads the next page. `read({cursor, limit})` resolves to {items, next}. Items
@@ -30,7 +31,7 @@ export function pagedList({ rows, more, signal, read, keyOf, version, createRow,
       shown = cursor ? [...shown, ...page.items] : page.items;
       next = page.next;
       show();
-      if (cursor && page.items.length) linkIn(keyOf(page.items[0]))?.focus();
+      if (cursor && page.items.length) targetIn(keyOf(page.items[0]))?.focus();
     } catch (error) {
       if (!signal.aborted) onError(error);
     }
@@ -41,10 +42,10 @@ export function pagedList({ rows, more, signal, read, keyOf, version, createRow,
     reconcileChildren(rows, groupBy(shown, keyOf), { key: ([first]) => keyOf(first), version, create: createRow });
     more.hidden = !next;
     onShown(shown, !next);
-    if (focusedRow && !focusedRow.isConnected) (linkIn(focusedRow.dataset.key) ?? focusFallback()).focus({ preventScroll: true });
+    if (focusedRow && !focusedRow.isConnected) (targetIn(focusedRow.dataset.key) ?? focusFallback()).focus({ preventScroll: true });
   }
 
-  const linkIn = (key) => [...rows.children].find((row) => row.dataset.key === key)?.querySelector("a");
+  const targetIn = (key) => [...rows.children].find((row) => row.dataset.key === key)?.querySelector("a, summary");
 
   return { refresh: () => load() };
 }

@@ -6,17 +6,18 @@ import { el, fill, prose } from "/static/element.js";
 import { plural } from "/static/format.js";
 
 /**
- * Show why a submission failed. A fault that points to a step or to a part is shown at a field of `builder`. All other
- * faults are shown in `box`. The focus goes to the first marked field of the page, or to `box` if no field is marked.
+ * Show why a form was refused. `mark(path, detail)` shows a fault at the field to which the pointer of the fault leads,
+ * and returns this field, or null if the form has no such field. All other faults are shown in `box`. The focus goes to
+ * the first marked field of the page, or to `box` if no field is marked.
  */
-export function showSubmissionProblem(box, error, builder) {
+export function showFormProblem(box, error, mark) {
   const { title, detail, errors, wait } = describe(error);
   const marked = [];
   const others = [];
   for (const fault of errors) {
-    const [, area, name, ...path] = (fault.pointer ?? "").split("/").map(unescape);
-    const card = area === "steps" && name !== undefined ? builder.cardOfStep(name) : builder.cardOfPart(area);
-    if (card) marked.push(card.fail(path, fault.detail));
+    const [, ...path] = (fault.pointer ?? "").split("/").map(unescape);
+    const field = mark(path, fault.detail);
+    if (field) marked.push(field);
     else if (fault.detail !== detail) others.push(fault);
   }
   const places = new Set(marked).size;
@@ -24,7 +25,7 @@ export function showSubmissionProblem(box, error, builder) {
     el("h3", {}, title),
     detail && el("p", {}, prose(detail)),
     faultList(others),
-    places > 0 && el("p", {}, `${plural(places, "field")} marked in the steps.`),
+    places > 0 && el("p", {}, `${plural(places, "field")} marked in the form.`),
     wait && el("p", {}, wait));
   box.hidden = false;
   announce([title, detail].filter(Boolean).join(": ").replaceAll("`", ""));

@@ -3,15 +3,15 @@
 import { createJob } from "/static/api.js";
 import { announce } from "/static/announce.js";
 import { formatBytes } from "/static/format.js";
-import { showSubmissionProblem } from "/static/problem.js";
+import { showFormProblem } from "/static/problem.js";
 
 const at = (id) => document.getElementById(id);
 
 /**
  * Let the form start a job. `onAccepted` is called with the job and its photo. Returns {refresh()}, which the caller
- * must call after each change.
+ * must call after each change. `webhookUrl` is the field for the webhook URL.
  */
-export function submission({ draft, photo, builder, onAccepted }) {
+export function submission({ draft, photo, builder, webhookUrl, onAccepted }) {
   const start = at("start");
   const problem = at("submission-problem");
   const newKey = idempotencyKeys();
@@ -42,16 +42,17 @@ export function submission({ draft, photo, builder, onAccepted }) {
     const file = photo.file;
     const parts = draft.parts();
     const files = [file, ...Object.values(parts)];
-    const steps = draft.specification();
+    const request = { steps: draft.specification(), webhookUrl: draft.webhookUrl.trim() };
     upload = new AbortController();
     const { signal } = upload;
     problem.hidden = true;
     builder.clearFaults();
+    webhookUrl.clear();
     showProgress(0, files.reduce((sum, { size }) => sum + size, 0));
     refresh();
     announce("Uploading");
     try {
-      const job = await createJob({ file, parts, steps, key: newKey(files, steps), signal, onProgress: showProgress });
+      const job = await createJob({ ...request, file, parts, key: newKey(files, request), signal, onProgress: showProgress });
       newKey.forget();
       upload = null;
       onAccepted(job, file);
@@ -61,10 +62,16 @@ export function submission({ draft, photo, builder, onAccepted }) {
         announce("Upload cancelled");
         start.focus();
       } else {
-        showSubmissionProblem(problem, error, builder);
+        showFormProblem(problem, error, mark);
       }
     }
     refresh();
+  }
+
+  function mark([area, name, ...path], detail) {
+    if (area === "webhook_url") return webhookUrl.fail(detail);
+    const card = area === "steps" && name !== undefined ? builder.cardOfStep(name) : builder.cardOfPart(area);
+    return card?.fail(path, detail) ?? null;
   }
 
   return { refresh };
@@ -76,11 +83,12 @@ function showProgress(sent, total) {
   at("upload-progress").textContent = sent < total ? `${formatBytes(sent)} of ${formatBytes(total)} sent` : "Sent. The service is checking the upload.";
 }
 
-// A repeated request with the same files and steps gets the same key, so the service does not start a second job.
+// A repeated request with the same files, steps and webhook URL gets the same key, so the service does not start a
+// second job.
 function idempotencyKeys() {
   let last = null;
-  const keyFor = (files, steps) => {
-    const text = JSON.stringify(steps);
+  const keyFor = (files, request) => {
+    const text = JSON.stringify(request);
     const same = last?.text === text && files.length === last.files.length && files.every((file, i) => file === last.files[i]);
     if (!same) last = { files, text, key: randomKey() };
     return last.key;

@@ -177,7 +177,7 @@ def test_faults_of_the_service_are_shown_at_their_fields_and_the_first_on_the_pa
 
     expect(page.locator("#submission-problem")).to_contain_text("Correct these fields.")
     expect(page.locator("#submission-problem")).to_contain_text("file: has an unknown colour space")
-    expect(page.locator("#submission-problem")).to_contain_text("4 fields marked in the steps.")
+    expect(page.locator("#submission-problem")).to_contain_text("4 fields marked in the form.")
     name = step(page, "avif").get_by_label("Name")
     expect(name).to_have_accessible_description("is not a valid name for a step")
     expect(name).to_have_attribute("aria-invalid", "true")
