@@ -9,9 +9,10 @@ import { errorLine } from "/static/error-line.js";
  */
 export function markedField(control) {
   const node = control.closest(".field");
-  const error = errorLine(`${control.id}-error`, control);
+  const isGroup = node.matches("fieldset");
+  const error = errorLine(`${control.id}-error`, isGroup ? null : control); // a group cannot be marked as invalid
   node.append(error.node);
-  const described = node.matches("fieldset") ? node : control;
+  const described = isGroup ? node : control;
   described.setAttribute("aria-describedby", [error.node.id, described.getAttribute("aria-describedby")].filter(Boolean).join(" "));
   node.addEventListener("input", error.clear);
   const self = {

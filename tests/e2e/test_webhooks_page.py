@@ -14,6 +14,9 @@ from playwright.sync_api import Locator, Page, expect
 from receivers import receiver, status
 from service import Stack
 
+from pixtools.states import DeliveryState
+from pixtools.webhooks.events import CHOSEN_EVENTS
+
 pytestmark = needs_chromium
 
 DELIVERY_TIMEOUT_MS = 20_000  # the page loads the deliveries every 5 seconds
@@ -100,7 +103,16 @@ def test_a_registered_endpoint_shows_its_secret_once(page, hook):
     page.faults.clear()  # the console reports every answer with an error status
 
     page.get_by_label("URL", exact=True).fill(hook.url)
-    page.get_by_label("dead_letter.created").check()
+    boxes = page.get_by_role("group", name="Events").get_by_role("checkbox")
+    for box in boxes.all():
+        box.uncheck()
+    press(page, "Register")
+    expect(boxes.first).to_be_focused()
+    expect(page.locator("#endpoint-events-error")).to_be_visible()
+    page.faults.clear()
+
+    for box in boxes.all():
+        box.check()
     page.get_by_label("Description").fill("the shop")
     press(page, "Register")
     secret = page.get_by_role("region", name=f"Secret of {hook.url}")
@@ -137,6 +149,22 @@ def test_a_rotated_secret_is_shown_and_the_previous_one_still_signs(page, hook):
     assert len(hook.received[-1].headers["webhook-signature"].split()) == 2
 
 
+def test_the_secret_for_the_webhook_urls_of_jobs_is_replaced(page):
+    page.get_by_text("Secret for the webhook URLs of jobs").click()
+    press(page, "New secret for jobs")
+    secret = page.get_by_role("region", name="Secret of the webhook URLs of jobs")
+    expect(secret.locator("code")).to_have_text(re.compile("^whsec_"))
+    expect(secret.get_by_role("heading")).to_be_focused()
+    press(page, "Hide the secret")
+
+
+def test_the_page_and_the_service_have_the_same_events_and_states(page):
+    events = page.locator("#endpoint-events input").evaluate_all("boxes => boxes.map(box => box.value)")
+    assert events == list(CHOSEN_EVENTS)
+    states = page.locator("#delivery-state option").evaluate_all("options => options.map(option => option.value)")
+    assert states == ["", *DeliveryState]
+
+
 def test_an_endpoint_is_disabled_and_enabled(page, hook):
     row = endpoint(page, hook.url)
     row.get_by_role("button", name=f"Disable {hook.url}").press("Enter")
@@ -148,21 +176,22 @@ def test_an_endpoint_is_disabled_and_enabled(page, hook):
 
 def test_a_webhook_url_that_the_service_refuses_is_marked_and_survives_a_reload(page):
     page.get_by_role("link", name="PixTools").click()
-    expect(page.get_by_label("Webhook URL")).to_be_hidden()
+    field = page.get_by_label("Webhook URL", exact=True)
+    expect(field).to_be_hidden()
     page.locator(".build-more > summary").click()
-    page.get_by_label("Webhook URL").fill("ftp://receiver.example")
+    field.fill("ftp://receiver.example")
     page.reload()
     choose_photo(page, photo(201))
     add(page, "WebP")
-    expect(page.get_by_label("Webhook URL")).to_have_value("ftp://receiver.example")
+    expect(field).to_have_value("ftp://receiver.example")
     start(page)
-    expect(page.get_by_label("Webhook URL")).to_have_accessible_description(re.compile("must begin with http"))
-    expect(page.get_by_label("Webhook URL")).to_be_focused()
+    expect(field).to_have_accessible_description(re.compile("must begin with http"))
+    expect(field).to_be_focused()
     page.faults.clear()
 
 
 def test_a_job_with_a_webhook_url_has_two_delivered_deliveries(page, hook, other):
-    page.get_by_label("Webhook URL").fill(other.url)
+    page.get_by_label("Webhook URL", exact=True).fill(other.url)
     run_job(page, 202)
     open_webhooks(page)
     for url in (hook.url, other.url):
@@ -180,7 +209,7 @@ def test_a_job_with_a_webhook_url_has_two_delivered_deliveries(page, hook, other
 def test_a_receiver_that_is_gone_disables_its_endpoint_and_makes_dead_letters(page, hook, other):
     hook.answer = other.answer = status(410, b"no such shop")
     press(page, "Same steps, another photo")
-    expect(page.get_by_label("Webhook URL")).to_have_value(other.url)
+    expect(page.get_by_label("Webhook URL", exact=True)).to_have_value(other.url)
     run_job(page, 203)
     open_webhooks(page)
     for url in (hook.url, other.url):
