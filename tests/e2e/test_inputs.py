@@ -157,7 +157,7 @@ def test_a_plan_with_four_mistakes_gets_one_answer_that_names_all_four(api):
         ({"steps": '{"a": {"op": "webp", "input": "source", "quality": NaN}}'}, 422, {"/steps/a/quality"}),
         ({"steps": '{"a": {"op": "webp", "input": "source", "quality": Infinity}}'}, 422, {"/steps/a/quality"}),
         ({"steps": '{"a": {"op": "blur", "input": "source", "radius": NaN}}'}, 422, {"/steps/a/radius"}),
-        ({"steps": WEBP, "webhook_url": "http://example.com"}, 422, {"/webhook_url"}),
+        ({"steps": WEBP, "callback": "http://example.com"}, 422, {"/callback"}),
         ({"steps": WEBP, "operations": "[]"}, 422, {"/operations"}),
         ({"operations": "null"}, 422, {"/operations"}),
         ({"operations": "3"}, 422, {"/operations"}),
@@ -260,7 +260,7 @@ def test_the_docs_need_no_other_host(api):
         assert api.http.get(asset).status_code == 200
     description = api.http.get("/openapi.json").json()
     form = description["paths"]["/api/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"file", "steps", "operations", "operation_params"}
+    assert set(form["properties"]) == {"file", "steps", "operations", "operation_params", "webhook_url"}
 
 
 def test_a_running_service_is_live_ready_and_healthy(api):
