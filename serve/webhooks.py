@@ -113,7 +113,7 @@ class AttemptAnswer(BaseModel):
 class DeliveryAnswer(BaseModel):
     """One event for one receiver. `webhook` is null if the receiver is the `webhook_url` of the job.
 
-    `attempts` counts the attempts that have ended since the event or since the last replay.
+    `attempts` counts the attempts that have ended.
     """
 
     id: uuid.UUID
@@ -288,7 +288,7 @@ def _fields(delivery: DeliveryRecord) -> dict[str, Any]:
         "webhook": delivery.endpoint_id,
         "url": delivery.url,
         "state": delivery.state,
-        "attempts": delivery.failures + (delivery.state == DeliveryState.DELIVERED),
+        "attempts": delivery.tries,
         "next_attempt_at": delivery.next_at if waits else None,
         "created_at": delivery.created_at,
         "finished_at": delivery.finished_at,

@@ -73,6 +73,7 @@ def _create_deliveries() -> None:
         sa.Column("data", postgresql.JSONB(), nullable=False),
         sa.Column("state", sa.TEXT(), server_default="waiting", nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("courier", sa.TEXT(), nullable=True),
         sa.Column("next_at", sa.DateTime(timezone=True), server_default=_NOW, nullable=False),

@@ -55,7 +55,7 @@ _delivered = (
         col(Delivery.attempt) == _done.c.attempt,
         col(Delivery.state) == DeliveryState.SENDING,
     )
-    .values(state=DeliveryState.DELIVERED, finished_at=func.now(), lease_until=None)
+    .values(state=DeliveryState.DELIVERED, tries=Delivery.tries + 1, finished_at=func.now(), lease_until=None)
     .returning(col(Delivery.id), _done.c.attempt, _done.c.ms, _done.c.status, _done.c.answer)
     .cte("delivered")
 )
@@ -285,16 +285,22 @@ def _record_failure(connection: Connection, attempted: Attempted) -> DeliverySta
             answer=result.answer,
         )
     )  # fmt: skip
-    failures = delivery.failures + 1
+    failures, tries = delivery.failures + 1, delivery.tries + 1
     pause = None if result.is_gone or delivery.event == Event.TEST else delivery_pause(failures, result.retry_after)
     this = col(Delivery.id) == delivery.id
     if pause is not None:
-        again = {"failures": failures, "next_at": func.now() + pause, "lease_until": None}
+        again = {"failures": failures, "tries": tries, "next_at": func.now() + pause, "lease_until": None}
         move_deliveries(connection, DeliveryState.WAITING, [this], **again)
         hold_deliveries_of_disabled(connection, this)
         return DeliveryState.WAITING
     move_deliveries(
-        connection, DeliveryState.FAILED, [this], failures=failures, finished_at=func.now(), lease_until=None
+        connection,
+        DeliveryState.FAILED,
+        [this],
+        failures=failures,
+        tries=tries,
+        finished_at=func.now(),
+        lease_until=None,
     )
     if result.is_gone and delivery.endpoint_id is not None:
         _disable(connection, delivery.endpoint_id)

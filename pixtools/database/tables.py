@@ -258,8 +258,9 @@ class Delivery(SQLModel, table=True):
     state: str = Field(
         default=DeliveryState.WAITING, sa_column=Column(TEXT, nullable=False, server_default=DeliveryState.WAITING)
     )
-    attempt: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
-    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # attempts that count as tries
+    attempt: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # grows with each claim
+    tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # attempts that have ended with a result
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # since the event or the last replay
     courier: str | None = Field(default=None, sa_type=TEXT)
     next_at: datetime = _time(now=True)
     lease_until: datetime | None = _time(nullable=True)

@@ -29,7 +29,11 @@ class EndpointRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """One event for one receiver. If `endpoint_id` is None, the receiver is the `webhook_url` of the job."""
+    """One event for one receiver. If `endpoint_id` is None, the receiver is the `webhook_url` of the job.
+
+    `attempt` grows with each claim, `tries` with each attempt that has ended, and `failures` counts failed attempts
+    since the event or the last replay.
+    """
 
     id: uuid.UUID
     event: Event
@@ -40,6 +44,7 @@ class DeliveryRecord:
     data: dict[str, Any]
     state: DeliveryState
     attempt: int
+    tries: int
     failures: int
     next_at: datetime
     created_at: datetime
