@@ -1,8 +1,8 @@
 """Makes the archive of a job: a ZIP of its files.
 
-The archive is made when a client asks for it. A further job of the same owner makes it. This job has the same source and
-steps, and a `zip` step that reads their files. All other steps are answered from the step cache. The requests for one
-archive share one job.
+The archive is made when a client asks for it. A further job of the same owner makes it. This job has the same source,
+the same steps, and a `zip` step that reads their files. All other steps are answered from the step cache. The requests
+for one archive share one job.
 """
 
 from __future__ import annotations

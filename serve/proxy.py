@@ -1,4 +1,6 @@
-"""Installs the gate, the request ids, the limits of the HTTP parser and the bounded queues in the process that reads HTTP requests.
+"""Installs the gate and what is around it in the process that reads HTTP requests.
+
+The gate needs the request ids, the limits of the HTTP parser and the bounded queues.
 
 Serve calls `middlewares` if the environment variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
 `serve.proxy:middlewares`: in its own proxy, or, with HAProxy, in each ingress replica. With HAProxy, Serve's own proxy

@@ -139,7 +139,7 @@ async def test_one_key_makes_one_job_and_belongs_to_this_route(http):
         ({"operations": '["tiff"]'}, 422, "/operations/0"),
         ({"operations": '["webp", "PNG"]'}, 422, "/operations/1"),
         ({"operations": '["webp"]', "operation_params": "7"}, 422, "/operation_params"),
-        ({"operations": '["jpg"]', "operation_params": '{"jpg": {"quality": 0}}'}, 422, "/operation_params/jpg/quality"),
+        ({"operations": '["jpg"]', "operation_params": '{"jpg":{"quality":0}}'}, 422, "/operation_params/jpg/quality"),
         ({"operations": '["webp"]', "operation_params": "{"}, 400, "/operation_params"),
         ({"operations": '["webp"]', "steps": "{}"}, 422, "/steps"),
         ({"operations": '["webp"]', "webhook_url": "file:///etc/passwd"}, 422, "/webhook_url"),
