@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dag.plan import PartInfo, Plan, PlannedStep, Source
+from dag.plan import Plan, PlannedStep
 from dag.segments import reads_artifacts
 from dag.specification import build
+from dag.stored_plan import document_of, source_of
 from pixtools.errors import ArtifactLost
 from pixtools.jobs.outcomes import Cached, Failed
 from pixtools.jobs.records import ArtifactRecord
@@ -36,14 +37,8 @@ def stored_plan(claim: Claim, settings: Settings) -> Plan:
     Raises InvalidPlan if the present code or settings do not allow the plan any more, although the plan was valid when
     the job was accepted. If a step draws text, the function is slow, because the checks load the font.
     """
-    job = claim.view.job
-    document = {step.name: {"op": step.op, "input": list(step.inputs), **step.params} for step in claim.view.steps}
-    parts = {
-        part.name: PartInfo(part.sha256, (part.width, part.height), part.frames, part.media_type, part.bytes)
-        for part in claim.view.parts
-    }
-    size = (job.source_width, job.source_height)
-    source = Source(job.source_name, job.source_sha256, size, job.source_frames, parts, job.source_media_type)
+    view = claim.view
+    document, source = document_of(view.steps), source_of(view.job, view.parts)
     return build(document, source, len(document), settings.image_limits(), settings.weights_sha256, is_stored=True)
 
 

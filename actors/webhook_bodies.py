@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dag.plan import file_name
+from dag.process_form import is_result
 from pixtools.blob_store import BlobStore
 from pixtools.database.delivery_store import DeliveryStore
 from pixtools.database.job_store import JobStore
@@ -63,7 +64,8 @@ class WebhookBodies:
         urls = {}
         for step in view.steps:
             artifact = view.artifacts.get(step.name)
-            if artifact is not None and artifact.lost_at is None:
+            is_hidden = view.job.is_process and not is_result(step.name, step.op)
+            if artifact is not None and artifact.lost_at is None and not is_hidden:
                 name = file_name(view.job.source_name, step.name, OPERATIONS[step.op].extension)
                 urls[step.name], _ = self.blobs.url(artifact.blob_key, name, artifact.media_type, signed_at)
         return urls

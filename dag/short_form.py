@@ -16,7 +16,7 @@ from pixtools.errors import pointer
 from pixtools.limits import Limits
 from pixtools.operations import OPERATIONS
 
-_BUNDLERS = frozenset(name for name, operation in OPERATIONS.items() if operation.max_inputs is None)
+BUNDLERS = frozenset(name for name, operation in OPERATIONS.items() if operation.max_inputs is None)
 
 
 def parse_short(
@@ -86,9 +86,9 @@ def _check_reserved_params(params: dict[str, dict[str, Any]], faults: Faults) ->
 def _steps(names: list[str], params: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the `steps` document that means the same as the short form."""
     different = dict.fromkeys(names)
-    bundled = [name for name in different if name not in _BUNDLERS] or SOURCE
+    bundled = [name for name in different if name not in BUNDLERS] or SOURCE
     return {
-        name: params.get(name, {}) | {"op": name, "input": bundled if name in _BUNDLERS else SOURCE}
+        name: params.get(name, {}) | {"op": name, "input": bundled if name in BUNDLERS else SOURCE}
         for name in different
     }
 

@@ -107,6 +107,13 @@ class BlobStore:
                 self._s3.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=media_type)
         return sha256
 
+    def copy(self, key: str, new_key: str) -> None:
+        """Store a copy of an object of at most 5 GB under a new key. The bytes do not leave the store."""
+        with _translated_errors(key):
+            if not self._objects.copy(f"{self._bucket}/{key}", new_key):
+                source = {"Bucket": self._bucket, "Key": key}
+                self._s3.copy_object(Bucket=self._bucket, Key=new_key, CopySource=source)
+
     def get(self, key: str) -> bytes:
         """Return the content of an object."""
         with self.open(key) as body:

@@ -196,6 +196,24 @@ class JobEnded(PixToolsError):
     status, code = 409, "job_ended"
 
 
+class JobNotEnded(PixToolsError):
+    """The job has not ended yet."""
+
+    status, code = 409, "job_not_ended"
+
+
+class NoFiles(PixToolsError):
+    """The job has no files."""
+
+    status, code = 409, "no_files"
+
+
+class ArchiveNotReady(PixToolsError):
+    """The archive of the job is still being made."""
+
+    status, code, retryable, retry_after_s = 503, "archive_not_ready", True, 2
+
+
 class NothingToRetry(PixToolsError):
     """This job has no failed step that can run again."""
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 log = logging.getLogger(__name__)
 
@@ -15,12 +16,26 @@ _OUTAGE_INTERVAL_S = 30.0  # between two log lines about one outage
 _ADDRESS = re.compile(r"\S*(?:://|@)\S*")  # a URL, or a piece of a URL that a library took for a host name
 
 
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the HTTP request that is being handled."""
+
+
 def to_stderr() -> None:
     """Send the log lines of this process to stderr. Ray keeps stderr in one file per process.
 
-    Does nothing if the process has set up logging already.
+    Lines about an HTTP request end with its id. Does nothing if the process has set up logging already.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.addFilter(add_request_id)
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s%(request)s"
+    logging.basicConfig(format=line, level=logging.INFO, handlers=[handler])
+
+
+def add_request_id(record: logging.LogRecord) -> bool:
+    """Give a log record the attribute `request`, which is empty outside of HTTP requests. Return true."""
+    current = request_id.get()
+    record.request = "" if current is None else f" request_id={current}"
+    return True
 
 
 def reason(error: BaseException) -> str:

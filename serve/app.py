@@ -35,6 +35,8 @@ from pixtools.settings import Settings
 from pixtools.webhooks.vault import Vault
 from serve import back_pressure, problems, proxy
 from serve.admission import Admission
+from serve.archive_routes import ArchiveRoutes
+from serve.archives import Archives
 from serve.catalog import catalog
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
@@ -44,7 +46,9 @@ from serve.inspection import Inspection
 from serve.intake import Intake
 from serve.job_bodies import JobBodies
 from serve.job_routes import JobRoutes
+from serve.process_routes import ProcessRoutes
 from serve.progress import ProgressFeed
+from serve.request_ids import RequestContext
 from serve.security_headers import SecurityHeaders
 from serve.service_routes import ServiceRoutes
 from serve.webhook_routes import WebhookRoutes
@@ -66,7 +70,8 @@ def create() -> ASGIApp:
     reservations = KeyReservations(settings)
     hints = Hints(settings)
     inspection = Inspection()
-    bodies = JobBodies(store, blobs)
+    deliveries = DeliveryStore(database, LEASE)
+    bodies = JobBodies(store, blobs, deliveries)
     poll_interval_s, lifetime_s = settings.poll_interval.total_seconds(), settings.stream_lifetime.total_seconds()
     feed = ProgressFeed(store, bodies, hints, poll_interval_s, lifetime_s=lifetime_s)
     letters = DeadLetters(DeadLetterStore(database), fleet, settings.dead_letter_retention)
@@ -97,7 +102,7 @@ def create() -> ASGIApp:
     circuits = Circuits(settings)
     webhooks = Webhooks(
         EndpointStore(database),
-        DeliveryStore(database, LEASE),
+        deliveries,
         Vault(settings.webhook_keys),
         AddressPolicy(allow_private=settings.allow_private_webhooks),
         circuits,
@@ -105,7 +110,10 @@ def create() -> ASGIApp:
         settings.redrives_per_s,
     )
     intake = Intake(settings, store, blobs, reservations, hints, inspection, admission, webhooks)
-    app.include_router(JobRoutes(intake, store, blobs, bodies, feed, hints, letters).router())
+    jobs = JobRoutes(intake, store, blobs, bodies, feed, hints, letters)
+    app.include_router(jobs.router())
+    app.include_router(ProcessRoutes(jobs).router())
+    app.include_router(ArchiveRoutes(Archives(settings, store, blobs, admission, feed, hints)).router())
     app.include_router(DeadLetterRoutes(letters).router())
     app.include_router(WebhookRoutes(webhooks).router())
     health = Health(database, store, blobs, reservations, admission, settings)
@@ -116,7 +124,7 @@ def create() -> ASGIApp:
     guarded = app if proxy.is_installed() else Gate(app, settings)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so
     # SecurityHeaders wraps the whole application.
-    return SecurityHeaders(guarded, images_from=blobs.public_url)
+    return RequestContext(SecurityHeaders(guarded, images_from=blobs.public_url))
 
 
 def _serve_pages(app: FastAPI) -> None:

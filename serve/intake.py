@@ -23,6 +23,7 @@ from uuid6 import uuid7
 
 from dag.job_limits import require_within_limits
 from dag.plan import PartInfo, Plan, Source
+from dag.process_form import parse_process
 from dag.short_form import parse_short
 from dag.specification import parse
 from pixtools.blob_store import BlobStore, part_key, source_key
@@ -35,9 +36,9 @@ from pixtools.redis.hints import QUEUED, Hints
 from pixtools.redis.key_reservations import KeyReservations
 from pixtools.settings import Settings
 from serve.admission import Admission
-from serve.answers import job_answer
 from serve.inspection import Inspection
-from serve.uploads import Upload, UploadedFile, receive
+from serve.process_answers import answer_of
+from serve.uploads import JOB_FORM, PROCESS_FORM, FormKind, Upload, UploadedFile, receive
 from serve.webhooks import Webhooks
 
 _MAX_PARALLEL_UPLOADS = 16
@@ -67,7 +68,7 @@ class Intake:
         default_factory=partial(anyio.CapacityLimiter, _MAX_PARALLEL_UPLOADS)
     )
 
-    async def accept(self, owner: str, request: Request) -> Accepted:
+    async def accept(self, owner: str, request: Request, kind: FormKind = JOB_FORM) -> Accepted:
         """Store the job that `request` describes. If this request was accepted before, return the stored response.
 
         Raises ServiceFull, the errors of `uploads.receive`, InvalidPlan, StorageDown and DatabaseDown. With an
@@ -75,16 +76,15 @@ class Intake:
         """
         key = request.headers.get("idempotency-key")
         if key is None:
-            return await self._accept(owner, request)
+            return await self._accept(owner, request, kind)
         if not _KEY.fullmatch(key):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
-        return await self._accept_once(
-            owner, request, IdempotencyScope(owner, f"{request.method} {request.url.path}", key)
-        )
+        scope = IdempotencyScope(owner, f"{request.method} {request.url.path}", key)
+        return await self._accept_once(owner, request, kind, scope)
 
-    async def _accept(self, owner: str, request: Request) -> Accepted:
+    async def _accept(self, owner: str, request: Request, kind: FormKind) -> Accepted:
         await self.admission.require_room()
-        async with receive(request, self.settings, self.inspection) as upload:
+        async with receive(request, self.settings, self.inspection, kind) as upload:
             new = self._new_job(owner, upload, await run_in_threadpool(self._plan, upload))
             await self._put(_files(new, upload))
             accepted = await run_in_threadpool(self._submit, new)
@@ -92,14 +92,14 @@ class Intake:
         await self.hints.publish(QUEUED, "")
         return accepted
 
-    async def _accept_once(self, owner: str, request: Request, scope: IdempotencyScope) -> Accepted:
+    async def _accept_once(self, owner: str, request: Request, kind: FormKind, scope: IdempotencyScope) -> Accepted:
         # Ask Postgres first. So requests that repeat an accepted request need no reservation, and many of them can be
         # answered at the same time. A full service answers them too, because they make no job.
         stored = await run_in_threadpool(self.store.stored_response, scope)
         if stored is not None:
-            return await self._repeat(request, scope, *stored)
+            return await self._repeat(request, kind, scope, *stored)
         await self.admission.require_room()
-        async with self._reserved(scope), receive(request, self.settings, self.inspection) as upload:
+        async with self._reserved(scope), receive(request, self.settings, self.inspection, kind) as upload:
             plan = await run_in_threadpool(self._plan, upload)
             new = self._new_job(owner, upload, plan)
             files = _files(new, upload)
@@ -113,10 +113,10 @@ class Intake:
             return accepted
 
     async def _repeat(
-        self, request: Request, scope: IdempotencyScope, fingerprint: str, response: Accepted
+        self, request: Request, kind: FormKind, scope: IdempotencyScope, fingerprint: str, response: Accepted
     ) -> Accepted:
         """Return the response to the first request. Raises KeyReused if `request` has another fingerprint."""
-        async with receive(request, self.settings, self.inspection) as upload:
+        async with receive(request, self.settings, self.inspection, kind) as upload:
             plan = await run_in_threadpool(self._plan, upload)
             Idempotency(scope, _fingerprint(upload, plan)).require_match(fingerprint)
             return response
@@ -146,7 +146,8 @@ class Intake:
         max_steps, limits = self.settings.max_steps, self.settings.image_limits()
         if "steps" in fields:
             return parse(fields["steps"], source, max_steps, limits, weights)
-        return parse_short(fields["operations"], fields.get("operation_params"), source, max_steps, limits, weights)
+        read = parse_process if upload.kind is PROCESS_FORM else parse_short
+        return read(fields["operations"], fields.get("operation_params"), source, max_steps, limits, weights)
 
     def _new_job(self, owner: str, upload: Upload, plan: Plan) -> NewJob:
         """Return the job of a request that is not a repetition. Raises InvalidPlan if it exceeds a limit of a job."""
@@ -174,7 +175,7 @@ class Intake:
         return self.store.submit_once(new, idempotency, self._render(view_of(new, self.settings.job_retention)))
 
     def _render(self, view: JobView) -> bytes:
-        return job_answer(view, self.blobs, self.blobs.signing_time()).model_dump_json().encode()
+        return answer_of(view, self.blobs, self.blobs.signing_time()).model_dump_json().encode()
 
     def _delete(self, keys: Collection[str]) -> None:
         with suppress(PixToolsError):  # if this fails, the reconciler deletes the files later
@@ -205,6 +206,7 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
         source_bytes=image.bytes,
         source_sha256=image.sha256,
         pixels=plan.work_pixels,
+        is_process=upload.kind is PROCESS_FORM,
         steps=tuple(
             NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
         ),

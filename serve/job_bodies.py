@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pixtools.blob_store import BlobStore
+from pixtools.database.delivery_store import DeliveryStore
 from pixtools.database.job_store import JobStore
 from pixtools.jobs.views import JobView
-from pixtools.states import JobState
-from serve.answers import job_answer
+from pixtools.states import JOB_ENDED, JobState
+from serve.process_answers import answer_of
 
 _MAX_KEPT = 256
 _MAX_KEPT_BYTES = 65_536  # a larger answer is not kept, so all of them together take at most 16 MB
@@ -37,8 +38,9 @@ class JobBodies:
     A kept answer is used until the job has a new version, or until `BlobStore.signing_time` changes.
     """
 
-    def __init__(self, store: JobStore, blobs: BlobStore) -> None:
+    def __init__(self, store: JobStore, blobs: BlobStore, deliveries: DeliveryStore) -> None:
         self._store = store
+        self._deliveries = deliveries
         self._blobs = blobs
         self._kept: OrderedDict[uuid.UUID, JobBody] = OrderedDict()
         self._lock = threading.Lock()
@@ -74,7 +76,11 @@ class JobBodies:
         # If another job makes a lost file again, this job shows the new file without a new version.
         has_lost = any(artifact.lost_at is not None for artifact in view.artifacts.values())
         etag = None if has_lost else _etag(job.version, signed_at)
-        json = job_answer(view, self._blobs, signed_at).model_dump_json().encode()
+        # A webhook that is given up raises the version of its job.
+        has_webhook = job.is_process and job.webhook_url is not None and job.state in JOB_ENDED
+        webhook_failed = has_webhook and self._deliveries.webhook_failed(job.id)
+        answer = answer_of(view, self._blobs, signed_at, webhook_failed=webhook_failed)
+        json = answer.model_dump_json().encode()
         return JobBody(job.version, job.state, etag, json)
 
     def _keep(self, job_id: uuid.UUID, body: JobBody) -> None:

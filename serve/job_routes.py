@@ -19,19 +19,27 @@ from pixtools.jobs.submission import Accepted
 from pixtools.jobs.views import JobView
 from pixtools.redis.hints import CANCELLED, CHANGED, Hints, changed
 from pixtools.states import JOB_ENDED, JobState
-from serve.answers import JobAnswer, JobList, job_answer, job_list, json_response
+from serve.answers import JobAnswer, JobList, job_list, json_response
 from serve.dead_letters import DeadLetters
 from serve.intake import Intake
 from serve.job_bodies import JobBodies
 from serve.owner import PUBLIC_OWNER
 from serve.preferences import MAX_WAIT_S, preference_applied, wait_seconds
 from serve.problems import responses
+from serve.process_answers import ProcessJobAnswer, answer_of
 from serve.progress import ProgressFeed
 from serve.upload_form import UPLOAD_FORM
+from serve.uploads import JOB_FORM, FormKind
 
 Prefer = Annotated[
     str | None,
     Header(description=f"`wait=N`: answer when the job has ended, or after N seconds (at most {MAX_WAIT_S})"),
+]
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="a key that you choose; if you repeat it within 24 hours, no second job is made"),
 ]
 
 
@@ -72,7 +80,7 @@ class JobRoutes:
             "/{job_id}",
             self.read,
             methods=["GET"],
-            response_model=JobAnswer,
+            response_model=JobAnswer | ProcessJobAnswer,
             responses={304: {}, **responses(404, 422, 503)},
             summary="Read a job, with fresh download URLs",
         )
@@ -106,18 +114,19 @@ class JobRoutes:
     async def submit(
         self,
         request: Request,
-        idempotency_key: Annotated[  # noqa: ARG002 (only for the OpenAPI document)
-            str | None,
-            Header(description="a key that you choose; if you repeat it within 24 hours, no second job is made"),
-        ] = None,
+        idempotency_key: IdempotencyKey = None,  # noqa: ARG002 (only for the OpenAPI document)
         prefer: Prefer = None,  # noqa: ARG002 (only for the OpenAPI document)
     ) -> Response:
         """Send either `steps` or `operations`. The service stores the job before it answers.
 
         With `Prefer: wait=N`, the body comes when the job has ended, or after N seconds. It shows the job at that time.
         """
+        return await self.accept(request, JOB_FORM)
+
+    async def accept(self, request: Request, kind: FormKind) -> Response:
+        """Answer a submission, at once or when the job has ended."""
         seconds = wait_seconds(request.headers.getlist("prefer"))
-        accepted = await self.intake.accept(PUBLIC_OWNER, request)
+        accepted = await self.intake.accept(PUBLIC_OWNER, request, kind)
         headers = {"Location": f"/api/jobs/{accepted.job_id}"}
         if accepted.replayed:
             headers["Idempotency-Replayed"] = "true"
@@ -200,7 +209,7 @@ class JobRoutes:
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     async def _respond(self, view: JobView, status: int = 200) -> Response:
-        answer = await run_in_threadpool(job_answer, view, self.blobs, self.blobs.signing_time())
+        answer = await run_in_threadpool(answer_of, view, self.blobs, self.blobs.signing_time())
         return json_response(answer, status)
 
 

@@ -25,6 +25,7 @@ from pixtools.errors import (
     pointer,
     shortened,
 )
+from pixtools.logs import request_id
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,12 @@ class Problem(BaseModel):
     errors: list[FaultAnswer]
 
 
+class RequestProblem(Problem):
+    """An error of a request. `request_id` is the header `X-Request-ID` of the answer."""
+
+    request_id: str | None = None
+
+
 class ProblemType(BaseModel):
     """An explanation of one type of problem. The `type` of a problem is the URL of this document."""
 
@@ -66,7 +73,7 @@ class ProblemType(BaseModel):
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of the problems that a route may return."""
-    return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
+    return {status: {"model": RequestProblem, "content": {MEDIA_TYPE: {}}} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
@@ -82,7 +89,9 @@ def install(app: FastAPI) -> None:
 def respond(error: PixToolsError) -> JSONResponse:
     """Return the response for an error. Its size is limited, because `PixToolsError.problem` limits it."""
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
-    return JSONResponse(error.problem(), error.status, headers, MEDIA_TYPE)
+    current = request_id.get()
+    problem = error.problem() | ({} if current is None else {"request_id": current})
+    return JSONResponse(problem, error.status, headers, MEDIA_TYPE)
 
 
 def invalid_request(faults: Sequence[Fault], total: int | None = None) -> InvalidRequest:

@@ -1,4 +1,6 @@
-"""Installs the gate, the limits of the HTTP parser and the bounded queues in the process that reads HTTP requests.
+"""Installs the gate and what is around it in the process that reads HTTP requests.
+
+The gate needs the request ids, the limits of the HTTP parser and the bounded queues.
 
 Serve calls `middlewares` if the environment variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
 `serve.proxy:middlewares`: in its own proxy, or, with HAProxy, in each ingress replica. With HAProxy, Serve's own proxy
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 
 import uvicorn.config
+from ray.serve._private import http_util
 from starlette.middleware import Middleware
 
 from pixtools import memory
@@ -18,10 +21,11 @@ from serve import back_pressure
 from serve.clients import Clients
 from serve.gate import Gate
 from serve.http_limits import LimitedProtocol, LimitedProtocolBehindHaproxy
+from serve.request_ids import RequestIds
 
 
 def middlewares() -> list[Middleware]:
-    """Install the bounded queues and the limited HTTP parser, and return the gate.
+    """Install the request ids, the bounded queues and the limited HTTP parser, and return the gate.
 
     Raises ValidationError if a setting is wrong.
     """
@@ -32,6 +36,8 @@ def middlewares() -> list[Middleware]:
     # Serve does not pass a protocol to uvicorn, so uvicorn looks it up here. uvicorn accepts a class too.
     protocol = LimitedProtocolBehindHaproxy if settings.behind_haproxy else LimitedProtocol
     uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]
+    # Serve puts its own middleware for request ids around those that this function returns.
+    http_util.RequestIdMiddleware = RequestIds
     return [Middleware(Gate, settings=settings)]
 
 

@@ -11,6 +11,7 @@ from starlette.types import Scope
 from serve.preferences import wait_seconds
 
 _JOB = re.compile("/api/jobs/[^/]+")
+_SUBMISSIONS = ("/api/jobs", "/api/process")
 _EVENTS = re.compile("/api/jobs/[^/]+/events")
 
 # With this header, Serve would continue a request after its client has left.
@@ -61,7 +62,7 @@ class RequestHead:
     @property
     def is_submission(self) -> bool:
         """Whether the request submits a job."""
-        return self.method == "POST" and self.path == "/api/jobs"
+        return self.method == "POST" and self.path in _SUBMISSIONS
 
     @property
     def waits(self) -> bool:

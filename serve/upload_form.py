@@ -44,22 +44,48 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
     },
 }
 
-UPLOAD_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": _PROPERTIES,
-                    "additionalProperties": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": "a further image, for steps that use the name of this field, such as `logo`",
-                    },
-                },
-            },
+
+def _form(properties: dict[str, dict[str, Any]], required: list[str]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": {
+            "type": "string",
+            "format": "binary",
+            "description": "a further image, for steps that use the name of this field, such as `logo`",
+        },
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+UPLOAD_FORM = _form(_PROPERTIES, ["file"])
+
+PROCESS_UPLOAD_FORM = _form(
+    {
+        "file": _PROPERTIES["file"],
+        "operations": {
+            "type": "string",
+            "description": "JSON: a list of operations in upper or lower case. A repeated operation runs once.",
+            "example": '["WEBP", "DENOISE", "METADATA"]',
+        },
+        "operation_params": {
+            "type": "string",
+            "description": (
+                'JSON: parameters by operation, such as `{"webp": {"quality": "80", "resize": {"width": 800}}}`. '
+                "Numbers may be texts. Unknown parameters and other operations are ignored. An empty value counts as "
+                "not sent."
+            ),
+            "default": "",
+        },
+        "webhook_url": {
+            "type": "string",
+            "description": (
+                "An http or https URL that gets `job_id`, `status` and `result_urls` when the job ends. An empty value "
+                "counts as not sent."
+            ),
+            "default": "",
         },
     },
-}
+    ["file", "operations"],
+)

@@ -30,10 +30,21 @@ from serve.inspection import Inspection
 from serve.multipart import DIRECT_BYTES, read_form
 from serve.problems import invalid_request
 
-_FIELDS = ("steps", "operations", "operation_params", "webhook_url")
 _MAX_NAME_LENGTH = 150
 _MAX_ENDING_LENGTH = 10  # a longer ending is not a file type, so it may be cut
 _CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FormKind:
+    """A kind of form: the names of its text fields. It needs at least one of the fields `needs`."""
+
+    fields: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+JOB_FORM = FormKind(("steps", "operations", "operation_params", "webhook_url"), needs=("steps", "operations"))
+PROCESS_FORM = FormKind(("operations", "operation_params", "webhook_url"), needs=("operations",))
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class UploadedFile:
 class Upload:
     """The content of a request: the source image with its file name, the parts by name, and the text fields."""
 
+    kind: FormKind
+
     image: UploadedFile
     name: str
     parts: dict[str, UploadedFile]
@@ -60,6 +73,8 @@ class Upload:
 class Form:
     """The items of a multipart form, sorted into images, parts, text fields and faults."""
 
+    kind: FormKind = JOB_FORM
+
     files: list[UploadFile] = field(default_factory=list)
     parts: dict[str, UploadFile] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
@@ -67,13 +82,13 @@ class Form:
 
     def add(self, name: str, value: UploadFile | str) -> None:
         """Add one item, or a fault if the request has no place for it."""
-        if name in _FIELDS and value == "":
+        if name in self.kind.fields and value == "":
             return  # an HTML form also sends fields that the user left empty
         if name == "file" and isinstance(value, UploadFile):
             self.files.append(value)
         elif name in self.fields or name in self.parts:
             self.faults.append(Fault(pointer(name), "is sent twice"))
-        elif (mistake := _mistake(name, value)) is not None:
+        elif (mistake := _mistake(name, value, self.kind.fields)) is not None:
             self.faults.append(Fault(pointer(name), mistake))
         elif isinstance(value, UploadFile):
             self.parts[name] = value
@@ -92,36 +107,40 @@ class Form:
         if not self.files:
             missing = Fault("/file", "is missing; send the image as a file, with a file name")
             raise BadRequest("The image is missing.", (missing,))
-        if not {"steps", "operations"} & self.fields.keys():
-            raise BadRequest("The steps are missing.", (Fault("/steps", "is missing; send `steps` or `operations`"),))
+        if not self.fields.keys() & self.kind.needs:
+            needed = " or ".join(f"`{name}`" for name in self.kind.needs)
+            missing = Fault(pointer(self.kind.needs[0]), f"is missing; send {needed}")
+            raise BadRequest("The steps are missing.", (missing,))
 
 
 @asynccontextmanager
-async def receive(request: Request, settings: Settings, inspection: Inspection) -> AsyncIterator[Upload]:
+async def receive(
+    request: Request, settings: Settings, inspection: Inspection, kind: FormKind = JOB_FORM
+) -> AsyncIterator[Upload]:
     """Read the request into temporary files. These files are deleted at the end of the context.
 
     Raises BadRequest, InvalidRequest, UploadTooLarge, UnsupportedType, EmptyUpload, CorruptImage, ImageTooLarge and
     DiskFull.
     """
     try:
-        content = await read_form(request, _FIELDS, 1 + settings.max_parts, settings.max_upload_bytes)
+        content = await read_form(request, kind.fields, 1 + settings.max_parts, settings.max_upload_bytes)
     except OSError as error:
         if is_full(error):
             raise DiskFull("Send the request again in a while.") from error
         raise
     try:
-        yield await _read_upload(content, settings, inspection)
+        yield await _read_upload(content, settings, inspection, kind)
     finally:
         await content.close()
 
 
-def checked_form(content: FormData, max_parts: int) -> Form:
+def checked_form(content: FormData, max_parts: int, kind: FormKind = JOB_FORM) -> Form:
     """Return the items of a form by their use.
 
     Raises InvalidRequest if the items are not as the API describes them, and BadRequest if the image or the steps are
     missing.
     """
-    form = Form()
+    form = Form(kind)
     for name, value in content.multi_items():
         form.add(name, value)
     form.check(max_parts)
@@ -138,16 +157,16 @@ def safe_name(name: str | None) -> str:
     return (stem[: _MAX_NAME_LENGTH - len(ending) - 1] or "image") + dot + ending
 
 
-def _mistake(name: str, value: UploadFile | str) -> str | None:
+def _mistake(name: str, value: UploadFile | str, fields: tuple[str, ...]) -> str | None:
     """Return the mistake in one item of the form, or None."""
     is_file = isinstance(value, UploadFile)
     if name == "file":
         return "is text; send it as a file, with a file name"
-    if name in _FIELDS:
+    if name in fields:
         return "is a file; send it as text" if is_file else None
     if not is_file:
         return (
-            f"is not a field of this request; the fields are file, {', '.join(_FIELDS)}. "
+            f"is not a field of this request; the fields are file, {', '.join(fields)}. "
             "Send an image for a step as a file, with a file name"
         )
     if not NAME.fullmatch(name):
@@ -166,15 +185,15 @@ def _contradictions(files: int, fields: dict[str, str]) -> list[Fault]:
     return faults
 
 
-async def _read_upload(content: FormData, settings: Settings, inspection: Inspection) -> Upload:
+async def _read_upload(content: FormData, settings: Settings, inspection: Inspection, kind: FormKind) -> Upload:
     """Check the form and its files, and return their content."""
-    form = checked_form(content, settings.max_parts)
+    form = checked_form(content, settings.max_parts, kind)
     (file,) = form.files
     image = await _check_file("file", file, settings.image_limits(), inspection)
     parts = {
         name: await _check_file(name, part, settings.part_limits(), inspection) for name, part in form.parts.items()
     }
-    return Upload(image, safe_name(file.filename), parts, form.fields)
+    return Upload(kind, image, safe_name(file.filename), parts, form.fields)
 
 
 async def _check_file(name: str, upload: UploadFile, limits: Limits, inspection: Inspection) -> UploadedFile:

@@ -24,12 +24,15 @@ from pixtools.settings import Settings
 from pixtools.webhooks.vault import Vault
 from serve import problems
 from serve.admission import Admission
+from serve.archive_routes import ArchiveRoutes
+from serve.archives import Archives
 from serve.dead_letter_routes import DeadLetterRoutes
 from serve.dead_letters import DeadLetters
 from serve.inspection import Inspection
 from serve.intake import Intake
 from serve.job_bodies import JobBodies
 from serve.job_routes import JobRoutes
+from serve.process_routes import ProcessRoutes
 from serve.progress import ProgressFeed
 from serve.webhook_routes import WebhookRoutes
 from serve.webhooks import Webhooks
@@ -44,7 +47,8 @@ async def ingress(
     store, letters = JobStore(pool, settings), DeadLetterStore(pool)
     queue = DeadLetterQueue(settings, "test", store=letters, hints=hints)
     decisions = DeadLetters(letters, queue, settings.dead_letter_retention)
-    bodies = JobBodies(store, blobs)
+    deliveries = DeliveryStore(pool, LEASE)
+    bodies = JobBodies(store, blobs, deliveries)
     feed = ProgressFeed(store, bodies, hints, settings.poll_interval.total_seconds())
     inspection = Inspection()
     app = FastAPI()
@@ -52,15 +56,19 @@ async def ingress(
     circuits = Circuits(redis or settings)
     webhooks = Webhooks(
         EndpointStore(pool),
-        DeliveryStore(pool, LEASE),
+        deliveries,
         Vault(settings.webhook_keys),
         AddressPolicy(allow_private=settings.allow_private_webhooks),
         circuits,
         hints,
         settings.redrives_per_s,
     )
-    intake = Intake(settings, store, blobs, reservations, hints, inspection, Admission(settings, store), webhooks)
-    app.include_router(JobRoutes(intake, store, blobs, bodies, feed, hints, decisions).router())
+    admission = Admission(settings, store)
+    intake = Intake(settings, store, blobs, reservations, hints, inspection, admission, webhooks)
+    jobs = JobRoutes(intake, store, blobs, bodies, feed, hints, decisions)
+    app.include_router(jobs.router())
+    app.include_router(ProcessRoutes(jobs).router())
+    app.include_router(ArchiveRoutes(Archives(settings, store, blobs, admission, feed, hints)).router())
     app.include_router(DeadLetterRoutes(decisions).router())
     app.include_router(WebhookRoutes(webhooks).router())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:

@@ -463,3 +463,15 @@ def test_ordinary_calls_load_neither_boto3_nor_its_clients(settings):
         [sys.executable, "-c", _LIGHT], env={**os.environ, **variables}, capture_output=True, text=True, check=True
     )
     assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("key", ["sources/a", "sources/ann/x y+ä~.png"])
+def test_a_copy_has_the_same_bytes_and_leaves_the_original(blobs, key):
+    blobs.put(key, b"bytes", "image/png")
+    blobs.copy(key, f"{key}-copy")
+    assert blobs.get(f"{key}-copy") == blobs.get(key) == b"bytes"
+
+
+def test_an_object_that_does_not_exist_cannot_be_copied(blobs):
+    with pytest.raises(ObjectMissing):
+        blobs.copy("sources/none", "sources/copy")

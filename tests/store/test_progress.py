@@ -31,9 +31,9 @@ async def hints(settings) -> AsyncIterator[Hints]:
 
 
 @pytest.fixture
-def new_feed(settings, store, hints):
+def new_feed(settings, store, deliveries, hints):
     """Return a function that creates a feed."""
-    return partial(ProgressFeed, store, JobBodies(store, BlobStore(settings)), hints)
+    return partial(ProgressFeed, store, JobBodies(store, BlobStore(settings), deliveries), hints)
 
 
 def follow(feed: ProgressFeed, job_id: uuid.UUID, last: int = 0):

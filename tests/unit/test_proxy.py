@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 import uvicorn.config
+from ray.serve._private import http_util
 from ray.serve._private.http_util import validate_http_proxy_callback_return
 from ray.serve._private.utils import call_function_from_import_path
 
@@ -22,6 +23,7 @@ NAME = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 def _restored(monkeypatch):
     monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", uvicorn.config.HTTP_PROTOCOLS["auto"])
     monkeypatch.setattr(LimitedProtocol, "clients", LimitedProtocol.clients)
+    monkeypatch.setattr(http_util, "RequestIdMiddleware", http_util.RequestIdMiddleware)
 
 
 @pytest.mark.usefixtures("_restored")

@@ -1,0 +1,72 @@
+"""Gives each HTTP request an id, which the client may choose with the header `X-Request-ID`.
+
+The answer has the id in the same header, problems have it as `request_id`, and log lines end with it. Both classes are
+pure ASGI middleware, so they do not buffer streams.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pixtools.logs import request_id
+
+_HEADER = b"x-request-id"
+_VALID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class RequestIds:
+    """Replaces the middleware of Serve with the same purpose, which accepts every text as an id.
+
+    It runs where HTTP requests arrive, outside of the gate. The request that goes on has exactly one id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection, such as an HTTP request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = _ids(scope)
+        current = sent[0] if len(sent) == 1 and _VALID.fullmatch(sent[0]) else str(uuid.uuid4()).encode()
+        if sent != [current]:
+            others = [header for header in scope["headers"] if header[0] != _HEADER]
+            scope["headers"] = [*others, (_HEADER, current)]
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (_HEADER, current)]
+            await send(message)
+
+        await _within(current, self._app, scope, receive, with_id)
+
+
+class RequestContext:
+    """Wraps the application. Its log lines and problems get the id that the request has."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection, such as an HTTP request."""
+        sent = _ids(scope) if scope["type"] == "http" else []
+        if len(sent) == 1 and _VALID.fullmatch(sent[0]):
+            await _within(sent[0], self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _ids(scope: Scope) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == _HEADER]
+
+
+async def _within(current: bytes, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    token = request_id.set(current.decode("ascii"))
+    try:
+        await app(scope, receive, send)
+    finally:
+        request_id.reset(token)

@@ -1,0 +1,78 @@
+"""The ids of HTTP requests, from the place where they arrive to the log lines of the application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from ray.serve._private import http_util
+
+from pixtools.errors import NotFound
+from pixtools.logs import add_request_id, request_id
+from serve import problems, proxy
+from serve.request_ids import RequestContext, RequestIds
+
+pytestmark = pytest.mark.anyio
+
+log = logging.getLogger(__name__)
+app = FastAPI()
+problems.install(app)
+
+
+@app.get("/ok")
+def ok() -> str:
+    log.warning("handled")
+    return str(request_id.get())
+
+
+@app.get("/missing")
+async def missing() -> None:
+    raise NotFound
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(RequestIds(RequestContext(app)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield http
+
+
+async def test_the_id_of_the_client_comes_back_once(http):
+    answer = await http.get("/ok", headers={"X-Request-ID": "a-1"})
+    assert answer.headers.get_list("x-request-id") == ["a-1"]
+    assert answer.json() == "a-1"
+
+
+@pytest.mark.parametrize("sent", [[], [""], ["a b"], ["x" * 129], ["a", "b"], ["caf\xe9"]])
+async def test_a_request_without_one_valid_id_gets_a_new_one(http, sent):
+    headers = [(b"X-Request-ID", value.encode("latin-1")) for value in sent]
+    answer = await http.get("/ok", headers=headers)
+    (new,) = answer.headers.get_list("x-request-id")
+    assert len(new) == 36
+    assert new not in sent
+    assert answer.json() == new
+
+
+async def test_a_problem_names_the_request(http):
+    answer = await http.get("/missing", headers={"X-Request-ID": "a-2"})
+    assert (answer.json()["request_id"], answer.headers["x-request-id"]) == ("a-2", "a-2")
+    assert request_id.get() is None
+
+
+async def test_log_lines_of_a_request_contain_its_id(http, caplog):
+    caplog.handler.addFilter(add_request_id)
+    await http.get("/ok", headers={"X-Request-ID": "a-3"})
+    log.warning("outside")
+    inside, outside = (record for record in caplog.records if record.name == __name__)
+    assert (inside.request, outside.request) == (" request_id=a-3", "")
+    caplog.handler.removeFilter(add_request_id)
+
+
+def test_serve_uses_this_middleware_instead_of_its_own(monkeypatch):
+    monkeypatch.setattr(http_util, "RequestIdMiddleware", http_util.RequestIdMiddleware)
+    proxy.middlewares()
+    wrapped = http_util._apply_middlewares(app, [])
+    assert isinstance(wrapped, RequestIds)
