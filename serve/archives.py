@@ -8,6 +8,7 @@ for one archive share one job.
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from starlette.concurrency import run_in_threadpool
@@ -87,7 +88,8 @@ class Archives:
             self.blobs.copy(key, new_key)
         accepted = self.store.submit_once(replace(new, created_at=self.store.now()), recipe.idempotency, b"")
         if accepted.replayed:  # another request was stored first, so no job refers to these copies
-            self.blobs.delete(copies.values())
+            with suppress(PixToolsError):  # if this fails, the reconciler deletes the copies later
+                self.blobs.delete(copies.values())
         return accepted
 
     def _url(self, owner: str, job_id: uuid.UUID, step: str) -> str:

@@ -1,6 +1,5 @@
-"""Installs the gate and what is around it in the process that reads HTTP requests.
-
-The gate needs the request ids, the limits of the HTTP parser and the bounded queues.
+"""Installs the gate, the limits of the HTTP parser, the bounded queues and the request ids in the process that reads
+HTTP requests.
 
 Serve calls `middlewares` if the environment variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
 `serve.proxy:middlewares`: in its own proxy, or, with HAProxy, in each ingress replica. With HAProxy, Serve's own proxy
@@ -14,6 +13,7 @@ import os
 import uvicorn.config
 from ray.serve._private import http_util
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from pixtools import memory
 from pixtools.settings import HttpSettings
@@ -25,7 +25,7 @@ from serve.request_ids import RequestIds
 
 
 def middlewares() -> list[Middleware]:
-    """Install the request ids, the bounded queues and the limited HTTP parser, and return the gate.
+    """Install the bounded queues and the limited HTTP parser, and return the gate inside of the request ids.
 
     Raises ValidationError if a setting is wrong.
     """
@@ -36,9 +36,13 @@ def middlewares() -> list[Middleware]:
     # Serve does not pass a protocol to uvicorn, so uvicorn looks it up here. uvicorn accepts a class too.
     protocol = LimitedProtocolBehindHaproxy if settings.behind_haproxy else LimitedProtocol
     uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]
-    # Serve puts its own middleware for request ids around those that this function returns.
-    http_util.RequestIdMiddleware = RequestIds
-    return [Middleware(Gate, settings=settings)]
+    # Serve's own middleware for request ids would run inside of the gate, and would add a second header.
+    http_util.RequestIdMiddleware = _unchanged
+    return [Middleware(Gate, settings=settings), Middleware(RequestIds)]  # the last one is outside
+
+
+def _unchanged(app: ASGIApp) -> ASGIApp:
+    return app
 
 
 def is_installed() -> bool:

@@ -18,9 +18,9 @@ _VALID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestIds:
-    """Replaces the middleware of Serve with the same purpose, which accepts every text as an id.
+    """Runs where HTTP requests arrive, around the gate. The request that goes on has exactly one id.
 
-    It runs where HTTP requests arrive, outside of the gate. The request that goes on has exactly one id.
+    Serve has a middleware with the same purpose, but it accepts every text as an id, and does not see refusals.
     """
 
     def __init__(self, app: ASGIApp) -> None:

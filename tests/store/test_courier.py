@@ -311,6 +311,17 @@ async def test_a_process_job_sends_the_body_of_the_first_pixtools(end_job):
 
 
 @pytest.mark.usefixtures("courier")
+async def test_the_body_of_the_first_pixtools_has_no_file_that_its_client_did_not_ask_for(store):
+    steps = {"a-full-size": ("source",), "a": ("source",)}
+    with receiver() as there:
+        submit(store, new_job(steps, webhook_url=there.url, is_process=True))
+        finish(store, claim(store), *steps, settle=True)
+        await until(lambda: there.received)
+
+    assert list(json.loads(there.received[0].body)["result_urls"]) == ["a"]
+
+
+@pytest.mark.usefixtures("courier")
 async def test_an_endpoint_can_ask_for_download_urls(endpoints, end_job):
     with receiver() as there:
         registered(endpoints, url=there.url, include_urls=True, secret=ENCRYPTED)

@@ -15,6 +15,7 @@ from serve import proxy
 from serve.clients import Clients
 from serve.gate import Gate
 from serve.http_limits import LimitedProtocol, LimitedProtocolBehindHaproxy
+from serve.request_ids import RequestIds
 
 NAME = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
@@ -30,11 +31,12 @@ def _restored(monkeypatch):
 def test_serve_gets_the_gate_and_uvicorn_gets_the_limited_parser(monkeypatch):
     monkeypatch.setenv("PIXTOOLS_TRUSTED_PROXIES", "10.0.0.1")
 
-    (middleware,) = validate_http_proxy_callback_return(call_function_from_import_path(ray_head.PROXY_CALLBACK))
+    middleware, outside = validate_http_proxy_callback_return(call_function_from_import_path(ray_head.PROXY_CALLBACK))
     config = uvicorn.Config(lambda: None)
     config.load()
 
     assert isinstance(middleware.cls(lambda: None, *middleware.args, **middleware.kwargs), Gate)
+    assert outside.cls is RequestIds
     assert config.http_protocol_class is LimitedProtocol
     assert LimitedProtocol.clients.is_trusted("10.0.0.1")
 

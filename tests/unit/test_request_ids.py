@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import uvicorn.config
 from fastapi import FastAPI
 from ray.serve._private import http_util
 
@@ -71,8 +72,12 @@ async def test_log_lines_of_a_request_contain_its_id(http, caplog):
     caplog.handler.removeFilter(add_request_id)
 
 
-def test_serve_uses_this_middleware_instead_of_its_own(monkeypatch):
+async def test_behind_serve_also_a_refusal_of_the_gate_has_exactly_one_id(monkeypatch):
     monkeypatch.setattr(http_util, "RequestIdMiddleware", http_util.RequestIdMiddleware)
-    proxy.middlewares()
-    wrapped = http_util._apply_middlewares(app, [])
-    assert isinstance(wrapped, RequestIds)
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", uvicorn.config.HTTP_PROTOCOLS["auto"])
+    transport = httpx.ASGITransport(http_util._apply_middlewares(app, proxy.middlewares()))
+    async with httpx.AsyncClient(transport=transport) as http:
+        for url, status in (("http://127.0.0.1/missing", 404), ("http://evil.example/ok", 421)):
+            answer = await http.get(url, headers={"X-Request-ID": "a-4"})
+            assert (answer.status_code, answer.json()["request_id"]) == (status, "a-4")
+            assert answer.headers.get_list("x-request-id") == ["a-4"]
