@@ -182,7 +182,7 @@ def test_a_key_with_another_request_is_refused(api):
 
 
 def test_events_follow_a_job_to_its_end_and_continue_after_the_last_one_seen(api):
-    job = api.submit("a.jpg", sideways_photo(900, 600, seed=7), GRAPH)
+    job = api.submit("a.jpg", sideways_photo(2400, 1600, seed=7), GRAPH)
     events = list(read_events(api, job))
     ids = [number for number, _ in events]
     assert ids == sorted(set(ids))
