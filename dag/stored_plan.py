@@ -1,13 +1,14 @@
-"""Builds plans from the records of a job that was accepted before."""
+"""Turns the steps of a plan into records, and records of an accepted job into what planning needs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from dag.plan import PartInfo, Source
+from dag.plan import PartInfo, Plan, Source
 from dag.process_form import is_asked_for
 from pixtools.jobs.records import JobRecord, PartRecord, StepRecord
+from pixtools.jobs.submission import NewStep
 from pixtools.jobs.views import JobView
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base.kinds import Composite
@@ -16,6 +17,13 @@ from pixtools.operations.base.kinds import Composite
 def document_of(steps: Iterable[StepRecord]) -> dict[str, dict[str, Any]]:
     """Return the `steps` document of stored steps."""
     return {step.name: {"op": step.op, "input": list(step.inputs), **step.params} for step in steps}
+
+
+def steps_to_store(plan: Plan) -> tuple[NewStep, ...]:
+    """Return the steps of a plan as a new job stores them."""
+    return tuple(
+        NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
+    )
 
 
 def source_of(job: JobRecord, parts: Iterable[PartRecord]) -> Source:

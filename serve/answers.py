@@ -13,12 +13,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, PlainSerializer
 from starlette.responses import Response
 
-from dag.plan import file_name
+from dag.downloads import download
 from pixtools.blob_store import BlobStore
 from pixtools.errors import ArtifactLost
 from pixtools.jobs.records import ArtifactRecord, JobRecord, StepRecord
 from pixtools.jobs.views import JobSummary, JobView
-from pixtools.operations import OPERATIONS
 from pixtools.states import STEP_ENDED, JobState, StepState
 from serve.problems import Problem
 
@@ -228,12 +227,11 @@ def _step(
 def _artifact(
     job: JobRecord, step: StepRecord, artifact: ArtifactRecord, blobs: BlobStore, signed_at: datetime
 ) -> ArtifactAnswer:
-    name = file_name(job.source_name, step.name, OPERATIONS[step.op].extension)
-    url, expires_at = blobs.url(artifact.blob_key, name, artifact.media_type, signed_at)
+    file = download(blobs, job, step.name, step.op, artifact, signed_at)
     return ArtifactAnswer(
-        url=url,
-        url_expires_at=expires_at,
-        name=name,
+        url=file.url,
+        url_expires_at=file.expires_at,
+        name=file.name,
         media_type=artifact.media_type,
         width=artifact.width,
         height=artifact.height,

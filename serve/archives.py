@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from starlette.concurrency import run_in_threadpool
 from uuid6 import uuid7
 
-from dag.plan import Plan, file_name
+from dag.downloads import download
+from dag.plan import Plan
 from dag.specification import build
-from dag.stored_plan import archived_steps, document_of, free_name, needed_for, parts_for, source_of
+from dag.stored_plan import archived_steps, document_of, free_name, needed_for, parts_for, source_of, steps_to_store
 from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.database.job_store import JobStore
 from pixtools.errors import ArchiveNotReady, ArtifactLost, JobNotEnded, NoFiles, PixToolsError, error_class
 from pixtools.jobs.records import JobRecord, PartRecord, StepRecord
-from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob, NewStep
+from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob
 from pixtools.jobs.views import JobView
 from pixtools.operations.zip import ZIP
 from pixtools.redis.hints import QUEUED, Hints
@@ -97,8 +98,7 @@ class Archives:
         view = self.store.get(owner, job_id)
         artifact = view.artifacts.get(step)
         if artifact is not None and artifact.lost_at is None:
-            name = file_name(view.job.source_name, step, ZIP.extension)
-            return self.blobs.url(artifact.blob_key, name, artifact.media_type, self.blobs.signing_time())[0]
+            return download(self.blobs, view.job, step, ZIP.name, artifact, self.blobs.signing_time()).url
         if view.job.state not in JOB_ENDED:
             raise ArchiveNotReady(f"Send the request again. Job {job_id} makes the archive.")
         raise _failure(view)
@@ -139,10 +139,7 @@ class _Recipe:
             source_bytes=job.source_bytes,
             source_sha256=job.source_sha256,
             pixels=0,  # the step cache has all pictures
-            steps=tuple(
-                NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key)
-                for step in self.plan.steps
-            ),
+            steps=steps_to_store(self.plan),
             parts=tuple(parts),
         )
         return new, copies

@@ -26,11 +26,12 @@ from dag.plan import PartInfo, Plan, Source
 from dag.process_form import parse_process
 from dag.short_form import parse_short
 from dag.specification import parse
+from dag.stored_plan import steps_to_store
 from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.database.job_store import JobStore
 from pixtools.errors import BadRequest, KeyInUse, PixToolsError
 from pixtools.jobs.records import PartRecord
-from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob, NewStep
+from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob
 from pixtools.jobs.views import JobView, view_of
 from pixtools.redis.hints import QUEUED, Hints
 from pixtools.redis.key_reservations import KeyReservations
@@ -207,9 +208,7 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
         source_sha256=image.sha256,
         pixels=plan.work_pixels,
         is_process=upload.kind is PROCESS_FORM,
-        steps=tuple(
-            NewStep(step.name, step.operation.name, step.inputs, step.params.given(), step.key) for step in plan.steps
-        ),
+        steps=steps_to_store(plan),
         parts=tuple(
             PartRecord(
                 name=name,
