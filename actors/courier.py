@@ -32,17 +32,16 @@ from pixtools.webhooks.records import Answered, ClaimedDelivery
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
-"""How long a courier holds a delivery. An attempt takes at most 15 s, and recording it takes some time too."""
+"""How long a courier holds a delivery. An attempt takes at most 15 s, so 45 s are left to record its result."""
 
 _ATTEMPT_S = 15.0
 _MAX_AT_ONCE = 256  # deliveries
 _MAX_PER_DESTINATION = 4
-# Deliveries and results that arrive within this time share a claim and a record. Each of the two costs as much CPU time
-# as an attempt.
+# The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
+# them. A transaction costs about as much CPU time as an attempt.
 _GATHER_S = 0.05
 _ANSWER_BYTES = 2_048
-# A courier polls more often than a dispatcher, because no hint tells it that a job has ended. It runs only if there are
-# webhooks.
+# Nobody sends a hint when a job ends, so a courier polls four times a second. Without webhooks, there is no courier.
 _POLL_S = 0.25
 _OBSERVE_S = 15.0
 _MAX_RETRY_AFTER_S = 10**7
@@ -68,7 +67,7 @@ class Courier:
         client: OutboundClient,
         destroy_self: Callable[[], None],
     ) -> None:
-        """`name` is unique and stays the same after a restart. `destroy_self` ends the process after a retirement."""
+        """`name` is unique and stays the same after a restart. `destroy_self` ends the process of this courier."""
         self._name = name
         self._settings = settings
         self._store = store
@@ -99,7 +98,7 @@ class Courier:
         self._loops = [asyncio.create_task(self._repeat(turn)) for turn in turns]
 
     def stats(self) -> dict[str, Any]:
-        """Return what the health page and the launcher want to know about this courier."""
+        """Return the numbers that the health page shows, and whether this courier is retiring."""
         return {"sending": len(self._sending), "retiring": self._retirement is not None}
 
     async def retire(self, timeout_s: float) -> None:
@@ -123,7 +122,8 @@ class Courier:
 
     async def _repeat(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if turn == self._deliver:
-            # Deliveries from before a restart of this actor. Their attempts count, as if their leases had run out.
+            # If Ray has restarted this actor, its old attempts have stopped. Count them as failed now, and not only
+            # after their leases have run out.
             give_back = partial(asyncio.to_thread, self._store.give_back, self._name)
             await until_database_answers(give_back, doing="giving back deliveries")
         while True:
@@ -165,7 +165,7 @@ class Courier:
             log.error("attempt failed: courier=%s", self._name, exc_info=error)
 
     async def _send(self, claimed: ClaimedDelivery, claimed_at: float) -> None:
-        """Send a claimed delivery, if its circuit permits this, and keep the result for `_record`."""
+        """Send a claimed delivery, and append the result to `_results`. If the circuit is open, postpone it instead."""
         delivery = claimed.record
         admission = await self._in_circuit_thread(self._circuits.admit, delivery.destination)
         if not admission.is_allowed:
@@ -183,7 +183,7 @@ class Courier:
         await self._in_circuit_thread(partial(self._circuits.report, failed=failed), delivery.destination, admission)
 
     async def _postpone(self, claimed: ClaimedDelivery, admission: Admission) -> None:
-        """Return a delivery to the queue until its destination may be tried again. This is not an attempt."""
+        """Return a delivery to the queue until its destination may be tried again. This counts as no attempt."""
         delivery = claimed.record
         until = asyncio.get_running_loop().time() + admission.wait_s
         self._closed_until[delivery.destination] = until
@@ -194,7 +194,7 @@ class Courier:
         )
 
     async def _attempt(self, claimed: ClaimedDelivery) -> Answered:
-        """Make one attempt. An error of the attempt becomes its result."""
+        """Send one request, and return the result. If the request fails, the result contains the code of the error."""
         delivery = claimed.record
         began = time.monotonic()
         try:
@@ -221,7 +221,7 @@ class Courier:
         return _answered(answer)
 
     async def _record(self) -> None:
-        """Write the results that have arrived, many in one transaction."""
+        """Wait for a result. Then write all results that have arrived, in one transaction."""
         await self._has_results.wait()
         await asyncio.sleep(_GATHER_S)
         self._has_results.clear()
@@ -230,7 +230,7 @@ class Courier:
         try:
             states = await until_database_answers(written, doing="recording deliveries")
         finally:
-            # Only now, because a courier that retires waits until this list is empty.
+            # Do this after the write, because a courier that retires waits until this list is empty.
             del self._results[: len(results)]
         for attempted, state in zip(results, states, strict=True):
             if isinstance(state, LeaseLost):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dag.plan import file_name
+from dag.downloads import download
 from dag.process_form import is_result
 from pixtools.blob_store import BlobStore
 from pixtools.database.delivery_store import DeliveryStore
@@ -12,7 +12,6 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import NotFound
 from pixtools.jobs.process_status import process_status
 from pixtools.jobs.views import JobView
-from pixtools.operations import OPERATIONS
 from pixtools.webhooks import signing
 from pixtools.webhooks.events import body, process_body
 from pixtools.webhooks.records import ClaimedDelivery
@@ -21,7 +20,7 @@ from pixtools.webhooks.vault import Vault
 
 @dataclass(frozen=True)
 class WebhookBodies:
-    """Makes bodies from claimed deliveries. The methods block, so call them in a thread."""
+    """Makes the bodies of deliveries, and reads their secrets. `of` waits for the database, so call it in a thread."""
 
     jobs: JobStore
     deliveries: DeliveryStore
@@ -59,13 +58,12 @@ class WebhookBodies:
             return None
 
     def _urls(self, view: JobView) -> dict[str, str]:
-        """Return the download URL of each file of a job, by the name of its step."""
+        """Return the download URLs of the files of a job. The keys are the names of the steps that made the files."""
         signed_at = self.blobs.signing_time()
         urls = {}
         for step in view.steps:
             artifact = view.artifacts.get(step.name)
             is_hidden = view.job.is_process and not is_result(step.name, step.op)
             if artifact is not None and artifact.lost_at is None and not is_hidden:
-                name = file_name(view.job.source_name, step.name, OPERATIONS[step.op].extension)
-                urls[step.name], _ = self.blobs.url(artifact.blob_key, name, artifact.media_type, signed_at)
+                urls[step.name] = download(self.blobs, view.job, step.name, step.op, artifact, signed_at).url
         return urls

@@ -109,9 +109,9 @@ def landscape(seed: int, size: Size) -> Image.Image:
 
 
 def _enlarged(rng: np.random.Generator, octave: int, size: Size) -> NDArray[np.float32]:
-    """Draw a square of random values from a normal distribution, and enlarge it to `size`.
+    """Return smooth noise as an array (height, width).
 
-    The square has `2**octave` values on each side. The result is (height, width).
+    The function draws a square with `2**octave` normally distributed values on each side, and enlarges it to `size`.
     """
     noise = rng.standard_normal((2**octave, 2**octave), np.float32)
     return np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))

@@ -37,7 +37,7 @@ _MAX_GROWTH = 1.1  # of the median of the last third, relative to the first thir
 
 @dataclass
 class Watch:
-    """What the samples found, over the time in seconds."""
+    """The samples of each figure: pairs of a time in seconds and a value."""
 
     samples: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ def _connections(running: RunningService) -> int:
 
 
 def not_ended(running: RunningService, accepted: list[str]) -> int:
-    """Return how many of the accepted jobs are not in the database as succeeded."""
+    """Return the number of accepted jobs that have not succeeded according to the database."""
     with psycopg.connect(running.database_url()) as connection:
         found = connection.execute("SELECT id::text FROM job WHERE state = 'succeeded'").fetchall()
     return len(set(accepted) - {job_id for (job_id,) in found})

@@ -1,4 +1,4 @@
-"""Webhook endpoints and deliveries in the HTTP API: the forms of requests, the bodies of answers, and what they do."""
+"""Webhook endpoints and deliveries in the HTTP API: request forms, response bodies, and the functions of the routes."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class ReplayAnswer(BaseModel):
 
 @dataclass(frozen=True)
 class Webhooks:
-    """What the routes do with endpoints and deliveries. All methods except `wake_couriers` block.
+    """The functions of the routes. All methods except `wake_couriers` block, so call them in a thread.
 
     `replays_per_s` limits how fast selected deliveries are replayed.
     """

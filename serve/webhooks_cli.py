@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from pixtools.webhooks.signing import is_valid
 
 _MAX_BODY_BYTES = 1_000_000
+_LENGTH = re.compile("[0-9]{1,9}")
 _TIMEOUT_S = 10.0
 
 
@@ -56,7 +58,7 @@ def _server(port: int, secret: str | None, status: int) -> ThreadingHTTPServer:
         def do_POST(self) -> None:
             """Print the event, and answer."""
             length = self.headers.get("content-length", "")
-            if not length.isdigit() or int(length) > _MAX_BODY_BYTES:
+            if not _LENGTH.fullmatch(length) or int(length) > _MAX_BODY_BYTES:
                 self.send_error(413)
                 return
             body = self.rfile.read(int(length))
@@ -74,7 +76,7 @@ def _server(port: int, secret: str | None, status: int) -> ThreadingHTTPServer:
 
 
 def report(headers: dict[str, str], body: bytes, secret: str | None, now: float) -> str:
-    """Return what to print about a request: its time, its type, whether its signature is valid, and its body."""
+    """Return the text to print for a request: its time, its type, whether its signature is valid, and its body."""
     try:
         message = json.loads(body)
         shown = json.dumps(message, indent=2, ensure_ascii=False)

@@ -17,9 +17,8 @@ from pixtools.webhooks.records import ClaimedDelivery
 _SPARE = 20  # further candidates, because other couriers may have locked some of the candidates
 _WINDOW = 1_000  # deliveries among which a claim chooses
 
-# - `due` takes the deliveries that have waited longest, without those of destinations whose places are all taken. So
-#   neither the deliveries of one destination nor the number of destinations decide what a claim costs: anybody can name
-#   thousands of dead receivers.
+# - `due` takes the 1,000 deliveries that have waited longest. It leaves out destinations whose places are all taken.
+#   The limit bounds the cost of a claim, because anybody can name thousands of dead receivers.
 # - `placed` gives each delivery its position among those of its destination.
 # - `candidate` takes the destinations in turn.
 # - The last SELECT locks the deliveries, and skips those that another courier has locked. It repeats the conditions,

@@ -97,7 +97,7 @@ class DeliveryStore:
             return claim_deliveries(connection, courier, limit, room, taken, self._lease)
 
     def give_back(self, courier: str) -> int:
-        """Return the deliveries of a courier that has died to the queue. Return how many. Their attempts count."""
+        """Return the deliveries of a dead courier to the queue, as failed attempts. Return the number of deliveries."""
         with self._transaction() as connection:
             return self._fail_lost(connection, [col(Delivery.courier) == courier])
 
@@ -165,7 +165,7 @@ class DeliveryStore:
         self._fail_lost(connection, [col(Delivery.lease_until) < func.now()])
 
     def _fail_lost(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
-        """Count the attempts of lost couriers as failed. Otherwise, an answer that kills couriers would come back."""
+        """Count the attempts of lost couriers as failed. So a delivery that kills its courier has few attempts."""
         lost = (
             select(col(Delivery.id), col(Delivery.attempt))
             .where(col(Delivery.state) == DeliveryState.SENDING, *which)
@@ -216,7 +216,7 @@ class DeliveryStore:
             return connection.scalar(query) in (DeliveryState.FAILED, DeliveryState.DISCARDED)
 
     def replay(self, owner: str, delivery_id: uuid.UUID) -> None:
-        """Send a delivery that has ended once more.
+        """Send an ended delivery again.
 
         Raises NotFound if the owner has no such delivery, and DeliveryPending if it has not ended or was discarded.
         """
@@ -234,7 +234,7 @@ class DeliveryStore:
             _replay(connection, [delivery_id])
 
     def replay_selected(self, owner: str, selection: DeliverySelection, per_s: float) -> int:
-        """Send the selected deliveries that have ended once more, `per_s` of them in a second. Return their number.
+        """Send the selected deliveries that have ended again, `per_s` of them in a second. Return their number.
 
         One call replays at most 10,000 deliveries, the oldest first.
         """

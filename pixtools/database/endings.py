@@ -1,4 +1,4 @@
-"""The ends of jobs and steps. The transaction that ends a job also writes the webhooks that tell about it."""
+"""Ends jobs and steps. The transaction that ends a job also inserts the deliveries of its webhooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pixtools.states import JobState, StepEventKind, StepState
 def end_jobs(
     connection: Connection, job_ids: Sequence[uuid.UUID], to: JobState, retention: timedelta, **values: Any
 ) -> None:
-    """Move jobs to the state in which they end, and write the webhooks. Results are kept for `retention` from now."""
+    """Move jobs to an ended state, and insert the deliveries of their webhooks. Results are kept for `retention`."""
     ended = move_jobs(
         connection, job_ids, to, returning=outbox.RECEIVERS_OF_JOB,
         finished_at=func.now(), expires_at=func.now() + retention, lease_until=None, **values,

@@ -27,7 +27,7 @@ from pixtools.states import DeliveryState
 from pixtools.webhooks.records import EndpointRecord
 
 MAX_ENDPOINTS = 50
-"""The largest number of endpoints of an owner, because each event may go to each of them."""
+"""The largest number of endpoints of an owner. The limit bounds the deliveries that one event causes."""
 
 
 class EndpointStore:
@@ -66,7 +66,11 @@ class EndpointStore:
             return _get(connection, owner, endpoint_id)
 
     def change(self, owner: str, endpoint_id: uuid.UUID, fields: Mapping[str, Any]) -> EndpointRecord:
-        """Change columns of an endpoint. Deliveries that have not ended follow: to the new URL, and held or not."""
+        """Change columns of an endpoint.
+
+        A new URL also applies to waiting and held deliveries. If the endpoint is disabled, its waiting deliveries are
+        held. If it is enabled, its held deliveries wait for a courier again.
+        """
         values = dict(fields)
         if "enabled" in values:
             values["disabled_reason"] = None

@@ -26,9 +26,12 @@ RECEIVERS_OF_JOB = (
     col(Job.webhook_url),
     select(WebhookEndpoint).where(col(WebhookEndpoint.owner) == col(Job.owner)).correlate(Job).exists(),
 )
-"""What `announce_ends` needs to know of a job. It costs little, and most jobs have no receiver."""
+"""Columns of a job: its owner, its `webhook_url`, and whether the owner has an endpoint.
 
-# The lock prevents that somebody deletes an endpoint before its delivery is inserted.
+`announce_ends` needs them. Most jobs have no receiver, and then no further query is necessary.
+"""
+
+# The lock keeps each endpoint until the transaction has inserted its delivery.
 _ENDPOINTS = (
     select(col(WebhookEndpoint.owner), col(WebhookEndpoint.id), col(WebhookEndpoint.url))
     .where(
@@ -94,7 +97,7 @@ def insert_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]])
 
 
 def _endpoints(connection: Connection, event: Event, owners: Iterable[str]) -> Mapping[str, list[_Receiver]]:
-    """Return the endpoints that want an event, by owner."""
+    """Return the endpoints that have chosen an event. The keys are their owners."""
     rows = connection.execute(_ENDPOINTS, {"owners": sorted(owners), "event": event})
     return group((owner, (endpoint_id, url)) for owner, endpoint_id, url in rows)
 

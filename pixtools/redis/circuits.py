@@ -31,7 +31,7 @@ from pixtools.settings import Settings
 FAILURES_TO_OPEN = 5
 OPEN_S = 60.0
 PROBE_S = 20.0
-"""Longest time of a probe. It is longer than an attempt, so a probe ends by itself only if its courier dies."""
+"""After this time, the reservation of a probe expires. An attempt is shorter, so its courier must have died."""
 
 _PROBE_PAUSE_S = 5.0  # until a courier asks again while another courier has the probe
 _FORGET_S = 86_400  # a destination without failures for a day is forgotten
@@ -67,7 +67,7 @@ class _Failed(Exception):
 
 
 class _Storage(pybreaker.CircuitBreakerStorage):
-    """The state of one circuit: a copy of a hash in Redis, or the hash itself while Redis is down."""
+    """The state of one circuit. It is stored in Redis. This object keeps a copy, which counts while Redis is down."""
 
     def __init__(self, name: str, shared: _Shared) -> None:
         super().__init__(name)
@@ -226,7 +226,7 @@ class Circuits:
         return self._breakers[destination]
 
     def _forget_if_fine(self, destination: str, storage: _Storage) -> None:
-        """Keep only circuits with failures, and not too many of them: anybody can name destinations that fail."""
+        """Forget a circuit without failures. Forget all if there are too many: anybody can name destinations."""
         if storage.state == pybreaker.STATE_CLOSED and storage.counter == 0:
             self._breakers.pop(destination, None)
         elif len(self._breakers) > _MAX_KEPT:

@@ -34,7 +34,7 @@ class Event(StrEnum):
 
     @property
     def job_state(self) -> JobState:
-        """The state in which the job of this event has ended. Raises KeyError for an event of something else."""
+        """The state in which the job has ended. Raises KeyError if this event is not the end of a job."""
         return _JOB_STATES[self]
 
 

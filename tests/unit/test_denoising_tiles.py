@@ -74,9 +74,9 @@ def test_no_other_cut_has_fewer_pixels(width, height, side):
 
 
 def span(length, count):
-    """Return the side of each window if `count` windows of equal side cover `length` pixels.
+    """Return the side of one window. `count` windows of this side cover `length` pixels.
 
-    Sides of several windows are rounded up to a multiple of 32. A single window has the side `length`.
+    If there are several windows, the side is rounded up to a multiple of 32.
     """
     side = -(-(length - 2 * HALO) // count) + 2 * HALO
     return length if count == 1 else max(-(-side // 32) * 32, 2 * HALO + 1)

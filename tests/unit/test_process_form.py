@@ -1,4 +1,4 @@
-"""The form of `POST /api/process`: what its clients may write, and where the faults point to."""
+"""Forms that `POST /api/process` accepts, and the field that each error names."""
 
 from __future__ import annotations
 
