@@ -11,7 +11,7 @@ from dag.process_form import is_result
 from pixtools.blob_store import BlobStore
 from pixtools.jobs.process_status import ProcessStatus, process_status
 from pixtools.jobs.views import JobView
-from pixtools.states import JOB_ENDED, StepState
+from pixtools.states import JOB_ENDED, JobState, StepState, job_state_after
 from serve.answers import JobAnswer, job_answer
 
 
@@ -65,7 +65,7 @@ def _process_answer(view: JobView, answer: JobAnswer, *, webhook_failed: bool) -
     return ProcessJobAnswer(
         **dict(answer),
         job_id=str(answer.id),
-        status=process_status(answer.state, webhook_failed=webhook_failed),
+        status=process_status(_state_before_expiry(answer), webhook_failed=webhook_failed),
         result_urls={
             name: step.artifact.url
             for name, step in answer.steps.items()
@@ -75,6 +75,13 @@ def _process_answer(view: JobView, answer: JobAnswer, *, webhook_failed: bool) -
         metadata=_metadata(view),
         error_message=_error_message(answer),
     )
+
+
+def _state_before_expiry(answer: JobAnswer) -> JobState:
+    """Return the state of a job, or the state in which an expired job ended. Its steps keep their states."""
+    if answer.state != JobState.EXPIRED:
+        return answer.state
+    return job_state_after([step.state for step in answer.steps.values()], results=0)
 
 
 def _metadata(view: JobView) -> dict[str, Any] | None:

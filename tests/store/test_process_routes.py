@@ -16,6 +16,7 @@ from psycopg import Connection
 from pydantic import SecretStr
 
 from pixtools.blob_store import BlobStore
+from pixtools.jobs.dead_letters import DeadLetterSelection
 from pixtools.jobs.outcomes import Cached, Started, Stored, Succeeded
 from pixtools.states import JobState
 from serve.owner import PUBLIC_OWNER
@@ -101,6 +102,18 @@ async def test_a_failed_step_makes_the_job_fail_with_one_line(http, store):
     assert (done["state"], done["status"]) == ("partial", "FAILED")
     assert done["error_message"].startswith("avif: ")
     assert done["result_urls"].keys() == {"webp"}
+
+
+@pytest.mark.parametrize(("end", "status"), [(finish, "COMPLETED"), (fail, "FAILED")])
+async def test_an_expired_job_keeps_its_status(http, store, letters, retention, clock, end, status):
+    new = submitted(store, new_job(owner=PUBLIC_OWNER, is_process=True))
+    end(store, new, "a", settle=True)
+    letters.discard(PUBLIC_OWNER, DeadLetterSelection(job=new.id))
+    clock.end_retention(new.id)
+    assert len(retention.expire_jobs()) == 1
+
+    shown = (await http.get(f"/api/jobs/{new.id}")).json()
+    assert (shown["state"], shown["status"], shown["result_urls"]) == ("expired", status, {})
 
 
 async def test_a_webhook_that_was_given_up_shows_in_the_status(http, store, database: Connection):
