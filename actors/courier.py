@@ -39,10 +39,11 @@ _MAX_AT_ONCE = 256  # deliveries
 _MAX_PER_DESTINATION = 4
 # The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
 # them. A transaction costs about as much CPU time as an attempt.
-_GATHER_S = 0.05
+_GATHER_S = 0.1
 _ANSWER_BYTES = 2_048
 # Nobody sends a hint when a job ends, so a courier polls four times a second. Without webhooks, there is no courier.
 _POLL_S = 0.25
+_RESCUE_S = 5.0
 _OBSERVE_S = 15.0
 _MAX_RETRY_AFTER_S = 10**7
 
@@ -79,6 +80,7 @@ class Courier:
         self._wake = asyncio.Event()
         self._sending: dict[asyncio.Task[None], str] = {}  # the destination of each delivery
         self._closed_until: dict[str, float] = {}  # destinations with an open circuit, by the time of the loop
+        self._taking = asyncio.Lock()  # held during a claim
         self._results: list[Attempted] = []
         self._has_results = asyncio.Event()
         self._retirement: asyncio.Task[None] | None = None
@@ -94,7 +96,7 @@ class Courier:
 
     async def start(self) -> None:
         """Begin to send, and return at once."""
-        turns = (self._deliver, self._record, self._observe, self._listen)
+        turns = (self._deliver, self._record, self._rescue, self._observe, self._listen)
         self._loops = [asyncio.create_task(self._repeat(turn)) for turn in turns]
 
     def stats(self) -> dict[str, Any]:
@@ -113,6 +115,8 @@ class Courier:
     async def _retire(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
+                async with self._taking:
+                    pass  # a claim that runs now has given its deliveries to `_sending`; there is no further claim
                 while self._sending or self._results:
                     await asyncio.wait({*self._sending, self._loops[1]}, timeout=_GATHER_S)
         except TimeoutError:
@@ -140,15 +144,26 @@ class Courier:
     async def _deliver(self) -> None:
         """Claim deliveries and start them. If there is none, wait for a hint or for the next poll."""
         self._wake.clear()
-        room = 0 if self._retirement is not None else _MAX_AT_ONCE - len(self._sending)
-        claimed = await until_database_answers(partial(self._claim, room), doing="claiming deliveries") if room else []
-        for delivery in claimed:
-            task = asyncio.create_task(self._send(delivery, time.monotonic()))
-            self._sending[task] = delivery.record.destination
-            task.add_done_callback(self._forget)
-        if not claimed:
+        async with self._taking:
+            has_taken = await self._take()
+        if not has_taken:
             await wait_at_most(self._wake, _POLL_S)
         await asyncio.sleep(_GATHER_S)
+
+    async def _take(self) -> bool:
+        """Claim deliveries and start them. Return whether there was one."""
+        room = 0 if self._retirement is not None else _MAX_AT_ONCE - len(self._sending)
+        if not room:
+            return False
+        began = time.monotonic()
+        claimed = await until_database_answers(partial(self._claim, room), doing="claiming deliveries")
+        destinations = [delivery.record.destination for delivery in claimed]
+        admissions = await self._in_circuit_thread(self._circuits.admit, destinations) if claimed else []
+        for delivery, admission in zip(claimed, admissions, strict=True):
+            task = asyncio.create_task(self._send(delivery, admission, began))
+            self._sending[task] = delivery.record.destination
+            task.add_done_callback(self._forget)
+        return bool(claimed)
 
     async def _claim(self, room: int) -> list[ClaimedDelivery]:
         now = asyncio.get_running_loop().time()
@@ -164,10 +179,9 @@ class Courier:
             # The lease runs out, and then the delivery is sent again.
             log.error("attempt failed: courier=%s", self._name, exc_info=error)
 
-    async def _send(self, claimed: ClaimedDelivery, claimed_at: float) -> None:
+    async def _send(self, claimed: ClaimedDelivery, admission: Admission, claimed_at: float) -> None:
         """Send a claimed delivery, and append the result to `_results`. If the circuit is open, postpone it instead."""
         delivery = claimed.record
-        admission = await self._in_circuit_thread(self._circuits.admit, delivery.destination)
         if not admission.is_allowed:
             await self._postpone(claimed, admission)
             return
@@ -238,6 +252,13 @@ class Courier:
                 self._attempts.inc(1, {"result": "stale"})
             else:
                 self._attempts.inc(1, {"result": "retry" if state == DeliveryState.WAITING else state.value})
+
+    async def _rescue(self) -> None:
+        """Return the deliveries of lost couriers to the queue, when their leases have run out."""
+        await until_database_answers(
+            partial(asyncio.to_thread, self._store.rescue), doing="rescuing deliveries of lost couriers"
+        )
+        await asyncio.sleep(_RESCUE_S)
 
     async def _observe(self) -> None:
         """Update the metrics, and delete the deliveries that are past their retention."""

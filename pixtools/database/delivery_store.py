@@ -89,12 +89,15 @@ class DeliveryStore:
         """Take at most `limit` deliveries that are due. Each gets a lease and starts its next attempt.
 
         The destinations take turns, so a destination with many deliveries does not delay the others. `room` is the
-        largest number of deliveries for one destination, and `taken` says how many of these places are taken. Before
-        that, deliveries whose lease has run out count as failed attempts.
+        largest number of deliveries for one destination, and `taken` says how many of these places are taken.
         """
         with self._transaction() as connection:
-            self._rescue(connection)
             return claim_deliveries(connection, courier, limit, room, taken, self._lease)
+
+    def rescue(self) -> int:
+        """Count attempts as failed whose lease has run out. Return the number of deliveries."""
+        with self._transaction() as connection:
+            return self._fail_lost(connection, [col(Delivery.lease_until) < func.now()])
 
     def give_back(self, courier: str) -> int:
         """Return the deliveries of a dead courier to the queue, as failed attempts. Return the number of deliveries."""
@@ -160,9 +163,6 @@ class DeliveryStore:
         statement = delete(Delivery).where(col(Delivery.id).in_(old)).returning(col(Delivery.id))
         with self._transaction() as connection:
             return len(connection.execute(statement).all())
-
-    def _rescue(self, connection: Connection) -> None:
-        self._fail_lost(connection, [col(Delivery.lease_until) < func.now()])
 
     def _fail_lost(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
         """Count the attempts of lost couriers as failed. So a delivery that kills its courier has few attempts."""

@@ -84,20 +84,20 @@ class OutboundClient:
         Raises OutboundError.
         """
         request = _request(target, headers, body)
-        async with self._places, self._connection(request.url.origin) as connection:
+        tls = self._tls if target.scheme == "https" else None
+        async with self._places, contextlib.AsyncExitStack() as closing:
             clock = asyncio.get_running_loop().time
             began = clock()
             deadline = began + total_timeout_s
             with _errors(target.host):
                 async with asyncio.timeout_at(deadline):
+                    stream = await self._network.connect(target.host, target.port, tls)
+                    closing.push_async_callback(stream.aclose)
+                    connection = httpcore.AsyncHTTP11Connection(request.url.origin, stream)
                     response = await connection.handle_async_request(request)
             ms = round((clock() - began) * 1_000)
             first_bytes = await _first_bytes(response, max_answer_bytes, min(deadline, clock() + _BODY_TIMEOUT_S))
         return Answer(response.status, _header(response, b"retry-after"), first_bytes, ms)
-
-    def _connection(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
-        """Return a connection that will be opened by its request, and closed at the end of its context."""
-        return httpcore.AsyncHTTPConnection(origin, ssl_context=self._tls, network_backend=self._network)
 
 
 def _request(target: Target, headers: Mapping[str, str], body: bytes) -> httpcore.Request:
@@ -114,12 +114,12 @@ def _request(target: Target, headers: Mapping[str, str], body: bytes) -> httpcor
 
 @contextlib.contextmanager
 def _errors(host: str) -> Iterator[None]:
-    """Turn the errors of httpcore, which say nothing about the host, into ours."""
+    """Turn the errors of sockets and of httpcore, which say nothing about the host, into ours."""
     try:
         yield
     except TimeoutError as error:
         raise AnswerTimedOut(f"{host} did not answer in time") from error
-    except httpcore.NetworkError as error:
+    except (OSError, httpcore.NetworkError) as error:
         raise ConnectionFailed(f"{host} refused or cut the connection") from error
     except httpcore.RemoteProtocolError as error:
         raise AnswerMalformed(f"the answer of {host} is not valid HTTP, or it ended inside its headers") from error
@@ -128,7 +128,7 @@ def _errors(host: str) -> Iterator[None]:
 async def _first_bytes(response: httpcore.Response, most: int, deadline: float) -> bytes:
     """Return the first bytes of a body. Errors are ignored: the status has decided already."""
     body = bytearray()
-    with contextlib.suppress(TimeoutError, OutboundError, httpcore.NetworkError, httpcore.RemoteProtocolError):
+    with contextlib.suppress(OSError, OutboundError, httpcore.NetworkError, httpcore.RemoteProtocolError):
         async with asyncio.timeout_at(deadline):
             async for part in response.aiter_stream():
                 body += part

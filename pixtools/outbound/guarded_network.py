@@ -1,18 +1,19 @@
 """Connections that reach only addresses that the policy allows.
 
-httpcore calls `GuardedNetwork` for each connection. So the address that is checked is the address that is used: a name
+A name is looked up once for each connection, and the address that is checked is the address that is used. So a name
 that has another address a moment later (DNS rebinding) gains nothing.
+
+The streams are written for asyncio. httpcore's own streams serve several event loops, which doubles the CPU time of a
+request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import ssl
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
-import anyio
 import httpcore
 
 from pixtools.errors import AddressBlocked, AnswerTooLarge, HostNotResolved, TlsFailed
@@ -27,32 +28,26 @@ _MAX_TRIES = 8
 _TRY_TIMEOUT_S = 4.0  # of each address but the last one, which may use the rest of the time
 
 
-class GuardedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects by TCP to addresses that are not blocked. The base class refuses Unix sockets (NotImplementedError)."""
+class GuardedNetwork:
+    """Connects by TCP to addresses that are not blocked."""
 
     def __init__(self, policy: AddressPolicy, resolve: Resolver) -> None:
         self._policy = policy
         self._resolve = resolve
-        self._tcp = httpcore.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 (the base class has it)
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect(self, host: str, port: int, tls: ssl.SSLContext | None) -> httpcore.AsyncNetworkStream:
         """Connect to the first address of `host` that answers. If any of its addresses is blocked, connect to none.
 
-        Raises HostNotResolved, AddressBlocked and the errors of httpcore.
+        With `tls`, the certificate must be valid for `host`.
+
+        Raises HostNotResolved, AddressBlocked, TlsFailed, and OSError if no address answers.
         """
         *others, last = (await self._open_addresses(host, port))[:_MAX_TRIES]
         for address in others:
-            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                stream = await self._tcp.connect_tcp(address, port, _TRY_TIMEOUT_S, local_address, socket_options)
-                return _BoundedStream(stream)
-        return _BoundedStream(await self._tcp.connect_tcp(last, port, timeout, local_address, socket_options))
+            with suppress(OSError):
+                async with asyncio.timeout(_TRY_TIMEOUT_S):
+                    return await _connected(address, host, port, tls)
+        return await _connected(last, host, port, tls)
 
     async def _open_addresses(self, host: str, port: int) -> list[str]:
         addresses = await self._resolved(host, port)
@@ -71,61 +66,52 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         return addresses
 
 
+async def _connected(address: str, host: str, port: int, tls: ssl.SSLContext | None) -> httpcore.AsyncNetworkStream:
+    try:
+        return _BoundedStream(
+            *await asyncio.open_connection(address, port, ssl=tls, server_hostname=host if tls else None)
+        )
+    except (ssl.SSLError, ConnectionResetError) as error:
+        raise TlsFailed(f"no secure connection to {host}: {_tls_reason(error)}") from error
+
+
 class _BoundedStream(httpcore.AsyncNetworkStream):
     """A connection that reads a limited number of bytes. It is used for one request.
 
     httpcore limits the headers of an answer to 160 kB, but not the number of interim answers before it.
+
+    The caller limits the time of the whole request, so the timeouts of single calls are not used.
     """
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
         self._left = MAX_ANSWER_BYTES
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 (as above)
-        """Read some bytes. Raises AnswerTooLarge, and httpcore.ReadError if the server sent nothing and closed."""
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109, ARG002 (as above)
+        """Read some bytes. Raises OSError, and AnswerTooLarge."""
         if self._left == 0:
             raise AnswerTooLarge(f"the server sent {MAX_ANSWER_BYTES:,} bytes, and the answer did not end")
-        data = await self._stream.read(min(max_bytes, self._left), timeout)
+        data = await self._reader.read(min(max_bytes, self._left))
         if not data and self._left == MAX_ANSWER_BYTES:
-            raise httpcore.ReadError("closed without an answer")
+            raise ConnectionResetError("closed without an answer")
         self._left -= len(data)
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 (as above)
-        """Send a part of the request."""
-        await self._stream.write(buffer, timeout)
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109, ARG002 (as above)
+        """Send a part of the request. Raises OSError."""
+        self._writer.write(buffer)
+        await self._writer.drain()
 
     async def aclose(self) -> None:
-        """Close the connection, even if the caller is cancelled meanwhile."""
-        with anyio.CancelScope(shield=True):
-            await self._stream.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 (as above)
-    ) -> httpcore.AsyncNetworkStream:
-        """Begin a TLS connection. Raises TlsFailed."""
-        try:
-            return _BoundedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
-        except httpcore.ConnectError as error:
-            raise TlsFailed(f"no secure connection to {server_hostname}: {_tls_reason(error)}") from error
-        except BaseException:
-            # After a cancellation, httpcore leaves the connection open.
-            await self.aclose()
-            raise
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore asks about the connection, such as the protocol that TLS has chosen."""
-        return self._stream.get_extra_info(info)
+        """Close the connection at once. A server that does not read cannot keep it open."""
+        self._writer.transport.abort()
 
 
-def _tls_reason(error: httpcore.ConnectError) -> str:
-    """Return why a handshake failed. httpcore wraps the error of the TLS library."""
-    cause = error.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid ({cause.verify_message})"
-    if isinstance(cause, ssl.SSLError) and cause.reason:
-        return cause.reason.replace("_", " ").lower()
+def _tls_reason(error: OSError) -> str:
+    """Return why a handshake failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid ({error.verify_message})"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
     return "the server closed the connection"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,11 +74,9 @@ class _Storage(pybreaker.CircuitBreakerStorage):
         self._shared = shared
         self._fields = dict(_CLOSED)
 
-    def refresh(self) -> None:
-        """Read the state from Redis."""
-        read = self._shared.call(lambda client: client.hgetall(self.name))
-        if read is not None:
-            self._fields = _CLOSED | {str(name): str(value) for name, value in read.items()}
+    def replace(self, fields: Mapping[str, str]) -> None:
+        """Replace the copy by what Redis has."""
+        self._fields = _CLOSED | dict(fields)
 
     @property
     def state(self) -> str:
@@ -170,10 +168,15 @@ class Circuits:
         self._breakers: dict[str, tuple[pybreaker.CircuitBreaker, _Storage]] = {}
         self._local_probes: dict[str, float] = {}  # when each probe ends, if Redis did not know about it
 
-    def admit(self, destination: str) -> Admission:
-        """Return whether an attempt may go to `destination` now. If the circuit is not closed, it is a probe."""
-        _, storage = self._circuit(destination)
-        storage.refresh()
+    def admit(self, destinations: Sequence[str]) -> list[Admission]:
+        """Return for each attempt whether it may go to its destination now.
+
+        `destinations` has one item for each attempt. An attempt through a circuit that is not closed is a probe.
+        """
+        storages = self._read(destinations)
+        return [self._admission(destination, storages[destination]) for destination in destinations]
+
+    def _admission(self, destination: str, storage: _Storage) -> Admission:
         if storage.state == pybreaker.STATE_CLOSED:
             self._forget_if_fine(destination, storage)
             return Admission(is_allowed=True)
@@ -193,7 +196,7 @@ class Circuits:
             return  # `admit` has just found that there are no failures that a success could end
         breaker, storage = self._circuit(destination)
         if failed is not None:
-            storage.refresh()
+            self._read([destination])
             with suppress(_Failed, pybreaker.CircuitBreakerError):
                 breaker.call(_fail if failed else _succeed)
         if admission.probe is not None:
@@ -202,15 +205,15 @@ class Circuits:
 
     def statuses(self, destinations: Iterable[str]) -> dict[str, CircuitStatus]:
         """Return the circuit of each destination."""
-        return {destination: self._status(destination) for destination in destinations}
+        return {
+            destination: self._status(destination, storage) for destination, storage in self._read(destinations).items()
+        }
 
     def close(self) -> None:
         """Close the connections to Redis."""
         self._shared.close()
 
-    def _status(self, destination: str) -> CircuitStatus:
-        _, storage = self._circuit(destination)
-        storage.refresh()
+    def _status(self, destination: str, storage: _Storage) -> CircuitStatus:
         opened = storage.opened_at if storage.state != pybreaker.STATE_CLOSED else None
         retry_at = None if opened is None else datetime.fromtimestamp(opened.timestamp() + OPEN_S, UTC)
         self._forget_if_fine(destination, storage)
@@ -224,6 +227,20 @@ class Circuits:
             )
             self._breakers[destination] = (breaker, storage)
         return self._breakers[destination]
+
+    def _read(self, destinations: Iterable[str]) -> dict[str, _Storage]:
+        """Return the circuits of these destinations, read from Redis in one round trip."""
+        storages = {destination: self._circuit(destination)[1] for destination in destinations}
+
+        def read(client: redis.Redis) -> list[dict[str, str]]:
+            with client.pipeline(transaction=False) as pipeline:
+                for storage in storages.values():
+                    pipeline.hgetall(storage.name)
+                return pipeline.execute()
+
+        for storage, fields in zip(storages.values(), self._shared.call(read) or (), strict=False):
+            storage.replace(fields)
+        return storages
 
     def _forget_if_fine(self, destination: str, storage: _Storage) -> None:
         """Forget a circuit without failures. Forget all if there are too many: anybody can name destinations."""

@@ -47,6 +47,11 @@ def minute_later(monkeypatch):
     return lambda: monkeypatch.setattr(circuits_module, "OPEN_S", 0.0)
 
 
+def admit(circuits: Circuits, place: str) -> Admission:
+    (admission,) = circuits.admit([place])
+    return admission
+
+
 def fail(circuits: Circuits, times: int, place: str = PLACE) -> None:
     for _ in range(times):
         circuits.report(place, Admission(is_allowed=True), failed=True)
@@ -54,7 +59,7 @@ def fail(circuits: Circuits, times: int, place: str = PLACE) -> None:
 
 def open_now(circuits: Circuits) -> None:
     fail(circuits, FAILURES_TO_OPEN)
-    assert not circuits.admit(PLACE).is_allowed
+    assert not admit(circuits, PLACE).is_allowed
 
 
 def end_opening(client: redis.Redis) -> None:
@@ -66,29 +71,29 @@ def end_opening(client: redis.Redis) -> None:
 def test_five_failures_in_a_row_open_the_circuit_for_all_couriers(two):
     fail(two[0], 3)
     fail(two[1], 1)
-    assert two[0].admit(PLACE).is_allowed
+    assert admit(two[0], PLACE).is_allowed
     fail(two[1], 1)
 
     for each in two:
-        admission = each.admit(PLACE)
+        admission = admit(each, PLACE)
         assert not admission.is_allowed
         assert 50 < admission.wait_s <= OPEN_S
-        assert each.admit(OTHER).is_allowed
+        assert admit(each, OTHER).is_allowed
 
 
 def test_a_success_starts_the_count_again(two):
     fail(two[0], FAILURES_TO_OPEN - 1)
-    two[1].report(PLACE, two[1].admit(PLACE), failed=False)
+    two[1].report(PLACE, admit(two[1], PLACE), failed=False)
     fail(two[0], FAILURES_TO_OPEN - 1)
 
-    assert two[0].admit(PLACE).is_allowed
+    assert admit(two[0], PLACE).is_allowed
 
 
 def test_after_a_minute_one_probe_goes_out_over_all_couriers(two, valkey):
     open_now(two[0])
     end_opening(valkey)
     with ThreadPoolExecutor(2) as threads:
-        admissions = list(threads.map(lambda each: [each.admit(PLACE) for _ in range(20)], two))
+        admissions = list(threads.map(lambda each: [admit(each, PLACE) for _ in range(20)], two))
 
     assert sum(each.is_allowed for found in admissions for each in found) == 1
 
@@ -97,10 +102,10 @@ def test_after_a_minute_one_probe_goes_out_over_all_couriers(two, valkey):
 def test_the_probe_decides(two, valkey, failed):
     open_now(two[0])
     end_opening(valkey)
-    probe = two[1].admit(PLACE)
+    probe = admit(two[1], PLACE)
     two[1].report(PLACE, probe, failed=failed)
 
-    admission = two[0].admit(PLACE)
+    admission = admit(two[0], PLACE)
     assert admission.is_allowed is not failed
     assert admission.probe is None
     assert (admission.wait_s > 50) is failed
@@ -109,22 +114,22 @@ def test_the_probe_decides(two, valkey, failed):
 def test_a_probe_that_made_no_request_decides_nothing(two, valkey):
     open_now(two[0])
     end_opening(valkey)
-    two[0].report(PLACE, two[0].admit(PLACE), failed=None)
+    two[0].report(PLACE, admit(two[0], PLACE), failed=None)
 
     assert two[1].statuses([PLACE])[PLACE].state == "open"
-    assert two[1].admit(PLACE).probe is not None
+    assert admit(two[1], PLACE).probe is not None
 
 
 def test_a_probe_whose_courier_died_is_replaced(two, valkey):
     open_now(two[0])
     end_opening(valkey)
-    assert two[0].admit(PLACE).is_allowed
-    assert not two[1].admit(PLACE).is_allowed
+    assert admit(two[0], PLACE).is_allowed
+    assert not admit(two[1], PLACE).is_allowed
     (name,) = valkey.keys("pixtools:probe:*")
     assert 15_000 < valkey.pttl(name) <= 20_000
     valkey.delete(name)
 
-    assert two[1].admit(PLACE).is_allowed
+    assert admit(two[1], PLACE).is_allowed
 
 
 def test_the_status_says_when_a_probe_may_go_out(two):
@@ -140,7 +145,7 @@ def test_a_redis_that_lost_everything_has_only_closed_circuits(two, valkey):
     open_now(two[0])
     valkey.flushall()
 
-    assert two[0].admit(PLACE).is_allowed
+    assert admit(two[0], PLACE).is_allowed
     open_now(two[0])
 
 
@@ -153,19 +158,19 @@ def test_redis_does_not_reveal_receivers(two, valkey):
 
 def test_without_redis_each_courier_counts_for_itself(without_redis, minute_later):
     open_now(without_redis)
-    assert without_redis.admit(OTHER).is_allowed
+    assert admit(without_redis, OTHER).is_allowed
     minute_later()
-    probe = without_redis.admit(PLACE)
+    probe = admit(without_redis, PLACE)
     assert probe.is_allowed
-    assert not without_redis.admit(PLACE).is_allowed
+    assert not admit(without_redis, PLACE).is_allowed
     without_redis.report(PLACE, probe, failed=False)
-    assert without_redis.admit(PLACE).is_allowed
+    assert admit(without_redis, PLACE).is_allowed
 
 
 def test_without_redis_a_courier_is_not_slowed_down(without_redis):
     began = time.monotonic()
     for number in range(200):
-        without_redis.admit(f"https://{number}.example:443")
+        admit(without_redis, f"https://{number}.example:443")
 
     assert time.monotonic() - began < 10
 
@@ -173,6 +178,6 @@ def test_without_redis_a_courier_is_not_slowed_down(without_redis):
 def test_destinations_that_work_take_no_memory(two):
     for number in range(1_000):
         place = f"https://{number}.example:443"
-        two[0].report(place, two[0].admit(place), failed=False)
+        two[0].report(place, admit(two[0], place), failed=False)
 
     assert len(two[0]._breakers) < 10

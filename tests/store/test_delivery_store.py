@@ -214,7 +214,9 @@ def test_a_postponed_delivery_has_spent_no_attempt(deliveries, end_job, database
 def test_a_lost_lease_counts_as_a_failed_attempt(deliveries, end_job, end_leases):
     end_job()
     (claimed,) = claim_all(deliveries)
+    assert deliveries.rescue() == 0
     end_leases()
+    assert deliveries.rescue() == 1
     assert claim_all(deliveries) == []
 
     delivery, (attempt,) = deliveries.get(ANN, claimed.record.id)
@@ -226,7 +228,7 @@ def test_a_zombie_changes_nothing(deliveries, end_job, end_leases, due, result):
     end_job()
     (zombie,) = claim_all(deliveries)
     end_leases()
-    claim_all(deliveries)
+    deliveries.rescue()
     due()
     (current,) = claim_all(deliveries)
     before = deliveries.get(ANN, zombie.record.id)
