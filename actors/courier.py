@@ -18,7 +18,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from actors.webhook_bodies import WebhookBodies
 from pixtools.database.delivery_store import Attempted, DeliveryStore
 from pixtools.errors import AddressBlocked, LeaseLost, OutboundError, PixToolsError
-from pixtools.outbound.client import Answer, OutboundClient
+from pixtools.outbound.client import TIMEOUT_S, Answer, OutboundClient
 from pixtools.outbound.targets import parse_target
 from pixtools.redis.circuits import Admission, Circuits
 from pixtools.redis.hints import DELIVERIES, Hints
@@ -31,21 +31,21 @@ from pixtools.webhooks.records import Answered, ClaimedDelivery
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=60)
-"""How long a courier holds a delivery. An attempt takes at most 15 s, so 45 s are left to record its result."""
+MAX_AT_ONCE = 256
+"""The number of deliveries that a courier sends at a time."""
 
-_ATTEMPT_S = 15.0
-_MAX_AT_ONCE = 256  # deliveries
+# How long a courier holds a delivery. An attempt takes at most 15 s, so 45 s are left to record its result.
+_LEASE = timedelta(seconds=60)
 _MAX_PER_DESTINATION = 4
 # The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
 # them. A transaction costs about as much CPU time as an attempt.
 _GATHER_S = 0.1
-_ANSWER_BYTES = 2_048
+_FULL_S = 0.02  # shorter, because a destination whose places are all taken probably has more deliveries
 # Nobody sends a hint when a job ends, so a courier polls four times a second. Without webhooks, there is no courier.
 _POLL_S = 0.25
 _RESCUE_S = 5.0
 _OBSERVE_S = 15.0
-_MAX_RETRY_AFTER_S = 10**7
+_TRY_LATER = (429, 503)  # the statuses whose `Retry-After` counts
 
 T = TypeVar("T")
 
@@ -67,8 +67,12 @@ class Courier:
         hints: Hints,
         client: OutboundClient,
         destroy_self: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`name` is unique and stays the same after a restart. `destroy_self` ends the process of this courier."""
+        """`name` is unique and stays the same after a restart. `destroy_self` ends the process of this courier.
+
+        `clock` returns seconds.
+        """
         self._name = name
         self._settings = settings
         self._store = store
@@ -77,15 +81,18 @@ class Courier:
         self._hints = hints
         self._client = client
         self._destroy_self = destroy_self
+        self._clock = clock
         self._wake = asyncio.Event()
         self._sending: dict[asyncio.Task[None], str] = {}  # the destination of each delivery
         self._closed_until: dict[str, float] = {}  # destinations with an open circuit, by the time of the loop
         self._taking = asyncio.Lock()  # held during a claim
+        self._after = ""  # the destination after which the next claim looks
+        self._gave_back = False
         self._results: list[Attempted] = []
         self._has_results = asyncio.Event()
         self._retirement: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
-        # One thread, because `Circuits` must not be called from several threads at once.
+        # A thread of its own, so that an outage of Redis does not take the threads that wait for the database.
         self._circuit_thread = ThreadPoolExecutor(1, "circuits")
         self._attempts = Counter("pixtools_deliveries_total", "Attempts of deliveries, by result.", ("result",))
         self._waiting = Gauge("pixtools_deliveries", "Deliveries that have not ended, by state.", ("state",))
@@ -118,18 +125,13 @@ class Courier:
                 async with self._taking:
                     pass  # a claim that runs now has given its deliveries to `_sending`; there is no further claim
                 while self._sending or self._results:
-                    await asyncio.wait({*self._sending, self._loops[1]}, timeout=_GATHER_S)
+                    await asyncio.wait({*self._sending, *self._loops}, timeout=_GATHER_S)
         except TimeoutError:
             log.warning("retiring with open attempts: courier=%s attempts=%d", self._name, len(self._sending))
         finally:
             self._destroy_self()
 
     async def _repeat(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if turn == self._deliver:
-            # If Ray has restarted this actor, its old attempts have stopped. Count them as failed now, and not only
-            # after their leases have run out.
-            give_back = partial(asyncio.to_thread, self._store.give_back, self._name)
-            await until_database_answers(give_back, doing="giving back deliveries")
         while True:
             try:
                 await turn()
@@ -148,29 +150,40 @@ class Courier:
             has_taken = await self._take()
         if not has_taken:
             await wait_at_most(self._wake, _POLL_S)
-        await asyncio.sleep(_GATHER_S)
+        has_full = max(Tally(self._sending.values()).values(), default=0) >= _MAX_PER_DESTINATION
+        await asyncio.sleep(_FULL_S if has_full else _GATHER_S)
 
     async def _take(self) -> bool:
         """Claim deliveries and start them. Return whether there was one."""
-        room = 0 if self._retirement is not None else _MAX_AT_ONCE - len(self._sending)
+        room = 0 if self._retirement is not None else MAX_AT_ONCE - len(self._sending)
         if not room:
             return False
-        began = time.monotonic()
-        claimed = await until_database_answers(partial(self._claim, room), doing="claiming deliveries")
+        if not self._gave_back:
+            # If Ray has restarted this actor, its old attempts have stopped. Count them as failed now, and not only
+            # after their leases have run out.
+            give_back = partial(asyncio.to_thread, self._store.give_back, self._name)
+            await until_database_answers(give_back, doing="giving back deliveries")
+            self._gave_back = True
+        claimed, claimed_at = await until_database_answers(partial(self._claim, room), doing="claiming deliveries")
         destinations = [delivery.record.destination for delivery in claimed]
         admissions = await self._in_circuit_thread(self._circuits.admit, destinations) if claimed else []
         for delivery, admission in zip(claimed, admissions, strict=True):
-            task = asyncio.create_task(self._send(delivery, admission, began))
+            task = asyncio.create_task(self._send(delivery, admission, claimed_at))
             self._sending[task] = delivery.record.destination
             task.add_done_callback(self._forget)
         return bool(claimed)
 
-    async def _claim(self, room: int) -> list[ClaimedDelivery]:
+    async def _claim(self, room: int) -> tuple[list[ClaimedDelivery], float]:
+        """Claim deliveries. Return them, and a time before the beginning of their leases."""
         now = asyncio.get_running_loop().time()
         self._closed_until = {each: until for each, until in self._closed_until.items() if until > now}
         taken = Tally(self._sending.values())
         taken.update(dict.fromkeys(self._closed_until, _MAX_PER_DESTINATION))
-        return await asyncio.to_thread(self._store.claim, self._name, room, _MAX_PER_DESTINATION, taken)
+        claimed_at = self._clock()
+        claimed, self._after = await asyncio.to_thread(
+            self._store.claim, self._name, room, _MAX_PER_DESTINATION, taken, _LEASE, self._after
+        )
+        return claimed, claimed_at
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
@@ -185,16 +198,17 @@ class Courier:
         if not admission.is_allowed:
             await self._postpone(claimed, admission)
             return
-        if time.monotonic() > claimed_at + LEASE.total_seconds() - 2 * _ATTEMPT_S:
-            # This process stood still for a while. Another courier may have the delivery by now.
-            log.warning("too late for an attempt: delivery=%s attempt=%d", delivery.id, delivery.attempt)
-            return
-        result = await self._attempt(claimed)
-        self._results.append(Attempted(delivery.id, delivery.attempt, result))
-        self._has_results.set()
-        self._seconds.observe(result.ms / 1_000)
-        failed = result.destination_failed
-        await self._in_circuit_thread(partial(self._circuits.report, failed=failed), delivery.destination, admission)
+        failed = None
+        try:
+            result = await self._attempt(claimed, claimed_at)
+            if result is not None:
+                failed = result.destination_failed
+                self._results.append(Attempted(delivery.id, delivery.attempt, delivery.url, result))
+                self._has_results.set()
+                self._seconds.observe(result.ms / 1_000)
+        finally:  # also without a result, because the attempt may be the probe for which others wait
+            report = partial(self._circuits.report, failed=failed)
+            await self._in_circuit_thread(report, delivery.destination, admission)
 
     async def _postpone(self, claimed: ClaimedDelivery, admission: Admission) -> None:
         """Return a delivery to the queue until its destination may be tried again. This counts as no attempt."""
@@ -207,21 +221,26 @@ class Courier:
             doing="postponing deliveries",
         )
 
-    async def _attempt(self, claimed: ClaimedDelivery) -> Answered:
-        """Send one request, and return the result. If the request fails, the result contains the code of the error."""
+    async def _attempt(self, claimed: ClaimedDelivery, claimed_at: float) -> Answered | None:
+        """Send one request, and return the result. If the request fails, the result contains the code of the error.
+
+        Return None if it is too late for a request, because another courier may have the delivery by now.
+        """
         delivery = claimed.record
         began = time.monotonic()
         try:
             body, secrets = await until_database_answers(
                 partial(asyncio.to_thread, self._bodies.of, claimed), doing="reading a job for a webhook"
             )
+            # The database may have kept this attempt waiting, or this process may have stood still.
+            if self._clock() > claimed_at + _LEASE.total_seconds() - 2 * TIMEOUT_S:
+                log.warning("too late for an attempt: delivery=%s attempt=%d", delivery.id, delivery.attempt)
+                return None
             headers = signing.headers(str(delivery.id), int(time.time()), body, secrets)
             answer = await self._client.post(
                 parse_target(delivery.url),
                 headers | {"content-type": "application/json", "user-agent": "PixTools"},
                 body,
-                total_timeout_s=_ATTEMPT_S,
-                max_answer_bytes=_ANSWER_BYTES,
             )
         except PixToolsError as error:
             log.info("not delivered: delivery=%s attempt=%d code=%s", delivery.id, delivery.attempt, error.code)
@@ -278,13 +297,13 @@ class Courier:
 
 
 def _answered(answer: Answer) -> Answered:
-    seconds = answer.retry_after or ""
+    seconds = (answer.retry_after or "") if answer.status in _TRY_LATER else ""
     return Answered(
         status=answer.status,
         error=None,
         ms=answer.ms,
         answer=answer.body.decode(errors="replace").replace("\0", "\ufffd") or None,
-        retry_after=timedelta(seconds=min(int(seconds), _MAX_RETRY_AFTER_S)) if _is_number(seconds) else None,
+        retry_after=timedelta(seconds=int(seconds)) if _is_number(seconds) else None,
         destination_failed=answer.status >= 500,  # noqa: PLR2004 (statuses of a server that fails)
     )
 

@@ -21,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.converter import Converter
 from actors.converter_pool import ConverterPool
-from actors.courier import LEASE, Courier
+from actors.courier import MAX_AT_ONCE, Courier
 from actors.dead_letter_queue import DeadLetterQueue
 from actors.denoiser_client import DenoiserClient
 from actors.dispatcher import Dispatcher
@@ -33,6 +33,7 @@ from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.database.delivery_store import DeliveryStore
+from pixtools.database.endpoint_store import EndpointStore
 from pixtools.database.job_store import JobStore
 from pixtools.database.reconciler import Reconciler
 from pixtools.database.retention_store import RetentionStore
@@ -113,7 +114,7 @@ class SweeperActor(Sweeper):
             hints=Hints(settings),
             ping=database.ping,
             ensure_dispatchers=partial(ensure_dispatchers, settings),
-            has_webhooks=DeliveryStore(database, LEASE).is_used,
+            has_webhooks=DeliveryStore(database).is_used,
             ensure_couriers=partial(ensure_couriers, settings),
         )
         self._starting = asyncio.create_task(self.start())
@@ -126,17 +127,18 @@ class CourierActor(Courier):
         logs.to_stderr()
         name = ray.get_runtime_context().get_actor_id()  # stays the same after a restart
         database = Database(settings, pool_size=5, name="courier")
-        store = DeliveryStore(database, LEASE)
         super().__init__(
             name,
             settings,
-            store=store,
+            store=DeliveryStore(database),
             bodies=WebhookBodies(
-                JobStore(database, settings), store, BlobStore(settings), Vault(settings.webhook_keys)
+                JobStore(database, settings), EndpointStore(database), BlobStore(settings), Vault(settings.webhook_keys)
             ),
             circuits=Circuits(settings),
             hints=Hints(settings),
-            client=OutboundClient(AddressPolicy(allow_private=settings.allow_private_webhooks), max_connections=256),
+            client=OutboundClient(
+                AddressPolicy(allow_private=settings.allow_private_webhooks), max_connections=MAX_AT_ONCE
+            ),
             destroy_self=_destroy_current_actor,
         )
         self._starting = asyncio.create_task(self.start())

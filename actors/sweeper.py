@@ -42,7 +42,7 @@ class Sweeper:
     ) -> None:
         """`ping` raises DatabaseDown while the database is down. `ensure_dispatchers` starts missing dispatchers.
 
-        `has_webhooks` says whether couriers have something to do. From then on, `ensure_couriers` starts missing ones.
+        When `has_webhooks` first returns true, and then from time to time, `ensure_couriers` starts missing couriers.
         """
         self._settings = settings
         self._store = store

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dag.downloads import download
 from dag.process_form import is_result
 from pixtools.blob_store import BlobStore
-from pixtools.database.delivery_store import DeliveryStore
+from pixtools.database.endpoint_store import EndpointStore
 from pixtools.database.job_store import JobStore
 from pixtools.errors import NotFound
 from pixtools.jobs.process_status import process_status
@@ -23,7 +23,7 @@ class WebhookBodies:
     """Makes the bodies of deliveries, and reads their secrets. `of` waits for the database, so call it in a thread."""
 
     jobs: JobStore
-    deliveries: DeliveryStore
+    endpoints: EndpointStore
     blobs: BlobStore
     vault: Vault
 
@@ -32,7 +32,7 @@ class WebhookBodies:
 
         Raises DatabaseDown, StorageRefused without credentials for download URLs, and the errors of Vault.
         """
-        secrets = claimed.secrets or self.deliveries.secret_of_owner(
+        secrets = claimed.secrets or self.endpoints.secret_of_owner(
             claimed.owner, self.vault.encrypt(signing.new_secret())
         )
         return self._body(claimed), [self.vault.decrypt(secret) for secret in secrets]

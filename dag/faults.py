@@ -12,8 +12,8 @@ _MAX_LIST = 240  # characters
 class Faults:
     """Collects the faults of a document, and raises InvalidPlan at the 101st.
 
-    So the cost of the messages is bounded, however many mistakes a document has. `relocate` changes the pointer of each
-    fault.
+    So the cost of the messages is bounded, however many mistakes a document has. `relocate` changes the
+    pointers of faults.
     """
 
     def __init__(self, relocate: Callable[[str], str] = str) -> None:
@@ -21,13 +21,17 @@ class Faults:
         self._found: list[Fault] = []
 
     def add(self, at: str, detail: str) -> None:
-        """Add a fault with the pointer `at`. Raises InvalidPlan if there are 100 faults already."""
+        """Add a fault with the pointer `at`, which `relocate` changes. Raises InvalidPlan at the 101st fault."""
+        self.add_at(self._relocate(at), detail)
+
+    def add_at(self, at: str, detail: str) -> None:
+        """Add a fault with the pointer `at` as it is. Raises InvalidPlan at the 101st fault."""
         if len(self._found) == MAX_FAULTS:
             raise InvalidPlan(
                 f"More than {MAX_FAULTS} mistakes in the steps; only the first {MAX_FAULTS} are listed.",
                 tuple(self._found),
             )
-        self._found.append(Fault(self._relocate(at), detail))
+        self._found.append(Fault(at, detail))
 
     def error(self) -> InvalidPlan:
         """Return the error that lists the faults."""

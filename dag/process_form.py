@@ -7,7 +7,8 @@ This module only translates. `specification.build` checks the steps, and each fa
   for. A number may be a text, such as "80".
 - `resize` works for every operation that makes a picture. An operation such as `denoise`, which has no such parameter,
   becomes two steps. The second one resizes, and has the name of the operation, because the client looks for this name.
-- Two sides are a box into which the picture is fitted, as `resize` does by default: without distortion, and not larger.
+- If both sides are given, the picture is scaled to fit inside them, as `resize` does by default. It is not
+  distorted and not enlarged.
 - A conversion to the format of the source is refused.
 """
 
@@ -34,7 +35,6 @@ from pixtools.operations.base.params import Params
 from pixtools.operations.base.resizing import Resizing
 
 _ALIASES = {"jpeg": "jpg"}
-_GIVEN = "given:"  # the beginning of a pointer that points into the form already
 _FULL_SIZE = "-full-size"  # the end of the name of a step whose picture another step resizes
 _INTEGER, _NUMBER = re.compile(r"[+-]?[0-9]{1,18}"), re.compile(r"[+-]?[0-9]{1,18}\.[0-9]{1,18}")
 
@@ -51,8 +51,6 @@ class _Form:
 
     def locate(self, at: str) -> str:
         """Return the pointer to the field that the client sent. `at` points into the generated document."""
-        if at.startswith(_GIVEN):
-            return at.removeprefix(_GIVEN)
         match at.split("/")[1:]:
             case ["steps"]:
                 return "/operations"
@@ -141,13 +139,13 @@ def _params(value: object, form: _Form, faults: Faults) -> dict[str, _Values]:
         name = _plain(spelling)
         if name not in form.places or fields is None:
             continue
-        at = f"{_GIVEN}{pointer('operation_params', spelling)}"
+        at = pointer("operation_params", spelling)
         if name in form.spellings:
-            faults.add(at, f"is given twice, also as {quote(form.spellings[name])}")
+            faults.add_at(at, f"is given twice, also as {quote(form.spellings[name])}")
         elif not isinstance(fields, dict):
-            faults.add(at, 'must be an object of parameters, such as {"quality": 80}')
-        elif _is_resized_later(name) and not isinstance(fields.get("resize") or {}, dict):
-            faults.add(f"{at}/resize", 'must be an object, such as {"width": 800}')
+            faults.add_at(at, 'must be an object of parameters, such as {"quality": 80}')
+        elif _is_resized_later(name) and not isinstance(fields.get("resize"), dict | None):
+            faults.add_at(f"{at}/resize", 'must be an object, such as {"width": 800}')
         else:
             found[name] = fields
         form.spellings.setdefault(name, spelling)
@@ -162,7 +160,7 @@ def _check_formats(places: Mapping[str, int], source: Source, faults: Faults) ->
             wrong = (
                 f"the image is already in this format ({name}); leave it out, or use POST /api/jobs to encode it again"
             )
-            faults.add(f"{_GIVEN}{pointer('operations', index)}", wrong)
+            faults.add_at(pointer("operations", index), wrong)
 
 
 def _steps(name: str, given: _Values, read: list[str] | str, form: _Form) -> _Values:

@@ -422,7 +422,7 @@ class WebhooksOff(PixToolsError):
 class WebhookSecretUnreadable(PixToolsError):
     """The secret of a webhook was encrypted with a key that this service does not have."""
 
-    code, retryable, retry_after_s = "webhook_secret_unreadable", True, 60
+    code = "webhook_secret_unreadable"
 
 
 class TooManyEndpoints(PixToolsError):

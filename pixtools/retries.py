@@ -80,13 +80,15 @@ def crash_tries(crashes: int) -> int:
 def delivery_pause(failures: int, retry_after: timedelta | None) -> timedelta | None:
     """Return the pause after `failures` failed attempts of a delivery, or None if no attempt is left.
 
-    The pauses differ by 20 percent at random, so that the deliveries of an outage do not return at one moment. If the
-    receiver asked for a longer pause (`retry_after`), the pause is that long, up to a day.
+    Each pause varies by up to 20 percent, so that deliveries that failed together are not retried together. If the
+    receiver asked for a longer pause (`retry_after`), the pause is that long or up to 20 percent longer, and at most a
+    day.
     """
     if failures > len(DELIVERY_PAUSES):
         return None
     pause = DELIVERY_PAUSES[failures - 1] * random.uniform(1 - _DELIVERY_JITTER, 1 + _DELIVERY_JITTER)  # noqa: S311
-    return max(pause, min(retry_after or timedelta(), _LONGEST_RETRY_AFTER))
+    asked = (retry_after or timedelta()) * random.uniform(1, 1 + _DELIVERY_JITTER)  # noqa: S311
+    return max(pause, min(asked, _LONGEST_RETRY_AFTER))
 
 
 def jitter(tries: int) -> timedelta:

@@ -113,6 +113,7 @@ DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
 }
 
 DEAD_LETTER_OPEN = frozenset({DeadLetterState.WAITING, DeadLetterState.REDRIVING})
+DELIVERY_OPEN = frozenset({DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.HELD})
 JOB_ENDED = frozenset(state for state in JobState if state not in (JobState.QUEUED, JobState.RUNNING))
 STEP_DONE = frozenset({StepState.SUCCEEDED, StepState.CACHED})
 STEP_WITHOUT_RESULT = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED})

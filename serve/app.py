@@ -19,7 +19,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from actors import fleet
-from actors.courier import LEASE
 from pixtools import logs, memory
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
@@ -70,7 +69,7 @@ def create() -> ASGIApp:
     reservations = KeyReservations(settings)
     hints = Hints(settings)
     inspection = Inspection()
-    deliveries = DeliveryStore(database, LEASE)
+    deliveries = DeliveryStore(database)
     bodies = JobBodies(store, blobs, deliveries)
     poll_interval_s, lifetime_s = settings.poll_interval.total_seconds(), settings.stream_lifetime.total_seconds()
     feed = ProgressFeed(store, bodies, hints, poll_interval_s, lifetime_s=lifetime_s)

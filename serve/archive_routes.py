@@ -28,7 +28,10 @@ class ArchiveRoutes:
             methods=["GET"],
             status_code=307,
             response_class=RedirectResponse,
-            responses={307: {"description": "The header `Location` has the download URL"}, **responses(404, 409, 503)},
+            responses={
+                307: {"description": "The header `Location` has the download URL"},
+                **responses(404, 409, 422, 503),
+            },
             summary="Download all files of a job as one ZIP",
         )
         return router

@@ -121,7 +121,7 @@ class _Recipe:
         return Idempotency(scope, self.plan.by_name[self.step].key)
 
     def new_job(self) -> tuple[NewJob, dict[str, str]]:
-        """Return the job that makes the archive, and by the key of each file to copy the key of its copy."""
+        """Return the job that makes the archive, and a map from the key of each file to the key of its copy."""
         job, job_id = self.job, uuid7()
         parts = [replace(each, blob_key=part_key(job.owner, each.sha256, job_id, each.name)) for each in self.parts]
         key = source_key(job.owner, job.source_sha256, job_id)

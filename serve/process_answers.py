@@ -43,8 +43,8 @@ class ProcessJobAnswer(JobAnswer):
     result_urls: dict[str, str] = Field(description="the download URL of each finished picture, by its operation")
     archive_url: str | None = Field(description="a path of this service that downloads all files; null before the end")
     metadata: dict[str, Any] | None = Field(
-        description="the values that the file has of `camera_make`, `camera_model`, `lens_model`, `captured_at`, "
-        "`exposure_time`, `aperture`, `iso` and `gps`; null without a result of `metadata`"
+        description="the fields of ProcessMetadata whose values the file has; null without a result of `metadata`",
+        json_schema_extra={"anyOf": [ProcessMetadata.model_json_schema(), {"type": "null"}]},
     )
     error_message: str | None = Field(description="one line about the first step that failed")
 

@@ -18,7 +18,7 @@ _VALID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestIds:
-    """Runs where HTTP requests arrive, around the gate. The request that goes on has exactly one id.
+    """Wraps the gate. Each request that it passes on has exactly one id.
 
     Serve has a middleware with the same purpose, but it accepts every text as an id, and does not see refusals.
     """

@@ -102,12 +102,12 @@ class WebhookRoutes:
         return json_response(self.webhooks.read(PUBLIC_OWNER, webhook_id))
 
     def change(self, webhook_id: uuid.UUID, form: EndpointChange) -> Response:
-        """Deliveries that have not ended go to the new URL. While an endpoint is disabled, they are held."""
+        """Deliveries that have not ended go to the new URL. While an endpoint is disabled, its deliveries are held."""
         return json_response(self.webhooks.change(PUBLIC_OWNER, webhook_id, form))
 
     def delete(self, webhook_id: uuid.UUID) -> Response:
         """The deliveries of the endpoint are deleted too."""
-        self.webhooks.endpoints.delete(PUBLIC_OWNER, webhook_id)
+        self.webhooks.delete(PUBLIC_OWNER, webhook_id)
         return Response(status_code=204)
 
     def rotate(self, webhook_id: uuid.UUID) -> Response:

@@ -14,7 +14,7 @@ from pixtools.database.delivery_store import DeliveryStore
 from pixtools.database.endpoint_store import EndpointStore
 from pixtools.errors import Fault
 from pixtools.outbound.addresses import AddressPolicy
-from pixtools.outbound.targets import BadTarget, parse_target
+from pixtools.outbound.targets import MAX_URL_CHARS, BadTarget, parse_target
 from pixtools.redis.circuits import Circuits, CircuitStatus
 from pixtools.redis.hints import DELIVERIES, Hints
 from pixtools.states import DeliveryState
@@ -29,7 +29,7 @@ from serve.problems import invalid_request
 SECRET_OVERLAP = timedelta(hours=24)
 """How long the previous secret also signs after a rotation."""
 
-Url = Annotated[str, StringConstraints(min_length=1, max_length=2_048)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_CHARS)]
 Description = Annotated[str, StringConstraints(max_length=200)]
 Events = Annotated[
     list[Literal[CHOSEN_EVENTS]],  # type: ignore[valid-type]
@@ -174,7 +174,7 @@ class ReplayAnswer(BaseModel):
 class Webhooks:
     """The functions of the routes. All methods except `wake_couriers` block, so call them in a thread.
 
-    `replays_per_s` limits how fast selected deliveries are replayed.
+    `replays_per_s` is the rate at which one call replays selected deliveries.
     """
 
     endpoints: EndpointStore
@@ -217,6 +217,10 @@ class Webhooks:
         if form.url is not None:
             fields["url"] = self.checked_url(form.url, "body/url")
         return self._answers([self.endpoints.change(owner, endpoint_id, fields)])[0]
+
+    def delete(self, owner: str, endpoint_id: uuid.UUID) -> None:
+        """Delete an endpoint with its deliveries. Raises NotFound."""
+        self.endpoints.delete(owner, endpoint_id)
 
     def rotate(self, owner: str, endpoint_id: uuid.UUID) -> SecretAnswer:
         """Replace the secret of an endpoint. Raises NotFound and WebhooksOff."""

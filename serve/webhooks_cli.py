@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pixtools.webhooks.signing import is_valid
+from pixtools.webhooks.signing import is_secret, is_valid
 
 _MAX_BODY_BYTES = 1_000_000
 _LENGTH = re.compile("[0-9]{1,9}")
@@ -36,6 +36,9 @@ def listen(port: int, secret: str | None, status: int) -> None:
 
     The service sends webhooks to this machine only if PIXTOOLS_ALLOW_PRIVATE_WEBHOOKS is 1.
     """
+    if secret is not None and not is_secret(secret):
+        wrong = "It must be the secret of an endpoint: whsec_ and 44 characters."
+        raise click.BadParameter(wrong, param_hint="--secret")
     try:
         server = _server(port, secret, status)
     except OSError as error:
@@ -63,9 +66,10 @@ def _server(port: int, secret: str | None, status: int) -> ThreadingHTTPServer:
                 return
             body = self.rfile.read(int(length))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            click.echo(report(headers, body, secret, time.time()))
-            is_refused = secret is not None and not is_valid(headers, body, secret, time.time())
-            self.send_response(401 if is_refused else status)
+            now = time.time()
+            valid = None if secret is None else is_valid(headers, body, secret, now)
+            click.echo(report(headers, body, now, valid=valid))
+            self.send_response(401 if valid is False else status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -75,14 +79,17 @@ def _server(port: int, secret: str | None, status: int) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", port), Receiver)
 
 
-def report(headers: dict[str, str], body: bytes, secret: str | None, now: float) -> str:
-    """Return the text to print for a request: its time, its type, whether its signature is valid, and its body."""
+def report(headers: dict[str, str], body: bytes, now: float, *, valid: bool | None) -> str:
+    """Return the text to print for a request: its time, its type, whether its signature is valid, and its body.
+
+    `valid` is None if the signature was not verified.
+    """
     try:
         message = json.loads(body)
         shown = json.dumps(message, indent=2, ensure_ascii=False)
         kind = message.get("type", "no type") if isinstance(message, dict) else "no type"
     except ValueError:
         kind, shown = "not JSON", body[:1_000].decode(errors="replace")
-    verdict = "not verified" if secret is None else ("valid" if is_valid(headers, body, secret, now) else "INVALID")
+    verdict = {None: "not verified", True: "valid", False: "INVALID"}[valid]
     at = time.strftime("%H:%M:%S", time.localtime(now))
     return f"{at}  {kind}  signature: {verdict}  webhook-id: {headers.get('webhook-id', 'none')}\n{shown}\n"

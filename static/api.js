@@ -94,7 +94,7 @@ export const getDelivery = (id, signal) => get(deliveryPath(id), signal);
 /** The delivery at an address that the service gave. */
 export const getDeliveryAt = (location, signal) => get(location, signal);
 
-/** Send a delivery that has ended once more. Resolves to the delivery. */
+/** Send an ended delivery again. Resolves to the delivery. */
 export const replayDelivery = (id, signal) => send("POST", `${deliveryPath(id)}/replay`, { signal });
 
 /**

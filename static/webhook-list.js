@@ -11,6 +11,7 @@ import { loadReport, reporting } from "/static/reporting.js";
 import { webhookRow } from "/static/webhook-row.js";
 
 const TEST_POLL_INTERVAL_MS = 500;
+const TEST_POLLS = 60;
 
 const at = (id) => document.getElementById(id);
 
@@ -74,8 +75,9 @@ export function webhookList({ signal, secret, onShown, onChange }) {
     row.showTest("The test is on its way.");
     const location = await testWebhook(id, signal);
     let delivery = await getDeliveryAt(location, signal);
-    while (isOpen(delivery)) {
+    for (let polls = 1; isOpen(delivery); polls += 1) {
       row.showTest(waitText(delivery));
+      if (polls > TEST_POLLS) return; // the server is in trouble, and the list of deliveries shows the end
       await pause(TEST_POLL_INTERVAL_MS, signal);
       delivery = await getDeliveryAt(location, signal);
     }
@@ -89,8 +91,9 @@ export function webhookList({ signal, secret, onShown, onChange }) {
   }
 
   async function rotate(id) {
+    const { url } = endpoints.get(id); // now, because a refresh may remove the endpoint meanwhile
     const { secret: text, previous_secret_until: until } = await rotateSecret(id, signal);
-    secret.show(endpoints.get(id).url, text, until);
+    secret.show(url, text, until);
   }
 
   async function remove(id) {

@@ -1,12 +1,25 @@
-"""The statement that takes the next deliveries, so that a slow or dead destination does not delay the others."""
+"""The SQL that claims deliveries. Destinations take turns, so that a slow or dead one does not delay the others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Connection, Interval, Uuid, bindparam, case, column, func, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Interval,
+    Uuid,
+    bindparam,
+    case,
+    column,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from sqlmodel import col
 
 from pixtools.database.rows import DELIVERY
@@ -15,27 +28,39 @@ from pixtools.states import DELIVERY_MOVES, DeliveryState, states_before
 from pixtools.webhooks.records import ClaimedDelivery
 
 _SPARE = 20  # further candidates, because other couriers may have locked some of the candidates
-_WINDOW = 1_000  # deliveries among which a claim chooses
+_WINDOW = 500  # destinations that one claim looks at, because anybody can name thousands of receivers
 
-# - `due` takes the 1,000 deliveries that have waited longest. It leaves out destinations whose places are all taken.
-#   The limit bounds the cost of a claim, because anybody can name thousands of dead receivers.
-# - `placed` gives each delivery its position among those of its destination.
-# - `candidate` takes the destinations in turn.
+# Walks through the index from one destination to the next. So the cost depends on the number of destinations, and not
+# on the number of their deliveries.
+_DESTINATIONS = text("""
+WITH RECURSIVE place AS (
+    (
+        SELECT destination, 1 AS number FROM delivery
+        WHERE state = 'waiting' AND destination > :after ORDER BY destination LIMIT 1
+    )
+    UNION ALL
+    SELECT following.destination, place.number + 1 FROM place CROSS JOIN LATERAL (
+        SELECT destination FROM delivery
+        WHERE state = 'waiting' AND destination > place.destination ORDER BY destination LIMIT 1
+    ) AS following
+    WHERE place.number < :window
+)
+SELECT destination FROM place ORDER BY number
+""")
+
+# - `candidate` takes from each destination the deliveries that have waited longest, as many as it has places, and then
+#   the destinations in turn.
 # - The last SELECT locks the deliveries, and skips those that another courier has locked. It repeats the conditions,
 #   because Postgres checks them again for a delivery that changed since the query began.
 _NEXT = """
-WITH due AS (
-    SELECT id, destination, next_at FROM delivery
-    WHERE state = 'waiting' AND next_at <= now() AND destination <> ALL(:full)
-    ORDER BY next_at LIMIT :window
-),
-placed AS (
-    SELECT id, next_at, row_number() OVER (PARTITION BY destination ORDER BY next_at) AS position,
-        :room - coalesce((:taken ->> destination)::integer, 0) AS places
-    FROM due
-),
-candidate AS (
-    SELECT id, next_at, position FROM placed WHERE position <= places ORDER BY position, next_at LIMIT :candidates
+WITH candidate AS (
+    SELECT due.id, due.next_at, due.position
+    FROM unnest(:destinations, :rooms) AS place (destination, room) CROSS JOIN LATERAL (
+        SELECT id, next_at, row_number() OVER (ORDER BY next_at) AS position FROM delivery
+        WHERE state = 'waiting' AND delivery.destination = place.destination AND next_at <= now()
+        ORDER BY next_at LIMIT place.room
+    ) AS due
+    ORDER BY position, next_at LIMIT :candidates
 )
 SELECT delivery.id FROM candidate JOIN delivery ON delivery.id = candidate.id
 WHERE delivery.state = 'waiting' AND delivery.next_at <= now()
@@ -45,7 +70,7 @@ FOR UPDATE OF delivery SKIP LOCKED
 
 _next = (
     text(_NEXT)
-    .bindparams(bindparam("taken", type_=JSONB), bindparam("full", type_=ARRAY(TEXT)))
+    .bindparams(bindparam("destinations", type_=ARRAY(TEXT)), bindparam("rooms", type_=ARRAY(Integer())))
     .columns(column("id", Uuid))
     .cte("next")
 )
@@ -87,20 +112,24 @@ _CLAIM = (
 
 
 def claim_deliveries(
-    connection: Connection, courier: str, limit: int, room: int, taken: Mapping[str, int], lease: timedelta
-) -> list[ClaimedDelivery]:
-    """Move at most `limit` waiting deliveries to the state sending. For `room` and `taken` see DeliveryStore.claim."""
+    connection: Connection, courier: str, limit: int, room: int, taken: Mapping[str, int], lease: timedelta, after: str
+) -> tuple[list[ClaimedDelivery], str]:
+    """Move at most `limit` waiting deliveries to the state sending. For the rest see DeliveryStore.claim."""
+    found = connection.scalars(_DESTINATIONS, {"after": after, "window": _WINDOW}).all()
+    places = {destination: room - taken.get(destination, 0) for destination in found}
+    places = {destination: free for destination, free in places.items() if free > 0}
+    following = found[-1] if len(found) == _WINDOW else ""
+    if not places:
+        return [], following
     values = {
         "courier": courier,
         "lease": lease,
-        "room": room,
-        "taken": dict(taken),
-        "full": [destination for destination, places in taken.items() if places >= room],
-        "window": _WINDOW,
+        "destinations": list(places),
+        "rooms": list(places.values()),
         "candidates": limit + _SPARE,
         "max_deliveries": limit,
     }
-    return [
+    claimed = [
         ClaimedDelivery(
             record=DELIVERY.record(rest),
             owner=owner,
@@ -110,3 +139,4 @@ def claim_deliveries(
         )
         for include_urls, is_process, secret, previous, owner, *rest in connection.execute(_CLAIM, values)
     ]
+    return claimed, following

@@ -10,16 +10,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Connection, Float, Integer, Text, Uuid, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    Select,
+    Text,
+    Uuid,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlmodel import col
 from uuid6 import uuid7
 
 from pixtools.database.connection import Database
-from pixtools.database.delivery_claims import claim_deliveries, valid_previous
+from pixtools.database.delivery_claims import claim_deliveries
 from pixtools.database.json_rows import json_rows
 from pixtools.database.rows import DELIVERY, DELIVERY_ATTEMPT
-from pixtools.database.tables import DeadLetter, Delivery, DeliveryAttempt, Job, WebhookEndpoint, WebhookSecret
+from pixtools.database.tables import DeadLetter, Delivery, DeliveryAttempt, Job, WebhookEndpoint
 from pixtools.database.transitions import (
     hold_deliveries_of_disabled,
     move_deliveries,
@@ -28,7 +40,14 @@ from pixtools.database.transitions import (
 )
 from pixtools.errors import DeliveryFailed, DeliveryPending, LeaseLost, NotFound
 from pixtools.retries import delivery_pause
-from pixtools.states import DeadLetterState, DeliveryState
+from pixtools.states import (
+    DEAD_LETTER_OPEN,
+    DELIVERY_MOVES,
+    DELIVERY_OPEN,
+    DeadLetterState,
+    DeliveryState,
+    states_before,
+)
 from pixtools.webhooks.events import Event
 from pixtools.webhooks.records import Answered, AttemptRecord, ClaimedDelivery, DeliveryRecord, DeliverySelection
 
@@ -40,10 +59,11 @@ _COURIER_LOST = Answered(status=None, error="courier_lost", ms=0)
 
 @dataclass(frozen=True)
 class Attempted:
-    """An attempt of a delivery that a courier held, and its result."""
+    """An attempt of a delivery that a courier held, and its result. `url` is where the request went."""
 
     delivery_id: uuid.UUID
     attempt: int
+    url: str
     result: Answered
 
 
@@ -53,7 +73,7 @@ _delivered = (
     .where(
         col(Delivery.id) == _done.c.delivery_id,
         col(Delivery.attempt) == _done.c.attempt,
-        col(Delivery.state) == DeliveryState.SENDING,
+        col(Delivery.state).in_(states_before(DELIVERY_MOVES, DeliveryState.DELIVERED)),
     )
     .values(state=DeliveryState.DELIVERED, tries=Delivery.tries + 1, finished_at=func.now(), lease_until=None)
     .returning(col(Delivery.id), _done.c.attempt, _done.c.ms, _done.c.status, _done.c.answer)
@@ -77,26 +97,34 @@ _SPREAD = (
 class DeliveryStore:
     """The deliveries in one database."""
 
-    def __init__(self, database: Database, lease: timedelta) -> None:
-        """A courier has to record an attempt within `lease`."""
+    def __init__(self, database: Database) -> None:
         self._transaction = database.transaction
         self._reading = database.reading
-        self._lease = lease
 
     # Couriers
 
-    def claim(self, courier: str, limit: int, room: int, taken: Mapping[str, int]) -> list[ClaimedDelivery]:
-        """Take at most `limit` deliveries that are due. Each gets a lease and starts its next attempt.
+    def claim(
+        self, courier: str, limit: int, room: int, taken: Mapping[str, int], lease: timedelta, after: str = ""
+    ) -> tuple[list[ClaimedDelivery], str]:
+        """Take at most `limit` deliveries that are due. Each starts its next attempt, to be recorded within `lease`.
 
         The destinations take turns, so a destination with many deliveries does not delay the others. `room` is the
         largest number of deliveries for one destination, and `taken` says how many of these places are taken.
+
+        One claim looks at 500 destinations at most, in alphabetical order and those after `after`. Return the
+        deliveries, and the `after` of the next claim. It is empty after the last destination.
         """
         with self._transaction() as connection:
-            return claim_deliveries(connection, courier, limit, room, taken, self._lease)
+            return claim_deliveries(connection, courier, limit, room, taken, lease, after)
 
     def rescue(self) -> int:
-        """Count attempts as failed whose lease has run out. Return the number of deliveries."""
+        """Count attempts as failed whose lease has run out. Return the number of deliveries.
+
+        Hold the waiting deliveries of disabled endpoints too: an endpoint may be disabled just when one of its
+        deliveries returns to the queue.
+        """
         with self._transaction() as connection:
+            hold_deliveries_of_disabled(connection, col(Delivery.state).in_(DELIVERY_OPEN))
             return self._fail_lost(connection, [col(Delivery.lease_until) < func.now()])
 
     def give_back(self, courier: str) -> int:
@@ -125,26 +153,16 @@ class DeliveryStore:
         with self._transaction() as connection:
             move_deliveries(connection, DeliveryState.WAITING, held, next_at=func.now() + pause, lease_until=None)
 
-    def secret_of_owner(self, owner: str, new: bytes) -> list[bytes]:
-        """Return the encrypted secrets for the `webhook_url` of an owner's jobs. The first call stores `new`."""
-        with self._transaction() as connection:
-            connection.execute(upsert(WebhookSecret).values(owner=owner, secret=new).on_conflict_do_nothing())
-            query = select(col(WebhookSecret.secret), valid_previous(WebhookSecret)).where(
-                col(WebhookSecret.owner) == owner
-            )
-            return [secret for secret in connection.execute(query).one() if secret is not None]
-
     def counts(self) -> dict[DeliveryState, int]:
         """Return how many deliveries of all owners wait, are being sent, or are held."""
-        open_states = (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.HELD)
         query = (
             select(col(Delivery.state), func.count())
-            .where(col(Delivery.state).in_(open_states))
+            .where(col(Delivery.state).in_(DELIVERY_OPEN))
             .group_by(col(Delivery.state))
         )
         with self._reading() as connection:
             found = dict(connection.execute(query).all())
-        return {state: found.get(state, 0) for state in open_states}
+        return {state: found.get(state, 0) for state in DELIVERY_OPEN}
 
     def is_used(self) -> bool:
         """Return whether couriers have something to do: there is an endpoint, or a delivery has not ended."""
@@ -154,10 +172,16 @@ class DeliveryStore:
             return bool(connection.scalar(select(select(WebhookEndpoint).exists() | unfinished | sending)))
 
     def delete_old(self, retention: timedelta) -> int:
-        """Delete at most 500 deliveries that are older than `retention` and not being sent. Return their number."""
+        """Delete at most 500 deliveries that ended more than `retention` ago. Return their number.
+
+        A delivery with an open dead letter stays, as long as its job does.
+        """
+        open_letter = select(DeadLetter).where(
+            col(DeadLetter.delivery_id) == col(Delivery.id), col(DeadLetter.state).in_(DEAD_LETTER_OPEN)
+        )
         old = (
             select(col(Delivery.id))
-            .where(col(Delivery.created_at) < func.now() - retention, col(Delivery.state) != DeliveryState.SENDING)
+            .where(col(Delivery.finished_at) < func.now() - retention, ~open_letter.exists())
             .limit(_BATCH)
         )
         statement = delete(Delivery).where(col(Delivery.id).in_(old)).returning(col(Delivery.id))
@@ -165,16 +189,16 @@ class DeliveryStore:
             return len(connection.execute(statement).all())
 
     def _fail_lost(self, connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
-        """Count the attempts of lost couriers as failed. So a delivery that kills its courier has few attempts."""
+        """Count the attempts of lost couriers as failed. So a delivery that kills its courier runs out of attempts."""
         lost = (
-            select(col(Delivery.id), col(Delivery.attempt))
+            select(col(Delivery.id), col(Delivery.attempt), col(Delivery.url))
             .where(col(Delivery.state) == DeliveryState.SENDING, *which)
             .limit(_BATCH)
             .with_for_update(skip_locked=True)
         )
         rows = connection.execute(lost).all()
-        for delivery_id, attempt in rows:
-            _record_failure(connection, Attempted(delivery_id, attempt, _COURIER_LOST))
+        for delivery_id, attempt, url in rows:
+            _record_failure(connection, Attempted(delivery_id, attempt, url, _COURIER_LOST))
         return len(rows)
 
     # Owners
@@ -230,7 +254,9 @@ class DeliveryStore:
             if state is None:
                 raise _not_found(delivery_id)
             if state not in _ENDED:
-                raise DeliveryPending(f"Delivery {delivery_id} is {state}. Only one that has ended can be replayed.")
+                raise DeliveryPending(
+                    f"Delivery {delivery_id} is {state}. Only delivered and failed ones can be replayed."
+                )
             _replay(connection, [delivery_id])
 
     def replay_selected(self, owner: str, selection: DeliverySelection, per_s: float) -> int:
@@ -286,7 +312,8 @@ def _record_failure(connection: Connection, attempted: Attempted) -> DeliverySta
         )
     )  # fmt: skip
     failures, tries = delivery.failures + 1, delivery.tries + 1
-    pause = None if result.is_gone or delivery.event == Event.TEST else delivery_pause(failures, result.retry_after)
+    is_gone = result.is_gone and (delivery.endpoint_id is None or _disable(connection, delivery, attempted.url))
+    pause = None if is_gone or delivery.event == Event.TEST else delivery_pause(failures, result.retry_after)
     this = col(Delivery.id) == delivery.id
     if pause is not None:
         again = {"failures": failures, "tries": tries, "next_at": func.now() + pause, "lease_until": None}
@@ -302,18 +329,20 @@ def _record_failure(connection: Connection, attempted: Attempted) -> DeliverySta
         finished_at=func.now(),
         lease_until=None,
     )
-    if result.is_gone and delivery.endpoint_id is not None:
-        _disable(connection, delivery.endpoint_id)
     if delivery.job_id is not None:
         _add_dead_letter(connection, owner, delivery, delivery.job_id, result)
     return DeliveryState.FAILED
 
 
-def _disable(connection: Connection, endpoint_id: uuid.UUID) -> None:
-    this = col(WebhookEndpoint.id) == endpoint_id
+def _disable(connection: Connection, delivery: DeliveryRecord, url: str) -> bool:
+    """Disable the endpoint of a delivery, whose receiver is gone. Return False if it has another URL meanwhile."""
+    this = [col(WebhookEndpoint.id) == delivery.endpoint_id, col(WebhookEndpoint.url) == url]
     why = "The receiver answered 410 (Gone)."
-    connection.execute(update(WebhookEndpoint).where(this).values(enabled=False, disabled_reason=why))
-    move_deliveries(connection, DeliveryState.HELD, [col(Delivery.endpoint_id) == endpoint_id])
+    disable = update(WebhookEndpoint).where(*this).values(enabled=False, disabled_reason=why)
+    disabled = connection.scalar(disable.returning(col(WebhookEndpoint.id)))
+    if disabled is not None:
+        hold_deliveries_of_disabled(connection, col(Delivery.endpoint_id) == disabled)
+    return disabled is not None
 
 
 def _add_dead_letter(
@@ -327,12 +356,19 @@ def _add_dead_letter(
             error=error.problem(),
         )
     )  # fmt: skip
-    if delivery.endpoint_id is None:  # the view of a job of `POST /api/process` shows this failure
-        connection.execute(update(Job).where(col(Job.id) == job_id).values(version=Job.version + 1))
+    if delivery.endpoint_id is None:
+        _change_views(connection, [job_id])
+
+
+def _change_views(connection: Connection, job_ids: Select[uuid.UUID | None] | Sequence[uuid.UUID]) -> None:
+    """Give jobs a new version: the view of a job of `POST /api/process` shows whether its webhook has failed."""
+    connection.execute(update(Job).where(col(Job.id).in_(job_ids)).values(version=Job.version + 1))
 
 
 def _replay(connection: Connection, delivery_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
     """Return ended deliveries to the queue, and close their dead letters."""
+    mine = select(col(Delivery.job_id)).where(col(Delivery.id).in_(delivery_ids), col(Delivery.endpoint_id).is_(None))
+    _change_views(connection, mine)
     letters = [col(DeadLetter.delivery_id).in_(delivery_ids)]
     move_letters(connection, DeadLetterState.REDRIVING, letters)
     move_letters(connection, DeadLetterState.REDRIVEN, letters)

@@ -11,23 +11,27 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Text, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlmodel import col
 from uuid6 import uuid7
 
 from pixtools.database import outbox
 from pixtools.database.connection import Database
+from pixtools.database.delivery_claims import valid_previous
 from pixtools.database.rows import ENDPOINT
 from pixtools.database.tables import Delivery, WebhookEndpoint, WebhookSecret
-from pixtools.database.transitions import move_deliveries
+from pixtools.database.transitions import hold_deliveries_of_disabled, move_deliveries, readdress
 from pixtools.errors import NotFound, TooManyEndpoints
-from pixtools.outbound.targets import parse_target
-from pixtools.states import DeliveryState
+from pixtools.states import DELIVERY_OPEN, DeliveryState
 from pixtools.webhooks.records import EndpointRecord
 
 MAX_ENDPOINTS = 50
 """The largest number of endpoints of an owner. The limit bounds the deliveries that one event causes."""
+
+
+# The number is arbitrary. It separates these advisory locks from those of other code.
+_LOCK = select(func.pg_advisory_xact_lock(7_105_923, func.hashtext(bindparam("owner", type_=Text()))))
 
 
 class EndpointStore:
@@ -46,6 +50,7 @@ class EndpointStore:
             .returning(*ENDPOINT.columns)
         )
         with self._transaction() as connection:
+            connection.execute(_LOCK, {"owner": owner})  # so that two requests at a time do not exceed the limit
             if (connection.scalar(count) or 0) >= MAX_ENDPOINTS:
                 raise TooManyEndpoints(f"At most {MAX_ENDPOINTS} endpoints are possible. Delete one, or change one.")
             return ENDPOINT.record(connection.execute(statement).one())
@@ -68,8 +73,9 @@ class EndpointStore:
     def change(self, owner: str, endpoint_id: uuid.UUID, fields: Mapping[str, Any]) -> EndpointRecord:
         """Change columns of an endpoint.
 
-        A new URL also applies to waiting and held deliveries. If the endpoint is disabled, its waiting deliveries are
-        held. If it is enabled, its held deliveries wait for a courier again.
+        A new URL also applies to deliveries that have not ended. A request that is on its way still goes to the old
+        URL. If the endpoint is disabled, its waiting deliveries are held. If it is enabled, its held deliveries wait
+        for a courier again.
         """
         values = dict(fields)
         if "enabled" in values:
@@ -80,14 +86,12 @@ class EndpointStore:
             endpoint = _get(connection, owner, endpoint_id)
             mine = col(Delivery.endpoint_id) == endpoint_id
             if "url" in values:
-                to = {"url": endpoint.url, "destination": parse_target(endpoint.url).destination}
-                waits = col(Delivery.state).in_((DeliveryState.WAITING, DeliveryState.HELD))
-                connection.execute(update(Delivery).where(mine, waits).values(to))
+                readdress(connection, endpoint_id, endpoint.url, col(Delivery.state).in_(DELIVERY_OPEN))
             if endpoint.enabled:
                 held = col(Delivery.state) == DeliveryState.HELD
                 move_deliveries(connection, DeliveryState.WAITING, [mine, held], next_at=func.now())
             else:
-                move_deliveries(connection, DeliveryState.HELD, [mine])
+                hold_deliveries_of_disabled(connection, mine, col(Delivery.state).in_(DELIVERY_OPEN))
             return endpoint
 
     def delete(self, owner: str, endpoint_id: uuid.UUID) -> None:
@@ -128,6 +132,15 @@ class EndpointStore:
         with self._transaction() as connection:
             until: datetime | None = connection.execute(replaced).scalar_one()
             return until
+
+    def secret_of_owner(self, owner: str, new: bytes) -> list[bytes]:
+        """Return the encrypted secrets for the `webhook_url` of an owner's jobs. The first call stores `new`."""
+        with self._transaction() as connection:
+            connection.execute(upsert(WebhookSecret).values(owner=owner, secret=new).on_conflict_do_nothing())
+            query = select(col(WebhookSecret.secret), valid_previous(WebhookSecret)).where(
+                col(WebhookSecret.owner) == owner
+            )
+            return [secret for secret in connection.execute(query).one() if secret is not None]
 
     def test(self, owner: str, endpoint_id: uuid.UUID) -> uuid.UUID:
         """Insert a test of an endpoint, even if the endpoint is disabled. Return the id of the delivery."""

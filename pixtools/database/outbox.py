@@ -31,7 +31,8 @@ RECEIVERS_OF_JOB = (
 `announce_ends` needs them. Most jobs have no receiver, and then no further query is necessary.
 """
 
-# The lock keeps each endpoint until the transaction has inserted its delivery.
+# The lock keeps each endpoint as it is until the transaction has inserted its delivery. Otherwise the delivery of an
+# endpoint that changes meanwhile would have the old URL.
 _ENDPOINTS = (
     select(col(WebhookEndpoint.owner), col(WebhookEndpoint.id), col(WebhookEndpoint.url))
     .where(
@@ -40,7 +41,7 @@ _ENDPOINTS = (
         bindparam("event", type_=Text()) == col(WebhookEndpoint.events).any_(),
     )
     .order_by(col(WebhookEndpoint.id))
-    .with_for_update(read=True, key_share=True)
+    .with_for_update(read=True)
 )
 _INSERT = insert(Delivery)
 

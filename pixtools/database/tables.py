@@ -233,17 +233,23 @@ class WebhookEndpoint(SQLModel, table=True):
     created_at: datetime = _time(now=True)
 
 
+_NOT_ENDED = "state IN ('waiting', 'sending', 'held')"
+
+
 class Delivery(SQLModel, table=True):
     """One event for one receiver. Its id is the `webhook-id`, so all attempts have the same one."""
 
     __table_args__ = (
         _one_of("state", DeliveryState),
-        Index("delivery_queue", "next_at", postgresql_where=text("state = 'waiting'")),
+        Index("delivery_queue", "destination", "next_at", postgresql_where=text("state = 'waiting'")),
         Index("delivery_leases", "lease_until", postgresql_where=text("state = 'sending'")),
+        Index("delivery_open", "endpoint_id", "state", postgresql_where=text(_NOT_ENDED)),
         Index("delivery_history", "owner", text("id DESC")),
+        # Most deliveries are delivered, so the history without an index by state finds these at once.
+        Index("delivery_states", "owner", "state", text("id DESC"), postgresql_where=text("state <> 'delivered'")),
         Index("delivery_job", "job_id"),
         Index("delivery_endpoint", "endpoint_id", text("id DESC")),
-        Index("delivery_expiry", "created_at"),
+        Index("delivery_expiry", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
     id: uuid.UUID = Field(primary_key=True)

@@ -34,6 +34,7 @@ from pixtools.database.tables import DeadLetter, Delivery, Job, Step, StepEvent,
 from pixtools.errors import PixToolsError
 from pixtools.jobs.outcomes import Batch
 from pixtools.jobs.records import DeadLetterRecord, StepRecord
+from pixtools.outbound.targets import parse_target
 from pixtools.states import (
     DEAD_LETTER_MOVES,
     DEAD_LETTER_OPEN,
@@ -50,6 +51,7 @@ from pixtools.states import (
     job_state_after,
     states_before,
 )
+from pixtools.webhooks.events import Event
 
 StepId = tuple[uuid.UUID, str]
 """The id of a job, and the name of one of its steps."""
@@ -329,15 +331,36 @@ def move_deliveries(
 def send_again(connection: Connection, delivery_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
     """Return ended deliveries to the queue, with as many attempts as a new delivery has. Return their ids.
 
-    The delivery of a disabled endpoint is held until somebody enables the endpoint.
+    They go to the present URL of their endpoint. The delivery of a disabled endpoint is held until somebody enables the
+    endpoint.
     """
     again = {"failures": 0, "next_at": func.now(), "finished_at": None}
     moved = move_deliveries(connection, DeliveryState.WAITING, [col(Delivery.id).in_(delivery_ids)], **again)
+    _address(connection, col(Delivery.id).in_(moved))
     hold_deliveries_of_disabled(connection, col(Delivery.id).in_(moved))
     return moved
 
 
-def hold_deliveries_of_disabled(connection: Connection, which: ColumnElement[bool]) -> None:
-    """Hold the waiting deliveries among `which` whose endpoint is disabled."""
+def hold_deliveries_of_disabled(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """Hold the waiting deliveries that meet all conditions and whose endpoint is disabled, except tests."""
     disabled = select(col(WebhookEndpoint.id)).where(~col(WebhookEndpoint.enabled))
-    move_deliveries(connection, DeliveryState.HELD, [which, col(Delivery.endpoint_id).in_(disabled)])
+    conditions = [*which, col(Delivery.endpoint_id).in_(disabled), col(Delivery.event) != Event.TEST]
+    move_deliveries(connection, DeliveryState.HELD, conditions)
+
+
+def _address(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Give deliveries the present URL of their endpoint. Most deliveries have it already."""
+    query = (
+        select(col(WebhookEndpoint.id), col(WebhookEndpoint.url))
+        .join(Delivery, col(Delivery.endpoint_id) == col(WebhookEndpoint.id))
+        .where(which, col(Delivery.url) != col(WebhookEndpoint.url))
+        .distinct()
+    )
+    for endpoint_id, url in connection.execute(query).all():
+        readdress(connection, endpoint_id, url, which)
+
+
+def readdress(connection: Connection, endpoint_id: uuid.UUID, url: str, *which: ColumnElement[bool]) -> None:
+    """Give the deliveries of an endpoint that meet all conditions a new URL."""
+    to = {"url": url, "destination": parse_target(url).destination}
+    connection.execute(update(Delivery).where(col(Delivery.endpoint_id) == endpoint_id, *which).values(to))

@@ -8,7 +8,7 @@ from pixtools.states import JobState
 
 
 class ProcessStatus(StrEnum):
-    """What clients of the first PixTools expect in `status`."""
+    """The values of `status` that clients of the first PixTools expect."""
 
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
@@ -21,7 +21,6 @@ _STATUSES = {
     JobState.QUEUED: ProcessStatus.PENDING,
     JobState.RUNNING: ProcessStatus.PROCESSING,
     JobState.SUCCEEDED: ProcessStatus.COMPLETED,
-    JobState.EXPIRED: ProcessStatus.COMPLETED,
     # In the first PixTools, one operation that failed made the whole job fail.
     JobState.PARTIAL: ProcessStatus.FAILED,
     JobState.FAILED: ProcessStatus.FAILED,
@@ -30,7 +29,10 @@ _STATUSES = {
 
 
 def process_status(state: JobState, *, webhook_failed: bool) -> ProcessStatus:
-    """Return the status of a job in `state`. `webhook_failed`: the service has given up its webhook."""
+    """Return the status of a job in `state`. `webhook_failed`: the service has given up its webhook.
+
+    Raises KeyError if the job has expired. Then the state in which it ended counts.
+    """
     status = _STATUSES[state]
     if webhook_failed and status == ProcessStatus.COMPLETED:
         return ProcessStatus.COMPLETED_WEBHOOK_FAILED

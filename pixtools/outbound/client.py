@@ -22,6 +22,9 @@ from pixtools.outbound.guarded_network import GuardedNetwork
 from pixtools.outbound.resolver import Resolver, SystemResolver
 from pixtools.outbound.targets import Target
 
+TIMEOUT_S = 15.0
+"""The longest time of a request, unless the caller chooses another."""
+
 _BODY_TIMEOUT_S = 1.0
 _MAX_HEADER_CHARS = 100  # of a header in `Answer`
 
@@ -39,8 +42,8 @@ class Answer:
 class OutboundClient:
     """Sends HTTP/1.1 requests. It never connects to an address that the policy blocks, and follows no redirect.
 
-    Each request has a connection of its own. On a connection that is used again, a request could meet the moment at
-    which the server closes it, or take surplus bytes of the last answer for its own answer.
+    Each request has a connection of its own. The server may close a reused connection just when a request is sent, and
+    bytes left over from one answer could be read as the next answer.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class OutboundClient:
         headers: Mapping[str, str],
         body: bytes,
         *,
-        total_timeout_s: float = 15.0,
+        total_timeout_s: float = TIMEOUT_S,
         max_answer_bytes: int = 2_048,
     ) -> Answer:
         """Send `body` and return the answer, whatever its status is.

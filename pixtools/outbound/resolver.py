@@ -13,7 +13,9 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 It raises OSError or UnicodeError if there are none.
 """
 
-_THREADS = 32
+# More than the deliveries that a courier sends at a time, because a lookup goes on after its delivery has failed. A
+# lookup without a thread would wait, and its delivery would fail although its server is well.
+_THREADS = 512
 
 
 class SystemResolver:

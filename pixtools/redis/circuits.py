@@ -7,13 +7,14 @@ pybreaker decides when a circuit opens and closes. Its own ways to guard a call 
 circuit is half open, they let every concurrent call through. So a courier asks `admit` before it sends, and tells
 `report` the result. Redis may be down or lose everything. Then each process counts for itself.
 
-All methods block. Call them in one thread.
+All methods block, so call them in a thread. One call at a time runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,9 +36,8 @@ PROBE_S = 20.0
 
 _PROBE_PAUSE_S = 5.0  # until a courier asks again while another courier has the probe
 _FORGET_S = 86_400  # a destination without failures for a day is forgotten
-_WITHOUT_REDIS_S = (
-    5.0  # after an error, Redis is not asked for this time, so that an outage does not slow every attempt
-)
+# After an error, Redis is not asked for this time, so that an outage does not slow down every attempt.
+_WITHOUT_REDIS_S = 5.0
 _MAX_KEPT = 10_000  # circuits in the memory of a process
 _CLOSED = {"state": pybreaker.STATE_CLOSED, "failures": "0", "opened_at": "0"}
 
@@ -67,7 +67,7 @@ class _Failed(Exception):
 
 
 class _Storage(pybreaker.CircuitBreakerStorage):
-    """The state of one circuit. It is stored in Redis. This object keeps a copy, which counts while Redis is down."""
+    """The state of one circuit, stored in Redis. This object keeps a copy, which is used while Redis is down."""
 
     def __init__(self, name: str, shared: _Shared) -> None:
         super().__init__(name)
@@ -167,14 +167,16 @@ class Circuits:
         self._clock = clock
         self._breakers: dict[str, tuple[pybreaker.CircuitBreaker, _Storage]] = {}
         self._local_probes: dict[str, float] = {}  # when each probe ends, if Redis did not know about it
+        self._lock = threading.Lock()
 
     def admit(self, destinations: Sequence[str]) -> list[Admission]:
         """Return for each attempt whether it may go to its destination now.
 
-        `destinations` has one item for each attempt. An attempt through a circuit that is not closed is a probe.
+        `destinations` has one item for each attempt. If the circuit is open, the allowed attempt is a probe.
         """
-        storages = self._read(destinations)
-        return [self._admission(destination, storages[destination]) for destination in destinations]
+        with self._lock:
+            storages = self._read(destinations)
+            return [self._admission(destination, storages[destination]) for destination in destinations]
 
     def _admission(self, destination: str, storage: _Storage) -> Admission:
         if storage.state == pybreaker.STATE_CLOSED:
@@ -192,22 +194,23 @@ class Circuits:
         `failed` says whether the destination itself failed. None means that the attempt made no request, so it says
         nothing about the destination.
         """
-        if failed is False and destination not in self._breakers:
-            return  # `admit` has just found that there are no failures that a success could end
-        breaker, storage = self._circuit(destination)
-        if failed is not None:
-            self._read([destination])
-            with suppress(_Failed, pybreaker.CircuitBreakerError):
-                breaker.call(_fail if failed else _succeed)
-        if admission.probe is not None:
-            self._release_probe(destination, admission.probe)
-        self._forget_if_fine(destination, storage)
+        with self._lock:
+            if failed is False and admission.probe is None and destination not in self._breakers:
+                return  # `admit` found no failures, so there is nothing to reset
+            breaker, storage = self._circuit(destination)
+            if failed is not None:
+                self._read([destination])
+                with suppress(_Failed, pybreaker.CircuitBreakerError):
+                    breaker.call(_fail if failed else _succeed)
+            if admission.probe is not None:
+                self._release_probe(destination, admission.probe)
+            self._forget_if_fine(destination, storage)
 
     def statuses(self, destinations: Iterable[str]) -> dict[str, CircuitStatus]:
         """Return the circuit of each destination."""
-        return {
-            destination: self._status(destination, storage) for destination, storage in self._read(destinations).items()
-        }
+        with self._lock:
+            storages = self._read(destinations)
+            return {destination: self._status(destination, storage) for destination, storage in storages.items()}
 
     def close(self) -> None:
         """Close the connections to Redis."""

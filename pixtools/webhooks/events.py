@@ -1,7 +1,8 @@
 """The events of webhooks, and the bodies that tell receivers about them.
 
 A body follows Standard Webhooks (https://www.standardwebhooks.com): the type of the event, its time, and its data. The
-data are written when the event happens, so every attempt sends the same data. A body is smaller than 20 kB.
+data are written when the event happens, so every attempt sends the same data. A body without download URLs is smaller
+than 20 kB.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pixtools.jobs.records import StepRecord
 from pixtools.states import JobState
 
 MAX_DATA_BYTES = 18_000
-"""The largest size of the data of an event as JSON. The rest of a body is smaller than 2 kB, without download URLs."""
+"""The largest size of the data of an event as JSON. Without download URLs, the rest of a body is smaller than 2 kB."""
 
 _MAX_DETAIL = 200  # characters of the detail of an error
 

@@ -31,8 +31,8 @@ class EndpointRecord:
 class DeliveryRecord:
     """One event for one receiver. If `endpoint_id` is None, the receiver is the `webhook_url` of the job.
 
-    `attempt` grows with each claim, `tries` with each attempt that has ended, and `failures` counts failed attempts
-    since the event or the last replay.
+    `attempt` counts claims. `tries` counts recorded attempts. `failures` counts failed attempts since the event or the
+    last replay.
     """
 
     id: uuid.UUID

@@ -5,17 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 
 _PREFIX = "whsec_"
 _SECRET_BYTES = 32
 _TOLERANCE_S = 300
+_TIMESTAMP = re.compile("[0-9]{1,12}")
 
 
 def new_secret() -> str:
     """Return a random secret of 256 bits, in the notation that the libraries of Standard Webhooks expect."""
     return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+def is_secret(text: str) -> bool:
+    """Return whether `text` is a secret in the notation of Standard Webhooks, with or without its prefix."""
+    try:
+        return bool(base64.b64decode(text.removeprefix(_PREFIX), validate=True))
+    except ValueError:
+        return False
 
 
 def headers(message_id: str, timestamp: int, body: bytes, signing_secrets: Iterable[str]) -> dict[str, str]:
@@ -38,7 +48,7 @@ def is_valid(request: Mapping[str, str], body: bytes, secret: str, now: float) -
     `request` has the headers with names in lower case. `now` is the time in seconds since 1970.
     """
     timestamp = request.get("webhook-timestamp", "")
-    if not timestamp.isascii() or not timestamp.isdigit() or abs(int(timestamp) - now) > _TOLERANCE_S:
+    if not _TIMESTAMP.fullmatch(timestamp) or abs(int(timestamp) - now) > _TOLERANCE_S:
         return False
     expected = headers(request.get("webhook-id", ""), int(timestamp), body, [secret])["webhook-signature"]
     signatures = request.get("webhook-signature", "").split(" ")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import TypeVar
 
 import boto3
@@ -62,7 +61,7 @@ def letters(pool: Database) -> DeadLetterStore:
 
 @pytest.fixture
 def deliveries(pool: Database) -> DeliveryStore:
-    return DeliveryStore(pool, timedelta(seconds=60))
+    return DeliveryStore(pool)
 
 
 @pytest.fixture

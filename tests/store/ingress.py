@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
-from actors.courier import LEASE
 from actors.dead_letter_queue import DeadLetterQueue
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
@@ -47,7 +46,7 @@ async def ingress(
     store, letters = JobStore(pool, settings), DeadLetterStore(pool)
     queue = DeadLetterQueue(settings, "test", store=letters, hints=hints)
     decisions = DeadLetters(letters, queue, settings.dead_letter_retention)
-    deliveries = DeliveryStore(pool, LEASE)
+    deliveries = DeliveryStore(pool)
     bodies = JobBodies(store, blobs, deliveries)
     feed = ProgressFeed(store, bodies, hints, settings.poll_interval.total_seconds())
     inspection = Inspection()

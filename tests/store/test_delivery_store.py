@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -10,6 +12,7 @@ import pytest
 from jobs import ANN, BOB, claim, fail, finish, job_row, new_job, submit
 from webhooks import BROKEN, GONE, OK, attempted, claim_all, delivery_states, listed, registered
 
+from pixtools.database import delivery_claims
 from pixtools.database.delivery_store import DeliveryStore
 from pixtools.errors import DeliveryPending, LeaseLost, NotFound
 from pixtools.jobs.dead_letters import DeadLetterSelection
@@ -100,11 +103,47 @@ def test_a_destination_with_thousands_of_deliveries_does_not_hide_the_others(del
         " FROM delivery, generate_series(1, 3000)"
     )
     end_job("https://few.example/")
-    first = claim_all(deliveries, room=4)
-    assert [each.record.destination for each in first] == ["https://many.example:443"] * 4
+    found = claim_all(deliveries, room=4)
+    assert Counter(each.record.destination for each in found) == {
+        "https://many.example:443": 4,
+        "https://few.example:443": 1,
+    }
+    assert claim_all(deliveries, room=4, taken={"https://many.example:443": 4}) == []
 
-    (second,) = claim_all(deliveries, room=4, taken={"https://many.example:443": 4})
-    assert second.record.destination == "https://few.example:443"
+
+def test_a_claim_looks_at_some_destinations_and_the_next_one_goes_on(deliveries, end_job, monkeypatch):
+    monkeypatch.setattr(delivery_claims, "_WINDOW", 2)
+    for name in "dbeac":
+        end_job(f"https://{name}.example/")
+    found, after = [], ""
+    for _ in range(4):
+        claimed, after = deliveries.claim("c0", 10, 4, {}, timedelta(seconds=60), after)
+        found.append("".join(sorted(each.record.destination.removeprefix("https://")[0] for each in claimed)))
+
+    assert found == ["ab", "cd", "e", ""]
+    assert after == ""
+
+
+def test_a_claim_does_not_read_the_deliveries_of_full_destinations(deliveries, end_job, database):
+    end_job("https://many.example/")
+    database.execute(
+        "INSERT INTO delivery (id, owner, event, job_id, url, destination, data, next_at) SELECT gen_random_uuid(),"
+        " owner, event, job_id, url, destination, data, next_at - interval '1 hour'"
+        " FROM delivery, generate_series(1, 20000)"
+    )
+    database.execute("ANALYZE delivery")
+    reads = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'delivery_queue'"
+
+    def read() -> int:
+        database.execute("SELECT pg_stat_force_next_flush()")
+        database.execute("SELECT pg_stat_clear_snapshot()")
+        return database.execute(reads).fetchone()[0]
+
+    before = read()
+    assert claim_all(deliveries, room=4, taken={"https://many.example:443": 4}) == []
+    assert len(claim_all(deliveries, room=4)) == 4
+    time.sleep(1.2)  # Postgres writes the statistics of an idle connection after a second
+    assert read() - before < 200
 
 
 def test_the_order_of_one_destination_is_the_order_of_the_events(deliveries, end_job):
@@ -131,11 +170,11 @@ def test_a_previous_secret_ends(deliveries, endpoints, end_job, database):
     assert claim_all(deliveries)[0].secrets == (b"new",)
 
 
-def test_the_secret_of_the_jobs_of_an_owner_is_made_once(deliveries, end_job):
+def test_the_secret_of_the_jobs_of_an_owner_is_made_once(deliveries, endpoints, end_job):
     end_job()
     assert claim_all(deliveries)[0].secrets == ()
-    assert deliveries.secret_of_owner(ANN, b"first") == [b"first"]
-    assert deliveries.secret_of_owner(ANN, b"second") == [b"first"]
+    assert endpoints.secret_of_owner(ANN, b"first") == [b"first"]
+    assert endpoints.secret_of_owner(ANN, b"second") == [b"first"]
     end_job()
     end_job(owner=BOB)
     claims = claim_all(deliveries)
@@ -180,7 +219,7 @@ def test_a_failed_delivery_waits_longer_after_each_attempt(deliveries, end_job, 
     assert len(deliveries.get(ANN, claimed.record.id)[1]) == 10
 
 
-@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(3_600, 3_595, 3_600), (10**7, 86_395, 86_400), (1, 0, 7)])
+@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(3_600, 3_595, 4_320), (10**7, 86_395, 86_400), (1, 0, 7)])
 def test_the_receiver_may_ask_for_a_longer_pause_up_to_a_day(deliveries, end_job, database, asked_s, least_s, most_s):
     end_job()
     (claimed,) = claim_all(deliveries)
@@ -415,12 +454,42 @@ def test_selected_deliveries_are_replayed_at_a_limited_rate(deliveries, end_job,
     assert pauses == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5], abs=0.4)
 
 
-def test_old_deliveries_are_deleted(deliveries, end_job, database):
-    old, new = end_job(), end_job()
-    database.execute("UPDATE delivery SET created_at = now() - interval '31 days' WHERE job_id = %s", [old])
+def age(database) -> None:
+    """Move all times of deliveries by 31 days into the past."""
+    database.execute(
+        "UPDATE delivery SET created_at = created_at - interval '31 days',"
+        " finished_at = finished_at - interval '31 days'"
+    )
+
+
+def test_old_deliveries_that_have_ended_are_deleted(deliveries, end_job, database):
+    end_job()
+    deliveries.record([attempted(claim_all(deliveries)[0])])
+    age(database)
+    new = end_job()
+    deliveries.record([attempted(claim_all(deliveries)[0])])
 
     assert deliveries.delete_old(timedelta(days=30)) == 1
     assert [each.job_id for each in listed(deliveries)] == [new]
+
+
+def test_old_deliveries_stay_until_they_have_ended(deliveries, endpoints, letters, end_job, database, dead):
+    endpoint = registered(endpoints, events=[Event.JOB_SUCCEEDED])
+    end_job(url=None)
+    endpoints.change(ANN, endpoint.id, {"enabled": False})
+    end_job()
+    claim_all(deliveries)
+    end_job()
+    age(database)
+    states = Counter(delivery_states(deliveries))
+    assert set(states) == {FAILED, HELD, SENDING, WAITING}
+    assert deliveries.delete_old(timedelta(days=30)) == 0
+    assert Counter(delivery_states(deliveries)) == states
+
+    assert letters.discard(ANN, DeadLetterSelection(job=dead.job_id)) == 1
+    assert deliveries.delete_old(timedelta(days=30)) == 1
+    with pytest.raises(NotFound):
+        deliveries.get(ANN, dead.id)
 
 
 def test_couriers_are_needed_while_a_delivery_has_not_ended(deliveries: DeliveryStore, end_job):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from jobs import ANN, BOB, claim, finish, new_job, submit
-from webhooks import BROKEN, URL, attempted, claim_all, delivery_states, listed, registered
+from webhooks import BROKEN, GONE, URL, attempted, claim_all, delivery_states, listed, registered
 
+from pixtools.database import outbox
 from pixtools.database.endpoint_store import MAX_ENDPOINTS
 from pixtools.errors import NotFound, TooManyEndpoints
 from pixtools.states import DeliveryState
@@ -76,16 +79,71 @@ def test_a_change_sets_only_the_given_fields(endpoints):
     assert (changed.description, changed.include_urls, changed.url) == ("new", True, endpoint.url)
 
 
-def test_waiting_deliveries_go_to_the_new_url(endpoints, deliveries, end_job):
+NEW = "http://new.example:8080/x"
+
+
+def receivers_of(deliveries) -> set[tuple[str, str]]:
+    return {(each.url, each.destination) for each in listed(deliveries)}
+
+
+def test_deliveries_that_have_not_ended_go_to_the_new_url(endpoints, deliveries, end_job):
     endpoint = registered(endpoints)
     end_job()
     end_job()
-    claim_all(deliveries, limit=1)
-    endpoints.change(ANN, endpoint.id, {"url": "http://new.example:8080/x"})
+    (claimed,) = claim_all(deliveries, limit=1)
+    endpoints.change(ANN, endpoint.id, {"url": NEW})
 
-    sent, waiting = sorted(listed(deliveries), key=lambda delivery: delivery.state)
-    assert (sent.url, waiting.url) == (URL, "http://new.example:8080/x")
-    assert waiting.destination == "http://new.example:8080"
+    assert claimed.record.url == URL
+    assert receivers_of(deliveries) == {(NEW, "http://new.example:8080")}
+    deliveries.record([attempted(claimed, BROKEN)])
+    assert receivers_of(deliveries) == {(NEW, "http://new.example:8080")}
+
+
+def test_a_replay_goes_to_the_new_url(endpoints, deliveries, end_job):
+    endpoint = registered(endpoints)
+    end_job()
+    (claimed,) = claim_all(deliveries)
+    deliveries.record([attempted(claimed)])
+    endpoints.change(ANN, endpoint.id, {"url": NEW})
+    assert listed(deliveries)[0].url == URL
+
+    deliveries.replay(ANN, claimed.record.id)
+    assert receivers_of(deliveries) == {(NEW, "http://new.example:8080")}
+
+
+def test_a_410_of_the_old_url_does_not_disable_the_endpoint(endpoints, deliveries, end_job):
+    endpoint = registered(endpoints)
+    end_job()
+    (claimed,) = claim_all(deliveries)
+    endpoints.change(ANN, endpoint.id, {"url": NEW})
+
+    assert deliveries.record([attempted(claimed, GONE)]) == [DeliveryState.WAITING]
+    assert endpoints.get(ANN, endpoint.id).enabled
+
+
+def test_an_endpoint_that_is_disabled_while_an_attempt_runs_gets_no_further_attempt(endpoints, deliveries, end_job):
+    endpoint = registered(endpoints)
+    end_job()
+    (claimed,) = claim_all(deliveries)
+    endpoints.change(ANN, endpoint.id, {"enabled": False})
+    deliveries.postpone(claimed.record.id, claimed.record.attempt, timedelta())
+    assert delivery_states(deliveries) == [DeliveryState.WAITING]
+    deliveries.rescue()
+    assert delivery_states(deliveries) == [DeliveryState.HELD]
+
+
+def test_an_event_and_a_new_url_do_not_pass_each_other(endpoints, deliveries, pool):
+    endpoint = registered(endpoints)
+    with ThreadPoolExecutor(1) as thread:
+        with pool.transaction() as connection:
+            found = outbox._endpoints(connection, Event.JOB_SUCCEEDED, [ANN])
+            assert found[ANN] == [(endpoint.id, URL)]
+            change = thread.submit(endpoints.change, ANN, endpoint.id, {"url": NEW})
+            time.sleep(0.3)
+            assert not change.done()
+            outbox.insert_deliveries(connection, [outbox.delivery_of_test(ANN, endpoint.id, URL)])
+        change.result(10)
+    assert receivers_of(deliveries) == {(NEW, "http://new.example:8080")}
 
 
 def test_a_disabled_endpoint_holds_its_deliveries(endpoints, deliveries, end_job):
@@ -118,8 +176,8 @@ def test_a_test_is_sent_once_even_if_the_endpoint_is_disabled(endpoints, deliver
     assert letters.counts()["waiting"] == 0
 
 
-def test_the_secret_of_jobs_rotates(endpoints, deliveries):
+def test_the_secret_of_jobs_rotates(endpoints):
     assert endpoints.rotate_of_jobs(ANN, b"first", timedelta(hours=1)) is None
     assert endpoints.rotate_of_jobs(ANN, b"second", timedelta(hours=1)) is not None
 
-    assert deliveries.secret_of_owner(ANN, b"unused") == [b"second", b"first"]
+    assert endpoints.secret_of_owner(ANN, b"unused") == [b"second", b"first"]

@@ -12,8 +12,8 @@ import pytest
 from images import photo, saved
 from ingress import ingress
 from jobs import claim, fail, finish, new_job, record, submitted
-from psycopg import Connection
 from pydantic import SecretStr
+from webhooks import GONE, OK, attempted, claim_all
 
 from pixtools.blob_store import BlobStore
 from pixtools.jobs.dead_letters import DeadLetterSelection
@@ -116,15 +116,21 @@ async def test_an_expired_job_keeps_its_status(http, store, letters, retention, 
     assert (shown["state"], shown["status"], shown["result_urls"]) == ("expired", status, {})
 
 
-async def test_a_webhook_that_was_given_up_shows_in_the_status(http, store, database: Connection):
+async def test_a_webhook_that_was_given_up_shows_in_the_status(http, store, deliveries):
     new = new_job(owner=PUBLIC_OWNER, webhook_url="http://127.0.0.1:1/hook", is_process=True)
     claimed = submitted(store, new)
     assert finish(store, claimed, "a", settle=True) == JobState.SUCCEEDED
     assert (await http.get(f"/api/jobs/{new.id}")).json()["status"] == "COMPLETED"
 
-    database.execute("UPDATE delivery SET state = 'failed' WHERE job_id = %s", [new.id])
-    database.execute("UPDATE job SET version = version + 1 WHERE id = %s", [new.id])
-    assert (await http.get(f"/api/jobs/{new.id}")).json()["status"] == "COMPLETED_WEBHOOK_FAILED"
+    for result in (GONE, OK):
+        (delivery,) = claim_all(deliveries)
+        deliveries.record([attempted(delivery, result)])
+        shown = await http.get(f"/api/jobs/{new.id}")
+        assert shown.json()["status"] == ("COMPLETED_WEBHOOK_FAILED" if result is GONE else "COMPLETED")
+        deliveries.replay(PUBLIC_OWNER, delivery.record.id)  # shows COMPLETED again, under a new ETag
+        again = await http.get(f"/api/jobs/{new.id}", headers={"If-None-Match": shown.headers["ETag"]})
+        if result is GONE:
+            assert (again.status_code, again.json()["status"]) == (200, "COMPLETED")
 
 
 async def test_one_key_makes_one_job_and_belongs_to_this_route(http):

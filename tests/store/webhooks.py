@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pixtools.database.delivery_store import Attempted, DeliveryStore
 from pixtools.database.endpoint_store import EndpointStore
 from pixtools.states import DeliveryState
@@ -30,12 +32,12 @@ def registered(
 
 def claim_all(deliveries: DeliveryStore, courier: str = "c0", **options: object) -> list[ClaimedDelivery]:
     """Claim all deliveries that are due."""
-    usual = {"limit": 1_000, "room": 1_000, "taken": {}}
-    return deliveries.claim(courier, **(usual | options))
+    usual = {"limit": 1_000, "room": 1_000, "taken": {}, "lease": timedelta(seconds=60)}
+    return deliveries.claim(courier, **(usual | options))[0]
 
 
 def attempted(claimed: ClaimedDelivery, result: Answered = OK) -> Attempted:
-    return Attempted(claimed.record.id, claimed.record.attempt, result)
+    return Attempted(claimed.record.id, claimed.record.attempt, claimed.record.url, result)
 
 
 def listed(deliveries: DeliveryStore, owner: str = "ann", **fields: object) -> list[DeliveryRecord]:

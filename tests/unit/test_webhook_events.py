@@ -51,15 +51,16 @@ def test_the_error_of_a_step_has_a_code_and_a_short_detail():
 @pytest.mark.parametrize(
     ("steps", "keys"),
     [
-        ([step(f"{each}", "ü" * 200) for each in range(30)], {"op", "state", "error"}),
-        ([step(f"{each:03}" + "n" * 61, "ü" * 1_000) for each in range(100)], {"op", "state", "error"}),
+        ([step(f"{each}", "ü" * 200) for each in range(30)], {"code", "detail"}),
+        ([step(f"{each:03}" + "n" * 61, "ü" * 1_000) for each in range(100)], {"code"}),
     ],
 )
 def test_data_that_are_too_large_lose_their_details(steps, keys):
     data = job_data(JOB, JobState.FAILED, steps)
 
     assert size(data) <= MAX_DATA_BYTES
-    assert all(found.keys() == keys for found in data["steps"].values())
+    assert all(found.keys() == {"op", "state", "error"} for found in data["steps"].values())
+    assert all(found["error"].keys() == keys for found in data["steps"].values())
 
 
 def test_data_of_thousands_of_steps_have_only_their_numbers():
@@ -78,7 +79,7 @@ def test_the_body_of_the_first_pixtools_has_three_fields():
     assert sent == {"job_id": str(JOB), "status": "COMPLETED", "result_urls": {"webp": "http://x/y"}}
 
 
-@pytest.mark.parametrize("state", list(JobState))
+@pytest.mark.parametrize("state", [state for state in JobState if state != JobState.EXPIRED])
 def test_a_failed_webhook_shows_only_in_the_status_of_a_job_that_succeeded(state):
     usual = process_status(state, webhook_failed=False)
     failed = process_status(state, webhook_failed=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from click.testing import CliRunner
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pixtools.webhooks.signing import headers, is_valid, new_secret
-from serve.webhooks_cli import report
+from serve.webhooks_cli import report, webhooks
 
 BODY = '{"type":"job.succeeded","data":{"text":"ü"}}'.encode()
 
@@ -74,6 +75,7 @@ def test_our_own_receiver_accepts_a_signature(late_s):
         ({"webhook-timestamp": "1000001"}, BODY, 0),
         ({"webhook-timestamp": "²"}, BODY, 0),
         ({"webhook-timestamp": ""}, BODY, 0),
+        ({"webhook-timestamp": "9" * 400}, BODY, 0),
         ({"webhook-signature": "v1,ü"}, BODY, 0),
         ({"webhook-signature": ""}, BODY, 0),
     ],
@@ -85,10 +87,17 @@ def test_our_own_receiver_refuses_what_was_changed(changed, body, now):
 
 
 def test_the_report_of_the_receiver_shows_the_verdict_and_the_body():
-    secret = new_secret()
-    sent = signed(secret, at=1_000_000)
+    sent = signed(new_secret(), at=1_000_000)
 
-    assert "job.succeeded  signature: valid  webhook-id: 0199" in report(sent, BODY, secret, 1_000_000)
-    assert "signature: INVALID" in report(sent, BODY, new_secret(), 1_000_000)
-    assert "signature: not verified" in report({}, b"[1]", None, 1_000_000)
-    assert "not JSON" in report({}, b"\xff", None, 1_000_000)
+    assert "job.succeeded  signature: valid  webhook-id: 0199" in report(sent, BODY, 1_000_000, valid=True)
+    assert "signature: INVALID" in report(sent, BODY, 1_000_000, valid=False)
+    assert "signature: not verified" in report({}, b"[1]", 1_000_000, valid=None)
+    assert "not JSON" in report({}, b"\xff", 1_000_000, valid=None)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_???", "mine"[:3], "whsec_ä"])
+def test_the_receiver_refuses_a_text_that_is_no_secret_at_its_start(secret):
+    ended = CliRunner().invoke(webhooks, ["listen", "--port", "0", "--secret", secret])
+
+    assert ended.exit_code == 2
+    assert "It must be the secret of an endpoint" in ended.output
