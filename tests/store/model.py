@@ -69,6 +69,7 @@ class ModelJob:
     lease_over: bool = False  # the lease has expired
     due: bool = False  # the retention is over
     letters: list[ModelLetter] = field(default_factory=list)  # oldest first
+    ends: list[JobState] = field(default_factory=list)  # one event for each
 
     @property
     def ended(self) -> bool:
@@ -92,6 +93,7 @@ class ModelJob:
 
     def end(self, state: JobState) -> None:
         self.state, self.lease_over, self.due = state, False, False
+        self.ends.append(state)
 
     def settle(self) -> None:
         states = [step.state for step in self.steps.values()]

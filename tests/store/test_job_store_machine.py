@@ -40,6 +40,7 @@ from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.database.job_store import JobStore
 from pixtools.database.retention_store import RetentionStore
+from pixtools.database.rows import group
 from pixtools.errors import (
     CorruptImage,
     DatabaseDown,
@@ -55,6 +56,7 @@ from pixtools.jobs.dead_letters import DeadLetterSelection, Redriven
 from pixtools.jobs.outcomes import Batch, Cached, Crashed, Failed, Outcome, Started, Stored, Succeeded
 from pixtools.settings import Settings
 from pixtools.states import DEAD_LETTER_MOVES, DeadLetterState, JobState, StepState
+from pixtools.webhooks.events import JOB_EVENTS
 
 EXAMPLES = int(os.environ.get("PIXTOOLS_EXAMPLES", "100"))
 EXAMPLES_PER_TEST = 250  # low, so that a failing sequence can be shrunk within the time limit of a test
@@ -209,7 +211,7 @@ class Machine(RuleBasedStateMachine):
         key=st.sampled_from([None, "k1", "k2"]), content=st.sampled_from("xxy"), fault=faults,
     )  # fmt: skip
     def submit(self, owner, graph, *, shared, key, content, fault):
-        new = new_job(graph, owner=owner, keys="same" if shared else "")
+        new = new_job(graph, owner=owner, keys="same" if shared else "", webhook_url="https://receiver.example/")
         # A fault applies to the next transaction, so read the time before the fault is set.
         new = replace(new, created_at=self.stores.jobs.now())
         request = asked(key, owner=owner, content=content) if key else None
@@ -628,6 +630,9 @@ class Machine(RuleBasedStateMachine):
         self._compare_jobs(found["jobs"])
         self._compare_steps(found["steps"])
         self._compare_letters(found["letters"], found["failures"])
+        events = group((uuid.UUID(job_id), event) for job_id, event in found["deliveries"])
+        ends = {job.id: [JOB_EVENTS[state] for state in job.ends] for job in self.model.jobs.values()}
+        assert events == {job_id: expected for job_id, expected in ends.items() if expected}
         responses = {(owner, key): uuid.UUID(job_id) for owner, key, job_id in found["responses"]}
         assert responses == {scope: job_id for scope, (_, job_id) in self.model.responses.items()}
         self._compare_versions(found)
@@ -725,7 +730,8 @@ SELECT json_build_object(
         SELECT job_id, step, count(*) AS number FROM step_event WHERE what = 'buried' GROUP BY 1, 2) AS failures),
     'artifacts', (SELECT coalesce(json_agg(json_build_array(
         owner, step_key, id, lost_at IS NOT NULL)), '[]') FROM artifact),
-    'responses', (SELECT coalesce(json_agg(json_build_array(owner, key, job_id)), '[]') FROM idempotency)
+    'responses', (SELECT coalesce(json_agg(json_build_array(owner, key, job_id)), '[]') FROM idempotency),
+    'deliveries', (SELECT coalesce(json_agg(json_build_array(job_id, event) ORDER BY id), '[]') FROM delivery)
 )::text
 """
 

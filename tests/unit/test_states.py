@@ -7,6 +7,7 @@ import pytest
 from pixtools.states import (
     DEAD_LETTER_MOVES,
     DEAD_LETTER_OPEN,
+    DELIVERY_MOVES,
     JOB_ENDED,
     JOB_MOVES,
     STEP_DONE,
@@ -14,6 +15,7 @@ from pixtools.states import (
     STEP_MOVES,
     STEP_WITHOUT_RESULT,
     DeadLetterState,
+    DeliveryState,
     JobState,
     StepState,
     job_state_after,
@@ -23,8 +25,13 @@ from pixtools.states import (
 
 @pytest.mark.parametrize(
     ("moves", "first"),
-    [(JOB_MOVES, JobState.QUEUED), (STEP_MOVES, StepState.WAITING), (DEAD_LETTER_MOVES, DeadLetterState.WAITING)],
-    ids=["jobs", "steps", "letters"],
+    [
+        (JOB_MOVES, JobState.QUEUED),
+        (STEP_MOVES, StepState.WAITING),
+        (DEAD_LETTER_MOVES, DeadLetterState.WAITING),
+        (DELIVERY_MOVES, DeliveryState.WAITING),
+    ],
+    ids=["jobs", "steps", "letters", "deliveries"],
 )
 def test_every_state_can_be_reached_from_the_first(moves, first):
     reached, new = set(), {first}
@@ -58,9 +65,8 @@ def test_a_job_or_step_that_has_not_ended_can_be_cancelled():
 
 
 def test_no_state_follows_itself():
-    assert not any(
-        state in moves for state, moves in [*JOB_MOVES.items(), *STEP_MOVES.items(), *DEAD_LETTER_MOVES.items()]
-    )
+    tables = (JOB_MOVES, STEP_MOVES, DEAD_LETTER_MOVES, DELIVERY_MOVES)
+    assert not any(state in after for moves in tables for state, after in moves.items())
 
 
 @pytest.mark.parametrize(
