@@ -40,7 +40,7 @@ _MAX_PER_DESTINATION = 4
 # The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
 # them. A transaction costs about as much CPU time as an attempt.
 _GATHER_S = 0.1
-_FULL_S = 0.02  # shorter, because a destination whose places are all taken probably has more deliveries
+_BUSY_S = 0.02  # instead, if there are probably more: further destinations, or one whose places are all taken
 # Nobody sends a hint when a job ends, so a courier polls four times a second. Without webhooks, there is no courier.
 _POLL_S = 0.25
 _RESCUE_S = 5.0
@@ -148,10 +148,10 @@ class Courier:
         self._wake.clear()
         async with self._taking:
             has_taken = await self._take()
-        if not has_taken:
+        has_more = bool(self._after) or max(Tally(self._sending.values()).values(), default=0) >= _MAX_PER_DESTINATION
+        if not has_taken and not self._after:
             await wait_at_most(self._wake, _POLL_S)
-        has_full = max(Tally(self._sending.values()).values(), default=0) >= _MAX_PER_DESTINATION
-        await asyncio.sleep(_FULL_S if has_full else _GATHER_S)
+        await asyncio.sleep(_BUSY_S if has_more else _GATHER_S)
 
     async def _take(self) -> bool:
         """Claim deliveries and start them. Return whether there was one."""

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     Interval,
     Uuid,
+    any_,
     bindparam,
     case,
     column,
@@ -27,45 +28,34 @@ from pixtools.database.tables import Delivery, Job, WebhookEndpoint, WebhookSecr
 from pixtools.states import DELIVERY_MOVES, DeliveryState, states_before
 from pixtools.webhooks.records import ClaimedDelivery
 
-_SPARE = 20  # further candidates, because other couriers may have locked some of the candidates
 _WINDOW = 500  # destinations that one claim looks at, because anybody can name thousands of receivers
 
 # Walks through the index from one destination to the next. So the cost depends on the number of destinations, and not
-# on the number of their deliveries.
+# on the number of their deliveries. `next_at` is the earliest one of the destination.
 _DESTINATIONS = text("""
 WITH RECURSIVE place AS (
     (
-        SELECT destination, 1 AS number FROM delivery
-        WHERE state = 'waiting' AND destination > :after ORDER BY destination LIMIT 1
+        SELECT destination, next_at, 1 AS number FROM delivery
+        WHERE state = 'waiting' AND destination > :after ORDER BY destination, next_at LIMIT 1
     )
     UNION ALL
-    SELECT following.destination, place.number + 1 FROM place CROSS JOIN LATERAL (
-        SELECT destination FROM delivery
-        WHERE state = 'waiting' AND destination > place.destination ORDER BY destination LIMIT 1
+    SELECT following.destination, following.next_at, place.number + 1 FROM place CROSS JOIN LATERAL (
+        SELECT destination, next_at FROM delivery
+        WHERE state = 'waiting' AND destination > place.destination ORDER BY destination, next_at LIMIT 1
     ) AS following
     WHERE place.number < :window
 )
-SELECT destination FROM place ORDER BY number
+SELECT destination, next_at <= now() FROM place ORDER BY number
 """)
 
-# - `candidate` takes from each destination the deliveries that have waited longest, as many as it has places, and then
-#   the destinations in turn.
-# - The last SELECT locks the deliveries, and skips those that another courier has locked. It repeats the conditions,
-#   because Postgres checks them again for a delivery that changed since the query began.
+# Takes from each destination the deliveries that have waited longest, as many as it has places. Skips those that
+# another courier has locked.
 _NEXT = """
-WITH candidate AS (
-    SELECT due.id, due.next_at, due.position
-    FROM unnest(:destinations, :rooms) AS place (destination, room) CROSS JOIN LATERAL (
-        SELECT id, next_at, row_number() OVER (ORDER BY next_at) AS position FROM delivery
-        WHERE state = 'waiting' AND delivery.destination = place.destination AND next_at <= now()
-        ORDER BY next_at LIMIT place.room
-    ) AS due
-    ORDER BY position, next_at LIMIT :candidates
-)
-SELECT delivery.id FROM candidate JOIN delivery ON delivery.id = candidate.id
-WHERE delivery.state = 'waiting' AND delivery.next_at <= now()
-ORDER BY candidate.position, candidate.next_at LIMIT :max_deliveries
-FOR UPDATE OF delivery SKIP LOCKED
+SELECT due.id FROM unnest(:destinations, :rooms) AS place (destination, room) CROSS JOIN LATERAL (
+    SELECT id FROM delivery
+    WHERE state = 'waiting' AND delivery.destination = place.destination AND next_at <= now()
+    ORDER BY next_at LIMIT place.room FOR UPDATE SKIP LOCKED
+) AS due
 """
 
 _next = (
@@ -77,7 +67,9 @@ _next = (
 _claimed = (
     update(Delivery)
     .where(
-        col(Delivery.id) == _next.c.id, col(Delivery.state).in_(states_before(DELIVERY_MOVES, DeliveryState.SENDING))
+        # As an array, because Postgres would plan a join as if there were thousands of ids, and read the whole table.
+        col(Delivery.id) == any_(func.array(select(_next.c.id).scalar_subquery())),
+        col(Delivery.state).in_(states_before(DELIVERY_MOVES, DeliveryState.SENDING)),
     )
     .values(
         state=DeliveryState.SENDING,
@@ -115,20 +107,20 @@ def claim_deliveries(
     connection: Connection, courier: str, limit: int, room: int, taken: Mapping[str, int], lease: timedelta, after: str
 ) -> tuple[list[ClaimedDelivery], str]:
     """Move at most `limit` waiting deliveries to the state sending. For the rest see DeliveryStore.claim."""
-    found = connection.scalars(_DESTINATIONS, {"after": after, "window": _WINDOW}).all()
-    places = {destination: room - taken.get(destination, 0) for destination in found}
-    places = {destination: free for destination, free in places.items() if free > 0}
-    following = found[-1] if len(found) == _WINDOW else ""
+    found = connection.execute(_DESTINATIONS, {"after": after, "window": _WINDOW}).all()
+    following = found[-1][0] if len(found) == _WINDOW else ""
+    places: dict[str, int] = {}
+    for destination, is_due in found:
+        free = min(room - taken.get(destination, 0), limit)
+        if not is_due or free <= 0:
+            continue
+        if sum(places.values()) + free > limit:
+            following = list(places)[-1]
+            break
+        places[destination] = free
     if not places:
         return [], following
-    values = {
-        "courier": courier,
-        "lease": lease,
-        "destinations": list(places),
-        "rooms": list(places.values()),
-        "candidates": limit + _SPARE,
-        "max_deliveries": limit,
-    }
+    values = {"courier": courier, "lease": lease, "destinations": list(places), "rooms": list(places.values())}
     claimed = [
         ClaimedDelivery(
             record=DELIVERY.record(rest),
@@ -139,4 +131,4 @@ def claim_deliveries(
         )
         for include_urls, is_process, secret, previous, owner, *rest in connection.execute(_CLAIM, values)
     ]
-    return claimed, following
+    return sorted(claimed, key=lambda each: (each.record.next_at, each.record.id)), following

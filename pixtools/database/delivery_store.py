@@ -108,11 +108,11 @@ class DeliveryStore:
     ) -> tuple[list[ClaimedDelivery], str]:
         """Take at most `limit` deliveries that are due. Each starts its next attempt, to be recorded within `lease`.
 
-        The destinations take turns, so a destination with many deliveries does not delay the others. `room` is the
-        largest number of deliveries for one destination, and `taken` says how many of these places are taken.
+        `room` is the largest number of deliveries for one destination, and `taken` says how many of these places are
+        taken. So a destination with many deliveries does not delay the others.
 
-        One claim looks at 500 destinations at most, in alphabetical order and those after `after`. Return the
-        deliveries, and the `after` of the next claim. It is empty after the last destination.
+        The destinations take turns in alphabetical order, beginning after `after`. One claim looks at 500 of them at
+        most. Return the deliveries, and the `after` of the next claim. It is empty if no destination follows.
         """
         with self._transaction() as connection:
             return claim_deliveries(connection, courier, limit, room, taken, lease, after)
