@@ -229,9 +229,7 @@ class Courier:
         delivery = claimed.record
         began = time.monotonic()
         try:
-            body, secrets = await until_database_answers(
-                partial(asyncio.to_thread, self._bodies.of, claimed), doing="reading a job for a webhook"
-            )
+            body, secrets = await self._body(claimed)
             # The database may have kept this attempt waiting, or this process may have stood still.
             if self._clock() > claimed_at + _LEASE.total_seconds() - 2 * TIMEOUT_S:
                 log.warning("too late for an attempt: delivery=%s attempt=%d", delivery.id, delivery.attempt)
@@ -253,6 +251,13 @@ class Courier:
             )
         return _answered(answer)
 
+    async def _body(self, claimed: ClaimedDelivery) -> tuple[bytes, list[str]]:
+        """Return the body of a delivery, and the secrets that sign it."""
+        if not self._bodies.needs_database(claimed):
+            return self._bodies.of(claimed)  # not in a thread, because a change of threads takes longer than the call
+        read = partial(asyncio.to_thread, self._bodies.of, claimed)
+        return await until_database_answers(read, doing="reading a job for a webhook")
+
     async def _record(self) -> None:
         """Wait for a result. Then write all results that have arrived, in one transaction."""
         await self._has_results.wait()
@@ -268,9 +273,8 @@ class Courier:
         for attempted, state in zip(results, states, strict=True):
             if isinstance(state, LeaseLost):
                 log.warning("lease lost: delivery=%s attempt=%d", attempted.delivery_id, attempted.attempt)
-                self._attempts.inc(1, {"result": "stale"})
-            else:
-                self._attempts.inc(1, {"result": "retry" if state == DeliveryState.WAITING else state.value})
+        for result, number in Tally(map(_metric, states)).items():
+            self._attempts.inc(number, {"result": result})
 
     async def _rescue(self) -> None:
         """Return the deliveries of lost couriers to the queue, when their leases have run out."""
@@ -294,6 +298,12 @@ class Courier:
 
     async def _in_circuit_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._circuit_thread, call, *arguments)
+
+
+def _metric(state: DeliveryState | LeaseLost) -> str:
+    if isinstance(state, LeaseLost):
+        return "stale"
+    return "retry" if state == DeliveryState.WAITING else state.value
 
 
 def _answered(answer: Answer) -> Answered:

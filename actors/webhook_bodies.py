@@ -20,12 +20,16 @@ from pixtools.webhooks.vault import Vault
 
 @dataclass(frozen=True)
 class WebhookBodies:
-    """Makes the bodies of deliveries, and reads their secrets. `of` waits for the database, so call it in a thread."""
+    """Makes the bodies of deliveries, and reads their secrets."""
 
     jobs: JobStore
     endpoints: EndpointStore
     blobs: BlobStore
     vault: Vault
+
+    def needs_database(self, claimed: ClaimedDelivery) -> bool:
+        """Return whether `of` waits for the database. If it does, call `of` in a thread."""
+        return not claimed.secrets or _has_urls(claimed)
 
     def of(self, claimed: ClaimedDelivery) -> tuple[bytes, list[str]]:
         """Return the body of a delivery, and the secrets that sign it.
@@ -39,8 +43,7 @@ class WebhookBodies:
 
     def _body(self, claimed: ClaimedDelivery) -> bytes:
         delivery = claimed.record
-        wants_urls = claimed.include_urls or claimed.is_process
-        view = self._view(claimed) if wants_urls else None
+        view = self._view(claimed) if _has_urls(claimed) else None
         urls = {} if view is None else self._urls(view)
         if claimed.is_process and delivery.job_id is not None:
             status = process_status(delivery.event.job_state, webhook_failed=False)
@@ -67,3 +70,7 @@ class WebhookBodies:
             if artifact is not None and artifact.lost_at is None and not is_hidden:
                 urls[step.name] = download(self.blobs, view.job, step.name, step.op, artifact, signed_at).url
         return urls
+
+
+def _has_urls(claimed: ClaimedDelivery) -> bool:
+    return claimed.include_urls or claimed.is_process

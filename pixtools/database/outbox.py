@@ -7,7 +7,7 @@ So a delivery exists if and only if its event happened. The couriers take delive
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, insert, select
@@ -57,7 +57,7 @@ def announce_ends(connection: Connection, state: JobState, ended: Sequence[Seque
     if not watched:
         return
     event = JOB_EVENTS[state]
-    endpoints = _endpoints(connection, event, {row[1] for row in watched})
+    endpoints = _endpoints(connection, event, {owner for _, owner, _, has_endpoint in watched if has_endpoint})
     receivers: dict[uuid.UUID, list[_Receiver]] = {
         job_id: [*([(None, url)] if url is not None else []), *endpoints[owner]] for job_id, owner, url, _ in watched
     }
@@ -97,8 +97,10 @@ def insert_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]])
         connection.execute(_INSERT, rows)
 
 
-def _endpoints(connection: Connection, event: Event, owners: Iterable[str]) -> Mapping[str, list[_Receiver]]:
+def _endpoints(connection: Connection, event: Event, owners: Collection[str]) -> Mapping[str, list[_Receiver]]:
     """Return the endpoints that have chosen an event. The keys are their owners."""
+    if not owners:
+        return group(())
     rows = connection.execute(_ENDPOINTS, {"owners": sorted(owners), "event": event})
     return group((owner, (endpoint_id, url)) for owner, endpoint_id, url in rows)
 

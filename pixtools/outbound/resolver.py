@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ class SystemResolver:
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """Return the addresses in the order in which they should be tried. Raises OSError and UnicodeError."""
+        if _is_address(host):
+            return [host]
         found = await asyncio.get_running_loop().run_in_executor(
             self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         )
@@ -38,3 +41,11 @@ class SystemResolver:
     def close(self) -> None:
         """Give up the threads. Lookups that have not begun are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_address(host: str) -> bool:
+    """Return whether `host` is an IP address in its usual spelling. The system knows further ones, such as 127.1."""
+    try:
+        return str(ipaddress.ip_address(host)) == host
+    except ValueError:
+        return False
