@@ -249,6 +249,10 @@ class Courier:
                 answer=error.detail,
                 destination_failed=_destination_failed(error),
             )
+        except Exception:
+            # A failed attempt, because otherwise this delivery would be sent again and again for ever.
+            log.exception("attempt failed: delivery=%s attempt=%d", delivery.id, delivery.attempt)
+            return Answered(status=None, error="internal_error", ms=round(1_000 * (time.monotonic() - began)))
         return _answered(answer)
 
     async def _body(self, claimed: ClaimedDelivery) -> tuple[bytes, list[str]]:

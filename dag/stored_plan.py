@@ -12,6 +12,7 @@ from pixtools.jobs.submission import NewStep
 from pixtools.jobs.views import JobView
 from pixtools.operations import OPERATIONS
 from pixtools.operations.base.kinds import Composite
+from pixtools.operations.zip import ZIP
 
 
 def document_of(steps: Iterable[StepRecord]) -> dict[str, dict[str, Any]]:
@@ -36,6 +37,19 @@ def source_of(job: JobRecord, parts: Iterable[PartRecord]) -> Source:
     return Source(job.source_name, job.source_sha256, size, job.source_frames, infos, job.source_media_type)
 
 
+def archive_in(view: JobView) -> str | None:
+    """Return the step of a job whose file is the archive already, or None. Every job that makes an archive has one."""
+    archived = set(archived_steps(view))
+    return next(
+        (
+            step.name
+            for step in view.steps
+            if step.op == ZIP.name and set(step.inputs) == archived and _has_file(step, view)
+        ),
+        None,
+    )
+
+
 def archived_steps(view: JobView) -> list[str]:
     """Return the steps whose files belong into the archive of a job.
 
@@ -43,11 +57,7 @@ def archived_steps(view: JobView) -> list[str]:
     job of `POST /api/process` has files that its client does not know.
     """
     with_file = [
-        step
-        for step in view.steps
-        if (artifact := view.artifacts.get(step.name)) is not None
-        and artifact.lost_at is None
-        and (is_asked_for(step.name) or not view.job.is_process)
+        step for step in view.steps if _has_file(step, view) and (is_asked_for(step.name) or not view.job.is_process)
     ]
     single = [step.name for step in with_file if OPERATIONS[step.op].max_inputs is not None]
     return single or [step.name for step in with_file]
@@ -76,3 +86,8 @@ def free_name(wanted: str, names: Iterable[str]) -> str:
     """Return `wanted`, or a similar name that is not in `names`. Names that differ only in case count as equal."""
     taken = {name.lower() for name in names}
     return next(name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+
+
+def _has_file(step: StepRecord, view: JobView) -> bool:
+    artifact = view.artifacts.get(step.name)
+    return artifact is not None and artifact.lost_at is None

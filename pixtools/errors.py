@@ -438,7 +438,7 @@ class DeliveryFailed(PixToolsError):
 
 
 class DeliveryPending(PixToolsError):
-    """The delivery has not ended yet."""
+    """The delivery cannot be sent again in its present state."""
 
     status, code = 409, "delivery_pending"
 

@@ -17,10 +17,27 @@ from uuid6 import uuid7
 from dag.downloads import download
 from dag.plan import Plan
 from dag.specification import build
-from dag.stored_plan import archived_steps, document_of, free_name, needed_for, parts_for, source_of, steps_to_store
+from dag.stored_plan import (
+    archive_in,
+    archived_steps,
+    document_of,
+    free_name,
+    needed_for,
+    parts_for,
+    source_of,
+    steps_to_store,
+)
 from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.database.job_store import JobStore
-from pixtools.errors import ArchiveNotReady, ArtifactLost, JobNotEnded, NoFiles, PixToolsError, error_class
+from pixtools.errors import (
+    ArchiveNotReady,
+    ArtifactLost,
+    JobNotEnded,
+    NoFiles,
+    PixToolsError,
+    ResultsTooLarge,
+    error_class,
+)
 from pixtools.jobs.records import JobRecord, PartRecord, StepRecord
 from pixtools.jobs.submission import Accepted, Idempotency, IdempotencyScope, NewJob
 from pixtools.jobs.views import JobView
@@ -49,28 +66,36 @@ class Archives:
     async def url(self, owner: str, job_id: uuid.UUID) -> str:
         """Return the download URL of the archive of a job, after at most some seconds.
 
-        Raises NotFound if the owner has no such job, JobNotEnded, NoFiles, and ArchiveNotReady if making the archive
-        takes longer. Raises ServiceFull if there is no room for a job, StorageDown, DatabaseDown, and the error of the
-        step that makes the archive.
+        Raises NotFound if the owner has no such job, JobNotEnded, NoFiles, ResultsTooLarge, and ArchiveNotReady if
+        making the archive takes longer. Raises ServiceFull if there is no room for a job, StorageDown, DatabaseDown,
+        and the error of the step that makes the archive.
         """
         view = await run_in_threadpool(self.store.get, owner, job_id)
+        if (made := archive_in(view)) is not None:
+            return await run_in_threadpool(self._url, owner, job_id, made)
         recipe = await run_in_threadpool(self._recipe, view)
         accepted = await run_in_threadpool(self._stored, recipe)
         if accepted is None:
             await self.admission.require_room()
             accepted = await run_in_threadpool(self._submit, recipe)
+            self.admission.count(0)
             await self.hints.publish(QUEUED, "")
         if self.feed.has_capacity:
             await self.feed.wait_for_end(owner, accepted.job_id, _MAX_WAIT_S, is_new=not accepted.replayed)
         return await run_in_threadpool(self._url, owner, accepted.job_id, recipe.step)
 
     def _recipe(self, view: JobView) -> _Recipe:
-        """Return how to make the archive of a job. Raises JobNotEnded and NoFiles."""
+        """Return how to make the archive of a job. Raises JobNotEnded, NoFiles and ResultsTooLarge."""
         if view.job.state not in JOB_ENDED:
             raise JobNotEnded(f"Job {view.job.id} is {view.job.state}. Ask for the archive when it has ended.")
         archived = archived_steps(view)
         if not archived:
             raise NoFiles(f"Job {view.job.id} has no files, or they were deleted.")
+        most = self.settings.max_job_bytes
+        if 2 * sum(view.artifacts[name].bytes for name in archived) > most:
+            raise ResultsTooLarge(
+                f"The files of job {view.job.id} and a ZIP of them are larger than {most:,} bytes. Download each file."
+            )
         steps = needed_for(archived, view)
         parts = parts_for(steps, view)
         step = free_name("archive", (each.name for each in steps))

@@ -142,6 +142,8 @@ def _fault(item: Mapping[str, Any]) -> Fault:
     """Return the fault that an error of pydantic describes."""
     # If the body is not JSON, the location is `body` and an offset in the text. The offset is not a field.
     location = item["loc"][:1] if item["type"] == "json_invalid" else item["loc"]
+    if item["type"] == "model_attributes_type" and location == ("body",):
+        return Fault("/body", "must be a JSON object; send it with the header Content-Type: application/json")
     return Fault(pointer(*location), item["msg"].removeprefix("Value error, "))
 
 

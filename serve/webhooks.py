@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from pixtools.database.delivery_store import DeliveryStore
 from pixtools.database.endpoint_store import EndpointStore
@@ -29,10 +29,13 @@ from serve.problems import invalid_request
 SECRET_OVERLAP = timedelta(hours=24)
 """How long the previous secret also signs after a rotation."""
 
+_CHOSEN = tuple(event.value for event in CHOSEN_EVENTS)  # texts, because messages show these values
+
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_CHARS)]
-Description = Annotated[str, StringConstraints(max_length=200)]
+Description = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Events = Annotated[
-    list[Literal[CHOSEN_EVENTS]],  # type: ignore[valid-type]
+    list[Literal[_CHOSEN]],  # type: ignore[valid-type]
+    AfterValidator(lambda events: list(dict.fromkeys(events))),  # without repetitions
     Field(min_length=1, max_length=len(CHOSEN_EVENTS), description="the events that the endpoint gets"),
 ]
 
@@ -41,7 +44,7 @@ class EndpointForm(Form):
     """A new endpoint."""
 
     url: Url = Field(description="where the events go: an http or https URL")
-    events: Events = Field(default_factory=lambda: list(JOB_EVENTS.values()))
+    events: Events = Field(default_factory=lambda: [event.value for event in JOB_EVENTS.values()])
     description: Description = Field("", description="a note for people")
     enabled: bool = True
     include_urls: bool = Field(default=False, description="whether the bodies contain download URLs, which expire soon")
@@ -129,7 +132,7 @@ class DeliveryAnswer(BaseModel):
 
 
 class DeliveryDetails(DeliveryAnswer):
-    """A delivery with its data and its attempts, the first one first."""
+    """A delivery with its data and its last 50 attempts, the oldest first."""
 
     data: dict[str, Any]
     history: list[AttemptAnswer]
@@ -148,7 +151,7 @@ class ReplayForm(Form):
     job: uuid.UUID | None = Field(None, description="only deliveries about this job")
     webhook: uuid.UUID | None = Field(None, description="only deliveries to this endpoint")
     event: Event | None = None
-    state: Literal[DeliveryState.DELIVERED, DeliveryState.FAILED] | None = None
+    state: Literal["delivered", "failed"] | None = None
     all: Literal[True] | None = Field(None, description="every ended delivery")
 
     @model_validator(mode="after")
@@ -161,7 +164,8 @@ class ReplayForm(Form):
 
     def selection(self) -> DeliverySelection:
         """Return the selection for the store."""
-        return DeliverySelection(job=self.job, endpoint=self.webhook, event=self.event, state=self.state)
+        state = None if self.state is None else DeliveryState(self.state)
+        return DeliverySelection(job=self.job, endpoint=self.webhook, event=self.event, state=state)
 
 
 class ReplayAnswer(BaseModel):

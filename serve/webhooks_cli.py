@@ -91,5 +91,11 @@ def report(headers: dict[str, str], body: bytes, now: float, *, valid: bool | No
     except ValueError:
         kind, shown = "not JSON", body[:1_000].decode(errors="replace")
     verdict = {None: "not verified", True: "valid", False: "INVALID"}[valid]
+    webhook_id = headers.get("webhook-id", "none")
     at = time.strftime("%H:%M:%S", time.localtime(now))
-    return f"{at}  {kind}  signature: {verdict}  webhook-id: {headers.get('webhook-id', 'none')}\n{shown}\n"
+    return _printable(f"{at}  {kind}  signature: {verdict}  webhook-id: {webhook_id}\n{shown}\n")
+
+
+def _printable(text: str) -> str:
+    """Return the text with a question mark for each character that could control a terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)

@@ -1,4 +1,4 @@
-"""Indexes of deliveries: the queue by destination, the open deliveries of an endpoint, the states, and the retention.
+"""Indexes for deliveries: the queue by destination, open deliveries of an endpoint, states, retention, dead letters.
 
 The code of version 0006 runs on this schema too. Its claims sort the whole queue, because the index that they used is
 gone.
@@ -31,10 +31,14 @@ def upgrade() -> None:
     )  # fmt: skip
     op.drop_index("delivery_expiry", "delivery")
     op.create_index("delivery_expiry", "delivery", ["finished_at"], postgresql_where=sa.text("finished_at IS NOT NULL"))
+    op.create_index(
+        "dead_letter_of_delivery", "dead_letter", ["delivery_id"], postgresql_where=sa.text("delivery_id IS NOT NULL")
+    )
 
 
 def downgrade() -> None:
     """Restore the indexes of version 0006."""
+    op.drop_index("dead_letter_of_delivery", "dead_letter")
     for name in ("delivery_expiry", "delivery_states", "delivery_open", "delivery_queue"):
         op.drop_index(name, "delivery")
     op.create_index("delivery_expiry", "delivery", ["created_at"])

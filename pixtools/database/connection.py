@@ -116,6 +116,7 @@ def engine(url: str, pool_size: int, name: str = "pixtools", *, bounded: bool = 
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
+        hide_parameters=True,  # the log must not contain URLs and secrets of clients
         connect_args={
             "application_name": name,
             "connect_timeout": 5,

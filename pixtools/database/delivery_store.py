@@ -53,6 +53,7 @@ from pixtools.webhooks.records import Answered, AttemptRecord, ClaimedDelivery, 
 
 _BATCH = 500  # the largest number of deliveries that one transaction deletes or returns to the queue
 _MAX_REPLAYED = 10_000
+_MAX_SHOWN = 50  # attempts of a delivery; each replay adds some
 _ENDED = (DeliveryState.DELIVERED, DeliveryState.FAILED)
 _COURIER_LOST = Answered(status=None, error="courier_lost", ms=0)
 
@@ -215,18 +216,21 @@ class DeliveryStore:
             return [DELIVERY.record(row) for row in connection.execute(query)]
 
     def get(self, owner: str, delivery_id: uuid.UUID) -> tuple[DeliveryRecord, list[AttemptRecord]]:
-        """Return a delivery and its attempts, in order. Raises NotFound if the owner has no such delivery."""
+        """Return a delivery and its last 50 attempts, in order. Raises NotFound if the owner has no such delivery."""
         query = select(*DELIVERY.columns).where(*_selected(owner, DeliverySelection(id=delivery_id)))
         attempts = (
             select(*DELIVERY_ATTEMPT.columns)
             .where(col(DeliveryAttempt.delivery_id) == delivery_id)
-            .order_by(col(DeliveryAttempt.number))
+            .order_by(col(DeliveryAttempt.number).desc())
+            .limit(_MAX_SHOWN)
         )
         with self._reading() as connection:
             row = connection.execute(query).one_or_none()
             if row is None:
                 raise _not_found(delivery_id)
-            return DELIVERY.record(row), [DELIVERY_ATTEMPT.record(found) for found in connection.execute(attempts)]
+            return DELIVERY.record(row), [
+                DELIVERY_ATTEMPT.record(found) for found in connection.execute(attempts).all()[::-1]
+            ]
 
     def webhook_failed(self, job_id: uuid.UUID) -> bool:
         """Return whether the last delivery to the `webhook_url` of a job has failed."""

@@ -26,7 +26,7 @@ from pixtools.errors import NotFound, TooManyEndpoints
 from pixtools.states import DELIVERY_OPEN, DeliveryState
 from pixtools.webhooks.records import EndpointRecord
 
-MAX_ENDPOINTS = 50
+MAX_ENDPOINTS = 16
 """The largest number of endpoints of an owner. The limit bounds the deliveries that one event causes."""
 
 

@@ -162,6 +162,8 @@ class DeadLetter(SQLModel, table=True):
         # A step and a delivery have at most one open dead letter.
         Index("dead_letter_open", "job_id", "step", unique=True, postgresql_where=text(_OPEN)),
         Index("dead_letter_delivery", "delivery_id", unique=True, postgresql_where=text(_OPEN)),
+        # For the deletion of a delivery, which deletes its dead letters in every state.
+        Index("dead_letter_of_delivery", "delivery_id", postgresql_where=text("delivery_id IS NOT NULL")),
         Index("dead_letter_history", "owner", text("id DESC")),
         Index("dead_letter_job", "job_id"),
         Index("dead_letter_redriving", "moved_at", postgresql_where=text("state = 'redriving'")),

@@ -141,7 +141,10 @@ def _require_open(host: str, policy: AddressPolicy) -> None:
     except ValueError:  # a name; RFC 6761 says that these names always mean loopback
         blocked = not policy.allow_private and (host == "localhost" or host.endswith(".localhost"))
     if blocked:
-        raise BadTarget("this service does not connect to internal addresses: use a host that is on the internet")
+        raise BadTarget(
+            "this service does not connect to internal addresses: use a host that is on the internet, or set "
+            "PIXTOOLS_ALLOW_PRIVATE_WEBHOOKS=1 where all users are trusted"
+        )
 
 
 def _in_url(host: str) -> str:

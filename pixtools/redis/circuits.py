@@ -281,7 +281,8 @@ def _remaining_s(storage: _Storage) -> float:
     opened_at = storage.opened_at
     if opened_at is None:
         return 0.0
-    return opened_at.timestamp() + OPEN_S - datetime.now(UTC).timestamp()
+    # The minimum counts after a jump of the clock.
+    return min(opened_at.timestamp() + OPEN_S - datetime.now(UTC).timestamp(), OPEN_S)
 
 
 def _name(kind: str, destination: str) -> str:

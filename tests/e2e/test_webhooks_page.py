@@ -267,7 +267,7 @@ def test_a_delivery_that_has_not_ended_is_not_sent_again(page, other):
     other.answer = status(204, after_s=3)
     page.request.post(f"/api/deliveries/{delivery}/replay")
     row.get_by_role("button", name="Send again: job.succeeded").click()
-    expect(page.locator("#deliveries-problem")).to_contain_text("The delivery has not ended yet")
+    expect(page.locator("#deliveries-problem")).to_contain_text("The delivery cannot be sent again")
     page.unroute("**/api/deliveries?*")
     page.faults.clear()
 

@@ -198,6 +198,16 @@ def test_only_the_webhook_url_of_a_process_job_gets_the_body_of_the_first_pixtoo
 # Results
 
 
+def test_the_details_have_the_last_fifty_attempts(deliveries, end_job, database):
+    end_job()
+    (claimed,) = claim_all(deliveries)
+    database.execute(
+        "INSERT INTO delivery_attempt (delivery_id, number) SELECT %s, number FROM generate_series(1, 300) number",
+        [claimed.record.id],
+    )
+    assert [each.number for each in deliveries.get(ANN, claimed.record.id)[1]] == list(range(251, 301))
+
+
 def test_a_delivery_that_was_accepted_has_ended(deliveries, end_job):
     end_job()
     (claimed,) = claim_all(deliveries)

@@ -12,6 +12,7 @@ import pytest
 from images import photo, saved
 from ingress import ingress
 from jobs import claim, fail, finish, new_job, record, submitted
+from psycopg import Connection
 from pydantic import SecretStr
 from webhooks import GONE, OK, attempted, claim_all
 
@@ -223,6 +224,27 @@ async def test_an_archive_is_made_by_one_job_whose_other_steps_are_cached(http, 
     assert "a-archive.zip" in answer.headers["location"]
     assert (await archive(http, job_id)).status_code == 307
     assert len((await http.get("/api/jobs")).json()["jobs"]) == 2
+
+
+async def test_the_job_that_made_an_archive_makes_no_further_one(http, store):
+    asking = archive(http, await ended(http, store))
+    claimed = await next_claim(store)
+    record(store, claimed, *(Cached(step.name, claimed.reusable[step.key].id) for step in claimed.view.steps[:2]))
+    finish(store, claimed, "archive", settle=True)
+    await asking
+
+    for _ in range(3):
+        answer = await http.get(f"/api/jobs/{claimed.id}/archive")
+        assert (answer.status_code, "a-archive.zip" in answer.headers["location"]) == (307, True)
+    assert store.claim("d0", 1) == []
+
+
+async def test_an_archive_that_would_be_too_large_is_refused_at_once(http, store, database: Connection):
+    job_id = await ended(http, store)
+    database.execute("UPDATE artifact SET bytes = 300_000_000")
+    answer = await http.get(f"/api/jobs/{job_id}/archive")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "results_too_large")
 
 
 async def test_an_archive_has_only_the_files_that_exist(http, store):

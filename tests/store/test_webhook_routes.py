@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -138,6 +139,29 @@ async def test_an_endpoint_can_be_changed_and_deleted(http):
     assert (await http.delete(path)).status_code == 204
     for answer in (await http.get(path), await http.delete(path), await http.patch(path, json={})):
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_body_without_its_content_type_is_told_to_have_one(http):
+    answer = await http.post("/api/webhooks", content=json.dumps({"url": URL}))
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/body"
+    assert "Content-Type: application/json" in answer.json()["errors"][0]["detail"]
+
+
+async def test_an_unknown_event_gets_the_list_of_events_and_a_repeated_event_counts_once(http):
+    answer = await http.post("/api/webhooks", json={"url": URL, "events": ["job.done"]})
+    assert "'job.succeeded', 'job.partial'" in answer.json()["errors"][0]["detail"]
+
+    twice = await register(http, events=["job.failed", "job.failed"])
+    assert twice["events"] == ["job.failed"]
+
+
+@pytest.mark.parametrize("description", ["a\0b", "a\nb", "\x1b[2J", "x" * 201])
+async def test_a_description_has_no_control_characters(http, description):
+    answer = await http.post("/api/webhooks", json={"url": URL, "description": description})
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/body/description")
 
 
 async def test_too_many_endpoints_are_refused(http):

@@ -93,6 +93,9 @@ def test_the_report_of_the_receiver_shows_the_verdict_and_the_body():
     assert "signature: INVALID" in report(sent, BODY, 1_000_000, valid=False)
     assert "signature: not verified" in report({}, b"[1]", 1_000_000, valid=None)
     assert "not JSON" in report({}, b"\xff", 1_000_000, valid=None)
+    hostile = report({"webhook-id": "\x1b]0;x\x07"}, b'"\x1b[2J\xc2\x9b"', 1_000_000, valid=None)
+    assert "webhook-id: ?]0;x?" in hostile
+    assert hostile.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_???", "mine"[:3], "whsec_ä"])
