@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import httpx
 
 from pixtools.local.addresses import in_url, is_loopback
 from pixtools.local.local_error import LocalError
+
+_DEPLOY_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,26 @@ class Cluster:
     def deploy(self, config: dict[str, Any]) -> None:
         """Send `config` to Ray Serve. This method starts the deployment but does not wait for its end.
 
-        Raises LocalError if the dashboard does not answer or refuses `config`.
+        Raises LocalError if the dashboard refuses `config`, or does not answer or answers with a server error for 30 s.
         """
+        deadline = time.monotonic() + _DEPLOY_TIMEOUT_S
+        while (obstacle := self._obstacle(config)) is not None:
+            if time.monotonic() > deadline:
+                raise LocalError(obstacle)
+            time.sleep(0.5)
+
+    def _obstacle(self, config: dict[str, Any]) -> str | None:
+        """Send `config`. Return why Ray cannot take it now, or None. Raises LocalError if Ray refuses it."""
         try:
             response = self._call("PUT", "/api/serve/applications/", json=config)
         except httpx.TransportError as error:
-            raise LocalError(f"Ray's dashboard at {self.dashboard_url} does not answer: {error}") from error
-        if not response.is_success:
-            raise LocalError(f"Ray Serve refuses the deployment (status {response.status_code}): {response.text}")
+            return f"Ray's dashboard at {self.dashboard_url} does not answer: {error}"
+        if response.is_success:
+            return None
+        refusal = f"Ray Serve refuses the deployment (status {response.status_code}): {response.text}"
+        if response.is_server_error:  # while the dashboard starts, and its agent cannot be reached yet
+            return refusal
+        raise LocalError(refusal)
 
     def applications(self) -> dict[str, dict[str, Any]]:
         """Return what Serve reports about each application. The keys are the names of the applications.

@@ -57,10 +57,9 @@ class Process:
         if code is not None:
             raise LocalError(f"{self.name} ended by itself (code {code}). {self.log_tail()}")
 
-    def log_tail(self, lines: int = 10) -> str:
+    def log_tail(self) -> str:
         """Return the last lines of the log, for a message."""
-        text = self.log.read_text(errors="replace").splitlines()[-lines:]
-        return "\n".join([f"The end of {self.log}:", *(f"  {line}" for line in text)])
+        return log_tail(self.log)
 
     def stop(self, timeout: float = 15) -> None:
         """Stop the process with its stop signal, or after `timeout` seconds with SIGKILL. Then kill its descendants."""
@@ -71,6 +70,23 @@ class Process:
         self.popen.kill()
         self.popen.wait()
         _kill(family)
+
+
+def log_tail(log: Path, lines: int = 10) -> str:
+    """Return the last lines of a log, for a message."""
+    try:
+        text = log.read_text(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return f"There is no log {log}."
+    return "\n".join([f"The end of {log}:", *(f"  {line}" for line in text)])
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process runs. A zombie does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def start(
@@ -125,6 +141,18 @@ def end_with_parent(signum: int, parent: int) -> None:
 def adopt_orphans() -> None:
     """Adopt every descendant whose parent ends, so that this process still finds all descendants."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_others(keep: Iterable[Process], timeout: float = 10) -> None:
+    """Kill every descendant of this process that is neither in `keep` nor a descendant of a process in `keep`.
+
+    Wait until they have ended, for up to `timeout` seconds.
+    """
+    kept = {process.popen.pid for process in keep}
+    kept |= {descendant.pid for pid in kept for descendant in _descendants(pid)}
+    others = [each for each in _descendants(os.getpid()) if each.pid not in kept]
+    _kill(others)
+    psutil.wait_procs(others, timeout=timeout)
 
 
 def end_descendants(timeout: float = 0) -> None:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from pixtools.local import haproxy, processes
 from pixtools.local.cluster import Cluster
 from pixtools.local.local_error import LocalError
@@ -49,6 +51,8 @@ _SELDOM = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # with more files, the log monitor looks for new ones less often
 }
 
+_VITAL = {"gcs_server", "raylet"}
+
 # Serve's proxy calls this function, which installs the checks of HTTP requests.
 PROXY_CALLBACK = "serve.proxy:middlewares"
 
@@ -60,6 +64,7 @@ def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server
     """
     token = home.secret("ray-token")
     temp = folder(home)
+    _keep_logs(home)
     _recreate(temp)
     proxy = haproxy.OFF
     if settings.proxy == "haproxy":
@@ -92,7 +97,35 @@ def start(home: Home, settings: LocalSettings, env: Mapping[str, str]) -> Server
         },
     )
     cluster = Cluster(f"http://127.0.0.1:{settings.dashboard_port}", token)
-    return Server(cluster.dashboard_url, {}, process, cluster.answers)
+    vitals = _Vitals(process.popen.pid, logs(home))
+    return Server(cluster.dashboard_url, {}, process, cluster.answers, broken=vitals.missing)
+
+
+class _Vitals:
+    """The processes without which a Ray node does not work.
+
+    `ray start --block` ends if one of them fails. But if an agent of the raylet dies, the raylet ends with exit code 0,
+    and `ray start --block` stays.
+    """
+
+    def __init__(self, pid: int, logs: Path) -> None:
+        """`pid` is the process of `ray start`."""
+        self._pid = pid
+        self._logs = logs
+        self._found: dict[str, psutil.Process] = {}
+
+    def missing(self) -> str | None:
+        """Return which process has ended, with the last lines of its log, or None."""
+        with suppress(psutil.NoSuchProcess):
+            if not self._found:
+                children = {child.name(): child for child in psutil.Process(self._pid).children()}
+                if not children.keys() >= _VITAL:
+                    return None  # the node still starts
+                self._found = {name: children[name] for name in _VITAL}
+        for name, process in self._found.items():
+            if not processes.is_alive(process):
+                return f"its {name} has ended. {processes.log_tail(self._logs / f'{name}.err')}"
+        return None
 
 
 def drain(home: Home, timeout: float) -> None:
@@ -126,6 +159,14 @@ def remove_folder(home: Home) -> None:
     """Remove the folders of a stopped head. They contain only logs, which are useless after a clean stop."""
     shutil.rmtree(folder(home), ignore_errors=True)
     shutil.rmtree(_haproxy_folder(home), ignore_errors=True)
+
+
+def _keep_logs(home: Home) -> None:
+    """Move the logs of a head that did not stop cleanly into the home, because they may tell why."""
+    if (last := logs(home)).exists():
+        kept = home.logs / "ray-before"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.move(last.resolve(), kept)
 
 
 def logs(home: Home) -> Path:

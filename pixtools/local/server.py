@@ -24,17 +24,25 @@ class Server:
     process: Process
     answers: Callable[[], bool] = field(repr=False)  # asks the server and returns whether it answered
     data: Path | None = None  # the folder in which the server keeps its data, if it keeps data
+    # Returns why the server does not work although its process runs, or None.
+    broken: Callable[[], str | None] = field(default=lambda: None, repr=False)
 
     @property
     def name(self) -> str:
         """The name of the process, for messages."""
         return self.process.name
 
+    def check(self) -> None:
+        """Raise LocalError, with the last lines of the log, if the server has ended or does not work any more."""
+        self.process.check()
+        if (reason := self.broken()) is not None:
+            raise LocalError(f"{self.name} does not work any more: {reason}")
+
     def wait(self, timeout: float = 60) -> None:
         """Wait until the server answers. Raises LocalError if the server ends, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
-            self.process.check()
+            self.check()
             if self.answers():
                 return
             if time.monotonic() > deadline:

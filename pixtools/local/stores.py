@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pixtools.local import postgres_server, redis_server, s3_server
+from pixtools.local.keeper import Kept
 from pixtools.local.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pixtools.local.home import Home
     from pixtools.local.local_settings import LocalSettings
     from pixtools.local.server import Server
 
 
-def start(home: Home, settings: LocalSettings, stack: ExitStack) -> list[Server]:
+def start(home: Home, settings: LocalSettings, stack: ExitStack) -> list[Kept]:
     """Start the servers, but do not wait for them. When `stack` closes, it stops the servers, the last one first."""
-    servers = []
+    starts: list[Callable[[], Server]] = []
     if settings.database_url is None:
-        servers.append(postgres_server.start(home, free_port()))
-        stack.callback(servers[-1].stop)
+        starts.append(partial(postgres_server.start, home, free_port()))
     if settings.redis_url is None:
-        servers.append(redis_server.start(home, free_port()))
-        stack.callback(servers[-1].stop)
+        starts.append(partial(redis_server.start, home, free_port()))
     if settings.s3_endpoint_url is None:
-        servers.append(s3_server.start(home, settings.s3_port, bucket=settings.s3_bucket, host=settings.host))
-        stack.callback(servers[-1].stop)
-    return servers
+        starts.append(partial(s3_server.start, home, settings.s3_port, bucket=settings.s3_bucket, host=settings.host))
+    kept = []
+    for start_server in starts:
+        kept.append(Kept(start_server(), start_server))
+        stack.callback(kept[-1].stop)
+    return kept
 
 
 @contextmanager

@@ -19,14 +19,15 @@ from pixtools.database.job_store import JobStore
 from pixtools.errors import DatabaseDown
 from pixtools.local import deployment, exposure, ports, processes, ray_head, stores, supervisor, target
 from pixtools.local.home import Home
+from pixtools.local.keeper import Keeper, Kept
 from pixtools.local.local_error import LocalError
+from pixtools.local.service_manager import notify
 from pixtools.settings import Settings
 from pixtools.states import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Never
 
     from pixtools.local.local_settings import LocalSettings
     from pixtools.local.server import Server
@@ -39,7 +40,9 @@ _STARTING = (None, "57P03")
 
 
 def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
-    """Run the service until a signal arrives, a server ends, or the process `parent` ends. Return the exit code.
+    """Run the service until a signal arrives, the process `parent` ends, or a server fails again and again.
+
+    Return the exit code.
 
     `config` is the path of the Serve configuration to deploy. Raises LocalError if this configuration, the home or the
     ports cannot be used, or if everyone could use the service.
@@ -57,13 +60,13 @@ def up(settings: LocalSettings, config: Path, parent: int | None) -> int:
 
 @dataclass(frozen=True)
 class _Service:
-    servers: list[Server]
-    head: Server | None
+    kept: list[Kept]
+    head: Kept | None
     env: dict[str, str]
 
     def drain(self, home: Home) -> None:
         """Let running jobs finish before the dispatchers are stopped."""
-        if self.head is None:
+        if self.head is None or not self.head.works:
             return
         with suppress(DatabaseDown), _job_store(self.env) as (store, settings):
             if store.backlog()[JobState.RUNNING]:
@@ -97,9 +100,10 @@ def _run(home: Home, settings: LocalSettings, serve_config: dict[str, Any]) -> i
         try:
             service = _start(home, settings, serve_config, stack)
             try:
-                _watch(service.servers)
+                Keeper(service.kept, _report).watch()
             except supervisor.Stop:
                 _say("\nStopping.")
+                notify("STOPPING=1")
                 service.drain(home)
         except supervisor.Stop:  # the signal came during the start
             _say("\nStopping.")
@@ -121,33 +125,51 @@ def _start(home: Home, settings: LocalSettings, serve_config: dict[str, Any], st
         _say(f"  {part:<10}  ready after {time.monotonic() - began:4.1f} s")
 
     _say(f"Starting PixTools in {home.path}\n")
-    servers = stores.start(home, settings, stack)
-    env = _variables(home, settings, servers)
+    kept = stores.start(home, settings, stack)
+    env = _variables(home, settings, [each.server for each in kept])
     # The head starts at the same time as the stores, because only actors of the head need the stores.
     if settings.ray_address is None:
         place = target.start_head(home, settings, serve_config, env)
     else:
         place = target.use_cluster(home, settings.ray_address, settings, serve_config, env)
+    head = None
     if place.head is not None:
         if settings.database_url is None:  # otherwise other clusters may run jobs of this database
             stack.callback(_return_to_queue, env)
-        stack.callback(place.head.stop)
-    for server in servers:
-        server.wait()
-        ready(server.name)
-    _migrate(env["PIXTOOLS_DATABASE_URL"], servers)
+        stored = tuple(kept)
+        head = Kept(
+            place.head,
+            lambda: _start_head_again(home, settings, serve_config, env, stored),
+            lambda: _deploy(place, kept),
+        )
+        stack.callback(head.stop)
+    for each in kept:
+        each.server.wait()
+        ready(each.server.name)
+    _migrate(env["PIXTOOLS_DATABASE_URL"], kept)
     ready("migrations")
-    if place.head is not None:
-        servers.append(place.head)
-        place.head.wait()
+    if head is not None:
+        kept.append(head)
+        head.server.wait()
         ready("ray")
-    _deploy(place, servers)
+    _deploy(place, kept)
     ready("service")
     _say(_summary(home, settings, place))
-    return _Service(servers, place.head, env)
+    notify("READY=1", "STATUS=The service accepts jobs.")
+    return _Service(kept, head, env)
 
 
-def _variables(home: Home, settings: LocalSettings, servers: Iterable[Server]) -> dict[str, str]:
+def _start_head_again(
+    home: Home, settings: LocalSettings, serve_config: dict[str, Any], env: Mapping[str, str], stored: Iterable[Kept]
+) -> Server:
+    """Start a Ray head in the place of one that has ended. `stored` are the servers that keep data."""
+    processes.end_others(each.server.process for each in stored)  # actors may outlive their head
+    head = target.start_head(home, settings, serve_config, env).head
+    assert head is not None  # noqa: S101 (start_head starts one)
+    return head
+
+
+def _variables(home: Home, settings: LocalSettings, servers: Sequence[Server]) -> dict[str, str]:
     """Return the PIXTOOLS_* variables of the service."""
     env = {name: value for name, value in os.environ.items() if name.startswith("PIXTOOLS_")}
     for name, url in (("PIXTOOLS_DATABASE_URL", settings.database_url), ("PIXTOOLS_REDIS_URL", settings.redis_url)):
@@ -161,18 +183,18 @@ def _variables(home: Home, settings: LocalSettings, servers: Iterable[Server]) -
     return env
 
 
-def _deploy(place: Target, servers: list[Server]) -> None:
+def _deploy(place: Target, kept: list[Kept]) -> None:
     """Deploy the application, and wait until it accepts jobs."""
     place.cluster.deploy(place.serve_config)
     try:
-        deployment.wait_until_running(place.cluster, lambda: _check(servers))
+        deployment.wait_until_running(place.cluster, lambda: _check(kept))
     except LocalError as error:
         raise place.explained(error) from error
     if place.page_is_reachable:
-        _wait_until_clear(lambda: deployment.obstacle(place.page_url), servers)
+        _wait_until_clear(lambda: deployment.obstacle(place.page_url), kept)
 
 
-def _migrate(database_url: str, servers: list[Server]) -> None:
+def _migrate(database_url: str, kept: list[Kept]) -> None:
     def obstacle() -> str | None:
         try:
             migrate.upgrade(database_url)
@@ -183,32 +205,25 @@ def _migrate(database_url: str, servers: list[Server]) -> None:
         return None
 
     try:
-        _wait_until_clear(obstacle, servers)
+        _wait_until_clear(obstacle, kept)
     except (SQLAlchemyError, CommandError) as error:
         raise LocalError(f"The database cannot be migrated: {error}") from error
 
 
-def _wait_until_clear(obstacle: Callable[[], str | None], servers: list[Server]) -> None:
+def _wait_until_clear(obstacle: Callable[[], str | None], kept: list[Kept]) -> None:
     """Call `obstacle` until it returns None, and print each new obstacle. Raises LocalError if a server ends."""
     printed = None
     while (current := obstacle()) is not None:
         if current != printed:
             _say(f"  waiting: {current}")
             printed = current
-        _check(servers)
+        _check(kept)
         time.sleep(0.2)
 
 
-def _watch(servers: Iterable[Server]) -> Never:
-    """Wait for a signal, which raises Stop. Raises LocalError if a server ends."""
-    while True:
-        _check(servers)
-        time.sleep(0.5)
-
-
-def _check(servers: Iterable[Server]) -> None:
-    for server in servers:
-        server.process.check()
+def _check(kept: Iterable[Kept]) -> None:
+    for each in kept:
+        each.server.check()
 
 
 def _summary(home: Home, settings: LocalSettings, place: Target) -> str:
@@ -227,6 +242,12 @@ def _summary(home: Home, settings: LocalSettings, place: Target) -> str:
     if settings.reachable_host != settings.host and settings.s3_public_url is None:
         lines.append(("note", "set PIXTOOLS_S3_PUBLIC_URL, so that browsers on other machines can load pictures"))
     return "\n".join(["", *(f"  {name:<10}  {text}" for name, text in lines), "", "Ctrl-C stops it."])
+
+
+def _report(text: str) -> None:
+    """Print what happened to a running service, with the time."""
+    _say(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}")
+    notify(f"STATUS={text.splitlines()[0]}")
 
 
 def _say(text: str) -> None:

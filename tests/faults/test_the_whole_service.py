@@ -56,10 +56,8 @@ def test_all_jobs_survive_a_kill_of_the_raylet_without_repeated_requests(mortal,
         work.wait_until(("succeeded",), 3)
         raylet(mortal).kill()
         work.give_up()
-        assert mortal.process.wait(60) == 1
-        assert "ray ended by itself" in mortal.output
-        start_again(mortal, audit)
-        report = work.finish("the raylet killed", stopped=True)  # after the kill, `pixtools up` shut down the rest
+        report = work.finish("the raylet killed")
+    assert "ray ended by itself" in mortal.output
     assert report.clean
     assert report.acknowledged + report.recovered == len(work.jobs())
 
