@@ -47,7 +47,7 @@ test-unit: .venv/.dev
 # The tests that `make test` leaves out because they take long. -s: each test prints its counts. There are three groups.
 # The groups `faults-half` and `faults-other-half` check outcomes. They run at the same time, because their tests use
 # little CPU time. The tests in TIMES measure times, so they run alone at the end.
-HALF := $(addprefix tests/faults/, test_down_at_start.py test_outages.py test_redeploy.py)
+HALF := $(addprefix tests/faults/, test_down_at_start.py test_outages.py test_redeploy.py test_supervision.py)
 TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_next_attempt.py)
 FAULTS := $(BIN)/pytest -m '' -s --durations=10 -p no:cacheprovider
 
