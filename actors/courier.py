@@ -36,10 +36,10 @@ MAX_AT_ONCE = 256
 
 # How long a courier holds a delivery. An attempt takes at most 15 s, so 45 s are left to record its result.
 _LEASE = timedelta(seconds=60)
-_MAX_PER_DESTINATION = 4
+_MAX_PER_DESTINATION = 8
 # The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
 # them. A transaction costs about as much CPU time as an attempt.
-_GATHER_S = 0.1
+_GATHER_S = 0.2
 _BUSY_S = 0.02  # instead, if there are probably more: further destinations, or one whose places are all taken
 # Nobody sends a hint when a job ends, so a courier polls four times a second. Without webhooks, there is no courier.
 _POLL_S = 0.25
@@ -207,8 +207,9 @@ class Courier:
                 self._has_results.set()
                 self._seconds.observe(result.ms / 1_000)
         finally:  # also without a result, because the attempt may be the probe for which others wait
-            report = partial(self._circuits.report, failed=failed)
-            await self._in_circuit_thread(report, delivery.destination, admission)
+            if failed is not False or not admission.is_clean:
+                report = partial(self._circuits.report, failed=failed)
+                await self._in_circuit_thread(report, delivery.destination, admission)
 
     async def _postpone(self, claimed: ClaimedDelivery, admission: Admission) -> None:
         """Return a delivery to the queue until its destination may be tried again. This counts as no attempt."""

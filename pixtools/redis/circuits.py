@@ -46,11 +46,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Admission:
-    """The answer to a courier that wants to send. If `is_allowed` is false, it may ask again after `wait_s`."""
+    """The answer to a courier that wants to send. If `is_allowed` is false, it may ask again after `wait_s`.
+
+    `is_clean` says that the circuit has no failures. Then a success need not be reported.
+    """
 
     is_allowed: bool
     wait_s: float = 0.0
     probe: str | None = None  # the token of a probe, which `report` gives back
+    is_clean: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ class Circuits:
     def _admission(self, destination: str, storage: _Storage) -> Admission:
         if storage.state == pybreaker.STATE_CLOSED:
             self._forget_if_fine(destination, storage)
-            return Admission(is_allowed=True)
+            return Admission(is_allowed=True, is_clean=storage.counter == 0)
         remaining = _remaining_s(storage)
         if remaining > 0:
             return Admission(is_allowed=False, wait_s=remaining)
@@ -195,8 +199,8 @@ class Circuits:
         nothing about the destination.
         """
         with self._lock:
-            if failed is False and admission.probe is None and destination not in self._breakers:
-                return  # `admit` found no failures, so there is nothing to reset
+            if failed is False and admission.is_clean:
+                return
             breaker, storage = self._circuit(destination)
             if failed is not None:
                 self._read([destination])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
@@ -36,11 +37,16 @@ class Vault:
     def decrypt(self, encrypted: bytes) -> str:
         """Return the secret. Raises WebhooksOff without a key, and WebhookSecretUnreadable if no key fits."""
         try:
-            return self._fernet.decrypt(encrypted).decode()
+            return self._decrypted(encrypted)
         except InvalidToken as error:
             raise WebhookSecretUnreadable(
                 "Add the key that encrypted the secret to PIXTOOLS_WEBHOOK_KEYS, or rotate the secret."
             ) from error
+
+    @cached_property
+    def _decrypted(self) -> Callable[[bytes], str]:
+        # Couriers need the same few secrets again and again.
+        return lru_cache(1_000)(lambda encrypted: self._fernet.decrypt(encrypted).decode())
 
     @cached_property
     def _fernet(self) -> MultiFernet:
