@@ -47,7 +47,12 @@ function historyOf(steps, error) {
 }
 
 function attemptsLink() {
-  return el("p", { class: "dead-letter-history" }, el("a", { href: "#/webhooks" }, "The deliveries show each attempt"));
+  return el("p", { class: "dead-letter-history" }, el("a", { href: "#/webhooks", on: { click: showDeliveries } }, "The deliveries show each attempt"));
+}
+
+// If the view of webhooks is open already, the link alone would do nothing.
+function showDeliveries() {
+  if (location.hash === "#/webhooks") document.getElementById("deliveries-heading").focus();
 }
 
 function button(text, object, listener) {

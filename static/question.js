@@ -11,3 +11,9 @@ export function confirmed(dialog) {
     dialog.addEventListener("close", () => resolve(dialog.returnValue !== ""), { once: true });
   });
 }
+
+/** Ask whether the secret of `owner` shall be replaced. Resolves as `confirmed` does. */
+export function confirmedRotation(owner) {
+  document.getElementById("rotate-owner").textContent = owner;
+  return confirmed(document.getElementById("rotate-question"));
+}

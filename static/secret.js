@@ -5,17 +5,29 @@ import { formatTime } from "/static/format.js";
 
 const at = (id) => document.getElementById(id);
 
-/** Prepare the box for secrets. When the user hides a secret, `focusAfter` gets the focus. Returns {show}. */
+/**
+ * Prepare the box for secrets. When the user hides a secret, `focusAfter` gets the focus. Returns {show(), hide(owner)}:
+ * `hide` hides the secret of `owner`, or every secret without an `owner`.
+ */
 export function secretBox(focusAfter) {
+  let shownOwner = null;
+
   at("secret-copy").addEventListener("click", copy);
   at("secret-done").addEventListener("click", () => {
-    at("secret").hidden = true;
-    at("secret-text").textContent = "";
+    hide();
     focusAfter.focus();
   });
 
+  function hide(owner = shownOwner) {
+    if (owner !== shownOwner) return;
+    at("secret").hidden = true;
+    at("secret-text").textContent = "";
+    shownOwner = null;
+  }
+
   /** Show the secret of `owner`. If an earlier secret still signs, `previousUntil` is the end of this time. */
   function show(owner, secret, previousUntil = null) {
+    shownOwner = owner;
     at("secret-title").textContent = `Secret of ${owner}`;
     at("secret-text").textContent = secret;
     at("secret-copy").textContent = "Copy the secret";
@@ -25,7 +37,7 @@ export function secretBox(focusAfter) {
     at("secret-title").focus();
   }
 
-  return { show };
+  return { show, hide };
 }
 
 // On a page that comes from another host through plain http, browsers have no clipboard. The secret is then selected.

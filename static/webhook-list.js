@@ -6,7 +6,7 @@ import { isOpen, lastAttempt } from "/static/delivery.js";
 import { reconcileChildren } from "/static/element.js";
 import { formatTime } from "/static/format.js";
 import { pause } from "/static/pause.js";
-import { confirmed } from "/static/question.js";
+import { confirmed, confirmedRotation } from "/static/question.js";
 import { loadReport, reporting } from "/static/reporting.js";
 import { webhookRow } from "/static/webhook-row.js";
 
@@ -76,7 +76,7 @@ export function webhookList({ signal, secret, onShown, onChange }) {
     const location = await testWebhook(id, signal);
     let delivery = await getDeliveryAt(location, signal);
     for (let polls = 1; isOpen(delivery); polls += 1) {
-      row.showTest(waitText(delivery));
+      row.showTest(waitText(delivery, endpoints.get(id)));
       if (polls > TEST_POLLS) return; // the server is in trouble, and the list of deliveries shows the end
       await pause(TEST_POLL_INTERVAL_MS, signal);
       delivery = await getDeliveryAt(location, signal);
@@ -92,20 +92,25 @@ export function webhookList({ signal, secret, onShown, onChange }) {
 
   async function rotate(id) {
     const { url } = endpoints.get(id); // now, because a refresh may remove the endpoint meanwhile
+    if (!await confirmedRotation(url)) return;
     const { secret: text, previous_secret_until: until } = await rotateSecret(id, signal);
     secret.show(url, text, until);
   }
 
   async function remove(id) {
-    at("delete-webhook-url").textContent = endpoints.get(id).url;
+    const { url } = endpoints.get(id);
+    at("delete-webhook-url").textContent = url;
     if (!await confirmed(at("delete-webhook-question"))) return;
     await deleteWebhook(id, signal);
+    secret.hide(url);
     announce("Endpoint deleted");
   }
 
   return { refresh };
 }
 
-function waitText({ state, next_attempt_at: next }) {
+function waitText({ state, next_attempt_at: next }, endpoint) {
+  const retryAt = endpoint?.circuit.retry_at;
+  if (state === "waiting" && retryAt) return `The server failed, so nothing is sent to it until ${formatTime(retryAt, "medium")}.`;
   return state === "waiting" && next ? `The test waits, next attempt at ${formatTime(next, "medium")}.` : "The test is on its way.";
 }

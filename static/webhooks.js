@@ -3,12 +3,14 @@
 import { rotateSecretOfJobs } from "/static/api.js";
 import { deliveries } from "/static/deliveries.js";
 import { pause } from "/static/pause.js";
+import { confirmedRotation } from "/static/question.js";
 import { reporting } from "/static/reporting.js";
 import { secretBox } from "/static/secret.js";
 import { webhookForm } from "/static/webhook-form.js";
 import { webhookList } from "/static/webhook-list.js";
 
 const REFRESH_INTERVAL_MS = 5000;
+const OF_JOBS = "the webhook URLs of jobs";
 
 const at = (id) => document.getElementById(id);
 
@@ -27,8 +29,9 @@ export function webhooks({ signal, onFailure }) {
     },
   });
   at("secret-of-jobs").addEventListener("click", action(async () => {
+    if (!await confirmedRotation(OF_JOBS)) return;
     const { secret: text, previous_secret_until: until } = await rotateSecretOfJobs(signal);
-    secret.show("the webhook URLs of jobs", text, until);
+    secret.show(OF_JOBS, text, until);
   }));
 
   /** Load the endpoints and the deliveries again every few seconds, until `viewing` aborts. */
@@ -40,6 +43,7 @@ export function webhooks({ signal, onFailure }) {
       }
     } catch (error) {
       if (!viewing.aborted) throw error;
+      secret.hide(); // somebody else may look at the screen later
     }
   }
 

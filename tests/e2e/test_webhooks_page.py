@@ -141,7 +141,16 @@ def test_a_test_shows_its_result(page, hook):
 
 
 def test_a_rotated_secret_is_shown_and_the_previous_one_still_signs(page, hook):
-    endpoint(page, hook.url).get_by_role("button", name="Rotate secret").click()
+    rotate = endpoint(page, hook.url).get_by_role("button", name="Rotate secret")
+    rotate.click()
+    question = page.get_by_role("dialog", name="Replace the secret?")
+    expect(question).to_contain_text(hook.url)
+    question.get_by_role("button", name="Keep it").click()
+    expect(rotate).to_be_focused()
+    expect(page.locator("#secret")).to_be_hidden()
+
+    rotate.click()
+    question.get_by_role("button", name="Replace").click()
     expect(page.get_by_role("region", name=f"Secret of {hook.url}")).to_contain_text("The previous secret also signs")
     press(page, "Hide the secret")
     endpoint(page, hook.url).get_by_role("button", name="Send a test").click()
@@ -152,6 +161,7 @@ def test_a_rotated_secret_is_shown_and_the_previous_one_still_signs(page, hook):
 def test_the_secret_for_the_webhook_urls_of_jobs_is_replaced(page):
     page.get_by_text("Secret for the webhook URLs of jobs").click()
     press(page, "New secret for jobs")
+    press(page, "Replace")
     secret = page.get_by_role("region", name="Secret of the webhook URLs of jobs")
     expect(secret.locator("code")).to_have_text(re.compile("^whsec_"))
     expect(secret.get_by_role("heading")).to_be_focused()
