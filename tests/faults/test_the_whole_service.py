@@ -57,7 +57,7 @@ def test_all_jobs_survive_a_kill_of_the_raylet_without_repeated_requests(mortal,
         raylet(mortal).kill()
         work.give_up()
         report = work.finish("the raylet killed")
-    assert "ray ended by itself" in mortal.output
+    assert "ray works again" in mortal.output
     assert report.clean
     assert report.acknowledged + report.recovered == len(work.jobs())
 
