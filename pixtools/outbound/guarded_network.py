@@ -100,6 +100,8 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109, ARG002 (as above)
         """Send a part of the request. Raises OSError."""
+        if self._writer.is_closing():  # uvloop would raise RuntimeError
+            raise ConnectionResetError("closed before the request was sent")
         self._writer.write(buffer)
         await self._writer.drain()
 

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
