@@ -40,7 +40,7 @@ _MAX_PER_DESTINATION = 8
 # The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
 # them. A transaction costs about as much CPU time as an attempt.
 _GATHER_S = 0.2
-_BUSY_S = 0.02  # instead, if there are probably more: further destinations, or one whose places are all taken
+_BUSY_S = 0.02  # instead, if there are probably more: further destinations, or one whose places have just been filled
 # Nobody sends a hint when a job ends, so a courier polls four times a second. Without webhooks, there is no courier.
 _POLL_S = 0.25
 _RESCUE_S = 5.0
@@ -87,6 +87,7 @@ class Courier:
         self._closed_until: dict[str, float] = {}  # destinations with an open circuit, by the time of the loop
         self._taking = asyncio.Lock()  # held during a claim
         self._after = ""  # the destination after which the next claim looks
+        self._has_backlog = False  # whether the last claim filled all places of a destination
         self._gave_back = False
         self._results: list[Attempted] = []
         self._has_results = asyncio.Event()
@@ -147,17 +148,19 @@ class Courier:
         """Claim deliveries and start them. If there is none, wait for a hint or for the next poll."""
         self._wake.clear()
         async with self._taking:
-            has_taken = await self._take()
-        has_more = bool(self._after) or max(Tally(self._sending.values()).values(), default=0) >= _MAX_PER_DESTINATION
-        if not has_taken and not self._after:
+            taken = await self._take()
+        if taken:
+            places = Tally(self._sending.values())
+            self._has_backlog = any(places[destination] >= _MAX_PER_DESTINATION for destination in taken)
+        elif not self._after:
             await wait_at_most(self._wake, _POLL_S)
-        await asyncio.sleep(_BUSY_S if has_more else _GATHER_S)
+        await asyncio.sleep(_BUSY_S if self._has_backlog or self._after else _GATHER_S)
 
-    async def _take(self) -> bool:
-        """Claim deliveries and start them. Return whether there was one."""
+    async def _take(self) -> set[str]:
+        """Claim deliveries and start them. Return their destinations."""
         room = 0 if self._retirement is not None else MAX_AT_ONCE - len(self._sending)
         if not room:
-            return False
+            return set()
         if not self._gave_back:
             # If Ray has restarted this actor, its old attempts have stopped. Count them as failed now, and not only
             # after their leases have run out.
@@ -171,7 +174,7 @@ class Courier:
             task = asyncio.create_task(self._send(delivery, admission, claimed_at))
             self._sending[task] = delivery.record.destination
             task.add_done_callback(self._forget)
-        return bool(claimed)
+        return set(destinations)
 
     async def _claim(self, room: int) -> tuple[list[ClaimedDelivery], float]:
         """Claim deliveries. Return them, and a time before the beginning of their leases."""
