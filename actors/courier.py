@@ -34,13 +34,13 @@ log = logging.getLogger(__name__)
 MAX_AT_ONCE = 256
 """The number of deliveries that a courier sends at a time."""
 
-# How long a courier holds a delivery. An attempt takes at most 15 s, so 45 s are left to record its result.
+# A courier must record a result within this time after its claim. An attempt takes at most 15 s of it.
 _LEASE = timedelta(seconds=60)
 _MAX_PER_DESTINATION = 8
 # The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
-# them. A transaction costs about as much CPU time as an attempt.
+# them. A transaction takes about as much CPU time as an attempt.
 _GATHER_S = 0.2
-_BUSY_S = 0.02  # instead, if there are probably more: further destinations, or one whose places have just been filled
+_BUSY_S = 0.02  # used instead if more deliveries probably wait
 # Nobody sends a hint when a job ends, so a courier polls four times a second. Without webhooks, there is no courier.
 _POLL_S = 0.25
 _RESCUE_S = 5.0
@@ -86,14 +86,14 @@ class Courier:
         self._sending: dict[asyncio.Task[None], str] = {}  # the destination of each delivery
         self._closed_until: dict[str, float] = {}  # destinations with an open circuit, by the time of the loop
         self._taking = asyncio.Lock()  # held during a claim
-        self._after = ""  # the destination after which the next claim looks
+        self._after = ""  # the next claim begins with the destinations after this one
         self._has_backlog = False  # whether the last claim filled all places of a destination
         self._gave_back = False
         self._results: list[Attempted] = []
         self._has_results = asyncio.Event()
         self._retirement: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
-        # A thread of its own, so that an outage of Redis does not take the threads that wait for the database.
+        # Calls to Redis have their own thread. If Redis does not answer, the threads for the database stay free.
         self._circuit_thread = ThreadPoolExecutor(1, "circuits")
         self._attempts = Counter("pixtools_deliveries_total", "Attempts of deliveries, by result.", ("result",))
         self._waiting = Gauge("pixtools_deliveries", "Deliveries that have not ended, by state.", ("state",))
@@ -108,7 +108,7 @@ class Courier:
         self._loops = [asyncio.create_task(self._repeat(turn)) for turn in turns]
 
     def stats(self) -> dict[str, Any]:
-        """Return the numbers that the health page shows, and whether this courier is retiring."""
+        """Return what the health page shows: the number of running attempts, and whether this courier is retiring."""
         return {"sending": len(self._sending), "retiring": self._retirement is not None}
 
     async def retire(self, timeout_s: float) -> None:
@@ -124,7 +124,7 @@ class Courier:
         try:
             async with asyncio.timeout(timeout_s):
                 async with self._taking:
-                    pass  # a claim that runs now has given its deliveries to `_sending`; there is no further claim
+                    pass  # wait until a running claim has put its deliveries into `_sending`
                 while self._sending or self._results:
                     await asyncio.wait({*self._sending, *self._loops}, timeout=_GATHER_S)
         except TimeoutError:
@@ -162,8 +162,8 @@ class Courier:
         if not room:
             return set()
         if not self._gave_back:
-            # If Ray has restarted this actor, its old attempts have stopped. Count them as failed now, and not only
-            # after their leases have run out.
+            # If Ray has restarted this actor, its old attempts have stopped. Count them as failed now. Otherwise they
+            # would wait until their leases have expired.
             give_back = partial(asyncio.to_thread, self._store.give_back, self._name)
             await until_database_answers(give_back, doing="giving back deliveries")
             self._gave_back = True
@@ -177,7 +177,7 @@ class Courier:
         return set(destinations)
 
     async def _claim(self, room: int) -> tuple[list[ClaimedDelivery], float]:
-        """Claim deliveries. Return them, and a time before the beginning of their leases."""
+        """Claim deliveries. Return them, and the time when the claim began."""
         now = asyncio.get_running_loop().time()
         self._closed_until = {each: until for each, until in self._closed_until.items() if until > now}
         taken = Tally(self._sending.values())
@@ -209,7 +209,7 @@ class Courier:
                 self._results.append(Attempted(delivery.id, delivery.attempt, delivery.url, result))
                 self._has_results.set()
                 self._seconds.observe(result.ms / 1_000)
-        finally:  # also without a result, because the attempt may be the probe for which others wait
+        finally:  # even without a result: if this attempt was the probe, the next probe waits for the report
             if failed is not False or not admission.is_clean:
                 report = partial(self._circuits.report, failed=failed)
                 await self._in_circuit_thread(report, delivery.destination, admission)
@@ -254,15 +254,15 @@ class Courier:
                 destination_failed=_destination_failed(error),
             )
         except Exception:
-            # A failed attempt, because otherwise this delivery would be sent again and again for ever.
+            # Count this as a failed attempt. Otherwise the delivery would be sent again for ever.
             log.exception("attempt failed: delivery=%s attempt=%d", delivery.id, delivery.attempt)
             return Answered(status=None, error="internal_error", ms=round(1_000 * (time.monotonic() - began)))
         return _answered(answer)
 
     async def _body(self, claimed: ClaimedDelivery) -> tuple[bytes, list[str]]:
-        """Return the body of a delivery, and the secrets that sign it."""
+        """Return the body of a delivery, and the secrets with which to sign it."""
         if not self._bodies.needs_database(claimed):
-            return self._bodies.of(claimed)  # not in a thread, because a change of threads takes longer than the call
+            return self._bodies.of(claimed)  # not in a thread, because switching threads takes longer than this call
         read = partial(asyncio.to_thread, self._bodies.of, claimed)
         return await until_database_answers(read, doing="reading a job for a webhook")
 
@@ -285,7 +285,7 @@ class Courier:
             self._attempts.inc(number, {"result": result})
 
     async def _rescue(self) -> None:
-        """Return the deliveries of lost couriers to the queue, when their leases have run out."""
+        """Put deliveries with an expired lease back into the queue, because their couriers have died."""
         await until_database_answers(
             partial(asyncio.to_thread, self._store.rescue), doing="rescuing deliveries of lost couriers"
         )

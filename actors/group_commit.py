@@ -63,7 +63,7 @@ class GroupCommit:
         hint.add_done_callback(self._hint_tasks.discard)
 
     async def _write(self, group: list[_Entry]) -> list[tuple[Batch, asyncio.Future[JobState], JobState | Exception]]:
-        # A caller is cancelled if its job was cancelled or runs elsewhere. Do not write the batch of such a caller.
+        # Skip a batch whose caller was cancelled, because its job was cancelled or runs elsewhere.
         current = [(batch, future) for batch, future in group if not future.done()]
         batches = [batch for batch, _ in current]
         states = await asyncio.to_thread(self._store.record, batches) if batches else []

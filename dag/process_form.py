@@ -2,7 +2,7 @@
 
 This module only translates. `specification.build` checks the steps, and each fault points to what the client sent.
 
-- Names of operations may be in upper case, and `jpeg` means `jpg`. A repeated operation runs once.
+- The case of letters in the name of an operation does not matter. `jpeg` means `jpg`. A repeated operation runs once.
 - These have no effect: null as a parameter, unknown parameters, and the parameters of operations that were not asked
   for. A number may be a text, such as "80".
 - `resize` works for every operation that makes a picture. An operation such as `denoise`, which has no such parameter,
@@ -43,7 +43,11 @@ _Values = dict[str, Any]
 
 @dataclass
 class _Form:
-    """What the client sent: the first place and the spelling of each operation, and the operations with two steps."""
+    """The form as the client sent it. It is needed to point at a mistake in it.
+
+    `places` has the index of each operation in the list. `spellings` has the name of each operation as the client wrote
+    it. `resized` has the operations that became two steps.
+    """
 
     places: Mapping[str, int]
     spellings: dict[str, str] = field(default_factory=dict)
@@ -73,7 +77,7 @@ def parse_process(
     operations: str, operation_params: str | None, source: Source, max_steps: int, limits: Limits,
     weights: str = SHIPPED_SHA256,
 ) -> Plan:  # fmt: skip
-    """Return the plan of a request to `POST /api/process`. `operations` and `operation_params` are JSON.
+    """Parse the form of `POST /api/process`, and return its plan. `operations` and `operation_params` are JSON texts.
 
     Raises InvalidRequest if a field is too large, BadRequest if it is not JSON, and InvalidPlan with a fault for each
     mistake, up to 100.
@@ -92,7 +96,7 @@ def parse_process(
 
 
 def is_asked_for(step: str) -> bool:
-    """Return whether the client of `POST /api/process` has asked for a step of its job, by the name of the step."""
+    """Return whether the client asked for the step with this name. The service adds steps of its own to some jobs."""
     return not step.endswith(_FULL_SIZE)
 
 
@@ -164,7 +168,7 @@ def _check_formats(places: Mapping[str, int], source: Source, faults: Faults) ->
 
 
 def _steps(name: str, given: _Values, read: list[str] | str, form: _Form) -> _Values:
-    """Return the one or two steps of an operation, and note if there are two."""
+    """Return the steps of an operation: one, or two if another step resizes the picture. Two are noted in `form`."""
     operation = OPERATIONS.get(name)
     if operation is None:
         return {name: {"op": name, "input": read}}

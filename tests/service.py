@@ -127,17 +127,10 @@ class Stack:
             launcher = psutil.Process(self.process.pid)
             family = [launcher, *launcher.children(recursive=True)]
         orphans = processes.started_for(self.home, self.ray_folder)
-        return [process for process in {*family, *orphans} if _is_alive(process)]
+        return [process for process in {*family, *orphans} if processes.is_alive(process)]
 
     def kill(self) -> None:
         """Kill all processes at once, as a power failure does."""
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):  # the process has ended together with another one
                 process.kill()
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

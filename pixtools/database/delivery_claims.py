@@ -67,7 +67,7 @@ _next = (
 _claimed = (
     update(Delivery)
     .where(
-        # As an array, because Postgres would plan a join as if there were thousands of ids, and read the whole table.
+        # This is an array and not a join. For a join, Postgres expects hundreds of ids, and reads the whole table.
         col(Delivery.id) == any_(func.array(select(_next.c.id).scalar_subquery())),
         col(Delivery.state).in_(states_before(DELIVERY_MOVES, DeliveryState.SENDING)),
     )

@@ -119,10 +119,10 @@ class DeliveryStore:
             return claim_deliveries(connection, courier, limit, room, taken, lease, after)
 
     def rescue(self) -> int:
-        """Count attempts as failed whose lease has run out. Return the number of deliveries.
+        """Count attempts with an expired lease as failed. Return the number of deliveries.
 
-        Hold the waiting deliveries of disabled endpoints too: an endpoint may be disabled just when one of its
-        deliveries returns to the queue.
+        Also hold the waiting deliveries of disabled endpoints. An endpoint may be disabled at the moment at which one
+        of its deliveries returns to the queue.
         """
         with self._transaction() as connection:
             hold_deliveries_of_disabled(connection, col(Delivery.state).in_(DELIVERY_OPEN))
@@ -339,7 +339,7 @@ def _record_failure(connection: Connection, attempted: Attempted) -> DeliverySta
 
 
 def _disable(connection: Connection, delivery: DeliveryRecord, url: str) -> bool:
-    """Disable the endpoint of a delivery, whose receiver is gone. Return False if it has another URL meanwhile."""
+    """Disable the endpoint of a delivery. Return False without a change if the URL of the endpoint is not `url` now."""
     this = [col(WebhookEndpoint.id) == delivery.endpoint_id, col(WebhookEndpoint.url) == url]
     why = "The receiver answered 410 (Gone)."
     disable = update(WebhookEndpoint).where(*this).values(enabled=False, disabled_reason=why)
@@ -365,7 +365,7 @@ def _add_dead_letter(
 
 
 def _change_views(connection: Connection, job_ids: Select[uuid.UUID | None] | Sequence[uuid.UUID]) -> None:
-    """Give jobs a new version: the view of a job of `POST /api/process` shows whether its webhook has failed."""
+    """Give jobs a new version, because the answer for a job of `POST /api/process` shows whether its webhook failed."""
     connection.execute(update(Job).where(col(Job.id).in_(job_ids)).values(version=Job.version + 1))
 
 

@@ -31,8 +31,8 @@ RECEIVERS_OF_JOB = (
 `announce_ends` needs them. Most jobs have no receiver, and then no further query is necessary.
 """
 
-# The lock keeps each endpoint as it is until the transaction has inserted its delivery. Otherwise the delivery of an
-# endpoint that changes meanwhile would have the old URL.
+# The lock prevents changes of these endpoints until the transaction ends. Otherwise a new delivery could have an old
+# URL.
 _ENDPOINTS = (
     select(col(WebhookEndpoint.owner), col(WebhookEndpoint.id), col(WebhookEndpoint.url))
     .where(

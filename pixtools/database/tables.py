@@ -247,7 +247,7 @@ class Delivery(SQLModel, table=True):
         Index("delivery_leases", "lease_until", postgresql_where=text("state = 'sending'")),
         Index("delivery_open", "endpoint_id", "state", postgresql_where=text(_NOT_ENDED)),
         Index("delivery_history", "owner", text("id DESC")),
-        # Most deliveries are delivered, so the history without an index by state finds these at once.
+        # Without the state delivered: most deliveries have it, so the index of the history finds them quickly.
         Index("delivery_states", "owner", "state", text("id DESC"), postgresql_where=text("state <> 'delivered'")),
         Index("delivery_job", "job_id"),
         Index("delivery_endpoint", "endpoint_id", text("id DESC")),

@@ -285,7 +285,7 @@ def _remaining_s(storage: _Storage) -> float:
     opened_at = storage.opened_at
     if opened_at is None:
         return 0.0
-    # The minimum counts after a jump of the clock.
+    # If the clock jumped, the difference may be far too large.
     return min(opened_at.timestamp() + OPEN_S - datetime.now(UTC).timestamp(), OPEN_S)
 
 

@@ -25,7 +25,7 @@ def process(api, operations: list[str], key: str | None = None, **fields: str) -
 
 
 def polled(api, job_id: str) -> dict:
-    """Return the job when it has ended. Poll as the page of the first PixTools does."""
+    """Poll a job until it has ended, as the page of the first PixTools does. Return the job."""
     deadline = time.monotonic() + 120
     while (job := api.http.get(f"/api/jobs/{job_id}").json())["status"] not in ENDED:
         assert time.monotonic() < deadline, job

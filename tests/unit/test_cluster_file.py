@@ -13,6 +13,7 @@ import pytest
 import yaml
 from botocore.session import get_session
 from botocore.validate import ParamValidator
+from misspelt import keys, misspelt
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from pixtools.local.ray_head import PROXY_CALLBACK
@@ -101,28 +102,13 @@ def unknown(value: Any, shape: Any) -> Iterator[str]:
             yield from unknown(inner, shape.member)
 
 
-def keys(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield path, key
-            yield from keys(inner, (*path, key))
-    if isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from keys(inner, (*path, index))
-
-
 def test_the_cluster_file_has_no_fault():
     assert faults(CLUSTER) == []
 
 
 @pytest.mark.parametrize(("path", "key"), list(keys(CLUSTER)), ids=str)
 def test_one_misspelt_key_is_found(path, key):
-    changed = copy.deepcopy(CLUSTER)
-    mapping = changed
-    for part in path:
-        mapping = mapping[part]
-    mapping[f"{key}x"] = mapping.pop(key)
-    assert faults(changed)
+    assert faults(misspelt(CLUSTER, path, key))
 
 
 def test_every_variable_of_a_node_exists_and_none_is_a_secret():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from misspelt import keys, misspelt
 
 from pixtools.local import redis_server
 from pixtools.local.local_settings import LocalSettings
@@ -55,27 +54,6 @@ def hosts(service: dict[str, Any]) -> list[str]:
     return [found[1] for url in urls if (found := re.search(r"@([^:/]+)", url))]
 
 
-def keys(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Yield each key of each mapping in a document, with the path of the mapping."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield path, key
-            yield from keys(inner, (*path, key))
-    if isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from keys(inner, (*path, index))
-
-
-def misspelt(path: tuple[Any, ...], key: str) -> dict[str, Any]:
-    """Return the compose file with one more letter in one key."""
-    changed = copy.deepcopy(COMPOSE)
-    mapping = changed
-    for part in path:
-        mapping = mapping[part]
-    mapping[f"{key}x"] = mapping.pop(key)
-    return changed
-
-
 def test_the_compose_file_has_no_fault():
     assert faults(COMPOSE) == []
 
@@ -84,7 +62,7 @@ def test_the_compose_file_has_no_fault():
     ("path", "key"), list(keys(COMPOSE)), ids=lambda each: "/".join(map(str, each)) if each else "-"
 )
 def test_one_misspelt_key_is_found(path, key):
-    assert faults(misspelt(path, key))
+    assert faults(misspelt(COMPOSE, path, key))
 
 
 def test_the_ports_are_those_of_the_settings_and_only_on_loopback():
