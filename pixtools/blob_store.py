@@ -49,7 +49,7 @@ def source_key(owner: str, sha256: str, job_id: uuid.UUID) -> str:
     """Return the key of the source of a job."""
     # No slash follows the hash, because in version 0001 a key ended with the hash. Some stores keep objects as files.
     # There, the path that ends with the hash may be an old file, so it cannot be a folder for new files.
-    return f"{SOURCES}{owner}/{sha256}-{job_id}"
+    return f"{SOURCES}{owner}/{_spread(sha256)}{sha256}-{job_id}"
 
 
 def part_key(owner: str, sha256: str, job_id: uuid.UUID, name: str) -> str:
@@ -59,7 +59,15 @@ def part_key(owner: str, sha256: str, job_id: uuid.UUID, name: str) -> str:
 
 def artifact_key(owner: str, step_key: str, extension: str) -> str:
     """Return a new key for the artifact of one try of a step."""
-    return f"{ARTIFACTS}{owner}/{step_key}/{uuid.uuid4().hex}.{extension}"
+    return f"{ARTIFACTS}{owner}/{_spread(step_key)}{step_key}-{uuid.uuid4().hex}.{extension}"
+
+
+def _spread(digest: str) -> str:
+    """Return the part of a key that spreads objects over up to 65,536 folders. `digest` is a hash in hexadecimal.
+
+    A store that keeps objects as files reads a whole folder to find one file, so folders must stay small.
+    """
+    return f"{digest[:2]}/{digest[2:4]}/"
 
 
 class BlobStore:

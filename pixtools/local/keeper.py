@@ -1,4 +1,7 @@
-"""Keeps servers running: starts a server again if it has ended, and gives up if it ends again and again."""
+"""Keeps servers running: starts a server again if it has ended, and gives up if it ends again and again.
+
+The keeper also lets each server tidy up every minute.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ _PAUSES_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 
 _CALM_S = 600.0  # after this time without a failure, a server gets all its attempts again
 _LOOK_S = 0.5
+_TIDY_S = 60.0
 
 
 class Kept:
@@ -74,12 +78,17 @@ class Keeper:
 
     def watch(self) -> Never:
         """Watch the servers for ever. Raises LocalError if a server has failed six times within ten minutes."""
+        tidied = self._clock()
         while True:
             for kept in self._kept:
                 try:
                     kept.server.check()
                 except LocalError as error:
                     self._restart(kept, str(error))
+            if self._clock() >= tidied + _TIDY_S:
+                tidied = self._clock()
+                for kept in self._kept:
+                    kept.server.tidy()
             self._sleep(_LOOK_S)
 
     def _restart(self, kept: Kept, reason: str) -> None:

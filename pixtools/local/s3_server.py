@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
             # Without these options, rclone reads each file a second time: after an upload to compare digests, and at a
             # download to compute the MD5 digest for the ETag.
             *("--ignore-checksum", "--etag-hash", ""),
+            # No read-ahead, and metadata of few objects. The disk is local, and our records hold the metadata.
+            *("--buffer-size", "0", "--metadata-max-objects", "1000"),
             *("--cache-dir", home.path / "cache", data),
         ],
         home=home.path,
@@ -40,7 +43,7 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         env={
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_AUTH_KEY": f'"{key_id},{secret}"',  # quoted, because rclone reads the value as a line of CSV
-            "GOMEMLIMIT": "200MiB",  # because without a limit, rclone takes twice as much memory under load
+            "GOMEMLIMIT": "96MiB",  # because without a limit, rclone keeps memory that it does not need any more
         },
     )
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 (only compared)
@@ -50,7 +53,8 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         "PIXTOOLS_S3_ACCESS_KEY_ID": key_id,
         "PIXTOOLS_S3_SECRET_ACCESS_KEY": secret,
     }
-    return Server(url, env, process, lambda: _answers(url), data)
+    # SIGHUP makes rclone forget which files exist. Without it, rclone keeps some kB for each object for ever.
+    return Server(url, env, process, lambda: _answers(url), data, tidy=lambda: process.popen.send_signal(signal.SIGHUP))
 
 
 def _binary() -> Path:

@@ -26,6 +26,8 @@ class Server:
     data: Path | None = None  # the folder in which the server keeps its data, if it keeps data
     # Returns why the server does not work although its process runs, or None.
     broken: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    # Called every minute while the server runs.
+    tidy: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 from process_titles import title_of
+from waits import wait_for
 
 from pixtools.local.addresses import is_loopback
 
@@ -94,15 +95,8 @@ def test_haproxy_ends_with_the_actor_that_started_it(stack, api):
     old = set(haproxies(stack))
     (manager,) = [process for process in stack.processes() if title_of(process).startswith("ray::HAProxyManager")]
     manager.kill()
-    wait_until(lambda: not old & set(haproxies(stack)), 10)
-    wait_until(lambda: is_up(api), 120)
-
-
-def wait_until(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(lambda: not old & set(haproxies(stack)), 10)
+    wait_for(lambda: is_up(api), 120)
 
 
 def is_up(api) -> bool:

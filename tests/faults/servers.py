@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -121,11 +120,3 @@ class Servers:
     def _family(self, server) -> list[psutil.Process]:
         leader = psutil.Process(server.process.popen.pid)
         return [leader, *leader.children(recursive=True)]
-
-
-def wait_for(condition, timeout: float = 60) -> None:
-    """Wait until `condition()` is true. Fails after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

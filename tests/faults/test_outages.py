@@ -10,9 +10,10 @@ import pytest
 import redis
 from audit import Audit
 from nemesis import every
-from servers import Servers, wait_for
+from servers import Servers
 from stacks import running
 from victims import dispatcher_called, frozen
+from waits import wait_for
 from workload import Workload, one_avif
 
 pytestmark = pytest.mark.slow

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -219,6 +220,16 @@ def test_each_job_and_each_try_has_its_own_key(blobs):
     for key in sources | artifacts:
         blobs.put(key, b"data", "image/png")
         assert blobs.get(key) == b"data"
+
+
+def test_the_objects_of_an_owner_are_spread_over_many_folders():
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(2_000)]
+    keys = [source_key("ann", digest, uuid6.uuid7()) for digest in digests]
+    keys += [artifact_key("ann", digest, "png") for digest in digests]
+    in_a_folder = Counter(key.rsplit("/", 1)[0] for key in keys)
+
+    assert max(in_a_folder.values()) < 5
+    assert all(key.startswith(("sources/ann/", "artifacts/ann/")) for key in keys)
 
 
 def test_many_threads_can_use_the_store_at_once(blobs):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ import pytest
 import redis as redis_client
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from waits import wait_for
 
 from pixtools.local import postgres_server, processes, redis_server, s3_server, stores, unprivileged
 from pixtools.local.home import Home
@@ -182,6 +184,46 @@ def test_a_client_without_the_secret_is_refused(run: Callable[[type], Server]) -
 
     with closing(client_of(run(S3), secret="guessed")) as client, pytest.raises(ClientError, match="403"):
         client.head_bucket(Bucket="pixtools")
+
+
+def test_a_tidied_s3_server_forgets_which_files_exist(run: Callable[[type], Server]) -> None:
+    server = run(S3)
+    S3.write(server)
+    with pytest.raises(ClientError, match="NoSuchKey"), closing(client_of(server)) as client:
+        client.get_object(Bucket="pixtools", Key="new")
+    folder = server.data / "pixtools"
+    (folder / "new").write_bytes(b"from the disk")
+    with closing(client_of(server)) as client:
+        assert client.list_objects_v2(Bucket="pixtools")["KeyCount"] == 1  # it remembers the content of the folder
+        server.tidy()
+
+        def is_seen() -> bool:
+            return client.list_objects_v2(Bucket="pixtools")["KeyCount"] == 2
+
+        wait_for(is_seen, 10)
+        assert client.get_object(Bucket="pixtools", Key="new")["Body"].read() == b"from the disk"
+
+
+def test_an_s3_server_that_is_tidied_all_the_time_loses_nothing(run: Callable[[type], Server]) -> None:
+    server = run(S3)
+    process = server.process.popen
+
+    def write_and_read(name: int) -> list[str]:
+        lost = []
+        with closing(client_of(server)) as client:
+            for number in range(100):
+                key = f"some/{name}/{number % 7}/{number}"
+                client.put_object(Bucket="pixtools", Key=key, Body=key.encode())
+                server.tidy()
+                if client.get_object(Bucket="pixtools", Key=key)["Body"].read() != key.encode():
+                    lost.append(key)
+                if number % 2:
+                    client.delete_object(Bucket="pixtools", Key=key)
+        return lost
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(write_and_read, range(4))) == [[]] * 4
+    assert process.poll() is None
 
 
 def test_redis_has_limits_and_drops_old_data_when_it_is_full(run: Callable[[type], Server]) -> None:

@@ -39,6 +39,7 @@ class Server:
         self.began: list[float] = []
         self.stopped = 0
         self.then = 0
+        self.tidied_at: list[float] = []
 
     def check(self) -> None:
         if self.fails_at and self.clock.now >= self.fails_at[0]:
@@ -57,6 +58,9 @@ class Server:
             self.fails_at.pop(0)
         return self
 
+    def tidy(self) -> None:
+        self.tidied_at.append(self.clock.now)
+
     def count(self) -> None:
         self.then += 1
 
@@ -74,6 +78,13 @@ def test_a_server_that_runs_is_left_alone():
 
     assert watch(server, clock) == []
     assert (server.began, server.stopped) == ([], 0)
+
+
+def test_a_server_is_tidied_every_minute():
+    server = Server(clock := Clock(200), [])
+    watch(server, clock)
+
+    assert server.tidied_at == [60, 120, 180]
 
 
 def test_a_server_that_has_ended_is_started_again_at_once():

@@ -1,0 +1,14 @@
+"""Waits until something has happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_for(condition: Callable[[], bool], timeout: float = 60) -> None:
+    """Wait until `condition()` is true. Fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"this was not true within {timeout:.0f} s"
+        time.sleep(0.1)
