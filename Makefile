@@ -32,7 +32,8 @@ run: .venv/.local
 ISOLATED := tests/unit tests/store tests/fuzz
 
 test: .venv/.dev
-	@command -v exiftool >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null || \
+	@command -v exiftool >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null && \
+		{ test -x $(PROMETHEUS)/usr/bin/promtool || command -v promtool >/dev/null; } || \
 		$(MAKE) --no-print-directory tools
 	@$(BIN)/pytest $(ISOLATED) -n auto --maxprocesses 4 --dist loadfile
 	@$(BIN)/pytest $(addprefix --ignore=, $(ISOLATED))
@@ -48,7 +49,7 @@ test-unit: .venv/.dev
 # The groups `faults-half` and `faults-other-half` check outcomes. They run at the same time, because their tests use
 # little CPU time. The tests in TIMES measure times, so they run alone at the end.
 HALF := $(addprefix tests/faults/, test_down_at_start.py test_outages.py test_redeploy.py test_supervision.py)
-TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_next_attempt.py)
+TIMES := $(addprefix tests/faults/, test_one_key.py test_poison.py test_time_to_next_attempt.py test_cluster.py)
 FAULTS := $(BIN)/pytest -m '' -s --durations=10 -p no:cacheprovider
 
 faults: .venv/.dev
@@ -133,12 +134,18 @@ sbom: build/tools/.made
 
 TOOLS := chromium libimage-exiftool-perl libseccomp2
 
+# Prometheus is only unpacked here: an installation would start a server.
+PROMETHEUS := build/prometheus
+
 tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing Chromium for the tests of the page, and exiftool for the tests of metadata."; \
-		apt-get -qq update && apt-get -qq install --yes $(TOOLS) >/dev/null; \
+		echo "Installing Chromium for the tests of the page, exiftool for those of metadata, and Prometheus for those of" \
+			"metrics."; \
+		apt-get -qq update && apt-get -qq install --yes $(TOOLS) >/dev/null && mkdir -p $(PROMETHEUS) && \
+			cd $(PROMETHEUS) && apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb .; \
 	else \
-		echo "Chromium or exiftool is missing, so the tests that need it are skipped (Debian: apt-get install $(TOOLS))."; \
+		echo "Chromium, exiftool or promtool is missing, so the tests that need it are skipped (Debian: apt-get install" \
+			"$(TOOLS) prometheus)."; \
 	fi
 
 # pip installs only files whose hash is in the lock file, and runs no build script of a package.

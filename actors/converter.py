@@ -39,15 +39,18 @@ class Converter:
     A converter runs one call at a time, because one picture may need all memory of the worker.
     """
 
-    def __init__(self, settings: Settings, prepare: str = _WORKER) -> None:
-        """Start the worker and connect to object storage. `prepare` is the first function of the worker."""
+    def __init__(self, settings: Settings, prepare: str = _WORKER, node: str | None = None) -> None:
+        """Start the worker and connect to object storage. `prepare` is the first function of the worker.
+
+        `node` is the name of the node, which no other node of the cluster has.
+        """
         logs.to_stderr()
         self._prepare = prepare
         self._memory_bytes = settings.converter_memory_bytes
         self._worker = self._new_worker()
         self._owner: str | None = None  # whose pictures the worker has read
         self._blobs = BlobStore(settings)
-        self._node = Node(socket.gethostname(), _share_of_node(settings))
+        self._node = Node(node or socket.gethostname(), _share_of_node(settings))
 
     def ready(self) -> Node:
         """Limit the memory of this process, wait for the worker, and return the node on which both run.

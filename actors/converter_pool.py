@@ -30,6 +30,22 @@ class Node:
     memory_bytes: int
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """What the cluster offers to one pool."""
+
+    max_converters: int
+    left_nodes: frozenset[str] = frozenset()  # the names of the nodes that are about to be removed
+
+
+@dataclass(eq=False)
+class _Start:
+    """A converter that has been created but is not ready. If no CPU is free for it, this may take minutes."""
+
+    since: float
+    task: asyncio.Task[None] | None = None
+
+
 @dataclass(eq=False)
 class _Waiter:
     """A caller that waits for a converter."""
@@ -45,7 +61,7 @@ class ConverterPool:
     `create` returns a new converter, which is an actor that is about to start. The method `ready` of the actor returns
     its Node. If no CPU is free for the actor, a Ray cluster with an autoscaler adds a node. `destroy` ends a converter,
     even if it is busy. `limit_bytes` is the memory limit of each converter process. The pool may end a converter that
-    was idle for `idle_s` seconds.
+    was idle for `idle_s` seconds, and gives up a converter that was not ready within this time if no caller needs it.
     """
 
     def __init__(
@@ -61,17 +77,27 @@ class ConverterPool:
         self._create = create
         self._destroy = destroy
         self._minimum = minimum
-        self.maximum = maximum
+        self._maximum = maximum
         self._idle_s = idle_s
         self._limit_bytes = limit_bytes
         self._idle: deque[tuple[Any, float]] = deque()  # (converter, time when it became idle), oldest first
         self._nodes: dict[Any, Node] = {}  # by converter, for all converters that have started
         self._taken: dict[Any, int] = {}  # by busy converter, the bytes that the caller declared
         self._waiting: deque[_Waiter] = deque()
-        self._starts: set[asyncio.Task[None]] = set()
-        self._starting = 0
+        self._starts: list[_Start] = []  # oldest first
+        self._left_nodes: frozenset[str] = frozenset()
         self._size = 0
         self._fill()
+
+    @property
+    def maximum(self) -> int:
+        """The largest number of converters."""
+        return self._maximum
+
+    @property
+    def running(self) -> int:
+        """The number of converters that have started."""
+        return len(self._nodes)
 
     @property
     def idle(self) -> int:
@@ -82,6 +108,11 @@ class ConverterPool:
     def size(self) -> int:
         """The number of converters, including those that have not started yet."""
         return self._size
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """The number of converters that have started on each node, by the name of the node."""
+        return dict(Counter(node.name for node in self._nodes.values()))
 
     @property
     def memory_bytes(self) -> int:
@@ -126,16 +157,44 @@ class ConverterPool:
         self._serve()
         self._fill()
 
+    def adapt(self, capacity: Capacity) -> None:
+        """Follow the capacity of the cluster.
+
+        Converters above the new maximum, and converters on nodes that are about to be removed, end as soon as their
+        calls have ended. If there is more room than before, start converters for waiting callers.
+        """
+        self._maximum, self._left_nodes = capacity.max_converters, capacity.left_nodes
+        for entry in tuple(self._idle):
+            if self._must_end(entry[0]):
+                self._idle.remove(entry)
+                self._end(entry[0])
+        self._fill()
+
     def retire(self) -> None:
         """End each converter as soon as no caller needs it. The converters of the next dispatcher need the CPUs."""
         self._minimum, self._idle_s = 0, 0.0
         self.shrink()
 
     def shrink(self) -> None:
-        """End converters that were idle for `idle_s`, down to the minimum. Ray can then remove empty nodes."""
-        idle_before = time.monotonic() - self._idle_s
-        while self._size > self._minimum and self._idle and self._idle[0][1] <= idle_before:
-            self._end(self._idle.popleft()[0])
+        """End converters that were idle for `idle_s`, down to the minimum, and give up starts that nobody waits for.
+
+        A node with few converters comes first, so that it becomes empty. Ray can remove empty nodes.
+        """
+        before = time.monotonic() - self._idle_s
+        for start in [each for each in self._starts if each.since <= before]:
+            if self._size > self._minimum and len(self._starts) > len(self._waiting):
+                self._give_up(start)
+        idle = [entry for entry in self._idle if entry[1] <= before]
+        on_node = Counter(self._nodes.values())
+        while self._size > self._minimum and idle:
+            entry = min(idle, key=lambda each: on_node[self._nodes[each[0]]])  # among equal nodes, the oldest
+            on_node[self._nodes[entry[0]]] -= 1
+            idle.remove(entry)
+            self._idle.remove(entry)
+            self._end(entry[0])
+
+    def _must_end(self, converter: Any) -> bool:
+        return self._size > self._maximum or self._nodes[converter].name in self._left_nodes
 
     def _end(self, converter: Any) -> None:
         self._destroy(converter)
@@ -143,7 +202,14 @@ class ConverterPool:
         self._size -= 1
 
     def _offer(self, converter: Any) -> None:
-        """Give an idle converter to a waiting caller. If no caller waits, keep the converter idle."""
+        """Give an idle converter to a waiting caller. If no caller waits, keep the converter idle.
+
+        If the pool is too large, or the node is about to be removed, end the converter.
+        """
+        if self._must_end(converter):
+            self._end(converter)
+            self._fill()
+            return
         self._idle.append((converter, time.monotonic()))
         self._serve()
         if self._idle_s == 0:
@@ -188,26 +254,35 @@ class ConverterPool:
 
     def _fill(self) -> None:
         """Start converters up to the minimum, and one for each waiting caller up to the maximum."""
-        wanted = min(self.maximum, max(self._minimum, self._size - self._starting + len(self._waiting)))
+        wanted = min(self._maximum, max(self._minimum, self._size - len(self._starts) + len(self._waiting)))
         while self._size < wanted:
             self._size += 1
-            self._starting += 1
-            task = asyncio.get_running_loop().create_task(self._start())
-            self._starts.add(task)
-            task.add_done_callback(self._starts.discard)
+            start = _Start(time.monotonic())
+            start.task = asyncio.get_running_loop().create_task(self._start(start))
+            self._starts.append(start)
 
-    async def _start(self) -> None:
+    def _give_up(self, start: _Start) -> None:
+        assert start.task is not None  # noqa: S101 (`_fill` has set it)
+        start.task.cancel()
+        self._starts.remove(start)
+        self._size -= 1
+
+    async def _start(self, start: _Start) -> None:
         while True:
             converter = None
             try:
                 converter = self._create()
                 self._nodes[converter] = await converter.ready.remote()
+            except asyncio.CancelledError:  # nobody needs this converter any more
+                if converter is not None:
+                    self._destroy(converter)
+                raise
             except Exception:
                 log.exception("converter did not start")
                 if converter is not None:
                     self._destroy(converter)
                 await asyncio.sleep(CONVERTER_START_PAUSE_S)
             else:
-                self._starting -= 1
+                self._starts.remove(start)
                 self._offer(converter)
                 return

@@ -12,9 +12,10 @@ from typing import Any
 
 from actors.attempt import remaining, stored_plan
 from actors.cheap_calls import CheapCalls
-from actors.converter_pool import ConverterPool
+from actors.converter_pool import Capacity, ConverterPool
 from actors.denoiser_client import DenoiserClient
 from actors.group_commit import GroupCommit
+from actors.job_metrics import JobMetrics
 from actors.outcome_writer import OutcomeWriter
 from actors.single_flight import SingleFlight, end_flight
 from dag.graph import Graph
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _JOBS_PER_CONVERTER = 2  # one job runs and one is ready, so that no converter waits for the database
 _CHEAP_JOBS_PER_CONVERTER = 8  # so that jobs share claims, converter calls and commits
+_FIRST_CONVERTERS = 2  # converters for which a dispatcher claims jobs before any converter runs
+_CAPACITY_PAUSE_S = 5.0
 _MAX_JOBS_WITHOUT_WORK = 1000  # jobs that may wait for steps of other jobs and take no room
 
 _Held = tuple[uuid.UUID, int]  # the id of a job, and the attempt that this dispatcher runs
@@ -84,12 +87,14 @@ class Dispatcher:
         store: JobStore,
         hints: Hints,
         pool: ConverterPool,
+        capacity: Callable[[], Capacity],
         denoiser: DenoiserClient,
         wake: asyncio.Event,
         destroy_self: Callable[[], None],
     ) -> None:
         """`name` is unique and stays the same after a restart. If `wake` is set, the dispatcher looks for jobs at once.
 
+        `capacity` asks the cluster what it offers to the pool.
         The dispatcher calls `destroy_self` after it has retired, to end the process.
         """
         self._name = name
@@ -98,8 +103,10 @@ class Dispatcher:
         self._hints = hints
         self._commits = GroupCommit(store, hints)
         self._pool = pool
+        self._capacity = capacity
         self._cheap_calls = CheapCalls(pool, settings.step_deadline.total_seconds())
         self._flights = SingleFlight()
+        self._metrics = JobMetrics()
         self._jobs_without_work = 0  # they wait for steps of other jobs
         self._denoiser = denoiser
         self._wake = wake
@@ -117,17 +124,19 @@ class Dispatcher:
         self._loops = [
             asyncio.create_task(self._repeat(self._dispatch)),
             asyncio.create_task(self._repeat(self._renew)),
+            asyncio.create_task(self._repeat(self._follow_cluster)),
             asyncio.create_task(self._repeat(self._listen_for_jobs)),
             asyncio.create_task(self._repeat(self._listen_for_cancellations)),
         ]
 
     def stats(self) -> dict[str, Any]:
-        """Return the numbers that the health page shows for this dispatcher."""
+        """Return the state of this dispatcher. The health page shows some of the numbers."""
         return {
             "jobs": len(self._jobs),
             "denoising": self._denoiser.jobs,
             "converters": self._pool.size,
             "idle_converters": self._pool.idle,
+            "nodes": self._pool.nodes,
             "memory_bytes": self._pool.memory_bytes,
             "taken_bytes": self._pool.taken_bytes,
             "shared_steps": self._flights.shared,
@@ -189,6 +198,11 @@ class Dispatcher:
                     log.info("cancelled: job=%s attempt=%d", job_id, attempt)
                     task.cancel()
 
+    async def _follow_cluster(self) -> None:
+        """Use nodes that have joined the cluster, and leave nodes that are about to be removed."""
+        await asyncio.sleep(_CAPACITY_PAUSE_S)
+        self._pool.adapt(await asyncio.to_thread(self._capacity))
+
     async def _dispatch(self) -> None:
         """Claim jobs and start them. If there is no job to claim, wait for `wake` or for the next poll."""
         self._wake.clear()
@@ -241,7 +255,7 @@ class Dispatcher:
         denoising = min(self._denoiser.jobs, self._settings.max_denoising)
         are_cheap = 0 < len(self._cheap) == len(self._jobs)
         per_converter = _CHEAP_JOBS_PER_CONVERTER if are_cheap else _JOBS_PER_CONVERTER
-        capacity = self._pool.maximum * per_converter
+        capacity = self._converters() * per_converter
         without_work = min(self._jobs_without_work, _MAX_JOBS_WITHOUT_WORK)
         room = max(0, capacity + denoising + without_work - len(self._jobs))
         return room if self._pool.idle or 2 * room >= capacity else 0
@@ -254,7 +268,15 @@ class Dispatcher:
         not asked for a converter yet.
         """
         jobs = len(self._jobs) - self._denoiser.jobs - self._jobs_without_work
-        return max(1, min(self._pool.idle, self._pool.maximum // max(1, jobs)))
+        return max(1, min(self._pool.idle, self._converters() // max(1, jobs)))
+
+    def _converters(self) -> int:
+        """Return the number of converters for which to claim jobs.
+
+        This is more than the number of running converters, so that callers wait and the pool grows. But a cluster that
+        may grow to many converters must not begin with as many jobs, because other dispatchers may have room for them.
+        """
+        return min(self._pool.maximum, max(_FIRST_CONVERTERS, 2 * self._pool.running))
 
     def _forget(self, held: _Held, _: asyncio.Task[None]) -> None:
         del self._jobs[held]
@@ -290,7 +312,7 @@ class Dispatcher:
         `plan` is the plan of the job, or the reason why the job has no plan.
         """
         if isinstance(plan, InvalidPlan):
-            await _fail_open_steps(OutcomeWriter(self._commits, claim), claim, plan)
+            await _fail_open_steps(OutcomeWriter(self._commits, claim, metrics=self._metrics), claim, plan)
             return
         if isinstance(plan, Exception):
             raise plan
@@ -327,7 +349,14 @@ class Dispatcher:
                 if step in own:
                     end_flight(own[step])
 
-            writer = OutcomeWriter(self._commits, claim, before=before, settles=not elsewhere, on_recorded=on_recorded)
+            writer = OutcomeWriter(
+                self._commits,
+                claim,
+                before=before,
+                settles=not elsewhere,
+                on_recorded=on_recorded,
+                metrics=self._metrics,
+            )
             attempt.writer, writer.plan = writer, plan
             for outcome in todo.outcomes:
                 writer.report(outcome)

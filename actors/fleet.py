@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from ray.exceptions import RayError, RayTaskError
 
 from actors.converter import Converter
-from actors.converter_pool import ConverterPool
+from actors.converter_pool import Capacity, ConverterPool
 from actors.courier import MAX_AT_ONCE, Courier
 from actors.dead_letter_queue import DeadLetterQueue
 from actors.denoiser_client import DenoiserClient
@@ -53,14 +53,18 @@ log = logging.getLogger(__name__)
 NAMESPACE = "pixtools"
 _DISPATCHER, _COURIER, _SWEEPER, _QUEUE = "dispatcher-", "courier-", "sweeper-", "dead-letters"
 _ANSWER_TIMEOUT_S = 5.0
+_HEAD = "node:__internal_head__"  # a resource of the head, which has 1 of it
+_PREEMPTION = 2  # DRAIN_NODE_REASON_PREEMPTION of Ray
 _RESTART_TIMEOUT_S = 10.0  # a restarting actor answers within this time
 
 _ACTOR_CODE = ("actors", "dag", "pixtools")
 _OTHER_CODE = ("pixtools/training", "pixtools/local")  # no actor runs this code
 
 # These actors mostly wait for other processes. If they needed CPUs, they could not start while converters use all CPUs.
+# They run on the head: autoscalers remove nodes that run nothing with a CPU, and the head is never removed.
 _COORDINATOR = {
     "num_cpus": 0,
+    "resources": {_HEAD: 0.001},
     "max_restarts": -1,
     "lifetime": "detached",
     "namespace": NAMESPACE,
@@ -75,8 +79,9 @@ _COORDINATOR = {
 class DispatcherActor(Dispatcher):
     """A dispatcher in a separate process."""
 
-    def __init__(self, settings: Settings, max_converters: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         logs.to_stderr()
+        capacity = partial(_capacity, settings)
         # An actor keeps its id after a restart. No other actor of any cluster has this id.
         name = ray.get_runtime_context().get_actor_id()
         wake = asyncio.Event()
@@ -88,11 +93,12 @@ class DispatcherActor(Dispatcher):
             pool=ConverterPool(
                 partial(create_converter, settings),
                 ray.kill,
-                minimum=min(settings.min_converters, max_converters),
-                maximum=max_converters,
+                minimum=settings.min_converters,
+                maximum=capacity().max_converters,
                 idle_s=settings.converter_idle.total_seconds(),
                 limit_bytes=settings.converter_memory_bytes,
             ),
+            capacity=capacity,
             denoiser=DenoiserClient(settings, wake.set),
             wake=wake,
             destroy_self=_destroy_current_actor,
@@ -157,6 +163,9 @@ class DeadLetterQueueActor(DeadLetterQueue):
 class ConverterActor(Converter):
     """A converter in a separate process."""
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, node=ray.get_runtime_context().get_node_id())
+
     def run(self, work_item: WorkItem, pixels: Any = None) -> Iterator[Any]:
         """Call Converter.run. If the worker dies, end this process, so that the dispatcher counts a crash."""
         try:
@@ -197,11 +206,9 @@ def ensure_dispatchers(settings: Settings) -> None:
 
     The sweeper calls this function every minute, so a dispatcher that has ended is replaced.
     """
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    max_converters = settings.max_converters or max(1, cpus // settings.dispatchers)
     prefixes = _names(_DISPATCHER, settings.dispatchers, settings)
     _retire_others(_DISPATCHER, prefixes, settings)
-    _create_missing(prefixes, ray.remote(DispatcherActor), settings, max_converters)
+    _create_missing(prefixes, ray.remote(DispatcherActor), settings)
 
 
 def ensure_couriers(settings: Settings) -> None:
@@ -243,6 +250,37 @@ def drain(timeout_s: float) -> list[str]:
     while (left := names & _running(_DISPATCHER, _COURIER)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return sorted(left)
+
+
+def drain_this_node(timeout_s: float) -> int:
+    """Ask Ray to place nothing more on the node of this process, and wait until no converter runs here.
+
+    Dispatchers end their converters on this node when the calls of these have ended. Return the number of converters
+    that still run after `timeout_s` seconds. Raises RuntimeError if this node is the head, or if Ray refuses.
+    """
+    node = ray.get_runtime_context().get_node_id()
+    if any(each["NodeID"] == node and _HEAD in each["Resources"] for each in ray.nodes()):
+        raise RuntimeError("This node is the head, which cannot leave the cluster.")
+    ends_at_ms = round(1000 * (time.time() + timeout_s))
+    # Ray has no public function for this. "Preemption" is a drain that Ray does not refuse while the node is busy.
+    gcs = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)  # noqa: SLF001
+    is_accepted, reason = gcs.drain_node(node, _PREEMPTION, "pixtools drain --here", ends_at_ms)
+    if not is_accepted:
+        raise RuntimeError(f"Ray does not drain this node: {reason}")
+    deadline = time.monotonic() + timeout_s
+    while (left := _converters_on(node)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
+
+
+def _converters_on(node: str) -> int:
+    """Return the number of converters on a node. Dispatchers that do not answer do not count."""
+    left = 0
+    for name in _running(_DISPATCHER):
+        with suppress(ValueError, RayError):
+            dispatcher = ray.get_actor(name, namespace=NAMESPACE)
+            left += ray.get(dispatcher.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["nodes"].get(node, 0)
+    return left
 
 
 async def stats(settings: Settings) -> list[dict[str, Any] | None]:
@@ -310,6 +348,15 @@ def _launch_queue(settings: Settings) -> None:
                 f"The dead-letter queue of another version could not be replaced in {QUEUE_REPLACEMENT_TIMEOUT_S:g} s."
             )
         time.sleep(QUEUE_REPLACEMENT_PAUSE_S)
+
+
+def _capacity(settings: Settings) -> Capacity:
+    """Return what the cluster offers to the converters of one dispatcher."""
+    # Ray has no public function for this.
+    left = frozenset(ray._private.state.state.get_draining_nodes())  # noqa: SLF001
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in left]
+    cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
+    return Capacity(settings.max_converters or max(1, cpus // settings.dispatchers), left)
 
 
 def _names(kind: str, number: int, settings: Settings) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from actors.group_commit import GroupCommit
+from actors.job_metrics import JobMetrics
 from dag.plan import Plan
 from pixtools.jobs.outcomes import Batch, Cached, Crashed, Failed, Outcome, Started
 from pixtools.jobs.views import Claim
@@ -38,6 +39,7 @@ class OutcomeWriter:
         before: OutcomeWriter | None = None,
         settles: bool = True,
         on_recorded: Callable[[str], None] = lambda _: None,
+        metrics: JobMetrics | None = None,
     ) -> None:
         """`before` is the earlier writer of this attempt, if any. `on_recorded` gets the names of ended steps."""
         self._commits = commits
@@ -48,6 +50,7 @@ class OutcomeWriter:
         """The steps that failed in this attempt."""
         self._settles = settles
         self._on_recorded = on_recorded
+        self._metrics = metrics
         self.open_steps = frozenset(step.name for step in claim.view.steps if step.state not in STEP_ENDED)
         self.plan: Plan | None = None
         self._unreported = set(self.open_steps)
@@ -110,6 +113,8 @@ class OutcomeWriter:
                 is_last and self._settles,
             )
             state = await self._commits.record(batch)
+            if self._metrics is not None:
+                self._metrics.recorded(self._claim, batch.outcomes, state if batch.settle else None)
             for outcome in outcomes:
                 if not isinstance(outcome, Started):
                     self._on_recorded(outcome.step)

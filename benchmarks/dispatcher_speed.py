@@ -72,9 +72,9 @@ class StubConverter:
 class BenchDispatcherActor(fleet.DispatcherActor):
     """The dispatcher of the service. Only its converters are replaced."""
 
-    def __init__(self, settings: Settings, max_converters: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         fleet.create_converter = _stub_converter  # type: ignore[assignment]  # the constructor reads this name
-        super().__init__(settings, max_converters)
+        super().__init__(settings)
 
 
 def _stub_converter(_: Settings) -> Any:
@@ -129,9 +129,8 @@ def measure(settings: Settings, jobs: int, dispatchers: int) -> Figures:
     store = JobStore(database, settings)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: store.submit(new_job()), range(jobs)))
-    actors = [
-        ray.remote(BenchDispatcherActor).options(num_cpus=0).remote(settings, _CONVERTERS) for _ in range(dispatchers)
-    ]
+    limited = settings.model_copy(update={"max_converters": _CONVERTERS})
+    actors = [ray.remote(BenchDispatcherActor).options(num_cpus=0).remote(limited) for _ in range(dispatchers)]
     root = psutil.Process()
     try:
         began = _wait_until_left(store, jobs * 9 // 10)

@@ -48,6 +48,7 @@ from serve.job_routes import JobRoutes
 from serve.process_routes import ProcessRoutes
 from serve.progress import ProgressFeed
 from serve.request_ids import RequestContext
+from serve.request_metrics import RequestMetrics
 from serve.security_headers import SecurityHeaders
 from serve.service_routes import ServiceRoutes
 from serve.webhook_routes import WebhookRoutes
@@ -123,7 +124,7 @@ def create() -> ASGIApp:
     guarded = app if proxy.is_installed() else Gate(app, settings)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so
     # SecurityHeaders wraps the whole application.
-    return RequestContext(SecurityHeaders(guarded, images_from=blobs.public_url))
+    return RequestContext(RequestMetrics(SecurityHeaders(guarded, images_from=blobs.public_url)))
 
 
 def _serve_pages(app: FastAPI) -> None:

@@ -78,10 +78,13 @@ def migrate() -> None:
     help="Running jobs may finish within this time: a number of seconds, or ISO 8601 such as PT30S. The variable "
     "PIXTOOLS_DRAIN_TIMEOUT also sets this time. --patience is an earlier name of this option.",
 )
-def drain(timeout: timedelta) -> None:
+@click.option("--here", is_flag=True, help="Only empty this node. Run this before you remove it from the cluster.")
+def drain(timeout: timedelta, *, here: bool) -> None:
     """Stop all dispatchers. Run this command before you stop the Ray cluster at RAY_ADDRESS.
 
     Running jobs may finish within the timeout. All other jobs go back to the queue.
+
+    With --here, the cluster goes on. Ray places nothing more on this node, and its converters end after their work.
     """
     import ray  # noqa: PLC0415 (the import takes a second, and no other command needs it)
 
@@ -91,10 +94,17 @@ def drain(timeout: timedelta) -> None:
         ray.init(address="auto", log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:
         raise click.ClickException(f"Cannot connect to a Ray cluster at RAY_ADDRESS: {error}") from error
-    left = fleet.drain(timeout.total_seconds())
+    if here:
+        try:
+            converters = fleet.drain_this_node(timeout.total_seconds())
+        except RuntimeError as error:
+            raise click.ClickException(str(error)) from error
+        left = [f"{converters} converters on this node"] if converters else []
+    else:
+        left = fleet.drain(timeout.total_seconds())
     ray.shutdown()
     if left:
-        raise click.ClickException(f"Dispatchers still running after {timeout.total_seconds():g} s: {', '.join(left)}.")
+        raise click.ClickException(f"Still running after {timeout.total_seconds():g} s: {', '.join(left)}.")
 
 
 main.add_command(dead_letters)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import serve as ray_serve
 from ray.serve import Application
+from ray.util.metrics import Counter, Gauge
 
 from dag.messages import InferenceProgress, Inferred
 from pixtools import logs
@@ -37,6 +39,9 @@ class Denoiser:
         self._semaphore = semaphore
         self._weights = weights_sha256
         self._engine_failure: Exception | None = None
+        self._pixels_here = 0
+        self._waiting = Gauge("pixtools_denoiser_megapixels", "Megapixels that wait at the denoiser or are denoised.")
+        self._done = Counter("pixtools_denoised_megapixels_total", "Megapixels that were denoised.")
 
     async def run(
         self, shared: tuple[Any, Picture], params: Denoise, weights: str
@@ -69,6 +74,26 @@ class Denoiser:
         self, pixels: Any, rest: Picture, params: Denoise
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         yield InferenceProgress(0, 1)
+        with self._counted(pixels.size // pixels.shape[-1]):
+            async for message in self._denoise_counted(pixels, rest, params):
+                yield message
+
+    @contextmanager
+    def _counted(self, pixels: int) -> Iterator[None]:
+        self._add(pixels)
+        try:
+            yield
+            self._done.inc(pixels / 1e6)
+        finally:
+            self._add(-pixels)
+
+    def _add(self, pixels: int) -> None:
+        self._pixels_here += pixels
+        self._waiting.set(self._pixels_here / 1e6)
+
+    async def _denoise_counted(
+        self, pixels: Any, rest: Picture, params: Denoise
+    ) -> AsyncIterator[InferenceProgress | Inferred]:
         async with self._semaphore.reserve(pixels.nbytes) as reservation:
             while not await reservation.granted_within(PROGRESS_INTERVAL_S):
                 yield InferenceProgress(0, 1)

@@ -41,14 +41,16 @@ class HealthAnswer(BaseModel):
     """The state of the service.
 
     `backlog` counts the queued and the running jobs. `queued_megapixels` is the work of the queued jobs; it is counted
-    up to PIXTOOLS_MAX_QUEUED_JOBS jobs. Without the database, both are null. `free_bytes` is the free space of the
-    fullest of the folders that this ingress watches.
+    up to PIXTOOLS_MAX_QUEUED_JOBS jobs. `oldest_queued_s` is the time for which the oldest queued job could have run.
+    Without the database, all three are null. `free_bytes` is the free space of the fullest of the folders that this
+    ingress watches.
     """
 
     version: str
     parts: Readiness  # the state of each component
     backlog: dict[str, int] | None
     queued_megapixels: float | None
+    oldest_queued_s: float | None
     free_bytes: int | None
     dispatchers: list[dict[str, Any] | None]
     couriers: list[dict[str, Any] | None]  # empty until the first webhook
@@ -93,12 +95,13 @@ class Health:
             self._components.get(), fleet.stats(self._settings), fleet.courier_stats(self._settings)
         )
         # Do not ask a database that is down: waiting for its answer would delay the whole report.
-        backlog, megapixels = await self._backlog() if components.database == "up" else (None, None)
+        backlog, megapixels, oldest_s = await self._backlog() if components.database == "up" else (None, None, None)
         return HealthAnswer(
             version=version("pixtools"),
             parts=components,
             backlog=backlog,
             queued_megapixels=megapixels,
+            oldest_queued_s=oldest_s,
             free_bytes=await run_in_threadpool(self._admission.least_free_bytes),
             dispatchers=dispatchers,
             couriers=couriers,
@@ -112,13 +115,14 @@ class Health:
         )
         return Readiness(database=_state(up=database), storage=_state(up=storage), redis=_state(up=redis))
 
-    async def _backlog(self) -> tuple[dict[str, int] | None, float | None]:
-        """Return the numbers of unfinished jobs, and the megapixels of the queued jobs."""
+    async def _backlog(self) -> tuple[dict[str, int], float, float] | tuple[None, None, None]:
+        """Return the numbers of unfinished jobs, the megapixels of the queued jobs, and the wait of the oldest one."""
         try:
             load = await self._admission.load()
-            return await run_in_threadpool(self._store.backlog), load.pixels / 1e6
+            backlog = await run_in_threadpool(self._store.backlog)
+            return backlog, load.pixels / 1e6, await run_in_threadpool(self._store.oldest_queued_s)
         except DatabaseDown:
-            return None, None
+            return None, None, None
 
 
 async def _answers(ping: Awaitable[None]) -> bool:

@@ -14,8 +14,8 @@ ENDED = {"succeeded", "partial", "failed", "cancelled", "expired"}
 class Api:
     """A client of the HTTP API at `base_url`. Each method except `post` fails if the answer is an error."""
 
-    def __init__(self, base_url: str, address: str = "127.0.0.1") -> None:
-        """Connect from this `address`. The service counts each address as one client."""
+    def __init__(self, base_url: str, address: str | None = None) -> None:
+        """If given, connect from this `address`. The service counts each address as one client."""
         self.http = httpx.Client(base_url=base_url, timeout=60, transport=httpx.HTTPTransport(local_address=address))
 
     def __enter__(self) -> Self:

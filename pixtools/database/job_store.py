@@ -96,6 +96,13 @@ class JobStore:
             jobs, pixels = connection.execute(select(func.count(), func.sum(counted.c.pixels))).one()
         return QueueLoad(jobs, int(pixels or 0))
 
+    def oldest_queued_s(self) -> float:
+        """Return for how many seconds the oldest queued job of all owners could have run. 0: no job waits."""
+        age_s = func.extract("epoch", func.clock_timestamp() - func.min(col(Job.available_at)))
+        with self._reading() as connection:
+            found = connection.scalar(select(age_s).where(col(Job.state) == JobState.QUEUED))
+        return max(0.0, float(found or 0))
+
     def get(self, owner: str, job_id: uuid.UUID) -> JobView:
         """Return a job with its steps, artifacts and parts. Raises NotFound if the owner has no such job."""
         with self._reading() as connection:

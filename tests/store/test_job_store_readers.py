@@ -195,6 +195,18 @@ def test_the_backlog_counts_queued_and_running_jobs_of_all_owners(store):
     assert store.backlog() == {"queued": 2, "running": 1}
 
 
+def test_the_wait_of_the_queue_is_that_of_its_oldest_job(store, clock):
+    assert store.oldest_queued_s() == 0
+    submit(store)
+    clock.database.execute("UPDATE job SET available_at = now() - interval '1 hour'")
+    submit(store, new_job(owner=BOB))
+    assert 3600 <= store.oldest_queued_s() < 3660
+
+    claim(store)
+    claim(store)
+    assert store.oldest_queued_s() == 0
+
+
 def test_the_load_of_the_queue_counts_jobs_and_pixels_of_all_owners_up_to_a_number_of_jobs(store):
     assert store.queue_load(10) == QueueLoad(0, 0)
     submitted(store, new_job(pixels=1))

@@ -22,6 +22,7 @@ class FakeConverter:
         self.run_all = _Method(self._run_all)
 
     async def _ready(self) -> Node:
+        await self._all.ready.wait()
         return Node("node", 10**9)
 
     async def _run(self, work_item: WorkItem, *_: Any) -> AsyncIterator[asyncio.Future[Any]]:
@@ -51,6 +52,8 @@ class FakeConverters:
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.ready.set()
         self.slow: set[str] = set()
         self.failing: set[str] = set()
         self.calls = 0

@@ -15,7 +15,7 @@ from fake_stores import FakeDatabase, FakeHints, FakeJob, FakeJobStore, artifact
 from virtual_time import VirtualTimeLoop, cancel_other_tasks
 
 from actors.attempt import stored_plan
-from actors.converter_pool import ConverterPool
+from actors.converter_pool import Capacity, ConverterPool
 from actors.dispatcher import Dispatcher
 from pixtools.errors import DatabaseDown, InvalidPlan
 from pixtools.jobs.outcomes import Cached, Failed, Outcome, Started, Succeeded
@@ -54,6 +54,7 @@ class Bench:
         self.converters = FakeConverters()
         self.denoiser = SimpleNamespace(jobs=0, of=lambda _: None)
         self.destroyed = 0
+        self.capacity = Capacity(2)
         self.dispatcher = Dispatcher(
             "d1",
             SETTINGS,
@@ -67,6 +68,7 @@ class Bench:
                 idle_s=60,
                 limit_bytes=10**9,
             ),
+            capacity=lambda: self.capacity,
             denoiser=self.denoiser,
             wake=asyncio.Event(),
             destroy_self=self._destroy,
@@ -115,6 +117,33 @@ async def test_two_jobs_for_each_converter_are_claimed(bench):
 
     assert bench.states() == [RUNS] * 4 + [WAITS] * 2
     assert bench.running == 4
+
+
+async def test_a_node_that_joins_the_cluster_is_used(bench):
+    await bench.start(jobs=20, step=SLOW)
+    assert bench.running == 4
+
+    bench.capacity = Capacity(6)
+    await asyncio.sleep(60)
+
+    assert bench.dispatcher.stats()["converters"] == 6
+    assert bench.running == 12
+
+
+async def test_a_dispatcher_that_may_have_many_converters_begins_with_the_jobs_of_a_few(bench):
+    bench.capacity = Capacity(64)
+    await bench.start()
+    await asyncio.sleep(10)
+    bench.converters.ready.clear()  # the cluster has no free CPU
+    for _ in range(40):
+        bench.store.add(SLOW)
+    await asyncio.sleep(10)
+    assert bench.running == 8  # two converters run
+
+    bench.converters.ready.set()
+    await asyncio.sleep(30)
+
+    assert bench.running == 40
 
 
 async def test_more_jobs_are_claimed_if_all_are_cheap(bench):
