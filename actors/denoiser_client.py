@@ -11,6 +11,7 @@ from typing import Any
 from ray.exceptions import ObjectLostError, OwnerDiedError, RayError, RayTaskError
 
 from dag.messages import InferenceProgress
+from dag.reference_stream import next_reference
 from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError
 from pixtools.operations.base.params import Params
 from pixtools.retries import DENOISER_PAUSES_S
@@ -153,7 +154,7 @@ async def _wait_for_result(stream: Any) -> Any:
         async with asyncio.timeout(_SILENCE_TIMEOUT_S):
             progress = await (await anext(stream))
     async with asyncio.timeout(_SILENCE_TIMEOUT_S):
-        result = await anext(stream)
+        result = await next_reference(stream)
         await (await anext(stream))  # this last message proves that the replica has stored the result
     return result
 

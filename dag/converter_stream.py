@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from dag.messages import ConverterMessage, Decoded, PixelsReady
+from dag.reference_stream import next_reference
 from pixtools.jobs.outcomes import Failed, Started, Succeeded
 
 
@@ -57,16 +58,17 @@ class ConverterStream:
         call itself failed.
         """
         async with asyncio.timeout(self._deadline_s):
-            message = cast("ConverterMessage", await (await self._next_item()))
+            message = cast("ConverterMessage", await (await _or_ended(anext(self._items))))
         if not isinstance(message, PixelsReady):
             return message
         async with asyncio.timeout(self._deadline_s):
             # Do not await this ObjectRef, because that would copy the picture into the dispatcher.
-            pixels = await self._next_item()
+            pixels = await _or_ended(next_reference(self._items))
         return HandOver(message.step, message.inference, pixels)
 
-    async def _next_item(self) -> Any:
-        try:
-            return await anext(self._items)
-        except StopAsyncIteration:
-            raise StreamEnded from None
+
+async def _or_ended(item: Awaitable[Any]) -> Any:
+    try:
+        return await item
+    except StopAsyncIteration:
+        raise StreamEnded from None

@@ -65,7 +65,6 @@ def test_converters_end_when_there_is_no_work(nodes):
     wait_for(lambda: not nodes.actors("ConverterActor"), 60)
 
 
-@pytest.mark.xfail(reason="waiting for the next item of a stream fetches the item to the node that waits", strict=True)
 def test_pixels_on_the_way_to_the_denoiser_do_not_pass_through_the_node_of_the_dispatcher(nodes):
     noisy = np.random.default_rng(3).normal(128, 20, (1000, 1500, 3)).clip(0, 255).astype(np.uint8)
     out = io.BytesIO()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
 from typing import Any
 
 import pytest
@@ -22,15 +22,33 @@ def reference(item: Any) -> asyncio.Future[Any]:
     return future
 
 
-async def items_of(*references: asyncio.Future[Any], pause_s: float = 0) -> AsyncIterator[asyncio.Future[Any]]:
-    """Yield the references, and pause before each reference."""
-    for each in references:
-        await asyncio.sleep(pause_s)
-        yield each
+class Items:
+    """A stream with the methods of Ray's ObjectRefGenerator. `pause_s` passes before each item."""
+
+    def __init__(self, *references: Any, pause_s: float = 0) -> None:
+        self._left = list(references)
+        self.pause_s = pause_s
+        self._ready_at = time.monotonic() + pause_s
+        self.values_fetched = 0
+
+    def next_ready(self) -> bool:
+        return bool(self._left) and time.monotonic() >= self._ready_at
+
+    def is_finished(self) -> bool:
+        return not self._left
+
+    async def __anext__(self) -> Any:
+        if not self._left:
+            raise StopAsyncIteration
+        if not self.next_ready():  # then Ray waits for the value, and so fetches it
+            self.values_fetched += 1
+            await asyncio.sleep(max(0.0, self._ready_at - time.monotonic()))
+        self._ready_at = time.monotonic() + self.pause_s
+        return self._left.pop(0)
 
 
 async def test_messages_arrive_in_their_order():
-    stream = ConverterStream(items_of(reference(Started("a")), reference(Decoded())), 1)
+    stream = ConverterStream(Items(reference(Started("a")), reference(Decoded())), 1)
 
     assert [await stream.next_event() for _ in range(2)] == [Started("a"), Decoded()]
 
@@ -41,7 +59,7 @@ async def test_announced_pixels_arrive_as_one_event_and_are_not_opened():
             raise AssertionError("the pixels were opened")
 
     pixels = Unopened()
-    stream = ConverterStream(items_of(reference(PixelsReady("source", inference="d")), pixels, reference(Decoded())), 1)
+    stream = ConverterStream(Items(reference(PixelsReady("source", inference="d")), pixels, reference(Decoded())), 1)
 
     assert await stream.next_event() == HandOver("source", "d", pixels)
     assert await stream.next_event() == Decoded()
@@ -49,7 +67,7 @@ async def test_announced_pixels_arrive_as_one_event_and_are_not_opened():
 
 @pytest.mark.parametrize("announced", [False, True])
 async def test_a_stream_that_ends_early_is_an_error(announced):
-    stream = ConverterStream(items_of(*[reference(PixelsReady("source"))] * announced), 1)
+    stream = ConverterStream(Items(*[reference(PixelsReady("source"))] * announced), 1)
 
     with pytest.raises(StreamEnded):
         await stream.next_event()
@@ -57,23 +75,30 @@ async def test_a_stream_that_ends_early_is_an_error(announced):
 
 async def test_each_item_has_the_whole_deadline():
     items = [reference(Started("a")), reference(PixelsReady("source")), reference("pixels")]
-    stream = ConverterStream(items_of(*items, pause_s=0.06), 0.1)
+    stream = ConverterStream(Items(*items, pause_s=0.06), 0.1)
 
     assert await stream.next_event() == Started("a")
     assert isinstance(await stream.next_event(), HandOver)
 
 
 async def test_a_late_message_is_a_timeout():
-    stream = ConverterStream(items_of(reference(Started("a")), pause_s=5), 0.02)
+    stream = ConverterStream(Items(reference(Started("a")), pause_s=5), 0.02)
 
     with pytest.raises(TimeoutError):
         await stream.next_event()
 
 
 async def test_pixels_that_do_not_follow_their_announcement_are_a_timeout():
-    async def items() -> AsyncIterator[Any]:
-        yield reference(PixelsReady("source"))
-        await asyncio.sleep(5)
+    items = Items(reference(PixelsReady("source")), "pixels")
+    items.pause_s = 5
 
     with pytest.raises(TimeoutError):
-        await ConverterStream(items(), 0.02).next_event()
+        await ConverterStream(items, 0.02).next_event()
+
+
+async def test_pixels_that_come_a_moment_later_are_not_fetched():
+    items = Items(reference(PixelsReady("source")), "pixels", pause_s=0.05)
+    stream = ConverterStream(items, 1)
+
+    assert await stream.next_event() == HandOver("source", None, "pixels")
+    assert items.values_fetched == 1  # only the value of the message
