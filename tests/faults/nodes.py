@@ -151,6 +151,7 @@ def running(workers: int, **settings: str) -> Iterator[Nodes]:
                 env |= there | settings | {
                     "PATH": f"{BIN}:{os.environ['PATH']}",
                     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+                    "RAY_health_check_timeout_ms": "3000",  # as in deploy/aws/node.env
                     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
                 }  # fmt: skip
                 del env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]

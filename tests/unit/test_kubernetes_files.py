@@ -86,7 +86,11 @@ def faults_of_resource(resource: dict[str, Any]) -> Iterator[str]:
 
 
 def is_known(name: str) -> bool:
-    ray = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"}
+    ray = {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV",
+        "RAY_health_check_timeout_ms",
+    }
     return name in VARIABLES | ray | {"PIXTOOLS_SECRETS_DIR"}
 
 
