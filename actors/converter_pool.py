@@ -35,7 +35,7 @@ class Capacity:
     """What the cluster offers to one pool."""
 
     max_converters: int
-    left_nodes: frozenset[str] = frozenset()  # the names of the nodes that are about to be removed
+    leaving: frozenset[str] = frozenset()  # the names of the nodes that have died or are about to be removed
 
 
 @dataclass(eq=False)
@@ -85,7 +85,7 @@ class ConverterPool:
         self._taken: dict[Any, int] = {}  # by busy converter, the bytes that the caller declared
         self._waiting: deque[_Waiter] = deque()
         self._starts: list[_Start] = []  # oldest first
-        self._left_nodes: frozenset[str] = frozenset()
+        self._leaving: frozenset[str] = frozenset()
         self._size = 0
         self._fill()
 
@@ -108,11 +108,6 @@ class ConverterPool:
     def size(self) -> int:
         """The number of converters, including those that have not started yet."""
         return self._size
-
-    @property
-    def nodes(self) -> dict[str, int]:
-        """The number of converters that have started on each node, by the name of the node."""
-        return dict(Counter(node.name for node in self._nodes.values()))
 
     @property
     def memory_bytes(self) -> int:
@@ -160,10 +155,13 @@ class ConverterPool:
     def adapt(self, capacity: Capacity) -> None:
         """Follow the capacity of the cluster.
 
-        Converters above the new maximum, and converters on nodes that are about to be removed, end as soon as their
-        calls have ended. If there is more room than before, start converters for waiting callers.
+        Converters above the new maximum, and converters on nodes that are leaving, end as soon as their calls have
+        ended. If there is more room than before, start converters for waiting callers.
         """
-        self._maximum, self._left_nodes = capacity.max_converters, capacity.left_nodes
+        self._maximum, self._leaving = capacity.max_converters, capacity.leaving
+        for start in self._starts[::-1]:  # a converter that runs is worth more than one that may never start
+            if self._size > self._maximum:
+                self._give_up(start)
         for entry in tuple(self._idle):
             if self._must_end(entry[0]):
                 self._idle.remove(entry)
@@ -194,7 +192,7 @@ class ConverterPool:
             self._end(entry[0])
 
     def _must_end(self, converter: Any) -> bool:
-        return self._size > self._maximum or self._nodes[converter].name in self._left_nodes
+        return self._size > self._maximum or self._nodes[converter].name in self._leaving
 
     def _end(self, converter: Any) -> None:
         self._destroy(converter)
@@ -204,7 +202,7 @@ class ConverterPool:
     def _offer(self, converter: Any) -> None:
         """Give an idle converter to a waiting caller. If no caller waits, keep the converter idle.
 
-        If the pool is too large, or the node is about to be removed, end the converter.
+        If the pool is too large, or the node is leaving, end the converter.
         """
         if self._must_end(converter):
             self._end(converter)
@@ -283,6 +281,11 @@ class ConverterPool:
                     self._destroy(converter)
                 await asyncio.sleep(CONVERTER_START_PAUSE_S)
             else:
-                self._starts.remove(start)
-                self._offer(converter)
-                return
+                if self._nodes[converter].name not in self._leaving:
+                    self._starts.remove(start)
+                    self._offer(converter)
+                    return
+                # Ray did not know yet that this node is leaving.
+                del self._nodes[converter]
+                self._destroy(converter)
+                await asyncio.sleep(CONVERTER_START_PAUSE_S)

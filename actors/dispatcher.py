@@ -136,7 +136,7 @@ class Dispatcher:
             "denoising": self._denoiser.jobs,
             "converters": self._pool.size,
             "idle_converters": self._pool.idle,
-            "nodes": self._pool.nodes,
+            "running_converters": self._pool.running,
             "memory_bytes": self._pool.memory_bytes,
             "taken_bytes": self._pool.taken_bytes,
             "shared_steps": self._flights.shared,
@@ -199,16 +199,17 @@ class Dispatcher:
                     task.cancel()
 
     async def _follow_cluster(self) -> None:
-        """Use nodes that have joined the cluster, and leave nodes that are about to be removed."""
+        """Use nodes that have joined the cluster, and let nodes become empty that are leaving or not needed."""
         await asyncio.sleep(_CAPACITY_PAUSE_S)
         self._pool.adapt(await asyncio.to_thread(self._capacity))
+        self._pool.shrink()
 
     async def _dispatch(self) -> None:
         """Claim jobs and start them. If there is no job to claim, wait for `wake` or for the next poll."""
         self._wake.clear()
         claimed = await until_database_answers(self._claim, doing="claiming jobs")
-        if claimed == 0 and not await wait_at_most(self._wake, self._settings.poll_interval.total_seconds()):
-            self._pool.shrink()
+        if claimed == 0:
+            await wait_at_most(self._wake, self._settings.poll_interval.total_seconds())
 
     async def _claim(self) -> int:
         """Claim up to `_room` jobs, start them, and return their number."""

@@ -61,7 +61,7 @@ _ACTOR_CODE = ("actors", "dag", "pixtools")
 _OTHER_CODE = ("pixtools/training", "pixtools/local")  # no actor runs this code
 
 # These actors mostly wait for other processes. If they needed CPUs, they could not start while converters use all CPUs.
-# They run on the head: autoscalers remove nodes that run nothing with a CPU, and the head is never removed.
+# They run on the head: autoscalers remove nodes on which no actor reserves a CPU, but never the head.
 _COORDINATOR = {
     "num_cpus": 0,
     "resources": {_HEAD: 0.001},
@@ -253,10 +253,11 @@ def drain(timeout_s: float) -> list[str]:
 
 
 def drain_this_node(timeout_s: float) -> int:
-    """Ask Ray to place nothing more on the node of this process, and wait until no converter runs here.
+    """Ask Ray to place nothing more on the node of this process, and wait until no work runs here.
 
-    Dispatchers end their converters on this node when the calls of these have ended. Return the number of converters
-    that still run after `timeout_s` seconds. Raises RuntimeError if this node is the head, or if Ray refuses.
+    Dispatchers end their converters on this node when the calls of these have ended, and Serve moves its replicas to
+    other nodes. Return the number of actors that still run after `timeout_s` seconds. Raises RuntimeError if this node
+    is the head, or if Ray refuses.
     """
     node = ray.get_runtime_context().get_node_id()
     if any(each["NodeID"] == node and _HEAD in each["Resources"] for each in ray.nodes()):
@@ -268,19 +269,16 @@ def drain_this_node(timeout_s: float) -> int:
     if not is_accepted:
         raise RuntimeError(f"Ray does not drain this node: {reason}")
     deadline = time.monotonic() + timeout_s
-    while (left := _converters_on(node)) and time.monotonic() < deadline:
+    while (left := _actors_on(node)) and time.monotonic() < deadline:
         time.sleep(0.5)
     return left
 
 
-def _converters_on(node: str) -> int:
-    """Return the number of converters on a node. Dispatchers that do not answer do not count."""
-    left = 0
-    for name in _running(_DISPATCHER):
-        with suppress(ValueError, RayError):
-            dispatcher = ray.get_actor(name, namespace=NAMESPACE)
-            left += ray.get(dispatcher.stats.remote(), timeout=_ANSWER_TIMEOUT_S)["nodes"].get(node, 0)
-    return left
+def _actors_on(node: str) -> int:
+    """Return the number of actors on a node, without the proxy of Serve, which stays until the node is gone."""
+    actors = ray._private.state.actors().values()  # noqa: SLF001 (the public function asks the dashboard)
+    here = (each for each in actors if each["State"] == "ALIVE" and each["Address"]["NodeID"] == node)
+    return sum(not each["ActorClassName"].endswith("ProxyActor") for each in here)
 
 
 async def stats(settings: Settings) -> list[dict[str, Any] | None]:
@@ -352,11 +350,12 @@ def _launch_queue(settings: Settings) -> None:
 
 def _capacity(settings: Settings) -> Capacity:
     """Return what the cluster offers to the converters of one dispatcher."""
+    nodes = ray.nodes()
     # Ray has no public function for this.
-    left = frozenset(ray._private.state.state.get_draining_nodes())  # noqa: SLF001
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in left]
-    cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
-    return Capacity(settings.max_converters or max(1, cpus // settings.dispatchers), left)
+    leaving = set(ray._private.state.state.get_draining_nodes())  # noqa: SLF001
+    leaving |= {node["NodeID"] for node in nodes if not node["Alive"]}
+    cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes if node["NodeID"] not in leaving))
+    return Capacity(settings.max_converters or max(1, cpus // settings.dispatchers), frozenset(leaving))
 
 
 def _names(kind: str, number: int, settings: Settings) -> tuple[str, ...]:

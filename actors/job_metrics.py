@@ -50,7 +50,7 @@ class JobMetrics:
                 result = "succeeded"
                 self._run.observe(run_ms / 1000, tags)
                 self._whole.observe(age_s, tags)
-                if stored is not None:
+                if stored is not None and stored.bytes:  # Ray counts no zeros
                     self._bytes.inc(stored.bytes, tags)
             case Failed(error=error):
                 result = "failed"

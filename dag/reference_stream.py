@@ -15,7 +15,7 @@ async def next_reference(items: Any) -> Any:
     made the picture, this would send all pixels over the network. Use this function only for an item that comes soon,
     because it looks for the item 200 times a second.
 
-    Raises StopAsyncIteration at the end of the stream, and RayTaskError if the call failed.
+    Raises StopAsyncIteration at the end of the stream. If the call failed, the value of the reference is the error.
     """
     while not (items.next_ready() or items.is_finished()):  # noqa: ASYNC110 (Ray has no event for this)
         await asyncio.sleep(_PAUSE_S)

@@ -84,7 +84,8 @@ def drain(timeout: timedelta, *, here: bool) -> None:
 
     Running jobs may finish within the timeout. All other jobs go back to the queue.
 
-    With --here, the cluster goes on. Ray places nothing more on this node, and its converters end after their work.
+    With --here, the cluster goes on. Ray places nothing more on this node, its converters end after their work, and
+    replicas of Serve move to other nodes.
     """
     import ray  # noqa: PLC0415 (the import takes a second, and no other command needs it)
 
@@ -96,10 +97,10 @@ def drain(timeout: timedelta, *, here: bool) -> None:
         raise click.ClickException(f"Cannot connect to a Ray cluster at RAY_ADDRESS: {error}") from error
     if here:
         try:
-            converters = fleet.drain_this_node(timeout.total_seconds())
+            actors = fleet.drain_this_node(timeout.total_seconds())
         except RuntimeError as error:
             raise click.ClickException(str(error)) from error
-        left = [f"{converters} converters on this node"] if converters else []
+        left = [f"{actors} actors on this node"] if actors else []
     else:
         left = fleet.drain(timeout.total_seconds())
     ray.shutdown()

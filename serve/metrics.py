@@ -38,20 +38,20 @@ def _series(health: HealthAnswer) -> Iterator[Metric]:
     yield _gauge("queued_megapixels", "Work of the queued jobs.", health.queued_megapixels)
     yield _gauge("oldest_queued_seconds", "How long the oldest queued job could have run.", health.oldest_queued_s)
     yield _gauge("free_bytes", "Free space of the fullest disk that this node watches.", health.free_bytes)
-    answering = [each for each in health.dispatchers if each is not None]
-    silent = len(health.dispatchers) - len(answering)
-    yield _gauge("dispatchers", "Dispatchers.", {"state": {"up": len(answering), "silent": silent}})
-    couriers = [each for each in health.couriers if each is not None]
-    silent = len(health.couriers) - len(couriers)
-    yield _gauge("couriers", "Couriers.", {"state": {"up": len(couriers), "silent": silent}})
-    yield from _converters(answering)
+    yield _gauge("dispatchers", "Dispatchers.", {"state": _answering(health.dispatchers)})
+    yield _gauge("couriers", "Couriers.", {"state": _answering(health.couriers)})
+    yield from _converters([each for each in health.dispatchers if each is not None])
+
+
+def _answering(actors: list[dict[str, Any] | None]) -> dict[str, int]:
+    return {"up": len(actors) - actors.count(None), "silent": actors.count(None)}
 
 
 def _converters(dispatchers: list[dict[str, Any]]) -> Iterator[Metric]:
     def total(name: str) -> int:
         return sum(each[name] for each in dispatchers)
 
-    running = sum(sum(each["nodes"].values()) for each in dispatchers)
+    running = total("running_converters")
     states = {
         "starting": total("converters") - running,
         "idle": total("idle_converters"),
@@ -59,7 +59,9 @@ def _converters(dispatchers: list[dict[str, Any]]) -> Iterator[Metric]:
     }
     yield _gauge("converters", "Converters.", {"state": states})
     memory = {"taken": total("taken_bytes"), "budget": total("memory_bytes")}
-    yield _gauge("converter_memory_bytes", "Memory of converters that callers declared, and all.", {"kind": memory})
+    yield _gauge(
+        "converter_memory_bytes", "Memory that running steps declared, and the budget of all.", {"kind": memory}
+    )
     yield _gauge("denoising_jobs", "Jobs whose pictures are at the denoiser.", total("denoising"))
     yield _gauge("claimed_jobs", "Jobs that dispatchers run.", total("jobs"))
 

@@ -18,8 +18,9 @@ _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (only compared)
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = (b"same-origin", b"none")  # `none`: the user typed the address, or opened a bookmark
 
-# Load balancers and Serve's HAProxy call this path without a Host header. The answer tells nothing about jobs.
-_HEALTH_CHECK = "/-/healthz"
+# Load balancers and Serve's HAProxy send no Host header, and Prometheus sends the IP address of a node. The answers
+# tell nothing about single jobs.
+_FOR_EVERY_HOST = {"/-/healthz", "/metrics"}
 
 
 class Origins:
@@ -37,7 +38,7 @@ class Origins:
         Without this check, the page of an attacker could give its own host name the address of this service. Then the
         browser would let this page read every answer (DNS rebinding).
         """
-        if head.path == _HEALTH_CHECK:
+        if head.path in _FOR_EVERY_HOST:
             return
         if len(head.hosts) != 1 or not (parsed := _HOST.fullmatch(head.hosts[0])):
             raise BadRequest("Send exactly one Host header with a name or an address.")

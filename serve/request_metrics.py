@@ -11,7 +11,8 @@ from ray.util.metrics import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
-_CANCELLED = 499  # the client was gone before the answer began
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_CANCELLED = 499  # no answer began, for example because the client was gone
 
 
 class RequestMetrics:
@@ -42,7 +43,8 @@ class RequestMetrics:
         try:
             await self._app(scope, receive, with_status)
         finally:
-            tags = {"route": _route(scope), "method": scope["method"], "status": str(status)}
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            tags = {"route": _route(scope), "method": method, "status": str(status)}
             self._seconds.observe(time.perf_counter() - began, tags)
 
 

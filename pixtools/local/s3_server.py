@@ -53,7 +53,7 @@ def start(home: Home, port: int, *, bucket: str = "pixtools", host: str = "127.0
         "PIXTOOLS_S3_ACCESS_KEY_ID": key_id,
         "PIXTOOLS_S3_SECRET_ACCESS_KEY": secret,
     }
-    # SIGHUP makes rclone forget which files exist. Without it, rclone keeps some kB for each object for ever.
+    # SIGHUP makes rclone forget which files exist. Without this signal, rclone keeps some kB for each object.
     return Server(url, env, process, lambda: _answers(url), data, tidy=lambda: process.popen.send_signal(signal.SIGHUP))
 
 

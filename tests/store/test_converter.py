@@ -166,7 +166,7 @@ def test_each_try_stores_its_artifact_under_a_new_key_below_owner_and_step_key(b
 
     assert {one.step_key for one in made} == {key}
     for one in made:
-        assert re.fullmatch(f"artifacts/{work.owner}/{key}/[0-9a-f]{{32}}\\.png", one.blob_key)
+        assert re.fullmatch(f"artifacts/{work.owner}/{key[:2]}/{key[2:4]}/{key}-[0-9a-f]{{32}}\\.png", one.blob_key)
     assert len({one.blob_key for one in made}) == 2
     assert len({one.sha256 for one in made}) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -48,6 +49,30 @@ class LocalConverter:
         self._converter.close()
 
 
+class Stream:
+    """An async generator with the methods of Ray's ObjectRefGenerator. Its next item is always ready."""
+
+    def __init__(self, items: AsyncIterator[Any]) -> None:
+        self._items = items
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self._items)
+
+    def next_ready(self) -> bool:
+        return True
+
+
+def as_stream(generator: Callable[..., AsyncIterator[Any]]) -> Callable[..., Stream]:
+    @functools.wraps(generator)
+    def make(*arguments: Any) -> Stream:
+        return Stream(generator(*arguments))
+
+    return make
+
+
 class LocalConverters:
     """A pool of one converter in this process. The pool has the methods that a graph calls on an actor handle."""
 
@@ -69,6 +94,7 @@ class LocalConverters:
     def options(self, **_: object) -> LocalConverters:
         return self
 
+    @as_stream
     async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
         for item in self._converter.run(work_item, *[await ref for ref in pixels]):
             ref: asyncio.Future[Any] = asyncio.Future()
@@ -83,6 +109,7 @@ class SlowConverters(LocalConverters):
     pause_s = 1.0
     discarded = 0
 
+    @as_stream
     async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:
         async for ref in super().remote(work_item, *pixels):
             yield ref
@@ -97,6 +124,7 @@ class DeadConverters(LocalConverters):
 
     calls = 0
 
+    @as_stream
     async def remote(self, work_item: WorkItem, *pixels: Any) -> AsyncIterator[asyncio.Future[Any]]:  # noqa: ARG002
         self.calls += 1
         raise ActorDiedError

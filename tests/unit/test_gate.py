@@ -158,7 +158,8 @@ async def test_a_host_header_that_is_missing_repeated_or_absurd_is_refused(heade
 
 
 async def test_the_health_check_of_a_load_balancer_needs_no_host():
-    assert await status(gate(), path="/-/healthz", headers={}) == 200
+    for path in ("/-/healthz", "/metrics"):
+        assert await status(gate(), path=path, headers={}) == 200
 
 
 # Cross-site requests

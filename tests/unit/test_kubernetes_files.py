@@ -28,7 +28,7 @@ CRD = ROOT.parent / "shared/data/schemas/ray.io_rayservices.yaml"
 
 KUSTOMIZATION = {"apiVersion", "kind", "namespace", "resources", "patches", "images"}
 MIB = {"Mi": 1, "Gi": 1024}
-PARAMETERS = {"num-cpus", "dashboard-host", "disable-usage-stats", "metrics-export-port"}
+PARAMETERS = {"num-cpus", "object-store-memory", "dashboard-host", "disable-usage-stats", "metrics-export-port"}
 NO_RIGHTS = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 RESOURCES = {"cpu", "memory", "nvidia.com/gpu"}
 
@@ -113,6 +113,14 @@ def _further_faults(spec: dict[str, Any]) -> Iterator[str]:
         if unknown := group["rayStartParams"].keys() - PARAMETERS:
             yield f"unknown parameters {unknown}"
         yield from _faults_of_pod(group["template"])
+        (memory,) = (each for each in group["template"]["spec"]["volumes"] if each["name"] == "shared-memory")
+        if int(group["rayStartParams"]["object-store-memory"]) > mib(memory["emptyDir"]["sizeLimit"]) * 2**20:
+            yield "the object store does not fit into the shared memory"
+    for group in workers:
+        pod = group["template"]["spec"]
+        *_, timeout = command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        if command[:3] != ["pixtools", "drain", "--here"] or int(timeout) + 30 > pod["terminationGracePeriodSeconds"]:
+            yield "a stop does not wait for running steps"
     if not all(group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] for group in workers):
         yield "a number of replicas is out of its bounds"
     pods = (group["template"]["spec"] for group in (cluster["headGroupSpec"], *workers))
@@ -154,11 +162,11 @@ def _faults_of_pod(template: dict[str, Any]) -> Iterator[str]:
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     for container in [main, *pod.get("initContainers", [])]:
         yield from _faults_of_container(container, volumes)
-    yield from _faults_of_main(main, pod["terminationGracePeriodSeconds"])
+    yield from _faults_of_main(main)
     if volumes["secrets"]["secret"]["secretName"] != "pixtools-secrets":
         yield "the secrets come from another place"
     memory = volumes["shared-memory"]["emptyDir"]
-    if memory["medium"] != "Memory" or mib(memory["sizeLimit"]) < MIB["Gi"]:
+    if memory["medium"] != "Memory":
         yield "Ray has no shared memory"
 
 
@@ -172,10 +180,7 @@ def _faults_of_container(container: dict[str, Any], volumes: dict[str, Any]) -> 
         yield "a volume is missing"
 
 
-def _faults_of_main(container: dict[str, Any], grace_s: int) -> Iterator[str]:
-    *_, timeout = command = container["lifecycle"]["preStop"]["exec"]["command"]
-    if command[:2] != ["pixtools", "drain"] or int(timeout) + 30 > grace_s:
-        yield "a stop does not wait for running steps"
+def _faults_of_main(container: dict[str, Any]) -> Iterator[str]:
     if container["resources"]["requests"]["memory"] != container["resources"]["limits"]["memory"]:
         yield "the memory of the pod is not fixed"
     if not {"metrics", "serve"} <= {port["name"] for port in container["ports"]}:
@@ -272,8 +277,10 @@ def test_the_numbers_fit_the_nodes():
     cpu, gpu = cluster["workerGroupSpecs"]
     limits = cpu["template"]["spec"]["containers"][0]["resources"]["limits"]
     budget = int(SETTINGS["PIXTOOLS_NODE_MEMORY_BYTES"])
-    assert 0.6 < budget / (mib(limits["memory"]) * 1024**2) < 0.75
-    assert int(SETTINGS["PIXTOOLS_MAX_CONVERTERS"]) <= cpu["maxReplicas"] * int(limits["cpu"])
+    memory = mib(limits["memory"]) * 2**20 - int(cpu["rayStartParams"]["object-store-memory"])
+    assert 2_000_000_000 < memory - budget < 5_000_000_000  # for Ray, an ingress and a denoiser
+    needed = int(SETTINGS["PIXTOOLS_MAX_CONVERTERS"]) + 1  # and the two ingress replicas
+    assert needed <= cpu["maxReplicas"] * int(limits["cpu"]) < needed + 8
     assert cpu["minReplicas"] >= 2  # one for each ingress replica
     assert gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert (
@@ -297,6 +304,7 @@ def test_only_listed_connections_are_allowed():
         ][0]["ports"]
     }
     assert ports == {8000, 8265, 52365, 8080}
+    assert BASE["rayservice.yaml"][0]["spec"]["excludeHeadPodFromServeSvc"] is True
     assert ports - {52365} <= named
     assert not {6379, 10001} & ports
     (outside,) = (

@@ -146,7 +146,7 @@ async def test_an_error_of_the_application_is_measured(values):
 
 def health(**changes: Any) -> HealthAnswer:
     dispatcher = {
-        "jobs": 3, "denoising": 1, "converters": 4, "idle_converters": 1, "nodes": {"x": 2, "y": 1},
+        "jobs": 3, "denoising": 1, "converters": 4, "idle_converters": 1, "running_converters": 3,
         "taken_bytes": 5, "memory_bytes": 9, "retiring": False,
     }  # fmt: skip
     values = {

@@ -35,7 +35,7 @@ def in_code() -> set[str]:
                 names = re.findall(r'"(pixtools_\w+)"', text)
                 names += [f"pixtools_step_{name}_seconds" for name in re.findall(r'\("(\w+)", "Time', text)]
                 found |= {f"ray_{name}" for name in names}
-    gauges = re.findall(r'_gauge\("(\w+)"', (ROOT / "serve/metrics.py").read_text())
+    gauges = re.findall(r'_gauge\(\s*"(\w+)"', (ROOT / "serve/metrics.py").read_text())
     return found | {f"pixtools_{name}" for name in gauges}
 
 
