@@ -315,8 +315,8 @@ class Graph:
     def _report_lost_pixels(self, segment: Segment) -> None:
         """Report a crash of the inference whose result pixels were lost before the converter call began.
 
-        Lost pixels of the source need no report. Such pixels are lost only if the converter that decoded them died. The
-        call of that converter has then reported the crash already.
+        Lost pixels of the source need no report. The steps that need them get no outcome, so the job returns to the
+        queue, and the next attempt decodes the source again.
         """
         if isinstance(segment, PixelsSegment) and segment.head != SOURCE:
             self._report(Crashed(segment.head))

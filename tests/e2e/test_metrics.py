@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -42,6 +43,9 @@ class Prometheus:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=30, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
 
     def answers(self) -> bool:
         try:
@@ -86,9 +90,9 @@ def prometheus(stack, tmp_path) -> Iterator[Prometheus]:
             stderr=subprocess.STDOUT,
         )
     try:
-        running = Prometheus(f"http://127.0.0.1:{port}")
-        wait_for(running.answers, 30)
-        yield running
+        with closing(Prometheus(f"http://127.0.0.1:{port}")) as running:
+            wait_for(running.answers, 30)
+            yield running
     finally:
         process.terminate()
         process.wait(30)

@@ -16,7 +16,7 @@ def test_a_dispatcher_killed_between_put_and_commit_costs_one_attempt(stack, aud
         audit.wait("SELECT 1 FROM pg_locks WHERE NOT granted AND pid IN "
                    "(SELECT pid FROM pg_stat_activity WHERE application_name = %s)", [dispatcher])  # fmt: skip
         deadline = time.monotonic() + 120
-        while not list((stack.home / "s3").glob(f"*/artifacts/*/{key}/*.avif")):
+        while not list((stack.home / "s3").glob(f"*/artifacts/*/*/*/{key}-*.avif")):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert work.count("running") == 1

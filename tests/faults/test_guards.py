@@ -147,7 +147,7 @@ def test_an_artifact_that_is_missing_in_s3_counts_as_a_loss(hasty, hasty_audit):
     with Workload(hasty, hasty_audit, jobs=2, steps=one_avif(speed=8)) as work:
         _, key = work.wait_for_work()
         work.wait_until(("succeeded",), 2)
-        next((hasty.home / "s3").glob(f"*/artifacts/*/{key}/*.avif")).unlink()
+        next((hasty.home / "s3").glob(f"*/artifacts/*/*/*/{key}-*.avif")).unlink()
         report = work.finish("a missing artifact")
     assert report.lost == 1
 
