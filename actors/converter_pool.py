@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the cluster offers to one pool."""
+    """The limits that the cluster sets to one pool."""
 
     max_converters: int
     leaving: frozenset[str] = frozenset()  # the names of the nodes that have died or are about to be removed
@@ -285,7 +285,7 @@ class ConverterPool:
                     self._starts.remove(start)
                     self._offer(converter)
                     return
-                # Ray did not know yet that this node is leaving.
+                # Ray placed the converter before it knew that the node is leaving.
                 del self._nodes[converter]
                 self._destroy(converter)
                 await asyncio.sleep(CONVERTER_START_PAUSE_S)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MAX_AT_ONCE = 256
 """The number of deliveries that a courier sends at a time."""
 
-# A courier must record a result within this time after its claim. An attempt takes at most 15 s of it.
+# A courier has this time from the claim of a delivery until it has recorded the result. An attempt takes at most 15 s.
 _LEASE = timedelta(seconds=60)
 _MAX_PER_DESTINATION = 8
 # The courier waits for this time before it claims deliveries or records results. So one transaction handles several of
@@ -260,7 +260,7 @@ class Courier:
         return _answered(answer)
 
     async def _body(self, claimed: ClaimedDelivery) -> tuple[bytes, list[str]]:
-        """Return the body of a delivery, and the secrets with which to sign it."""
+        """Return the body of a delivery, and the secrets for its signatures."""
         if not self._bodies.needs_database(claimed):
             return self._bodies.of(claimed)  # not in a thread, because switching threads takes longer than this call
         read = partial(asyncio.to_thread, self._bodies.of, claimed)

@@ -94,8 +94,8 @@ class Dispatcher:
     ) -> None:
         """`name` is unique and stays the same after a restart. If `wake` is set, the dispatcher looks for jobs at once.
 
-        `capacity` asks the cluster what it offers to the pool.
-        The dispatcher calls `destroy_self` after it has retired, to end the process.
+        `capacity` returns the present limits of the pool. The dispatcher calls `destroy_self` after it has retired, to
+        end the process.
         """
         self._name = name
         self._settings = settings
@@ -199,7 +199,7 @@ class Dispatcher:
                     task.cancel()
 
     async def _follow_cluster(self) -> None:
-        """Use nodes that have joined the cluster, and let nodes become empty that are leaving or not needed."""
+        """Use new nodes of the cluster. End converters that are not needed, or whose nodes are leaving."""
         await asyncio.sleep(_CAPACITY_PAUSE_S)
         self._pool.adapt(await asyncio.to_thread(self._capacity))
         self._pool.shrink()
@@ -256,7 +256,7 @@ class Dispatcher:
         denoising = min(self._denoiser.jobs, self._settings.max_denoising)
         are_cheap = 0 < len(self._cheap) == len(self._jobs)
         per_converter = _CHEAP_JOBS_PER_CONVERTER if are_cheap else _JOBS_PER_CONVERTER
-        capacity = self._converters() * per_converter
+        capacity = self._expected_converters() * per_converter
         without_work = min(self._jobs_without_work, _MAX_JOBS_WITHOUT_WORK)
         room = max(0, capacity + denoising + without_work - len(self._jobs))
         return room if self._pool.idle or 2 * room >= capacity else 0
@@ -269,13 +269,13 @@ class Dispatcher:
         not asked for a converter yet.
         """
         jobs = len(self._jobs) - self._denoiser.jobs - self._jobs_without_work
-        return max(1, min(self._pool.idle, self._converters() // max(1, jobs)))
+        return max(1, min(self._pool.idle, self._expected_converters() // max(1, jobs)))
 
-    def _converters(self) -> int:
-        """Return the number of converters for which to claim jobs.
+    def _expected_converters(self) -> int:
+        """Return how many converters this dispatcher expects to have soon. It claims jobs for this number.
 
-        This is more than the number of running converters, so that callers wait and the pool grows. But a cluster that
-        may grow to many converters must not begin with as many jobs, because other dispatchers may have room for them.
+        The number is larger than that of the running converters, so that callers wait and the pool grows. From two
+        converters on, it is twice as large and not more, because jobs that wait here cannot run at another dispatcher.
         """
         return min(self._pool.maximum, max(_FIRST_CONVERTERS, 2 * self._pool.running))
 

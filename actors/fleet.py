@@ -349,7 +349,7 @@ def _launch_queue(settings: Settings) -> None:
 
 
 def _capacity(settings: Settings) -> Capacity:
-    """Return what the cluster offers to the converters of one dispatcher."""
+    """Return the present limits of the converter pool of one dispatcher."""
     nodes = ray.nodes()
     # Ray has no public function for this.
     leaving = set(ray._private.state.state.get_draining_nodes())  # noqa: SLF001

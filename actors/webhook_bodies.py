@@ -32,7 +32,7 @@ class WebhookBodies:
         return not claimed.secrets or _has_urls(claimed)
 
     def of(self, claimed: ClaimedDelivery) -> tuple[bytes, list[str]]:
-        """Return the body of a delivery, and the secrets with which to sign it.
+        """Return the body of a delivery, and the secrets for its signatures.
 
         Raises DatabaseDown, StorageRefused without credentials for download URLs, and the errors of Vault.
         """

@@ -21,11 +21,11 @@ class Faults:
         self._found: list[Fault] = []
 
     def add(self, at: str, detail: str) -> None:
-        """Add a fault. `relocate` converts its pointer `at`. Raises InvalidPlan if there are 100 faults already."""
+        """Add a fault. `at` is a pointer, which `relocate` converts. Raises InvalidPlan for the 101st fault."""
         self.add_at(self._relocate(at), detail)
 
     def add_at(self, at: str, detail: str) -> None:
-        """Add a fault without converting its pointer `at`. Raises InvalidPlan if there are 100 faults already."""
+        """Add a fault. `at` is a pointer, which stays as it is. Raises InvalidPlan for the 101st fault."""
         if len(self._found) == MAX_FAULTS:
             raise InvalidPlan(
                 f"More than {MAX_FAULTS} mistakes in the steps; only the first {MAX_FAULTS} are listed.",

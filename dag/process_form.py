@@ -96,7 +96,7 @@ def parse_process(
 
 
 def is_asked_for(step: str) -> bool:
-    """Return whether the client asked for the step with this name. The service adds steps of its own to some jobs."""
+    """Return whether the client asked for a step. Some jobs also have steps that the service added."""
     return not step.endswith(_FULL_SIZE)
 
 

@@ -40,7 +40,9 @@ class Denoiser:
         self._weights = weights_sha256
         self._engine_failure: Exception | None = None
         self._pixels_here = 0
-        self._waiting = Gauge("pixtools_denoiser_megapixels", "Megapixels that wait at the denoiser or are denoised.")
+        self._megapixels = Gauge(
+            "pixtools_denoiser_megapixels", "Megapixels that wait at the denoiser or are denoised."
+        )
         self._done = Counter("pixtools_denoised_megapixels_total", "Megapixels that were denoised.")
 
     async def run(
@@ -75,7 +77,7 @@ class Denoiser:
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         yield InferenceProgress(0, 1)
         with self._counted(pixels.size // pixels.shape[-1]):
-            async for message in self._denoise_counted(pixels, rest, params):
+            async for message in self._denoise_pixels(pixels, rest, params):
                 yield message
 
     @contextmanager
@@ -89,9 +91,9 @@ class Denoiser:
 
     def _add(self, pixels: int) -> None:
         self._pixels_here += pixels
-        self._waiting.set(self._pixels_here / 1e6)
+        self._megapixels.set(self._pixels_here / 1e6)
 
-    async def _denoise_counted(
+    async def _denoise_pixels(
         self, pixels: Any, rest: Picture, params: Denoise
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         async with self._semaphore.reserve(pixels.nbytes) as reservation:

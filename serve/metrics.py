@@ -1,6 +1,6 @@
-"""`/metrics` for Prometheus: the state of the whole service. Every ingress replica gives the same answer.
+"""`/metrics` for Prometheus: the state of the whole service. Only the free disk is that of the node of this ingress.
 
-Counts and times of a single process are in Ray's endpoints. docs/monitoring.md lists all series.
+The counts and times of each process are in Ray's endpoints. docs/monitoring.md lists all series.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Collector:
 
 
 def exposition(health: HealthAnswer) -> bytes:
-    """Return the state of the service in the text format of Prometheus. What is not known has no series."""
+    """Return the state of the service in the text format of Prometheus, without the numbers that are not known."""
     return generate_latest(_Collector(list(_series(health))))
 
 

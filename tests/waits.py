@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def wait_for(condition: Callable[[], bool], timeout: float = 60) -> None:
-    """Wait until `condition()` is true. Fails after `timeout` seconds."""
+    """Call `condition` until it returns true. The test fails if this takes more than `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"this was not true within {timeout:.0f} s"

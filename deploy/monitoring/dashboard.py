@@ -1,4 +1,4 @@
-"""Makes grafana.json, a dashboard for Grafana.
+"""Prints a dashboard for Grafana as JSON. The file grafana.json contains this output.
 
 python deploy/monitoring/dashboard.py > deploy/monitoring/grafana.json
 """

@@ -108,7 +108,7 @@ class Nodes:
         return False
 
     def alive(self) -> list[dict[str, Any]]:
-        """Return the nodes that Ray believes to be alive."""
+        """Return the nodes whose state in Ray is ALIVE."""
         return [node for node in self._list("nodes") if node["state"] == "ALIVE"]
 
     def actors(self, class_name: str) -> Counter[str]:
@@ -118,10 +118,17 @@ class Nodes:
         return Counter(addresses[each["node_id"]] for each in found if each["state"] == "ALIVE")
 
     def _list(self, kind: str) -> list[dict[str, Any]]:
-        with suppress(httpx.TransportError, KeyError, TypeError):
-            answer = self.http.get(f"{self._dashboard}/api/v0/{kind}", params={"limit": 10_000, "detail": 1})
-            return answer.json()["data"]["result"]["result"]
-        return []
+        """Return a list of Ray's dashboard. Repeat the request while the dashboard does not answer."""
+        found: list[list[dict[str, Any]]] = []
+
+        def is_read() -> bool:
+            with suppress(httpx.TransportError, KeyError, TypeError, ValueError):
+                answer = self.http.get(f"{self._dashboard}/api/v0/{kind}", params={"limit": 10_000, "detail": 1})
+                found.append(answer.json()["data"]["result"]["result"])
+            return bool(found)
+
+        wait_for(is_read, 120)
+        return found[0]
 
 
 def cpu_seconds(host: Host, title: str) -> float:

@@ -123,13 +123,12 @@ def test_a_worker_node_fails_in_the_middle_of_60_jobs(nodes, audit, fault):
         audit.wait("SELECT 1 FROM step WHERE state = 'running' HAVING count(*) >= 2")  # one on each node
         at = audit.now()
         getattr(victim, fault)()
-        other = nodes.add()
+        nodes.add()
         report = work.finish(f"60 jobs and a node that fails: {fault}")
     pauses = [pause for (pause,) in audit.query(_ATTEMPTS, {"at": at})]
     print(f"  {len(pauses)} next attempts after {np.round(sorted(pauses), 1)} s")
     victim.kill()
     nodes.workers.remove(victim)
-    assert other in nodes.workers
 
     assert report.clean
     assert pauses

@@ -120,9 +120,9 @@ async def test_a_converter_for_which_no_cpu_becomes_free_is_given_up_when_nobody
 
     assert (pool.size, cluster.ended) == (1, cluster.created[1:])
     cluster.starts.set()
-    assert len(acquire(pool, 1)) == 1
+    (caller,) = acquire(pool, 1)
     await settle()
-    assert pool.size == 2
+    assert (caller.done(), pool.size) == (True, 2)
 
 
 async def test_a_converter_that_a_caller_waits_for_is_not_given_up():
