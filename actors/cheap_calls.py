@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -61,7 +62,7 @@ class CheapCalls:
         """
         waiting = _Waiting(work_item, memory_bytes, cost_ms, on_sent)
         self._waiting.append(waiting)
-        waiting.call = asyncio.create_task(self._call(waiting))
+        waiting.call = asyncio.create_task(self._call(waiting), context=Context())
         self._calls.add(waiting.call)
         waiting.call.add_done_callback(self._calls.discard)
         try:

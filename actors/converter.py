@@ -17,7 +17,7 @@ from typing import Any
 from actors.converter_pool import Node
 from actors.worker_conversation import WorkerConversation, disk_error, put_file
 from dag.messages import ArtifactsWork, ConverterMessage, WorkItem
-from pixtools import logs, memory
+from pixtools import logs, memory, tracing
 from pixtools.blob_store import BlobStore
 from pixtools.errors import PixToolsError
 from pixtools.jobs.outcomes import Failed, Started, Succeeded
@@ -44,7 +44,8 @@ class Converter:
 
         `node` is the name of the node, which no other node of the cluster has.
         """
-        logs.to_stderr()
+        logs.to_stderr(settings.log_format)
+        tracing.start(settings.traces_url, "converter")
         self._prepare = prepare
         self._memory_bytes = settings.converter_memory_bytes
         self._worker = self._new_worker()
@@ -68,6 +69,13 @@ class Converter:
         method yields the error in a Failed and does not raise it. Raises ChildDied if a step kills the worker, or if
         the worker breaks the rules. The next call starts another worker.
         """
+        ids = work_item.inputs.ids or {}
+        with tracing.begin("segment", ids.get("traceparent"), steps=len(work_item.segment.steps)) as span:
+            # All lines and spans until the next call belong to this segment.
+            logs.begin({**ids, **span.as_ids()})
+            yield from self._run(work_item, pixels)
+
+    def _run(self, work_item: WorkItem, pixels: Any) -> Iterator[Any]:
         yield Started(work_item.segment.steps[0].name)
         if isinstance(work_item, ArtifactsWork) and isinstance(work_item.segment.step.operation, Bundler):
             yield _bundle(self._blobs, work_item)
@@ -128,7 +136,8 @@ def _bundle(blobs: BlobStore, work_item: ArtifactsWork) -> Succeeded | Failed:
     except PixToolsError as error:
         return Failed(step.name, error, _ms_since(started))
     except OSError as error:
-        log.exception("step failed: step=%s op=%s", step.name, operation.name)
+        with logs.about(step=step.name, op=operation.name):
+            log.exception("step failed")
         return Failed(step.name, disk_error(error), _ms_since(started))
     return Succeeded(step.name, stored, _ms_since(started))
 

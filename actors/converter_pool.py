@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -256,7 +257,7 @@ class ConverterPool:
         while self._size < wanted:
             self._size += 1
             start = _Start(time.monotonic())
-            start.task = asyncio.get_running_loop().create_task(self._start(start))
+            start.task = asyncio.get_running_loop().create_task(self._start(start), context=Context())
             self._starts.append(start)
 
     def _give_up(self, start: _Start) -> None:

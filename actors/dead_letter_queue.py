@@ -9,6 +9,7 @@ from functools import partial
 
 from ray.util.metrics import Counter, Gauge
 
+from pixtools import logs
 from pixtools.database.dead_letter_store import DeadLetterStore
 from pixtools.jobs.dead_letters import DeadLetterSelection, Redriven
 from pixtools.redis.hints import CHANGED, DELIVERIES, QUEUED, Hints, changed
@@ -105,7 +106,8 @@ class DeadLetterQueue:
         """Publish hints about a redriven job, and return the number of its redriven dead letters."""
         if redriven is None:
             return 0
-        log.info("redriven: job=%s letters=%d", redriven.job_id, redriven.letters)
+        with logs.about(job_id=redriven.job_id):
+            log.info("redriven: letters=%d", redriven.letters)
         self._redriven.inc(redriven.letters)
         if redriven.steps:
             await self._hints.publish(CHANGED, changed(redriven.job_id))

@@ -12,6 +12,7 @@ from ray.exceptions import ObjectLostError, OwnerDiedError, RayError, RayTaskErr
 
 from dag.messages import InferenceProgress
 from dag.reference_stream import next_reference
+from pixtools import logs
 from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError
 from pixtools.operations.base.params import Params
 from pixtools.retries import DENOISER_PAUSES_S
@@ -23,6 +24,7 @@ APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
 
 _SILENCE_TIMEOUT_S = 60.0  # a replica that works sends a message at least every ten seconds
 _STATUS_INTERVAL_S = 15.0  # between two checks of the status of the deployment
+_OLD_REPLICAS_S = 60.0
 _FAILED_STATUSES = 3  # checks in a row, because one killed replica makes the deployment unhealthy for a moment
 
 
@@ -39,6 +41,7 @@ class DenoiserClient:
         self._on_offload = on_offload
         self._pictures: Counter[Hashable] = Counter()
         self._handle: Any = None
+        self._old_replicas_until = 0.0  # until then, do not send what replicas of earlier versions do not know
 
     @property
     def jobs(self) -> int:
@@ -67,6 +70,8 @@ class DenoiserClient:
                 return await self._run_once(pixels, params)
             except RayTaskError as error:
                 failure = _replica_error(error)
+                if isinstance(error.cause, TypeError):
+                    self._old_replicas_until = asyncio.get_running_loop().time() + _OLD_REPLICAS_S
                 if not isinstance(failure, DenoiserDown):
                     raise failure from error
             except (ObjectLostError, OwnerDiedError):  # the picture itself is lost, so it cannot be sent again
@@ -80,7 +85,7 @@ class DenoiserClient:
     async def _run_once(self, pixels: Any, params: Params) -> Any:
         from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
 
-        response = (await self._connect()).run.remote(pixels, params, self._weights)
+        response = (await self._connect()).run.remote(pixels, params, self._weights, *self._ids())
         try:
             return await _wait_for_result(await self._wait_for_start(response))
         except BackPressureError as error:
@@ -90,6 +95,10 @@ class DenoiserClient:
         except BaseException:
             response.cancel()  # nobody needs the result any more
             raise
+
+    def _ids(self) -> tuple[dict[str, str], ...]:
+        is_new = asyncio.get_running_loop().time() >= self._old_replicas_until
+        return (dict(logs.ids()),) if is_new else ()
 
     async def _wait_for_start(self, response: Any) -> Any:
         """Wait for the first progress message of a replica, and return the stream of this replica.
@@ -191,5 +200,8 @@ def _replica_error(error: RayTaskError) -> Exception:
     cause = error.cause
     if isinstance(cause, PixToolsError | RayError):  # RayError: the picture was lost on its way to the replica
         return cause
+    if isinstance(cause, TypeError):  # an earlier version of the method; Serve is about to replace such a replica
+        log.warning("denoiser runs other code: error=%r", cause)
+        return DenoiserDown("The replica runs another version of the code.")
     log.error("denoiser failed unexpectedly", exc_info=error)
     return PixToolsError()

@@ -22,6 +22,7 @@ from dag.graph import Graph
 from dag.messages import Inputs
 from dag.plan import Plan
 from dag.segments import is_cheap_job
+from pixtools import logs, tracing
 from pixtools.database.job_store import JobStore
 from pixtools.errors import InvalidPlan, LeaseLost
 from pixtools.jobs.outcomes import Failed
@@ -174,7 +175,8 @@ class Dispatcher:
         """Find jobs that the database assigns to this dispatcher but that do not run here. Return them to the queue."""
         running = [job_id for job_id, _ in self._jobs]
         for job_id in await asyncio.to_thread(self._store.return_to_queue, self._name, running):
-            log.info("returned to the queue: job=%s", job_id)
+            with logs.about(job_id=job_id):
+                log.info("returned to the queue")
             await self._hints.publish(CHANGED, changed(job_id))
             await self._hints.publish(QUEUED, "")
 
@@ -195,7 +197,8 @@ class Dispatcher:
         async for message in self._hints.listen(CANCELLED):
             for (job_id, attempt), task in self._jobs.items():
                 if str(job_id) == message:
-                    log.info("cancelled: job=%s attempt=%d", job_id, attempt)
+                    with logs.about(job_id=job_id, attempt=attempt):
+                        log.info("cancelled")
                     task.cancel()
 
     async def _follow_cluster(self) -> None:
@@ -223,7 +226,8 @@ class Dispatcher:
             self._claim_in_doubt = False
             for job in claimed:
                 held = (job.claim.id, job.claim.attempt)
-                task = self._jobs[held] = asyncio.create_task(self._run(job.claim, job.plan))
+                with logs.about(**job.claim.ids):  # the task takes the ids with it
+                    task = self._jobs[held] = asyncio.create_task(self._run(job.claim, job.plan))
                 task.add_done_callback(partial(self._forget, held))
                 if job.is_cheap:
                     self._cheap.add(held)
@@ -295,17 +299,19 @@ class Dispatcher:
         )
         for (job_id, attempt), task in held.items():
             if (job_id, attempt) not in renewed and not task.done():
-                log.warning("lease lost or job cancelled: job=%s attempt=%d", job_id, attempt)
+                with logs.about(job_id=job_id, attempt=attempt):
+                    log.warning("lease lost or job cancelled")
                 task.cancel()
 
     async def _run(self, claim: Claim, plan: Plan | Exception) -> None:
         try:
-            await self._run_attempt(claim, plan)
+            with tracing.span("attempt", claim.view.job.traceparent, **claim.ids), logs.about(**tracing.as_ids()):
+                await self._run_attempt(claim, plan)
         except* LeaseLost:
-            log.warning("lease lost: job=%s attempt=%d", claim.id, claim.attempt)
+            log.warning("lease lost")
         except* Exception:
             # Nobody renews the lease from now on, so the sweeper returns the job to the queue and counts a crash.
-            log.exception("attempt failed: job=%s attempt=%d", claim.id, claim.attempt)
+            log.exception("attempt failed")
 
     async def _run_attempt(self, claim: Claim, plan: Plan | Exception) -> None:
         """Run the remaining steps of a job and record the outcomes. Raises LeaseLost if the lease was lost.
@@ -374,7 +380,7 @@ class Dispatcher:
         parts = {part.name: part.blob_key for part in claim.view.parts}
         return Graph(
             plan,
-            inputs=Inputs(job.owner, job.source_key, job.source_bytes, parts),
+            inputs=Inputs(job.owner, job.source_key, job.source_bytes, parts, ids=dict(logs.ids())),
             converters=self._pool,
             denoiser=self._denoiser.of(claim.id),
             at_once=self._converters_for_one_job(),

@@ -25,10 +25,11 @@ from actors.courier import MAX_AT_ONCE, Courier
 from actors.dead_letter_queue import DeadLetterQueue
 from actors.denoiser_client import DenoiserClient
 from actors.dispatcher import Dispatcher
+from actors.placement import COORDINATOR, HEAD, NAMESPACE
 from actors.sweeper import Sweeper
 from actors.webhook_bodies import WebhookBodies
 from dag.messages import WorkItem
-from pixtools import logs
+from pixtools import logs, tracing
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
@@ -50,27 +51,13 @@ from pixtools.webhooks.vault import Vault
 
 log = logging.getLogger(__name__)
 
-NAMESPACE = "pixtools"
 _DISPATCHER, _COURIER, _SWEEPER, _QUEUE = "dispatcher-", "courier-", "sweeper-", "dead-letters"
 _ANSWER_TIMEOUT_S = 5.0
-_HEAD = "node:__internal_head__"  # a resource of the head, which has 1 of it
 _PREEMPTION = 2  # DRAIN_NODE_REASON_PREEMPTION of Ray
 _RESTART_TIMEOUT_S = 10.0  # a restarting actor answers within this time
 
 _ACTOR_CODE = ("actors", "dag", "pixtools")
 _OTHER_CODE = ("pixtools/training", "pixtools/local")  # no actor runs this code
-
-# These actors mostly wait for other processes. If they needed CPUs, they could not start while converters use all CPUs.
-# They run on the head: autoscalers remove nodes on which no actor reserves a CPU, but never the head.
-_COORDINATOR = {
-    "num_cpus": 0,
-    "resources": {_HEAD: 0.001},
-    "max_restarts": -1,
-    "lifetime": "detached",
-    "namespace": NAMESPACE,
-    "get_if_exists": True,
-}
-
 
 # The classes from which Ray creates actors. When Ray restarts an actor, Ray calls the constructor again. So the
 # constructor builds everything from the settings and schedules `start`.
@@ -80,7 +67,8 @@ class DispatcherActor(Dispatcher):
     """A dispatcher in a separate process."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.to_stderr()
+        logs.to_stderr(settings.log_format)
+        tracing.start(settings.traces_url, "dispatcher")
         capacity = partial(_capacity, settings)
         # An actor keeps its id after a restart. No other actor of any cluster has this id.
         name = ray.get_runtime_context().get_actor_id()
@@ -110,7 +98,7 @@ class SweeperActor(Sweeper):
     """The sweeper in a separate process."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.to_stderr()
+        logs.to_stderr(settings.log_format)
         _own_code()  # remember the digest now, because the files on disk may change while this process runs
         database = Database(settings, pool_size=2, name="sweeper")
         super().__init__(
@@ -130,7 +118,7 @@ class CourierActor(Courier):
     """A courier in a separate process."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.to_stderr()
+        logs.to_stderr(settings.log_format)
         name = ray.get_runtime_context().get_actor_id()  # stays the same after a restart
         database = Database(settings, pool_size=5, name="courier")
         super().__init__(
@@ -154,7 +142,7 @@ class DeadLetterQueueActor(DeadLetterQueue):
     """The dead-letter queue in a separate process."""
 
     def __init__(self, settings: Settings, build: str) -> None:
-        logs.to_stderr()
+        logs.to_stderr(settings.log_format)
         store = DeadLetterStore(Database(settings, pool_size=2, name="dead-letter-queue"))
         super().__init__(settings, build, store=store, hints=Hints(settings))
         self._starting = asyncio.create_task(self.start())
@@ -163,8 +151,13 @@ class DeadLetterQueueActor(DeadLetterQueue):
 class ConverterActor(Converter):
     """A converter in a separate process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, dispatcher: str = "") -> None:
         super().__init__(settings, node=ray.get_runtime_context().get_node_id())
+        self._dispatcher = dispatcher
+
+    def __repr__(self) -> str:
+        """Return the name of this converter in Ray's dashboard."""
+        return f"converter of {self._dispatcher}"
 
     def run(self, work_item: WorkItem, pixels: Any = None) -> Iterator[Any]:
         """Call Converter.run. If the worker dies, end this process, so that the dispatcher counts a crash."""
@@ -180,7 +173,8 @@ def create_converter(settings: Settings) -> Any:
     # Ray never restarts a converter. The dispatcher notices that a converter has died, counts a crash of the running
     # step, and replaces the converter.
     options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-    return ray.remote(ConverterActor).options(**options).remote(settings)
+    name = ray.get_runtime_context().get_actor_name() or ""  # None in a driver
+    return ray.remote(ConverterActor).options(**options).remote(settings, name)
 
 
 def launch(settings: Settings) -> None:
@@ -197,7 +191,7 @@ def launch(settings: Settings) -> None:
         _kill(name)
     ensure_dispatchers(settings)
     _retire_others(_COURIER, _names(_COURIER, settings.couriers, settings), settings)
-    ray.remote(SweeperActor).options(name=sweeper, **_COORDINATOR).remote(settings)
+    ray.remote(SweeperActor).options(name=sweeper, **COORDINATOR).remote(settings)
     _launch_queue(settings)
 
 
@@ -236,7 +230,7 @@ def _create_missing(prefixes: tuple[str, ...], actor: Any, *arguments: Any) -> N
         if all(_is_retiring(name) for name in names):
             # Use a new name, because a retiring actor keeps its name until it has ended.
             name = next(name for number in count(1) if (name := f"{prefix}{number}") not in names)
-            actor.options(name=name, **_COORDINATOR).remote(*arguments)
+            actor.options(name=name, **COORDINATOR).remote(*arguments)
 
 
 def drain(timeout_s: float) -> list[str]:
@@ -260,7 +254,7 @@ def drain_this_node(timeout_s: float) -> int:
     is the head, or if Ray refuses.
     """
     node = ray.get_runtime_context().get_node_id()
-    if any(each["NodeID"] == node and _HEAD in each["Resources"] for each in ray.nodes()):
+    if any(each["NodeID"] == node and HEAD in each["Resources"] for each in ray.nodes()):
         raise RuntimeError("This node is the head, which cannot leave the cluster.")
     ends_at_ms = round(1000 * (time.time() + timeout_s))
     # Ray has no public function for this. "Preemption" is a drain that Ray does not refuse while the node is busy.
@@ -334,7 +328,7 @@ def _launch_queue(settings: Settings) -> None:
     build = _build(settings)
     deadline = time.monotonic() + QUEUE_REPLACEMENT_TIMEOUT_S
     while True:
-        queue = ray.remote(DeadLetterQueueActor).options(name=_QUEUE, **_COORDINATOR).remote(settings, build)
+        queue = ray.remote(DeadLetterQueueActor).options(name=_QUEUE, **COORDINATOR).remote(settings, build)
         try:
             if ray.get(queue.build.remote(), timeout=QUEUE_ANSWER_TIMEOUT_S) == build:
                 return

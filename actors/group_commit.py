@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 
 from pixtools.database.job_store import JobStore
 from pixtools.jobs.outcomes import Batch
@@ -32,7 +33,7 @@ class GroupCommit:
         future: asyncio.Future[JobState] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
         if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_all())
+            self._committing = asyncio.create_task(self._commit_all(), context=Context())
         return await future
 
     async def _commit_all(self) -> None:

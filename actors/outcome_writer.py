@@ -10,6 +10,7 @@ from dataclasses import replace
 from actors.group_commit import GroupCommit
 from actors.job_metrics import JobMetrics
 from dag.plan import Plan
+from pixtools import tracing
 from pixtools.jobs.outcomes import Batch, Cached, Crashed, Failed, Outcome, Started
 from pixtools.jobs.views import Claim
 from pixtools.states import STEP_ENDED
@@ -112,14 +113,15 @@ class OutcomeWriter:
                 self.number,
                 is_last and self._settles,
             )
-            state = await self._commits.record(batch)
+            with tracing.span("record outcomes", batch=self.number):
+                state = await self._commits.record(batch)
             if self._metrics is not None:
                 self._metrics.recorded(self._claim, batch.outcomes, state if batch.settle else None)
             for outcome in outcomes:
                 if not isinstance(outcome, Started):
                     self._on_recorded(outcome.step)
         if self._settles:
-            log.info("settled: job=%s attempt=%d state=%s", self._claim.id, self._claim.attempt, state)
+            log.info("settled: state=%s", state)
 
     def _with_age(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Started):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.util.metrics import Counter
 
+from pixtools import logs
 from pixtools.database.job_store import JobStore
 from pixtools.database.reconciler import Reconciler
 from pixtools.errors import DatabaseDown, PixToolsError
@@ -105,7 +106,8 @@ class Sweeper:
         """Rescue jobs whose lease ran out, and delete stored responses that are too old for a replay."""
         rescued = await asyncio.to_thread(self._store.rescue)
         for job_id in rescued:
-            log.warning("rescued: job=%s", job_id)
+            with logs.about(job_id=job_id):
+                log.warning("rescued")
             await self._hints.publish(CHANGED, changed(job_id))
         if rescued:
             self._rescued.inc(len(rescued))

@@ -32,6 +32,7 @@ from dag.worker_messages import (
     Put,
     WorkerMessage,
 )
+from pixtools import logs, tracing
 from pixtools.blob_store import BlobStore, artifact_key
 from pixtools.errors import DiskFull, Fault, PixToolsError, ResultsTooLarge, error_class, is_full
 from pixtools.imaging.picture import Size
@@ -122,7 +123,8 @@ class WorkerConversation:
         if key not in self._readable:
             raise InvalidMessage(f"the blob {key} does not belong to the work item")
         try:
-            data = self._blobs.get(key)
+            with tracing.begin("get blob", logs.ids().get("traceparent")):
+                data = self._blobs.get(key)
         except PixToolsError as error:
             self._answer(error)
         else:
@@ -198,12 +200,15 @@ class WorkerConversation:
         if step.leaves_file and stored is None:
             raise InvalidMessage(f"the step {message.step} left no file")
         del self._open[message.step]
+        _trace(step, message.run_ms)
         return Succeeded(message.step, stored, message.run_ms)
 
     def _failure(self, message: NotMade) -> Failed:
-        self._open_step(message.step)
+        step = self._open_step(message.step)
         del self._open[message.step]
-        return Failed(message.step, self._error(message), message.run_ms)
+        error = self._error(message)
+        _trace(step, message.run_ms, **{"error.type": error.code})
+        return Failed(message.step, error, message.run_ms)
 
     def _error(self, message: NotMade) -> PixToolsError:
         """Return the error of a failed step. The worker itself has no errors after which a step is tried again."""
@@ -213,6 +218,13 @@ class WorkerConversation:
         if kind is None or kind.retryable or kind.outage:
             return PixToolsError()
         return kind(message.detail, tuple(Fault(pointer, detail) for pointer, detail in message.faults))
+
+
+def _trace(step: PlannedStep, run_ms: int, **attributes: str) -> None:
+    """Add a span for a step that has just ended in the worker, which cannot send spans itself."""
+    tracing.past(
+        "step", logs.ids().get("traceparent"), run_ms / 1000, step=step.name, op=step.operation.name, **attributes
+    )
 
 
 def _blob_keys(work_item: WorkItem) -> frozenset[str]:
@@ -259,7 +271,8 @@ def put_file(
     if error := too_large(length, bytes_left):
         raise error
     file.seek(0)
-    sha256 = blobs.put(key, file, step.operation.media_type)
+    with tracing.begin("put artifact", logs.ids().get("traceparent"), step=step.name, bytes=length):
+        sha256 = blobs.put(key, file, step.operation.media_type)
     width, height = size or (None, None)
     return Stored(step.key, key, step.operation.media_type, length, sha256, width, height, result)
 

@@ -38,6 +38,7 @@ from store_jobs import new_job, running_stores
 
 from actors import fleet
 from actors.converter_pool import Node
+from actors.placement import NAMESPACE
 from dag.messages import WorkItem
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
@@ -115,7 +116,7 @@ def running() -> Iterator[Settings]:
             address = ray_head.folder(home) / "ray_current_cluster"
             while not address.exists():  # Ray writes this file when all its processes run
                 time.sleep(0.1)
-            ray.init(address.read_text(), namespace=fleet.NAMESPACE, log_to_driver=False)
+            ray.init(address.read_text(), namespace=NAMESPACE, log_to_driver=False)
             yield settings
             ray.shutdown()  # a process that is connected to Ray aborts if its cluster ends
         finally:

@@ -47,6 +47,7 @@ from dag.segments import (
     cheap_cost_ms,
     plan_segments,
 )
+from pixtools import logs
 from pixtools.errors import JobTimedOut, PixToolsError, StepTimedOut
 from pixtools.jobs.outcomes import Crashed, Failed, Outcome, Started, Succeeded
 from pixtools.operations.base.params import Params
@@ -363,7 +364,8 @@ class Graph:
         started, result = time.monotonic(), None
         self._report(Started(step.name))
         try:
-            result = await self._denoiser.run(pixels, step.params)
+            with logs.about(step=step.name, op=step.operation.name):
+                result = await self._denoiser.run(pixels, step.params)
         except PixToolsError as error:
             self._report(Failed(step.name, error, _ms_since(started)))
         except RayError:

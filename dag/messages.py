@@ -41,7 +41,8 @@ class Inputs:
     """What each segment of a job reads, and how much the segment may store.
 
     `source_bytes` is the size of the source file. `bytes_left` is the number of bytes that the segment may store.
-    Segments that run at the same time all get the same number. So together they may exceed the limit of the job.
+    Segments that run at the same time all get the same number. So together they may exceed the limit of the job. `ids`
+    are for log lines and traces.
     """
 
     owner: str
@@ -49,6 +50,7 @@ class Inputs:
     source_bytes: int
     parts: Mapping[str, str] = field(default_factory=dict)  # blob keys by part name
     bytes_left: int = sys.maxsize
+    ids: Mapping[str, str] | None = None  # None also if an earlier version made this object
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Runs a job on the page and takes a screenshot for the README: python docs/screenshot.py [http://127.0.0.1:8000].
+"""Runs a job on the page, and takes screenshots of the page and of the actors in Ray's dashboard.
+
+    python docs/screenshot.py http://127.0.0.1:8000 http://127.0.0.1:8265 .pixtools/secrets/ray-token
 
 The module `scene` draws the photo of the job. The environment variable CHROMIUM may give the path of the browser.
 """
@@ -17,6 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from scene import dunes
 
 PAGE = Path(__file__).with_name("page.png")
+ACTORS = Path(__file__).with_name("dashboard.png")
 MAX_BYTES = 300_000
 
 
@@ -52,8 +55,24 @@ def run_job(page: Page, url: str) -> None:
     page.evaluate("Promise.all([...document.querySelectorAll('.result img')].map(image => image.decode()))")
 
 
-def main(url: str) -> None:
-    """Open the page at `url`, run the job, and write the screenshot."""
+def open_actors(page: Page, dashboard: str, token: str) -> None:
+    """Show the table of actors in Ray's dashboard."""
+    page.set_extra_http_headers({"Authorization": f"Bearer {token}"})
+    page.goto(f"{dashboard}/#/actors")
+    page.get_by_text("DispatcherActor").first.wait_for(timeout=60_000)
+
+
+def save(page: Page, path: Path) -> None:
+    """Write a screenshot."""
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    shot.save(path, optimize=True)
+    if path.stat().st_size > MAX_BYTES:
+        sys.exit(f"{path} has {path.stat().st_size} bytes, more than {MAX_BYTES}")
+    print(f"{path}: {path.stat().st_size} bytes")
+
+
+def main(url: str, dashboard: str, token: Path) -> None:
+    """Open the page at `url`, run the job, and write the screenshots."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
@@ -61,13 +80,14 @@ def main(url: str) -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 1090}, reduced_motion="reduce")
         run_job(page, url)
-        shot = Image.open(io.BytesIO(page.screenshot()))
+        save(page, PAGE)
+        page = browser.new_page(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+        open_actors(page, dashboard, token.read_text().strip())
+        save(page, ACTORS)
         browser.close()
-    shot.convert("RGB").save(PAGE, optimize=True)
-    if PAGE.stat().st_size > MAX_BYTES:
-        sys.exit(f"{PAGE} has {PAGE.stat().st_size} bytes, more than {MAX_BYTES}")
-    print(f"{PAGE}: {PAGE.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000")
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

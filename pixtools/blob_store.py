@@ -127,11 +127,20 @@ class BlobStore:
         with self.open(key) as body:
             return body.read()
 
+    def get_part(self, key: str, start: int, size: int) -> bytes:
+        """Return at most `size` bytes of an object, from the byte `start` on. The object must have this byte."""
+        with self.open(key, f"bytes={start}-{start + size - 1}") as body:
+            return body.read()
+
     @contextmanager
-    def open(self, key: str) -> Iterator[IO[bytes]]:
-        """Open an object for reading as a stream."""
+    def open(self, key: str, byte_range: str | None = None) -> Iterator[IO[bytes]]:
+        """Open an object, or the part of it that an HTTP range names, for reading as a stream."""
+        ranged = {"Range": byte_range} if byte_range else {}
         with _translated_errors(key):
-            body = self._objects.get(key) or self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+            body = (
+                self._objects.get(key, byte_range)
+                or self._s3.get_object(Bucket=self._bucket, Key=key, **ranged)["Body"]
+            )
         try:
             yield body
         except BotoCoreError as error:  # the stream broke; every other error comes from the caller's block

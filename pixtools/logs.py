@@ -1,14 +1,19 @@
-"""Logging: where the log lines go, and how the outage of a server is logged."""
+"""Logging: where the log lines go, which ids they contain, and how the outage of a server is logged."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Literal
 
 log = logging.getLogger(__name__)
 
@@ -16,26 +21,76 @@ _OUTAGE_INTERVAL_S = 30.0  # between two log lines about one outage
 _ADDRESS = re.compile(r"\S*(?:://|@)\S*")  # a URL, or a piece of a URL that a library took for a host name
 
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the HTTP request that is being handled."""
+LogFormat = Literal["text", "json"]
+
+_FORMAT_VARIABLE = "PIXTOOLS_LOG_FORMAT"  # sandboxed child processes read it
+
+_ids: ContextVar[Mapping[str, str]] = ContextVar("ids", default=MappingProxyType({}))
 
 
-def to_stderr() -> None:
+def ids() -> Mapping[str, str]:
+    """Return what the log lines of this moment are about, such as `request_id` or `job_id`."""
+    return _ids.get()
+
+
+@contextmanager
+def about(**more: object) -> Iterator[None]:
+    """Add ids to all log lines of the block, and of the tasks and threads that the block starts."""
+    token = _ids.set({**_ids.get(), **{name: str(value) for name, value in more.items()}})
+    try:
+        yield
+    finally:
+        _ids.reset(token)
+
+
+def begin(given: Mapping[str, str]) -> None:
+    """Replace the ids of the current task or thread.
+
+    Generators use this and not `about`: another context may end a generator, and then `about` cannot reset the ids.
+    """
+    _ids.set(given)
+
+
+def to_stderr(log_format: LogFormat | None = None) -> None:
     """Send the log lines of this process to stderr. Ray keeps stderr in one file per process.
 
-    Lines about an HTTP request end with its id. Does nothing if the process has set up logging already.
+    Without `log_format`, the variable PIXTOOLS_LOG_FORMAT decides, which a sandboxed process gets from its parent. If
+    the process has set up logging already, its handlers stay.
     """
+    if log_format is not None:
+        os.environ[_FORMAT_VARIABLE] = log_format
     handler = logging.StreamHandler()
-    handler.addFilter(add_request_id)
-    line = "%(asctime)s %(levelname)s %(name)s: %(message)s%(request)s"
-    logging.basicConfig(format=line, level=logging.INFO, handlers=[handler])
+    handler.setFormatter(JsonLines() if os.environ.get(_FORMAT_VARIABLE) == "json" else TextLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def add_request_id(record: logging.LogRecord) -> bool:
-    """Give a log record the attribute `request`, which is empty outside of HTTP requests. Return true."""
-    current = request_id.get()
-    record.request = "" if current is None else f" request_id={current}"
-    return True
+class TextLines(logging.Formatter):
+    """Lines for people. The ids are at the end of a line, and a traceback follows."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s%(ids)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        record.ids = "".join(f" {name}={value}" for name, value in ids().items())
+        return super().format(record)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object for each line, with the ids as fields. `error` is a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **ids(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
 
 
 def reason(error: BaseException) -> str:

@@ -82,12 +82,14 @@ class ObjectClient:
             return False
         return self._answer(lambda: self._request("DELETE", key, {}, _EMPTY_SHA256)) is not None
 
-    def get(self, key: str) -> Any | None:
+    def get(self, key: str, byte_range: str | None = None) -> Any | None:
         """Return the body of an object, which is a stream as in boto3. Return None if boto3 must make the request.
 
-        The stream raises BotoCoreError if the connection ends before the last byte.
+        `byte_range` is the value of a Range header. The stream raises BotoCoreError if the connection ends before the
+        last byte.
         """
-        response = self._answer(lambda: self._request("GET", key, {}, _EMPTY_SHA256))
+        headers = {"range": byte_range} if byte_range else {}
+        response = self._answer(lambda: self._request("GET", key, headers, _EMPTY_SHA256))
         return response and StreamingBody(response.raw, response.headers.get("Content-Length"))
 
     def put(self, key: str, file: IO[bytes], size: int, media_type: str, sha256: str) -> bool:

@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from pixtools.denoising.weights import SHIPPED_SHA256
 from pixtools.limits import JobLimits, Limits
+from pixtools.logs import LogFormat
 
 
 def _seconds(value: object) -> object:
@@ -193,6 +194,9 @@ class Settings(HttpSettings):
     allow_private_webhooks: bool = False  # whether a webhook may go to this machine and to private networks
     couriers: int = Field(1, ge=1)
     delivery_retention: Duration = timedelta(days=30)
+
+    log_format: LogFormat = "text"
+    traces_url: str | None = Field(None, pattern="^https?://")  # of an OpenTelemetry collector: …/v1/traces
 
     dispatchers: int = Field(1, ge=1)
     min_converters: int = Field(2, ge=0)  # two, so that they can share the first large picture at once

@@ -1,6 +1,6 @@
 """Builds the HTTP application: reads the settings once, creates all objects of the ingress, and connects the routes.
 
-Ray Serve calls `create` in each ingress replica. Importing this module starts nothing.
+Ray Serve creates an `Ingress` in each ingress replica. Importing this module starts nothing.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve as ray_serve
@@ -19,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from actors import fleet
-from pixtools import logs, memory
+from pixtools import logs, memory, tracing
 from pixtools.blob_store import BlobStore
 from pixtools.database.connection import Database
 from pixtools.database.dead_letter_store import DeadLetterStore
@@ -47,7 +49,8 @@ from serve.job_bodies import JobBodies
 from serve.job_routes import JobRoutes
 from serve.process_routes import ProcessRoutes
 from serve.progress import ProgressFeed
-from serve.request_ids import RequestContext
+from serve.ray_api import RayApi, with_files
+from serve.request_ids import RequestContext, RequestIds
 from serve.request_metrics import RequestMetrics
 from serve.security_headers import SecurityHeaders
 from serve.service_routes import ServiceRoutes
@@ -58,12 +61,21 @@ STATIC = Path(__file__).parent.parent / "static"
 _DATABASE_CONNECTIONS = 10
 
 
-def create() -> ASGIApp:
+@dataclass(frozen=True)
+class Applications:
+    """The application, for HTTP and for clients of the Ray cluster."""
+
+    http: ASGIApp
+    ray: RayApi
+
+
+def create() -> Applications:
     """Read the settings from the environment, and build the application."""
-    logs.to_stderr()
+    settings = Settings()
+    logs.to_stderr(settings.log_format)
+    tracing.start(settings.traces_url, "ingress")
     back_pressure.install()
     memory.return_freed_blocks()
-    settings = Settings()
     database = Database(settings, pool_size=_DATABASE_CONNECTIONS, name="ingress")
     store = JobStore(database, settings)
     blobs = BlobStore(settings)
@@ -124,7 +136,10 @@ def create() -> ASGIApp:
     guarded = app if proxy.is_installed() else Gate(app, settings)
     # FastAPI answers unexpected errors outside its own middleware. These answers need the headers too, so
     # SecurityHeaders wraps the whole application.
-    return RequestContext(RequestMetrics(SecurityHeaders(guarded, images_from=blobs.public_url)))
+    http = RequestContext(RequestMetrics(SecurityHeaders(guarded, images_from=blobs.public_url)))
+    # Calls of Ray clients do not pass Serve's proxy. Their gate counts them apart from HTTP requests.
+    for_ray = RequestContext(RequestMetrics(with_files(app, store, blobs)))
+    return Applications(http, RayApi(RequestIds(Gate(for_ray, settings))))
 
 
 def _serve_pages(app: FastAPI) -> None:
@@ -140,5 +155,22 @@ def _serve_pages(app: FastAPI) -> None:
     app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), "docs")
 
 
-ingress = ray_serve.deployment(name="ingress")(ray_serve.ingress(create)())
-app = ingress.bind()
+@ray_serve.ingress()
+class Ingress:
+    """An ingress replica: Serve passes HTTP requests to the application, and calls of Ray clients to `request`."""
+
+    def __init__(self) -> None:
+        self._applications = create()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Return the application for HTTP requests."""
+        return self._applications.http
+
+    async def request(
+        self, method: str, url: str, headers: list[tuple[str, str]], body: list[Any]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Call RayApi.request."""
+        return await self._applications.ray.request(method, url, headers, body)
+
+
+app = ray_serve.deployment(Ingress, name="ingress").bind()

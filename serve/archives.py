@@ -27,6 +27,7 @@ from dag.stored_plan import (
     source_of,
     steps_to_store,
 )
+from pixtools import logs, tracing
 from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.database.job_store import JobStore
 from pixtools.errors import (
@@ -166,6 +167,8 @@ class _Recipe:
             pixels=0,  # the step cache has all pictures
             steps=steps_to_store(self.plan),
             parts=tuple(parts),
+            request_id=logs.ids().get("request_id"),
+            traceparent=tracing.current(),
         )
         return new, copies
 

@@ -16,6 +16,7 @@ from pixtools.local.local_error import LocalError
 from pixtools.local.local_settings import LocalSettings
 from pixtools.settings import DurationOrZero, Settings
 from serve.dead_letters_cli import dead_letters
+from serve.submit_cli import submit
 from serve.webhooks_cli import webhooks
 
 _CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
@@ -109,6 +110,7 @@ def drain(timeout: timedelta, *, here: bool) -> None:
 
 
 main.add_command(dead_letters)
+main.add_command(submit)
 main.add_command(webhooks)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import click
 import httpx
 
+from serve.problem_text import problem_text
+
 _PATH = "/api/dead-letters"
 _TIMEOUT_S = 60
 
@@ -139,18 +141,8 @@ def _send(
             "`pixtools dead-letters --url http://…` or with the variable PIXTOOLS_URL."
         ) from error
     if not response.is_success:
-        raise click.ClickException(_problem(response))
+        raise click.ClickException(problem_text(response))
     return response
-
-
-def _problem(response: httpx.Response) -> str:
-    try:
-        problem = response.json()
-        faults = [f"{fault['pointer']}: {fault['detail']}" for fault in problem["errors"]]
-        # If there is only one fault, the detail already describes it.
-        return "; ".join([problem["detail"], *(faults if len(faults) > 1 else [])])
-    except (ValueError, KeyError, TypeError):
-        return f"{response.url} answered {response.status_code}."
 
 
 def _line(letter: dict[str, Any]) -> str:

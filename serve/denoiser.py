@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from ray.serve import Application
 from ray.util.metrics import Counter, Gauge
 
 from dag.messages import InferenceProgress, Inferred
-from pixtools import logs
+from pixtools import logs, tracing
 from pixtools.denoising.batcher import PROGRESS_INTERVAL_S, Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
 from pixtools.denoising.engine import load_engine
@@ -27,7 +28,47 @@ from pixtools.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_FIRST_SPEED = 1e6  # pixels per second, until the first picture is done
+
 _MAX_PICTURE_BYTES = 500_000_000  # of all pictures that run at one time; their results need as many bytes again
+
+
+class _Load:
+    """The pictures in a replica, and the speed that the replica has shown so far."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pictures = 0
+        self.pixels = 0
+        self._clock = clock
+        self._done = 0
+        self._busy_s = 0.0
+        self._since = 0.0  # when the first of the present pictures came
+
+    def begin(self, pixels: int) -> None:
+        """Add a picture."""
+        if not self.pictures:
+            self._since = self._clock()
+        self.pictures += 1
+        self.pixels += pixels
+
+    def advance(self, pixels: int) -> None:
+        """Count denoised pixels of a picture that is not done yet."""
+        self._done += pixels
+        self.pixels -= pixels
+
+    def end(self, left: int) -> None:
+        """Remove a picture, of which `left` pixels were not denoised."""
+        self.pictures -= 1
+        self.pixels -= left
+        if not self.pictures:
+            self._busy_s += self._clock() - self._since
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that the rest of all present pictures takes, at the mean speed of the replica."""
+        running_s = self._clock() - self._since if self.pictures else 0.0
+        speed = self._done / (self._busy_s + running_s) if self._done else _FIRST_SPEED
+        return self.pixels / speed
 
 
 class Denoiser:
@@ -39,22 +80,24 @@ class Denoiser:
         self._semaphore = semaphore
         self._weights = weights_sha256
         self._engine_failure: Exception | None = None
-        self._pixels_here = 0
+        self._load = _Load()
         self._megapixels = Gauge(
             "pixtools_denoiser_megapixels", "Megapixels that wait at the denoiser or are denoised."
         )
         self._done = Counter("pixtools_denoised_megapixels_total", "Megapixels that were denoised.")
 
     async def run(
-        self, shared: tuple[Any, Picture], params: Denoise, weights: str
+        self, shared: tuple[Any, Picture], params: Denoise, weights: str, ids: Mapping[str, str] | None = None
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         """Denoise a picture, and yield progress messages and the result. dag.messages gives the order of the messages.
 
         `shared` holds the two values of Picture.share. `weights` is the digest of the weights that the job asks for.
-        The step key depends on this digest. A message comes at least every ten seconds.
+        The step key depends on this digest. `ids` are for log lines and traces; a dispatcher of an earlier version
+        gives none. A message comes at least every ten seconds.
 
         Raises OutOfMemory, and DenoiserDown if another replica may succeed.
         """
+        logs.begin(ids or {})
         # During a deployment, replicas with old weights and replicas with new weights run side by side.
         if weights != self._weights:
             raise DenoiserDown("The replica has other weights than those that the job asks for.")
@@ -76,25 +119,38 @@ class Denoiser:
         self, pixels: Any, rest: Picture, params: Denoise
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         yield InferenceProgress(0, 1)
-        with self._counted(pixels.size // pixels.shape[-1]):
-            async for message in self._denoise_pixels(pixels, rest, params):
+        parent, count = logs.ids().get("traceparent"), pixels.size // pixels.shape[-1]
+        with self._counted(count) as advance, tracing.begin("denoise", parent, pixels=count):
+            async for message in self._denoise_pixels(pixels, rest, params, advance):
                 yield message
 
     @contextmanager
-    def _counted(self, pixels: int) -> Iterator[None]:
-        self._add(pixels)
+    def _counted(self, pixels: int) -> Iterator[Callable[[float], None]]:
+        """Count a picture while it is here. Yield a function that takes the fraction of it that is denoised."""
+        done = 0
+
+        def advance(fraction: float) -> None:
+            nonlocal done
+            now = round(fraction * pixels)
+            self._load.advance(now - done)
+            done = now
+            self._megapixels.set(self._load.pixels / 1e6)
+
+        self._load.begin(pixels)
+        advance(0)
         try:
-            yield
+            yield advance
             self._done.inc(pixels / 1e6)
         finally:
-            self._add(-pixels)
+            self._load.end(pixels - done)
+            self._megapixels.set(self._load.pixels / 1e6)
 
-    def _add(self, pixels: int) -> None:
-        self._pixels_here += pixels
-        self._megapixels.set(self._pixels_here / 1e6)
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what `serve.denoiser_scaling` needs to know about this replica. Serve calls this method regularly."""
+        return {"backlog_s": self._load.seconds, "pictures": self._load.pictures}
 
     async def _denoise_pixels(
-        self, pixels: Any, rest: Picture, params: Denoise
+        self, pixels: Any, rest: Picture, params: Denoise, advance: Callable[[float], None]
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         async with self._semaphore.reserve(pixels.nbytes) as reservation:
             while not await reservation.granted_within(PROGRESS_INTERVAL_S):
@@ -104,12 +160,10 @@ class Denoiser:
             restoration = await asyncio.to_thread(Restoration, pixels, params.strength, params.noise)
             total = len(restoration) + 1
             async for done in self._batcher.restore(restoration):
+                advance(done / len(restoration))
                 yield InferenceProgress(done, total)
-            report = restoration.report
-            result: dict[str, Any] = {"sigma": round(report.sigma, 1), "denoised": report.skipped is None}
-            result |= {"skipped": report.skipped} if report.skipped else {}
             yield InferenceProgress(total, total)
-            yield Inferred(restoration.output, rest, result)
+            yield Inferred(restoration.output, rest, restoration.report.as_result())
             yield InferenceProgress(total, total)  # the result was sent completely
 
     async def check_health(self) -> None:
@@ -126,7 +180,8 @@ class DenoiserReplica(Denoiser):
     """The denoiser in a separate process that Serve creates."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.to_stderr()
+        logs.to_stderr(settings.log_format)
+        tracing.start(settings.traces_url, "denoiser")
         threads = settings.denoise_threads or len(os.sched_getaffinity(0))
         engine = load_engine(load_weights(settings), settings.denoise_device, threads)
         super().__init__(Batcher(engine), ByteSemaphore(_MAX_PICTURE_BYTES), settings.weights_sha256)

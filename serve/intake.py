@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,7 @@ from dag.process_form import parse_process
 from dag.short_form import parse_short
 from dag.specification import parse
 from dag.stored_plan import steps_to_store
+from pixtools import logs, tracing
 from pixtools.blob_store import BlobStore, part_key, source_key
 from pixtools.database.job_store import JobStore
 from pixtools.errors import BadRequest, KeyInUse, PixToolsError
@@ -41,6 +43,8 @@ from serve.inspection import Inspection
 from serve.process_answers import answer_of
 from serve.uploads import JOB_FORM, PROCESS_FORM, FormKind, Upload, UploadedFile, receive
 from serve.webhooks import Webhooks
+
+log = logging.getLogger(__name__)
 
 _MAX_PARALLEL_UPLOADS = 16
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -90,6 +94,7 @@ class Intake:
             await self._put(_files(new, upload))
             accepted = await run_in_threadpool(self._submit, new)
         self.admission.count(new.pixels)
+        _log_acceptance(new)
         await self.hints.publish(QUEUED, "")
         return accepted
 
@@ -110,6 +115,7 @@ class Intake:
                 await run_in_threadpool(self._delete, files)
             else:
                 self.admission.count(new.pixels)
+                _log_acceptance(new)
                 await self.hints.publish(QUEUED, "")
             return accepted
 
@@ -160,7 +166,8 @@ class Intake:
 
     async def _put(self, files: Mapping[str, UploadedFile]) -> None:
         """Put the files into object storage. Call this before any record refers to the files."""
-        await anyio.to_thread.run_sync(self._put_now, files, limiter=self._upload_threads)
+        with tracing.span("put source", files=len(files)):
+            await anyio.to_thread.run_sync(self._put_now, files, limiter=self._upload_threads)
 
     def _put_now(self, files: Mapping[str, UploadedFile]) -> None:
         for key, file in files.items():
@@ -181,6 +188,11 @@ class Intake:
     def _delete(self, keys: Collection[str]) -> None:
         with suppress(PixToolsError):  # if this fails, the reconciler deletes the files later
             self.blobs.delete(keys)
+
+
+def _log_acceptance(new: NewJob) -> None:
+    with logs.about(job_id=new.id, owner=new.owner):
+        log.info("accepted: steps=%d pixels=%d", len(new.steps), new.pixels)
 
 
 def _files(new: NewJob, upload: Upload) -> dict[str, UploadedFile]:
@@ -208,6 +220,8 @@ def _new_job(owner: str, upload: Upload, plan: Plan) -> NewJob:
         source_sha256=image.sha256,
         pixels=plan.work_pixels,
         is_process=upload.kind is PROCESS_FORM,
+        request_id=logs.ids().get("request_id"),
+        traceparent=tracing.current(),
         steps=steps_to_store(plan),
         parts=tuple(
             PartRecord(

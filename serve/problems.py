@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
+from pixtools import logs
 from pixtools.errors import (
     MAX_FAULTS,
     BadRequest,
@@ -25,7 +26,6 @@ from pixtools.errors import (
     pointer,
     shortened,
 )
-from pixtools.logs import request_id
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def install(app: FastAPI) -> None:
 def respond(error: PixToolsError) -> JSONResponse:
     """Return the response for an error. Its size is limited, because `PixToolsError.problem` limits it."""
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
-    current = request_id.get()
+    current = logs.ids().get("request_id")
     problem = error.problem() | ({} if current is None else {"request_id": current})
     return JSONResponse(problem, error.status, headers, MEDIA_TYPE)
 

@@ -1,6 +1,6 @@
 """Gives each HTTP request an id, which the client may choose with the header `X-Request-ID`.
 
-The answer has the id in the same header, problems have it as `request_id`, and log lines end with it. Both classes are
+The answer has the id in the same header. Problems and log lines have it as `request_id`. Both classes are
 pure ASGI middleware, so they do not buffer streams.
 """
 
@@ -11,9 +11,10 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pixtools.logs import request_id
+from pixtools import logs, tracing
 
 _HEADER = b"x-request-id"
+_READS = ("GET", "HEAD", "OPTIONS")
 _VALID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -46,7 +47,7 @@ class RequestIds:
 
 
 class RequestContext:
-    """Wraps the application. Its log lines and problems get the id that the request has."""
+    """Wraps the application. Its log lines and problems get the id of the request, and OpenTelemetry gets a span."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,8 +56,17 @@ class RequestContext:
         """Handle one ASGI connection, such as an HTTP request."""
         sent = _ids(scope) if scope["type"] == "http" else []
         if len(sent) == 1 and _VALID.fullmatch(sent[0]):
-            await _within(sent[0], self._app, scope, receive, send)
+            await _within(sent[0], self._traced, scope, receive, send)
         else:
+            await self._app(scope, receive, send)
+
+    async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Trace a request that may change something. Reads are too many."""
+        if scope["method"] in _READS:
+            await self._app(scope, receive, send)
+            return
+        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        with tracing.span(scope["method"], parent or None):
             await self._app(scope, receive, send)
 
 
@@ -65,8 +75,5 @@ def _ids(scope: Scope) -> list[bytes]:
 
 
 async def _within(current: bytes, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    token = request_id.set(current.decode("ascii"))
-    try:
+    with logs.about(request_id=current.decode("ascii")):
         await app(scope, receive, send)
-    finally:
-        request_id.reset(token)

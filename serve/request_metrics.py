@@ -10,13 +10,15 @@ import time
 from ray.util.metrics import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pixtools import tracing
+
 _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _CANCELLED = 499  # no answer began, for example because the client was gone
 
 
 class RequestMetrics:
-    """Wraps an application. The time of a request ends with the last byte of its answer."""
+    """Wraps an application, and names the span of each request. A time ends with the last byte of the answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -45,6 +47,8 @@ class RequestMetrics:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             tags = {"route": _route(scope), "method": method, "status": str(status)}
+            # Only now is the route known.
+            tracing.rename(f"{method} {tags['route']}")
             self._seconds.observe(time.perf_counter() - began, tags)
 
 

@@ -80,9 +80,12 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """The PIXTOOLS_* variables of the running service, read from the process of its Ray head."""
-        environments = (process.environ() for process in self.processes())
-        head = next(env for env in environments if "RAY_AUTH_TOKEN_PATH" in env)
-        return {name: value for name, value in head.items() if name.startswith("PIXTOOLS_")}
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # the process has just ended
+                environment = process.environ()
+                if "RAY_AUTH_TOKEN_PATH" in environment:
+                    return {name: value for name, value in environment.items() if name.startswith("PIXTOOLS_")}
+        raise AssertionError("no Ray head runs")
 
     def launch(self, *arguments: str | Path) -> None:
         """Start `pixtools up`, without waiting until the service is ready."""

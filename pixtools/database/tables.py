@@ -84,6 +84,8 @@ class Job(SQLModel, table=True):
     webhook_url: str | None = Field(default=None, sa_type=TEXT)  # gets the event of the end of this job
     # Whether the request came to `POST /api/process`, whose clients expect other fields in answers and webhooks.
     is_process: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    request_id: str | None = Field(default=None, sa_type=TEXT)  # of the request that submitted the job, for log lines
+    traceparent: str | None = Field(default=None, sa_type=TEXT)  # of this request (W3C Trace Context), if it is traced
 
 
 class Part(SQLModel, table=True):

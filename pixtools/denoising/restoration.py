@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,11 @@ class Report:
 
     skipped: Literal["clean", "strength"] | None = None
     """Why the picture is unchanged: it is clean, or the strength is 0. None if the picture was denoised."""
+
+    def as_result(self) -> dict[str, Any]:
+        """Return the result of a `denoise` step, as the API shows it."""
+        result = {"sigma": round(self.sigma, 1), "denoised": self.skipped is None}
+        return result | ({"skipped": self.skipped} if self.skipped else {})
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,8 @@ class JobRecord:
     source_sha256: str
     webhook_url: str | None = None
     is_process: bool = False
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class NewJob:
 
     `pixels` is the work of the job: the pixels of the source and of the picture of each step, for all frames.
     `webhook_url` gets an event when the job ends. `is_process` says that the request came to `POST /api/process`.
+    `request_id` is the id of this request, and `traceparent` is the span that traces it, if it is traced.
 
     `created_at` is a time according to the clock of the database (`JobStore.now`). If it is None, the job gets the time
     of the transaction that stores the job.
@@ -49,6 +50,8 @@ class NewJob:
     parts: tuple[PartRecord, ...] = ()
     webhook_url: str | None = None
     is_process: bool = False
+    request_id: str | None = None
+    traceparent: str | None = None
     id: uuid.UUID = field(default_factory=uuid7)  # a UUIDv7 begins with the time, so lists of jobs are sorted by id
     created_at: datetime | None = None
 

@@ -74,6 +74,13 @@ class Claim:
         """The attempt that this claim began. Results are recorded only while this attempt is current."""
         return self.view.job.attempt
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """The ids that log lines about this attempt contain."""
+        job = self.view.job
+        ids = {"job_id": str(job.id), "attempt": str(job.attempt), "owner": job.owner}
+        return ids | ({"request_id": job.request_id} if job.request_id else {})
+
 
 def view_of(new: NewJob, retention: timedelta) -> JobView:
     """Return the view of a new job: the job is queued, and all steps are waiting.
@@ -102,6 +109,8 @@ def view_of(new: NewJob, retention: timedelta) -> JobView:
         source_sha256=new.source_sha256,
         webhook_url=new.webhook_url,
         is_process=new.is_process,
+        request_id=new.request_id,
+        traceparent=new.traceparent,
     )
     steps = tuple(
         StepRecord(

@@ -12,9 +12,11 @@ from typing import Any
 
 _START_TIMEOUT_S = 60.0  # imports take seconds on a busy machine
 
-# Variables that say where code is, how text is encoded, and how many threads libraries use. A child gets no other
-# variable, because variables hold secrets.
-_PASSED_ON = frozenset({"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "OMP_NUM_THREADS"})
+# Variables that say where code is, how text is encoded, how many threads libraries use, and what log lines look like.
+# A child gets no other variable, because variables hold secrets.
+_PASSED_ON = frozenset(
+    {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "OMP_NUM_THREADS", "PIXTOOLS_LOG_FORMAT"}
+)
 
 
 class ChildDied(Exception):

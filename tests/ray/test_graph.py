@@ -17,6 +17,7 @@ from process_titles import title_of
 from actors import fleet
 from actors.converter_pool import ConverterPool
 from actors.denoiser_client import DenoiserClient
+from actors.placement import NAMESPACE
 from dag.graph import Graph
 from dag.messages import Inputs
 from dag.plan import Source
@@ -193,13 +194,13 @@ def test_the_fleet_is_launched_once_and_replaced_if_its_settings_change(settings
     assert len(fleet_names(cluster)) == 3
     assert asyncio.run(fleet.stats(settings)) == []
     for name in fleet_names(cluster):
-        cluster.kill(cluster.get_actor(name, namespace=fleet.NAMESPACE))
+        cluster.kill(cluster.get_actor(name, namespace=NAMESPACE))
 
 
 def fleet_names(cluster) -> set[str]:
     """Return the names of all actors in the fleet."""
     actors = cluster.util.list_named_actors(all_namespaces=True)
-    return {actor["name"] for actor in actors if actor["namespace"] == fleet.NAMESPACE}
+    return {actor["name"] for actor in actors if actor["namespace"] == NAMESPACE}
 
 
 def test_without_a_denoiser_its_step_fails_with_a_retryable_error_and_the_others_run(settings, blobs):

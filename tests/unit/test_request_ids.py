@@ -11,8 +11,8 @@ import uvicorn.config
 from fastapi import FastAPI
 from ray.serve._private import http_util
 
+from pixtools import logs
 from pixtools.errors import NotFound
-from pixtools.logs import add_request_id, request_id
 from serve import problems, proxy
 from serve.request_ids import RequestContext, RequestIds
 
@@ -26,7 +26,7 @@ problems.install(app)
 @app.get("/ok")
 def ok() -> str:
     log.warning("handled")
-    return str(request_id.get())
+    return logs.ids()["request_id"]
 
 
 @app.get("/missing")
@@ -60,16 +60,16 @@ async def test_a_request_without_one_valid_id_gets_a_new_one(http, sent):
 async def test_a_problem_names_the_request(http):
     answer = await http.get("/missing", headers={"X-Request-ID": "a-2"})
     assert (answer.json()["request_id"], answer.headers["x-request-id"]) == ("a-2", "a-2")
-    assert request_id.get() is None
+    assert not logs.ids()
 
 
 async def test_log_lines_of_a_request_contain_its_id(http, caplog):
-    caplog.handler.addFilter(add_request_id)
+    caplog.handler.setFormatter(logs.TextLines())
     await http.get("/ok", headers={"X-Request-ID": "a-3"})
     log.warning("outside")
-    inside, outside = (record for record in caplog.records if record.name == __name__)
-    assert (inside.request, outside.request) == (" request_id=a-3", "")
-    caplog.handler.removeFilter(add_request_id)
+    inside, outside = (line for line in caplog.text.splitlines() if __name__ in line)
+    assert inside.endswith(": handled request_id=a-3")
+    assert outside.endswith(": outside")
 
 
 async def test_behind_serve_also_a_refusal_of_the_gate_has_exactly_one_id(monkeypatch):
