@@ -49,8 +49,10 @@ class Host:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [
-                    *("ip", "netns", "exec", self._namespace, "unshare", "--uts", "--mount"),
-                    *("setpriv", "--pdeathsig", "KILL", "sh", "-c", _ENTER, self.name),
+                    *("ip", "netns", "exec", self._namespace, "setpriv", "--pdeathsig", "KILL"),
+                    # With process ids of its own, because Ray looks for other clusters among the processes of a host.
+                    *("unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                    *("sh", "-c", _ENTER, self.name),
                     *(self._own_folder, self._folder, *command),
                 ],
                 env=dict(env),

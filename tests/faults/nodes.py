@@ -48,16 +48,20 @@ class Nodes:
         self.http = httpx.Client(headers={"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}, timeout=30)
         self.start_head()
 
+    @property
+    def env_of_commands(self) -> dict[str, str]:
+        """The environment of a command on a host. Without the address, it may find the cluster of another test."""
+        return {**self.env, "RAY_ADDRESS": f"{self.head.address}:{_GCS_PORT}"}
+
     def start_head(self) -> None:
-        """Start Ray on the head, and wait until its dashboard answers."""
+        """Start Ray on the head, and wait until its dashboard answers.
+
+        The GCS keeps its state in Redis, so a head that starts again knows the cluster.
+        """
         options = [
-            *(
-                "--head",
-                f"--port={_GCS_PORT}",
-                f"--dashboard-host={self.head.address}",
-                f"--temp-dir={self.folder}/ray",
-            ),
-            *("--num-cpus=0", "--ray-client-server-port=20001"),
+            *("--head", f"--port={_GCS_PORT}", f"--dashboard-host={self.head.address}"),
+            *(f"--temp-dir={self.folder}/ray", "--num-cpus=0", "--ray-client-server-port=20001"),
+            f"--redis-password={urlsplit(self.env['PIXTOOLS_REDIS_URL']).password}",
         ]
         self._start_ray(self.head, *options)
         wait_for(lambda: len(self.alive()) >= 1, 120)
@@ -85,8 +89,9 @@ class Nodes:
         """Deploy PixTools with these variables, and wait until it accepts jobs."""
         config = config | {"http_options": {"host": "0.0.0.0", "port": _PORT}}
         config = copy.deepcopy(config)
-        # Without a CPU of its own, the denoiser might run on the head.
-        config["applications"][1]["deployments"][0]["ray_actor_options"]["num_cpus"] = 1
+        options = config["applications"][1]["deployments"][0]["ray_actor_options"]
+        if not options["num_gpus"]:
+            options["num_cpus"] = 1  # otherwise the denoiser might run on the head
         config["applications"] = [
             application | {"runtime_env": {"env_vars": dict(env or {})}} for application in config["applications"]
         ]
@@ -160,6 +165,7 @@ def running(workers: int, **settings: str) -> Iterator[Nodes]:
                     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
                     "RAY_health_check_timeout_ms": "3000",  # as in deploy/aws/node.env
                     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
+                    "RAY_REDIS_ADDRESS": urlsplit(there["PIXTOOLS_REDIS_URL"]).netloc.rpartition("@")[2],
                 }  # fmt: skip
                 del env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
                 nodes = Nodes(network, folder, env)

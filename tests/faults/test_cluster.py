@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from api import Api
 from audit import Audit
-from nodes import BIN, Nodes, cpu_seconds, running
+from nodes import BIN, CONFIG, Nodes, cpu_seconds, running
 from PIL import Image
 from waits import wait_for
 from workload import Workload, one_avif, titled
@@ -29,6 +30,7 @@ _ATTEMPTS = """
     SELECT extract(epoch FROM min(at) - %(at)s)::float FROM faults.step_move
     WHERE became = 'running' AND attempt > 1 AND at > %(at)s GROUP BY job
 """
+REPLICA = "ServeReplica:denoiser:Denoiser"
 _CRASHED = "SELECT count(*) FROM faults.job_move WHERE crashed AND at > %s"
 
 
@@ -94,7 +96,7 @@ def test_a_node_that_joins_is_used_and_a_drained_one_becomes_empty_and_leaves(no
 
         log = nodes.folder / "drain.log"
         began = time.monotonic()
-        third.run([BIN / "pixtools", "drain", "--here", "--timeout", "60"], nodes.env, log)
+        third.run([BIN / "pixtools", "drain", "--here", "--timeout", "60"], nodes.env_of_commands, log)
         print(f"  the node was empty after {time.monotonic() - began:.1f} s")
         wait_for(lambda: nodes.actors("ConverterActor")[third.address] == 0, 10)  # Ray's list is a second behind
         wait_for(lambda: third.address not in {node["node_ip"] for node in nodes.alive()}, 90)
@@ -107,7 +109,7 @@ def test_a_node_that_joins_is_used_and_a_drained_one_becomes_empty_and_leaves(no
 
 def test_the_head_cannot_be_drained(nodes):
     log = nodes.folder / "drain-of-head.log"
-    code = nodes.head.start([BIN / "pixtools", "drain", "--here"], nodes.env, log).wait(60)
+    code = nodes.head.start([BIN / "pixtools", "drain", "--here"], nodes.env_of_commands, log).wait(60)
 
     assert code == 1
     assert "This node is the head, which cannot leave the cluster." in log.read_text()
@@ -117,7 +119,7 @@ def test_the_head_cannot_be_drained(nodes):
 def test_a_worker_node_fails_in_the_middle_of_60_jobs(nodes, audit, fault):
     victim = nodes.workers[-1]
     # A job that returns to the queue goes to its end. So the queue is short here.
-    with Workload(nodes, audit, jobs=60, clients=3, steps=one_avif(4), pause=3.5) as work:
+    with Workload(nodes, audit, jobs=60, clients=3, steps=one_avif(4), pause=2.5) as work:
         work.wait_until(("succeeded",), 10)
         wait_for(lambda: nodes.actors("ConverterActor")[victim.address] == 1)
         audit.wait("SELECT 1 FROM step WHERE state = 'running' HAVING count(*) >= 2")  # one on each node
@@ -133,6 +135,40 @@ def test_a_worker_node_fails_in_the_middle_of_60_jobs(nodes, audit, fault):
     assert report.clean
     assert pauses
     assert np.percentile(pauses, 99) <= 60
+
+
+def test_the_denoiser_scales_on_waiting_pixels_and_to_zero(nodes):
+    """The node has two GPUs as far as Ray knows. Without a GPU that works, the denoiser computes on the CPU."""
+    config = copy.deepcopy(CONFIG)
+    denoiser = config["applications"][1]["deployments"][0]
+    denoiser["ray_actor_options"] = {"num_cpus": 0, "num_gpus": 1}
+    denoiser["autoscaling_config"] |= {"max_replicas": 2, "downscale_delay_s": 10, "upscale_delay_s": 2}
+    denoiser["autoscaling_config"]["policy"]["policy_kwargs"]["target_s"] = 10
+    gpus = nodes.add(cpus=1, num_gpus=2)
+    nodes.deploy(config=config)
+    noisy = np.random.default_rng(7).normal(128, 20, (1200, 1600, 3)).clip(0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy).save(out, "JPEG", quality=80)
+    steps = {"clean": {"op": "denoise", "input": "source"}, "web": {"op": "webp", "input": "clean", "quality": 50}}
+
+    def replicas():
+        return nodes.actors(REPLICA)
+
+    wait_for(lambda: not replicas(), 60)
+    with Api(nodes.base_url) as api:
+        api.submit("one.jpg", titled(out.getvalue(), "one"), steps)
+        wait_for(lambda: replicas() == {gpus.address: 1}, 60)
+        jobs = [api.submit(f"{n}.jpg", titled(out.getvalue(), f"picture {n}"), steps) for n in range(16)]
+        began = time.monotonic()
+        wait_for(lambda: replicas() == {gpus.address: 2}, 90)
+        print(f"  a second replica after {time.monotonic() - began:.1f} s")
+        assert {api.wait(job, 300)["state"] for job in jobs} == {"succeeded"}
+    began = time.monotonic()
+    wait_for(lambda: not replicas(), 120)
+    print(f"  none after {time.monotonic() - began:.1f} s")
+    nodes.deploy()
+    gpus.kill()
+    nodes.workers.remove(gpus)
 
 
 class Steady:
@@ -180,3 +216,19 @@ def test_a_new_version_replaces_the_old_one_under_load_and_back(nodes, audit):
     assert set(steady.answers) == {"200"}
     assert set(work.answers) == {"202"}
     assert audit.query(_CRASHED, [work.since])[0][0] == 0
+
+
+def test_the_head_starts_again_and_jobs_go_on(nodes, audit):
+    with Workload(nodes, audit, jobs=40, clients=3, steps=one_avif(4), pause=0.5, timeout=180) as work:
+        work.wait_until(("succeeded",), 5)
+        at = audit.now()
+        nodes.head.kill()
+        nodes.start_head()
+        began = time.monotonic()
+        report = work.finish("40 jobs, and the head starts again")
+    pauses = [pause for (pause,) in audit.query(_ATTEMPTS, {"at": at})]
+    print(f"  {len(pauses)} next attempts after {np.round(sorted(pauses), 1)} s")
+    print(f"  all jobs ended {time.monotonic() - began:.0f} s after the head was back")
+    assert report.clean
+    assert pauses
+    assert nodes.actors("DispatcherActor") == {nodes.head.address: 1}
