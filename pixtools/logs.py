@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ _ADDRESS = re.compile(r"\S*(?:://|@)\S*")  # a URL, or a piece of a URL that a l
 
 LogFormat = Literal["text", "json"]
 
-_FORMAT_VARIABLE = "PIXTOOLS_LOG_FORMAT"  # sandboxed child processes read it
+_format: LogFormat = "text"
 
 _ids: ContextVar[Mapping[str, str]] = ContextVar("ids", default=MappingProxyType({}))
 
@@ -51,17 +50,21 @@ def begin(given: Mapping[str, str]) -> None:
     _ids.set(given)
 
 
-def to_stderr(log_format: LogFormat | None = None) -> None:
+def to_stderr(log_format: LogFormat) -> None:
     """Send the log lines of this process to stderr. Ray keeps stderr in one file per process.
 
-    Without `log_format`, the variable PIXTOOLS_LOG_FORMAT decides, which a sandboxed process gets from its parent. If
-    the process has set up logging already, its handlers stay.
+    If the process has set up logging already, its handlers stay.
     """
-    if log_format is not None:
-        os.environ[_FORMAT_VARIABLE] = log_format
+    global _format  # noqa: PLW0603 (a process has one format)
+    _format = log_format
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if os.environ.get(_FORMAT_VARIABLE) == "json" else TextLines())
+    handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def current_format() -> LogFormat:
+    """Return the format of this process, for its sandboxed child processes."""
+    return _format
 
 
 class TextLines(logging.Formatter):

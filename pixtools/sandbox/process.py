@@ -10,13 +10,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+from pixtools import logs
+
 _START_TIMEOUT_S = 60.0  # imports take seconds on a busy machine
 
-# Variables that say where code is, how text is encoded, how many threads libraries use, and what log lines look like.
-# A child gets no other variable, because variables hold secrets.
-_PASSED_ON = frozenset(
-    {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "OMP_NUM_THREADS", "PIXTOOLS_LOG_FORMAT"}
-)
+# Variables that say where code is, how text is encoded, and how many threads libraries use. A child gets no other
+# variable, because variables hold secrets.
+_PASSED_ON = frozenset({"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "OMP_NUM_THREADS"})
 
 
 class ChildDied(Exception):
@@ -40,7 +40,7 @@ class SandboxedProcess:
         self._popen = subprocess.Popen(  # noqa: S603 (our own command, no shell)
             [
                 *(sys.executable, "-P", "-m", "pixtools.sandbox.child"),  # -P: no modules from the working directory
-                *(str(theirs.fileno()), prepare, str(memory_bytes), str(os.getpid())),
+                *(str(theirs.fileno()), prepare, str(memory_bytes), str(os.getpid()), logs.current_format()),
             ],
             env=_environment(),
             cwd="/",

@@ -5,26 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import subprocess
-import sys
 
 import pytest
 
 from dag.segment_run import _attempt
 from pixtools import logs
 from pixtools.operations import get
-from pixtools.sandbox.process import _environment
+from pixtools.sandbox.process import SandboxedProcess
 
 log = logging.getLogger(__name__)
-
-PRINTING = """
-import logging
-from pixtools import logs
-logs.to_stderr()
-with logs.about(job_id="j-1"):
-    logging.getLogger("x").info("two\\nlines")
-"""
 
 
 @pytest.fixture
@@ -78,15 +67,19 @@ def test_a_line_of_a_step_names_the_step(lines):
     assert outside.code == "internal"
 
 
+def prepare():
+    """The first function of a sandboxed process: write a log line, and return the function that does the work."""
+    with logs.about(job_id="j-1"):
+        logging.getLogger("x").info("two\nlines")
+    return lambda _: None
+
+
 @pytest.mark.parametrize(
     ("log_format", "expected"), [("json", '"message": "two\\nlines"'), ("text", "lines job_id=j-1")]
 )
-def test_sandboxed_processes_write_in_the_format_of_their_parent(monkeypatch, log_format, expected):
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    monkeypatch.setenv("PIXTOOLS_LOG_FORMAT", "")
-    logs.to_stderr(log_format)
-    assert os.environ["PIXTOOLS_LOG_FORMAT"] == log_format
-    child = subprocess.run(
-        [sys.executable, "-c", PRINTING], env=_environment(), capture_output=True, text=True, check=True
-    )
-    assert expected in child.stderr
+def test_sandboxed_processes_write_in_the_format_of_their_parent(monkeypatch, capfd, log_format, expected):
+    monkeypatch.setattr(logs, "_format", log_format)
+    process = SandboxedProcess("test_logs:prepare", 500_000_000)
+    process.wait_until_ready()
+    process.end()
+    assert expected in capfd.readouterr().err
