@@ -138,7 +138,7 @@ def test_a_folder_is_submitted_while_http_users_go_on_and_a_killed_run_is_resume
 def test_failed_pictures_are_named_and_the_next_run_tries_them_again(client, api):
     good = sideways_photo(320, 240, seed=92_000)
     (client.photos / "good.jpg").write_bytes(good)
-    (client.photos / "broken.jpg").write_bytes(truncated_jpeg())
+    (client.photos / "torn-photo.jpg").write_bytes(truncated_jpeg())
     (client.photos / "no picture.png").write_text("hello")
     (client.photos / "notes.txt").write_text("hello")
 
@@ -147,11 +147,12 @@ def test_failed_pictures_are_named_and_the_next_run_tries_them_again(client, api
     assert "Pictures in" in output
     assert ": 3. Other files: 1." in output
     assert "Succeeded: 1. Failed: 2." in output
-    assert "broken.jpg: Step small: The file could not be decoded" in output
+    assert "torn-photo.jpg: Step small: The file could not be decoded" in output
     assert "no picture.png: The content of the file is not an image in a supported format." in output
 
     def attempts():
-        (job,) = [each for each in api.http.get("/api/jobs").json()["jobs"] if each["source"]["name"] == "broken.jpg"]
+        jobs = api.http.get("/api/jobs").json()["jobs"]
+        (job,) = [job for job in jobs if job["source"]["name"] == "torn-photo.jpg"]
         return api.read(job)["steps"]["small"]["attempt"]
 
     before = attempts()
@@ -161,7 +162,7 @@ def test_failed_pictures_are_named_and_the_next_run_tries_them_again(client, api
     assert "Succeeded: 2. Failed: 1." in output
     assert sorted(path.name for path in client.results.glob("*.webp")) == ["good-web.webp", "no picture-web.webp"]
     assert attempts() > before  # the failed step ran again, in the same job
-    assert jobs_named(api, "broken.jpg") == {"broken.jpg": 1}
+    assert jobs_named(api, "torn-photo.jpg") == {"torn-photo.jpg": 1}
 
 
 def test_wrong_steps_and_wrong_addresses_are_explained(client, tmp_path):
