@@ -46,7 +46,8 @@ function start({ operations, limits, media_types: mediaTypes }) {
     operations, limits, mediaTypes,
     onAccepted: (job, file) => {
       view.addSource(job.id, file);
-      location.hash = `#/jobs/${job.id}`;
+      // Someone who has left the form meanwhile stays there. The list of recent jobs shows the new job.
+      if (!at("build").hidden) location.hash = `#/jobs/${job.id}`;
       history.refresh();
     },
   });

@@ -68,7 +68,8 @@ def start(page: Page) -> None:
 
 def wait_until(page: Page, state: str) -> None:
     """Wait until the page shows this state of the job."""
-    expect(page.locator("#job-state")).to_have_text(state, timeout=JOB_TIMEOUT_MS)
+    # Before the page shows the new job, the hidden element still has the state of the job before.
+    expect(page.locator("#job-state:visible")).to_have_text(state, timeout=JOB_TIMEOUT_MS)
 
 
 def result(page: Page, name: str) -> Locator:

@@ -386,6 +386,23 @@ def test_all_dead_letters_are_redriven_and_discarded_at_once(page, api):
     assert page.faults == []
 
 
+def test_someone_who_leaves_the_form_during_the_upload_is_not_called_back(page):
+    held = []
+    page.route("**/api/jobs", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    choose_photo(page, photo(560))
+    add(page, "WebP")
+    start(page)
+    page.get_by_role("link", name="Webhooks", exact=True).click()
+    expect(page.locator("#webhooks-title")).to_be_focused()
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        held[0].continue_()
+    job = page.get_by_role("link", name=re.compile("photo-560.jpg"))
+    expect(job).to_have_count(1)  # the list of recent jobs has the new job
+    expect(page).to_have_url(re.compile("#/webhooks$"))
+    expect(page.locator("#webhooks-title")).to_be_visible()
+    assert page.faults == []
+
+
 def test_nothing_is_wider_than_a_phone(page):
     add(page, "WebP", "AVIF", "Metadata", "PNG", "ZIP")
     assert_fits_a_phone(page)
