@@ -23,6 +23,7 @@ from actors.placement import NAMESPACE
 
 _CONNECT_TIMEOUT_S = 10.0
 _ANSWER_TIMEOUT_S = 180.0  # of one request; the service answers a waiting request after 60 s at most
+_CONNECT_TRIES = 5
 _PIECE_BYTES = 1 << 20
 _TOKEN = Path(".ray", "auth_token")  # in the home folder, where Ray looks for it
 
@@ -31,8 +32,8 @@ _TOKEN = Path(".ray", "auth_token")  # in the home folder, where Ray looks for i
 def connect(address: str, token_file: Path | None = None) -> Iterator[httpx.Client]:
     """Connect this process to a Ray cluster, and return a client of the HTTP API. The client is thread-safe.
 
-    `address` is `ray://HOST:PORT`. Without `token_file`, the token comes from where Ray looks for it: RAY_AUTH_TOKEN,
-    RAY_AUTH_TOKEN_PATH or `~/.ray/auth_token`. A token does not encrypt the connection.
+    `address` is `ray://HOST:PORT`. `token_file` contains the token of the cluster. Without it, Ray takes the token from
+    RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or `~/.ray/auth_token`. A token does not encrypt the connection.
 
     Raises ConnectionError, with the remedy, if nothing answers at the address, or if the cluster refuses the token or
     the versions of Ray and Python. A request raises httpx.ConnectError if PixTools is not deployed there, or if no
@@ -55,16 +56,24 @@ def _connect(address: str) -> None:
     import ray  # noqa: PLC0415
     from ray.exceptions import AuthenticationError  # noqa: PLC0415
 
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the error says the same
-            ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-    except (AuthenticationError, RuntimeError) as error:  # RuntimeError: other versions, or a second connection
-        raise ConnectionError(str(error)) from error
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"{address} does not accept this client. Its token may be wrong: set RAY_AUTH_TOKEN_PATH to the file with "
-            f"the token of the cluster. Ray says: {error}"
-        ) from error
+    for left in reversed(range(_CONNECT_TRIES)):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the error says the same
+                ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionAbortedError as error:
+            # Sometimes the process that Ray starts for a client dies: https://github.com/ray-project/ray/issues/63202.
+            ray.shutdown()
+            if not left:
+                raise ConnectionError(f"{address} cannot start a process for this client: {error}") from error
+        except (AuthenticationError, RuntimeError) as error:  # RuntimeError: other versions, or a second connection
+            raise ConnectionError(str(error)) from error
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"{address} does not accept this client. Perhaps its token is wrong: give the file with the token of "
+                f"the cluster, with --token-file or RAY_AUTH_TOKEN_PATH. Ray says: {error}"
+            ) from error
+        else:
+            return
 
 
 def _check_that_port_is_open(address: str) -> None:
@@ -87,9 +96,9 @@ def _set_environment(token_file: Path | None) -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file)
     if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or (Path.home() / _TOKEN).exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    # Otherwise Ray may start a cluster on this machine after it has lost the connection, ...
+    # Without this, Ray may start a cluster on this machine after it has lost the connection.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-    # ... and upload the working directory if this process was started by `uv run`.
+    # Without this, Ray uploads the working directory if `uv run` has started this process.
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 
@@ -118,7 +127,7 @@ class _RayTransport(httpx.BaseTransport):
         return httpx.Response(status, headers=given, content=content, request=request)
 
     def _recover(self) -> None:
-        """Connect again if the connection is lost, and find the gateway. If this fails, the next request tries."""
+        """Find the gateway again, after a new connection if the old one is lost. A failure here is not reported."""
         import ray  # noqa: PLC0415 (see _connect)
 
         with self._lock, suppress(Exception):
