@@ -54,7 +54,7 @@ class Converter:
         self._node = Node(node or socket.gethostname(), _share_of_node(settings))
 
     def ready(self) -> Node:
-        """Limit the memory of this process, wait for the worker, and return the node on which both run.
+        """Limit the memory of this process, wait for the worker, and return the node of both.
 
         Without the limits, one large picture could use up the memory of the whole node. Raises ChildDied.
         """

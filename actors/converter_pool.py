@@ -20,12 +20,12 @@ from pixtools.retries import CONVERTER_START_PAUSE_S
 
 log = logging.getLogger(__name__)
 
-_MAX_PASSES = 16  # how many later callers may go ahead of a caller for whom no node has room
+_MAX_PASSES = 16  # later callers that may go ahead of a caller, while no node has room for its call
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node on which converters run. `memory_bytes` is the budget of the node for all converters of one dispatcher."""
+    """A node with converters. `memory_bytes` is the budget of the node for all converters of one dispatcher."""
 
     name: str
     memory_bytes: int
@@ -33,7 +33,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The limits that the cluster sets to one pool."""
+    """The limits of one pool in the present cluster."""
 
     max_converters: int
     leaving: frozenset[str] = frozenset()  # the names of the nodes that have died or are about to be removed

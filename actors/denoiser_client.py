@@ -24,7 +24,6 @@ APPLICATION, DEPLOYMENT = "denoiser", "Denoiser"  # as in serve_config.yaml
 
 _SILENCE_TIMEOUT_S = 60.0  # a replica that works sends a message at least every ten seconds
 _STATUS_INTERVAL_S = 15.0  # between two checks of the status of the deployment
-_OLD_REPLICAS_S = 60.0
 _FAILED_STATUSES = 3  # checks in a row, because one killed replica makes the deployment unhealthy for a moment
 
 
@@ -41,7 +40,6 @@ class DenoiserClient:
         self._on_offload = on_offload
         self._pictures: Counter[Hashable] = Counter()
         self._handle: Any = None
-        self._old_replicas_until = 0.0  # until then, do not send what replicas of earlier versions do not know
 
     @property
     def jobs(self) -> int:
@@ -70,8 +68,6 @@ class DenoiserClient:
                 return await self._run_once(pixels, params)
             except RayTaskError as error:
                 failure = _replica_error(error)
-                if isinstance(error.cause, TypeError):
-                    self._old_replicas_until = asyncio.get_running_loop().time() + _OLD_REPLICAS_S
                 if not isinstance(failure, DenoiserDown):
                     raise failure from error
             except (ObjectLostError, OwnerDiedError):  # the picture itself is lost, so it cannot be sent again
@@ -85,7 +81,7 @@ class DenoiserClient:
     async def _run_once(self, pixels: Any, params: Params) -> Any:
         from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
 
-        response = (await self._connect()).run.remote(pixels, params, self._weights, *self._ids())
+        response = (await self._connect()).run.remote(pixels, params, self._weights, dict(logs.ids()))
         try:
             return await _wait_for_result(await self._wait_for_start(response))
         except BackPressureError as error:
@@ -95,10 +91,6 @@ class DenoiserClient:
         except BaseException:
             response.cancel()  # nobody needs the result any more
             raise
-
-    def _ids(self) -> tuple[dict[str, str], ...]:
-        is_new = asyncio.get_running_loop().time() >= self._old_replicas_until
-        return (dict(logs.ids()),) if is_new else ()
 
     async def _wait_for_start(self, response: Any) -> Any:
         """Wait for the first progress message of a replica, and return the stream of this replica.
@@ -200,7 +192,7 @@ def _replica_error(error: RayTaskError) -> Exception:
     cause = error.cause
     if isinstance(cause, PixToolsError | RayError):  # RayError: the picture was lost on its way to the replica
         return cause
-    if isinstance(cause, TypeError):  # an earlier version of the method; Serve is about to replace such a replica
+    if isinstance(cause, TypeError):  # the replica runs an earlier version, and Serve is about to replace the replica
         log.warning("denoiser runs other code: error=%r", cause)
         return DenoiserDown("The replica runs another version of the code.")
     log.error("denoiser failed unexpectedly", exc_info=error)

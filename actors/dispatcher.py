@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _JOBS_PER_CONVERTER = 2  # one job runs and one is ready, so that no converter waits for the database
 _CHEAP_JOBS_PER_CONVERTER = 8  # so that jobs share claims, converter calls and commits
-_FIRST_CONVERTERS = 2  # converters for which a dispatcher claims jobs before any converter runs
+_FIRST_CONVERTERS = 2  # a dispatcher without converters claims jobs for this number of them
 _CAPACITY_PAUSE_S = 5.0
 _MAX_JOBS_WITHOUT_WORK = 1000  # jobs that may wait for steps of other jobs and take no room
 
@@ -67,7 +67,7 @@ class _Attempt:
     claim: Claim
     plan: Plan
     writer: OutcomeWriter | None = None  # of the last round
-    # Steps of other jobs for which this job has already waited. This job waits for no step twice: if a step failed in
+    # Steps of other jobs. This job has already waited for them, and waits for no step twice: if a step failed in
     # the other job, this job runs the step itself.
     waited_for: frozenset[str] = frozenset()
     used_s: float = 0.0  # time on converters
@@ -276,7 +276,7 @@ class Dispatcher:
         return max(1, min(self._pool.idle, self._expected_converters() // max(1, jobs)))
 
     def _expected_converters(self) -> int:
-        """Return how many converters this dispatcher expects to have soon. It claims jobs for this number.
+        """Return the number of converters that this dispatcher will probably have soon. It claims jobs for all of them.
 
         The number is larger than that of the running converters, so that callers wait and the pool grows. From two
         converters on, it is twice as large and not more, because jobs that wait here cannot run at another dispatcher.

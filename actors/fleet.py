@@ -224,7 +224,7 @@ def _retire_others(kind: str, prefixes: tuple[str, ...], settings: Settings) -> 
 
 
 def _create_missing(prefixes: tuple[str, ...], actor: Any, *arguments: Any) -> None:
-    """Create an actor for each prefix for which no actor runs, or only actors that are retiring."""
+    """Create an actor for each prefix, unless an actor with this prefix runs and is not retiring."""
     for prefix in prefixes:
         names = _running(prefix)
         if all(_is_retiring(name) for name in names):

@@ -1,4 +1,4 @@
-"""Where actors run, and in which namespace their names are."""
+"""The nodes of actors, and the namespace of their names."""
 
 from __future__ import annotations
 

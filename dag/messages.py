@@ -50,7 +50,7 @@ class Inputs:
     source_bytes: int
     parts: Mapping[str, str] = field(default_factory=dict)  # blob keys by part name
     bytes_left: int = sys.maxsize
-    ids: Mapping[str, str] | None = None  # None also if an earlier version made this object
+    ids: Mapping[str, str] | None = None  # None: a dispatcher of an earlier version made this object
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs the steps of a job in one process, without a service. `pixtools.pipeline` is the public name of this module."""
+"""Runs the steps of a job in one process, without the service. Users import this module as `pixtools.pipeline`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pixtools.operations.base.kinds import BundleEntry, Bundler
 from pixtools.operations.denoise import Denoise
 from pixtools.settings import Settings
 
-MAX_STEPS: int = Settings.model_fields["max_steps"].default
+_MAX_STEPS: int = Settings.model_fields["max_steps"].default
 
 
 def _default_limits() -> Limits:
@@ -36,7 +36,7 @@ def _default_limits() -> Limits:
 
 @dataclass(frozen=True)
 class File:
-    """The file of a step. `name` is the name that the service gives to a download of this file.
+    """The file of a step. `name` is the name of a download in the service, such as `photo-web.webp`.
 
     `width` and `height` are in pixels, and None if the file is no picture. `result` holds the values that the step
     reports, or None.
@@ -53,11 +53,11 @@ class File:
 class Pipeline:
     """The steps of a job, to run on pictures in this process.
 
-    The same code as in the service makes the files. Denoised pixels may differ by rounding on another device. Nothing
-    confines the code that decodes pictures, nothing limits its memory or its time, and nothing is stored. So run it
-    only on pictures that you trust.
+    The service makes files with the same code. Rounding may differ on another device, so denoised pixels may differ.
+    Decoders run without a sandbox, and without limits of memory and time. So run a pipeline only on pictures that you
+    trust.
 
-    One thread at a time may use a pipeline. It loads the network of the denoiser when a picture needs it first.
+    Only one thread may use a pipeline at a time. The first picture with a `denoise` step loads the network.
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class Pipeline:
     def run(self, picture: bytes, name: str = "image") -> dict[str, File]:
         """Run all steps on the bytes of an image file. Return the files by the names of their steps.
 
-        `name` is the name of the file. The names of the results begin with it. Raises UnsupportedType, CorruptImage,
-        ImageTooLarge, InvalidPlan if `steps` has mistakes, and the error of the first step that fails. A note of this
-        error names the step. An unexpected error becomes a PixToolsError, and the log has its cause.
+        The names of the results begin with `name`, without its ending. Raises UnsupportedType, CorruptImage,
+        ImageTooLarge, and InvalidPlan if `steps` has mistakes. Also raises the error of the first step that fails, with
+        a note that names the step. An unexpected error becomes a PixToolsError, and its cause is in the log.
         """
         header = self._header(picture)
         parts = {part: self._part_info(data) for part, data in self._parts.items()}
         size = (header.width, header.height)
         source = Source(name, hashlib.sha256(picture).hexdigest(), size, header.frames, parts, header.media_type)
-        plan = build(dict(self._steps), source, MAX_STEPS, self._limits)
+        plan = build(dict(self._steps), source, _MAX_STEPS, self._limits)
         return _Run(plan, picture, self._parts, self._denoise).files()
 
     def _header(self, data: bytes) -> Header:

@@ -1,7 +1,7 @@
 """Runs the steps of one work item on pictures in memory.
 
-A `SegmentIO` gives the steps their blobs, and takes their files. The worker of a converter has one that talks to the
-converter (`dag.segment_worker`). A `Pipeline` has one that keeps everything in memory (`dag.pipeline`).
+A `SegmentIO` provides the blobs and receives the files. There are two kinds: that of a worker talks to its converter
+(`dag.segment_worker`), and that of a `Pipeline` keeps everything in memory (`dag.pipeline`).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _OUT_OF_MEMORY = (
 
 
 class SegmentIO(Protocol):
-    """Gives steps their blobs, and takes their files, pictures and messages."""
+    """Provides the blobs that steps read. Receives the files, pictures and messages that steps make."""
 
     def tell(self, message: WorkerMessage) -> None:
-        """Take a message: a step has ended, or the head is ready."""
+        """Receive a message, for example that a step has ended."""
 
     def get(self, key: str) -> bytes:
         """Return a blob. Raises ObjectMissing or StorageDown."""
@@ -45,7 +45,7 @@ class SegmentIO(Protocol):
         """Store the file of a step. Raises the errors of the blob store and of the disk."""
 
     def share(self, step: str, inference: str | None, shared: tuple[Any, Picture]) -> None:
-        """Hand the picture of a step to the inference, or to the segments that start from this picture."""
+        """Hand over the picture of `step`. The step `inference` reads it. None: other segments start from it."""
 
 
 def run(work_item: WorkItem, pixels: Inferred | tuple[Any, Picture] | None, io: SegmentIO) -> None:
@@ -84,10 +84,9 @@ def _run_steps(segment: SegmentWithHead, workspace: _Workspace, io: SegmentIO) -
 
 
 def _load_head(segment: SegmentWithHead, workspace: _Workspace, io: SegmentIO) -> set[str]:
-    """Load the head: the picture that the segment starts from.
+    """Load the head, which is the first picture of the segment. Share it with the other segments that need it.
 
-    If other segments start from this picture too, share it with them. Return the failed steps. If the picture cannot be
-    loaded, all steps that read the head fail.
+    Return the names of the steps that failed: all that read the head if it cannot be loaded, otherwise none.
     """
     readers = [step for step in segment.steps if segment.reads_head(step)]
     if not _attempt(io, readers, workspace.load_head, tell_success=False):
@@ -100,7 +99,7 @@ def _load_head(segment: SegmentWithHead, workspace: _Workspace, io: SegmentIO) -
 
 
 class _Workspace:
-    """The data of one work item: the file that it starts from, and the pictures that later steps read."""
+    """The data of one work item: its input file, and the pictures for later steps."""
 
     def __init__(self, work_item: WorkItem, pixels: Inferred | tuple[Any, Picture] | None, io: SegmentIO) -> None:
         """Create an empty workspace. `pixels` is given only if `work_item` is a PixelsWork."""
@@ -132,14 +131,15 @@ class _Workspace:
                 assert_never(self._work_item)
 
     def load_head(self) -> None:
-        """Load the head of the segment. Prepare the picture for sharing if other segments start from it too."""
+        """Load the head of the segment. If other segments also start from this picture, prepare it for sharing."""
         work_item = self._work_item
         match work_item:
             case SourceWork(segment=segment):
                 picture = self._decode(segment)
             case FileWork(segment=segment, inputs=inputs):
-                # The stored file lacks some metadata of the source, such as the GPS position. Pixels that come directly
-                # from the denoiser have all of it. Read the source, so that the result is the same in both cases.
+                # The stored file lacks some metadata of the source, such as the GPS position. A picture that comes
+                # directly from the denoiser has all metadata. Both must give the same result, so read the metadata from
+                # the source.
                 metadata = read_metadata(self._io.get(inputs.source_key))
                 picture = replace(self._decode(segment), metadata=metadata)
             case PixelsWork(segment=segment):
@@ -196,12 +196,12 @@ class _Workspace:
                 text = json.dumps(result, ensure_ascii=False, indent=2)
                 self._io.put(step, text.encode(), None, result)
             case Bundler():
-                raise AssertionError("bundles need no worker")
+                raise AssertionError("the caller makes bundles")
             case _:
                 assert_never(operation)
 
     def _input_picture(self, step: PlannedStep) -> Picture:
-        """Return the picture that a step reads, with 8 bits per channel. No operation in a converter uses more."""
+        """Return the input picture of a step, with 8 bits per channel. Operations in a worker use at most 8 bits."""
         return self.pictures[step.inputs[0]].in_8_bit()
 
     def _keep(self, step: PlannedStep, picture: Picture) -> None:
@@ -220,7 +220,7 @@ class _Workspace:
 
 
 def _attempt(io: SegmentIO, steps: list[PlannedStep], make: Callable[[], None], *, tell_success: bool = True) -> bool:
-    """Call `make`, and return whether it succeeded. Tell the outcome of `steps`, which `make` runs or prepares."""
+    """Call `make`, which runs or prepares `steps`. Tell their outcomes. Return whether `make` succeeded."""
     started = time.perf_counter()
     with logs.about(step=steps[0].name, op=steps[0].operation.name):
         error = _error_of(make)
@@ -235,7 +235,7 @@ def _attempt(io: SegmentIO, steps: list[PlannedStep], make: Callable[[], None], 
 
 
 def _error_of(make: Callable[[], None]) -> PixToolsError | None:
-    """Call `make`, and return the error with which the step fails, or None."""
+    """Call `make`. Return the error of the step, or None if `make` succeeded."""
     try:
         make()
     except PixToolsError as error:

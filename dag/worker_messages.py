@@ -26,7 +26,7 @@ from pixtools.imaging.picture import Metadata, Picture
 
 @dataclass(frozen=True)
 class GivenPixels:
-    """The picture with which a PixelsWork begins. The converter sends this object, and then the bytes of the pixels.
+    """The first picture of a PixelsWork. The converter sends this object, and then the bytes of the pixels.
 
     `description` is the second value of Picture.share. `result` is set if the pixels come from the denoiser.
     """

@@ -1,8 +1,9 @@
-"""Submit the JPEGs of a folder through Ray, and download the results. Run it again to go on where it stopped.
+"""Submit the JPEGs of a folder through Ray, and download the results. Run it again to continue.
 
     python examples/ray_client.py ray://127.0.0.1:10001 PHOTOS RESULTS
 
-The token of the cluster comes from RAY_AUTH_TOKEN_PATH. `pixtools submit` does the same with more comfort.
+The token of the cluster comes from RAY_AUTH_TOKEN_PATH. `pixtools submit` does more: it keeps a journal, and runs
+several jobs at a time.
 """
 
 import hashlib

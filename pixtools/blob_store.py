@@ -128,13 +128,19 @@ class BlobStore:
             return body.read()
 
     def get_part(self, key: str, start: int, size: int) -> bytes:
-        """Return at most `size` bytes of an object, from the byte `start` on. The object must have this byte."""
+        """Return the bytes of an object from `start` on, at most `size`. Raises like `get`.
+
+        The object must have the byte `start`.
+        """
         with self.open(key, f"bytes={start}-{start + size - 1}") as body:
             return body.read()
 
     @contextmanager
     def open(self, key: str, byte_range: str | None = None) -> Iterator[IO[bytes]]:
-        """Open an object, or the part of it that an HTTP range names, for reading as a stream."""
+        """Open an object for reading as a stream.
+
+        `byte_range` is the value of a Range header, such as `bytes=0-99`. Without it, the stream has the whole object.
+        """
         ranged = {"Range": byte_range} if byte_range else {}
         with _translated_errors(key):
             body = (
@@ -180,7 +186,7 @@ class BlobStore:
         """Return a URL that downloads an object as `name` without credentials, and the time at which the URL expires.
 
         The signed URL contains the name and the media type, because some stores do not keep the values of the upload.
-        `signed_at` is the time from which the URL is valid. Raises StorageRefused if there are no credentials.
+        The URL is valid from `signed_at` on. Raises StorageRefused if there are no credentials.
         """
         query = {"response-content-type": media_type, "response-content-disposition": attachment(name)}
         try:

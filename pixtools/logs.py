@@ -28,7 +28,7 @@ _ids: ContextVar[Mapping[str, str]] = ContextVar("ids", default=MappingProxyType
 
 
 def ids() -> Mapping[str, str]:
-    """Return what the log lines of this moment are about, such as `request_id` or `job_id`."""
+    """Return the ids of the present log lines by name, such as `request_id` or `job_id`."""
     return _ids.get()
 
 

@@ -27,7 +27,7 @@ from pixtools.errors import StorageDown
 from pixtools.signatures import Signer
 
 OUTAGES = (429, 500, 502, 503, 504)
-"""Statuses with which a store says that the same request may succeed later."""
+"""After these statuses of a store, the same request may succeed later."""
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, MAX_CONNECTIONS = 3, 15, 16
 """Limits of the connections to the store. A client of boto3 gets the same."""

@@ -108,7 +108,7 @@ class HttpSettings(EnvironmentSettings):
         env_prefix="PIXTOOLS_", env_ignore_empty=True, frozen=True, validate_by_name=True, validate_by_alias=True
     )
 
-    host: str | None = None  # the address on which the service listens, if `pixtools up` set it
+    host: str | None = None  # where the service listens, if `pixtools up` set it
     public_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_items)] = ()
     # The addresses of proxies in front of the service. The X-Forwarded-For header of only these proxies is believed.
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_items)] = ()

@@ -121,12 +121,12 @@ STEP_ENDED = frozenset(state for state in StepState if state not in (StepState.W
 
 
 def states_before(moves: dict[State, frozenset[State]], to: State) -> list[State]:
-    """Return the states from which `moves` allows a move to `to`."""
+    """Return each state with a move to `to` in `moves`."""
     return [state for state, following in moves.items() if to in following]
 
 
 def job_state_after(steps: list[StepState], results: int) -> JobState:
-    """Return the state in which a job ends.
+    """Return the final state of a job.
 
     `steps` contains the states of all its steps, which have ended. `results` is the number of steps with an artifact.
     """

@@ -38,9 +38,9 @@ def start(url: str | None, process: str) -> None:
 
 
 class Span:
-    """A span that has begun. As a context manager, it ends with the block, and records the exception of the block.
+    """A running span. As a context manager, it ends with the block, and records an exception of the block.
 
-    It is not the current span, so a generator may use it.
+    It never becomes the current span, so generators may use it.
     """
 
     def __init__(self, span: Any) -> None:
@@ -72,7 +72,7 @@ class Span:
 
 
 def begin(name: str, parent: str | None, **attributes: str | int) -> Span:
-    """Begin a span whose parent is the span `parent`, given as a `traceparent`."""
+    """Begin a span. `parent` is the `traceparent` of its parent, or None."""
     if _tracer is None:
         return Span(None)
     return Span(_tracer.start_span(name, _context(parent), attributes=attributes))
@@ -80,7 +80,10 @@ def begin(name: str, parent: str | None, **attributes: str | int) -> Span:
 
 @contextmanager
 def span(name: str, parent: str | None = None, **attributes: str | int) -> Iterator[None]:
-    """Trace a block as the current span. Without `parent`, its parent is the span around it. Not for generators."""
+    """Trace a block as the current span. Without `parent`, the span around the block is the parent.
+
+    Do not use this in generators.
+    """
     if _tracer is None:
         yield
         return

@@ -155,7 +155,7 @@ class PacedDirectReceive(direct_ingress_http_util.ASGIDIReceiveProxy):  # type: 
     def __init__(self, scope: Any, receive: Any, user_event_loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(scope, self._receive_when_empty, user_event_loop)
         self._receive_now = receive
-        self._own_loop: asyncio.AbstractEventLoop | None = None  # in which uvicorn runs
+        self._own_loop: asyncio.AbstractEventLoop | None = None  # the loop of uvicorn
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 

@@ -1,4 +1,4 @@
-"""Limits the bodies of requests: their sizes, the time in which they arrive, and their bytes in memory."""
+"""Limits the bodies of requests: their sizes, the time until they are complete, and their bytes in memory."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class BodyBudget:
         return self._held[client] > 0 and self._held[client] + size > self._total / 2
 
     def _stop_the_slowest(self, client: str, size: int) -> None:
-        """Stop the slowest of the bodies for which a body of `client` waits."""
+        """A body of `client` waits for other bodies. Stop the slowest of these."""
         is_own = self._has_its_half(client, size)
         bodies = [body for body, sender in self._bodies.items() if sender == client or not is_own]
         slowest = min(bodies, key=Body.speed, default=None)

@@ -34,7 +34,7 @@ _MAX_PICTURE_BYTES = 500_000_000  # of all pictures that run at one time; their 
 
 
 class _Load:
-    """The pictures in a replica, and the speed that the replica has shown so far."""
+    """The pictures in a replica, and the mean speed of the replica."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.pictures = 0
@@ -52,12 +52,12 @@ class _Load:
         self.pixels += pixels
 
     def advance(self, pixels: int) -> None:
-        """Count denoised pixels of a picture that is not done yet."""
+        """Record that `pixels` more pixels of a present picture are denoised."""
         self._done += pixels
         self.pixels -= pixels
 
     def end(self, left: int) -> None:
-        """Remove a picture, of which `left` pixels were not denoised."""
+        """Remove a picture. `left` is the number of its pixels that are not denoised."""
         self.pictures -= 1
         self.pixels -= left
         if not self.pictures:
@@ -65,7 +65,7 @@ class _Load:
 
     @property
     def seconds(self) -> float:
-        """The seconds that the rest of all present pictures takes, at the mean speed of the replica."""
+        """Seconds until all present pictures are denoised, at the mean speed of the replica."""
         running_s = self._clock() - self._since if self.pictures else 0.0
         speed = self._done / (self._busy_s + running_s) if self._done else _FIRST_SPEED
         return self.pixels / speed
@@ -126,7 +126,7 @@ class Denoiser:
 
     @contextmanager
     def _counted(self, pixels: int) -> Iterator[Callable[[float], None]]:
-        """Count a picture while it is here. Yield a function that takes the fraction of it that is denoised."""
+        """Count a picture during the block. Yield a function whose argument is the denoised fraction, from 0 to 1."""
         done = 0
 
         def advance(fraction: float) -> None:
@@ -146,7 +146,7 @@ class Denoiser:
             self._megapixels.set(self._load.pixels / 1e6)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `serve.denoiser_scaling` needs to know about this replica. Serve calls this method regularly."""
+        """Return the numbers for `serve.denoiser_scaling`. Serve calls this method regularly."""
         return {"backlog_s": self._load.seconds, "pictures": self._load.pictures}
 
     async def _denoise_pixels(

@@ -30,12 +30,12 @@ class ByWaitingTime:
         if not any((context.raw_metrics or {}).get("pictures", {}).values()):  # the first replica has just started
             return max(1, context.target_num_replicas), {}
         backlog_s, pictures = (_total(context.raw_metrics, name) for name in ("backlog_s", "pictures"))
-        # Pictures that wait for a replica are as large as the others, as far as anybody knows.
+        # The sizes of pictures that wait for a replica are not known. Take the mean of the others.
         each_s = backlog_s / pictures if pictures else self._target_s
         waiting_s = backlog_s + (context.total_queued_requests or 0) * each_s
         return max(1, math.ceil(waiting_s / self._target_s)), {}
 
 
 def _total(metrics: Any, name: str) -> float:
-    """Return the sum of the last values that the replicas have reported."""
+    """Return the sum of the newest values of all replicas."""
     return float(sum(series[-1].value for series in (metrics or {}).get(name, {}).values() if series))

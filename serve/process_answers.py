@@ -78,7 +78,7 @@ def _process_answer(view: JobView, answer: JobAnswer, *, webhook_failed: bool) -
 
 
 def _state_before_expiry(answer: JobAnswer) -> JobState:
-    """Return the state of a job, or the state in which an expired job ended. Its steps keep their states."""
+    """Return the state of a job. For an expired job, return its state before that, which follows from its steps."""
     if answer.state != JobState.EXPIRED:
         return answer.state
     return job_state_after([step.state for step in answer.steps.values()], results=0)

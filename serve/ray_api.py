@@ -1,7 +1,7 @@
-"""The HTTP API for clients of the Ray cluster, which call the ingress through a handle of Ray Serve.
+"""The HTTP API for clients of the Ray cluster. Their requests arrive as calls of a handle of Ray Serve.
 
-Such a client needs Ray's client port and the token of the cluster. Perhaps it cannot reach the HTTP port and object
-storage. So one more route returns the files of steps. `serve.ray_client` is the other side.
+Perhaps such a client cannot reach object storage. So one more route returns the files of steps. `serve.ray_client` is
+the side of the client.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ class RayApi:
         """Answer one request. Return the status, the headers and the body.
 
         `url` is absolute. `body` holds an ObjectRef for each piece of the body. This process gets a piece only when the
-        gate has room for it. The answer comes as a whole, so an event stream comes when its job has ended. All types
-        are plain, because the gateway may be older than this process.
+        gate has room for it. The method returns only complete answers: an event stream when its job has ended. All
+        types are plain, because the gateway may run older code.
         """
 
         async def content() -> AsyncIterator[bytes]:
             for part in body:
                 yield await part
 
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, timeout=None) as client:  # noqa: S113 (the application has limits)
-            answer = await client.request(method, url, headers=headers, content=content() if body else None)
-        return answer.status_code, answer.headers.multi_items(), answer.content
+        request = httpx.Request(method, url, headers=headers, content=content() if body else None)
+        answer = await httpx.ASGITransport(self.app, raise_app_exceptions=False).handle_async_request(request)
+        return answer.status_code, answer.headers.multi_items(), await answer.aread()
 
 
 def with_files(app: ASGIApp, store: JobStore, blobs: BlobStore) -> FastAPI:
-    """Return `app` with one more route, which reads the file of a step."""
+    """Return an application with the routes of `app`, and one more that returns the file of a step."""
 
     def read_file(job_id: uuid.UUID, step: str, range_: Annotated[str, Header(alias="range")] = "bytes=0-") -> Response:
-        """Return the file from the first byte of the range on, but at most MAX_PART_BYTES of it.
+        """Return at most MAX_PART_BYTES of a file. They begin with the first byte of the range.
 
-        Raises BadRequest for another kind of range, and NotFound if the step has no such file or bytes.
+        Raises BadRequest if the range does not have the form `bytes=N-`. Raises NotFound if the step has no file, or if
+        the file has no such byte.
         """
         given = _RANGE.fullmatch(range_)
         if given is None:

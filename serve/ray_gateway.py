@@ -54,7 +54,7 @@ class Gateway:
         except BackPressureError:
             return 503, _RETRY_LATER, b""
         except (TimeoutError, RayServeException, RayActorError):
-            # Perhaps Serve was shut down and started again. A handle from before does not find the new ingress.
+            # Perhaps Serve was shut down and started again. Then the old handle never finds the new ingress.
             self._is_broken = True
             raise
         finally:
@@ -77,5 +77,5 @@ def _end_this_actor() -> None:
 
 
 def open_gateway() -> Any:
-    """Return the gateway of the cluster to which this process is connected. Create it if there is none."""
+    """Return the gateway of the present cluster. Create it if there is none. This process must be connected."""
     return ray.remote(Gateway).options(name=_NAME, max_concurrency=_MAX_AT_ONCE, **COORDINATOR).remote()

@@ -17,7 +17,7 @@ class RecentResult(Generic[T]):
     def __init__(
         self, call: Callable[[], Awaitable[T]], max_age_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`max_age_s` is the longest time for which a result is used, in seconds. `clock` returns seconds."""
+        """A result is used for at most `max_age_s` seconds. `clock` returns seconds."""
         self._call = call
         self._max_age_s = max_age_s
         self._clock = clock

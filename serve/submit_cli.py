@@ -17,7 +17,7 @@ from serve.submit_folder import (
     JobTemplate,
     Journal,
     OutputInUse,
-    ServiceSilent,
+    ServiceBusy,
     find_pictures,
 )
 
@@ -108,7 +108,7 @@ def _run(submission: FolderSubmission, pictures: list[str], at_once: int) -> lis
     try:
         with click.progressbar(submission.run(pictures, at_once), len(pictures), label="Done") as results:
             return [failure for failure in results if failure is not None]
-    except ServiceSilent as error:
+    except ServiceBusy as error:
         message = f"Error: {error}"
     except KeyboardInterrupt:
         message = "Stopped."

@@ -1,7 +1,7 @@
 """Submits the pictures of a folder to the service, and writes the results into another folder.
 
-A journal in the output folder remembers what has happened, so a run that was killed can be continued. Each picture gets
-an idempotency key, which is in the journal before the picture is sent. So no picture makes two jobs.
+A journal in the output folder makes it possible to continue a run that was killed. The journal holds an idempotency key
+for each picture before the picture is sent. So no picture makes two jobs.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ JOURNAL = ".pixtools-submit.jsonl"
 _SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"),
 }
-_WAIT_S = 30  # a request waits this long for the end of a job, then the next one follows
-_PATIENCE_S = 300.0  # the service may be silent for this long
+_WAIT_S = 30  # seconds that one request waits for the end of a job
+_PATIENCE_S = 300.0  # longest time without a request that the service handles
 _PAUSE_S = 1.0
 _BUSY = (429, 503)
 
@@ -44,8 +44,8 @@ class OutputInUse(Exception):
     """Another run writes into the same folder."""
 
 
-class ServiceSilent(Exception):
-    """The service did not answer for five minutes."""
+class ServiceBusy(Exception):
+    """The service handled no request of this run for five minutes: it was silent, full or busy."""
 
 
 class _Refused(Exception):
@@ -54,7 +54,7 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong with one picture."""
+    """A picture without all of its results, and the reason."""
 
     name: str
     reason: str
@@ -78,7 +78,7 @@ def find_pictures(folder: Path, without: Path) -> tuple[list[str], int]:
     """Return the pictures of a folder and its subfolders, as sorted relative paths, and the number of other files.
 
     A file is a picture if the ending of its name says so. Hidden files and folders, the folder `without`, and the
-    results of other runs are left out. Raises OSError if a folder cannot be read.
+    results of other runs do not count. Raises OSError if a folder cannot be read.
     """
 
     def is_searched(path: Path) -> bool:
@@ -117,7 +117,7 @@ def output_folders(pictures: list[str]) -> dict[str, str]:
 
 
 class Journal:
-    """What has happened to each picture, as lines of JSON. The last line about a picture counts.
+    """The progress of each picture, as lines of JSON. The last line about a picture counts.
 
     An entry has `key` (the picture was perhaps sent), `job` (it was accepted), `job` and `failed`, `job` and `files`
     (it is done), or none of these (it was refused).
@@ -143,7 +143,7 @@ class Journal:
         return self._entries.get((picture, sha256), {})
 
     def files(self) -> dict[str, str]:
-        """Return the pictures of all results, by the paths of the results."""
+        """Return the picture of each result, by the path of the result."""
         return {path: picture for (picture, _), entry in self._entries.items() for path in entry.get("files", ())}
 
     def write(self, picture: str, sha256: str, **facts: Any) -> None:
@@ -182,12 +182,12 @@ class FolderSubmission:
         self._lock = Lock()
         self._stopped = Event()
         self._max_bytes = 0
-        self._heard_at = time.monotonic()  # when the service answered last
+        self._answered_at = time.monotonic()  # when the service last handled a request of this run
 
     def run(self, pictures: list[str], at_once: int) -> Iterator[Failure | None]:
         """Submit all pictures, `at_once` at a time. Yield None for each picture that is done, or its failure.
 
-        Raises ServiceSilent if the service does not answer for five minutes.
+        Raises ServiceBusy if the service handles no request for five minutes.
         """
         self._max_bytes = self._request("GET", "/api/operations").json()["limits"]["upload_bytes"]
         folders = output_folders(pictures)
@@ -226,7 +226,10 @@ class FolderSubmission:
         return Failure(name, " ".join(details) or f"The job is {job['state']}.")
 
     def _submitted(self, name: str) -> tuple[str, Job | None]:
-        """Return the digest of a picture and its job, which is new if necessary. The job is None if all is done."""
+        """Return the digest of a picture, and its job. If there is no job yet, submit the picture.
+
+        The job is None if all results have been downloaded. Raises _Refused, and OSError if the picture cannot be read.
+        """
         path = self._folder / name
         if (size := path.stat().st_size) > self._max_bytes:
             raise _Refused(f"The file has {size} bytes, but the service accepts at most {self._max_bytes}.")
@@ -238,14 +241,14 @@ class FolderSubmission:
         return sha256, self._job_of(entry) or self._new_job(name, data, sha256, entry)
 
     def _is_complete(self, entry: Entry) -> bool:
-        """Return whether all files of an entry are where they were written."""
+        """Return whether all files of an entry still exist with their sizes."""
         files = entry.get("files")
         return files is not None and all(_size_of(self._out / path) == size for path, size in files.items())
 
     def _job_of(self, entry: Entry) -> Job | None:
-        """Return the job of an entry. Return None if it is necessary to submit the picture again.
+        """Return the job of an entry. Return None if the picture must be submitted again.
 
-        If the job failed in an earlier run, its failed steps run again. Raises _Refused.
+        If the job failed in an earlier run, the service runs the failed steps again. Raises _Refused.
         """
         if "job" not in entry:
             return None
@@ -279,7 +282,7 @@ class FolderSubmission:
         """Wait until a job has ended, and return it. Raises _Refused."""
         while job["state"] in ("queued", "running"):
             if self._stopped.is_set():
-                raise ServiceSilent("The run was stopped.")
+                raise ServiceBusy("The run was stopped.")
             job = _accepted(self._request("GET", f"/api/jobs/{job['id']}", headers={"Prefer": f"wait={_WAIT_S}"}))
             # If too many requests wait, the service answers at once.
             if job["state"] in ("queued", "running"):
@@ -287,7 +290,7 @@ class FolderSubmission:
         return job
 
     def _request(self, method: str, url: str, **content: Any) -> httpx.Response:
-        """Send a request. Send it again if the service is silent, full or busy. Raises ServiceSilent."""
+        """Send a request. Send it again if the service is silent, full or busy. Raises ServiceBusy."""
         began = time.monotonic()
         while True:
             pause_s = _PAUSE_S
@@ -296,14 +299,14 @@ class FolderSubmission:
             except httpx.TransportError as error:
                 last = str(error)
             else:
-                self._heard_at = time.monotonic()
                 if answer.status_code not in _BUSY and _code(answer) != KeyInUse.code:
+                    self._answered_at = time.monotonic()
                     return answer
                 last = problem_text(answer)
                 pause_s = float(answer.headers.get("Retry-After", _PAUSE_S))
-            # A service that tells others to wait is not silent. It goes on with the other requests of this run.
-            if self._stopped.is_set() or time.monotonic() > max(began, self._heard_at) + _PATIENCE_S:
-                raise ServiceSilent(f"The service did not answer for {_PATIENCE_S:g} s: {last}")
+            # While the service handles other requests of this run, this one goes on waiting.
+            if self._stopped.is_set() or time.monotonic() > max(began, self._answered_at) + _PATIENCE_S:
+                raise ServiceBusy(f"The service did not handle a request for {_PATIENCE_S:g} s: {last}")
             self._stopped.wait(pause_s)
 
     def _download(self, name: str, job: Job, folder: Path) -> dict[str, int]:
@@ -321,13 +324,16 @@ class FolderSubmission:
         return files
 
     def _path(self, name: str, wanted: Path) -> Path:
-        """Return where a result of the picture `name` goes. If another picture has it already, use another folder."""
+        """Return the path for a result of the picture `name`.
+
+        This is `wanted`. If another picture has a result there, it is a path in a folder for this picture alone.
+        """
         with self._lock:
             owner = self._pictures.setdefault(wanted.relative_to(self._out).as_posix(), name)
         return wanted if owner == name else self._out / name / wanted.name
 
     def _write(self, path: Path, job_id: str, step: str, artifact: dict[str, Any]) -> None:
-        """Write the file of a step under another name first, so that no file is ever incomplete."""
+        """Download the file of a step. It has another name until it is complete."""
         unfinished = path.with_name(f".{path.name}.part")
         digest = hashlib.sha256()
         with unfinished.open("wb") as file:

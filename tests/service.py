@@ -64,7 +64,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables with which `pixtools up` is started."""
+        """The environment of `pixtools up`."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIXTOOLS_", "RAY_"))}
         return {
             **inherited,

@@ -1,4 +1,4 @@
-"""The job store: the SQL with which the ingress, the dispatchers and the sweeper read and change jobs.
+"""The job store: the SQL of the ingress, the dispatchers and the sweeper for jobs.
 
 Each public method is one transaction, unless its docstring mentions further transactions. Every state move is a guarded
 update (`transitions.py`). `record`, `refresh` and `renew` also check the attempt. Every method raises DatabaseDown if

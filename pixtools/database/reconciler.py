@@ -26,8 +26,8 @@ class Reconciled:
 
     expired: int  # jobs whose retention ended
     forgotten: int  # expired jobs whose records were deleted
-    dropped: int  # artifacts to which no step referred
-    orphans: int  # blobs to which no record referred
+    dropped: int  # artifacts without a step
+    orphans: int  # blobs without a record
     lost: int  # artifacts whose blob was found to be missing
     found: int  # artifacts whose missing blob exists again
 

@@ -232,7 +232,7 @@ def steps_of(connection: Connection, job_ids: Sequence[uuid.UUID]) -> Mapping[uu
 
 
 def job_state_of(steps: Sequence[StepRecord]) -> JobState | None:
-    """Return the state in which a job with these steps ends, or None if a step has not ended."""
+    """Return the final state of a job with these steps, or None if a step has not ended."""
     if any(step.state not in STEP_ENDED for step in steps):
         return None
     results = sum(step.artifact_id is not None for step in steps)

@@ -1,4 +1,4 @@
-"""DnCNN, the network that denoises: the shapes of its weights, and the file formats from which they are read.
+"""DnCNN, the network that denoises: the shapes of its weights, and the formats of weights files.
 
 K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image
 Denoising", IEEE Transactions on Image Processing 26(7), 2017. This is the blind colour variant as its authors publish

@@ -50,7 +50,7 @@ def line_height(size: float) -> float:
 
 
 def render_text(text: str, size: float, color: str, align: Align) -> Image.Image:
-    """Draw a text for which `unwritable` returns None. Returns RGBA, cut to the visible pixels.
+    """Draw a text that `unwritable` accepts. Returns RGBA, cut to the visible pixels.
 
     `size` is the font size in pixels and `color` is `#rrggbb`. A thin black or white outline makes the text readable
     on any background.

@@ -57,7 +57,7 @@ class TagEntry:
 
     type: int
     count: int
-    value: bytes | memoryview  # in the byte order of the TIFF structure from which it was read
+    value: bytes | memoryview  # in the byte order of its TIFF structure
     offset: int = 0  # position of the value in this structure
 
 

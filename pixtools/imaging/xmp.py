@@ -68,7 +68,7 @@ def _value(element: Element, depth: int) -> Any:
 
 
 def _simple_value(element: Element) -> str:
-    """Return the text of an element, or the URI to which the element refers."""
+    """Return the text of an element, or the URI that it refers to."""
     resource: str | None = element.get(_RDF + "resource")
     return resource or (element.text or "").strip()
 

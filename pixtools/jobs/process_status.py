@@ -31,7 +31,7 @@ _STATUSES = {
 def process_status(state: JobState, *, webhook_failed: bool) -> ProcessStatus:
     """Return the status of a job in `state`. `webhook_failed`: the service has given up its webhook.
 
-    Raises KeyError if the job has expired. Then the state in which it ended counts.
+    Raises KeyError if the job has expired. Then its final state counts.
     """
     status = _STATUSES[state]
     if webhook_failed and status == ProcessStatus.COMPLETED:

@@ -30,7 +30,7 @@ class NewJob:
 
     `pixels` is the work of the job: the pixels of the source and of the picture of each step, for all frames.
     `webhook_url` gets an event when the job ends. `is_process` says that the request came to `POST /api/process`.
-    `request_id` is the id of this request, and `traceparent` is the span that traces it, if it is traced.
+    `request_id` is the id of this request. `traceparent` is the span of this request, or None without tracing.
 
     `created_at` is a time according to the clock of the database (`JobStore.now`). If it is None, the job gets the time
     of the transaction that stores the job.
@@ -58,7 +58,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class IdempotencyScope:
-    """The owner and the route for which an idempotency key is valid. Other owners or routes can use the same key."""
+    """An idempotency key, with the owner and the route of its requests. Other owners or routes can use the same key."""
 
     owner: str
     route: str

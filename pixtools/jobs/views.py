@@ -76,7 +76,7 @@ class Claim:
 
     @property
     def ids(self) -> dict[str, str]:
-        """The ids that log lines about this attempt contain."""
+        """The ids for log lines about this attempt."""
         job = self.view.job
         ids = {"job_id": str(job.id), "attempt": str(job.attempt), "owner": job.owner}
         return ids | ({"request_id": job.request_id} if job.request_id else {})

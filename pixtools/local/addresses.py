@@ -1,4 +1,4 @@
-"""Addresses on which servers listen: which of them are on loopback, and how they are written in a URL."""
+"""Addresses of servers: which of them are on loopback, and how they are written in a URL."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Cluster:
         return not Cluster(self.dashboard_url, None).answers()
 
     def http_host(self) -> str | None:
-        """Return the address on which Serve listens, or None if Serve does not run, or runs with its own default.
+        """Return the address of Serve, or None if Serve does not run, or runs with its own default.
 
         The default of a Serve that was started from Python is a loopback address.
         """

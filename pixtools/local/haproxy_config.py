@@ -107,7 +107,7 @@ _REQUIRED = ("global", "defaults", "frontend http_frontend", "backend default_ba
 class Front:
     """What HAProxy needs to know about the service."""
 
-    host: str  # the address on which the page listens: an IPv4 address or a name
+    host: str  # of the page: an IPv4 address or a name
     port: int
     trusted_proxies: tuple[str, ...]  # addresses and networks; they may have any number of connections
     max_body_bytes: int  # HAProxy refuses a larger body, and closes the connection

@@ -20,10 +20,10 @@ class Server:
     """A started server, which may not answer yet."""
 
     url: str = field(repr=False)  # hidden, because it may contain a password
-    env: Mapping[str, str] = field(repr=False)  # the PIXTOOLS_* variables with which the service finds the server
+    env: Mapping[str, str] = field(repr=False)  # PIXTOOLS_* variables that lead the service to the server
     process: Process
     answers: Callable[[], bool] = field(repr=False)  # asks the server and returns whether it answered
-    data: Path | None = None  # the folder in which the server keeps its data, if it keeps data
+    data: Path | None = None  # the folder of its data, if it keeps data
     # Returns why the server does not work although its process runs, or None.
     broken: Callable[[], str | None] = field(default=lambda: None, repr=False)
     # Called every minute while the server runs.

@@ -55,7 +55,7 @@ class Target:
 
 
 def listening(serve_config: dict[str, Any], settings: LocalSettings) -> dict[str, Any]:
-    """Return `serve_config` with the address on which the page will listen.
+    """Return `serve_config` with the address of the page.
 
     On an existing cluster, the address in the Serve configuration counts, unless the user has set an address. Our
     default address 127.0.0.1 would be wrong for some clusters.

@@ -25,7 +25,7 @@ OPERATIONS: dict[str, AnyOperation] = {
         JPG, PNG, WEBP, AVIF, DENOISE, RESIZE, CROP, ROTATE, FLIP, BLUR, SHARPEN, GRAYSCALE, WATERMARK, METADATA, ZIP,
     )
 }  # fmt: skip
-"""All operations by name, in the order in which the page shows them."""
+"""All operations by name, in the order of the page."""
 
 
 def get(name: str) -> AnyOperation:

@@ -21,7 +21,7 @@ class Resize(Resizing, TransformParams):
         return self.placement(size).canvas
 
     def needed_size(self, size: Size) -> Size:
-        """Return the size to which a picture of `size` is scaled, before margins are added or edges are cut off."""
+        """Return the size of a picture of `size` after scaling, before margins are added or edges are cut off."""
         return self.placement(size).scaled
 
 

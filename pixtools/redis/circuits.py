@@ -59,7 +59,7 @@ class Admission:
 
 @dataclass(frozen=True)
 class CircuitStatus:
-    """The circuit of a destination. `retry_at` is the time from which a probe may go out, if the circuit is open."""
+    """The circuit of a destination. If the circuit is open, a probe may go out from `retry_at` on."""
 
     state: str
     failures: int
@@ -79,7 +79,7 @@ class _Storage(pybreaker.CircuitBreakerStorage):
         self._fields = dict(_CLOSED)
 
     def replace(self, fields: Mapping[str, str]) -> None:
-        """Replace the copy by what Redis has."""
+        """Replace the copy by the fields in Redis."""
         self._fields = _CLOSED | dict(fields)
 
     @property

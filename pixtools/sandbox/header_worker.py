@@ -51,7 +51,7 @@ class ReadHeader(BaseModel):
 
 
 class RefusedFile(BaseModel):
-    """The error because of which a file is refused. The code of PixToolsError means that the worker has a bug."""
+    """The reason why a file is refused. The code of PixToolsError means that the worker has a bug."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -28,7 +28,7 @@ network then sees all surroundings of most pixels, as in a picture."""
 QUANTIZED_FROM = 0.75
 """The fraction of a run after which the training for int8 begins. If the run is extended later, it stays in int8."""
 
-MEASURED_BATCHES = 24  # number of batches with which the maxima of activations are measured
+MEASURED_BATCHES = 24  # number of batches for measuring the maxima of activations
 
 
 @dataclass(frozen=True)

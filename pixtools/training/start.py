@@ -1,4 +1,4 @@
-"""The weights with which training starts."""
+"""The first weights of a training."""
 
 from __future__ import annotations
 

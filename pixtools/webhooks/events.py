@@ -35,7 +35,7 @@ class Event(StrEnum):
 
     @property
     def job_state(self) -> JobState:
-        """The state in which the job has ended. Raises KeyError if this event is not the end of a job."""
+        """The final state of the job. Raises KeyError if this event is not the end of a job."""
         return _JOB_STATES[self]
 
 
@@ -45,7 +45,7 @@ JOB_EVENTS = {
     JobState.FAILED: Event.JOB_FAILED,
     JobState.CANCELLED: Event.JOB_CANCELLED,
 }
-"""The event of each state in which a job ends."""
+"""The event of each final state of a job."""
 
 _JOB_STATES = {event: state for state, event in JOB_EVENTS.items()}
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from ray.serve.config import AutoscalingPolicy
 from ray.serve.schema import ServeDeploySchema
 
 from serve.denoiser import _Load
@@ -13,7 +14,10 @@ from serve.denoiser_scaling import ByWaitingTime
 
 
 def context(*replicas: tuple[float, int] | None, queued: float = 0, requests: float | None = None):
-    """What Serve tells a policy. Each replica has reported its backlog in seconds and its pictures, or nothing."""
+    """Return the argument of a policy. `replicas` holds the backlog in seconds and the pictures of each replica.
+
+    None stands for a replica without a report.
+    """
     reports = {number: values for number, values in enumerate(replicas) if values is not None}
     series = {
         name: {number: [SimpleNamespace(value=old), SimpleNamespace(value=now[at])] for number, now in reports.items()}
@@ -81,6 +85,5 @@ def test_the_backlog_follows_the_speed_of_the_replica():
 def test_serve_finds_the_policy(request):
     config = yaml.safe_load((request.config.rootpath / "serve_config.yaml").read_text())
     (denoiser,) = ServeDeploySchema.model_validate(config).applications[1].deployments
-    policy = denoiser.autoscaling_config["policy"]
-    assert policy["policy_function"] == f"{ByWaitingTime.__module__}:{ByWaitingTime.__name__}"
-    assert ByWaitingTime(**policy["policy_kwargs"])(context((31, 1))) == (2, {})
+    policy = AutoscalingPolicy(**denoiser.autoscaling_config["policy"])
+    assert policy.get_policy()(**policy.policy_kwargs)(context((31, 1))) == (2, {})

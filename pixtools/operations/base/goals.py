@@ -53,7 +53,7 @@ class ByteLimit:
 
 
 class Lossy(EncodeParams):
-    """Parameters of a lossy encoder: a quality, or goals from which the quality follows."""
+    """Parameters of a lossy encoder: a quality, or goals that decide the quality."""
 
     quality: int = Field(ge=1, le=100, title="Quality", description="higher values look better, but the file is larger")
     target: float | None = Field(

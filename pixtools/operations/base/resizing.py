@@ -10,7 +10,7 @@ from pixtools.operations.base.params import ADVANCED, Color, Params, Side
 
 
 class Resizing(Params):
-    """The size to which a picture is resampled, in pixels."""
+    """The size of a picture after resampling, in pixels."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["width"]}, {"required": ["height"]}]})
 
