@@ -50,8 +50,7 @@ class Host:
             process = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", self._namespace, "setpriv", "--pdeathsig", "KILL"),
-                    # With process ids of its own, because Ray looks for other clusters among the processes of a host.
-                    *("unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                    *("unshare", "--uts", "--mount"),
                     *("sh", "-c", _ENTER, self.name),
                     *(self._own_folder, self._folder, *command),
                 ],
