@@ -108,7 +108,7 @@ class Workload:
         self.refused: list[str] = []
         self._steps = json.dumps(steps or WEBP_AND_ZIP)
         self._picture = picture
-        self._pause = pause
+        self.pause = pause
         self._timeout = timeout
         self._left = collections.deque(f"{self.prefix}-{number}.jpg" for number in range(jobs))
         self._attempted: list[str] = []
@@ -203,7 +203,7 @@ class Workload:
                     return
                 self._attempted.append(name)
                 self._request(http, name)
-                self._stopped.wait(self._pause)
+                self._stopped.wait(self.pause)
 
     def _request(self, http: httpx.Client, name: str) -> None:
         """Repeat one request until it is accepted or refused."""
