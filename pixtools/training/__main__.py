@@ -15,7 +15,13 @@ CROP_SIDE = 192  # side of the validation crops, in pixels
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folders", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--pairs",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with pairs of noisy and clean photos. The option may be repeated.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
 @click.option(
     "--megapixels",
@@ -36,9 +42,15 @@ CROP_SIDE = 192  # side of the validation crops, in pixels
 @click.option(
     "--workers", default=0, type=click.IntRange(min=0), help="Extra processes that cut patches; use several with a GPU."
 )
+@click.option(
+    "--start",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Weights with which a new run begins. By default, it begins with random weights.",
+)
 @click.option("--every", default=300.0, type=click.FloatRange(min=0), help="Seconds between checkpoints.")
 def main(
     folders: tuple[Path, ...],
+    pairs: tuple[Path, ...],
     out: Path,
     megapixels: float,
     batch_pixels: int,
@@ -46,28 +58,36 @@ def main(
     seed: int,
     device: Literal["auto", "cpu", "cuda"],
     workers: int,
+    start: Path | None,
     every: float,
 ) -> None:
-    """Train the denoiser on the clean photos of FOLDERS, or continue the run in --out.
+    """Train the denoiser on the clean photos of FOLDERS and on --pairs, or continue the run in --out.
+
+    Clean photos get synthetic noise: white noise, noise of cameras, and grain of film. In pairs, the noisy photo has
+    real noise, and the clean photo shows the same scene. Their names are 1_noisy.png and 1_clean.png, or equal in two
+    folders noisy and clean.
 
     Ctrl-C saves a checkpoint and ends the command. The same command continues from the checkpoint. A stop does not
     change the final weights.
     """
     device = _device(device)
     # These modules import PyTorch, which may be missing.
-    from pixtools.training.photos import Photos, crops, split  # noqa: PLC0415
-    from pixtools.training.run import Recipe, Run, train  # noqa: PLC0415
+    from pixtools.denoising.dncnn import parse  # noqa: PLC0415
+    from pixtools.errors import WeightsUnusable  # noqa: PLC0415
+    from pixtools.training.data import load  # noqa: PLC0415
+    from pixtools.training.run import STAGES, Recipe, Run, train  # noqa: PLC0415
     from pixtools.training.trainer import Schedule, Trainer  # noqa: PLC0415
 
-    recipe, run = Recipe(megapixels * 1e6, batch_pixels, Schedule(rate)), Run(out)
-    trainer = Trainer(device, seed)
+    # Weights that are trained already gain nothing from small patches.
+    stages = STAGES[-1:] if start else STAGES
+    recipe, run = Recipe(megapixels * 1e6, batch_pixels, Schedule(rate), stages), Run(out)
     try:
-        training, held_out = split(folders)
-        photos, pictures = Photos(training, recipe.max_side), crops(held_out, CROP_SIDE)
+        trainer = Trainer(device, seed, start=parse(start.read_bytes(), start.name) if start else None)
+        data = load(folders, pairs, recipe.max_side, CROP_SIDE)
         resumed = run.resume(trainer)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, WeightsUnusable) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Photos: {len(training)} for training, {len(held_out)} for validation.")
+    click.echo(f"Photos: {data.used} for training, {data.held_out} for validation.")
     if resumed:
         click.echo(f"Continuing from step {trainer.steps}.")
     if trainer.pixels >= recipe.pixels:
@@ -76,7 +96,7 @@ def main(
         )
         return
     stopped = _stopped_by_signal()
-    for line in train(run, trainer, recipe, photos, pictures, every=every, workers=workers, stopped=stopped):
+    for line in train(run, trainer, recipe, data, every=every, workers=workers, stopped=stopped):
         click.echo(json.dumps(line))
     if trainer.pixels < recipe.pixels:
         click.echo(f"Stopped after step {trainer.steps}. The same command continues from there.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +16,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+from pixtools.training import noise
+from pixtools.training.pairs import find, find_pairs
+
 # Photos are used at these sizes. A photo that is scaled down has more detail for each pixel, and weaker JPEG artefacts.
 SCALES = (1.0, 0.9, 0.8, 0.7)
 HELD_OUT_INTERVAL = 27  # every 27th photo of a folder is held out for validation
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+T = TypeVar("T")
+
+PairPaths = tuple[Path, Path]
+"""The paths of a noisy and a clean photo."""
+
+Draw = Callable[[int, np.random.Generator], noise.Pair]
+"""Returns a clean patch and its noisy copy. The arguments are the side of the patch, and the source of randomness."""
 
 
 def read(path: Path, scale: float = 1.0) -> Pixels:
@@ -53,27 +63,23 @@ def check(paths: Iterable[Path], min_side: int) -> None:
                 )
 
 
-def find(folder: Path) -> list[Path]:
-    """List the photos of a folder, sorted by name. Raises FileNotFoundError if there is none."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(
-            f"There is no photo in {folder}: expected files with the endings {', '.join(sorted(SUFFIXES))}"
-        )
-    return paths
-
-
 def split(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Return the photos of all folders for training, and the photos that are held out for validation.
 
     Raises FileNotFoundError if a folder has no photo, and ValueError if no photo is left for training.
     """
-    training, held_out = [], []
-    for folder in folders:
-        paths = find(folder)
-        held_out += paths[::HELD_OUT_INTERVAL]
-        training += [path for n, path in enumerate(paths) if n % HELD_OUT_INTERVAL]
-    if not training:
+    return _split([find(folder) for folder in folders])
+
+
+def split_pairs(folders: Iterable[Path]) -> tuple[list[PairPaths], list[PairPaths]]:
+    """Return the pairs of noisy and clean photos, as `split` does. Raises the same errors, and those of find_pairs."""
+    return _split([find_pairs(folder) for folder in folders])
+
+
+def _split(listed: Sequence[Sequence[T]]) -> tuple[list[T], list[T]]:
+    held_out = [each for found in listed for each in found[::HELD_OUT_INTERVAL]]
+    training = [each for found in listed for n, each in enumerate(found) if n % HELD_OUT_INTERVAL]
+    if listed and not training:
         raise ValueError("Each folder has one photo, which is held out, so none is left for training: add more photos")
     return training, held_out
 
@@ -86,52 +92,69 @@ class Photos:
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:
         check(paths, math.ceil(side / min(SCALES)))
-        self._images = [read(path, scale) for path in paths for scale in SCALES]
+        self._images = [read(path, scale) for scale in SCALES for path in paths]
+        self._whole = len(paths)  # the first images have the scale 1
         # A large photo is chosen more often: in proportion to the square root of its number of pixels. The number of
         # pixels itself would favour large photos too much, because the patches of one photo resemble each other.
         weights = np.sqrt([image.size for image in self._images])
         self._ends = np.cumsum(weights / weights.sum())
 
-    def patch(self, side: int, random: np.random.Generator) -> Pixels:
-        """Cut a patch (side, side, 3) at a random position of a random photo. Rotate and mirror the patch at random."""
-        image = self._images[
-            min(int(np.searchsorted(self._ends, random.random(), side="right")), len(self._images) - 1)
-        ]
-        top = random.integers(image.shape[0] - side + 1)
-        left = random.integers(image.shape[1] - side + 1)
-        patch: Pixels = np.rot90(image[top : top + side, left : left + side], int(random.integers(4)))
-        return patch[:, ::-1] if random.integers(2) else patch
+    def patch(self, side: int, random: np.random.Generator, *, whole: bool = False) -> Pixels:
+        """Cut a patch (side, side, 3) at a random position of a random photo. Rotate and mirror the patch at random.
+
+        With `whole`, the photo has its full size. If the photo is too small, the patch is as large as possible.
+        """
+        last = self._whole - 1 if whole else len(self._images) - 1
+        number = np.searchsorted(self._ends, random.random() * self._ends[last], side="right")
+        image = self._images[min(int(number), last)]
+        return _patch(image, min(side, *image.shape[:2]), random)
+
+
+class PairedPhotos:
+    """Pairs of noisy and clean photos in memory. `patch` cuts patches of `side` × `side` pixels.
+
+    Raises ValueError like Photos.
+    """
+
+    def __init__(self, pairs: Sequence[PairPaths], side: int) -> None:
+        check((noisy for noisy, _ in pairs), side)
+        self._images = [np.concatenate([read(clean), read(noisy)], axis=2) for noisy, clean in pairs]
+
+    def patch(self, side: int, random: np.random.Generator) -> noise.Pair:
+        """Cut a patch at the same position of both photos of a random pair. Rotate and mirror it at random."""
+        image = self._images[random.integers(len(self._images))]
+        both = torch.from_numpy(_patch(image, side, random).astype(np.float32) / 255).permute(2, 0, 1)
+        return both[:3], both[3:]
+
+
+def _patch(image: Pixels, side: int, random: np.random.Generator) -> Pixels:
+    """Cut a patch at a random position. Rotate and mirror it at random."""
+    top = random.integers(image.shape[0] - side + 1)
+    left = random.integers(image.shape[1] - side + 1)
+    patch: Pixels = np.rot90(image[top : top + side, left : left + side], int(random.integers(4)))
+    return patch[:, ::-1] if random.integers(2) else patch
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """The shape of a batch: `count` patches of `side` × `side` pixels."""
+    """The shape of a batch: `count` patches of `side` × `side` pixels. `side` is even."""
 
     count: int
     side: int
 
 
-class Batches(Dataset[Tensor]):
-    """The batches of a run by their numbers: clean patches, uint8 (N, 3, side, side), channels last in memory.
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """The batches of a run by their numbers: clean patches, float32 (N, 3, side, side) in 0..1, and noisy copies.
 
     A batch depends only on its number and the seed. So an interrupted run continues with the same batches as a run
     without interruption.
     """
 
-    def __init__(self, photos: Photos, shape: BatchShape, seed: int) -> None:
-        self._photos, self._shape, self._seed = photos, shape, seed
+    def __init__(self, draw: Draw, shape: BatchShape, seed: int) -> None:
+        self._draw, self._shape, self._seed = draw, shape, seed
 
-    def __getitem__(self, n: int) -> Tensor:
+    def __getitem__(self, n: int) -> tuple[Tensor, Tensor]:
         random = np.random.default_rng((self._seed, n))
-        patches = np.stack([self._photos.patch(self._shape.side, random) for _ in range(self._shape.count)])
-        return torch.from_numpy(patches).permute(0, 3, 1, 2)
-
-
-def crops(paths: Sequence[Path], side: int) -> Tensor:
-    """Cut the middle of each photo, for validation: uint8 (N, 3, side, side). Raises ValueError like Photos."""
-    check(paths, side)
-    cut = []
-    for image in map(read, paths):
-        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-        cut.append(image[top : top + side, left : left + side])
-    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).contiguous()
+        pairs = [self._draw(self._shape.side, random) for _ in range(self._shape.count)]
+        clean, noisy = zip(*pairs, strict=True)
+        return torch.stack(clean), torch.stack(noisy)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Write a PNG to `path` with two diagrams: the PSNR for each sigma, and the learning rate.
+    """Write a PNG to `path` with two diagrams: the PSNR for each validation set, and the learning rate.
 
     The horizontal axis is the length of the run in megapixels. `lines` are the lines of the log: see `run.train`.
     """
@@ -18,9 +18,9 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     FigureCanvasAgg(figure)
     quality, rate = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     megapixels = [line["megapixels"] for line in lines]
-    for sigma, last in lines[-1]["psnr"].items():
-        psnr = [line["psnr"][sigma] for line in lines]
-        quality.plot(megapixels, psnr, marker=".", label=f"σ {sigma}: {last:.2f} dB")
+    for name, last in lines[-1]["psnr"].items():
+        psnr = [line["psnr"][name] for line in lines]
+        quality.plot(megapixels, psnr, marker=".", label=f"{name}: {last:.2f} dB")
     quality.set_ylabel("PSNR of held-out photos, dB")
     quality.legend()
     rate.plot(megapixels, [line["rate"] for line in lines], color="black")

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pixtools.denoising.dncnn import INT8
-from pixtools.training.photos import Batches, BatchShape, Photos
+from pixtools.training.data import Data
+from pixtools.training.photos import Batches, BatchShape, Draw
 from pixtools.training.plot import draw
 from pixtools.training.trainer import Schedule, Trainer
 
@@ -108,22 +109,22 @@ class Run:
         self._temporary.replace(self._progress)
 
 
-def steps(trainer: Trainer, recipe: Recipe, photos: Photos, workers: int = 0) -> Iterator[float]:
+def steps(trainer: Trainer, recipe: Recipe, draw: Draw, workers: int = 0) -> Iterator[float]:
     """Train from the trainer's current step to the end of the recipe, and yield the loss of each step.
 
     `workers` is the number of extra processes that cut patches. With 0, this process cuts the patches.
     """
     for end, side in recipe.stages:
-        batches = Batches(photos, recipe.batch_shape(side), trainer.seed)
-        for clean in _load(batches, trainer.steps, workers):
+        batches = Batches(draw, recipe.batch_shape(side), trainer.seed)
+        for clean, noisy in _load(batches, trainer.steps, workers):
             if trainer.pixels >= end * recipe.pixels:
                 break
             if trainer.pixels >= recipe.quantized_from * recipe.pixels and not trainer.int8:
-                trainer.quantize(batches[number] for number in range(MEASURED_BATCHES))
-            yield trainer.step(clean, recipe.rate(trainer.pixels))
+                trainer.quantize(batches[number][1] for number in range(MEASURED_BATCHES))
+            yield trainer.step(clean, noisy, recipe.rate(trainer.pixels))
 
 
-def _load(batches: Batches, first: int, workers: int) -> Iterator[Tensor]:
+def _load(batches: Batches, first: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     numbers = range(first, 2**40)
     return iter(
         DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, worker_init_fn=_ignore_interrupts)
@@ -139,8 +140,7 @@ def train(
     run: Run,
     trainer: Trainer,
     recipe: Recipe,
-    photos: Photos,
-    pictures: Tensor,
+    data: Data,
     *,
     every: float,
     workers: int = 0,
@@ -148,10 +148,10 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Train to the end of the recipe, or until `stopped` returns true, and yield the log line of each checkpoint.
 
-    Checkpoints come every `every` seconds and at the end. `pictures`, uint8 (N, 3, H, W), are the validation set.
+    Checkpoints come every `every` seconds and at the end.
     """
     last, done, losses = time.monotonic(), trainer.pixels, []
-    for loss in steps(trainer, recipe, photos, workers):
+    for loss in steps(trainer, recipe, data.draw, workers):
         losses.append(loss)
         now, ends = time.monotonic(), stopped()
         if ends or now - last >= every or trainer.pixels >= recipe.pixels:
@@ -162,7 +162,7 @@ def train(
                 "rate": round(recipe.rate(trainer.pixels), 5),
                 "loss": round(sum(losses) / len(losses), 3),
                 "kpx_per_s": round((trainer.pixels - done) / (now - last) / 1e3, 1),
-                "psnr": {sigma: round(psnr, 3) for sigma, psnr in trainer.validate(pictures).items()},
+                "psnr": {name: round(psnr, 3) for name, psnr in trainer.validate(data.sets).items()},
             }
             run.log(line)
             yield line

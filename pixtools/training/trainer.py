@@ -11,24 +11,19 @@ The training differs from the paper:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import avg_pool2d, interpolate
 
-from pixtools.denoising.dncnn import WIDTH
+from pixtools.denoising.dncnn import WIDTH, Weights
 from pixtools.denoising.torch_network import DnCNN
 from pixtools.training import quantization
 from pixtools.training.start import start_as_identity
 
-MAX_SIGMA = 55.0  # in levels of 255, as in the paper
-SIGMAS = (15, 25, 50)  # for validation
-SIGMA_POWER = 0.55  # of the distribution of sigmas; with 0.5 the network is worse at sigma 15, with 0.6 at sigma 50
-GREY_SHARE, COARSE_SHARE = 0.12, 0.13  # shares of grey patches, and of patches with coarse colour noise
 # This is added to the MSE, so that errors below 2 levels count less. These errors are invisible, but their gradients
 # would dominate.
 FLOOR = (2 / 255) ** 2
@@ -52,10 +47,14 @@ class Schedule:
 class Trainer:
     """A DnCNN in training on `device`: master weights in float32, computation in bfloat16."""
 
-    def __init__(self, device: str, seed: int, ema: float = 0.998) -> None:
+    def __init__(self, device: str, seed: int, ema: float = 0.998, start: Weights | None = None) -> None:
+        """The training begins with the weights `start`. By default, it begins with random weights."""
         self.device, self.seed, self._decay = torch.device(device), seed, ema
         self._network = DnCNN()
-        start_as_identity(self._network, torch.Generator().manual_seed(seed))
+        if start:
+            self._network.load_state_dict({name: torch.tensor(value) for name, value in start.arrays.items()})
+        else:
+            start_as_identity(self._network, torch.Generator().manual_seed(seed))
         self._network.to(self.device)
         named = dict(self._network.named_parameters())
         self._shapes = {name: weight.shape for name, weight in named.items()}
@@ -71,14 +70,14 @@ class Trainer:
         self.steps = 0
         self.pixels = 0
 
-    def step(self, clean: Tensor, rate: float) -> float:
-        """Learn from a batch of clean patches, uint8 (N, 3, H, W). `rate` is the learning rate of Muon.
+    def step(self, clean: Tensor, noisy: Tensor, rate: float) -> float:
+        """Learn from a batch of patches, float32 (N, 3, H, W) in 0..1, and their noisy copies.
 
-        Return the loss: the mean of 10 log10(MSE + FLOOR) over the patches, in dB.
+        `rate` is the learning rate of Muon. Return the loss: the mean of 10 log10(MSE + FLOOR) over the patches, in dB.
         """
-        clean, noise = self._add_noise(clean, self.steps)
-        predicted = self._predict(self._weights, clean + noise)
-        loss = (predicted - noise).square().mean((1, 2, 3)).add(FLOOR).log10().mean().mul(10)
+        clean, noisy = (each.to(self.device, non_blocking=True) for each in (clean, noisy))
+        predicted = self._predict(self._weights, noisy)
+        loss = (predicted - (noisy - clean)).square().mean((1, 2, 3)).add(FLOOR).log10().mean().mul(10)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer, factor in ((self._muon, 1.0), (self._adam, 0.3)):
             for group in optimizer.param_groups:
@@ -102,33 +101,15 @@ class Trainer:
     def quantize(self, batches: Iterable[Tensor]) -> None:
         """Train for int8 from now on.
 
-        `batches` are clean patches, uint8 (N, 3, H, W). The maxima of activations are measured on noisy copies of them.
+        The maxima of activations are measured on `batches`: noisy patches, float32 (N, 3, H, W).
 
         Raises ValueError if `quantize` was called before.
         """
         if self._maxima:
             raise ValueError("the training for int8 has begun already")
-        noisy = (torch.add(*self._add_noise(clean, number)) for number, clean in enumerate(batches))
         self._network.load_state_dict(self.averaged())
+        noisy = (batch.to(self.device) for batch in batches)
         self._maxima = quantization.measure_maxima(self._network, noisy)
-
-    def _add_noise(self, clean: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return the patches `clean`, uint8 (N, 3, H, W), as float32 in 0..1, and noise for them in the same shape.
-
-        The noise is Gaussian and not clipped. Each patch has a random sigma. Both results depend only on `clean`, the
-        seed and `number`. Strong noise is more frequent than weak noise, because strong noise needs the longest
-        training: the network must use wider surroundings. Most noise is white. Some patches become grey, and their
-        noise is the same in all channels. In some other patches, the colour of the noise has half the resolution, as in
-        most JPEGs. Without these patches, the network takes grey noise and coarse noise for texture.
-        """
-        clean = clean.to(self.device, non_blocking=True).float().div_(255)
-        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
-        noise = torch.empty_like(clean).normal_(generator=generator)
-        random = torch.empty(2, len(clean), 1, 1, 1, device=self.device).uniform_(generator=generator)
-        sigma, kind = random[0].pow(SIGMA_POWER) * (MAX_SIGMA / 255), random[1]
-        grey, coarse = kind < GREY_SHARE, (kind >= GREY_SHARE) & (kind < GREY_SHARE + COARSE_SHARE)
-        noise = torch.where(grey, noise[:, :1], torch.where(coarse, _with_coarse_colors(noise), noise)) * sigma
-        return torch.where(grey, clean.mean(1, keepdim=True), clean), noise
 
     def _predict(self, weights: dict[str, Tensor], noisy: Tensor) -> Tensor:
         """Predict the noise of noisy pictures: float32 (N, 3, H, W) in and out.
@@ -139,7 +120,8 @@ class Trainer:
         shaped = {name: self._shape(name, value) for name, value in weights.items()}
         noisy = noisy.bfloat16().contiguous(memory_format=torch.channels_last)
         if self._maxima:
-            return quantization.predict(quantization.scaled(shaped, self._maxima), self._maxima, noisy).float()
+            scaled = quantization.scaled(shaped, self._maxima)
+            return quantization.predict(scaled, self._maxima, noisy).float()
         shaped = {name: value.bfloat16() for name, value in shaped.items()}
         noise: Tensor = functional_call(self._network, shaped, (noisy,))
         return noise.float()
@@ -150,21 +132,19 @@ class Trainer:
         return value if value.shape == shape else value.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def validate(self, clean: Tensor) -> dict[int, float]:
-        """Denoise noisy copies of pictures, uint8 (N, 3, H, W), with the averaged weights.
+    def validate(self, sets: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Denoise pictures with the averaged weights. Return, for each set, the mean PSNR in dB.
 
-        Return, for each sigma, the mean PSNR in dB.
+        A set holds clean pictures, float32 (N, 3, H, W) in 0..1, and their noisy copies.
         """
         psnr = {}
-        for sigma in SIGMAS:
-            generator = torch.Generator().manual_seed(sigma)
+        for name, (clean, noisy) in sets.items():
             errors = []
-            for pictures in clean.split(4):  # type: ignore[no-untyped-call]
-                truth = pictures.float().div(255)
-                noisy = (truth + torch.randn(truth.shape, generator=generator) * (sigma / 255)).to(self.device)
-                denoised = (noisy - self._predict(self._average, noisy)).clamp(0, 1).cpu()
+            for truth, pictures in zip(clean.split(4), noisy.split(4), strict=True):  # type: ignore[no-untyped-call]
+                here = pictures.to(self.device)
+                denoised = (here - self._predict(self._average, here)).clamp(0, 1).cpu()
                 errors.append((denoised - truth).square().mean((1, 2, 3)))
-            psnr[sigma] = -10 * torch.cat(errors).log10().mean().item()
+            psnr[name] = -10 * torch.cat(errors).log10().mean().item()
         return psnr
 
     def state_dict(self) -> dict[str, Any]:
@@ -196,11 +176,3 @@ class Trainer:
         if self._maxima:
             weights = quantization.scaled(weights, self._maxima)
         return {name: value.contiguous().cpu() for name, value in weights.items()}
-
-
-def _with_coarse_colors(noise: Tensor) -> Tensor:
-    """Return noise (N, 3, H, W) with its luma (BT.601) unchanged and its colours averaged over 2 × 2 pixels."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=noise.device).view(1, 3, 1, 1)
-    luma = (noise * weights).sum(1, keepdim=True)
-    colors = avg_pool2d(noise - luma, 2)
-    return luma + interpolate(colors, scale_factor=2, mode="nearest")

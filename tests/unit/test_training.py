@@ -7,6 +7,8 @@ import math
 import signal
 import subprocess
 import sys
+from functools import partial
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,13 @@ from PIL import Image
 
 from pixtools.denoising import dncnn
 from pixtools.denoising.torch_network import DnCNN
+from pixtools.denoising.weights import SHIPPED
+from pixtools.training import data, noise
 from pixtools.training.__main__ import _stopped_by_signal, main
-from pixtools.training.photos import Batches, BatchShape, Photos, crops, split
+from pixtools.training.data import Data
+from pixtools.training.noise import MARGIN
+from pixtools.training.pairs import find_pairs
+from pixtools.training.photos import Batches, BatchShape, Draw, PairedPhotos, Photos, split
 from pixtools.training.quantization import LAYERS
 from pixtools.training.run import Recipe, Run, steps, train
 from pixtools.training.trainer import Schedule, Trainer
@@ -49,13 +56,22 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def photos(folder: Path) -> Photos:
-    return Photos(split([folder])[0], SMALL.max_side)
+def loaded(folder: Path) -> Data:
+    return data.load([folder], [], SMALL.max_side, 32)
 
 
-@pytest.fixture
-def pictures(folder: Path) -> torch.Tensor:
-    return crops(split([folder])[1], 32)
+def draw_from(paths: list[Path], side: int) -> Draw:
+    return partial(noise.pair, Photos(paths, side + MARGIN))
+
+
+def pair_of(path: Path, sigma: float = 20, side: int = 200) -> tuple[Path, Path]:
+    """Write a clean photo and a noisy copy. Their names begin with `path`."""
+    noisy, clean = path.with_name(f"{path.name}_noisy.png"), path.with_name(f"{path.name}_clean.png")
+    photo(clean, side, seed=len(path.name))
+    with Image.open(clean) as image:
+        levels = np.asarray(image) + np.random.default_rng(1).normal(0, sigma, (side, side, 3))
+    Image.fromarray(levels.round().clip(0, 255).astype(np.uint8)).save(noisy)
+    return noisy, clean
 
 
 def tensors(state: object) -> list[torch.Tensor]:
@@ -71,15 +87,15 @@ def run_command(*args: object) -> Result:
 
 
 @pytest.mark.parametrize("cut", [2, 3, 4])
-def test_an_interrupted_and_continued_run_ends_with_the_same_weights(cut, photos, pictures, tmp_path):
+def test_an_interrupted_and_continued_run_ends_with_the_same_weights(cut, loaded, tmp_path):
     whole, begun, resumed = (Trainer("cpu", seed=1) for _ in range(3))
-    list(train(Run(tmp_path / "whole"), whole, SMALL, photos, pictures, every=1000))
+    list(train(Run(tmp_path / "whole"), whole, SMALL, loaded, every=1000))
 
     run = Run(tmp_path / "cut")
-    list(train(run, begun, SMALL, photos, pictures, every=1000, stopped=lambda: begun.steps == cut))
+    list(train(run, begun, SMALL, loaded, every=1000, stopped=lambda: begun.steps == cut))
     assert (begun.steps, whole.steps) == (cut, 5)
     assert run.resume(resumed)
-    list(train(run, resumed, SMALL, photos, pictures, every=1000))
+    list(train(run, resumed, SMALL, loaded, every=1000))
 
     assert (resumed.steps, resumed.pixels) == (whole.steps, whole.pixels)
     actual, expected = tensors(resumed.state_dict()), tensors(whole.state_dict())
@@ -100,40 +116,40 @@ def test_another_seed_starts_with_other_weights():
     assert not torch.equal(one, other)
 
 
-def test_the_loss_falls_over_some_steps(photos):
+def test_the_loss_falls_over_some_steps(loaded):
     trainer = Trainer("cpu", seed=1)
     recipe = Recipe(pixels=20 * 600, batch_pixels=600, schedule=Schedule(rise=0.2), stages=((1.0, 24),))
 
-    losses = list(steps(trainer, recipe, photos))
+    losses = list(steps(trainer, recipe, loaded.draw))
 
     assert len(losses) > 20
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 2
 
 
-def test_a_step_in_int8_moves_all_weights_and_they_stay_finite(photos):
-    trainer, batches = Trainer("cpu", seed=1), Batches(photos, BatchShape(2, 24), seed=1)
-    trainer.quantize([batches[0]])
+def test_a_step_in_int8_moves_all_weights_and_they_stay_finite(loaded):
+    trainer, batches = Trainer("cpu", seed=1), Batches(loaded.draw, BatchShape(2, 24), seed=1)
+    trainer.quantize([batches[0][1]])
     before = {name: value.clone() for name, value in trainer.averaged().items()}
 
     # One step is not enough: the last layer begins at 0, so the gradients of all other layers are 0 in the first step.
     for number in range(3):
-        trainer.step(batches[number], rate=0.01)
+        trainer.step(*batches[number], rate=0.01)
 
     for name, after in trainer.averaged().items():
         assert after.isfinite().all()
         assert not torch.equal(after, before[name])
     with pytest.raises(ValueError, match="has begun already"):
-        trainer.quantize([batches[0]])
+        trainer.quantize([batches[0][1]])
 
 
-def test_each_checkpoint_writes_weights_that_the_denoiser_loads_a_log_line_and_a_plot(photos, pictures, tmp_path):
+def test_each_checkpoint_writes_weights_that_the_denoiser_loads_a_log_line_and_a_plot(loaded, tmp_path):
     trainer = Trainer("cpu", seed=1)
 
     out = tmp_path / "run"
-    lines = list(train(Run(out), trainer, SMALL, photos, pictures, every=0))
+    lines = list(train(Run(out), trainer, SMALL, loaded, every=0))
 
     assert [line["steps"] for line in lines] == [1, 2, 3, 4, 5]
-    assert {*lines[-1]["psnr"]} == {15, 25, 50}
+    assert {*lines[-1]["psnr"]} == {"15", "25", "50", "camera", "clean"}
     logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["megapixels"] for line in logged] == [line["megapixels"] for line in lines]
     name = "weights.safetensors"
@@ -146,34 +162,124 @@ def test_each_checkpoint_writes_weights_that_the_denoiser_loads_a_log_line_and_a
     assert {path.name for path in out.iterdir()} == {"checkpoint.pt", "log.jsonl", "progress.png", name}
 
 
+def test_a_run_that_begins_with_weights_has_their_results_and_continues_to_learn(folder, tmp_path):
+    start, out = tmp_path / "start.safetensors", tmp_path / "run"
+    start.write_bytes((resources.files("pixtools.denoising") / "weights" / SHIPPED).read_bytes())
+    shipped = dncnn.load_shipped()
+
+    trainer = Trainer("cpu", seed=1, start=shipped)
+
+    for name, value in trainer.averaged().items():
+        np.testing.assert_array_equal(value.numpy(), shipped.arrays[name])
+    for n in range(3):
+        photo(folder / f"{n}.png", side=300, seed=n)
+    result = run_command(folder, "--out", out, "--megapixels", 0.05, "--batch-pixels", 5000, "--start", start)
+    assert result.exit_code == 0, result.output
+    learnt = dncnn.parse((out / "weights.safetensors").read_bytes(), "weights.safetensors")
+    assert not np.array_equal(learnt.arrays["model.2.weight"], shipped.arrays["model.2.weight"])
+
+
+def test_pairs_are_found_by_both_kinds_of_names(tmp_path):
+    (tmp_path / "a").mkdir()
+    named = pair_of(tmp_path / "a" / "1")
+    for name in ("noisy", "clean"):
+        (tmp_path / "b" / name).mkdir(parents=True)
+        photo(tmp_path / "b" / name / "2.png")
+    photo(tmp_path / "a" / "alone.png")
+
+    assert find_pairs(tmp_path / "a") == [named]
+    assert find_pairs(tmp_path / "b") == [(tmp_path / "b" / "noisy" / "2.png", tmp_path / "b" / "clean" / "2.png")]
+
+
+def test_a_noisy_photo_without_a_clean_one_is_refused_by_name(tmp_path):
+    noisy, clean = pair_of(tmp_path / "1")
+    photo(clean, side=100)
+    with pytest.raises(ValueError, match=r"1_noisy.png has 200 × 200 pixels and 1_clean.png has 100 × 100"):
+        find_pairs(tmp_path)
+    clean.unlink()
+    with pytest.raises(ValueError, match=rf"{noisy} has no clean photo: add {clean}"):
+        find_pairs(tmp_path)
+    noisy.unlink()
+    photo(tmp_path / "3.png")
+    with pytest.raises(FileNotFoundError, match="There are no pairs in"):
+        find_pairs(tmp_path)
+
+
+def test_patches_of_a_pair_show_the_same_place(tmp_path):
+    pair = pair_of(tmp_path / "1")
+
+    patches = [PairedPhotos([pair], 32).patch(32, np.random.default_rng(seed)) for seed in range(20)]
+
+    for clean, noisy in patches:
+        assert clean.shape == noisy.shape == (3, 32, 32)
+        assert (noisy - clean).std().item() * 255 == pytest.approx(20, rel=0.1)
+
+
+def test_a_run_learns_from_pairs_alone_and_from_pairs_and_photos(folder, tmp_path):
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    for name in ("1", "22", "333"):
+        pair_of(pairs / name)
+    for n in range(3):
+        photo(folder / f"{n}.png", side=300, seed=n)
+
+    for number, folders in enumerate(([], [folder])):
+        args = [*folders, "--pairs", pairs, "--out", tmp_path / f"run{number}", "--megapixels", 0.01]
+        result = run_command(*args, "--batch-pixels", 5000)
+        assert result.exit_code == 0, result.output
+        (first, *_, last) = result.output.splitlines()
+        assert first == f"Photos: {2 + 2 * number} for training, {1 + number} for validation."
+        assert ("pairs" in json.loads(last)["psnr"], "camera" in json.loads(last)["psnr"]) == (True, number == 1)
+
+
+def test_a_run_without_photos_is_refused(tmp_path):
+    result = run_command("--out", tmp_path / "run")
+
+    assert result.exit_code == 1
+    assert "Error: There are no photos: give a folder of clean photos, or --pairs" in result.output
+
+
+def test_a_damaged_file_of_first_weights_is_refused(folder, tmp_path):
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(b"damaged")
+
+    result = run_command(folder, "--out", tmp_path / "run", "--start", start)
+
+    assert result.exit_code == 1
+    assert "Error: start.safetensors is damaged" in result.output
+
+
 def test_held_out_photos_are_not_used_for_training(tmp_path):
     for n in range(56):
-        Image.new("L", (24, 24), 255 if n in (0, 27, 54) else 100).save(tmp_path / f"{n:02}.png")
+        Image.new("L", (60, 60), 255 if n in (0, 27, 54) else 100).save(tmp_path / f"{n:02}.png")
 
     training, held_out = split([tmp_path])
 
     assert [path.name for path in held_out] == ["00.png", "27.png", "54.png"]
     assert len(training) == 53
-    patches = Batches(Photos(training, 16), BatchShape(200, 16), seed=1)[0]
-    assert patches.unique().tolist() == [100]
-    assert crops(held_out, 16).unique().tolist() == [255]
+    clean, _ = Batches(draw_from(training, 16), BatchShape(200, 16), seed=1)[0]
+    torch.testing.assert_close(clean, torch.full_like(clean, 100 / 255), rtol=0, atol=1e-3)
+    for clean, _ in data.validation_sets(held_out, 16).values():
+        torch.testing.assert_close(clean, torch.ones_like(clean), rtol=0, atol=1e-3)
 
 
-def test_a_batch_depends_only_on_the_seed_and_its_number(photos):
-    batches = Batches(photos, BatchShape(2, 16), seed=1)
+def test_a_batch_depends_only_on_the_seed_and_its_number(loaded):
+    batches = Batches(loaded.draw, BatchShape(2, 16), seed=1)
 
     first = batches[7]
     batches[8]
 
-    assert torch.equal(batches[7], first)
-    assert not torch.equal(batches[8], first)
-    assert not torch.equal(Batches(photos, BatchShape(2, 16), seed=2)[7], first)
+    assert all(map(torch.equal, batches[7], first))
+    assert not any(map(torch.equal, batches[8], first))
+    assert not any(map(torch.equal, Batches(loaded.draw, BatchShape(2, 16), seed=2)[7], first))
 
 
-def test_workers_cut_the_same_patches(photos):
+def test_workers_cut_the_same_patches(loaded):
     recipe = Recipe(pixels=500, batch_pixels=256, schedule=Schedule(), stages=((1.0, 16),))
 
-    without_workers, with_workers = (list(steps(Trainer("cpu", seed=1), recipe, photos, workers)) for workers in (0, 1))
+    without_workers, with_workers = (
+        list(steps(Trainer("cpu", seed=1), recipe, loaded.draw, workers)) for workers in (0, 1)
+    )
 
     assert with_workers == without_workers
 
@@ -196,20 +302,21 @@ def test_a_photo_too_small_for_patches_is_refused_by_name(folder, tmp_path):
 
     assert result.exit_code == 1
     assert f"{folder / '1.png'} has 130 × 130 pixels, too few for patches" in result.output
-    assert "at least 160 × 160" in result.output
+    assert "at least 183 × 183" in result.output
 
 
 def test_a_photo_too_small_for_validation_is_refused_by_name(tmp_path):
-    small = photo(tmp_path / "0.png", side=191)
+    small = photo(tmp_path / "0.png", side=297)
 
-    with pytest.raises(ValueError, match=rf"{small} has 191 × 191 pixels.*at least 192 × 192"):
-        crops([small], 192)
+    with pytest.raises(ValueError, match=rf"{small} has 297 × 297 pixels.*at least 298 × 298"):
+        data.validation_sets([small], 192)
 
 
 def test_the_smallest_allowed_photo_gives_patches_at_every_scale(tmp_path):
-    for side in range(16, 40):
-        small = photo(tmp_path / f"{side}.png", side=math.ceil(side / 0.7))
-        Batches(Photos([small], side), BatchShape(20, side), seed=1)[0]
+    for side in range(16, 40, 2):
+        small = photo(tmp_path / f"{side}.png", side=math.ceil((side + MARGIN) / 0.7))
+        clean, noisy = Batches(draw_from([small], side), BatchShape(20, side), seed=1)[0]
+        assert clean.shape == noisy.shape == (20, 3, side, side)
 
 
 def test_a_damaged_photo_is_refused_by_name(tmp_path):
@@ -271,7 +378,7 @@ def test_a_run_that_has_its_full_length_already_ends_at_once_with_a_message(tmp_
     folder, out, trainer = tmp_path / "photos", tmp_path / "run", Trainer("cpu", seed=1)
     folder.mkdir()
     for n in range(2):
-        photo(folder / f"{n}.png", side=192, seed=n)
+        photo(folder / f"{n}.png", side=300, seed=n)
     trainer.steps, trainer.pixels = 40, 2_000_000
     Run(out).save(trainer)
     before = (out / "checkpoint.pt").read_bytes()
