@@ -67,8 +67,8 @@ class _Attempt:
     claim: Claim
     plan: Plan
     writer: OutcomeWriter | None = None  # of the last round
-    # Steps of other jobs. This job has already waited for them, and waits for no step twice: if a step failed in
-    # the other job, this job runs the step itself.
+    # Steps of other jobs for which this job has waited already. A job waits for a step only once. If the step failed
+    # in the other job, this job runs the step itself.
     waited_for: frozenset[str] = frozenset()
     used_s: float = 0.0  # time on converters
 

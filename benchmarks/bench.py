@@ -36,7 +36,7 @@ from running_service import RunningService, new_home, service, stop
 
 ROOT = Path(__file__).parent.parent
 THUMBOR = ROOT / "build/thumbor/bin/thumbor"
-LETTERS = "jabtfgwcdeih"  # the parts in running order; t: thumbor
+LETTERS = "jabtfgwcdeih"  # the parts, in the order in which they run; t is thumbor
 _REST_S = 30
 _SETTLE_S = 10  # after the start, Ray still starts processes
 _DISPATCHER_LIMIT_S = 100

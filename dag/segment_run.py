@@ -45,7 +45,7 @@ class SegmentIO(Protocol):
         """Store the file of a step. Raises the errors of the blob store and of the disk."""
 
     def share(self, step: str, inference: str | None, shared: tuple[Any, Picture]) -> None:
-        """Hand over the picture of `step`. The step `inference` reads it. None: other segments start from it."""
+        """Hand the picture of `step` to the step `inference`. Without `inference`, other segments start from it."""
 
 
 def run(work_item: WorkItem, pixels: Inferred | tuple[Any, Picture] | None, io: SegmentIO) -> None:
@@ -131,7 +131,7 @@ class _Workspace:
                 assert_never(self._work_item)
 
     def load_head(self) -> None:
-        """Load the head of the segment. If other segments also start from this picture, prepare it for sharing."""
+        """Load the picture at the head of the segment. Prepare it for sharing if other segments start from it too."""
         work_item = self._work_item
         match work_item:
             case SourceWork(segment=segment):

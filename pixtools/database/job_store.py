@@ -1,4 +1,4 @@
-"""The job store: the SQL of the ingress, the dispatchers and the sweeper for jobs.
+"""The job store: the SQL for jobs that the ingress, the dispatchers and the sweeper need.
 
 Each public method is one transaction, unless its docstring mentions further transactions. Every state move is a guarded
 update (`transitions.py`). `record`, `refresh` and `renew` also check the attempt. Every method raises DatabaseDown if

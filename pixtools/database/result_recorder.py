@@ -119,7 +119,7 @@ def is_plain(outcomes: Sequence[Outcome]) -> bool:
 
 
 def record_results(connection: Connection, reports: Iterable[tuple[JobAttempt, Sequence[Outcome]]]) -> None:
-    """Record outcomes that `is_plain` accepts. The transaction has locked the jobs and checked the attempts.
+    """Record outcomes that `is_plain` accepts. The caller has locked the jobs and checked their attempts before.
 
     Raises RuntimeError for a step that succeeded without having started.
     """

@@ -10,7 +10,7 @@ photo is from S. Guo, Z. Yan, K. Zhang, W. Zuo, L. Zhang, "Toward Convolutional 
 CVPR 2019: the photo gets the difference between the developed noisy picture and the developed clean picture. So a
 photo keeps its own sharpness.
 
-Pictures are float32 (3, H, W), RGB, and 0..1 is black to white.
+Pictures are float32 (3, H, W) in RGB. 0 is black and 1 is white.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The noise of the synthetic camera has the statistics that theory predicts. All kinds of noise give usable patches."""
+"""The noise of the synthetic camera has the statistics of the theory. Each kind of noise gives usable patches."""
 
 from __future__ import annotations
 
