@@ -16,6 +16,7 @@ import { webhookUrlField } from "/static/webhook-url.js";
 import { webhooks } from "/static/webhooks.js";
 
 const closing = new AbortController(); // aborts all requests when the user leaves the page
+const hashAtLoad = location.hash;
 
 const at = (id) => document.getElementById(id);
 
@@ -66,7 +67,8 @@ function start({ operations, limits, media_types: mediaTypes }) {
   at("recent").hidden = false;
   history.refresh();
   deadLetterList.refresh();
-  view.route({ first: true });
+  // The user may have followed a link while the operations were loading. Then the new view takes the focus.
+  view.route({ first: location.hash === hashAtLoad });
 }
 
 function newJobForm({ operations, limits, mediaTypes, onAccepted }) {

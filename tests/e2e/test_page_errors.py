@@ -244,6 +244,17 @@ def test_a_photo_chosen_by_keyboard_leaves_the_focus_on_replace(page):
     expect(page.get_by_label("Choose a photo")).to_be_focused()
 
 
+def test_a_link_that_is_followed_while_the_page_loads_leads_to_the_focused_view(blank_page, stack):
+    held = []
+    blank_page.route("**/api/operations", lambda route: held.append(route))  # noqa: PLW0108 (Playwright inspects it)
+    blank_page.goto(f"{stack.base_url}/")
+    blank_page.get_by_role("link", name="Webhooks", exact=True).click()
+    with blank_page.expect_response("**/api/operations"):
+        held[0].continue_()
+
+    expect(blank_page.locator("#webhooks-title")).to_be_focused()
+
+
 @pytest.mark.parametrize("job", ["nonsense", str(uuid.UUID(int=1))])
 def test_an_address_without_a_job_says_so_and_leads_back(blank_page, stack, job):
     blank_page.goto(f"{stack.base_url}/#/jobs/{job}")
