@@ -41,7 +41,7 @@ class HealthAnswer(BaseModel):
     """The state of the service.
 
     `backlog` counts the queued and the running jobs. `queued_megapixels` is the work of the queued jobs; it is counted
-    up to PIXTOOLS_MAX_QUEUED_JOBS jobs. `oldest_queued_s` is the time for which the oldest queued job could have run.
+    up to PIXTOOLS_MAX_QUEUED_JOBS jobs. `oldest_queued_s` tells for how long the oldest queued job has been available.
     Without the database, all three are null. `free_bytes` is the free space of the fullest of the folders that this
     ingress watches.
     """

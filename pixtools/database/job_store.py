@@ -97,7 +97,10 @@ class JobStore:
         return QueueLoad(jobs, int(pixels or 0))
 
     def oldest_queued_s(self) -> float:
-        """Return for how many seconds the oldest queued job of all owners could have run. 0: no job waits."""
+        """Return for how many seconds the oldest queued job of all owners has been available. 0: no job waits.
+
+        A job that came back without a delay has been available since its earlier attempt.
+        """
         age_s = func.extract("epoch", func.clock_timestamp() - func.min(col(Job.available_at)))
         with self._reading() as connection:
             found = connection.scalar(select(age_s).where(col(Job.state) == JobState.QUEUED))
@@ -311,8 +314,8 @@ class JobStore:
     ) -> list[uuid.UUID]:
         """Put the running jobs of a dispatcher back into the queue, except `still_running`. Return their job ids.
 
-        This does not count as a crash. Without `dispatcher`, put back the running jobs of all dispatchers. Omit
-        `dispatcher` only after all dispatchers have ended.
+        The jobs get their old places in the queue. This does not count as a crash. Without `dispatcher`, put back the
+        running jobs of all dispatchers. Omit `dispatcher` only after all dispatchers have ended.
         """
         held_by = [] if dispatcher is None else [col(Job.dispatcher) == dispatcher]
         query = (

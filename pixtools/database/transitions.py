@@ -130,9 +130,14 @@ def move_jobs(
 
 
 def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
-    """Return a job to the queue, and its running steps to the state waiting. The next attempt begins after `delay`."""
+    """Return a job to the queue, and its running steps to the state waiting. The next attempt begins after `delay`.
+
+    A job without a delay gets its old place in the queue back. Otherwise it would wait for all jobs that came after it.
+    """
     move_steps(connection, job_id, StepState.WAITING, only_from=StepState.RUNNING)
-    move_jobs(connection, [job_id], JobState.QUEUED, available_at=func.now() + delay, lease_until=None, **values)
+    if delay:
+        values["available_at"] = func.now() + delay
+    move_jobs(connection, [job_id], JobState.QUEUED, lease_until=None, **values)
 
 
 # Steps

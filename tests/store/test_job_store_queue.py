@@ -32,7 +32,7 @@ from pixtools.database import migrate
 from pixtools.database.connection import Database
 from pixtools.database.job_store import JobStore
 from pixtools.errors import CorruptImage, LeaseLost, StorageDown
-from pixtools.jobs.outcomes import Batch, Failed, Started, Succeeded
+from pixtools.jobs.outcomes import Batch, Crashed, Failed, Started, Succeeded
 from pixtools.states import JobState, StepState
 
 
@@ -94,6 +94,22 @@ def test_the_jobs_of_one_owner_are_claimed_in_the_order_in_which_they_became_ava
     order = [claim(store).id for _ in ids]
 
     assert order == [ids[3], *ids[:3], ids[4]]
+
+
+@pytest.mark.parametrize("how", ["its dispatcher died", "its dispatcher stopped", "its converter died"])
+def test_a_job_that_comes_back_is_claimed_before_jobs_that_came_after_it(store, how):
+    first = submitted(store)
+    later = [submit(store).job_id for _ in range(3)]
+
+    if how == "its dispatcher died":
+        store.rescue("d0")
+    elif how == "its dispatcher stopped":
+        store.return_to_queue("d0")
+    else:
+        record(store, first, Started("a"))
+        record(store, first, Crashed("a"), settle=True)
+
+    assert [claim(store).id for _ in range(4)] == [first.id, *later]
 
 
 def test_a_job_in_its_backoff_holds_no_place_in_the_queue_of_its_owner(store, database):
