@@ -13,12 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 
 def _ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30).stdout
 
 
-_ENTER = 'hostname "$0" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
+# The first process of a host. It ignores SIGCHLD, so that Linux removes processes whose parent has ended.
+_FIRST_PROCESS = 'hostname "$0" && mount --bind "$1" "$2" && exec env --ignore-signal=CHLD sleep infinity'
 
 
 class Host:
@@ -33,6 +36,7 @@ class Host:
         self._namespace = f"{network.tag}n{number}"
         self._link = f"{network.tag}v{number}"
         self._started: list[subprocess.Popen[bytes]] = []
+        self._first: psutil.Process | None = None
         _ip("netns", "add", self._namespace)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._namespace)
         _ip("link", "set", self._link, "master", network.bridge, "up")
@@ -44,15 +48,34 @@ class Host:
         ):
             _ip("-n", self._namespace, *arguments)
 
+    def _boot(self) -> psutil.Process:
+        """Start the first process of the host. It holds the namespaces, and ends when this process ends."""
+        holder = subprocess.Popen(
+            [
+                *("ip", "netns", "exec", self._namespace, "setpriv", "--pdeathsig", "KILL"),
+                *("unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                *("sh", "-c", _FIRST_PROCESS, self.name, self._own_folder, self._folder),
+            ],
+            start_new_session=True,
+        )
+        self._started.append(holder)
+        deadline = time.monotonic() + 30
+        while not (found := [each for each in psutil.Process(holder.pid).children() if each.name() == "sleep"]):
+            assert time.monotonic() < deadline, "the host did not start"
+            time.sleep(0.01)
+        return found[0]
+
     def start(self, command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-        """Start a program on this host. The program ends when this process ends."""
+        """Start a program on this host. The program ends when this process ends.
+
+        A program sees only the processes of its host.
+        """
+        self._first = self._first or self._boot()
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [
-                    *("ip", "netns", "exec", self._namespace, "setpriv", "--pdeathsig", "KILL"),
-                    *("unshare", "--uts", "--mount"),
-                    *("sh", "-c", _ENTER, self.name),
-                    *(self._own_folder, self._folder, *command),
+                    *("nsenter", "--target", str(self._first.pid), "--net", "--uts", "--mount", "--pid"),
+                    *(f"--wd={Path.cwd()}", *command),
                 ],
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
@@ -83,6 +106,7 @@ class Host:
             time.sleep(0.1)
         for process in self._started:
             process.wait(30)
+        self._first = None
 
     def traffic(self) -> int:
         """Return how many bytes have gone to and from this host so far."""

@@ -64,7 +64,11 @@ class Nodes:
             f"--redis-password={urlsplit(self.env['PIXTOOLS_REDIS_URL']).password}",
         ]
         self._start_ray(self.head, *options)
-        wait_for(lambda: len(self.alive()) >= 1, 120)
+        try:
+            wait_for(lambda: len(self.alive()) >= 1, 120)
+        except AssertionError as error:
+            log = (self.folder / f"{self.head.name}.log").read_text()
+            raise AssertionError(f"The head does not answer. The end of its log:\n{log[-3000:]}") from error
 
     def add(self, cpus: int = 1, **options: int) -> Host:
         """Connect a new host to the network and to the cluster. Return it when Ray uses it."""

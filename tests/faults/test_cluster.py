@@ -118,7 +118,7 @@ def test_the_head_cannot_be_drained(nodes):
 @pytest.mark.parametrize("fault", ["kill", "cut"])
 def test_a_worker_node_fails_in_the_middle_of_60_jobs(nodes, audit, fault):
     victim = nodes.workers[-1]
-    with Workload(nodes, audit, jobs=60, clients=3, steps=one_avif(4), pause=1) as work:
+    with Workload(nodes, audit, jobs=60, clients=3, steps=one_avif(4)) as work:
         work.wait_until(("succeeded",), 10)
         wait_for(lambda: nodes.actors("ConverterActor")[victim.address] == 1)
         audit.wait("SELECT 1 FROM step WHERE state = 'running' HAVING count(*) >= 2")  # one on each node
