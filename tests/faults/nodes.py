@@ -93,7 +93,9 @@ class Nodes:
         """Deploy PixTools with these variables, and wait until it accepts jobs."""
         config = config | {"http_options": {"host": "0.0.0.0", "port": _PORT}}
         config = copy.deepcopy(config)
-        options = config["applications"][1]["deployments"][0]["ray_actor_options"]
+        denoiser = config["applications"][1]["deployments"][0]
+        denoiser["autoscaling_config"]["downscale_delay_s"] = 10  # so that it does not keep a CPU from converters
+        options = denoiser["ray_actor_options"]
         if not options["num_gpus"]:
             options["num_cpus"] = 1  # otherwise the denoiser might run on the head
         config["applications"] = [

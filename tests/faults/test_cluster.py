@@ -141,7 +141,7 @@ def test_the_denoiser_scales_on_waiting_pixels_and_to_zero(nodes):
     config = copy.deepcopy(CONFIG)
     denoiser = config["applications"][1]["deployments"][0]
     denoiser["ray_actor_options"] = {"num_cpus": 0, "num_gpus": 1}
-    denoiser["autoscaling_config"] |= {"max_replicas": 2, "downscale_delay_s": 10, "upscale_delay_s": 2}
+    denoiser["autoscaling_config"] |= {"max_replicas": 2, "upscale_delay_s": 2}
     denoiser["autoscaling_config"]["policy"]["policy_kwargs"]["target_s"] = 10
     gpus = nodes.add(cpus=1, num_gpus=2)
     nodes.deploy(config=config)
