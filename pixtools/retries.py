@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 
+from pixtools.errors import ConverterCrashed
 from pixtools.jobs.records import StepRecord
 from pixtools.states import STEP_ENDED
 
@@ -64,7 +65,9 @@ def backoff(steps: Sequence[StepRecord]) -> timedelta:
     """Return how long a job waits for its next attempt. The open step with the most failed tries decides."""
     open_steps = [step for step in steps if step.state not in STEP_ENDED]
     tries = max((step.failures + crash_tries(step.crashes) for step in open_steps), default=0)
-    if tries == 0 and any(step.error is not None and step.crashes == 0 for step in open_steps):
+    # Outages and first crashes are not counted. Only after a first crash, the job is tried again at once.
+    errors = [step.error for step in open_steps if step.error is not None]
+    if tries == 0 and any(error["code"] != ConverterCrashed.code for error in errors):
         tries = _TRIES_AFTER_OUTAGE
     return jitter(tries)
 

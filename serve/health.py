@@ -41,7 +41,7 @@ class HealthAnswer(BaseModel):
     """The state of the service.
 
     `backlog` counts the queued and the running jobs. `queued_megapixels` is the work of the queued jobs; it is counted
-    up to PIXTOOLS_MAX_QUEUED_JOBS jobs. `oldest_queued_s` tells for how long the oldest queued job has been available.
+    up to PIXTOOLS_MAX_QUEUED_JOBS jobs. `oldest_queued_s` tells how long ago the oldest queued job became available.
     Without the database, all three are null. `free_bytes` is the free space of the fullest of the folders that this
     ingress watches.
     """
@@ -116,7 +116,7 @@ class Health:
         return Readiness(database=_state(up=database), storage=_state(up=storage), redis=_state(up=redis))
 
     async def _backlog(self) -> tuple[dict[str, int], float, float] | tuple[None, None, None]:
-        """Return the numbers of unfinished jobs, the megapixels of the queued jobs, and the wait of the oldest one."""
+        """Return the numbers of unfinished jobs, the megapixels of the queued jobs, and the age of the oldest one."""
         try:
             load = await self._admission.load()
             backlog = await run_in_threadpool(self._store.backlog)

@@ -36,7 +36,9 @@ def _series(health: HealthAnswer) -> Iterator[Metric]:
     if health.backlog is not None:
         yield _gauge("jobs", "Jobs that have not ended.", {"state": health.backlog})
     yield _gauge("queued_megapixels", "Work of the queued jobs.", health.queued_megapixels)
-    yield _gauge("oldest_queued_seconds", "Age of the oldest queued job.", health.oldest_queued_s)
+    yield _gauge(
+        "oldest_queued_seconds", "How long ago the oldest queued job became available.", health.oldest_queued_s
+    )
     yield _gauge("free_bytes", "Free space of the fullest disk that this node watches.", health.free_bytes)
     yield _gauge("dispatchers", "Dispatchers.", {"state": _answering(health.dispatchers)})
     yield _gauge("couriers", "Couriers.", {"state": _answering(health.couriers)})

@@ -36,7 +36,7 @@ ROWS: dict[str, list[Panel]] = {
     "Service": [
         Panel("Stores", "bool_on_off", {"pixtools_component_up": "{{component}}"}),
         Panel("Jobs that have not ended", "short", {"pixtools_jobs": "{{state}}"}, stacked=True),
-        Panel("Wait of the oldest queued job", "s", {"pixtools_oldest_queued_seconds": "oldest"}),
+        Panel("Age of the oldest queued job", "s", {"pixtools_oldest_queued_seconds": "oldest"}),
         Panel("Work in the queue, megapixels", "short", {"pixtools_queued_megapixels": "queued"}),
         Panel("Jobs ended", "ops", {_rate("ray_pixtools_jobs_ended_total", "state"): "{{state}}"}, stacked=True),
         Panel("Free disk", "bytes", {"pixtools_free_bytes": "fullest disk"}),

@@ -97,9 +97,9 @@ class JobStore:
         return QueueLoad(jobs, int(pixels or 0))
 
     def oldest_queued_s(self) -> float:
-        """Return for how many seconds the oldest queued job of all owners has been available. 0: no job waits.
+        """Return how many seconds ago the oldest queued job of all owners became available. 0: no job waits.
 
-        A job that came back without a delay has been available since its earlier attempt.
+        For a job that came back at its old place, this includes its earlier attempts.
         """
         age_s = func.extract("epoch", func.clock_timestamp() - func.min(col(Job.available_at)))
         with self._reading() as connection:
@@ -314,7 +314,7 @@ class JobStore:
     ) -> list[uuid.UUID]:
         """Put the running jobs of a dispatcher back into the queue, except `still_running`. Return their job ids.
 
-        The jobs get their old places in the queue. This does not count as a crash. Without `dispatcher`, put back the
+        The jobs keep their places in the queue. This does not count as a crash. Without `dispatcher`, put back the
         running jobs of all dispatchers. Omit `dispatcher` only after all dispatchers have ended.
         """
         held_by = [] if dispatcher is None else [col(Job.dispatcher) == dispatcher]

@@ -132,7 +132,7 @@ def move_jobs(
 def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
     """Return a job to the queue, and its running steps to the state waiting. The next attempt begins after `delay`.
 
-    A job without a delay gets its old place in the queue back. Otherwise it would wait for all jobs that came after it.
+    Without a delay, the job keeps its place in the queue. Otherwise it would wait for all jobs that came after it.
     """
     move_steps(connection, job_id, StepState.WAITING, only_from=StepState.RUNNING)
     if delay:

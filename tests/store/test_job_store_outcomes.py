@@ -195,6 +195,20 @@ def test_a_job_is_tried_again_within_seconds_after_each_outage(store, clock):
     assert max(delays) - min(delays) > 0.1  # random, so that jobs do not all return at the same time
 
 
+def test_a_job_waits_after_an_outage_even_if_its_converter_has_died_before(store, clock):
+    """Without a pause, the job would be the first of the queue again, and would be claimed all the time."""
+    job_id = submit(store).job_id
+    record(store, claim(store), Started("a"), Crashed("a"), settle=True)
+    assert clock.delay(job_id) <= 0
+    delays = []
+    for _ in range(12):
+        record(store, claim(store), Started("a"), Failed("a", StorageDown()), settle=True)
+        delays.append(clock.delay(job_id))
+        clock.end_backoff(job_id)
+
+    assert 0 < max(delays) <= 8
+
+
 def test_the_delay_grows_with_the_failures_up_to_its_cap(store, clock):
     claimed = submitted(store)
     delays = []
