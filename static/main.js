@@ -67,8 +67,9 @@ function start({ operations, limits, media_types: mediaTypes }) {
   at("recent").hidden = false;
   history.refresh();
   deadLetterList.refresh();
-  // The user may have followed a link while the operations were loading. Then the new view takes the focus.
-  view.route({ first: location.hash === hashAtLoad });
+  // The user may have followed a link while the page was loading. Then the new view takes the focus.
+  const followed = location.hash !== hashAtLoad || document.activeElement?.hash === location.hash;
+  view.route({ first: !followed });
 }
 
 function newJobForm({ operations, limits, mediaTypes, onAccepted }) {

@@ -247,10 +247,12 @@ def test_a_photo_chosen_by_keyboard_leaves_the_focus_on_replace(page):
 def test_a_link_that_is_followed_while_the_page_loads_leads_to_the_focused_view(blank_page, stack):
     held = []
     blank_page.route("**/api/operations", lambda route: held.append(route))  # noqa: PLW0108 (Playwright inspects it)
-    blank_page.goto(f"{stack.base_url}/")
+    with blank_page.expect_request("**/api/operations"):
+        blank_page.goto(f"{stack.base_url}/")
     blank_page.get_by_role("link", name="Webhooks", exact=True).click()
+    (request,) = held
     with blank_page.expect_response("**/api/operations"):
-        held[0].continue_()
+        request.continue_()
 
     expect(blank_page.locator("#webhooks-title")).to_be_focused()
 

@@ -20,7 +20,7 @@ def _ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30).stdout
 
 
-# The first process of a host. It ignores SIGCHLD, so that Linux removes processes whose parent has ended.
+# The first process of a host. It ignores SIGCHLD, so that orphans that have ended do not stay as zombies.
 _FIRST_PROCESS = 'hostname "$0" && mount --bind "$1" "$2" && exec env --ignore-signal=CHLD sleep infinity'
 
 
@@ -61,6 +61,7 @@ class Host:
         self._started.append(holder)
         deadline = time.monotonic() + 30
         while not (found := [each for each in psutil.Process(holder.pid).children() if each.name() == "sleep"]):
+            assert holder.poll() is None, "the host did not start"
             assert time.monotonic() < deadline, "the host did not start"
             time.sleep(0.01)
         return found[0]
@@ -68,14 +69,16 @@ class Host:
     def start(self, command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
         """Start a program on this host. The program ends when this process ends.
 
-        A program sees only the processes of its host.
+        A program sees only the processes of its host. The returned process is `nsenter`, which waits for the program.
+        `kill` ends both.
         """
-        self._first = self._first or self._boot()
+        if not (self._first and self._first.is_running()):
+            self._first = self._boot()
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [
                     *("nsenter", "--target", str(self._first.pid), "--net", "--uts", "--mount", "--pid"),
-                    *(f"--wd={Path.cwd()}", *command),
+                    *(f"--wdns={Path.cwd()}", *command),
                 ],
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
