@@ -1,9 +1,11 @@
-"""Measures the PSNR of the denoiser on the test sets that papers use, in colour.
+"""Measures the denoiser on the test sets of papers, on pairs of noisy and clean photos, and on clean photos.
 
     python benchmarks/denoise_quality.py CBSD68 KODAK24                            # folders of clean pictures
     python benchmarks/denoise_quality.py CBSD68 --weights GD_Color_Blind.mat       # compare with other weights
     python benchmarks/denoise_quality.py CBSD68 --clipped                          # noisy pictures in 8 bits
     python benchmarks/denoise_quality.py CBSD68 --jpeg 95                          # noisy pictures as JPEGs (4:2:0)
+    python benchmarks/denoise_quality.py PAIRS --pairs                             # real noise, and clean photos
+    python benchmarks/denoise_quality.py PHOTOS --clean --scale 0.25               # photos that should stay as they are
 
 As in the papers, each picture gets white Gaussian noise from a separate seed, in float32 and not clipped. The network
 takes the picture in one piece. The result is clipped to 0..1 but not rounded, and is compared with the clean picture
@@ -17,26 +19,37 @@ resolution.
 "paper" is the PSNR of CDnCNN-B in the paper, and "diff" is the difference from "paper". Both are shown only for a
 folder whose name contains CBSD68, and for the sigmas 15, 25 and 50. With --clipped, --jpeg or --first, they are not
 shown, because the paper has no such figures.
+
+--pairs takes folders with pairs of noisy and clean photos (pixtools/training/pairs.py describes their names), and
+denoises the noisy photos as the service does: with 8 bits, in tiles, and at full strength. The table has the PSNR, SSIM
+(Wang et al., 2004, on luma) and SSIMULACRA2 before and after, the largest loss of PSNR of any photo, and the number of
+photos in which `"noise": "auto"` finds noise.
+
+--clean takes folders of photos without visible noise, and denoises them in the same way. The table has the PSNR between
+the photos and their results (median and smallest), and the number of photos in which `"noise": "auto"` finds no noise.
+--scale first scales the sides of the photos, because a reduced photo has less noise.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from ssimulacra2 import compute_ssimulacra2
 
 from pixtools.denoising.dncnn import Weights, load_shipped, parse
-from pixtools.denoising.engine import Engine
+from pixtools.denoising.engine import Blend, Engine
+from pixtools.denoising.restoration import denoise
 from pixtools.denoising.weights import SHIPPED
+from pixtools.training.pairs import find, find_pairs
 
 PAPER = {15: 33.89, 25: 31.23, 50: 27.92}  # sigma: PSNR of CDnCNN-B on CBSD68
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 ENGINES = ("openvino", "openvino-bfloat16", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
 
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -50,6 +63,9 @@ File = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--clipped", is_flag=True, help="Round and clip the noisy picture to 8 bits.")
 @click.option("--jpeg", type=click.IntRange(1, 100), help="Also save the noisy picture as a JPEG of this quality.")
+@click.option("--pairs", "in_pairs", is_flag=True, help="The folders hold pairs of noisy and clean photos.")
+@click.option("--clean", "are_clean", is_flag=True, help="The folders hold photos without visible noise.")
+@click.option("--scale", default=1.0, show_default=True, help="With --clean: scale the sides of the photos first.")
 @click.option("--first", type=int, help="Take only this many pictures of each set.")
 def main(
     sets: tuple[Path, ...],
@@ -59,12 +75,21 @@ def main(
     threads: int,
     clipped: bool,  # noqa: FBT001 (click passes options as arguments)
     jpeg: int | None,
+    in_pairs: bool,  # noqa: FBT001
+    are_clean: bool,  # noqa: FBT001
+    scale: float,
     first: int | None,
 ) -> None:
     """Print one line for each combination of set, sigma and weights."""
     weights = {SHIPPED: load_shipped()} | {path.name: parse(path.read_bytes(), path.name) for path in files}
     engines = {title: engine_of(name, loaded, threads) for title, loaded in weights.items()}
     print(next(iter(engines.values())).name)
+    if in_pairs:
+        print_pairs(sets, engines, first)
+        return
+    if are_clean:
+        print_clean(sets, engines, scale, first)
+        return
     print(f"{'set':16} {'pictures':>8} {'sigma':>5}  {'weights':32} {'noisy':>6} {'PSNR':>6} {'paper':>6} {'diff':>6}")
     for folder in sets:
         pictures = [read(path) for path in find(folder)[:first]]
@@ -77,6 +102,67 @@ def main(
             for title, before, after in scores(engines, noisy_pictures, pictures):
                 line = f"{folder.name:16} {len(pictures):8} {sigma:5g}  {title:32} {before:6.2f} {after:6.2f}"
                 print(line + (f" {paper:6.2f} {after - paper:+6.2f}" if paper else ""), flush=True)
+
+
+def print_pairs(sets: Sequence[Path], engines: Mapping[str, Engine], first: int | None) -> None:
+    """Print one line for each combination of set and weights."""
+    measures, forms = (psnr, ssim, ssimulacra2), ("5.2f", "6.4f", "5.1f")
+    print(f"{'set':16} {'pairs':>5}  {'weights':32} {'PSNR':>13} {'SSIM':>15} {'SSIMULACRA2':>13}   loss found")
+    for folder in sets:
+        pairs = [(read(noisy), read(clean)) for noisy, clean in find_pairs(folder)[:first]]
+        before = [[measure(*pair) for measure in measures] for pair in pairs]
+        for title, engine in engines.items():
+            results = [denoise(engine, noisy_picture[None]) for noisy_picture, _ in pairs]
+            after = [
+                [measure(result[0], clean) for measure in measures]
+                for (result, _), (_, clean) in zip(results, pairs, strict=True)
+            ]
+            columns = [
+                f"{mean(early):{form}} → {mean(late):{form}}"
+                for early, late, form in zip(zip(*before, strict=True), zip(*after, strict=True), forms, strict=True)
+            ]
+            worst = min(late[0] - early[0] for early, late in zip(before, after, strict=True))
+            recognised = sum(not report.found.is_clean for _, report in results)
+            print(f"{folder.name:16} {len(pairs):5}  {title:32} {' '.join(columns)} {worst:+6.2f} {recognised:5}")
+
+
+def print_clean(sets: Sequence[Path], engines: Mapping[str, Engine], scale: float, first: int | None) -> None:
+    """Print one line for each combination of set and weights."""
+    print(f"{'set':16} {'pictures':>8}  {'weights':32} {'median':>6} {'worst':>6} {'clean':>5}")
+    for folder in sets:
+        pictures = [reduced(read(path), scale) for path in find(folder)[:first]]
+        for title, engine in engines.items():
+            results = [denoise(engine, picture[None]) for picture in pictures]
+            kept = [psnr(result[0], picture) for (result, _), picture in zip(results, pictures, strict=True)]
+            recognised = sum(report.found.is_clean for _, report in results)
+            print(f"{folder.name:16} {len(pictures):8}  {title:32} {median(kept):6.2f} {min(kept):6.2f} {recognised:5}")
+
+
+def reduced(picture: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Scale the sides of a picture (H, W, C)."""
+    if scale == 1:
+        return picture
+    height, width, channels = picture.shape
+    image = Image.fromarray(picture.squeeze())
+    image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def ssim(picture: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
+    """Return the SSIM of the luma of two pictures (H, W, C)."""
+    from skimage.metrics import structural_similarity  # noqa: PLC0415 (only --pairs needs it)
+
+    one, other = (np.asarray(Image.fromarray(each.squeeze()).convert("L")) for each in (picture, clean))
+    similarity: float = structural_similarity(one, other, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    return similarity
+
+
+def ssimulacra2(picture: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
+    """Return the SSIMULACRA2 score of a picture (H, W, 1 or 3)."""
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, each in zip(files, (clean, picture), strict=True):
+        Image.fromarray(each.squeeze()).convert("RGB").save(file, "PPM")
+    return float(compute_ssimulacra2(*files))
 
 
 def scores(
@@ -109,14 +195,6 @@ def engine_of(name: str, weights: Weights, threads: int) -> Engine:
     return TorchEngine(weights, "cuda" if library == "cuda" else "cpu", precision or "bfloat16")
 
 
-def find(folder: Path) -> list[Path]:
-    """List the pictures of a folder, sorted by name."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise click.ClickException(f"There is no picture in {folder}: expected {', '.join(sorted(SUFFIXES))}")
-    return paths
-
-
 def read(path: Path) -> NDArray[np.uint8]:
     """Read a picture: (H, W, 1) if it is grey, else (H, W, 3)."""
     with Image.open(path) as image:
@@ -141,7 +219,8 @@ def noisy(
 def denoised(engine: Engine, picture: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32 | np.uint8]:
     """Denoise a picture (H, W, 1 or 3) in one piece, at full strength. The result has the same shape and type."""
     channels = picture.shape[2]
-    result = engine.denoise(np.repeat(picture[None], 3 // channels, axis=3), np.ones(1, np.float32))[0]
+    tiles = np.repeat(picture[None], 3 // channels, axis=3)
+    result = engine.denoise(tiles, np.array([Blend().as_row()], np.float32)).tiles[0]
     return result if channels == 3 else result.mean(axis=2, keepdims=True).astype(result.dtype)  # noqa: PLR2004
 
 

@@ -5,8 +5,8 @@
 
 The photo gets noise of sigma 25, in 8 bits. These contestants take turns, each in its own process:
 
-    PixTools     all of the denoising: the noise estimate, the tiles with halos, the network, the joining of the tiles
-    engine       only the network, on one batch of the largest tiles
+    PixTools     all of the denoising: the tiles with halos, the network, the joining of the tiles
+    engine       only the engine, on one batch of the largest tiles: the network, the blending and the measurement
     eager        PyTorch as most people write it: float32, contiguous, `torch.no_grad()`, the whole picture
     channels     PyTorch in bfloat16, channels last, inference mode, the whole picture
     GEMM         `torch.mm` of large bfloat16 matrices: the limit of the machine
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixtools.denoising.dncnn import load_shipped
-from pixtools.denoising.engine import load_engine
+from pixtools.denoising.engine import Blend, load_engine
 from pixtools.denoising.restoration import MAX_TILE_SIDE, denoise
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
@@ -146,10 +146,10 @@ def engine_alone(device: str, threads: int, picture: Pixels) -> tuple[str, float
     engine = load_engine(load_shipped(), device, threads)
     count = max(1, engine.batch_pixels // MAX_TILE_SIDE**2)
     tiles = np.resize(picture, (count, MAX_TILE_SIDE, MAX_TILE_SIDE, 3))
-    strengths = np.ones(count, np.float32)
+    blends = np.array([Blend().as_row()] * count, np.float32)
 
     def call() -> None:
-        engine.denoise(tiles, strengths)
+        engine.denoise(tiles, blends)
 
     return engine.name, gflop(tiles.shape), call
 

@@ -64,11 +64,10 @@ def _resized(data: bytes, width: int, options: dict[str, Any]) -> None:
 
 
 def denoise(data: bytes) -> None:
-    """Decode a picture, run the bare network on it, and encode as PNG and as WebP.
+    """Decode a picture, run the denoiser's engine on it, and encode as PNG and as WebP.
 
     The network uses one thread for each core. The service makes a PNG too: the file of the step `denoise`.
-    The network gets as many pixels as the picture has, in large tiles. There is no noise estimate, no
-    halo and no joining of the tiles.
+    The engine gets as many pixels as the picture has, in large tiles. There are no halos, and no joining of the tiles.
     """
     with Image.open(io.BytesIO(data)) as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -79,7 +78,7 @@ def denoise(data: bytes) -> None:
     batch = max(1, engine.batch_pixels // side**2)
     for start in range(0, tiles, batch):
         number = min(batch, tiles - start)
-        engine.denoise(np.resize(pixels, (number, side, side, 3)), np.ones(number, np.float32))
+        engine.denoise(np.resize(pixels, (number, side, side, 3)), np.array([(1, 1, 0)] * number, np.float32))
     for options in (PNG, WEBP):
         Image.fromarray(pixels).save(io.BytesIO(), **options)
 

@@ -105,7 +105,7 @@ class Pipeline:
         return PartInfo(hashlib.sha256(data).hexdigest(), size, header.frames, header.media_type, len(data))
 
     def _denoise(self, pixels: Any, params: Denoise) -> tuple[Any, Report]:
-        return denoise(self._engine, pixels, params.strength, params.noise)
+        return denoise(self._engine, pixels, params.blend, params.noise)
 
     @cached_property
     def _engine(self) -> Engine:

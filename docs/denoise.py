@@ -60,7 +60,7 @@ def main() -> None:
     frames, report = denoise(load_engine(load_shipped(), "cpu", threads=1), noisy[None])
     denoised = np.uint8(frames[0])
     before, after = psnr(clean, noisy), psnr(clean, denoised)
-    captions = (f"σ {report.sigma:.1f} found · {before:.1f} dB", f"denoised · {after:.1f} dB")
+    captions = (f"σ {report.found.sigma:.1f} found · {before:.1f} dB", f"denoised · {after:.1f} dB")
     side_by_side(noisy, denoised, captions).save(PICTURE, quality=80, method=6)
     if PICTURE.stat().st_size > MAX_BYTES:
         sys.exit(f"{PICTURE} has {PICTURE.stat().st_size} bytes, more than {MAX_BYTES}")

@@ -155,13 +155,15 @@ class Denoiser:
         async with self._semaphore.reserve(pixels.nbytes) as reservation:
             while not await reservation.granted_within(PROGRESS_INTERVAL_S):
                 yield InferenceProgress(0, 1)
-            # Restoration estimates the noise, which takes time. The estimate runs in a thread, so that the tiles of
-            # other pictures do not wait for it.
-            restoration = await asyncio.to_thread(Restoration, pixels, params.strength, params.noise)
-            total = len(restoration) + 1
+            # For a picture with alpha, Restoration computes the mean of all visible colours, which takes time. This
+            # runs in a thread, so that the tiles of other pictures do not wait for it.
+            restoration = await asyncio.to_thread(Restoration, pixels, params.blend, params.noise)
+            tiles = len(restoration)
+            total = tiles + 1
             async for done in self._batcher.restore(restoration):
-                advance(done / len(restoration))
+                advance(done / tiles)
                 yield InferenceProgress(done, total)
+            advance(1)  # a picture that stays as it is has no tiles
             yield InferenceProgress(total, total)
             yield Inferred(restoration.output, rest, restoration.report.as_result())
             yield InferenceProgress(total, total)  # the result was sent completely

@@ -15,9 +15,9 @@ const STEP_EVENTS = {
   redriven: "redriven", discarded: "discarded",
 };
 
-// If the estimated standard deviation of the noise is below this value, the picture counts as clean. The service has
-// the same constant: CLEAN_SIGMA in pixtools/denoising/noise.py.
-const CLEAN_SIGMA = 2.5;
+// If the standard deviation of the noise is below this value, the picture counts as clean. The service has the same
+// constant: CLEAN_SIGMA in pixtools/denoising/measured_noise.py.
+const CLEAN_SIGMA = 2;
 
 /** Whether a job has ended. A redrive can still start it again. */
 export const hasEnded = (job) => ENDED.has(job.state);
@@ -72,9 +72,9 @@ const NOT_DENOISED = {
 
 function noiseSummary({ sigma, denoised, skipped }) {
   const level = `standard deviation ${sigma} of 255 levels`;
-  const found = sigma === 0 ? "no fine noise found"
-    : sigma < CLEAN_SIGMA ? `hardly any fine noise found (${level})`
-    : `fine noise found (${level})`;
+  const found = sigma === 0 ? "no noise found"
+    : skipped === "clean" || sigma < CLEAN_SIGMA ? `hardly any noise found (${level})`
+    : `noise found (${level})`;
   const done = !denoised ? NOT_DENOISED[skipped] ?? "not changed"
     : sigma < CLEAN_SIGMA ? "denoised, but you may see little or no change"
     : "denoised";

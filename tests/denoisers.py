@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pixtools.denoising.dncnn import Weights, array_shapes
+from pixtools.denoising.engine import BLOCK, LUMA, SCALES, Denoised
 from pixtools.denoising.torch_network import DnCNN
 
 if TYPE_CHECKING:
@@ -36,10 +38,48 @@ class Plain:
         self.seen: list[tuple[int, ...]] = []  # for each call, the shape of its tiles
 
     @torch.inference_mode()
-    def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
+    def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:
         self.seen.append(tiles.shape)
         top = 1.0 if tiles.dtype == np.float32 else float(np.iinfo(tiles.dtype).max)
         x = torch.from_numpy(tiles.astype(np.float32) / top).permute(0, 3, 1, 2)  # (N, 3, H, W), 0..1
-        y = x - torch.from_numpy(strengths)[:, None, None, None] * self.network(x)
-        denoised = y.permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
-        return denoised if top == 1.0 else (denoised.clip(0, 1) * top).round().astype(tiles.dtype)
+        noise = self.network(x).permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
+        luma = noise @ np.float32(LUMA)[:, None]
+        chroma = noise - luma
+        assert (blends[:, 2] == 0).all(), "this engine cannot keep grain"
+        parts = blends[:, None, None]
+        denoised = result = tiles / np.float32(top) - parts[..., :1] * luma - parts[..., 1:2] * chroma
+        if top != 1.0:
+            denoised = (denoised.clip(0, 1) * top).round()
+        return Denoised(denoised.astype(tiles.dtype), strengths(noise), strengths(result, centred=True))
+
+
+def random_weights() -> Weights:
+    """Weights that keep values equally large in all layers, so that every layer has an effect on the result."""
+    random = np.random.default_rng(4)
+    arrays = {
+        name: random.normal(0, (2 / np.prod(shape[1:])) ** 0.5 if len(shape) == 4 else 0.01, shape).astype(np.float32)
+        for name, shape in array_shapes().items()
+    }
+    return Weights(arrays)
+
+
+def strengths(picture: NDArray[np.float32], *, centred: bool = False) -> NDArray[np.float32]:
+    """Return the strength of noise or of a picture (N, H, W, 3) at each scale, for each block: see Denoised."""
+    luma = picture @ np.float32(LUMA)[:, None]
+    found = []
+    for part in (luma, picture - luma):
+        for scale in SCALES:
+            reduced = pooled(part, scale)
+            power = pooled(np.square(reduced), BLOCK // scale)
+            if centred:
+                power -= np.square(pooled(reduced, BLOCK // scale))
+            found.append(power.mean(axis=-1) * scale**2)
+    return np.stack(found, axis=-1)
+
+
+def pooled(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Return the averages of squares of `side` × `side` pixels."""
+    count, height, width, channels = picture.shape
+    height, width = height // side, width // side
+    cut = picture[:, : height * side, : width * side]
+    return cut.reshape(count, height, side, width, side, channels).mean(axis=(2, 4))

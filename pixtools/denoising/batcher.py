@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import cast
 
 import numpy as np
 
-from pixtools.denoising.engine import Engine, Tiles
+from pixtools.denoising.dncnn import CHANNELS
+from pixtools.denoising.engine import Blend, Denoised, Engine, Tiles
 from pixtools.denoising.restoration import Pixels, Restoration, Tile
 
 PROGRESS_INTERVAL_S = 10.0
@@ -24,13 +25,20 @@ class Waiter:
     """A tile that waits for the engine."""
 
     pixels: Pixels  # (h, w, 3)
-    strength: float
+    blend: Blend
     start_tag: float  # the waiter with the lowest tag runs first: see Batcher
-    result: asyncio.Future[Pixels] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    result: asyncio.Future[Denoised] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def fits_in_a_batch_with(self, other: Waiter) -> bool:
         """Return whether both tiles have the same shape and type, so that they can be stacked into one array."""
         return self.pixels.shape == other.pixels.shape and self.pixels.dtype == other.pixels.dtype
+
+
+@dataclass
+class _Clock:
+    """The start tag of the next tile of a picture."""
+
+    tag: float
 
 
 class Batcher:
@@ -66,41 +74,56 @@ class Batcher:
     async def restore(self, restoration: Restoration) -> AsyncIterator[int]:
         """Denoise the tiles of a picture, and yield the number of tiles that are finished so far.
 
-        Yields whenever tiles finish, and at least every PROGRESS_INTERVAL_S seconds. Raises the engine's error if a
-        batch with a tile of this picture fails. When the iterator is closed, waiting tiles of the picture are dropped.
+        Yields whenever tiles finish, and at least every PROGRESS_INTERVAL_S seconds. Probes do not count.
+        Raises the engine's error if a batch with a tile of this picture fails. When the iterator is closed, waiting
+        tiles of the picture are dropped.
         """
-        done, tiles = 0, restoration.tiles()
-        pending: dict[asyncio.Future[Pixels], Tile] = {}
-        max_pending, next_tag = self._max_pending(restoration), self._virtual_time
+        done, clock = 0, _Clock(self._virtual_time)
+        # `aclosing` drops the waiting tiles as soon as this iterator is closed.
+        async with aclosing(self._run_tiles(restoration, restoration.probes(), clock)) as steps:
+            async for _ in steps:
+                yield done
+        await asyncio.to_thread(restoration.decide)
+        async with aclosing(self._run_tiles(restoration, restoration.tiles(), clock)) as steps:
+            async for finished in steps:
+                done += finished
+                yield done
+        await asyncio.to_thread(restoration.finish)
+
+    async def _run_tiles(
+        self, restoration: Restoration, tiles: Iterator[Tile], clock: _Clock
+    ) -> AsyncGenerator[int, None]:
+        """Run tiles of a picture and put their results. Yield how many tiles have finished since the last time."""
+        pending: dict[asyncio.Future[Denoised], Tile] = {}
+        max_pending = 1  # until the first tile shows its size
         try:
             while True:
-                for tile in islice(tiles, max_pending - len(pending)):
-                    start_tag = max(next_tag, self._virtual_time)
-                    next_tag = start_tag + tile.pixels.size
-                    pending[self._enqueue(Waiter(tile.pixels, restoration.strength, start_tag))] = tile
+                while len(pending) < max_pending and (tile := next(tiles, None)) is not None:
+                    max_pending = self._max_pending(tile)
+                    clock.tag = max(clock.tag, self._virtual_time)
+                    pending[self._enqueue(Waiter(tile.pixels, restoration.blend, clock.tag))] = tile
+                    clock.tag += tile.pixels.size
                 if not pending:
                     return
                 finished, _ = await asyncio.wait(
                     pending, timeout=PROGRESS_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 for future in finished:
-                    restoration.put(pending.pop(future), cast("Tiles", future.result()))
-                done += len(finished)
-                yield done
+                    restoration.put(pending.pop(future), future.result())
+                yield len(finished)
         finally:
             for future in pending:  # the engine does not run a tile whose future is cancelled
                 future.cancel()
 
     async def check(self) -> None:
         """Run a small tile before all waiting tiles. Raises the engine's error if the tile fails."""
-        await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), 1.0, start_tag=-math.inf))
+        await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), Blend(), start_tag=-math.inf))
 
-    def _max_pending(self, restoration: Restoration) -> int:
-        """Return how many tiles of a picture may wait: two batches, so that the engine stays busy."""
-        height, width, _ = restoration.shape
-        return 2 * max(1, self._max_pixels // (height * width))
+    def _max_pending(self, tile: Tile) -> int:
+        """Return how many such tiles of a picture may wait: two batches, so that the engine stays busy."""
+        return 2 * max(1, CHANNELS * self._max_pixels // tile.pixels.size)
 
-    def _enqueue(self, waiter: Waiter) -> asyncio.Future[Pixels]:
+    def _enqueue(self, waiter: Waiter) -> asyncio.Future[Denoised]:
         self._waiting.append(waiter)
         self._tile_added.set()
         return waiter.result
@@ -122,9 +145,9 @@ class Batcher:
                 if not waiter.result.done():
                     waiter.result.set_exception(error)
         else:
-            for waiter, result in zip(batch, results, strict=True):
+            for waiter, result in zip(batch, results.each(), strict=True):
                 if not waiter.result.done():
-                    waiter.result.set_result(cast("Pixels", result))
+                    waiter.result.set_result(result)
 
     def _next_batch(self) -> list[Waiter]:
         """Take the waiter with the lowest tag, and waiters of the same shape and type that fit into the same call."""
@@ -143,6 +166,6 @@ class Batcher:
             self._virtual_time = max(self._virtual_time, batch[0].start_tag)
         return batch
 
-    def _denoise(self, batch: list[Waiter]) -> Tiles:
+    def _denoise(self, batch: list[Waiter]) -> Denoised:
         tiles = cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
-        return self._engine.denoise(tiles, np.array([waiter.strength for waiter in batch], np.float32))
+        return self._engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))

@@ -1,8 +1,14 @@
-"""The interface of an engine, which runs the network, and the choice of an engine for a device."""
+"""The interface of an engine, which runs the network and blends its result, and the choice of an engine for a device.
+
+An engine splits the noise that the network finds into luma and chroma, and removes a part of each: see Blend. All
+engines use the constants of this module, so their results differ only by rounding.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +19,80 @@ from pixtools.errors import DeviceMissing
 Tiles = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 """(N, H, W, 3) RGB. Black to white is 0..255, 0..65535, or 0..1; float32 values may lie outside 0..1."""
 
+BLEND_PARTS = 3
+"""The length of a row of a Blend."""
+
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float32): 1}
 """The value of white for each type of tiles."""
 
 Device = Literal["auto", "cpu", "cuda"]
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luma (BT.601, as in JPEG). The chroma is the channels minus the luma."""
+
+BLOCK = 16
+"""Side of a block, in pixels. An engine measures the noise of each block."""
+
+SCALES = (1, 2, 4)
+"""The noise is measured in the picture itself, and in the picture reduced to a half and to a quarter of its sides."""
+
+GRAIN_RADIUS, TEXTURE_RADIUS = 1, 2
+"""In pixels. A square of radius r has sides of 2 r + 1. Grain is the luma noise minus its average over the first
+square. Texture is the variance of the clean luma in the second square."""
+
+SMALL_VARIANCE = 1e-9
+"""Added to a variance before a division, so that the variance is not 0. The variance of 8-bit rounding is a thousand
+times larger."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The parts of the noise to remove, each 0..1. Raises ValueError for other numbers."""
+
+    luma: float = 1.0
+    """The part of the luma noise that is removed."""
+
+    chroma: float = 1.0
+    """The part of the chroma noise that is removed."""
+
+    detail: float = 0.0
+    """The part of the grain that stays where there is texture. Grain is hard to see in texture. Where the network
+    removes grain, it also removes some texture."""
+
+    def __post_init__(self) -> None:
+        for name, part in vars(self).items():
+            if not 0 <= part <= 1:
+                raise ValueError(f"{name} is {part}: give a number from 0 to 1")
+
+    def as_row(self) -> tuple[float, float, float]:
+        """Return the numbers as a row of the array that `Engine.denoise` takes."""
+        return self.luma, self.chroma, self.detail
+
+    @property
+    def removes_nothing(self) -> bool:
+        """Whether the picture stays as it is."""
+        return self.luma == self.chroma == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """The result of an engine for a batch of tiles."""
+
+    tiles: Tiles
+
+    noise: NDArray[np.float32]
+    """(N, H // BLOCK, W // BLOCK, 6): for each block, the mean square of the noise that the network found, as a
+    fraction of white². The six numbers are the luma at each of SCALES, and then the chroma. At scale s, the noise is
+    averaged over squares of s × s pixels first, and the mean square is multiplied by s². So white noise has the same
+    strength at all scales, and coarse noise is stronger at the scales 2 and 4."""
+
+    variation: NDArray[np.float32]
+    """(N, H // BLOCK, W // BLOCK, 6): the same numbers for the result, before it is clipped and rounded, minus its mean
+    in the block. In the smoothest blocks of a picture, most of this variation is the noise that is left."""
+
+    def each(self) -> Iterator[Denoised]:
+        """Yield the result of each tile. Its arrays have one axis less."""
+        return map(Denoised, cast("Iterable[Tiles]", self.tiles), self.noise, self.variation)
 
 
 class Engine(Protocol):
@@ -28,11 +104,12 @@ class Engine(Protocol):
     batch_pixels: int
     """Number of pixels to pass in one call. More pixels in one call do not reduce the time for each pixel."""
 
-    def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
-        """Return each tile minus its noise times its strength. `strengths` is (N,).
+    def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:
+        """Denoise tiles. `blends` (N, 3) has the row of a Blend for each tile.
 
-        The result has the shape and type of `tiles`. uint8 and uint16 results are clipped and rounded. float32 results
-        are neither clipped nor rounded. The network sees zeros beyond the edges of a tile, as in training.
+        The sides of a tile are at least BLOCK. The result has the shape and type of `tiles`. uint8 and uint16 results
+        are clipped and rounded. float32 results are neither clipped nor rounded. The network sees zeros beyond the
+        edges of a tile, as in training.
         """
         ...
 

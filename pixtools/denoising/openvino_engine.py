@@ -24,7 +24,18 @@ import openvino  # noqa: E402
 from openvino import opset13 as op  # noqa: E402
 
 from pixtools.denoising.dncnn import ACTIVATION_STEPS, CHANNELS, DEPTH, KERNEL_STEPS, Weights  # noqa: E402
-from pixtools.denoising.engine import WHITE, Tiles  # noqa: E402
+from pixtools.denoising.engine import (  # noqa: E402
+    BLEND_PARTS,
+    BLOCK,
+    GRAIN_RADIUS,
+    LUMA,
+    SCALES,
+    SMALL_VARIANCE,
+    TEXTURE_RADIUS,
+    WHITE,
+    Denoised,
+    Tiles,
+)
 
 Precision = Literal["int8", "bfloat16", "float32"]
 
@@ -60,7 +71,7 @@ class OpenVINOEngine:
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, {device}, {threads} threads, {precisions}"
         self._compiled: dict[np.dtype[np.generic], openvino.CompiledModel] = {}
 
-    def denoise(self, tiles: Tiles, strengths: NDArray[np.float32]) -> Tiles:
+    def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:
         """Denoise tiles: see Engine. The first call for each type of tiles compiles the model."""
         dtype = tiles.dtype
         if dtype not in self._compiled:  # takes 0.1 s
@@ -68,9 +79,9 @@ class OpenVINOEngine:
                 _model(self._weights, dtype, self._int8), "CPU", self._options
             )
         # OpenVINO reads the memory of the arrays directly, so the arrays must be contiguous.
-        inputs = [np.ascontiguousarray(tiles), np.ascontiguousarray(strengths, np.float32)]
-        denoised: Tiles = self._compiled[dtype](inputs, share_inputs=True)[0]
-        return denoised
+        inputs = [np.ascontiguousarray(tiles), np.ascontiguousarray(blends, np.float32)]
+        results = self._compiled[dtype](inputs, share_inputs=True)
+        return Denoised(results[0], results[1], results[2])
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -83,15 +94,35 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...]) -> openvino.Model:
-    """Build the model. Its inputs are tiles (N, H, W, 3) and strengths (N,). Its output is tiles of the same shape.
+    """Build the model. Its inputs are tiles (N, H, W, 3) and blends (N, 3). Its outputs are the arrays of Denoised.
 
     The operations before and after the network are always in float32, so that a strength of 0 changes no pixel.
     """
     white = np.float32(WHITE[dtype])
     tiles = op.parameter([-1, -1, -1, CHANNELS], dtype, name="tiles")
-    strengths = op.parameter([-1], np.float32, name="strengths")
-    noisy = op.divide(op.convert(tiles, "f32"), white)
-    noise = op.transpose(noisy, [0, 3, 1, 2])  # (N, 3, H, W)
+    blends = op.parameter([-1, BLEND_PARTS], np.float32, name="blends")
+    noisy = op.transpose(op.divide(op.convert(tiles, "f32"), white), [0, 3, 1, 2])  # (N, 3, H, W)
+    luma, chroma = _split(_network(weights, int8, noisy))
+    luma_part, chroma_part, detail = (  # each (N, 1, 1, 1)
+        op.unsqueeze(part, [2, 3]) for part in op.split(blends, 1, BLEND_PARTS).outputs()
+    )
+    kept = op.multiply(detail, _grain_in_texture(op.subtract(_luma(noisy), luma), luma))
+    removed = op.add(
+        op.multiply(luma_part, op.subtract(luma, kept)),
+        op.multiply(chroma_part, chroma),
+    )
+    clean = op.subtract(noisy, removed)
+    noise, variation = _strengths(luma, chroma), _strengths(*_split(clean), centred=True)
+    clean = op.transpose(clean, [0, 2, 3, 1])
+    if dtype != np.float32:
+        clean = op.round(op.multiply(op.clamp(clean, 0, 1), white), "HALF_TO_EVEN")
+        clean = op.convert(clean, {np.uint8: "u8", np.uint16: "u16"}[dtype.type])
+    return openvino.Model([clean, noise, variation], [tiles, blends], "DnCNN")
+
+
+def _network(weights: Weights, int8: tuple[int, ...], noisy: openvino.Node) -> openvino.Node:
+    """Return the noise (N, 3, H, W) that the network predicts. `int8` lists the layers that run in int8."""
+    noise = noisy
     for layer in range(DEPTH):
         array, bias = weights.arrays[f"model.{2 * layer}.weight"], weights.arrays[f"model.{2 * layer}.bias"]
         kernels = op.constant(array)
@@ -103,12 +134,60 @@ def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...])
             kernels = _rounded(kernels, -largest, largest, 2 * KERNEL_STEPS)
         noise = op.convolution(noise, kernels, [1, 1], [1, 1], [1, 1], [1, 1])
         noise = op.add(noise, op.constant(bias.reshape(1, -1, 1, 1)))
-    noise = op.transpose(noise, [0, 2, 3, 1])  # (N, H, W, 3)
-    clean = op.subtract(noisy, op.multiply(noise, op.unsqueeze(strengths, [1, 2, 3])))
-    if dtype != np.float32:
-        clean = op.round(op.multiply(op.clamp(clean, 0, 1), white), "HALF_TO_EVEN")
-        clean = op.convert(clean, {np.uint8: "u8", np.uint16: "u16"}[dtype.type])
-    return openvino.Model([clean], [tiles, strengths], "DnCNN")
+    return noise
+
+
+def _luma(picture: openvino.Node) -> openvino.Node:
+    """Return the luma (N, 1, H, W) of a picture (N, 3, H, W)."""
+    weights = np.array(LUMA, np.float32).reshape(1, 3, 1, 1)
+    return op.reduce_sum(op.multiply(picture, weights), [1], keep_dims=True)
+
+
+def _split(picture: openvino.Node) -> tuple[openvino.Node, openvino.Node]:
+    """Split a picture (N, 3, H, W) into its luma (N, 1, H, W) and its chroma (N, 3, H, W)."""
+    luma = _luma(picture)
+    return luma, op.subtract(picture, luma)
+
+
+def _grain_in_texture(clean: openvino.Node, noise: openvino.Node) -> openvino.Node:
+    """Return the grain of the luma noise, weighted by the texture of the clean luma. All are (N, 1, H, W).
+
+    The weight is that of a Wiener filter: the share of the texture in the variance of texture and noise together.
+    """
+    mean = _average(clean, TEXTURE_RADIUS)
+    texture = op.relu(op.subtract(_average(op.multiply(clean, clean), TEXTURE_RADIUS), op.multiply(mean, mean)))
+    variance = _average(op.multiply(noise, noise), TEXTURE_RADIUS)
+    weight = op.divide(texture, op.add(op.add(texture, variance), np.float32(SMALL_VARIANCE)))
+    return op.multiply(weight, op.subtract(noise, _average(noise, GRAIN_RADIUS)))
+
+
+def _average(plane: openvino.Node, radius: int) -> openvino.Node:
+    """Return the averages over squares around each pixel. At the edges, only pixels inside count."""
+    side, ends = [2 * radius + 1] * 2, [radius] * 2
+    return op.avg_pool(plane, [1, 1], ends, ends, side, exclude_pad=True)
+
+
+def _strengths(*pictures: openvino.Node, centred: bool = False) -> openvino.Node:
+    """Return the strength of pictures (N, C, H, W) at each scale: (N, h, w, 6), with numbers for each block.
+
+    With `centred`, the mean of each block is subtracted first.
+    """
+    strengths = [_strength(picture, scale, centred=centred) for picture in pictures for scale in SCALES]
+    return op.transpose(op.concat(strengths, 1), [0, 2, 3, 1])
+
+
+def _strength(picture: openvino.Node, scale: int, *, centred: bool) -> openvino.Node:
+    side, reduced = BLOCK // scale, _pooled(picture, scale)
+    power = _pooled(op.multiply(reduced, reduced), side)
+    if centred:
+        mean = _pooled(reduced, side)
+        power = op.subtract(power, op.multiply(mean, mean))
+    return op.multiply(op.reduce_mean(power, [1], keep_dims=True), np.float32(scale**2))
+
+
+def _pooled(picture: openvino.Node, side: int) -> openvino.Node:
+    """Reduce a picture: each square of `side` × `side` pixels becomes its average."""
+    return picture if side == 1 else op.avg_pool(picture, [side] * 2, [0, 0], [0, 0], [side] * 2, exclude_pad=True)
 
 
 def _rounded(node: openvino.Node, lowest: Any, highest: Any, steps: int) -> openvino.Node:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pixtools.denoising.engine import Blend
 from pixtools.denoising.restoration import Noise
 from pixtools.operations.base.kinds import Inference
 from pixtools.operations.base.params import PixelParams
@@ -23,19 +24,38 @@ class Denoise(PixelParams):
         title="Strength",
         description="fraction of the noise to remove; 0.6 to 0.8 leaves some grain, so photos look more natural",
     )
+    chroma: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Colour noise",
+        description="fraction of the colour noise to remove; by default the same as `strength`",
+    )
+    detail: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Detail",
+        description="fraction of the fine grain that stays where the photo has texture",
+    )
     noise: Noise = Field(
         "any",
         title="Noise",
-        description="`any` denoises every picture; `auto` leaves a picture unchanged if no fine noise is found in it",
+        description="`any` denoises every picture; `auto` leaves a picture with hardly any noise unchanged",
     )
+
+    @property
+    def blend(self) -> Blend:
+        """The parts of the noise to remove."""
+        return Blend(self.strength, self.strength if self.chroma is None else self.chroma, self.detail)
 
 
 # The result also depends on the weights, so the plan adds the digest of the weights to the step key.
 DENOISE = Inference(
     name="denoise",
     title="Denoise",
-    summary="Uses a neural network (DnCNN) to remove fine noise from a photo, and reports how much noise was found.",
-    version=1,
+    summary="Uses a neural network (DnCNN) to remove noise from a photo, and reports how much noise was found.",
+    version=2,
     params=Denoise,
     cost=lambda _: PNG.cost(PNG.params()),
     memory=lambda _: PNG.memory(PNG.params()),

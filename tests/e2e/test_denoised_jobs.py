@@ -10,6 +10,8 @@ import pytest
 from images import exif, photo, saved
 from PIL import Image
 
+from pixtools.denoising.measured_noise import CLEAN_SIGMA
+
 CHAIN = {"clean": {"op": "denoise", "input": "source"}, "web": {"op": "webp", "input": "clean", "lossless": True}}
 
 
@@ -32,11 +34,19 @@ def png(array: np.ndarray) -> bytes:
     return saved(Image.fromarray(array), "PNG")
 
 
-def test_noise_is_removed_and_the_result_has_its_estimated_strength(api):
+def test_noise_is_removed_and_the_result_has_its_strength(api):
     job = api.wait(api.submit("noisy.png", png(noisy(25)), CHAIN))
 
     assert job["state"] == "succeeded", job
-    assert job["steps"]["clean"]["result"] == {"sigma": pytest.approx(25, abs=2), "denoised": True}
+    result = job["steps"]["clean"]["result"]
+    assert result.keys() == {"sigma", "denoised", "noise", "remaining"}
+    assert result["sigma"] == pytest.approx(25, abs=4)
+    assert result["denoised"]
+    # White noise has the same strength at all scales. It is stronger in the three channels than in their weighted mean.
+    assert result["noise"]["scale"] == [1, 2, 4]
+    assert result["noise"]["luma"] == pytest.approx([16.7] * 3, rel=0.3)
+    assert result["noise"]["chroma"] == pytest.approx([22.1] * 3, rel=0.3)
+    assert max(result["remaining"]["luma"]) < 3
     assert decibels(png(noisy(25)), photo(240, 160)) < 21
     assert decibels(api.download(job, "clean"), photo(240, 160)) > 30
     clean, web = (np.asarray(Image.open(io.BytesIO(api.download(job, name)))) for name in ("clean", "web"))
@@ -45,11 +55,14 @@ def test_noise_is_removed_and_the_result_has_its_estimated_strength(api):
 
 def test_a_lower_strength_leaves_some_of_the_noise(api):
     steps = {str(part): {"op": "denoise", "input": "source", "strength": part / 10} for part in (0, 4, 10)}
+    steps["grain"] = {"op": "denoise", "input": "source", "strength": 0.4, "chroma": 1}
 
     job = api.wait(api.submit("noisy.png", png(noisy(20, seed=2)), steps))
 
-    none, some, all_ = (decibels(api.download(job, name), photo(240, 160)) for name in ("0", "4", "10"))
-    assert none + 3 < some < all_ - 3
+    none, some, grain, all_ = (decibels(api.download(job, name), photo(240, 160)) for name in ("0", "4", "grain", "10"))
+    assert none + 3 < some < grain - 1 < all_ - 2
+    left = [max(job["steps"][name]["result"]["remaining"]["chroma"]) for name in ("4", "grain", "10")]
+    assert left[0] > 2 * left[1] == pytest.approx(2 * left[2], abs=2)
     assert job["steps"]["0"]["result"]["skipped"] == "strength"
 
 
@@ -60,7 +73,7 @@ def test_automatic_noise_leaves_a_clean_picture_unchanged(api):
 
     result = job["steps"]["it"]["result"]
     assert (result["denoised"], result["skipped"]) == (False, "clean")
-    assert result["sigma"] < 2.5
+    assert result["sigma"] < CLEAN_SIGMA
     assert (np.asarray(Image.open(io.BytesIO(api.download(job, "it")))) == scene).all()
 
 

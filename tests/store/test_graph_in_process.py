@@ -145,9 +145,9 @@ class LocalDenoiser:
             raise self.failure
         await asyncio.sleep(self.delay_s)
         frames, rest = await pixels
-        made, report = denoise(Plain(), frames, params.strength)
+        made, report = denoise(Plain(), frames, params.blend)
         inferred: asyncio.Future[Any] = asyncio.Future()
-        inferred.set_result(Inferred(made, rest, {"sigma": report.sigma}))
+        inferred.set_result(Inferred(made, rest, report.as_result()))
         return inferred
 
 

@@ -12,6 +12,7 @@ from virtual_time import VirtualTimeLoop, cancel_other_tasks
 from dag.messages import InferenceProgress, Inferred
 from pixtools.denoising.batcher import Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
+from pixtools.denoising.engine import BLOCK, Denoised
 from pixtools.errors import DenoiserDown, OutOfMemory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.denoise import Denoise
@@ -36,10 +37,12 @@ class Inverter:
     def __init__(self) -> None:
         self.failure: BaseException | None = None
 
-    def denoise(self, tiles, strengths):  # noqa: ARG002
+    def denoise(self, tiles, blends):  # noqa: ARG002
         if self.failure is not None:
             raise self.failure
-        return 255 - tiles
+        count, height, width, _ = tiles.shape
+        blocks = np.ones((count, height // BLOCK, width // BLOCK, 6), np.float32)
+        return Denoised(255 - tiles, blocks, blocks)
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ async def test_progress_rises_with_the_tiles(denoiser):
     assert len(set(done)) > 2
 
 
-async def test_a_picture_without_a_tile_to_denoise_is_returned_as_it_is(denoiser):
+async def test_a_picture_with_a_strength_of_0_is_returned_as_it_is(denoiser):
     pixels, rest = picture()
 
     stream = denoiser.run((pixels, rest), Denoise(strength=0), WEIGHTS)

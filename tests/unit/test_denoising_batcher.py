@@ -12,11 +12,12 @@ import pytest
 from denoisers import Plain
 
 from pixtools.denoising.batcher import Batcher
+from pixtools.denoising.engine import Blend
 from pixtools.denoising.restoration import Restoration, denoise
 
 pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
-SIDE = 48  # side of a tile in pixels: two halos of 20, and 8 pixels between them
+SIDE = 52  # side of a tile in pixels: two halos of 22, and 8 pixels between them
 
 
 def noisy(height, width, channels=3, dtype=np.uint8, seed=1):
@@ -38,13 +39,13 @@ class Gated(Plain):
     def open(self) -> None:
         self.gate.release(1_000_000)
 
-    def denoise(self, tiles, strengths):
+    def denoise(self, tiles, blends):
         self.calls += 1
         assert self.gate.acquire(timeout=60)
         if (tiles == self.poison).all(axis=3).any():
             self.seen.append(tiles.shape)
             raise RuntimeError("the engine is out of memory")
-        return super().denoise(tiles, strengths)
+        return super().denoise(tiles, blends)
 
     async def has_begun(self, calls: int) -> None:
         """Wait until this number of calls has begun."""
@@ -71,7 +72,7 @@ async def restored(batcher, restoration):
 
 
 def start(batcher, pixels, strength=1.0):
-    return asyncio.create_task(restored(batcher, Restoration(pixels, strength, "any", SIDE)))
+    return asyncio.create_task(restored(batcher, Restoration(pixels, Blend(strength, strength), "any", SIDE)))
 
 
 async def test_many_pictures_at_once_have_the_same_results_as_each_alone(engine, batcher):
@@ -88,17 +89,42 @@ async def test_many_pictures_at_once_have_the_same_results_as_each_alone(engine,
 
     for task, (pixels, strength) in zip(tasks, pictures, strict=True):
         result, reported = await task
-        expected, _ = denoise(Plain(), pixels, strength, "any", SIDE)
+        expected, _ = denoise(Plain(), pixels, Blend(strength, strength), "any", SIDE)
         assert result.dtype == expected.dtype
         # In a batch, numbers are added in another order, so a value may be rounded to a neighbouring integer.
         assert np.abs(result.astype(int) - expected).max() <= (1 if result.dtype == np.uint8 else 2)
         assert reported == sorted(reported)
-        assert reported[-1] == len(Restoration(pixels, strength, "any", SIDE))
+        assert reported[-1] == len(Restoration(pixels, Blend(strength, strength), "any", SIDE))
 
 
-async def test_a_picture_with_a_strength_of_0_ends_at_once(engine, batcher):
-    assert (await start(batcher, noisy(50, 64), strength=0))[1] == []
-    assert engine.calls == 0
+async def test_a_picture_with_a_strength_of_0_is_measured_and_stays_as_it_is(engine, batcher):
+    engine.open()
+    pixels = noisy(50, 64)
+
+    result, reported = await start(batcher, pixels, strength=0)
+
+    assert result is pixels
+    assert engine.calls > 0
+    assert reported[-1] > 0
+
+
+@pytest.mark.parametrize("is_clean", [True, False], ids=["clean", "noisy"])
+async def test_a_large_picture_is_probed_before_it_is_denoised(engine, batcher, is_clean):
+    engine.open()
+    if is_clean:
+        engine.network.model[-1].weight.data *= 0.01
+        engine.network.model[-1].bias.data *= 0.01
+    pixels = noisy(500, 2100)
+    restoration = Restoration(pixels, noise="auto", side=256)
+
+    result, reported = await restored(batcher, restoration)
+
+    expected, report = denoise(engine, pixels, noise="auto", side=256)
+    assert restoration.report == report
+    assert (result is pixels) == is_clean == (report.skipped == "clean")
+    assert np.abs(result.astype(int) - expected).max() <= 1
+    assert engine.seen[0][1:] == (96, 96, 3)
+    assert max(reported) == (0 if is_clean else len(restoration))
 
 
 async def test_a_small_picture_that_comes_after_a_large_one_ends_long_before_it(engine, batcher):
@@ -178,7 +204,7 @@ async def test_tiles_share_a_call_up_to_the_batch_size_if_shape_and_type_are_the
 async def test_a_tile_larger_than_a_batch_runs_alone(engine, batcher):
     engine.open()
 
-    await restored(batcher, Restoration(noisy(100, 150), 1.0, "any", 100))
+    await restored(batcher, Restoration(noisy(100, 140), side=100))
 
     assert engine.seen == [(1, 100, 96, 3), (1, 100, 96, 3)]
 
@@ -193,15 +219,16 @@ async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_continu
     engine.open()
     result, _ = await wanted
 
-    assert engine.seen == [(2, 48, 48, 3), (1, 48, 40, 3)]  # the engine had already received the first two tiles
+    assert engine.seen == [(2, 48, 56, 3), (1, 48, 40, 3)]  # the engine had already received the first two tiles
     assert (result != noisy(48, 40)).any()
 
 
 async def test_a_picture_whose_reader_stops_leaves_no_tile_waiting(engine, batcher):
     engine.open()
-    progress = batcher.restore(Restoration(noisy(48, 200), 1.0, "any", SIDE))
+    progress = batcher.restore(Restoration(noisy(48, 200), side=SIDE))
     await anext(progress)
     await progress.aclose()
+    assert all(waiter.result.cancelled() for waiter in batcher._waiting)
     await batcher.check()
     seen = len(engine.seen)
 
@@ -224,8 +251,10 @@ async def test_an_engine_error_fails_only_the_pictures_of_that_call(engine, batc
     await asyncio.gather(block, with_it)
     await start(batcher, noisy(48, 48))
     assert engine.seen[-1] == (1, 48, 48, 3)
-    # Of the 20 tiles of the failed picture, the engine ran only those in the failed call and in the next call.
-    assert sum(shape[0] for shape in engine.seen if shape[1:] == (48, 48, 3)) <= 2 + 2 + 1
+    # Of the tiles of the failed picture, the engine ran only those in the failed call and in the next call.
+    of_bad = Restoration(bad, side=SIDE)
+    ran = sum(shape[0] for shape in engine.seen if shape[1:] == of_bad.shape)
+    assert 0 < ran <= 2 + 2 < len(of_bad)
 
 
 async def test_an_engine_error_fails_every_picture_of_that_call(engine, batcher):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from denoisers import Plain
+from denoisers import Plain, random_weights, strengths
 
+from pixtools.denoising.engine import Blend, Denoised
 from pixtools.denoising.restoration import Restoration, denoise
+from pixtools.denoising.torch_engine import TorchEngine
 
 pytestmark = pytest.mark.heavy
 
@@ -28,7 +30,8 @@ def noisy(height, width, channels, dtype=np.uint8, frames=1):
 def expected(plain, frame, strength=1.0):
     """Return the network's result for an opaque frame that is not cut into tiles."""
     colors = np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame
-    (result,) = plain.denoise(np.ascontiguousarray(colors)[None], np.full(1, strength, np.float32))
+    row = Blend(strength, strength).as_row()
+    (result,) = plain.denoise(np.ascontiguousarray(colors)[None], np.array([row], np.float32)).tiles
     return result.astype(float).mean(axis=2, keepdims=True).round() if frame.shape[2] == 1 else result
 
 
@@ -38,7 +41,7 @@ def expected(plain, frame, strength=1.0):
 def test_a_picture_in_tiles_has_the_same_result_as_in_one_piece(channels, dtype, strength):
     plain = Plain()
     pixels = noisy(67, 91, channels, dtype)
-    result, report = denoise(plain, pixels, strength, side=64, batch=3)
+    result, report = denoise(plain, pixels, Blend(strength, strength), side=64, batch=3)
     assert (result.dtype, result.shape) == (dtype, pixels.shape)
     assert report.skipped is None
     ((height, width, colors),) = {shape[1:] for shape in plain.seen}
@@ -86,27 +89,118 @@ def test_a_fully_transparent_picture_stays_unchanged():
     plain = Plain()
     result, report = denoise(plain, pixels, noise="any")
     assert (result == pixels).all()
-    assert report.sigma == 0
+    assert report.found.sigma == 0
     assert plain.seen == []
 
 
 def test_a_strength_of_0_changes_nothing_and_is_reported():
     plain = Plain()
     pixels = noisy(40, 40, 3)
-    result, report = denoise(plain, pixels, strength=0)
+    result, report = denoise(plain, pixels, Blend(0, 0))
     assert result is pixels
     assert report.skipped == "strength"
-    assert report.sigma > 10
-    assert plain.seen == []
+    assert report.found == denoise(plain, pixels)[1].found
+    assert report.found.sigma > 1
 
 
-def test_a_clean_picture_stays_unchanged_and_is_reported_as_clean():
-    plain = Plain()
-    pixels = np.tile(np.arange(50, 150, dtype=np.uint8)[None, None, :, None], (1, 60, 1, 3))
-    result, report = denoise(plain, pixels, noise="auto")
+class Measuring:
+    """An engine that changes nothing. It takes all differences from the mean of a block for noise."""
+
+    def denoise(self, tiles, blends):  # noqa: ARG002
+        numbers = strengths(tiles / np.float32(255), centred=True)
+        return Denoised(tiles, numbers, numbers)
+
+
+class Quiet(Plain):
+    """The network of Plain, whose noise is multiplied by `factor`."""
+
+    def __init__(self, factor=0.01):
+        super().__init__()
+        self.network.model[-1].weight.data *= factor
+        self.network.model[-1].bias.data *= factor
+
+
+@pytest.mark.parametrize(("height", "width", "calls"), [(60, 100, 1), (1000, 1100, 16)], ids=["small", "large"])
+def test_a_picture_in_which_the_network_finds_hardly_any_noise_is_clean(height, width, calls):
+    """A large picture is only probed. A small picture is denoised, and the result is not used."""
+    quiet = Quiet()
+    pixels = noisy(height, width, 3)
+    result, report = denoise(quiet, pixels, noise="auto")
     assert result is pixels
-    assert report.skipped == "clean"
-    assert plain.seen == []
+    assert (report.skipped, report.as_result()["denoised"]) == ("clean", False)
+    assert 0 < report.found.sigma < 2
+    assert sum(shape[0] for shape in quiet.seen) == calls
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 100), (1000, 1100)], ids=["small", "large"])
+def test_a_picture_in_which_the_network_finds_noise_is_denoised(height, width):
+    pixels = noisy(height, width, 3)
+    result, report = denoise(Quiet(1), pixels, noise="auto")
+    assert report.skipped is None
+    assert report.found.sigma > 2
+    always, other_report = denoise(Quiet(1), pixels, noise="any")
+    assert (result == always).all()
+    assert report == other_report  # so the probes are not measured twice
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 5200), (5200, 200), (90, 12_000), (1, 1_000_000)])
+def test_a_large_picture_that_is_narrow_is_not_probed(height, width):
+    pixels = np.full((1, height, width, 3), 128, np.uint8)
+    assert not list(Restoration(pixels, noise="auto").probes())
+
+
+def test_an_animation_is_probed_in_several_frames():
+    """Only the third of four frames has noise."""
+    pixels = np.full((4, 500, 520, 3), 128, np.uint8)
+    pixels[2] = noisy(500, 520, 3)[0]
+    plain = Quiet(0.5)
+    result, report = denoise(plain, pixels, noise="auto", side=256)
+    assert plain.seen[0] == (1, 96, 96, 3)
+    assert report.skipped is None
+    assert (result[2] != pixels[2]).any()
+
+
+def test_probes_that_show_hidden_pixels_do_not_decide():
+    pixels = noisy(500, 2100, 4)
+    pixels[..., 3] = 255
+    pixels[:, ::8, :, 3] = 0  # each block has hidden pixels
+    plain = Quiet(1)
+    restoration = Restoration(pixels, noise="auto")
+    denoise(plain, pixels, noise="auto")
+    assert {shape[1:3] for shape in plain.seen} == {(96, 96), restoration.shape[:2]}
+
+
+def test_a_large_picture_with_a_strength_of_0_is_only_probed():
+    plain = Plain()
+    pixels = noisy(500, 2100, 3)
+    result, report = denoise(plain, pixels, Blend(0, 0))
+    assert result is pixels
+    assert report.skipped == "strength"
+    assert plain.seen == [(1, 96, 96, 3)] * 16
+
+
+def test_white_and_black_areas_are_not_measured():
+    """Most of the picture is white or black. The noise is clipped there, so it would count as clean."""
+    pixels = np.zeros((1, 160, 160, 3), np.uint8)
+    pixels[:, :80] = 255
+    pixels[:, 48:112, 48:112] = noisy(64, 64, 3)
+    _, report = denoise(Measuring(), pixels, noise="auto")
+    assert report.skipped is None
+    assert report.found.sigma > 10
+
+
+def test_the_grain_that_stays_is_the_same_in_tiles_and_in_one_piece():
+    engine = TorchEngine(random_weights(), precision="float32")
+    pixels = noisy(67, 91, 3, np.uint16)
+    # The network sees 20 pixels around a pixel. The texture of a pixel needs the noise of the two pixels around it.
+    windows = [tile.window for side in range(50, 80) for tile in Restoration(pixels, side=side).tiles()]
+    assert min(window.inner.left for window in windows if window.kept.left > 0) == 22
+    blend = Blend(0.3, 0.3, 1)
+    in_tiles, _ = denoise(engine, pixels, blend, side=64)
+    in_one_piece, _ = denoise(engine, pixels, blend)
+    without, _ = denoise(engine, pixels, Blend(0.3, 0.3))
+    assert np.abs(in_tiles.astype(int) - in_one_piece).max() <= 2
+    assert (without != in_one_piece).mean() > 0.2
 
 
 def test_a_clean_picture_is_denoised_if_noise_is_any():
@@ -135,7 +229,30 @@ def test_every_frame_of_an_animation_is_denoised():
 def test_noise_after_a_clean_first_frame_is_found():
     pixels = noisy(40, 60, 3, frames=4)
     pixels[0] = 255
-    assert Restoration(pixels).report.sigma == pytest.approx(20, rel=0.2)
+    one, first, last = (denoise(Plain(), each)[1].found.sigma for each in (pixels, pixels[:1], pixels[2:3]))
+    assert one >= last > first
+
+
+def test_the_noise_that_is_left_is_measured_in_the_smoothest_blocks():
+    """The network removes nothing. One half has noise of sigma 20, and the other of sigma 6."""
+    pixels = noisy(96, 128, 3)
+    pixels[:, :, 64:] = np.random.default_rng(3).normal(120, 6, (1, 96, 64, 3)).round()
+    _, report = denoise(Quiet(0), pixels)
+    of_channels = (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
+    assert report.found.sigma == 0
+    assert report.remaining.sigma == pytest.approx(6, abs=1)
+    assert report.remaining.luma[0] == pytest.approx(6 * of_channels, abs=0.7)
+    assert "remaining" in report.as_result()
+
+
+def test_only_visible_blocks_are_measured():
+    pixels = noisy(64, 128, 4)
+    pixels[..., 3] = 255
+    pixels[:, :, 64:, :3] //= 2
+    half = pixels.copy()
+    half[0, :, 64:, 3] = 0
+    measured, whole, left = (denoise(Measuring(), each)[1].found for each in (half, pixels, pixels[:, :, :64]))
+    assert measured == left != whole
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -158,19 +275,22 @@ def test_results_may_be_put_in_any_order():
     plain = Plain()
     pixels = noisy(67, 91, 3)
     restoration = Restoration(pixels, side=64)
+    restoration.decide()
     tiles = list(restoration.tiles())
     assert len(tiles) == len(restoration) > 2
     for tile in reversed(tiles):
         assert tile.pixels.shape == restoration.shape
         assert tile.pixels.flags.c_contiguous
-        restoration.put(tile, plain.denoise(tile.pixels[None], np.ones(1, np.float32))[0])
+        (result,) = plain.denoise(tile.pixels[None], np.array([Blend().as_row()], np.float32)).each()
+        restoration.put(tile, result)
     assert (restoration.output == denoise(plain, pixels, side=64)[0]).all()
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
-def test_a_strength_out_of_range_is_refused(strength):
-    with pytest.raises(ValueError, match="strength"):
-        Restoration(noisy(10, 10, 3), strength)
+@pytest.mark.parametrize("part", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("name", ["luma", "chroma", "detail"])
+def test_a_part_out_of_range_is_refused(name, part):
+    with pytest.raises(ValueError, match=f"{name} is {part}"):
+        Restoration(noisy(10, 10, 3), Blend(**{name: part}))
 
 
 @pytest.mark.parametrize("shape", [(10, 10, 3), (1, 10, 10, 5), (1, 0, 10, 3), (0, 10, 10, 3)])
@@ -186,7 +306,7 @@ def test_floating_point_is_refused():
 
 @pytest.mark.parametrize(
     ("frames", "dtype", "side"),
-    [(1, np.uint8, 1024), (2, np.uint8, 768), (1, np.uint16, 768)],
+    [(1, np.uint8, 1024), (2, np.uint8, 640), (1, np.uint16, 640)],
     ids=["8 bits", "animation", "16 bits"],
 )
 def test_pictures_of_many_bytes_get_smaller_tiles(frames, dtype, side):

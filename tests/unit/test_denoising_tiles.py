@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixtools.denoising.dncnn import HALO
+from pixtools.denoising.engine import Blend
 from pixtools.denoising.tiles import windows
 
 pytestmark = pytest.mark.heavy
@@ -92,12 +93,17 @@ def test_a_picture_without_pixels_is_refused():
         windows(0, 5, 100)
 
 
+def denoised(plain, picture):
+    """Denoise a picture (H, W, 3) in one piece."""
+    return plain.denoise(picture[None], np.array([Blend().as_row()], np.float32)).tiles[0]
+
+
 def tiled(plain, picture, side, halo=HALO):
     """Denoise a picture window by window."""
     height, width = picture.shape[:2]
     result = np.full_like(picture, np.nan)
     for window in windows(width, height, side, halo):
-        (tile,) = plain.denoise(picture[window.read.slices][None], np.ones(1, np.float32))
+        tile = denoised(plain, picture[window.read.slices])
         result[window.kept.slices] = tile[window.inner.slices]
     return result
 
@@ -106,7 +112,7 @@ def tiled(plain, picture, side, halo=HALO):
 def test_a_picture_in_windows_has_the_same_result_as_in_one_piece(width, height, side):
     plain = Plain()
     picture = np.random.default_rng(3).random((height, width, 3), dtype=np.float32)
-    (whole,) = plain.denoise(picture[None], np.ones(1, np.float32))
+    whole = denoised(plain, picture)
     assert np.abs(whole - picture).mean() > 0.01  # so the next comparison means something
     assert np.abs(tiled(plain, picture, side) - whole).max() < 1e-5
 
@@ -114,5 +120,5 @@ def test_a_picture_in_windows_has_the_same_result_as_in_one_piece(width, height,
 def test_a_halo_that_is_too_narrow_changes_the_result():
     plain = Plain()
     picture = np.random.default_rng(3).random((70, 90, 3), dtype=np.float32)
-    (whole,) = plain.denoise(picture[None], np.ones(1, np.float32))
+    whole = denoised(plain, picture)
     assert np.abs(tiled(plain, picture, 64, HALO - 4) - whole).max() > 1e-5

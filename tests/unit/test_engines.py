@@ -12,9 +12,10 @@ import numpy as np
 import openvino
 import pytest
 import torch
+from denoisers import random_weights
 
 from pixtools.denoising import dncnn
-from pixtools.denoising.engine import Engine, Tiles, load_engine
+from pixtools.denoising.engine import BLOCK, LUMA, SCALES, Blend, Engine, Tiles, load_engine
 from pixtools.denoising.openvino_engine import OpenVINOEngine, _model, has_vnni
 from pixtools.denoising.torch_engine import TorchEngine
 from pixtools.denoising.torch_network import DnCNN
@@ -58,8 +59,13 @@ def as_type(picture: np.ndarray, dtype: type) -> Tiles:
     return picture.astype(dtype) if white is None else (picture.clip(0, 1) * white).round().astype(dtype)
 
 
-def ones(count: int = 1) -> np.ndarray:
-    return np.ones(count, np.float32)
+def denoised(name: str, tiles: Tiles, *blends: Blend) -> Tiles:
+    """Denoise tiles with an engine. Without `blends`, all noise is removed."""
+    return engine(name).denoise(tiles, rows(*blends or [Blend()] * len(tiles))).tiles
+
+
+def rows(*blends: Blend) -> np.ndarray:
+    return np.array([blend.as_row() for blend in blends], np.float32)
 
 
 int8_works = pytest.mark.skipif(not has_vnni(), reason="this CPU has no VNNI")
@@ -74,7 +80,7 @@ each_type = pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_an_engine_denoises_as_well_as_the_reference(name, sigma):
     tile = noisy(sigma)[None]
 
-    actual, expected = (psnr(engine(one).denoise(tile, ones())[0]) for one in (name, REFERENCE))
+    actual, expected = (psnr(denoised(one, tile)[0]) for one in (name, REFERENCE))
 
     assert actual > psnr(tile[0]) + 3
     # For int8, these edges and patterns are the worst case. On photos, int8 loses only 0.02 dB.
@@ -129,10 +135,8 @@ def test_the_reference_is_the_plain_network():
 
     expected = tile - network(tile.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
-    np.testing.assert_allclose(engine(REFERENCE).denoise(tile.numpy(), ones()), expected.numpy(), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(
-        engine("openvino-float32").denoise(tile.numpy(), ones()), expected.numpy(), rtol=0, atol=1e-5
-    )
+    for name in (REFERENCE, "openvino-float32"):
+        np.testing.assert_allclose(denoised(name, tile.numpy()), expected.numpy(), rtol=0, atol=1e-5)
 
 
 @each_type
@@ -143,7 +147,7 @@ def test_an_engine_keeps_shape_and_type_and_does_not_modify_its_input(name, dtyp
 
     for writeable in (True, False):
         tiles.flags.writeable = writeable
-        actual = engine(name).denoise(tiles, ones(2))
+        actual = denoised(name, tiles)
         assert (actual.shape, actual.dtype) == (tiles.shape, tiles.dtype)
         np.testing.assert_array_equal(tiles, before)
 
@@ -154,8 +158,8 @@ def test_all_types_of_tiles_have_the_same_result(name, dtype):
     step = {np.uint8: 1 / 255, np.uint16: 1 / 65_535, np.float32: 0}[dtype]
     tile = as_type(noisy()[None], dtype)
 
-    actual = engine(name).denoise(tile, ones()) * (np.float32(step) or 1)
-    expected = engine(name).denoise(tile * (np.float32(step) or np.float32(1)), ones()).clip(0, 1)
+    actual = denoised(name, tile) * (np.float32(step) or 1)
+    expected = denoised(name, tile * (np.float32(step) or np.float32(1))).clip(0, 1)
 
     # In int8, a difference in the last bit can change the rounding of an activation, and then of later activations.
     rounding = 0.02 if "int8" in name else 1e-6
@@ -167,7 +171,7 @@ def test_all_types_of_tiles_have_the_same_result(name, dtype):
 def test_a_strength_of_0_changes_nothing_and_one_half_gives_the_mean(name, dtype):
     tile = as_type(noisy()[None], dtype)
 
-    nothing, half, full = engine(name).denoise(np.repeat(tile, 3, axis=0), np.array([0, 0.5, 1], np.float32))
+    nothing, half, full = denoised(name, np.repeat(tile, 3, axis=0), *(Blend(part, part) for part in (0, 0.5, 1)))
 
     np.testing.assert_array_equal(nothing, tile[0])
     if dtype == np.float32:
@@ -183,11 +187,10 @@ def test_a_strength_of_0_changes_nothing_and_one_half_gives_the_mean(name, dtype
 def test_tiles_of_a_batch_do_not_influence_each_other(name):
     tiles = np.stack([noisy(), np.zeros_like(clean()), noisy(50, seed=3)])
 
-    together = engine(name).denoise(tiles, np.array([1, 1, 0.7], np.float32))
-    alone = [
-        engine(name).denoise(tile[None], np.array([strength], np.float32))[0]
-        for tile, strength in zip(tiles, (1, 1, 0.7), strict=True)
-    ]
+    blends = (Blend(), Blend(), Blend(0.7, 0.5, 0.4))
+
+    together = denoised(name, tiles, *blends)
+    alone = [denoised(name, tile[None], blend)[0] for tile, blend in zip(tiles, blends, strict=True)]
 
     np.testing.assert_allclose(together, np.stack(alone), rtol=0, atol=1e-3)
 
@@ -197,7 +200,86 @@ def test_a_view_into_a_larger_array_has_the_same_result_as_its_copy(name):
     picture = as_type(noisy()[None], np.uint8)
     window = picture[:, 5:40, 10:50]
 
-    np.testing.assert_array_equal(engine(name).denoise(window, ones()), engine(name).denoise(window.copy(), ones()))
+    np.testing.assert_array_equal(denoised(name, window), denoised(name, window.copy()))
+
+
+def test_both_libraries_agree_on_each_blend():
+    tiles = np.stack([noisy()] * 4)
+    blends = rows(Blend(), Blend(1, 0, 0), Blend(0.5, 1, 1), Blend(0.7, 0.9, 0.5))
+
+    one, other = (
+        load(random_weights()).denoise(tiles, blends)
+        for load in (
+            lambda weights: OpenVINOEngine(weights, threads=1, precision="float32"),
+            lambda weights: TorchEngine(weights, precision="float32"),
+        )
+    )
+
+    assert np.abs(one.tiles - tiles).mean(axis=(1, 2, 3)).min() > 0.01  # so the comparison means something
+    np.testing.assert_allclose(one.tiles, other.tiles, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(one.noise, other.noise, rtol=1e-4)
+    np.testing.assert_allclose(one.variation, other.variation, rtol=1e-4, atol=1e-6)
+
+
+@each_engine
+def test_luma_and_chroma_are_removed_apart(name):
+    tiles = np.stack([noisy()] * 3)
+
+    full, luma, chroma = denoised(name, tiles, Blend(), Blend(1, 0), Blend(0, 1)) - tiles
+
+    weights = np.float32(LUMA)
+    np.testing.assert_allclose(luma + chroma, full, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(luma, np.repeat(full @ weights[:, None], 3, axis=2), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(chroma @ weights, 0, rtol=0, atol=1e-5)
+
+
+@each_engine
+def test_detail_keeps_grain_in_texture_and_none_on_an_even_area(name):
+    height, width = 96, 192
+    y, x = np.mgrid[:height, :width]
+    clean = np.where(x < width // 2, 0.5, 0.5 + 0.2 * np.sin(x) * np.sin(y * 1.3)).astype(np.float32)
+    noise = np.random.default_rng(2).normal(0, 20 / 255, (height, width, 3)).astype(np.float32)
+    tile = (clean[..., None] + noise)[None]
+
+    without, with_detail = denoised(name, np.repeat(tile, 2, axis=0), Blend(), Blend(detail=1))
+    kept = np.abs(with_detail - without)
+
+    even, texture = kept[10:-10, 10:80].mean(), kept[10:-10, 112:-10].mean()
+    assert texture > 5 * even
+    assert texture > 3 / 255
+
+
+@each_engine
+def test_the_noise_of_each_block_is_reported_by_its_scale(name):
+    """The shipped weights find nearly all white noise. It has the same strength at all scales."""
+    picture = np.full((128, 144, 3), 0.5, np.float32)
+    picture += np.random.default_rng(8).normal(0, 25 / 255, picture.shape).astype(np.float32)
+
+    noise = engine(name).denoise(picture[None], rows(Blend(0.3, 0.2))).noise
+
+    assert noise.shape == (1, 128 // BLOCK, 144 // BLOCK, 2 * len(SCALES))
+    luma, chroma = 255 * np.sqrt(noise.mean(axis=(0, 1, 2))).reshape(2, -1)
+    expected_luma = 25 * np.linalg.norm(LUMA)
+    np.testing.assert_allclose(luma, expected_luma, rtol=0.1)
+    # The chroma of a channel is the noise of the channel minus the luma.
+    expected_chroma = 25 * (1 + np.square(LUMA).sum() - 2 * np.mean(LUMA)) ** 0.5
+    np.testing.assert_allclose(chroma, expected_chroma, rtol=0.1)
+
+
+@each_engine
+def test_the_variation_of_each_block_of_the_result_is_reported_by_its_scale(name):
+    tile = noisy()[None, :48, :64]
+
+    result = engine(name).denoise(tile, rows(Blend(0.7, 0.4)))
+
+    luma = result.tiles @ np.float32(LUMA)[:, None]
+    expected = []
+    for part in (luma, result.tiles - luma):
+        for scale in SCALES:
+            cells = part.reshape(48 // scale, scale, 64 // scale, scale, -1).mean(axis=(1, 3))
+            blocks = cells.reshape(48 // BLOCK, BLOCK // scale, 64 // BLOCK, BLOCK // scale, -1)
+            expected.append(blocks.var(axis=(1, 3)).mean(axis=-1) * scale**2)
+    np.testing.assert_allclose(result.variation[0], np.stack(expected, axis=-1), rtol=1e-3, atol=1e-6)
 
 
 def test_without_a_gpu_auto_loads_openvino_and_cuda_names_the_remedy():
@@ -216,7 +298,7 @@ def test_a_gpu_has_the_same_result_as_the_reference(dtype):
     tile = as_type(noisy()[None], dtype)
     white = {np.uint8: 255, np.uint16: 65_535, np.float32: 1}[dtype]
 
-    actual, expected = (psnr(one.denoise(tile, ones())[0] / white) for one in (on_gpu, engine(REFERENCE)))
+    actual, expected = (psnr(one.denoise(tile, rows(Blend())).tiles[0] / white) for one in (on_gpu, engine(REFERENCE)))
 
     assert abs(actual - expected) < 0.01
 
@@ -249,7 +331,7 @@ sys.addaudithook(watch)
 import numpy as np
 from pixtools.denoising.dncnn import load_shipped
 from pixtools.denoising.engine import load_engine
-load_engine(load_shipped(), "cpu", 1).denoise(np.zeros((1, 8, 8, 3), np.uint8), np.ones(1, np.float32))
+load_engine(load_shipped(), "cpu", 1).denoise(np.zeros((1, 16, 16, 3), np.uint8), np.ones((1, 3), np.float32))
 """
     env = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
 

@@ -8,6 +8,7 @@ import torch
 from torch.func import functional_call
 
 from pixtools.denoising import dncnn
+from pixtools.denoising.engine import Blend
 from pixtools.denoising.openvino_engine import OpenVINOEngine, has_vnni
 from pixtools.denoising.torch_network import DnCNN
 from pixtools.training import quantization
@@ -64,7 +65,8 @@ def test_training_predicts_what_the_engine_computes(network, picture, scaled):
     tile = picture.permute(0, 2, 3, 1).contiguous().numpy()
 
     trained = quantization.predict(scaled, quantization.LAYERS, picture.bfloat16()).float()
-    actual = torch.from_numpy(tile - OpenVINOEngine(weights, 1, "int8").denoise(tile, np.ones(1, np.float32)))
+    row = np.array([Blend().as_row()], np.float32)
+    actual = torch.from_numpy(tile - OpenVINOEngine(weights, 1, "int8").denoise(tile, row).tiles)
     actual, exact = actual.permute(0, 3, 1, 2), functional_call(network, scaled, (picture,))
 
     # With these weights, clipping causes most of the error. Training and the engine clip values. The exact network does

@@ -5,5 +5,5 @@ from __future__ import annotations
 SHIPPED = "dncnn-color-blind.safetensors"
 """File name of the weights in this folder."""
 
-SHIPPED_SHA256 = "c7bd118c2887b8a031b49e15325f82cda7e517021549f205546c3f03614d63b7"
+SHIPPED_SHA256 = "d89e1a06b429110358fa9397891a9a851089f2398b32e8ccf9896adb00a9f5fb"
 """SHA-256 of the shipped file, in hexadecimal digits. The step key of each denoising step contains this digest."""
