@@ -20,14 +20,14 @@ resolution.
 folder whose name contains CBSD68, and for the sigmas 15, 25 and 50. With --clipped, --jpeg or --first, they are not
 shown, because the paper has no such figures.
 
---pairs takes folders with pairs of noisy and clean photos (pixtools/training/pairs.py describes their names), and
-denoises the noisy photos as the service does: with 8 bits, in tiles, and at full strength. The table has the PSNR, SSIM
-(Wang et al., 2004, on luma) and SSIMULACRA2 before and after, the largest loss of PSNR of any photo, and the number of
-photos in which `"noise": "auto"` finds noise.
+With --pairs, the folders hold pairs of noisy and clean photos. pixtools/training/pairs.py describes their names. The
+noisy photos are denoised as in the service: with 8 bits, in tiles, at full strength. The table has the PSNR, the SSIM
+of the luma (Wang et al., 2004) and the SSIMULACRA2 score, each before and after. "gain" is the smallest rise of the
+PSNR of a photo. "found" is the number of photos in which `"noise": "auto"` finds noise.
 
---clean takes folders of photos without visible noise, and denoises them in the same way. The table has the PSNR between
-the photos and their results (median and smallest), and the number of photos in which `"noise": "auto"` finds no noise.
---scale first scales the sides of the photos, because a reduced photo has less noise.
+With --clean, the folders hold photos without visible noise. They are denoised in the same way. The PSNR compares each
+photo with its result. "clean" is the number of photos in which `"noise": "auto"` finds no noise. With --scale, the
+photos are first scaled down, because a smaller photo has less noise.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from pixtools.denoising.engine import Blend, Engine
 from pixtools.denoising.restoration import denoise
 from pixtools.denoising.weights import SHIPPED
 from pixtools.training.pairs import find, find_pairs
+from pixtools.training.photos import read as read_scaled
 
 PAPER = {15: 33.89, 25: 31.23, 50: 27.92}  # sigma: PSNR of CDnCNN-B on CBSD68
 ENGINES = ("openvino", "openvino-bfloat16", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
@@ -84,6 +85,8 @@ def main(
     weights = {SHIPPED: load_shipped()} | {path.name: parse(path.read_bytes(), path.name) for path in files}
     engines = {title: engine_of(name, loaded, threads) for title, loaded in weights.items()}
     print(next(iter(engines.values())).name)
+    if in_pairs and are_clean:
+        raise click.UsageError("give --pairs or --clean, not both")
     if in_pairs:
         print_pairs(sets, engines, first)
         return
@@ -107,7 +110,7 @@ def main(
 def print_pairs(sets: Sequence[Path], engines: Mapping[str, Engine], first: int | None) -> None:
     """Print one line for each combination of set and weights."""
     measures, forms = (psnr, ssim, ssimulacra2), ("5.2f", "6.4f", "5.1f")
-    print(f"{'set':16} {'pairs':>5}  {'weights':32} {'PSNR':>13} {'SSIM':>15} {'SSIMULACRA2':>13}   loss found")
+    print(f"{'set':16} {'pairs':>5}  {'weights':32} {'PSNR':>13} {'SSIM':>15} {'SSIMULACRA2':>13}   gain found")
     for folder in sets:
         pairs = [(read(noisy), read(clean)) for noisy, clean in find_pairs(folder)[:first]]
         before = [[measure(*pair) for measure in measures] for pair in pairs]
@@ -130,7 +133,7 @@ def print_clean(sets: Sequence[Path], engines: Mapping[str, Engine], scale: floa
     """Print one line for each combination of set and weights."""
     print(f"{'set':16} {'pictures':>8}  {'weights':32} {'median':>6} {'worst':>6} {'clean':>5}")
     for folder in sets:
-        pictures = [reduced(read(path), scale) for path in find(folder)[:first]]
+        pictures = [read_scaled(path, scale) for path in find(folder)[:first]]
         for title, engine in engines.items():
             results = [denoise(engine, picture[None]) for picture in pictures]
             kept = [psnr(result[0], picture) for (result, _), picture in zip(results, pictures, strict=True)]
@@ -138,18 +141,8 @@ def print_clean(sets: Sequence[Path], engines: Mapping[str, Engine], scale: floa
             print(f"{folder.name:16} {len(pictures):8}  {title:32} {median(kept):6.2f} {min(kept):6.2f} {recognised:5}")
 
 
-def reduced(picture: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """Scale the sides of a picture (H, W, C)."""
-    if scale == 1:
-        return picture
-    height, width, channels = picture.shape
-    image = Image.fromarray(picture.squeeze())
-    image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(image.height, image.width, channels)
-
-
 def ssim(picture: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
-    """Return the SSIM of the luma of two pictures (H, W, C)."""
+    """Return the SSIM of two pictures (H, W, C). It compares their luma."""
     from skimage.metrics import structural_similarity  # noqa: PLC0415 (only --pairs needs it)
 
     one, other = (np.asarray(Image.fromarray(each.squeeze()).convert("L")) for each in (picture, clean))

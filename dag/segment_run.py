@@ -131,7 +131,7 @@ class _Workspace:
                 assert_never(self._work_item)
 
     def load_head(self) -> None:
-        """Load the picture at the head of the segment. Prepare it for sharing if other segments start from it too."""
+        """Load the picture at the head of the segment. If other segments start from it too, prepare it for sharing."""
         work_item = self._work_item
         match work_item:
             case SourceWork(segment=segment):

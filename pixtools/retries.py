@@ -65,7 +65,7 @@ def backoff(steps: Sequence[StepRecord]) -> timedelta:
     """Return how long a job waits for its next attempt. The open step with the most failed tries decides."""
     open_steps = [step for step in steps if step.state not in STEP_ENDED]
     tries = max((step.failures + crash_tries(step.crashes) for step in open_steps), default=0)
-    # Outages and first crashes are not counted. Only after a first crash, the job is tried again at once.
+    # Outages and first crashes are not counted. A job pauses after an outage, and does not pause after a first crash.
     errors = [step.error for step in open_steps if step.error is not None]
     if tries == 0 and any(error["code"] != ConverterCrashed.code for error in errors):
         tries = _TRIES_AFTER_OUTAGE

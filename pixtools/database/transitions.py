@@ -130,7 +130,7 @@ def move_jobs(
 
 
 def requeue(connection: Connection, job_id: uuid.UUID, delay: timedelta, **values: Any) -> None:
-    """Return a job to the queue, and its running steps to the state waiting. The next attempt begins after `delay`.
+    """Put a job back into the queue. Its running steps become waiting. The next attempt begins after `delay`.
 
     Without a delay, the job keeps its place in the queue. Otherwise it would wait for all jobs that came after it.
     """

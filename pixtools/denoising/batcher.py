@@ -120,7 +120,7 @@ class Batcher:
         await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), Blend(), start_tag=-math.inf))
 
     def _max_pending(self, tile: Tile) -> int:
-        """Return how many such tiles of a picture may wait: two batches, so that the engine stays busy."""
+        """Return how many tiles of the size of `tile` may wait: two batches. So the engine stays busy."""
         return 2 * max(1, CHANNELS * self._max_pixels // tile.pixels.size)
 
     def _enqueue(self, waiter: Waiter) -> asyncio.Future[Denoised]:

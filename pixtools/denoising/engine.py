@@ -36,13 +36,15 @@ BLOCK = 16
 SCALES = (1, 2, 4)
 """The noise is measured in the picture itself, and in the picture reduced to a half and to a quarter of its sides."""
 
-GRAIN_RADIUS, TEXTURE_RADIUS = 1, 2
-"""In pixels. A square of radius r has sides of 2 r + 1. Grain is the luma noise minus its average over the first
-square. Texture is the variance of the clean luma in the second square."""
+GRAIN_RADIUS = 1
+"""In pixels. Grain is the luma noise minus its average over a square of 3 × 3 pixels."""
+
+TEXTURE_RADIUS = 2
+"""In pixels. Texture is the variance of the clean luma in a square of 5 × 5 pixels."""
 
 SMALL_VARIANCE = 1e-9
-"""Added to a variance before a division, so that the variance is not 0. The variance of 8-bit rounding is a thousand
-times larger."""
+"""Added to a divisor that may be 0. It changes nothing visible: the variance of 8-bit rounding is a thousand times
+larger."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Blend:
                 raise ValueError(f"{name} is {part}: give a number from 0 to 1")
 
     def as_row(self) -> tuple[float, float, float]:
-        """Return the numbers as a row of the array that `Engine.denoise` takes."""
+        """Return the three numbers: a row of the argument `blends` of `Engine.denoise`."""
         return self.luma, self.chroma, self.detail
 
     @property

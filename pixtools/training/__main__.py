@@ -61,11 +61,12 @@ def main(
     start: Path | None,
     every: float,
 ) -> None:
-    """Train the denoiser on the clean photos of FOLDERS and on --pairs, or continue the run in --out.
+    """Train the denoiser, or continue the run in --out.
 
-    Clean photos get synthetic noise: white noise, noise of cameras, and grain of film. In pairs, the noisy photo has
-    real noise, and the clean photo shows the same scene. Their names are 1_noisy.png and 1_clean.png, or equal in two
-    folders noisy and clean.
+    The photos of FOLDERS are clean. They get synthetic noise: white noise, noise of cameras, and grain of film.
+
+    A folder of --pairs holds pairs of photos of the same scene, one with real noise and one without. The files of a
+    pair are 1_noisy.png and 1_clean.png. Or they have the same name in two subfolders, noisy and clean.
 
     Ctrl-C saves a checkpoint and ends the command. The same command continues from the checkpoint. A stop does not
     change the final weights.
