@@ -1,4 +1,4 @@
-"""A denoising engine for tests: the network in float32, with random weights."""
+"""Denoising engines for tests: the network in float32 with random weights, and an engine without a network."""
 
 from __future__ import annotations
 
@@ -51,6 +51,25 @@ class Plain:
         if top != 1.0:
             denoised = (denoised.clip(0, 1) * top).round()
         return Denoised(denoised.astype(tiles.dtype), strengths(noise), strengths(result, centred=True))
+
+
+class Halving:
+    """An engine without a network, for large pictures. It halves the brightness of a picture.
+
+    `factor` times all differences from the mean of a block count as noise.
+    """
+
+    name = "halving"
+    batch_pixels = 1024**2
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+        self.seen: list[tuple[int, ...]] = []  # for each call, the shape of its tiles
+
+    def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:  # noqa: ARG002
+        self.seen.append(tiles.shape)
+        numbers = strengths(tiles / np.float32(np.iinfo(tiles.dtype).max), centred=True)
+        return Denoised(tiles // 2, self.factor**2 * numbers, numbers / 4)
 
 
 def random_weights() -> Weights:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from denoisers import Plain, random_weights, strengths
+from denoisers import Halving, Plain, random_weights
 
-from pixtools.denoising.engine import Blend, Denoised
+from pixtools.denoising.engine import Blend
 from pixtools.denoising.restoration import Restoration, denoise
 from pixtools.denoising.torch_engine import TorchEngine
 
@@ -103,42 +103,26 @@ def test_a_strength_of_0_changes_nothing_and_is_reported():
     assert report.found.sigma > 1
 
 
-class Measuring:
-    """An engine that changes nothing. It takes all differences from the mean of a block for noise."""
-
-    def denoise(self, tiles, blends):  # noqa: ARG002
-        numbers = strengths(tiles / np.float32(255), centred=True)
-        return Denoised(tiles, numbers, numbers)
-
-
-class Quiet(Plain):
-    """The network of Plain, whose noise is multiplied by `factor`."""
-
-    def __init__(self, factor=0.01):
-        super().__init__()
-        self.network.model[-1].weight.data *= factor
-        self.network.model[-1].bias.data *= factor
-
-
 @pytest.mark.parametrize(("height", "width", "calls"), [(60, 100, 1), (1000, 1100, 16)], ids=["small", "large"])
 def test_a_picture_in_which_the_network_finds_hardly_any_noise_is_clean(height, width, calls):
     """A large picture is only probed. A small picture is denoised, and the result is not used."""
-    quiet = Quiet()
+    halving = Halving(0.05)
     pixels = noisy(height, width, 3)
-    result, report = denoise(quiet, pixels, noise="auto")
+    result, report = denoise(halving, pixels, noise="auto")
     assert result is pixels
     assert (report.skipped, report.as_result()["denoised"]) == ("clean", False)
     assert 0 < report.found.sigma < 2
-    assert sum(shape[0] for shape in quiet.seen) == calls
+    assert sum(shape[0] for shape in halving.seen) == calls
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 100), (1000, 1100)], ids=["small", "large"])
 def test_a_picture_in_which_the_network_finds_noise_is_denoised(height, width):
     pixels = noisy(height, width, 3)
-    result, report = denoise(Quiet(1), pixels, noise="auto")
+    result, report = denoise(Halving(), pixels, noise="auto")
     assert report.skipped is None
     assert report.found.sigma > 2
-    always, other_report = denoise(Quiet(1), pixels, noise="any")
+    always, other_report = denoise(Halving(), pixels, noise="any")
+    assert (result == pixels // 2).all()
     assert (result == always).all()
     assert report == other_report  # so the probes are not measured twice
 
@@ -153,30 +137,30 @@ def test_an_animation_is_probed_in_several_frames():
     """Only the third of four frames has noise."""
     pixels = np.full((4, 500, 520, 3), 128, np.uint8)
     pixels[2] = noisy(500, 520, 3)[0]
-    plain = Quiet(0.5)
-    result, report = denoise(plain, pixels, noise="auto", side=256)
-    assert plain.seen[0] == (1, 96, 96, 3)
+    halving = Halving()
+    result, report = denoise(halving, pixels, noise="auto", side=256)
+    assert halving.seen[0] == (1, 96, 96, 3)
     assert report.skipped is None
-    assert (result[2] != pixels[2]).any()
+    assert (result == pixels // 2).all()
 
 
 def test_probes_that_show_hidden_pixels_do_not_decide():
     pixels = noisy(500, 2100, 4)
     pixels[..., 3] = 255
     pixels[:, ::8, :, 3] = 0  # each block has hidden pixels
-    plain = Quiet(1)
+    halving = Halving()
     restoration = Restoration(pixels, noise="auto")
-    denoise(plain, pixels, noise="auto")
-    assert {shape[1:3] for shape in plain.seen} == {(96, 96), restoration.shape[:2]}
+    denoise(halving, pixels, noise="auto")
+    assert {shape[1:3] for shape in halving.seen} == {(96, 96), restoration.shape[:2]}
 
 
 def test_a_large_picture_with_a_strength_of_0_is_only_probed():
-    plain = Plain()
+    halving = Halving()
     pixels = noisy(500, 2100, 3)
-    result, report = denoise(plain, pixels, Blend(0, 0))
+    result, report = denoise(halving, pixels, Blend(0, 0))
     assert result is pixels
     assert report.skipped == "strength"
-    assert plain.seen == [(1, 96, 96, 3)] * 16
+    assert halving.seen == [(1, 96, 96, 3)] * 16
 
 
 def test_white_and_black_areas_are_not_measured():
@@ -184,7 +168,7 @@ def test_white_and_black_areas_are_not_measured():
     pixels = np.zeros((1, 160, 160, 3), np.uint8)
     pixels[:, :80] = 255
     pixels[:, 48:112, 48:112] = noisy(64, 64, 3)
-    _, report = denoise(Measuring(), pixels, noise="auto")
+    _, report = denoise(Halving(), pixels, noise="auto")
     assert report.skipped is None
     assert report.found.sigma > 10
 
@@ -234,14 +218,14 @@ def test_noise_after_a_clean_first_frame_is_found():
 
 
 def test_the_noise_that_is_left_is_measured_in_the_smoothest_blocks():
-    """The network removes nothing. One half has noise of sigma 20, and the other of sigma 6."""
+    """Before the engine halves it, one part of the picture has noise of sigma 20, and the other of sigma 6."""
     pixels = noisy(96, 128, 3)
     pixels[:, :, 64:] = np.random.default_rng(3).normal(120, 6, (1, 96, 64, 3)).round()
-    _, report = denoise(Quiet(0), pixels)
+    _, report = denoise(Halving(0), pixels)
     of_channels = (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
     assert report.found.sigma == 0
-    assert report.remaining.sigma == pytest.approx(6, abs=1)
-    assert report.remaining.luma[0] == pytest.approx(6 * of_channels, abs=0.7)
+    assert report.remaining.sigma == pytest.approx(3, abs=0.5)
+    assert report.remaining.luma[0] == pytest.approx(3 * of_channels, abs=0.35)
     assert "remaining" in report.as_result()
 
 
@@ -251,7 +235,7 @@ def test_only_visible_blocks_are_measured():
     pixels[:, :, 64:, :3] //= 2
     half = pixels.copy()
     half[0, :, 64:, 3] = 0
-    measured, whole, left = (denoise(Measuring(), each)[1].found for each in (half, pixels, pixels[:, :, :64]))
+    measured, whole, left = (denoise(Halving(), each)[1].found for each in (half, pixels, pixels[:, :, :64]))
     assert measured == left != whole
 
 
