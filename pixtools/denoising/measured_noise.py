@@ -14,7 +14,7 @@ from pixtools.denoising.engine import LUMA, SCALES
 
 CLEAN_SIGMA = 2.0
 """If `sigma` is below this value, the picture counts as clean. On clean photos that were not used for training, the
-largest `sigma` was 1.6 (16 photos of BSDS500): see the model card."""
+largest `sigma` was 1.5 (16 photos of BSDS500): see the model card."""
 
 FOUND_QUANTILE, REMAINING_QUANTILE = 0.5, 0.1
 """The noise of a picture is the median over its blocks. The noise that is left is taken from the smoothest blocks,

@@ -29,7 +29,7 @@ from pixtools.denoising.torch_network import DnCNN
 class TorchEngine:
     """DnCNN on `device`: `cpu`, `cuda`, or `cuda` with a number such as `cuda:1`."""
 
-    batch_pixels = 16 * 512 * 512  # keeps a large GPU busy and takes 2 GB of its memory
+    batch_pixels = 16 * 512 * 512  # an estimate: keeps a large GPU busy, and takes some 2 GB of its memory
 
     def __init__(
         self, weights: Weights, device: str = "cpu", precision: Literal["bfloat16", "float32"] = "bfloat16"

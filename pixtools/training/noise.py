@@ -103,10 +103,10 @@ def nearly_clean(photos: Source, side: int, random: Random) -> Pair:
 
 
 KINDS: tuple[tuple[float, Callable[[Source, int, Random], Pair]], ...] = (
-    (0.35, white),
-    (0.43, camera),
-    (0.08, grain),
-    (0.14, nearly_clean),
+    (0.42, white),
+    (0.42, camera),
+    (0.07, grain),
+    (0.09, nearly_clean),
 )
 """Each kind of noise, with its share of the patches."""
 
