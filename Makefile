@@ -27,17 +27,17 @@ help:
 run: .venv/.local
 	@exec $(BIN)/pixtools up --parent $$PPID
 
-# These tests do not start the service, so they run in parallel, in processes with one thread of PyTorch each. With more
-# threads than cores, PyTorch becomes several times slower. The other tests run one after another, because each of them
-# needs the whole machine.
+# These tests do not start the service, so they run in parallel. There are four processes on any machine, because many
+# tests wait. Each process has one thread of PyTorch: with more threads than cores, PyTorch becomes several times slower.
+# The other tests run one after another, because each of them needs the whole machine.
 ISOLATED := tests/unit tests/store tests/fuzz
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 test: .venv/.dev
 	@command -v exiftool >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null && \
 		{ test -x $(PROMETHEUS)/usr/bin/promtool || command -v promtool >/dev/null; } || \
 		$(MAKE) --no-print-directory tools
-	@$(PARALLEL) $(ISOLATED) --maxprocesses 4 --dist loadfile
+	@$(PARALLEL) $(ISOLATED) -n 4 --dist loadfile
 	@$(BIN)/pytest $(addprefix --ignore=, $(ISOLATED))
 
 # Tests that are marked heavy or slow do not run. The other tests run in one worker for each core. A module in which all
@@ -45,7 +45,7 @@ test: .venv/.dev
 HEAVY := $(shell grep -l '^pytestmark = .*pytest\.mark\.heavy' tests/unit/*.py)
 
 test-unit: .venv/.dev
-	@$(PARALLEL) tests/unit $(addprefix --ignore=, $(HEAVY)) -m 'not heavy and not slow' -q
+	@$(PARALLEL) tests/unit $(addprefix --ignore=, $(HEAVY)) -m 'not heavy and not slow' -n auto -q
 
 # The tests that `make test` leaves out because they take long. -s: each test prints its counts. There are three groups.
 # The groups `faults-half` and `faults-other-half` check outcomes. They run at the same time, because their tests use

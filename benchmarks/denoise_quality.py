@@ -115,17 +115,17 @@ def print_pairs(sets: Sequence[Path], engines: Mapping[str, Engine], first: int 
         pairs = [(read(noisy), read(clean)) for noisy, clean in find_pairs(folder)[:first]]
         before = [[measure(*pair) for measure in measures] for pair in pairs]
         for title, engine in engines.items():
-            results = [denoise(engine, noisy_picture[None]) for noisy_picture, _ in pairs]
+            results = [denoise(engine, noisy_picture[None])[0] for noisy_picture, _ in pairs]
             after = [
                 [measure(result[0], clean) for measure in measures]
-                for (result, _), (_, clean) in zip(results, pairs, strict=True)
+                for result, (_, clean) in zip(results, pairs, strict=True)
             ]
             columns = [
                 f"{mean(early):{form}} → {mean(late):{form}}"
                 for early, late, form in zip(zip(*before, strict=True), zip(*after, strict=True), forms, strict=True)
             ]
             worst = min(late[0] - early[0] for early, late in zip(before, after, strict=True))
-            recognised = sum(not report.found.is_clean for _, report in results)
+            recognised = sum(not stays_unchanged(engine, noisy_picture) for noisy_picture, _ in pairs)
             print(f"{folder.name:16} {len(pairs):5}  {title:32} {' '.join(columns)} {worst:+6.2f} {recognised:5}")
 
 
@@ -135,10 +135,15 @@ def print_clean(sets: Sequence[Path], engines: Mapping[str, Engine], scale: floa
     for folder in sets:
         pictures = [read_scaled(path, scale) for path in find(folder)[:first]]
         for title, engine in engines.items():
-            results = [denoise(engine, picture[None]) for picture in pictures]
-            kept = [psnr(result[0], picture) for (result, _), picture in zip(results, pictures, strict=True)]
-            recognised = sum(report.found.is_clean for _, report in results)
+            results = [denoise(engine, picture[None])[0] for picture in pictures]
+            kept = [psnr(result[0], picture) for result, picture in zip(results, pictures, strict=True)]
+            recognised = sum(stays_unchanged(engine, picture) for picture in pictures)
             print(f"{folder.name:16} {len(pictures):8}  {title:32} {median(kept):6.2f} {min(kept):6.2f} {recognised:5}")
+
+
+def stays_unchanged(engine: Engine, picture: NDArray[np.uint8]) -> bool:
+    """Return whether `"noise": "auto"` leaves a picture (H, W, C) unchanged."""
+    return denoise(engine, picture[None], noise="auto")[1].skipped == "clean"
 
 
 def ssim(picture: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """The DnCNN network of the paper. It runs in plain PyTorch on one thread.
+    """The DnCNN network of the paper. It runs in plain PyTorch.
 
     The weights do not denoise. But with these weights, each pixel of the result depends on all pixels in the receptive
     field of this pixel.
@@ -56,7 +56,7 @@ class Plain:
 class Halving:
     """An engine without a network, for large pictures. It halves the brightness of a picture.
 
-    `factor` times all differences from the mean of a block count as noise.
+    As the noise, it reports the differences from the mean of each block, multiplied by `factor`.
     """
 
     name = "halving"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pixtools.denoising.engine import LUMA, SCALES
 
 CLEAN_SIGMA = 2.0
-"""If `sigma` is below this value, the picture counts as clean. On clean photos that were not used for training, the
-largest `sigma` was 1.5 (16 photos of BSDS500): see the model card."""
+"""If `sigma` is below this value, the picture counts as clean. On 46 clean photos that were not used for training,
+the largest `sigma` was 1.9. On 45 of them, it was at most 1.5: see the model card."""
 
 FOUND_QUANTILE, REMAINING_QUANTILE = 0.5, 0.1
 """The noise of a picture is the median over its blocks. The noise that is left is taken from the smoothest blocks,

@@ -202,7 +202,7 @@ def run(settings, converter) -> Runner:
             report=reported.append,
             cheap_calls=cheap_calls,
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60):  # some tests wait for 18 s
             done = frozenset(stored or {})
             await graph.run(plan.work(done, frozenset(), filed=done), stored or {}, blob_bytes or {})
         return {item.step: item for item in reported if not isinstance(item, Started)}

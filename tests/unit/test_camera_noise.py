@@ -203,21 +203,21 @@ def test_the_noise_of_random_cameras_is_correlated_as_in_real_photos():
     assert np.quantile(found, 0.9) > 0.6
 
 
-def test_kinds_are_chosen_by_their_shares():
+def test_kinds_are_chosen_by_their_shares(monkeypatch):
     assert sum(share for share, _ in noise.KINDS) == pytest.approx(1)
 
-    sides: list[int] = []
+    drawn: list[str] = []
 
-    class Counting(Gradients):
-        def patch(self, side: int, random: np.random.Generator, *, whole: bool = False) -> np.ndarray:
-            sides.append(side)
-            return super().patch(side, random, whole=whole)
+    def recorder(kind):
+        return lambda *_: drawn.append(kind.__name__)
 
+    shares = {kind.__name__: share for share, kind in noise.KINDS}
+    monkeypatch.setattr(noise, "KINDS", tuple((share, recorder(kind)) for share, kind in noise.KINDS))
     random = generator()
-    for _ in range(400):
-        noise.pair(Counting(), 16, random)
+    for _ in range(10_000):
+        noise.pair(Gradients(), 16, random)
 
-    assert sides.count(16) / 400 == pytest.approx(noise.KINDS[0][0], abs=0.08)  # only white noise needs no margin
+    assert {name: drawn.count(name) / 10_000 for name in shares} == pytest.approx(shares, abs=0.02)
 
 
 def test_a_resized_picture_keeps_its_colours_and_a_saved_one_loses_little():

@@ -104,7 +104,7 @@ def test_a_strength_of_0_changes_nothing_and_is_reported():
 
 
 @pytest.mark.parametrize(("height", "width", "calls"), [(60, 100, 1), (1000, 1100, 16)], ids=["small", "large"])
-def test_a_picture_in_which_the_network_finds_hardly_any_noise_is_clean(height, width, calls):
+def test_a_picture_in_which_the_engine_finds_hardly_any_noise_is_clean(height, width, calls):
     """A large picture is only probed. A small picture is denoised, and the result is not used."""
     halving = Halving(0.05)
     pixels = noisy(height, width, 3)
@@ -116,7 +116,7 @@ def test_a_picture_in_which_the_network_finds_hardly_any_noise_is_clean(height, 
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 100), (1000, 1100)], ids=["small", "large"])
-def test_a_picture_in_which_the_network_finds_noise_is_denoised(height, width):
+def test_a_picture_in_which_the_engine_finds_noise_is_denoised(height, width):
     pixels = noisy(height, width, 3)
     result, report = denoise(Halving(), pixels, noise="auto")
     assert report.skipped is None
@@ -218,7 +218,7 @@ def test_noise_after_a_clean_first_frame_is_found():
 
 
 def test_the_noise_that_is_left_is_measured_in_the_smoothest_blocks():
-    """Before the engine halves it, one part of the picture has noise of sigma 20, and the other of sigma 6."""
+    """One half of the picture has noise of sigma 20, and the other has sigma 6. The engine halves both."""
     pixels = noisy(96, 128, 3)
     pixels[:, :, 64:] = np.random.default_rng(3).normal(120, 6, (1, 96, 64, 3)).round()
     _, report = denoise(Halving(0), pixels)
