@@ -147,7 +147,7 @@ def stays_unchanged(engine: Engine, picture: NDArray[np.uint8]) -> bool:
 
 
 def ssim(picture: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
-    """Return the SSIM of two pictures (H, W, C). It compares their luma."""
+    """Return the SSIM of the luma of two pictures (H, W, C)."""
     from skimage.metrics import structural_similarity  # noqa: PLC0415 (only --pairs needs it)
 
     one, other = (np.asarray(Image.fromarray(each.squeeze()).convert("L")) for each in (picture, clean))

@@ -131,7 +131,7 @@ class _Workspace:
                 assert_never(self._work_item)
 
     def load_head(self) -> None:
-        """Load the picture at the head of the segment. If other segments start from it too, prepare it for sharing."""
+        """Load the first picture of the segment. If other segments begin with it too, prepare it for sharing."""
         work_item = self._work_item
         match work_item:
             case SourceWork(segment=segment):

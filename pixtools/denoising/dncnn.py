@@ -32,7 +32,7 @@ CHANNELS, WIDTH, DEPTH = 3, 64, 20
 """Channels of a picture, channels between two layers, and number of layers."""
 
 HALO = DEPTH
-"""In pixels. An output pixel depends on input pixels up to this distance, because each of the 20 layers adds 1."""
+"""A pixel of the output depends on input pixels up to this distance, in pixels. Each of the 20 layers adds 1."""
 
 INT8 = "int8"
 """Key in the metadata of a safetensors file. Its value lists the layers that were trained for int8, such as "1 3 4"."""

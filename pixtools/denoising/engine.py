@@ -37,14 +37,16 @@ SCALES = (1, 2, 4)
 """The noise is measured in the picture itself, and in the picture reduced to a half and to a quarter of its sides."""
 
 GRAIN_RADIUS = 1
-"""In pixels. Grain is the luma noise minus its average over a square of 3 × 3 pixels."""
+"""Radius of a square of 3 × 3 pixels. The grain at a pixel is its luma noise, minus the average luma noise in the
+square around it."""
 
 TEXTURE_RADIUS = 2
-"""In pixels. Texture is the variance of the clean luma in a square of 5 × 5 pixels."""
+"""Radius of a square of 5 × 5 pixels. The texture at a pixel is the variance of the clean luma in the square around
+it."""
 
 SMALL_VARIANCE = 1e-9
-"""Added to a divisor that may be 0. It changes nothing visible: the variance of 8-bit rounding is a thousand times
-larger."""
+"""This number is added to a divisor, because the divisor may be 0. The result hardly changes: even the variance of
+rounding to 8 bits is a thousand times larger."""
 
 
 @dataclass(frozen=True)

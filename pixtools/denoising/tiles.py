@@ -11,8 +11,8 @@ from itertools import pairwise
 from pixtools.denoising.dncnn import HALO
 
 SIDE_STEP = 32
-"""In pixels. Along an axis that is cut, sides of windows are multiples of this if possible. So windows of many pictures
-have equal shapes."""
+"""If a picture is cut along an axis, the sides of its windows are multiples of this number if possible. So the windows
+of many pictures have equal shapes."""
 
 
 @dataclass(frozen=True, slots=True)

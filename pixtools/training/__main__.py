@@ -61,7 +61,7 @@ def main(
     start: Path | None,
     every: float,
 ) -> None:
-    """Train the denoiser, or continue the run in --out.
+    """Train the denoiser. If the folder --out has a checkpoint, its run is continued.
 
     The photos of FOLDERS are clean. They get synthetic noise: white noise, noise of cameras, and grain of film.
 

@@ -16,8 +16,8 @@ from pixtools.training.camera import Camera, chance
 from pixtools.training.filters import blur, jpeg, luma_and_chroma, resize
 
 MARGIN = 16
-"""In pixels. A patch is cut with this many more rows and columns than the network sees, because the noise of a camera
-differs near edges, and so that a patch begins anywhere in the 8 × 8 blocks of a JPEG."""
+"""Number of rows and columns that a patch has more than the network sees. There are two reasons: the noise of a camera
+differs near the edges of a patch, and the part that the network sees should begin anywhere in the blocks of a JPEG."""
 
 MAX_SIGMA = 55.0  # of white noise, in levels of 255, as in the paper
 SIGMA_POWER = 0.55  # of the distribution of sigmas; with 0.5 the network is worse at sigma 15, with 0.6 at sigma 50

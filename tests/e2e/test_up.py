@@ -291,6 +291,12 @@ def test_data_survive_a_stop_and_a_crash(running: Stack, ready: Path) -> None:
     running.launch("--config", ready)
     running.wait_until_ready()
     assert_written(running.env)
+    running.kill()
+    running.process.wait(60)
+
+    running.launch("--config", ready)
+    running.wait_until_ready()
+    assert_written(running.env)
     # If the supervisor and the worker are killed together, the kernel signals the servers, and the next start ends the
     # remaining processes.
     worker = worker_of(running.process.pid)

@@ -65,7 +65,7 @@ def draw_from(paths: list[Path], side: int) -> Draw:
 
 
 def pair_of(path: Path, sigma: float = 20, side: int = 200) -> tuple[Path, Path]:
-    """Write `path`_clean.png, and a noisy copy `path`_noisy.png. Return the noisy path and the clean path."""
+    """Write a clean photo `path`_clean.png and its noisy copy `path`_noisy.png. Return (noisy path, clean path)."""
     noisy, clean = path.with_name(f"{path.name}_noisy.png"), path.with_name(f"{path.name}_clean.png")
     photo(clean, side, seed=len(path.name))
     with Image.open(clean) as image:
