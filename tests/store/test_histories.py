@@ -97,7 +97,7 @@ def test_a_dead_letter_is_read_with_the_history_of_only_its_step_oldest_event_fi
     record(
         store, claimed, Started("other"), Failed("other", StorageRefused()), Started("t"), Failed("t", StorageRefused())
     )
-    record(store, claimed, Failed("t", CorruptImage("It ends too soon.")), settle=True)
+    record(store, claimed, Failed("t", CorruptImage("It ends too soon.")))
     fail(store, submitted(store, new_job(CHAIN)), "t")
 
     (_, view) = letters.page(ANN, DeadLetterSelection(), states=list(DeadLetterState), before=None, limit=10)
