@@ -48,7 +48,7 @@ from pixtools.denoising.engine import Blend, Engine
 from pixtools.denoising.restoration import denoise
 from pixtools.denoising.weights import SHIPPED
 from pixtools.training.pairs import find, find_pairs
-from pixtools.training.photos import read as read_scaled
+from pixtools.training.photo_file import read as read_scaled
 
 PAPER = {15: 33.89, 25: 31.23, 50: 27.92}  # sigma: PSNR of CDnCNN-B on CBSD68
 ENGINES = ("openvino", "openvino-bfloat16", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
@@ -115,17 +115,17 @@ def print_pairs(sets: Sequence[Path], engines: Mapping[str, Engine], first: int 
         pairs = [(read(noisy), read(clean)) for noisy, clean in find_pairs(folder)[:first]]
         before = [[measure(*pair) for measure in measures] for pair in pairs]
         for title, engine in engines.items():
-            results = [denoise(engine, noisy_picture[None])[0] for noisy_picture, _ in pairs]
+            results = [denoised_and_judged(engine, noisy_picture) for noisy_picture, _ in pairs]
             after = [
-                [measure(result[0], clean) for measure in measures]
-                for result, (_, clean) in zip(results, pairs, strict=True)
+                [measure(result, clean) for measure in measures]
+                for (result, _), (_, clean) in zip(results, pairs, strict=True)
             ]
             columns = [
                 f"{mean(early):{form}} → {mean(late):{form}}"
                 for early, late, form in zip(zip(*before, strict=True), zip(*after, strict=True), forms, strict=True)
             ]
             worst = min(late[0] - early[0] for early, late in zip(before, after, strict=True))
-            recognised = sum(not stays_unchanged(engine, noisy_picture) for noisy_picture, _ in pairs)
+            recognised = sum(not is_clean for _, is_clean in results)
             print(f"{folder.name:16} {len(pairs):5}  {title:32} {' '.join(columns)} {worst:+6.2f} {recognised:5}")
 
 
@@ -135,15 +135,18 @@ def print_clean(sets: Sequence[Path], engines: Mapping[str, Engine], scale: floa
     for folder in sets:
         pictures = [read_scaled(path, scale) for path in find(folder)[:first]]
         for title, engine in engines.items():
-            results = [denoise(engine, picture[None])[0] for picture in pictures]
-            kept = [psnr(result[0], picture) for result, picture in zip(results, pictures, strict=True)]
-            recognised = sum(stays_unchanged(engine, picture) for picture in pictures)
+            results = [denoised_and_judged(engine, picture) for picture in pictures]
+            kept = [psnr(result, picture) for (result, _), picture in zip(results, pictures, strict=True)]
+            recognised = sum(is_clean for _, is_clean in results)
             print(f"{folder.name:16} {len(pictures):8}  {title:32} {median(kept):6.2f} {min(kept):6.2f} {recognised:5}")
 
 
-def stays_unchanged(engine: Engine, picture: NDArray[np.uint8]) -> bool:
-    """Return whether `"noise": "auto"` leaves a picture (H, W, C) unchanged."""
-    return denoise(engine, picture[None], noise="auto")[1].skipped == "clean"
+def denoised_and_judged(engine: Engine, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+    """Denoise a picture (H, W, C) at full strength. Return the result, and whether `"noise": "auto"` finds no noise."""
+    (result,), report = denoise(engine, picture[None], noise="auto")
+    if not report.skipped:
+        return result, False  # `auto` denoises noisy pictures like any other request
+    return denoise(engine, picture[None])[0][0], True
 
 
 def ssim(picture: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:

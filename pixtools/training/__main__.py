@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import signal
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 CROP_SIDE = 192  # side of the validation crops, in pixels
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number. Fails if it is outside of the range, or not finite."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 @click.command(context_settings={"show_default": True})
@@ -26,13 +39,11 @@ CROP_SIDE = 192  # side of the validation crops, in pixels
 @click.option(
     "--megapixels",
     default=500.0,
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Length of the whole run, in megapixels of patches.",
 )
 @click.option("--batch-pixels", default=50_000, type=click.IntRange(min=1), help="Size of a batch, in pixels.")
-@click.option(
-    "--rate", default=0.01, type=click.FloatRange(min=0, min_open=True), help="Highest learning rate of Muon."
-)
+@click.option("--rate", default=0.01, type=FiniteRange(min=0, min_open=True), help="Highest learning rate of Muon.")
 @click.option(
     "--seed", default=1, type=click.IntRange(0, 2**32 - 1), help="Seed of the first weights, the patches and the noise."
 )
@@ -47,7 +58,7 @@ CROP_SIDE = 192  # side of the validation crops, in pixels
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Weights with which a new run begins. By default, it begins with random weights.",
 )
-@click.option("--every", default=300.0, type=click.FloatRange(min=0), help="Seconds between checkpoints.")
+@click.option("--every", default=300.0, type=FiniteRange(min=0), help="Seconds between checkpoints.")
 def main(
     folders: tuple[Path, ...],
     pairs: tuple[Path, ...],
@@ -68,8 +79,11 @@ def main(
     A folder of --pairs holds pairs of photos of the same scene, one with real noise and one without. The files of a
     pair are 1_noisy.png and 1_clean.png. Or they have the same name in two subfolders, noisy and clean.
 
+    Each side of a photo must have at least 298 pixels, and each side of a pair at least 192. All photos stay in memory,
+    at up to 9 bytes for each pixel.
+
     Ctrl-C saves a checkpoint and ends the command. The same command continues from the checkpoint. A stop does not
-    change the final weights.
+    change the final weights. Only --megapixels, --device, --workers and --every may be changed.
     """
     device = _device(device)
     # These modules import PyTorch, which may be missing.
@@ -81,10 +95,13 @@ def main(
 
     # Weights that are trained already gain nothing from small patches.
     stages = STAGES[-1:] if start else STAGES
-    recipe, run = Recipe(megapixels * 1e6, batch_pixels, Schedule(rate), stages), Run(out)
+    recipe = Recipe(megapixels * 1e6, batch_pixels, Schedule(rate), stages)
     try:
-        trainer = Trainer(device, seed, start=parse(start.read_bytes(), start.name) if start else None)
+        first = start.read_bytes() if start else b""
+        trainer = Trainer(device, seed, start=parse(first, start.name) if start else None)
         data = load(folders, pairs, recipe.max_side, CROP_SIDE)
+        fixed = {"--seed": seed, "--batch-pixels": batch_pixels, "--rate": rate}
+        run = Run(out, fixed | {"first weights": hashlib.sha256(first).hexdigest(), "photos": data.digest})
         resumed = run.resume(trainer)
     except (OSError, ValueError, WeightsUnusable) as error:
         raise click.ClickException(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,17 @@ import torch
 from torch import Tensor
 
 from pixtools.training import noise
-from pixtools.training.photos import Draw, PairedPhotos, PairPaths, Photos, Pixels, check, read, split, split_pairs
+from pixtools.training.photo_file import Pixels, read
+from pixtools.training.photos import (
+    Draw,
+    PairedPhotos,
+    PairPaths,
+    Photos,
+    check,
+    min_photo_side,
+    split,
+    split_pairs,
+)
 
 SIGMAS = (15, 25, 50)  # of white noise, for validation
 
@@ -31,18 +42,27 @@ class Data:
     held_out: int
     """Number of photos and pairs for validation."""
 
+    digest: str
+    """SHA-256 of the names and sizes in bytes of all files, in their order. The order decides what is held out."""
+
 
 def load(folders: Sequence[Path], pair_folders: Sequence[Path], patch_side: int, crop_side: int) -> Data:
     """Load the clean photos of `folders`, and the pairs of noisy and clean photos of `pair_folders`.
 
     With both, half of the patches come from pairs. `patch_side` is the side of the largest patches, and `crop_side` the
-    side of the pictures for validation. Raises ValueError or FileNotFoundError, with the file's or folder's name, if
-    there are too few photos, or if a photo cannot be used.
+    side of the pictures for validation. Every photo must be large enough for both. Raises ValueError or
+    FileNotFoundError, with the file's or folder's name, if there are too few photos, if a photo cannot be used, or if a
+    photo is listed twice.
     """
     if not (folders or pair_folders):
         raise ValueError("There are no photos: give a folder of clean photos, or --pairs with a folder of pairs")
     photos, held_photos = split(folders)
     pairs, held_pairs = split_pairs(pair_folders)
+    files = [*held_photos, *photos, *(path for pair in (*held_pairs, *pairs) for path in pair)]
+    _check_listed_once(files)
+    side = max(patch_side, crop_side)
+    check([*held_photos, *photos], min_photo_side(side + noise.MARGIN))
+    check((noisy for noisy, _ in (*held_pairs, *pairs)), side)
     draws: list[Draw] = []
     if photos:
         source = Photos(photos, patch_side + noise.MARGIN)
@@ -57,7 +77,23 @@ def load(folders: Sequence[Path], pair_folders: Sequence[Path], patch_side: int,
         sets,
         len(photos) + len(pairs),
         len(held_photos) + len(held_pairs),
+        _digest(files),
     )
+
+
+def _check_listed_once(paths: Sequence[Path]) -> None:
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise ValueError(
+                f"{path} is listed twice: give each folder once, and keep pairs outside of the folders of clean photos"
+            )
+        seen.add(path.resolve())
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    names = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
+    return hashlib.sha256(names.encode()).hexdigest()
 
 
 def validation_sets(paths: Sequence[Path], side: int) -> Sets:
@@ -82,7 +118,6 @@ def validation_sets(paths: Sequence[Path], side: int) -> Sets:
 
 
 def _middles(pairs: Sequence[PairPaths], side: int) -> tuple[Tensor, Tensor]:
-    check((noisy for noisy, _ in pairs), side)
     noisy, clean = (_stacked([_middle(read(path), side) for path in paths]) for paths in zip(*pairs, strict=True))
     return clean, noisy
 

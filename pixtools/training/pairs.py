@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
+from pixtools.training.photo_file import size
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 """Endings of the names of photos, in lower case."""
@@ -30,8 +30,8 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     both photos of a pair, whose names differ by their ends: `1_noisy.png` and `1_clean.png`, or `_real` and `_mean`, or
     `_NOISY` and `_GT`.
 
-    Raises FileNotFoundError if there is no pair, and ValueError for a noisy photo without a clean one, or if the two
-    photos have different sizes.
+    Raises FileNotFoundError if there is no pair. Raises ValueError for a noisy photo without a clean one, for a pair of
+    photos of different sizes, and for a file that cannot be read.
     """
     pairs = []
     for path in find(folder):
@@ -40,12 +40,12 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
             continue
         if not clean.exists():
             raise ValueError(f"{path} has no clean photo: add {clean}, or remove {path.name}")
-        with Image.open(path) as one, Image.open(clean) as other:
-            if one.size != other.size:
-                raise ValueError(
-                    f"{path} has {one.width} × {one.height} pixels and {clean.name} has {other.width} × "
-                    f"{other.height}: the photos of a pair must have the same size"
-                )
+        (width, height), (other_width, other_height) = size(path), size(clean)
+        if (width, height) != (other_width, other_height):
+            raise ValueError(
+                f"{path} has {width} × {height} pixels and {clean.name} has {other_width} × {other_height}: the photos "
+                "of a pair must have the same size"
+            )
         pairs.append((path, clean))
     if not pairs:
         raise FileNotFoundError(
@@ -57,9 +57,11 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 def _clean_path(path: Path) -> Path | None:
     """Return the path of the clean photo of a noisy photo, or None for another photo."""
+    if path.parent.name == "noisy":
+        return path.parent.with_name("clean") / path.name
+    if path.parent.name == "clean" and path.parent.with_name("noisy").is_dir():
+        return None
     for noisy, clean in _ENDINGS.items():
         if path.stem.endswith(noisy):
             return path.with_stem(path.stem.removesuffix(noisy) + clean)
-    if path.parent.name == "noisy":
-        return path.parent.with_name("clean") / path.name
     return None

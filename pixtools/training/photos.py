@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pixtools.training import noise
 from pixtools.training.pairs import find, find_pairs
+from pixtools.training.photo_file import Pixels, read, size
 
 # Photos are used at these sizes. A photo that is scaled down has more detail for each pixel, and weaker JPEG artefacts.
 SCALES = (1.0, 0.9, 0.8, 0.7)
 HELD_OUT_INTERVAL = 27  # every 27th photo of a folder is held out for validation
 
-Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 T = TypeVar("T")
 
 PairPaths = tuple[Path, Path]
@@ -33,34 +30,20 @@ Draw = Callable[[int, np.random.Generator], noise.Pair]
 """Returns a clean patch and its noisy copy. The arguments are the side of the patch, and the source of randomness."""
 
 
-def read(path: Path, scale: float = 1.0) -> Pixels:
-    """Read a photo and scale its sides by `scale`. Raises ValueError with the file's name if that fails."""
-    with _open(path) as opened:
-        image = opened.convert("RGB")
-    if scale != 1.0:
-        size = (round(image.width * scale), round(image.height * scale))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    return np.asarray(image)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            yield image
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error}): remove it from its folder") from error
+def min_photo_side(side: int) -> int:
+    """Return the smallest side of a photo that gives patches of `side` × `side` pixels at each of SCALES."""
+    return math.ceil(side / min(SCALES))
 
 
 def check(paths: Iterable[Path], min_side: int) -> None:
-    """Check the sizes of photos. Raises ValueError for a photo with a side of less than `min_side` pixels."""
-    for path in paths:
-        with _open(path) as image:
-            if min(image.size) < min_side:
-                raise ValueError(
-                    f"{path} has {image.width} × {image.height} pixels, too few for patches: remove it from its "
-                    f"folder, or replace it by a photo of at least {min_side} × {min_side}"
-                )
+    """Check the sizes of photos. Raises ValueError with all photos that have a side of less than `min_side` pixels."""
+    sizes = {path: size(path) for path in paths}
+    small = [f"{path} ({width} × {height})" for path, (width, height) in sizes.items() if min(width, height) < min_side]
+    if small:
+        raise ValueError(
+            f"Photos must have at least {min_side} × {min_side} pixels. Remove these from their folders, or replace "
+            f"them: {', '.join(small)}"
+        )
 
 
 def split(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -87,11 +70,11 @@ def _split(listed: Sequence[Sequence[T]]) -> tuple[list[T], list[T]]:
 class Photos:
     """Clean photos in memory, at several scales. `patch` cuts patches of up to `side` × `side` pixels.
 
-    Raises ValueError, with the photo's name, if a photo cannot be read or is too small.
+    Raises ValueError, with the names of the photos, if photos cannot be read or are too small.
     """
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:
-        check(paths, math.ceil(side / min(SCALES)))
+        check(paths, min_photo_side(side))
         self._images = [read(path, scale) for scale in SCALES for path in paths]
         self._whole = len(paths)  # the first images have the scale 1
         # A large photo is chosen more often: in proportion to the square root of its number of pixels. The number of

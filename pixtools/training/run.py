@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,14 @@ class Recipe:
 class Run:
     """The folder of a run. A missing folder is created.
 
-    The folder holds checkpoint.pt, log.jsonl, progress.png and weights.safetensors. Each file except the log is written
-    under a temporary name and then renamed, so the file is complete even if the run is killed.
+    The folder holds checkpoint.pt, log.jsonl, progress.png and weights.safetensors. Each file is written under a
+    temporary name and then renamed, so the file is complete even if the run is killed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fixed: Mapping[str, str | float] | None = None) -> None:
+        """`fixed` are the parts of the run that stay the same when it is continued, by their names."""
         folder.mkdir(parents=True, exist_ok=True)
+        self._fixed = dict(fixed or {})
         self._checkpoint, self._log = folder / "checkpoint.pt", folder / "log.jsonl"
         self._weights, self._progress = folder / "weights.safetensors", folder / "progress.png"
         self._temporary = folder / "temporary"
@@ -72,30 +74,32 @@ class Run:
     def resume(self, trainer: Trainer) -> bool:
         """Load the checkpoint into `trainer`. Return whether there is a checkpoint.
 
-        Raises ValueError if the checkpoint is damaged, or if its run has another seed.
+        Raises ValueError if the checkpoint is damaged, or if a fixed part of its run differs.
         """
         if not self._checkpoint.exists():
             return False
         try:
             state = torch.load(self._checkpoint, map_location=trainer.device, weights_only=True)
-            seed = state["seed"]
-            if seed == trainer.seed:
+            kept = state["fixed"]
+            if kept == self._fixed:
                 trainer.load_state_dict(state)
         except Exception as error:  # (PyTorch raises errors of many classes for a damaged file)
             raise ValueError(
                 f"{self._checkpoint} is damaged, or belongs to another version ({type(error).__name__}: {error}): "
                 "replace it by a copy, or start a new run with another --out"
             ) from error
-        if seed != trainer.seed:
-            raise ValueError(
-                f"{self._checkpoint} belongs to a run with --seed {seed}, not {trainer.seed}: give --seed {seed} to "
-                "continue it, or another --out to start a new run"
-            )
+        for name, value in self._fixed.items():
+            if kept.get(name) != value:
+                difference = f"{name} {kept.get(name)}, not {value}" if name.startswith("--") else f"other {name}"
+                raise ValueError(
+                    f"{self._checkpoint} belongs to a run with {difference}: use the same to continue it, or another "
+                    "--out to start a new run"
+                )
         return True
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint and the averaged weights."""
-        torch.save(trainer.state_dict(), self._temporary)
+        torch.save(trainer.state_dict() | {"fixed": self._fixed}, self._temporary)
         self._temporary.replace(self._checkpoint)
         metadata = {INT8: " ".join(map(str, trainer.int8))} if trainer.int8 else None
         save_file(trainer.averaged(), self._temporary, metadata)
@@ -103,8 +107,9 @@ class Run:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to the log, and plot the whole log."""
-        with self._log.open("a") as log:
-            log.write(json.dumps(line) + "\n")
+        text = self._log.read_text() if self._log.exists() else ""
+        self._temporary.write_text(f"{text}{json.dumps(line)}\n")
+        self._temporary.replace(self._log)
         draw([json.loads(each) for each in self._log.read_text().splitlines()], self._temporary)
         self._temporary.replace(self._progress)
 

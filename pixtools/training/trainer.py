@@ -148,9 +148,8 @@ class Trainer:
         return psnr
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a checkpoint holds."""
+        """Return everything that training changes."""
         return {
-            "seed": self.seed,
             "weights": {name: value.detach() for name, value in self._weights.items()},
             "average": self._average,
             "muon": self._muon.state_dict(),
@@ -161,7 +160,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the state of a checkpoint. The seed is not loaded."""
+        """Continue from a state that `state_dict` returned."""
         with torch.no_grad():
             for target, values in ((self._weights, state["weights"]), (self._average, state["average"])):
                 for name, value in values.items():

@@ -20,7 +20,7 @@ from PIL import Image
 from pixtools.denoising import dncnn
 from pixtools.denoising.torch_network import DnCNN
 from pixtools.denoising.weights import SHIPPED
-from pixtools.training import data, noise
+from pixtools.training import data, noise, photo_file
 from pixtools.training.__main__ import _stopped_by_signal, main
 from pixtools.training.data import Data
 from pixtools.training.noise import MARGIN
@@ -297,19 +297,45 @@ def test_ctrl_c_lets_the_current_step_end_and_a_second_one_interrupts_it():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_photo_too_small_for_patches_is_refused_by_name(folder, tmp_path):
+def test_all_photos_that_are_too_small_are_named_at_once(folder, tmp_path):
+    photo(folder / "2.png", side=298, seed=2)
+
     result = run_command(folder, "--out", tmp_path / "run")
 
     assert result.exit_code == 1
-    assert f"{folder / '1.png'} has 130 × 130 pixels, too few for patches" in result.output
-    assert "at least 183 × 183" in result.output
+    small = ", ".join(f"{folder / name} (130 × 130)" for name in ("0.png", "1.png"))
+    assert result.output == (
+        "Error: Photos must have at least 298 × 298 pixels. Remove these from their folders, or replace them: "
+        f"{small}\n"
+    )
 
 
-def test_a_photo_too_small_for_validation_is_refused_by_name(tmp_path):
-    small = photo(tmp_path / "0.png", side=297)
+def test_a_pair_that_is_too_small_is_refused_by_name(tmp_path):
+    small, _ = pair_of(tmp_path / "1", side=191)
+    pair_of(tmp_path / "22", side=192)
 
-    with pytest.raises(ValueError, match=rf"{small} has 297 × 297 pixels.*at least 298 × 298"):
-        data.validation_sets([small], 192)
+    with pytest.raises(ValueError, match=rf"at least 192 × 192 pixels\. .*: {small} \(191 × 191\)$"):
+        data.load([], [tmp_path], 112, 192)
+
+
+def test_a_run_in_a_place_that_cannot_be_written_is_refused(folder, tmp_path):
+    for n in range(3):
+        photo(folder / f"{n}.png", side=298, seed=n)
+    (tmp_path / "file").touch()
+
+    result = run_command(folder, "--out", tmp_path / "file" / "run")
+
+    assert result.exit_code == 1
+    assert f"Error: [Errno 20] Not a directory: '{tmp_path / 'file' / 'run'}'" in result.output
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "0"])
+@pytest.mark.parametrize("option", ["--megapixels", "--rate"])
+def test_a_length_and_a_rate_are_finite_numbers_above_0(option, number, folder, tmp_path):
+    result = run_command(folder, "--out", tmp_path / "run", option, number)
+
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': " in result.output
 
 
 def test_the_smallest_allowed_photo_gives_patches_at_every_scale(tmp_path):
@@ -319,12 +345,74 @@ def test_the_smallest_allowed_photo_gives_patches_at_every_scale(tmp_path):
         assert clean.shape == noisy.shape == (20, 3, side, side)
 
 
-def test_a_damaged_photo_is_refused_by_name(tmp_path):
+def cut_short(png: bytes) -> bytes:
+    return png[:2000]
+
+
+def with_a_broken_chunk(png: bytes) -> bytes:
+    """The header is followed by a chunk whose name is not allowed. Pillow raises SyntaxError."""
+    return png[:33] + b"\0\0\0\1\1\2\3\4\0" + png[33:]
+
+
+def no_picture(_: bytes) -> bytes:
+    return b"junk"
+
+
+@pytest.mark.parametrize("damage", [cut_short, with_a_broken_chunk, no_picture])
+def test_a_damaged_photo_is_refused_by_name(damage, tmp_path):
     damaged = photo(tmp_path / "1.png")
-    damaged.write_bytes(damaged.read_bytes()[:2000])
+    damaged.write_bytes(damage(damaged.read_bytes()))
 
     with pytest.raises(ValueError, match=rf"{damaged} cannot be read .*: remove it from its folder"):
         Photos([damaged], 16)
+
+
+@pytest.mark.parametrize("damage", [with_a_broken_chunk, no_picture])
+def test_a_damaged_photo_of_a_pair_is_refused_by_name(damage, tmp_path):
+    _, clean = pair_of(tmp_path / "1")
+    clean.write_bytes(damage(clean.read_bytes()))
+
+    with pytest.raises(ValueError, match=rf"{clean} cannot be read .*: remove it from its folder"):
+        find_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["uint16.png", "float.tif"])
+def test_a_photo_with_more_than_8_bits_keeps_its_brightness(kind, tmp_path):
+    ramp = np.linspace(0, 1, 256)[None].repeat(8, axis=0)  # (8, 256)
+    levels = ramp.astype(np.float32) if "float" in kind else (ramp * 65535).round().astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / kind)
+
+    pixels = photo_file.read(tmp_path / kind)
+
+    np.testing.assert_array_equal(pixels, (ramp * 255).round().astype(np.uint8)[..., None].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_photos_are_turned_upright(orientation, tmp_path):
+    """A camera may store one photo of a pair rotated, with a tag that says so."""
+    noisy, clean = pair_of(tmp_path / "1")
+    with Image.open(clean) as image:
+        image.crop((0, 0, 200, 150)).save(clean)
+    with Image.open(clean) as image:
+        turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.transpose(turns[orientation]).save(noisy, exif=exif)
+
+    assert find_pairs(tmp_path) == [(noisy, clean)]
+    seen, expected = PairedPhotos([(noisy, clean)], 32).patch(32, np.random.default_rng(1))
+    torch.testing.assert_close(seen, expected)
+
+
+def test_a_photo_that_is_listed_twice_is_refused(folder):
+    pair_of(folder / "1")
+    pair_of(folder / "22")
+
+    for folders, pairs in (([folder, folder / ".." / folder.name], []), ([folder], [folder])):
+        with pytest.raises(
+            ValueError, match=r"/\w+\.png is listed twice: give each folder once, and keep pairs outside"
+        ):
+            data.load(folders, pairs, 16, 32)
 
 
 def test_a_folder_without_a_photo_is_refused(tmp_path):
@@ -343,14 +431,34 @@ def test_a_single_photo_is_refused_because_it_is_held_out(tmp_path):
         split([tmp_path])
 
 
-def test_a_checkpoint_of_another_seed_is_refused(tmp_path):
-    run = Run(tmp_path)
-    run.save(Trainer("cpu", seed=1))
+def test_a_run_is_continued_only_with_the_same_options_and_photos(tmp_path):
+    folder, out = tmp_path / "photos", tmp_path / "run"
+    folder.mkdir()
+    for n in range(2):
+        photo(folder / f"{n}.png", side=300, seed=n)
+    same = [folder, "--out", out, "--megapixels", 0.01, "--batch-pixels", 5000]
+    assert run_command(*same).exit_code == 0
+    before = (out / "checkpoint.pt").read_bytes()
+    start = tmp_path / "start.safetensors"
+    start.write_bytes((out / "weights.safetensors").read_bytes())
 
-    with pytest.raises(
-        ValueError, match=rf"{tmp_path}/checkpoint.pt belongs to a run with --seed 1, not 2: give --seed 1"
+    def refusal(*more: object) -> str:
+        result = run_command(*same, *more)
+        assert result.exit_code == 1
+        (line,) = result.output.splitlines()
+        return line
+
+    begin, end = f"Error: {out / 'checkpoint.pt'} belongs to a run with ", "to continue it, or another --out to start"
+    for more, difference in (
+        (("--seed", 2), "--seed 1, not 2: use the same "),
+        (("--rate", 0.1), "--rate 0.01, not 0.1: use the same "),
+        (("--batch-pixels", 9000), "--batch-pixels 5000, not 9000: use the same "),
+        (("--start", start), "other first weights: use the same "),
     ):
-        run.resume(Trainer("cpu", seed=2))
+        assert refusal(*more).startswith(begin + difference + end)
+    photo(folder / "3.png", side=300, seed=3)
+    assert refusal().startswith(begin + "other photos: use the same " + end)
+    assert (out / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("kept", [0, 1000, 100_000])
@@ -366,7 +474,7 @@ def test_a_damaged_checkpoint_is_refused(kept, tmp_path):
 
 
 def test_an_incomplete_checkpoint_is_refused(tmp_path):
-    torch.save({"seed": 1, "weights": {}}, tmp_path / "checkpoint.pt")
+    torch.save({"fixed": {}, "weights": {}}, tmp_path / "checkpoint.pt")
 
     with pytest.raises(
         ValueError, match=r"checkpoint.pt is damaged, or belongs to another version \(KeyError: 'average'\)"
@@ -375,23 +483,34 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path):
 
 
 def test_a_run_that_has_its_full_length_already_ends_at_once_with_a_message(tmp_path):
-    folder, out, trainer = tmp_path / "photos", tmp_path / "run", Trainer("cpu", seed=1)
+    folder, out = tmp_path / "photos", tmp_path / "run"
     folder.mkdir()
     for n in range(2):
         photo(folder / f"{n}.png", side=300, seed=n)
-    trainer.steps, trainer.pixels = 40, 2_000_000
-    Run(out).save(trainer)
+    command = [folder, "--out", out, "--megapixels", 0.01, "--batch-pixels", 5000]
+    assert run_command(*command).exit_code == 0
     before = (out / "checkpoint.pt").read_bytes()
 
-    result = run_command(folder, "--out", out, "--megapixels", 2)
+    result = run_command(*command)
 
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         "Photos: 1 for training, 1 for validation.",
-        "Continuing from step 40.",
-        "The run is complete: it used 2.00 megapixels. To continue it, raise --megapixels.",
+        "Continuing from step 3.",
+        "The run is complete: it used 0.02 megapixels. To continue it, raise --megapixels.",
     ]
     assert (out / "checkpoint.pt").read_bytes() == before
+
+
+def test_the_plot_shows_sets_that_only_some_lines_of_the_log_have(tmp_path):
+    """The lines of an older version of the training may have other sets."""
+    run = Run(tmp_path)
+    for megapixels, psnr in ((1, {"15": 33.0}), (2, {"15": 33.5, "pairs": 37.0})):
+        run.log({"megapixels": megapixels, "rate": 0.01, "psnr": psnr})
+
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    with Image.open(tmp_path / "progress.png") as plot:
+        assert plot.size == (800, 600)
 
 
 @pytest.mark.parametrize("library", ["torch", "matplotlib"])
