@@ -84,7 +84,7 @@ class Denoiser:
         self._megapixels = Gauge(
             "pixtools_denoiser_megapixels", "Megapixels that wait at the denoiser or are denoised."
         )
-        self._done = Counter("pixtools_denoised_megapixels_total", "Megapixels that were denoised.")
+        self._done = Counter("pixtools_denoised_megapixels_total", "Megapixels of finished pictures, denoised or not.")
 
     async def run(
         self, shared: tuple[Any, Picture], params: Denoise, weights: str, ids: Mapping[str, str] | None = None

@@ -68,15 +68,17 @@ function goalSummary({ quality, lowered_for: cap, score, target, reached, encode
 const NOT_DENOISED = {
   clean: "the picture looks clean, so it was not changed. To denoise it anyway, set Noise to “any”",
   strength: "not changed, because the strength is 0",
+  unmeasured: "too little of the picture can be measured, so it was not changed. To denoise it anyway, set Noise to “any”",
 };
 
 function noiseSummary({ sigma, denoised, skipped }) {
-  const level = `standard deviation ${sigma} of 255 levels`;
-  const found = sigma === 0 ? "no noise found"
+  const level = `σ ${sigma} of 255 levels`;
+  const found = sigma === null ? "noise not measured"
+    : sigma === 0 ? "no noise found"
     : skipped === "clean" || sigma < CLEAN_SIGMA ? `hardly any noise found (${level})`
     : `noise found (${level})`;
   const done = !denoised ? NOT_DENOISED[skipped] ?? "not changed"
-    : sigma < CLEAN_SIGMA ? "denoised, but you may see little or no change"
+    : sigma !== null && sigma < CLEAN_SIGMA ? "denoised, but you may see little or no change"
     : "denoised";
   return `${found} · ${done}`;
 }

@@ -42,10 +42,8 @@ class MeasuredNoise:
     def of(blocks: Sequence[NDArray[np.float32]], quantile: float) -> MeasuredNoise:
         """Return the noise at a quantile of the blocks. `blocks` are arrays (n, 6) of mean squares, as in Denoised.
 
-        Without a block, all numbers are 0.
+        There is at least one block.
         """
-        if not any(map(len, blocks)):
-            return NO_NOISE
         squares = np.quantile(np.concatenate(blocks), quantile, axis=0).clip(0)  # rounding may leave -0.0000001
         luma, chroma = (255 * np.sqrt(squares)).reshape(2, -1).tolist()
         return MeasuredNoise(tuple(luma), tuple(chroma))
@@ -66,7 +64,3 @@ class MeasuredNoise:
         return {"scale": list(SCALES)} | {
             name: [round(number, 1) for number in numbers] for name, numbers in vars(self).items()
         }
-
-
-NO_NOISE = MeasuredNoise((0.0,) * len(SCALES), (0.0,) * len(SCALES))
-"""No noise at any scale."""

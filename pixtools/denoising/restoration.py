@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixtools.denoising.dncnn import HALO
 from pixtools.denoising.engine import BLOCK, SCALES, TEXTURE_RADIUS, WHITE, Blend, Denoised, Engine, Tiles
-from pixtools.denoising.measured_noise import FOUND_QUANTILE, NO_NOISE, REMAINING_QUANTILE, MeasuredNoise
+from pixtools.denoising.measured_noise import FOUND_QUANTILE, REMAINING_QUANTILE, MeasuredNoise
 from pixtools.denoising.tiles import Box, Window, windows
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -29,6 +29,8 @@ work. A longer side is not used, because all other pictures wait while a CPU run
 # pixels, a picture of 24 megapixels stays below 600 MB.
 _LARGE_BYTES, _SIDE_IF_LARGE = 39_000_000, 640
 
+_GREY_CHANNELS = (1, 2)  # grey, and grey with alpha
+
 _NUMBERS = 2 * len(SCALES)  # numbers of a block in Denoised.noise, and as many in Denoised.variation
 
 # A block whose mean brightness is so near to black (0) or white (1) shows little of its noise, because it is clipped.
@@ -44,18 +46,18 @@ _MAX_FRAMES_PROBED = 3
 _MIN_PROBED_BLOCKS = 64  # of the 256 in the probes of a frame; fewer do not decide
 
 
-Skipped = Literal["clean", "strength"]
-"""Why a picture is unchanged: it is clean, or the strength is 0."""
+Skipped = Literal["clean", "strength", "unmeasured"]
+"""Why a picture is unchanged: it is clean, the strength is 0, or `auto` could not measure the noise."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The noise of a picture, and whether the picture was denoised."""
+    """The noise of a picture, and whether the picture was denoised. Noise that could not be measured is None."""
 
-    found: MeasuredNoise = NO_NOISE
+    found: MeasuredNoise | None = None
     """The noise that the network found."""
 
-    remaining: MeasuredNoise = NO_NOISE
+    remaining: MeasuredNoise | None = None
     """How much the smoothest parts of the denoised picture vary. In most photos, this is the noise that is left."""
 
     skipped: Skipped | None = None
@@ -63,11 +65,12 @@ class Report:
 
     def as_result(self) -> dict[str, Any]:
         """Return the result of a `denoise` step, as the API shows it."""
-        result = {"sigma": round(self.found.sigma, 1), "denoised": self.skipped is None}
-        noise = {"noise": self.found.as_result()}
+        found, remaining = (noise.as_result() if noise else None for noise in (self.found, self.remaining))
+        sigma = round(self.found.sigma, 1) if self.found else None
+        result = {"sigma": sigma, "denoised": self.skipped is None}
         if self.skipped:
-            return result | {"skipped": self.skipped} | noise
-        return result | noise | {"remaining": self.remaining.as_result()}
+            return result | {"skipped": self.skipped, "noise": found}
+        return result | {"noise": found, "remaining": remaining}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +97,15 @@ class Restoration:
     `pixels` are uint8 or uint16 (N, H, W, C) and are never modified. `output` has the same shape and type. A grey
     picture goes through the network as three equal channels, and the mean of the three results is kept. Alpha stays
     unchanged. The colours of pixels with alpha 0 stay unchanged too. In their place, the network sees the mean of all
-    visible colours, so hidden colours cannot leak into visible pixels.
+    visible colours, so hidden colours cannot leak into visible pixels. A grey picture has no chroma, so only the part
+    of the luma noise in `blend` counts.
 
     If the picture is clean and `noise` is `auto`, or if `blend` removes nothing, `output` is the input itself. The
     noise is measured nevertheless. Otherwise `output` takes as much memory as the input. A tile takes 3 bytes for each
     of its pixels, or 6 bytes in uint16, until `put` gets its result.
 
-    Blocks with hidden pixels, and blocks that are white or black, are not measured. Without any measured block, the
-    noise is 0, so the picture counts as clean.
+    Blocks with hidden pixels, and blocks that are white or black, are not measured. A picture with a side of less than
+    BLOCK pixels has no blocks. If no block is measured, the noise is unknown, and `auto` leaves the picture as it is.
 
     A tile has at most `side` × `side` pixels. Without `side`, the limit depends on the size of the picture. Raises
     ValueError if `pixels` are not valid.
@@ -110,8 +114,10 @@ class Restoration:
     def __init__(
         self, pixels: Pixels, blend: Blend | None = None, noise: Noise = "any", side: int | None = None
     ) -> None:
-        self.blend = blend or Blend()
         _check(pixels)
+        self.blend = blend or Blend()
+        if pixels.shape[3] in _GREY_CHANNELS:
+            self.blend = replace(self.blend, chroma=self.blend.luma)
         self._input, self._noise = pixels, noise
         height, width = (max(length, BLOCK) for length in pixels.shape[1:3])
         largest = _SIDE_IF_LARGE if pixels.nbytes > _LARGE_BYTES else MAX_TILE_SIDE
@@ -146,8 +152,9 @@ class Restoration:
                     yield tile
 
     def decide(self) -> None:
-        """Decide whether the picture stays as it is, if the probes have shown enough of it."""
-        if sum(len(blocks) for of_frame in self._blocks for blocks in of_frame) >= _MIN_PROBED_BLOCKS:
+        """Decide whether the picture stays as it is, if the probes have shown enough of each frame."""
+        probed = (self._blocks[number] for number in _probed_frames(self._input))
+        if all(sum(map(len, blocks)) >= _MIN_PROBED_BLOCKS for blocks in probed):
             self._set_report()
             self._is_decided = True
         for of_frame in self._blocks:
@@ -192,16 +199,23 @@ class Restoration:
         skipped: Skipped | None = None
         if self.blend.removes_nothing:
             skipped = "strength"
-        elif self._noise == "auto" and not self._is_decided and found.is_clean:
-            skipped = "clean"
+        elif self._noise == "auto" and not self._is_decided:
+            if found is None:
+                skipped = "unmeasured"
+            elif found.is_clean:
+                skipped = "clean"
         self.report = Report(found, remaining, skipped)
         if skipped:
             self.output = self._input
 
-    def _measured(self, numbers: slice, quantile: float) -> MeasuredNoise:
-        """Return the noise at a quantile of the blocks of the frame with the most noise. `numbers` selects columns."""
-        of_frames = ([block[:, numbers] for block in blocks] for blocks in self._blocks)
-        return max((MeasuredNoise.of(blocks, quantile) for blocks in of_frames), key=lambda each: each.sigma)
+    def _measured(self, numbers: slice, quantile: float) -> MeasuredNoise | None:
+        """Return the noise at a quantile of the blocks of the frame with the most noise. `numbers` selects columns.
+
+        Returns None if no block was measured.
+        """
+        of_frames = ([block[:, numbers] for block in blocks] for blocks in self._blocks if any(map(len, blocks)))
+        measured = (MeasuredNoise.of(blocks, quantile) for blocks in of_frames)
+        return max(measured, key=lambda each: each.sigma, default=None)
 
     def _measured_blocks(self, tile: Tile, result: Denoised) -> NDArray[np.float32]:
         """Return the numbers (n, 2 * _NUMBERS) of the measured blocks of a tile: those inside the kept area."""

@@ -36,7 +36,7 @@ class Denoise(PixelParams):
         ge=0,
         le=1,
         title="Detail",
-        description="fraction of the fine grain that stays where the photo has texture",
+        description="fraction of the fine grain that stays where the photo has strong texture",
     )
     noise: Noise = Field(
         "any",
@@ -55,7 +55,7 @@ DENOISE = Inference(
     name="denoise",
     title="Denoise",
     summary="Uses a neural network (DnCNN) to remove noise from a photo, and reports how much noise was found.",
-    version=2,
+    version=3,
     params=Denoise,
     cost=lambda _: PNG.cost(PNG.params()),
     memory=lambda _: PNG.memory(PNG.params()),

@@ -60,7 +60,8 @@ def test_white_stays_white_and_has_no_noise():
     camera = replace(PLAIN, gains=torch.tensor([4.0, 2.0, 3.0]))
 
     assert camera.develop(camera.to_raw(even(1.0, 8))[None]).min() > 0.999
-    assert inner(camera.noise(even(1.0), generator())).std() < 0.6 * inner(camera.noise(even(0.7), generator())).std()
+    assert inner(camera.noise(even(0.7), generator())).std() > 0.01
+    assert inner(camera.noise(even(1.0), generator())).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("malvar", [False, True])

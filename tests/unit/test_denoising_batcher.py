@@ -75,6 +75,15 @@ def start(batcher, pixels, strength=1.0):
     return asyncio.create_task(restored(batcher, Restoration(pixels, Blend(strength, strength), "any", SIDE)))
 
 
+async def queued(batcher, pixels):
+    """Start a picture while the engine is busy, and return its task as soon as its tiles wait."""
+    before = len(batcher._waiting)
+    task = start(batcher, pixels)
+    while len(batcher._waiting) == before:
+        await asyncio.sleep(0.001)
+    return task
+
+
 async def test_many_pictures_at_once_have_the_same_results_as_each_alone(engine, batcher):
     engine.open()
     pictures = [
@@ -141,8 +150,7 @@ async def test_a_small_picture_that_comes_after_a_large_one_ends_long_before_it(
 async def test_a_new_picture_runs_before_the_second_tiles_of_others(engine, batcher):
     large = [start(batcher, noisy(48, 200, dtype=dtype)) for dtype in (np.uint8, np.uint16)]
     await engine.has_begun(1)
-    small = start(batcher, noisy(40, 40))
-    await asyncio.sleep(0.01)
+    small = await queued(batcher, noisy(40, 40))
     engine.open()
 
     await small
@@ -181,9 +189,9 @@ async def test_two_large_pictures_take_turns(engine, batcher):
 async def test_tiles_share_a_call_up_to_the_batch_size_if_shape_and_type_are_the_same(engine, batcher):
     block = start(batcher, noisy(41, 41))
     await engine.has_begun(1)
-    alike = [start(batcher, noisy(48, 48, seed=n)) for n in range(3)]
-    others = [start(batcher, noisy(48, 32)), start(batcher, noisy(32, 48)), start(batcher, noisy(48, 48, 3, np.uint16))]
-    await asyncio.sleep(0.01)
+    alike = [await queued(batcher, noisy(48, 48, seed=n)) for n in range(3)]
+    unlike = noisy(48, 32), noisy(32, 48), noisy(48, 48, 3, np.uint16)
+    others = [await queued(batcher, pixels) for pixels in unlike]
     engine.open()
 
     await asyncio.gather(block, *alike, *others)
@@ -221,17 +229,28 @@ async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_continu
 
 
 async def test_a_picture_whose_reader_stops_leaves_no_tile_waiting(engine, batcher):
-    engine.open()
-    progress = batcher.restore(Restoration(noisy(48, 200), side=SIDE))
-    await anext(progress)
+    other = start(batcher, noisy(41, 200))
+    await engine.has_begun(1)  # with two tiles of the other picture; its next two tiles wait
+    unwanted = Restoration(noisy(48, 200), side=SIDE)
+    progress = batcher.restore(unwanted)
+    first = asyncio.create_task(next_of(progress))
+    while len(batcher._waiting) < 6:
+        await asyncio.sleep(0.001)
+    engine.gate.release(2)  # the second call has two tiles of this picture
+    await first
+    await engine.has_begun(3)  # with two more tiles of the other picture
+    assert [waiter.pixels.shape for waiter in batcher._waiting].count(unwanted.shape) == 2
+
     await progress.aclose()
-    assert all(waiter.result.cancelled() for waiter in batcher._waiting)
-    await batcher.check()
-    seen = len(engine.seen)
 
+    engine.open()
+    await other
     await batcher.check()
+    assert [shape[0] for shape in engine.seen if shape[1:] == unwanted.shape] == [2]
 
-    assert len(engine.seen) == seen + 1
+
+async def next_of(progress):
+    return await anext(progress)
 
 
 async def test_an_engine_error_fails_only_the_pictures_of_that_call(engine, batcher):
@@ -239,8 +258,7 @@ async def test_an_engine_error_fails_only_the_pictures_of_that_call(engine, batc
     bad[0, 20, 20] = Gated.poison
     block = start(batcher, noisy(41, 41))
     await engine.has_begun(1)
-    with_it, other = start(batcher, noisy(48, 40)), start(batcher, bad)
-    await asyncio.sleep(0.01)
+    with_it, other = await queued(batcher, noisy(48, 40)), await queued(batcher, bad)
     engine.open()
 
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -259,8 +277,7 @@ async def test_an_engine_error_fails_every_picture_of_that_call(engine, batcher)
     bad[0, 0, 0] = Gated.poison
     block = start(batcher, noisy(41, 41))
     await engine.has_begun(1)
-    beside, other = start(batcher, noisy(48, 48)), start(batcher, bad)
-    await asyncio.sleep(0.01)
+    beside, other = await queued(batcher, noisy(48, 48)), await queued(batcher, bad)
     engine.open()
 
     results = await asyncio.gather(block, beside, other, return_exceptions=True)
@@ -283,15 +300,17 @@ async def test_asyncio_does_not_log_an_error_that_the_picture_has_raised(engine,
 
 
 async def test_a_check_runs_before_waiting_tiles(engine, batcher):
-    pictures = [start(batcher, noisy(48, 48, seed=n)) for n in range(6)]
+    block = start(batcher, noisy(41, 41))
     await engine.has_begun(1)
+    pictures = [await queued(batcher, noisy(48, 48, seed=n)) for n in range(4)]
     check = asyncio.create_task(batcher.check())
-    await asyncio.sleep(0.01)
+    while len(batcher._waiting) < 5:
+        await asyncio.sleep(0.001)
     engine.open()
 
-    await asyncio.gather(check, *pictures)
+    await asyncio.gather(block, check, *pictures)
 
-    assert engine.seen == [(2, 48, 48, 3), (1, 64, 64, 3), (2, 48, 48, 3), (2, 48, 48, 3)]
+    assert engine.seen == [(1, 41, 41, 3), (1, 64, 64, 3), (2, 48, 48, 3), (2, 48, 48, 3)]
 
 
 async def test_a_check_raises_the_error_of_the_engine(engine, batcher):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from denoisers import Halving, Plain, random_weights
@@ -89,7 +91,7 @@ def test_a_fully_transparent_picture_stays_unchanged():
     plain = Plain()
     result, report = denoise(plain, pixels, noise="any")
     assert (result == pixels).all()
-    assert report.found.sigma == 0
+    assert report.as_result() == {"sigma": None, "denoised": True, "noise": None, "remaining": None}
     assert plain.seen == []
 
 
@@ -154,6 +156,47 @@ def test_probes_that_show_hidden_pixels_do_not_decide():
     assert {shape[1:3] for shape in halving.seen} == {(96, 96), restoration.shape[:2]}
 
 
+def noisy_between_clean_probes(frames, probes):
+    """Return frames (N, 500, 2100, 4) with strong noise. `probes` of the 16 probes of each frame are clean.
+
+    The other probes are hidden.
+    """
+    pixels = np.repeat(noisy(500, 2100, 4), frames, axis=0)
+    pixels[..., 3] = 255
+    for tile in Restoration(pixels, noise="auto").probes():
+        read = tile.window.read
+        pixels[tile.frame, read.top : read.bottom, read.left : read.right] = 128, 128, 128, 0
+    for frame in range(frames):
+        for tile in islice(Restoration(pixels[frame : frame + 1] | 1, noise="auto").probes(), probes):
+            read = tile.window.read
+            pixels[frame, read.top : read.bottom, read.left : read.right, 3] = 255
+    return pixels
+
+
+@pytest.mark.parametrize(("probes", "decide"), [(3, False), (4, True)])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_clean_probes_decide_if_they_show_enough_of_each_frame(frames, probes, decide):
+    """A probe has 16 measured blocks, and 64 are enough."""
+    _, report = denoise(Halving(), noisy_between_clean_probes(frames, probes), noise="auto")
+    assert report.skipped == ("clean" if decide else None)
+    assert (report.found.sigma > 10) == (not decide)
+
+
+def test_a_picture_with_noise_at_its_probes_is_denoised_even_if_most_of_it_is_clean():
+    pixels = np.full((1, 500, 2100, 3), 128, np.uint8)
+    for tile in Restoration(pixels, noise="auto").probes():
+        inner, read = tile.window.inner, tile.window.read
+        box = (
+            slice(read.top + inner.top, read.top + inner.bottom),
+            slice(read.left + inner.left, read.left + inner.right),
+        )
+        pixels[0][box] = noisy(64, 64, 3)[0]
+    result, report = denoise(Halving(), pixels, noise="auto")
+    assert report.skipped is None
+    assert report.found.is_clean
+    assert (result == pixels // 2).all()
+
+
 def test_a_large_picture_with_a_strength_of_0_is_only_probed():
     halving = Halving()
     pixels = noisy(500, 2100, 3)
@@ -212,7 +255,7 @@ def test_every_frame_of_an_animation_is_denoised():
 
 def test_noise_after_a_clean_first_frame_is_found():
     pixels = noisy(40, 60, 3, frames=4)
-    pixels[0] = 255
+    pixels[0] = 128
     one, first, last = (denoise(Plain(), each)[1].found.sigma for each in (pixels, pixels[:1], pixels[2:3]))
     assert one >= last > first
 
@@ -241,10 +284,39 @@ def test_only_visible_blocks_are_measured():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_a_picture_of_one_pixel_counts_as_clean_and_can_be_denoised(channels, dtype):
+def test_a_picture_of_one_pixel_can_be_denoised(channels, dtype):
     pixels = np.full((1, 1, 1, channels), 200, dtype)
-    assert denoise(Plain(), pixels, noise="auto")[1].skipped == "clean"
     assert denoise(Plain(), pixels)[0].shape == pixels.shape
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "level"), [(15, 900, 120), (900, 15, 120), (64, 64, 255)], ids=["low", "narrow", "white"]
+)
+def test_auto_leaves_a_picture_unchanged_whose_noise_cannot_be_measured_and_says_so(height, width, level):
+    pixels = np.full((1, height, width, 3), level, np.uint8)
+    pixels[0, ::2] -= 2
+    result, report = denoise(Plain(), pixels, noise="auto")
+    assert result is pixels
+    assert report.as_result() == {"sigma": None, "denoised": False, "skipped": "unmeasured", "noise": None}
+
+
+def test_the_colour_strength_does_not_count_for_a_grey_picture():
+    pixels = noisy(40, 45, 2)
+    assert denoise(Plain(), pixels, Blend(0, 1))[1].skipped == "strength"
+    same = [denoise(Plain(), pixels, Blend(0.5, chroma))[0] for chroma in (0, 0.5, 1)]
+    assert (same[0] == same[1]).all()
+    assert (same[0] == same[2]).all()
+
+
+def test_the_network_sees_the_mean_visible_colour_in_place_of_hidden_pixels():
+    pixels = noisy(40, 45, 4)
+    visible = pixels[0, ..., 3] > 100
+    pixels[0, ..., 3] = np.where(visible, 255, 0)
+    (tile,) = Restoration(pixels).tiles()
+    seen = tile.pixels[:40, :45]
+    assert (seen[visible] == pixels[0, ..., :3][visible]).all()
+    mean = pixels[0, ..., :3][visible].mean(axis=0)
+    assert (np.abs(seen[~visible] - mean) < 1).all()
 
 
 def test_the_input_is_not_modified():
