@@ -48,7 +48,7 @@ from pixtools.denoising.engine import Blend, Engine
 from pixtools.denoising.restoration import denoise
 from pixtools.denoising.weights import SHIPPED
 from pixtools.training.pairs import find, find_pairs
-from pixtools.training.photo_file import read as read_scaled
+from pixtools.training.photo_file import read_photo
 
 PAPER = {15: 33.89, 25: 31.23, 50: 27.92}  # sigma: PSNR of CDnCNN-B on CBSD68
 ENGINES = ("openvino", "openvino-bfloat16", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
@@ -95,7 +95,7 @@ def main(
         return
     print(f"{'set':16} {'pictures':>8} {'sigma':>5}  {'weights':32} {'noisy':>6} {'PSNR':>6} {'paper':>6} {'diff':>6}")
     for folder in sets:
-        pictures = [read(path) for path in find(folder)[:first]]
+        pictures = [read_as_stored(path) for path in find(folder)[:first]]
         has_paper = "cbsd68" in folder.name.lower() and not (clipped or jpeg or first)
         for sigma in sigmas:
             paper = PAPER.get(sigma) if has_paper else None
@@ -112,10 +112,10 @@ def print_pairs(sets: Sequence[Path], engines: Mapping[str, Engine], first: int 
     measures, forms = (psnr, ssim, ssimulacra2), ("5.2f", "6.4f", "5.1f")
     print(f"{'set':16} {'pairs':>5}  {'weights':32} {'PSNR':>13} {'SSIM':>15} {'SSIMULACRA2':>13}   gain found")
     for folder in sets:
-        pairs = [(read(noisy), read(clean)) for noisy, clean in find_pairs(folder)[:first]]
+        pairs = [(read_photo(noisy), read_photo(clean)) for noisy, clean in find_pairs(folder)[:first]]
         before = [[measure(*pair) for measure in measures] for pair in pairs]
         for title, engine in engines.items():
-            results = [denoised_and_judged(engine, noisy_picture) for noisy_picture, _ in pairs]
+            results = [denoised_and_is_clean(engine, noisy_picture) for noisy_picture, _ in pairs]
             after = [
                 [measure(result, clean) for measure in measures]
                 for (result, _), (_, clean) in zip(results, pairs, strict=True)
@@ -133,20 +133,20 @@ def print_clean(sets: Sequence[Path], engines: Mapping[str, Engine], scale: floa
     """Print one line for each combination of set and weights."""
     print(f"{'set':16} {'pictures':>8}  {'weights':32} {'median':>6} {'worst':>6} {'clean':>5}")
     for folder in sets:
-        pictures = [read_scaled(path, scale) for path in find(folder)[:first]]
+        pictures = [read_photo(path, scale) for path in find(folder)[:first]]
         for title, engine in engines.items():
-            results = [denoised_and_judged(engine, picture) for picture in pictures]
+            results = [denoised_and_is_clean(engine, picture) for picture in pictures]
             kept = [psnr(result, picture) for (result, _), picture in zip(results, pictures, strict=True)]
             recognised = sum(is_clean for _, is_clean in results)
             print(f"{folder.name:16} {len(pictures):8}  {title:32} {median(kept):6.2f} {min(kept):6.2f} {recognised:5}")
 
 
-def denoised_and_judged(engine: Engine, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+def denoised_and_is_clean(engine: Engine, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
     """Denoise a picture (H, W, C) at full strength. Return the result, and whether `"noise": "auto"` finds no noise."""
     (result,), report = denoise(engine, picture[None], noise="auto")
-    if not report.skipped:
-        return result, False  # `auto` denoises noisy pictures like any other request
-    return denoise(engine, picture[None])[0][0], True
+    if report.skipped:  # otherwise `auto` has denoised the picture already
+        (result,), _ = denoise(engine, picture[None])
+    return result, report.skipped == "clean"
 
 
 def ssim(picture: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
@@ -196,8 +196,8 @@ def engine_of(name: str, weights: Weights, threads: int) -> Engine:
     return TorchEngine(weights, "cuda" if library == "cuda" else "cpu", precision or "bfloat16")
 
 
-def read(path: Path) -> NDArray[np.uint8]:
-    """Read a picture: (H, W, 1) if it is grey, else (H, W, 3)."""
+def read_as_stored(path: Path) -> NDArray[np.uint8]:
+    """Read a picture of a test set: (H, W, 1) if it is grey, else (H, W, 3)."""
     with Image.open(path) as image:
         return np.asarray(image)[..., None] if image.mode == "L" else np.asarray(image.convert("RGB"))
 

@@ -15,7 +15,7 @@ const STEP_EVENTS = {
   redriven: "redriven", discarded: "discarded",
 };
 
-// If the standard deviation of the noise is below this value, the picture counts as clean. The service has the same
+// If `sigma` is below this value, the picture counts as clean. The service has the same
 // constant: CLEAN_SIGMA in pixtools/denoising/measured_noise.py.
 const CLEAN_SIGMA = 2;
 
@@ -65,14 +65,16 @@ function goalSummary({ quality, lowered_for: cap, score, target, reached, encode
   ].filter(Boolean).join(" · ");
 }
 
+const ANYWAY = "To denoise it anyway, set Noise to “any”";
+
 const NOT_DENOISED = {
-  clean: "the picture looks clean, so it was not changed. To denoise it anyway, set Noise to “any”",
+  clean: `the picture looks clean, so it was not changed. ${ANYWAY}`,
   strength: "not changed, because the strength is 0",
-  unmeasured: "too little of the picture can be measured, so it was not changed. To denoise it anyway, set Noise to “any”",
+  unmeasured: `no part of the picture can be measured, so the picture was not changed. ${ANYWAY}`,
 };
 
 function noiseSummary({ sigma, denoised, skipped }) {
-  const level = `σ ${sigma} of 255 levels`;
+  const level = `sigma ${sigma} of 255 levels`;
   const found = sigma === null ? "noise not measured"
     : sigma === 0 ? "no noise found"
     : skipped === "clean" || sigma < CLEAN_SIGMA ? `hardly any noise found (${level})`

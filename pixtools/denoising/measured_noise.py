@@ -42,7 +42,7 @@ class MeasuredNoise:
     def of(blocks: Sequence[NDArray[np.float32]], quantile: float) -> MeasuredNoise:
         """Return the noise at a quantile of the blocks. `blocks` are arrays (n, 6) of mean squares, as in Denoised.
 
-        There is at least one block.
+        The caller gives at least one block.
         """
         squares = np.quantile(np.concatenate(blocks), quantile, axis=0).clip(0)  # rounding may leave -0.0000001
         luma, chroma = (255 * np.sqrt(squares)).reshape(2, -1).tolist()

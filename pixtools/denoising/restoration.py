@@ -19,7 +19,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """(N, H, W, C): frames in grey, grey with alpha, RGB, or RGBA."""
 
 Noise = Literal["auto", "any"]
-"""`auto` leaves a picture unchanged if it looks clean; `any` denoises every picture."""
+"""`auto` leaves a picture unchanged if it looks clean, or if its noise cannot be measured. `any` denoises every
+picture."""
 
 MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 12 % of
@@ -97,15 +98,15 @@ class Restoration:
     `pixels` are uint8 or uint16 (N, H, W, C) and are never modified. `output` has the same shape and type. A grey
     picture goes through the network as three equal channels, and the mean of the three results is kept. Alpha stays
     unchanged. The colours of pixels with alpha 0 stay unchanged too. In their place, the network sees the mean of all
-    visible colours, so hidden colours cannot leak into visible pixels. A grey picture has no chroma, so only the part
-    of the luma noise in `blend` counts.
+    visible colours, so hidden colours cannot leak into visible pixels. A grey picture has no chroma, so `blend.luma`
+    counts and `blend.chroma` does not.
 
-    If the picture is clean and `noise` is `auto`, or if `blend` removes nothing, `output` is the input itself. The
-    noise is measured nevertheless. Otherwise `output` takes as much memory as the input. A tile takes 3 bytes for each
-    of its pixels, or 6 bytes in uint16, until `put` gets its result.
+    `output` is the input itself in two cases: `blend` removes nothing, or `noise` is `auto` and the picture is clean or
+    cannot be measured. Otherwise `output` takes as much memory as the input. A tile takes 3 bytes for each of its
+    pixels, or 6 bytes in uint16, until `put` gets its result.
 
     Blocks with hidden pixels, and blocks that are white or black, are not measured. A picture with a side of less than
-    BLOCK pixels has no blocks. If no block is measured, the noise is unknown, and `auto` leaves the picture as it is.
+    BLOCK pixels has no blocks. If no block is measured, the report has None in place of the noise.
 
     A tile has at most `side` × `side` pixels. Without `side`, the limit depends on the size of the picture. Raises
     ValueError if `pixels` are not valid.
@@ -117,6 +118,7 @@ class Restoration:
         _check(pixels)
         self.blend = blend or Blend()
         if pixels.shape[3] in _GREY_CHANNELS:
+            # The network finds some chroma even in three equal channels. It is removed together with the luma.
             self.blend = replace(self.blend, chroma=self.blend.luma)
         self._input, self._noise = pixels, noise
         height, width = (max(length, BLOCK) for length in pixels.shape[1:3])
@@ -152,7 +154,7 @@ class Restoration:
                     yield tile
 
     def decide(self) -> None:
-        """Decide whether the picture stays as it is, if the probes have shown enough of each frame."""
+        """Decide whether the picture stays as it is, if the probes have shown enough of each probed frame."""
         probed = (self._blocks[number] for number in _probed_frames(self._input))
         if all(sum(map(len, blocks)) >= _MIN_PROBED_BLOCKS for blocks in probed):
             self._set_report()
@@ -199,6 +201,7 @@ class Restoration:
         skipped: Skipped | None = None
         if self.blend.removes_nothing:
             skipped = "strength"
+        # If the probes have shown noise, the picture is denoised, even if most of it is clean.
         elif self._noise == "auto" and not self._is_decided:
             if found is None:
                 skipped = "unmeasured"
@@ -209,9 +212,9 @@ class Restoration:
             self.output = self._input
 
     def _measured(self, numbers: slice, quantile: float) -> MeasuredNoise | None:
-        """Return the noise at a quantile of the blocks of the frame with the most noise. `numbers` selects columns.
+        """Take the noise of each frame at a quantile of its blocks. Return that of the frame with the most noise.
 
-        Returns None if no block was measured.
+        `numbers` selects columns of the blocks. Returns None if no block was measured.
         """
         of_frames = ([block[:, numbers] for block in blocks] for blocks in self._blocks if any(map(len, blocks)))
         measured = (MeasuredNoise.of(blocks, quantile) for blocks in of_frames)

@@ -41,7 +41,7 @@ class Denoise(PixelParams):
     noise: Noise = Field(
         "any",
         title="Noise",
-        description="`any` denoises every picture; `auto` leaves a picture with hardly any noise unchanged",
+        description="`any` denoises every picture; `auto` leaves a picture unchanged if hardly any noise is found",
     )
 
     @property

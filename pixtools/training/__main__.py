@@ -17,10 +17,10 @@ CROP_SIDE = 192  # side of the validation crops, in pixels
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers without NaN and infinity."""
+    """A range of finite numbers. click.FloatRange accepts NaN, and infinity if there is no upper bound."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Fails if it is outside of the range, or not finite."""
+        """Return the number. Fails if the number is outside the range, or not finite."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
@@ -56,7 +56,7 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--start",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Weights with which a new run begins. By default, it begins with random weights.",
+    help="First weights of a new run. By default, they are random.",
 )
 @click.option("--every", default=300.0, type=FiniteRange(min=0), help="Seconds between checkpoints.")
 def main(
@@ -79,11 +79,10 @@ def main(
     A folder of --pairs holds pairs of photos of the same scene, one with real noise and one without. The files of a
     pair are 1_noisy.png and 1_clean.png. Or they have the same name in two subfolders, noisy and clean.
 
-    Each side of a photo must have at least 298 pixels, and each side of a pair at least 192. All photos stay in memory,
-    at up to 9 bytes for each pixel.
+    Small photos are refused. All photos for training stay in memory.
 
     Ctrl-C saves a checkpoint and ends the command. The same command continues from the checkpoint. A stop does not
-    change the final weights. Only --megapixels, --device, --workers and --every may be changed.
+    change the final weights. The photos, --batch-pixels, --rate, --seed and --start must stay the same.
     """
     device = _device(device)
     # These modules import PyTorch, which may be missing.
@@ -97,11 +96,16 @@ def main(
     stages = STAGES[-1:] if start else STAGES
     recipe = Recipe(megapixels * 1e6, batch_pixels, Schedule(rate), stages)
     try:
-        first = start.read_bytes() if start else b""
-        trainer = Trainer(device, seed, start=parse(first, start.name) if start else None)
+        trainer = Trainer(device, seed, start=parse(start.read_bytes(), start.name) if start else None)
         data = load(folders, pairs, recipe.max_side, CROP_SIDE)
-        fixed = {"--seed": seed, "--batch-pixels": batch_pixels, "--rate": rate}
-        run = Run(out, fixed | {"first weights": hashlib.sha256(first).hexdigest(), "photos": data.digest})
+        settings: dict[str, str | float] = {
+            "--seed": seed,
+            "--batch-pixels": batch_pixels,
+            "--rate": rate,
+            "--start": hashlib.sha256(start.read_bytes()).hexdigest() if start else "none",
+            "photos": data.digest,
+        }
+        run = Run(out, settings)
         resumed = run.resume(trainer)
     except (OSError, ValueError, WeightsUnusable) as error:
         raise click.ClickException(str(error)) from error

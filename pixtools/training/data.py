@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from pixtools.training import noise
-from pixtools.training.photo_file import Pixels, read
+from pixtools.training.photo_file import Pixels, read_photo
 from pixtools.training.photos import (
     Draw,
     PairedPhotos,
     PairPaths,
     Photos,
-    check,
+    check_sizes,
     min_photo_side,
     split,
     split_pairs,
@@ -43,14 +43,15 @@ class Data:
     """Number of photos and pairs for validation."""
 
     digest: str
-    """SHA-256 of the names and sizes in bytes of all files, in their order. The order decides what is held out."""
+    """SHA-256 of the name and the number of bytes of each file, in order. The order decides which photos are held out.
+    Paths do not count, so the photos may move. Changed content is not noticed if the number of bytes stays the same."""
 
 
 def load(folders: Sequence[Path], pair_folders: Sequence[Path], patch_side: int, crop_side: int) -> Data:
     """Load the clean photos of `folders`, and the pairs of noisy and clean photos of `pair_folders`.
 
     With both, half of the patches come from pairs. `patch_side` is the side of the largest patches, and `crop_side` the
-    side of the pictures for validation. Every photo must be large enough for both. Raises ValueError or
+    side of the pictures for validation. Every photo must be large enough for both sides. Raises ValueError or
     FileNotFoundError, with the file's or folder's name, if there are too few photos, if a photo cannot be used, or if a
     photo is listed twice.
     """
@@ -60,9 +61,11 @@ def load(folders: Sequence[Path], pair_folders: Sequence[Path], patch_side: int,
     pairs, held_pairs = split_pairs(pair_folders)
     files = [*held_photos, *photos, *(path for pair in (*held_pairs, *pairs) for path in pair)]
     _check_listed_once(files)
-    side = max(patch_side, crop_side)
-    check([*held_photos, *photos], min_photo_side(side + noise.MARGIN))
-    check((noisy for noisy, _ in (*held_pairs, *pairs)), side)
+    # One limit for all: if photos are added or removed, other photos are held out, and must be large enough for crops.
+    min_side = max(patch_side, crop_side)
+    check_sizes([*held_photos, *photos], min_photo_side(min_side + noise.MARGIN))
+    # The photos of a pair have equal sizes: see find_pairs.
+    check_sizes((noisy for noisy, _ in (*held_pairs, *pairs)), min_side)
     draws: list[Draw] = []
     if photos:
         source = Photos(photos, patch_side + noise.MARGIN)
@@ -104,7 +107,7 @@ def validation_sets(paths: Sequence[Path], side: int) -> Sets:
     the same sets. Raises ValueError like Photos.
     """
     photos = Photos(paths, side + noise.MARGIN)
-    clean = _stacked([_middle(read(path), side) for path in paths])
+    clean = _stacked([_middle(read_photo(path), side) for path in paths])
     sets = {}
     for sigma in SIGMAS:
         random = np.random.default_rng(sigma)
@@ -118,7 +121,7 @@ def validation_sets(paths: Sequence[Path], side: int) -> Sets:
 
 
 def _middles(pairs: Sequence[PairPaths], side: int) -> tuple[Tensor, Tensor]:
-    noisy, clean = (_stacked([_middle(read(path), side) for path in paths]) for paths in zip(*pairs, strict=True))
+    noisy, clean = (_stacked([_middle(read_photo(path), side) for path in paths]) for paths in zip(*pairs, strict=True))
     return clean, noisy
 
 

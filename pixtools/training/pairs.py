@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixtools.training.photo_file import size
+from pixtools.training.photo_file import upright_size
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 """Endings of the names of photos, in lower case."""
 
 # The clean file has the same name with the second ending. Data sets of camera noise use these endings.
 _ENDINGS = {"_real": "_mean", "_noisy": "_clean", "_NOISY": "_GT"}
+
+_SUBFOLDERS = ("noisy", "clean")
 
 
 def find(folder: Path) -> list[Path]:
@@ -40,7 +42,7 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
             continue
         if not clean.exists():
             raise ValueError(f"{path} has no clean photo: add {clean}, or remove {path.name}")
-        (width, height), (other_width, other_height) = size(path), size(clean)
+        (width, height), (other_width, other_height) = upright_size(path), upright_size(clean)
         if (width, height) != (other_width, other_height):
             raise ValueError(
                 f"{path} has {width} × {height} pixels and {clean.name} has {other_width} × {other_height}: the photos "
@@ -57,10 +59,10 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 def _clean_path(path: Path) -> Path | None:
     """Return the path of the clean photo of a noisy photo, or None for another photo."""
-    if path.parent.name == "noisy":
-        return path.parent.with_name("clean") / path.name
-    if path.parent.name == "clean" and path.parent.with_name("noisy").is_dir():
-        return None
+    folder = path.parent
+    if folder.name in _SUBFOLDERS and all(folder.with_name(name).is_dir() for name in _SUBFOLDERS):
+        # A photo in the subfolder `clean` is never noisy, even if its name ends like that of a noisy photo.
+        return folder.with_name("clean") / path.name if folder.name == "noisy" else None
     for noisy, clean in _ENDINGS.items():
         if path.stem.endswith(noisy):
             return path.with_stem(path.stem.removesuffix(noisy) + clean)

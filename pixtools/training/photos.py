@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from pixtools.training import noise
 from pixtools.training.pairs import find, find_pairs
-from pixtools.training.photo_file import Pixels, read, size
+from pixtools.training.photo_file import Pixels, read_photo, upright_size
 
 # Photos are used at these sizes. A photo that is scaled down has more detail for each pixel, and weaker JPEG artefacts.
 SCALES = (1.0, 0.9, 0.8, 0.7)
@@ -35,9 +35,12 @@ def min_photo_side(side: int) -> int:
     return math.ceil(side / min(SCALES))
 
 
-def check(paths: Iterable[Path], min_side: int) -> None:
-    """Check the sizes of photos. Raises ValueError with all photos that have a side of less than `min_side` pixels."""
-    sizes = {path: size(path) for path in paths}
+def check_sizes(paths: Iterable[Path], min_side: int) -> None:
+    """Raise ValueError, with the names of all small photos, if photos have a side of less than `min_side` pixels.
+
+    Raises ValueError for the first photo that cannot be read.
+    """
+    sizes = {path: upright_size(path) for path in paths}
     small = [f"{path} ({width} × {height})" for path, (width, height) in sizes.items() if min(width, height) < min_side]
     if small:
         raise ValueError(
@@ -70,12 +73,12 @@ def _split(listed: Sequence[Sequence[T]]) -> tuple[list[T], list[T]]:
 class Photos:
     """Clean photos in memory, at several scales. `patch` cuts patches of up to `side` × `side` pixels.
 
-    Raises ValueError, with the names of the photos, if photos cannot be read or are too small.
+    Raises ValueError like check_sizes.
     """
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:
-        check(paths, min_photo_side(side))
-        self._images = [read(path, scale) for scale in SCALES for path in paths]
+        check_sizes(paths, min_photo_side(side))
+        self._images = [read_photo(path, scale) for scale in SCALES for path in paths]
         self._whole = len(paths)  # the first images have the scale 1
         # A large photo is chosen more often: in proportion to the square root of its number of pixels. The number of
         # pixels itself would favour large photos too much, because the patches of one photo resemble each other.
@@ -100,8 +103,8 @@ class PairedPhotos:
     """
 
     def __init__(self, pairs: Sequence[PairPaths], side: int) -> None:
-        check((noisy for noisy, _ in pairs), side)
-        self._images = [np.concatenate([read(clean), read(noisy)], axis=2) for noisy, clean in pairs]
+        check_sizes((noisy for noisy, _ in pairs), side)
+        self._images = [np.concatenate([read_photo(clean), read_photo(noisy)], axis=2) for noisy, clean in pairs]
 
     def patch(self, side: int, random: np.random.Generator) -> noise.Pair:
         """Cut a patch at the same position of both photos of a random pair. Rotate and mirror it at random."""

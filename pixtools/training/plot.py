@@ -20,7 +20,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     quality, rate = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     megapixels = [line["megapixels"] for line in lines]
     for name, last in lines[-1]["psnr"].items():
-        psnr = [line["psnr"].get(name, math.nan) for line in lines]  # an older version may have had other sets
+        psnr = [line["psnr"].get(name, math.nan) for line in lines]  # an old log may lack a set
         quality.plot(megapixels, psnr, marker=".", label=f"{name}: {last:.2f} dB")
     quality.set_ylabel("PSNR of held-out photos, dB")
     quality.legend()

@@ -63,10 +63,13 @@ class Run:
     temporary name and then renamed, so the file is complete even if the run is killed.
     """
 
-    def __init__(self, folder: Path, fixed: Mapping[str, str | float] | None = None) -> None:
-        """`fixed` are the parts of the run that stay the same when it is continued, by their names."""
+    def __init__(self, folder: Path, settings: Mapping[str, str | float]) -> None:
+        """`settings` has the value of each option that decides the weights. The value of a file is its digest.
+
+        A run is continued only with the same settings.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self._fixed = dict(fixed or {})
+        self._settings = dict(settings)
         self._checkpoint, self._log = folder / "checkpoint.pt", folder / "log.jsonl"
         self._weights, self._progress = folder / "weights.safetensors", folder / "progress.png"
         self._temporary = folder / "temporary"
@@ -74,43 +77,43 @@ class Run:
     def resume(self, trainer: Trainer) -> bool:
         """Load the checkpoint into `trainer`. Return whether there is a checkpoint.
 
-        Raises ValueError if the checkpoint is damaged, or if a fixed part of its run differs.
+        Raises ValueError if the checkpoint is damaged, or if its run has other settings.
         """
         if not self._checkpoint.exists():
             return False
         try:
             state = torch.load(self._checkpoint, map_location=trainer.device, weights_only=True)
-            kept = state["fixed"]
-            if kept == self._fixed:
+            kept: dict[str, str | float] = dict(state["settings"])
+            if kept == self._settings:
                 trainer.load_state_dict(state)
         except Exception as error:  # (PyTorch raises errors of many classes for a damaged file)
             raise ValueError(
                 f"{self._checkpoint} is damaged, or belongs to another version ({type(error).__name__}: {error}): "
                 "replace it by a copy, or start a new run with another --out"
             ) from error
-        for name, value in self._fixed.items():
-            if kept.get(name) != value:
-                difference = f"{name} {kept.get(name)}, not {value}" if name.startswith("--") else f"other {name}"
-                raise ValueError(
-                    f"{self._checkpoint} belongs to a run with {difference}: use the same to continue it, or another "
-                    "--out to start a new run"
-                )
+        different = [name for name in kept | self._settings if kept.get(name) != self._settings.get(name)]
+        if different:
+            settings = ", ".join(f"{name} {kept.get(name)} (now {self._settings.get(name)})" for name in different)
+            raise ValueError(
+                f"{self._checkpoint} belongs to a run with other settings: {settings}. To continue that run, use its "
+                "settings. To start a new run, use another --out"
+            )
         return True
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint and the averaged weights."""
-        torch.save(trainer.state_dict() | {"fixed": self._fixed}, self._temporary)
+        torch.save(trainer.state_dict() | {"settings": self._settings}, self._temporary)
         self._temporary.replace(self._checkpoint)
         metadata = {INT8: " ".join(map(str, trainer.int8))} if trainer.int8 else None
         save_file(trainer.averaged(), self._temporary, metadata)
         self._temporary.replace(self._weights)
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append a line to the log, and plot the whole log."""
-        text = self._log.read_text() if self._log.exists() else ""
-        self._temporary.write_text(f"{text}{json.dumps(line)}\n")
+        """Add a line to the log, and plot the whole log."""
+        lines = [*(self._log.read_text().splitlines() if self._log.exists() else ()), json.dumps(line)]
+        self._temporary.write_text("\n".join(lines) + "\n")
         self._temporary.replace(self._log)
-        draw([json.loads(each) for each in self._log.read_text().splitlines()], self._temporary)
+        draw([json.loads(each) for each in lines], self._temporary)
         self._temporary.replace(self._progress)
 
 

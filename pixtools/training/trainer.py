@@ -1,4 +1,4 @@
-"""The trainer of DnCNN. The trainer holds everything that training changes, so its `state_dict` is a checkpoint.
+"""The trainer of DnCNN. The trainer holds everything that training changes, so a checkpoint holds its `state_dict`.
 
 The training differs from the paper:
 

@@ -308,20 +308,31 @@ def test_denoising_a_photo_with_hardly_any_noise_says_that_little_changed(page):
     wait_until(page, "succeeded")
     expect(result(page, "denoise").locator(".result-summary").first).to_have_text(
         re.compile(
-            r"^hardly any noise found \(σ [01](\.\d)? of 255 levels\)"
+            r"^hardly any noise found \(sigma [01](\.\d)? of 255 levels\)"
             " · denoised, but you may see little or no change$"
         ),
     )
     summaries = page.evaluate(
         """async (levels) => {
           const { resultSummary } = await import("/static/format.js");
-          return levels.map((sigma) => resultSummary({ sigma, denoised: true, skipped: null }));
+          return [
+            ...levels.map((sigma) => resultSummary({ sigma, denoised: true })),
+            resultSummary({ sigma: null, denoised: false, skipped: "unmeasured" }),
+          ];
         }""",
         [0, CLEAN_SIGMA - 0.1, CLEAN_SIGMA, None],
     )
-    found = ["no noise found", "hardly any noise found", "noise found", "noise not measured"]
-    assert [re.split(r" \(| · ", summary)[0] for summary in summaries] == found
-    assert ["little or no change" in summary for summary in summaries] == [True, True, False, False]
+    *measured, unmeasured = summaries
+    assert measured == [
+        "no noise found · denoised, but you may see little or no change",
+        "hardly any noise found (sigma 1.9 of 255 levels) · denoised, but you may see little or no change",
+        "noise found (sigma 2 of 255 levels) · denoised",
+        "noise not measured · denoised",
+    ]
+    assert unmeasured == (
+        "noise not measured · no part of the picture can be measured, so the picture was not changed. To denoise it "
+        "anyway, set Noise to “any”"
+    )
 
 
 @pytest.mark.usefixtures("no_dead_letters")

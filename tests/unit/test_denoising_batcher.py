@@ -75,12 +75,17 @@ def start(batcher, pixels, strength=1.0):
     return asyncio.create_task(restored(batcher, Restoration(pixels, Blend(strength, strength), "any", SIDE)))
 
 
+async def has_waiting(batcher, tiles):
+    """Wait until this number of tiles waits for the engine."""
+    while len(batcher._waiting) < tiles:
+        await asyncio.sleep(0.001)
+
+
 async def queued(batcher, pixels):
     """Start a picture while the engine is busy, and return its task as soon as its tiles wait."""
     before = len(batcher._waiting)
     task = start(batcher, pixels)
-    while len(batcher._waiting) == before:
-        await asyncio.sleep(0.001)
+    await has_waiting(batcher, before + 1)
     return task
 
 
@@ -230,15 +235,16 @@ async def test_a_cancelled_picture_leaves_no_tile_waiting_and_the_others_continu
 
 async def test_a_picture_whose_reader_stops_leaves_no_tile_waiting(engine, batcher):
     other = start(batcher, noisy(41, 200))
-    await engine.has_begun(1)  # with two tiles of the other picture; its next two tiles wait
+    # The first call has two tiles of the other picture. Its next two tiles wait.
+    await engine.has_begun(1)
     unwanted = Restoration(noisy(48, 200), side=SIDE)
     progress = batcher.restore(unwanted)
-    first = asyncio.create_task(next_of(progress))
-    while len(batcher._waiting) < 6:
-        await asyncio.sleep(0.001)
-    engine.gate.release(2)  # the second call has two tiles of this picture
+    first = asyncio.ensure_future(anext(progress))
+    await has_waiting(batcher, 2 + 4)
+    # The second call has two tiles of this picture. The third call has two tiles of the other picture.
+    engine.gate.release(2)
     await first
-    await engine.has_begun(3)  # with two more tiles of the other picture
+    await engine.has_begun(3)
     assert [waiter.pixels.shape for waiter in batcher._waiting].count(unwanted.shape) == 2
 
     await progress.aclose()
@@ -247,10 +253,6 @@ async def test_a_picture_whose_reader_stops_leaves_no_tile_waiting(engine, batch
     await other
     await batcher.check()
     assert [shape[0] for shape in engine.seen if shape[1:] == unwanted.shape] == [2]
-
-
-async def next_of(progress):
-    return await anext(progress)
 
 
 async def test_an_engine_error_fails_only_the_pictures_of_that_call(engine, batcher):
@@ -304,8 +306,7 @@ async def test_a_check_runs_before_waiting_tiles(engine, batcher):
     await engine.has_begun(1)
     pictures = [await queued(batcher, noisy(48, 48, seed=n)) for n in range(4)]
     check = asyncio.create_task(batcher.check())
-    while len(batcher._waiting) < 5:
-        await asyncio.sleep(0.001)
+    await has_waiting(batcher, 5)
     engine.open()
 
     await asyncio.gather(block, check, *pictures)

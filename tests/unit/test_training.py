@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import signal
@@ -15,16 +16,18 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from images import wide_gamut_profile
 from PIL import Image
 
 from pixtools.denoising import dncnn
 from pixtools.denoising.torch_network import DnCNN
 from pixtools.denoising.weights import SHIPPED
-from pixtools.training import data, noise, photo_file
+from pixtools.training import data, noise
 from pixtools.training.__main__ import _stopped_by_signal, main
 from pixtools.training.data import Data
 from pixtools.training.noise import MARGIN
 from pixtools.training.pairs import find_pairs
+from pixtools.training.photo_file import read_photo
 from pixtools.training.photos import Batches, BatchShape, Draw, PairedPhotos, Photos, split
 from pixtools.training.quantization import LAYERS
 from pixtools.training.run import Recipe, Run, steps, train
@@ -89,9 +92,9 @@ def run_command(*args: object) -> Result:
 @pytest.mark.parametrize("cut", [2, 3, 4])
 def test_an_interrupted_and_continued_run_ends_with_the_same_weights(cut, loaded, tmp_path):
     whole, begun, resumed = (Trainer("cpu", seed=1) for _ in range(3))
-    list(train(Run(tmp_path / "whole"), whole, SMALL, loaded, every=1000))
+    list(train(Run(tmp_path / "whole", {}), whole, SMALL, loaded, every=1000))
 
-    run = Run(tmp_path / "cut")
+    run = Run(tmp_path / "cut", {})
     list(train(run, begun, SMALL, loaded, every=1000, stopped=lambda: begun.steps == cut))
     assert (begun.steps, whole.steps) == (cut, 5)
     assert run.resume(resumed)
@@ -146,7 +149,7 @@ def test_each_checkpoint_writes_weights_that_the_denoiser_loads_a_log_line_and_a
     trainer = Trainer("cpu", seed=1)
 
     out = tmp_path / "run"
-    lines = list(train(Run(out), trainer, SMALL, loaded, every=0))
+    lines = list(train(Run(out, {}), trainer, SMALL, loaded, every=0))
 
     assert [line["steps"] for line in lines] == [1, 2, 3, 4, 5]
     assert {*lines[-1]["psnr"]} == {"15", "25", "50", "camera", "clean"}
@@ -189,6 +192,21 @@ def test_pairs_are_found_by_both_kinds_of_names(tmp_path):
 
     assert find_pairs(tmp_path / "a") == [named]
     assert find_pairs(tmp_path / "b") == [(tmp_path / "b" / "noisy" / "2.png", tmp_path / "b" / "clean" / "2.png")]
+
+
+def test_names_in_subfolders_may_end_like_those_of_pairs(tmp_path):
+    for name in ("noisy", "clean"):
+        (tmp_path / name).mkdir()
+        photo(tmp_path / name / "1_noisy.png")
+
+    assert find_pairs(tmp_path) == [(tmp_path / "noisy" / "1_noisy.png", tmp_path / "clean" / "1_noisy.png")]
+
+
+def test_a_folder_with_the_name_noisy_may_hold_both_photos_of_a_pair(tmp_path):
+    (tmp_path / "noisy").mkdir()
+    pair = pair_of(tmp_path / "noisy" / "1")
+
+    assert find_pairs(tmp_path) == [pair]
 
 
 def test_a_noisy_photo_without_a_clean_one_is_refused_by_name(tmp_path):
@@ -376,15 +394,26 @@ def test_a_damaged_photo_of_a_pair_is_refused_by_name(damage, tmp_path):
         find_pairs(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["uint16.png", "float.tif"])
-def test_a_photo_with_more_than_8_bits_keeps_its_brightness(kind, tmp_path):
+@pytest.mark.parametrize(("name", "dtype", "white"), [("1.png", np.uint16, 65_535), ("1.tif", np.float32, 1)])
+def test_a_photo_with_more_than_8_bits_keeps_its_brightness(name, dtype, white, tmp_path):
     ramp = np.linspace(0, 1, 256)[None].repeat(8, axis=0)  # (8, 256)
-    levels = ramp.astype(np.float32) if "float" in kind else (ramp * 65535).round().astype(np.uint16)
-    Image.fromarray(levels).save(tmp_path / kind)
+    Image.fromarray((ramp * white).astype(dtype)).save(tmp_path / name)
 
-    pixels = photo_file.read(tmp_path / kind)
+    pixels = read_photo(tmp_path / name)
 
     np.testing.assert_array_equal(pixels, (ramp * 255).round().astype(np.uint8)[..., None].repeat(3, axis=2))
+
+
+def test_colours_are_converted_to_srgb_and_alpha_is_dropped(tmp_path):
+    levels = np.full((8, 8, 4), (200, 100, 50, 128), np.uint8)
+    Image.fromarray(levels).save(tmp_path / "plain.png")
+    Image.fromarray(levels).save(tmp_path / "wide.png", icc_profile=wide_gamut_profile())
+
+    plain, wide = (read_photo(tmp_path / name)[0, 0] for name in ("plain.png", "wide.png"))
+
+    assert tuple(plain) == (200, 100, 50)
+    assert wide[0] > 210  # the red of Display P3 is outside sRGB
+    assert wide[1] < 100
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
@@ -400,7 +429,7 @@ def test_photos_are_turned_upright(orientation, tmp_path):
         image.transpose(turns[orientation]).save(noisy, exif=exif)
 
     assert find_pairs(tmp_path) == [(noisy, clean)]
-    seen, expected = PairedPhotos([(noisy, clean)], 32).patch(32, np.random.default_rng(1))
+    expected, seen = PairedPhotos([(noisy, clean)], 32).patch(32, np.random.default_rng(1))
     torch.testing.assert_close(seen, expected)
 
 
@@ -431,39 +460,52 @@ def test_a_single_photo_is_refused_because_it_is_held_out(tmp_path):
         split([tmp_path])
 
 
-def test_a_run_is_continued_only_with_the_same_options_and_photos(tmp_path):
-    folder, out = tmp_path / "photos", tmp_path / "run"
+def test_a_run_is_continued_only_with_the_same_photos_and_settings(tmp_path):
+    folder, out, start = tmp_path / "photos", tmp_path / "run", tmp_path / "start.safetensors"
     folder.mkdir()
     for n in range(2):
         photo(folder / f"{n}.png", side=300, seed=n)
-    same = [folder, "--out", out, "--megapixels", 0.01, "--batch-pixels", 5000]
-    assert run_command(*same).exit_code == 0
-    before = (out / "checkpoint.pt").read_bytes()
-    start = tmp_path / "start.safetensors"
+    command = ["--out", out, "--batch-pixels", 5000]
+    assert run_command(folder, *command, "--megapixels", 0.01).exit_code == 0
     start.write_bytes((out / "weights.safetensors").read_bytes())
+    before = (out / "checkpoint.pt").read_bytes()
 
     def refusal(*more: object) -> str:
-        result = run_command(*same, *more)
+        result = run_command(folder, *command, *more)
         assert result.exit_code == 1
-        (line,) = result.output.splitlines()
-        return line
+        assert (out / "checkpoint.pt").read_bytes() == before
+        return result.output
 
-    begin, end = f"Error: {out / 'checkpoint.pt'} belongs to a run with ", "to continue it, or another --out to start"
     for more, difference in (
-        (("--seed", 2), "--seed 1, not 2: use the same "),
-        (("--rate", 0.1), "--rate 0.01, not 0.1: use the same "),
-        (("--batch-pixels", 9000), "--batch-pixels 5000, not 9000: use the same "),
-        (("--start", start), "other first weights: use the same "),
+        (("--seed", 2), "--seed 1 (now 2)"),
+        (("--rate", 0.1, "--batch-pixels", 9000), "--batch-pixels 5000 (now 9000), --rate 0.01 (now 0.1)"),
+        (("--start", start), f"--start none (now {hashlib.sha256(start.read_bytes()).hexdigest()})"),
     ):
-        assert refusal(*more).startswith(begin + difference + end)
+        assert refusal(*more) == (
+            f"Error: {out / 'checkpoint.pt'} belongs to a run with other settings: {difference}. To continue that run, "
+            "use its settings. To start a new run, use another --out\n"
+        )
     photo(folder / "3.png", side=300, seed=3)
-    assert refusal().startswith(begin + "other photos: use the same " + end)
-    assert (out / "checkpoint.pt").read_bytes() == before
+    assert "other settings: photos " in refusal()
+
+    (folder / "3.png").unlink()
+    folder = folder.rename(tmp_path / "moved")
+    result = run_command(folder, *command, "--megapixels", 0.03, "--every", 1, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert "Continuing from step 3." in result.output
+    assert json.loads(result.output.splitlines()[-1])["steps"] > 3
+
+
+def test_a_checkpoint_with_a_setting_that_the_run_lacks_is_refused(tmp_path):
+    Run(tmp_path, {"--seed": 1, "--depth": 20}).save(Trainer("cpu", seed=1))
+
+    with pytest.raises(ValueError, match=r"with other settings: --depth 20 \(now None\)"):
+        Run(tmp_path, {"--seed": 1}).resume(Trainer("cpu", seed=1))
 
 
 @pytest.mark.parametrize("kept", [0, 1000, 100_000])
 def test_a_damaged_checkpoint_is_refused(kept, tmp_path):
-    run, checkpoint = Run(tmp_path), tmp_path / "checkpoint.pt"
+    run, checkpoint = Run(tmp_path, {}), tmp_path / "checkpoint.pt"
     run.save(Trainer("cpu", seed=1))
     checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
 
@@ -474,12 +516,12 @@ def test_a_damaged_checkpoint_is_refused(kept, tmp_path):
 
 
 def test_an_incomplete_checkpoint_is_refused(tmp_path):
-    torch.save({"fixed": {}, "weights": {}}, tmp_path / "checkpoint.pt")
+    torch.save({"settings": {}, "weights": {}}, tmp_path / "checkpoint.pt")
 
     with pytest.raises(
         ValueError, match=r"checkpoint.pt is damaged, or belongs to another version \(KeyError: 'average'\)"
     ):
-        Run(tmp_path).resume(Trainer("cpu", seed=1))
+        Run(tmp_path, {}).resume(Trainer("cpu", seed=1))
 
 
 def test_a_run_that_has_its_full_length_already_ends_at_once_with_a_message(tmp_path):
@@ -502,9 +544,8 @@ def test_a_run_that_has_its_full_length_already_ends_at_once_with_a_message(tmp_
     assert (out / "checkpoint.pt").read_bytes() == before
 
 
-def test_the_plot_shows_sets_that_only_some_lines_of_the_log_have(tmp_path):
-    """The lines of an older version of the training may have other sets."""
-    run = Run(tmp_path)
+def test_a_set_that_is_missing_in_an_older_line_of_the_log_does_not_stop_the_plot(tmp_path):
+    run = Run(tmp_path, {})
     for megapixels, psnr in ((1, {"15": 33.0}), (2, {"15": 33.5, "pairs": 37.0})):
         run.log({"megapixels": megapixels, "rate": 0.01, "psnr": psnr})
 

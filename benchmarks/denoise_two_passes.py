@@ -1,11 +1,10 @@
 """Compares one pass of the network with two passes, on patches of photos with synthetic noise.
 
-    python benchmarks/denoise_sampling.py BSD432 CC0 --threads 2
+    python benchmarks/denoise_two_passes.py BSD432 CC0 --threads 2
 
-The folders are those of the training. Only the photos that the training holds out are used. "four" splits the picture
-into four small pictures, each with every second pixel of every second row, and denoises each of them first (Zhou et
-al., AAAI 2020). "half" first finds the noise at half the resolution, enlarges this noise and subtracts it. The second
-pass denoises the result as usual. The figures are PSNRs in dB, as means over the patches.
+The folders are those of the training. Only the photos that the training holds out are used. The table has the mean
+PSNR of the patches, in dB: of the noisy patches, after one pass ("one"), and after two passes of two kinds ("four" and
+"half"). The model card describes both kinds.
 """
 
 from __future__ import annotations
@@ -25,19 +24,21 @@ from pixtools.training import noise
 from pixtools.training.filters import blur
 from pixtools.training.photos import Photos, split
 
-SIDE = 192
-GRAIN_SIGMA = 15
-GRAIN_BLURS = (0.8, 1.4, 2.0, 3.0)  # in pixels
+SIDE = 192  # of a patch, in pixels
+GRAIN_SIGMA = 15  # standard deviation, on a scale of 0 to 255
+GRAIN_BLURS = (0.8, 1.4, 2.0, 3.0)  # standard deviations of Gaussian kernels, in pixels
 
 Picture = NDArray[np.float32]  # (SIDE, SIDE, 3), where 0..1 is black to white
 Network = Callable[[Picture], Picture]
-Pair = tuple[Picture, Picture]
+Patches = tuple[Picture, Picture]  # clean and noisy
 Kind = Callable[[Photos, int, np.random.Generator], noise.Pair]
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Default: the shipped.")
+@click.option(
+    "--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="By default, the shipped weights."
+)
 @click.option("--patches", default=60, show_default=True, help="The number of patches of each kind of noise.")
 @click.option("--threads", default=1, show_default=True)
 def main(folders: tuple[Path, ...], weights: Path | None, patches: int, threads: int) -> None:
@@ -61,21 +62,21 @@ def main(folders: tuple[Path, ...], weights: Path | None, patches: int, threads:
 def kinds() -> Iterator[tuple[str, Kind]]:
     """Yield the kinds of noise with their titles: those of the training, and grain of one strength."""
     yield from ((kind.__name__, kind) for _, kind in noise.KINDS)
-    yield from ((f"grain, blur {radius:g}", grain(radius)) for radius in GRAIN_BLURS)
+    yield from ((f"grain, blur {blur_sigma:g}", grain(blur_sigma)) for blur_sigma in GRAIN_BLURS)
 
 
-def grain(radius: float) -> Kind:
-    """Return a kind of noise: Gaussian noise that is blurred by `radius` pixels, and then has GRAIN_SIGMA."""
+def grain(blur_sigma: float) -> Kind:
+    """Return a kind of noise: Gaussian noise, blurred and then scaled to the standard deviation GRAIN_SIGMA."""
 
     def kind(photos: Photos, side: int, random: np.random.Generator) -> noise.Pair:
         clean = torch.from_numpy(photos.patch(side, random).astype(np.float32) / 255).permute(2, 0, 1)
-        blurred = blur(torch.from_numpy(random.standard_normal(tuple(clean.shape), np.float32)), radius)
+        blurred = blur(torch.from_numpy(random.standard_normal(tuple(clean.shape), np.float32)), blur_sigma)
         return clean, (clean + blurred / blurred.std() * (GRAIN_SIGMA / 255)).clamp(0, 1)
 
     return kind
 
 
-def pairs(kind: Kind, photos: Photos, patches: int) -> Iterator[Pair]:
+def pairs(kind: Kind, photos: Photos, patches: int) -> Iterator[Patches]:
     """Yield clean patches and their noisy copies. Each call yields the same patches."""
     random = np.random.default_rng(1)
     for _ in range(patches):
@@ -83,7 +84,7 @@ def pairs(kind: Kind, photos: Photos, patches: int) -> Iterator[Pair]:
         yield clean, noisy
 
 
-def scores(network: Network, pair: Pair) -> Sequence[float]:
+def scores(network: Network, pair: Patches) -> Sequence[float]:
     """Return the PSNR of the noisy picture, and of the results of one pass and of the two methods with two passes."""
     clean, noisy = pair
     results = noisy, network(noisy), network(in_four(network, noisy)), network(at_half(network, noisy))
