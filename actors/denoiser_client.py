@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
 
 from ray.exceptions import ObjectLostError, OwnerDiedError, RayError, RayTaskError
 
@@ -15,6 +15,7 @@ from dag.reference_stream import next_reference
 from pixtools import logs
 from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError
 from pixtools.operations.base.params import Params
+from pixtools.operations.denoise import Denoise
 from pixtools.retries import DENOISER_PAUSES_S
 from pixtools.settings import Settings
 
@@ -50,7 +51,7 @@ class DenoiserClient:
         """Return the denoiser for the graph of one job."""
         return JobDenoiser(self, job)
 
-    async def run(self, job: Hashable, pixels: Any, params: Params) -> Any:
+    async def run(self, job: Hashable, pixels: Any, params: Denoise) -> Any:
         """Denoise a picture of a job: see dag.graph.Denoiser."""
         self._pictures[job] += 1
         self._on_offload()
@@ -60,7 +61,7 @@ class DenoiserClient:
             self._pictures[job] -= 1
             self._pictures += Counter()  # this addition removes the jobs whose count is 0
 
-    async def _run_with_retries(self, pixels: Any, params: Params) -> Any:
+    async def _run_with_retries(self, pixels: Any, params: Denoise) -> Any:
         """Send a picture to a replica. If the replica fails or dies, send the picture again after a pause."""
         for pause_s in (0.0, *DENOISER_PAUSES_S):
             await asyncio.sleep(pause_s)
@@ -78,10 +79,10 @@ class DenoiserClient:
         tries = len(DENOISER_PAUSES_S) + 1
         raise DenoiserDown(f"{tries} tries to denoise the picture failed. Each time, the replica failed or died.")
 
-    async def _run_once(self, pixels: Any, params: Params) -> Any:
+    async def _run_once(self, pixels: Any, params: Denoise) -> Any:
         from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
 
-        response = (await self._connect()).run.remote(pixels, params, self._weights, dict(logs.ids()))
+        response = (await self._connect()).run.remote(pixels, params, params.weights(self._weights), dict(logs.ids()))
         try:
             return await _wait_for_result(await self._wait_for_start(response))
         except BackPressureError as error:
@@ -138,7 +139,7 @@ class JobDenoiser:
 
     async def run(self, pixels: Any, params: Params) -> Any:
         """Denoise a picture: see dag.graph.Denoiser."""
-        return await self._client.run(self._job, pixels, params)
+        return await self._client.run(self._job, pixels, cast("Denoise", params))  # `denoise` is the only inference
 
 
 async def _first_message(response: Any) -> Any:

@@ -9,8 +9,9 @@
 
 As in the papers, each picture gets white Gaussian noise from a separate seed, in float32 and not clipped. The network
 takes the picture in one piece. The result is clipped to 0..1 but not rounded, and is compared with the clean picture
-over all pixels and channels. The table shows the mean over the pictures in dB. A grey picture has the same noise in all
-three channels, and its result is the mean of the three channels.
+over all pixels and channels. The table shows the mean over the pictures in dB, for the shipped weights for photos and
+for the shipped weights for white noise. A grey picture has the same noise in all three channels, and its result is the
+mean of the three channels.
 
 --clipped rounds and clips the noisy picture to 8 bits before denoising, and the result afterwards. The noise is then
 weaker and no longer Gaussian. --jpeg does the same, and saves the noisy picture as a JPEG whose colours have half the
@@ -43,10 +44,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from ssimulacra2 import compute_ssimulacra2
 
-from pixtools.denoising.dncnn import Weights, load_shipped, parse
+from pixtools.denoising.dncnn import Weights, load_shipped, load_white, parse
 from pixtools.denoising.engine import Blend, Engine
 from pixtools.denoising.restoration import denoise
-from pixtools.denoising.weights import SHIPPED
+from pixtools.denoising.weights import SHIPPED, WHITE
 from pixtools.training.pairs import find, find_pairs
 from pixtools.training.photo_file import read_photo
 
@@ -82,7 +83,10 @@ def main(
     first: int | None,
 ) -> None:
     """Print one line for each combination of set, sigma and weights."""
-    weights = {SHIPPED: load_shipped()} | {path.name: parse(path.read_bytes(), path.name) for path in files}
+    weights = {SHIPPED: load_shipped()}
+    if not (in_pairs or are_clean):
+        weights[WHITE] = load_white()
+    weights |= {path.name: parse(path.read_bytes(), path.name) for path in files}
     engines = {title: engine_of(name, loaded, threads) for title, loaded in weights.items()}
     print(next(iter(engines.values())).name)
     if in_pairs and are_clean:

@@ -15,7 +15,7 @@ from dag.segment_run import run
 from dag.segments import ArtifactsSegment, FileSegment, PixelsSegment, Segment, SourceSegment, plan_segments
 from dag.specification import build
 from dag.worker_messages import NotMade, WorkerMessage
-from pixtools.denoising.dncnn import Weights, load_shipped
+from pixtools.denoising.dncnn import Weights, load_shipped, load_white
 from pixtools.denoising.engine import Device, Engine, load_engine
 from pixtools.denoising.restoration import Report, denoise
 from pixtools.errors import Fault, PixToolsError, error_class
@@ -73,7 +73,7 @@ class Pipeline:
         """`steps` is the document `steps` of the HTTP API. `parts` holds further files by name, such as a logo.
 
         Without `limits`, the default limits of a source apply, also to `parts`. `device` and `threads` are for the
-        denoiser, and `threads` counts only on a CPU. Without `weights`, the denoiser has those that PixTools ships.
+        denoiser, and `threads` counts only on a CPU. `weights` replace the shipped weights for photos.
         """
         self._steps = steps
         self._parts = dict(parts or {})
@@ -105,11 +105,16 @@ class Pipeline:
         return PartInfo(hashlib.sha256(data).hexdigest(), size, header.frames, header.media_type, len(data))
 
     def _denoise(self, pixels: Any, params: Denoise) -> tuple[Any, Report]:
-        return denoise(self._engine, pixels, params.blend, params.noise)
+        engine = self._engine_for_white_noise if params.noise == "white" else self._engine
+        return denoise(engine, pixels, params.blend, params.noise)
 
     @cached_property
     def _engine(self) -> Engine:
         return load_engine(self._weights or load_shipped(), self._device, self._threads)
+
+    @cached_property
+    def _engine_for_white_noise(self) -> Engine:
+        return load_engine(load_white(), self._device, self._threads)
 
 
 class _Run:

@@ -17,6 +17,7 @@ from pixtools.limits import Limits
 from pixtools.operations.base.encode_params import EncodeParams
 from pixtools.operations.base.kinds import AnyOperation, DataKind, Inference, Inspector
 from pixtools.operations.base.params import PixelParams, UnsuitableParameter
+from pixtools.operations.denoise import Denoise
 
 
 def parse(text: str, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256) -> Plan:
@@ -34,9 +35,9 @@ def build(
 ) -> Plan:  # fmt: skip
     """Return the plan of a `steps` document that was read from JSON.
 
-    No step may make a picture that exceeds `limits`. `weights` is the SHA-256 of the denoiser's weights. If `is_stored`
-    is true, the parameters are not checked against `limits`. They were checked at submission, with the limits of that
-    time. `faults` may hold mistakes that were found before.
+    No step may make a picture that exceeds `limits`. `weights` is the SHA-256 of the denoiser's weights for photos. If
+    `is_stored` is true, the parameters are not checked against `limits`. They were checked at submission, with the
+    limits of that time. `faults` may hold mistakes that were found before.
 
     Raises InvalidPlan with a fault for each mistake, up to 100.
     """
@@ -207,7 +208,8 @@ def _plan_of(drafts: list[StepDraft], source: Source, sizes: Mapping[str, Size],
 def _other_digests(draft: StepDraft, source: Source, weights: str) -> list[str]:
     """Return the digests of the parts and weights that decide the result of a step."""
     parts = [source.parts[name].sha256 for name in draft.parts.values()]
-    return [*parts, weights] if isinstance(draft.operation, Inference) else parts
+    _, params = draft.complete()
+    return [*parts, params.weights(weights)] if isinstance(params, Denoise) else parts
 
 
 def _leaves_file(draft: StepDraft, *, read: bool, bundled: bool) -> bool:

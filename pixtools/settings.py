@@ -233,7 +233,7 @@ class Settings(HttpSettings):
 
     @property
     def weights_sha256(self) -> str:
-        """The SHA-256 of the denoiser's weights, in hexadecimal digits."""
+        """The SHA-256 of the denoiser's weights for photos, in hexadecimal digits."""
         return self.denoise_weights_sha256 or SHIPPED_SHA256
 
     def image_limits(self) -> Limits:

@@ -18,9 +18,11 @@ from dag.messages import InferenceProgress, Inferred
 from pixtools import logs, tracing
 from pixtools.denoising.batcher import PROGRESS_INTERVAL_S, Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
-from pixtools.denoising.engine import load_engine
+from pixtools.denoising.dncnn import load_white
+from pixtools.denoising.engine import Engine, LazyEngine, load_engine
 from pixtools.denoising.restoration import Restoration
 from pixtools.denoising.weight_source import load_weights
+from pixtools.denoising.weights import WHITE_SHA256
 from pixtools.errors import DenoiserDown, OutOfMemory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.denoise import Denoise
@@ -74,11 +76,11 @@ class _Load:
 class Denoiser:
     """Denoises several pictures at a time, tile by tile."""
 
-    def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, weights_sha256: str) -> None:
-        """`semaphore` limits the total size of all pictures. `weights_sha256` is the digest of the loaded weights."""
+    def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[str, Engine]) -> None:
+        """`semaphore` limits the total size of all pictures. `engines` has an engine by the digest of its weights."""
         self._batcher = batcher
         self._semaphore = semaphore
-        self._weights = weights_sha256
+        self._engines = dict(engines)
         self._engine_failure: Exception | None = None
         self._load = _Load()
         self._megapixels = Gauge(
@@ -99,10 +101,11 @@ class Denoiser:
         """
         logs.begin(ids or {})
         # During a deployment, replicas with old weights and replicas with new weights run side by side.
-        if weights != self._weights:
+        engine = self._engines.get(weights)
+        if engine is None:
             raise DenoiserDown("The replica has other weights than those that the job asks for.")
         try:
-            async for message in self._denoise(*shared, params):
+            async for message in self._denoise(*shared, params, engine):
                 yield message
         except MemoryError as error:
             raise OutOfMemory("Make the picture smaller, or give the denoiser's nodes more memory.") from error
@@ -116,12 +119,12 @@ class Denoiser:
             raise DenoiserDown("The engine of the replica failed.") from error
 
     async def _denoise(
-        self, pixels: Any, rest: Picture, params: Denoise
+        self, pixels: Any, rest: Picture, params: Denoise, engine: Engine
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         yield InferenceProgress(0, 1)
         parent, count = logs.ids().get("traceparent"), pixels.size // pixels.shape[-1]
         with self._counted(count) as advance, tracing.begin("denoise", parent, pixels=count):
-            async for message in self._denoise_pixels(pixels, rest, params, advance):
+            async for message in self._denoise_pixels(pixels, rest, params, engine, advance):
                 yield message
 
     @contextmanager
@@ -150,7 +153,7 @@ class Denoiser:
         return {"backlog_s": self._load.seconds, "pictures": self._load.pictures}
 
     async def _denoise_pixels(
-        self, pixels: Any, rest: Picture, params: Denoise, advance: Callable[[float], None]
+        self, pixels: Any, rest: Picture, params: Denoise, engine: Engine, advance: Callable[[float], None]
     ) -> AsyncIterator[InferenceProgress | Inferred]:
         async with self._semaphore.reserve(pixels.nbytes) as reservation:
             while not await reservation.granted_within(PROGRESS_INTERVAL_S):
@@ -160,7 +163,7 @@ class Denoiser:
             restoration = await asyncio.to_thread(Restoration, pixels, params.blend, params.noise)
             tiles = len(restoration)
             total = tiles + 1
-            async for done in self._batcher.restore(restoration):
+            async for done in self._batcher.restore(restoration, engine):
                 advance(done / tiles)
                 yield InferenceProgress(done, total)
             advance(1)  # a picture that stays as it is has no tiles
@@ -186,7 +189,12 @@ class DenoiserReplica(Denoiser):
         tracing.start(settings.traces_url, "denoiser")
         threads = settings.denoise_threads or len(os.sched_getaffinity(0))
         engine = load_engine(load_weights(settings), settings.denoise_device, threads)
-        super().__init__(Batcher(engine), ByteSemaphore(_MAX_PICTURE_BYTES), settings.weights_sha256)
+        # Few pictures have white noise, so its network is loaded only when it is needed.
+        white = LazyEngine(
+            lambda: load_engine(load_white(), settings.denoise_device, threads), engine.name, engine.batch_pixels
+        )
+        engines = {settings.weights_sha256: engine, WHITE_SHA256: white}
+        super().__init__(Batcher(engine), ByteSemaphore(_MAX_PICTURE_BYTES), engines)
         log.info("denoiser up: engine=%s", engine.name)
 
 

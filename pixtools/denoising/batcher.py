@@ -26,12 +26,20 @@ class Waiter:
 
     pixels: Pixels  # (h, w, 3)
     blend: Blend
+    engine: Engine
     start_tag: float  # the waiter with the lowest tag runs first: see Batcher
     result: asyncio.Future[Denoised] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def fits_in_a_batch_with(self, other: Waiter) -> bool:
-        """Return whether both tiles have the same shape and type, so that they can be stacked into one array."""
-        return self.pixels.shape == other.pixels.shape and self.pixels.dtype == other.pixels.dtype
+        """Return whether both tiles are for the same engine, and have the same shape and type.
+
+        Such tiles can be stacked into one array.
+        """
+        return (
+            self.engine is other.engine
+            and self.pixels.shape == other.pixels.shape
+            and self.pixels.dtype == other.pixels.dtype
+        )
 
 
 @dataclass
@@ -42,7 +50,9 @@ class _Clock:
 
 
 class Batcher:
-    """Runs the engine in a thread, one batch of tiles at a time, and shares the engine fairly among pictures.
+    """Runs engines in one thread, one batch of tiles at a time, and shares the thread fairly among pictures.
+
+    A picture is denoised by the engine of its caller. By default, that is the engine of the batcher.
 
     The method is start-time fair queueing (P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). Each waiting tile has a start
     tag, and the tile with the lowest tag runs next. Tiles with the same tag run in the order in which they arrived. A
@@ -59,7 +69,7 @@ class Batcher:
     work goes next. The first tile of a new picture runs before the second waiting tile of each other picture. New
     pictures cannot delay an old picture for ever, because a new tag is never below the virtual time.
 
-    Waiting tiles of the same shape and type share a call of the engine, up to `engine.batch_pixels` pixels.
+    Waiting tiles of the same engine, shape and type share a call of the engine, up to `engine.batch_pixels` pixels.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -71,8 +81,10 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._running = asyncio.create_task(self._run())
 
-    async def restore(self, restoration: Restoration) -> AsyncIterator[int]:
+    async def restore(self, restoration: Restoration, engine: Engine | None = None) -> AsyncIterator[int]:
         """Denoise the tiles of a picture, and yield the number of tiles that are finished so far.
+
+        By default, `engine` is the engine of the batcher.
 
         Yields whenever tiles finish, and at least every PROGRESS_INTERVAL_S seconds. Probes do not count.
         Raises the engine's error if a batch with a tile of this picture fails. When the iterator is closed, waiting
@@ -80,18 +92,18 @@ class Batcher:
         """
         done, clock = 0, _Clock(self._virtual_time)
         # `aclosing` drops the waiting tiles as soon as this iterator is closed.
-        async with aclosing(self._run_tiles(restoration, restoration.probes(), clock)) as steps:
+        async with aclosing(self._run_tiles(restoration, restoration.probes(), clock, engine or self._engine)) as steps:
             async for _ in steps:
                 yield done
         await asyncio.to_thread(restoration.decide)
-        async with aclosing(self._run_tiles(restoration, restoration.tiles(), clock)) as steps:
+        async with aclosing(self._run_tiles(restoration, restoration.tiles(), clock, engine or self._engine)) as steps:
             async for finished in steps:
                 done += finished
                 yield done
         await asyncio.to_thread(restoration.finish)
 
     async def _run_tiles(
-        self, restoration: Restoration, tiles: Iterator[Tile], clock: _Clock
+        self, restoration: Restoration, tiles: Iterator[Tile], clock: _Clock, engine: Engine
     ) -> AsyncGenerator[int, None]:
         """Run tiles of a picture and put their results. Yield how many tiles have finished since the last time."""
         pending: dict[asyncio.Future[Denoised], Tile] = {}
@@ -101,7 +113,7 @@ class Batcher:
                 while len(pending) < max_pending and (tile := next(tiles, None)) is not None:
                     max_pending = self._max_pending(tile)
                     clock.tag = max(clock.tag, self._virtual_time)
-                    pending[self._enqueue(Waiter(tile.pixels, restoration.blend, clock.tag))] = tile
+                    pending[self._enqueue(Waiter(tile.pixels, restoration.blend, engine, clock.tag))] = tile
                     clock.tag += tile.pixels.size
                 if not pending:
                     return
@@ -117,7 +129,7 @@ class Batcher:
 
     async def check(self) -> None:
         """Run a small tile before all waiting tiles. Raises the engine's error if the tile fails."""
-        await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), Blend(), start_tag=-math.inf))
+        await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), Blend(), self._engine, start_tag=-math.inf))
 
     def _max_pending(self, tile: Tile) -> int:
         """Return how many tiles of the size of `tile` may wait: two batches. So the engine stays busy."""
@@ -168,4 +180,4 @@ class Batcher:
 
     def _denoise(self, batch: list[Waiter]) -> Denoised:
         tiles = cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
-        return self._engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))
+        return batch[0].engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))

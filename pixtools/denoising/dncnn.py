@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixtools.denoising.weights import SHIPPED, SHIPPED_SHA256
+from pixtools.denoising.weights import SHIPPED, SHIPPED_SHA256, WHITE, WHITE_SHA256
 from pixtools.errors import WeightsUnusable
 
 CHANNELS, WIDTH, DEPTH = 3, 64, 20
@@ -69,8 +69,17 @@ def array_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def load_shipped() -> Weights:
-    """Load the weights that PixTools ships."""
-    return parse((resources.files("pixtools.denoising") / "weights" / SHIPPED).read_bytes(), SHIPPED, SHIPPED_SHA256)
+    """Load the weights for photos that PixTools ships."""
+    return _load(SHIPPED, SHIPPED_SHA256)
+
+
+def load_white() -> Weights:
+    """Load the weights for white noise that PixTools ships."""
+    return _load(WHITE, WHITE_SHA256)
+
+
+def _load(name: str, sha256: str) -> Weights:
+    return parse((resources.files("pixtools.denoising") / "weights" / name).read_bytes(), name, sha256)
 
 
 def parse(data: bytes, name: str, sha256: str | None = None) -> Weights:

@@ -18,9 +18,9 @@ from pixtools.denoising.tiles import Box, Window, windows
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """(N, H, W, C): frames in grey, grey with alpha, RGB, or RGBA."""
 
-Noise = Literal["auto", "any"]
-"""`auto` leaves a picture unchanged if it looks clean, or if its noise cannot be measured. `any` denoises every
-picture."""
+Noise = Literal["auto", "any", "white"]
+"""`auto` leaves a picture unchanged if it looks clean, or if its noise cannot be measured. `any` and `white` denoise
+every picture. With `white`, the caller's engine has the weights for white noise."""
 
 MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 12 % of

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pixtools.denoising.engine import Blend
 from pixtools.denoising.restoration import Noise
+from pixtools.denoising.weights import WHITE_SHA256
 from pixtools.operations.base.kinds import Inference
 from pixtools.operations.base.params import PixelParams
 from pixtools.operations.png import PNG
@@ -41,13 +42,20 @@ class Denoise(PixelParams):
     noise: Noise = Field(
         "any",
         title="Noise",
-        description="`any` denoises every picture; `auto` leaves a picture unchanged if hardly any noise is found",
+        description=(
+            "`any` denoises every picture; `auto` leaves a picture unchanged if hardly any noise is found; `white` is "
+            "only for white noise, such as noise that a program has added"
+        ),
     )
 
     @property
     def blend(self) -> Blend:
         """The parts of the noise to remove."""
         return Blend(self.strength, self.strength if self.chroma is None else self.chroma, self.detail)
+
+    def weights(self, for_photos: str) -> str:
+        """Return the SHA-256 of the weights for white noise, or `for_photos`, as `noise` requires."""
+        return WHITE_SHA256 if self.noise == "white" else for_photos
 
 
 # The result also depends on the weights, so the plan adds the digest of the weights to the step key.

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+from denoisers import Halving
 from virtual_time import VirtualTimeLoop, cancel_other_tasks
 
 from dag.messages import InferenceProgress, Inferred
 from pixtools.denoising.batcher import Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
-from pixtools.denoising.engine import BLOCK, Denoised
+from pixtools.denoising.engine import BLOCK, Denoised, LazyEngine
 from pixtools.errors import DenoiserDown, OutOfMemory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.denoise import Denoise
@@ -20,7 +21,7 @@ from serve.denoiser import Denoiser
 
 pytestmark = pytest.mark.anyio
 
-WEIGHTS = "ab" * 32
+WEIGHTS, WHITE = "ab" * 32, "ef" * 32
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def engine() -> AsyncIterator[Inverter]:
 
 @pytest.fixture
 async def denoiser(engine: Inverter) -> Denoiser:
-    return Denoiser(Batcher(engine), ByteSemaphore(1_000), WEIGHTS)
+    return Denoiser(Batcher(engine), ByteSemaphore(1_000), {WEIGHTS: engine})
 
 
 def picture(width: int = 40, height: int = 30) -> tuple[np.ndarray, Picture]:
@@ -64,6 +65,10 @@ def picture(width: int = 40, height: int = 30) -> tuple[np.ndarray, Picture]:
 
 async def messages(stream: AsyncIterator[InferenceProgress | Inferred]) -> list[InferenceProgress | Inferred]:
     return [message async for message in stream]
+
+
+async def results(stream: AsyncIterator[InferenceProgress | Inferred]) -> list[Inferred]:
+    return [message for message in await messages(stream) if isinstance(message, Inferred)]
 
 
 async def test_the_result_is_between_two_messages_that_all_is_done(denoiser):
@@ -80,6 +85,22 @@ async def test_the_result_is_between_two_messages_that_all_is_done(denoiser):
     assert all(message.done < message.total for message in progress)
 
 
+async def test_the_digest_of_the_weights_selects_the_engine_which_may_be_loaded_later(engine):
+    loaded = []
+    lazy = LazyEngine(lambda: loaded.append(Halving()) or loaded[0], "halving", Halving.batch_pixels)
+    denoiser = Denoiser(Batcher(engine), ByteSemaphore(100_000), {WEIGHTS: engine, WHITE: lazy})
+    pixels, rest = picture()
+
+    (inverted,) = await results(denoiser.run((pixels, rest), Denoise(), WEIGHTS))
+    assert loaded == []
+    for _ in range(2):
+        (halved,) = await results(denoiser.run((pixels, rest), Denoise(noise="white"), WHITE))
+
+    assert (inverted.frames == 255 - pixels).all()
+    assert (halved.frames == pixels // 2).all()
+    assert len(loaded) == 1
+
+
 async def test_progress_rises_with_the_tiles(denoiser):
     stream = denoiser.run(picture(2_000, 100), Denoise(), WEIGHTS)
 
@@ -94,7 +115,7 @@ async def test_a_picture_with_a_strength_of_0_is_returned_as_it_is(denoiser):
 
     stream = denoiser.run((pixels, rest), Denoise(strength=0), WEIGHTS)
 
-    (result,) = (message for message in await messages(stream) if isinstance(message, Inferred))
+    (result,) = await results(stream)
     assert (result.frames == pixels).all()
     assert (result.result["denoised"], result.result["skipped"]) == (False, "strength")
 

@@ -211,6 +211,28 @@ async def test_tiles_share_a_call_up_to_the_batch_size_if_shape_and_type_are_the
     ]
 
 
+async def test_tiles_for_another_engine_do_not_share_a_call(engine, batcher):
+    block = start(batcher, noisy(41, 41))
+    await engine.has_begun(1)
+    other, pixels = Halving(), noisy(48, 48)
+    restoration = Restoration(pixels, side=SIDE)
+    ours = await queued(batcher, pixels)
+    theirs = asyncio.create_task(drain(batcher.restore(restoration, other)))
+    await has_waiting(batcher, 2)
+    engine.open()
+
+    await asyncio.gather(block, ours, theirs)
+
+    assert engine.seen == [(1, 41, 41, 3), (1, 48, 48, 3)]
+    assert other.seen == [(1, 48, 48, 3)]
+    assert (restoration.output == pixels // 2).all()
+
+
+async def drain(progress):
+    async for _ in progress:
+        pass
+
+
 async def test_a_tile_larger_than_a_batch_runs_alone(engine, batcher):
     engine.open()
 

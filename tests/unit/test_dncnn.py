@@ -96,8 +96,10 @@ def test_an_invalid_list_of_int8_layers_is_refused(listed, weights):
         dncnn.parse(save(weights, {dncnn.INT8: listed}), "a.safetensors")
 
 
-def test_the_shipped_weights_have_their_digest_and_shapes():
-    assert {name: value.shape for name, value in dncnn.load_shipped().arrays.items()} == dncnn.array_shapes()
+@pytest.mark.parametrize("load", [dncnn.load_shipped, dncnn.load_white])
+def test_the_shipped_weights_have_their_digest_and_shapes(load):
+    assert {name: value.shape for name, value in load().arrays.items()} == dncnn.array_shapes()
+    assert load().int8
 
 
 def test_a_digest_is_compared_in_any_case(weights):

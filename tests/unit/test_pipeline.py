@@ -66,6 +66,19 @@ def test_mistakes_in_the_steps_are_listed():
 
 
 @pytest.mark.heavy
+def test_the_weights_for_white_noise_remove_more_white_noise():
+    noisy = photo(320, 240) + np.random.default_rng(1).normal(0, 25, (240, 320, 3))
+    steps = {name: {"op": "denoise", "input": "source", "noise": name} for name in ("any", "white")}
+
+    files = Pipeline(steps).run(saved(noisy.clip(0, 255).astype(np.uint8), "PNG"))
+
+    errors = {
+        name: np.std(np.asarray(opened(file.data), dtype=float) - photo(320, 240)) for name, file in files.items()
+    }
+    assert 0.5 * errors["any"] < errors["white"] < errors["any"]
+
+
+@pytest.mark.heavy
 def test_denoised_pixels_go_on_to_all_readers():
     noisy = photo(160, 120) + np.random.default_rng(1).normal(0, 20, (120, 160, 3))
     steps = {

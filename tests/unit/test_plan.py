@@ -14,8 +14,9 @@ from plans import SHA, documents, plan
 
 from dag.plan import SOURCE, Plan, Source, running_order, step_key
 from dag.specification import build
+from pixtools.denoising.weights import WHITE_SHA256
 from pixtools.imaging.codecs import SCORER
-from pixtools.operations import OPERATIONS
+from pixtools.operations import OPERATIONS, get
 from pixtools.operations.base.kinds import DataKind
 
 
@@ -176,6 +177,14 @@ def test_other_weights_change_the_keys_of_an_inference_and_of_its_readers_only()
 
     same = {name for name, step in ours.by_name.items() if step.key == others.by_name[name].key}
     assert same == {"b"}
+
+
+def test_a_step_for_white_noise_has_weights_of_its_own():
+    steps = {name: {"op": "denoise", "input": "source", "noise": name} for name in ("any", "white")}
+    ours, others = (build(steps, Source("a.jpg", SHA, (9, 9)), 9, LIMITS, weights * 32) for weights in ("aa", "bb"))
+
+    assert ours.by_name["white"].key == others.by_name["white"].key != ours.by_name["any"].key
+    assert get("denoise").params(noise="white").weights("aa" * 32) == WHITE_SHA256
 
 
 @st.composite
