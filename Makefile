@@ -29,10 +29,8 @@ run: .venv/.local
 
 # These tests do not start the service, so they run in parallel. There are four processes on any machine, because many
 # tests wait. Each process has one thread of PyTorch: with more threads than cores, PyTorch becomes several times slower.
-# The tests in STARTS start a small service each and mostly wait for it, so two of them run at a time. The other tests run
-# one after another, because each of them needs the whole machine.
+# The other tests run one after another, because each of them needs the whole machine.
 ISOLATED := tests/unit tests/store tests/fuzz
-STARTS := tests/e2e/test_up.py
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 test: .venv/.dev
@@ -40,8 +38,7 @@ test: .venv/.dev
 		{ test -x $(PROMETHEUS)/usr/bin/promtool || command -v promtool >/dev/null; } || \
 		$(MAKE) --no-print-directory tools
 	@$(PARALLEL) $(ISOLATED) -n 4 --dist loadfile
-	@$(BIN)/pytest $(STARTS) -n 2 --dist load
-	@$(BIN)/pytest $(addprefix --ignore=, $(ISOLATED) $(STARTS))
+	@$(BIN)/pytest $(addprefix --ignore=, $(ISOLATED))
 
 # Tests that are marked heavy or slow do not run. The other tests run in one worker for each core. A module in which all
 # tests are heavy is not even imported, because some of these modules load PyTorch, which takes seconds.
