@@ -15,7 +15,7 @@ from dag.reference_stream import next_reference
 from pixtools import logs
 from pixtools.errors import DenoiserBusy, DenoiserDown, PixToolsError
 from pixtools.operations.base.params import Params
-from pixtools.operations.denoise import Denoise
+from pixtools.operations.denoise import DENOISE, Denoise
 from pixtools.retries import DENOISER_PAUSES_S
 from pixtools.settings import Settings
 
@@ -82,7 +82,9 @@ class DenoiserClient:
     async def _run_once(self, pixels: Any, params: Denoise) -> Any:
         from ray.serve.exceptions import BackPressureError, RayServeException  # noqa: PLC0415 (see _connect)
 
-        response = (await self._connect()).run.remote(pixels, params, params.weights(self._weights), dict(logs.ids()))
+        response = (await self._connect()).run.remote(
+            pixels, params, DENOISE.weights(params, self._weights), dict(logs.ids())
+        )
         try:
             return await _wait_for_result(await self._wait_for_start(response))
         except BackPressureError as error:

@@ -57,7 +57,8 @@ class Pipeline:
     Decoders run without a sandbox, and without limits of memory and time. So run a pipeline only on pictures that you
     trust.
 
-    Only one thread may use a pipeline at a time. The first picture with a `denoise` step loads the network.
+    Only one thread may use a pipeline at a time. The network is loaded for the first picture with a `denoise` step. The
+    network for white noise is loaded for the first picture that needs it.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Pipeline:
         return PartInfo(hashlib.sha256(data).hexdigest(), size, header.frames, header.media_type, len(data))
 
     def _denoise(self, pixels: Any, params: Denoise) -> tuple[Any, Report]:
-        engine = self._engine_for_white_noise if params.noise == "white" else self._engine
+        engine = self._engine_for_white_noise if params.is_for_white_noise else self._engine
         return denoise(engine, pixels, params.blend, params.noise)
 
     @cached_property

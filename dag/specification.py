@@ -17,7 +17,6 @@ from pixtools.limits import Limits
 from pixtools.operations.base.encode_params import EncodeParams
 from pixtools.operations.base.kinds import AnyOperation, DataKind, Inference, Inspector
 from pixtools.operations.base.params import PixelParams, UnsuitableParameter
-from pixtools.operations.denoise import Denoise
 
 
 def parse(text: str, source: Source, max_steps: int, limits: Limits, weights: str = SHIPPED_SHA256) -> Plan:
@@ -208,8 +207,8 @@ def _plan_of(drafts: list[StepDraft], source: Source, sizes: Mapping[str, Size],
 def _other_digests(draft: StepDraft, source: Source, weights: str) -> list[str]:
     """Return the digests of the parts and weights that decide the result of a step."""
     parts = [source.parts[name].sha256 for name in draft.parts.values()]
-    _, params = draft.complete()
-    return [*parts, params.weights(weights)] if isinstance(params, Denoise) else parts
+    operation, params = draft.complete()
+    return [*parts, operation.weights(params, weights)] if isinstance(operation, Inference) else parts
 
 
 def _leaves_file(draft: StepDraft, *, read: bool, bundled: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The denoiser: a Serve deployment that only dispatchers call. It has no route. Each replica owns a loaded network."""
+"""The denoiser: a Serve deployment that only dispatchers call. It has no route. A replica owns two loaded networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pixtools import logs, tracing
 from pixtools.denoising.batcher import PROGRESS_INTERVAL_S, Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
 from pixtools.denoising.dncnn import load_white
-from pixtools.denoising.engine import Engine, LazyEngine, load_engine
+from pixtools.denoising.engine import Engine, load_engine
 from pixtools.denoising.restoration import Restoration
 from pixtools.denoising.weight_source import load_weights
 from pixtools.denoising.weights import WHITE_SHA256
@@ -77,7 +77,7 @@ class Denoiser:
     """Denoises several pictures at a time, tile by tile."""
 
     def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[str, Engine]) -> None:
-        """`semaphore` limits the total size of all pictures. `engines` has an engine by the digest of its weights."""
+        """`semaphore` limits the total size of all pictures. `engines` maps the digest of weights to their engine."""
         self._batcher = batcher
         self._semaphore = semaphore
         self._engines = dict(engines)
@@ -189,11 +189,9 @@ class DenoiserReplica(Denoiser):
         tracing.start(settings.traces_url, "denoiser")
         threads = settings.denoise_threads or len(os.sched_getaffinity(0))
         engine = load_engine(load_weights(settings), settings.denoise_device, threads)
-        # Few pictures have white noise, so its network is loaded only when it is needed.
-        white = LazyEngine(
-            lambda: load_engine(load_white(), settings.denoise_device, threads), engine.name, engine.batch_pixels
-        )
-        engines = {settings.weights_sha256: engine, WHITE_SHA256: white}
+        white = load_engine(load_white(), settings.denoise_device, threads)
+        # The settings may name the file of the weights for white noise, so their engine comes last.
+        engines = {WHITE_SHA256: white, settings.weights_sha256: engine}
         super().__init__(Batcher(engine), ByteSemaphore(_MAX_PICTURE_BYTES), engines)
         log.info("denoiser up: engine=%s", engine.name)
 
@@ -205,4 +203,5 @@ def create(_: dict[str, str]) -> Application:
     """
     settings = Settings()
     load_weights(settings)
+    load_white()
     return ray_serve.deployment(DenoiserReplica, name="Denoiser").bind(settings)

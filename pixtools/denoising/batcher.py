@@ -1,4 +1,4 @@
-"""Shares one engine among many pictures. The pictures take turns. Tiles of equal shape share one call of the engine."""
+"""Shares engines among many pictures. The pictures take turns. Tiles of equal shape share one call of an engine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Waiter:
     def fits_in_a_batch_with(self, other: Waiter) -> bool:
         """Return whether both tiles are for the same engine, and have the same shape and type.
 
-        Such tiles can be stacked into one array.
+        Only these tiles can be stacked into one array.
         """
         return (
             self.engine is other.engine
@@ -52,7 +52,7 @@ class _Clock:
 class Batcher:
     """Runs engines in one thread, one batch of tiles at a time, and shares the thread fairly among pictures.
 
-    A picture is denoised by the engine of its caller. By default, that is the engine of the batcher.
+    The caller may give an engine for a picture. The default is the engine of the batcher.
 
     The method is start-time fair queueing (P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996). Each waiting tile has a start
     tag, and the tile with the lowest tag runs next. Tiles with the same tag run in the order in which they arrived. A
@@ -74,7 +74,6 @@ class Batcher:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._max_pixels = engine.batch_pixels
         self._waiting: list[Waiter] = []
         self._virtual_time = 0.0
         self._tile_added = asyncio.Event()
@@ -111,7 +110,7 @@ class Batcher:
         try:
             while True:
                 while len(pending) < max_pending and (tile := next(tiles, None)) is not None:
-                    max_pending = self._max_pending(tile)
+                    max_pending = _max_pending(tile, engine)
                     clock.tag = max(clock.tag, self._virtual_time)
                     pending[self._enqueue(Waiter(tile.pixels, restoration.blend, engine, clock.tag))] = tile
                     clock.tag += tile.pixels.size
@@ -130,10 +129,6 @@ class Batcher:
     async def check(self) -> None:
         """Run a small tile before all waiting tiles. Raises the engine's error if the tile fails."""
         await self._enqueue(Waiter(np.zeros((64, 64, 3), np.uint8), Blend(), self._engine, start_tag=-math.inf))
-
-    def _max_pending(self, tile: Tile) -> int:
-        """Return how many tiles of the size of `tile` may wait: two batches. So the engine stays busy."""
-        return 2 * max(1, CHANNELS * self._max_pixels // tile.pixels.size)
 
     def _enqueue(self, waiter: Waiter) -> asyncio.Future[Denoised]:
         self._waiting.append(waiter)
@@ -162,12 +157,12 @@ class Batcher:
                     waiter.result.set_result(result)
 
     def _next_batch(self) -> list[Waiter]:
-        """Take the waiter with the lowest tag, and waiters of the same shape and type that fit into the same call."""
+        """Take the waiter with the lowest tag, and the waiters that fit into the same call."""
         waiting = sorted(
             (waiter for waiter in self._waiting if not waiter.result.done()), key=lambda each: each.start_tag
         )
         batch: list[Waiter] = []
-        free_pixels = self._max_pixels
+        free_pixels = waiting[0].engine.batch_pixels if waiting else 0
         for waiter in waiting:
             pixels = waiter.pixels.shape[0] * waiter.pixels.shape[1]
             if not batch or (pixels <= free_pixels and waiter.fits_in_a_batch_with(batch[0])):
@@ -181,3 +176,8 @@ class Batcher:
     def _denoise(self, batch: list[Waiter]) -> Denoised:
         tiles = cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
         return batch[0].engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))
+
+
+def _max_pending(tile: Tile, engine: Engine) -> int:
+    """Return how many tiles of the size of `tile` may wait: two batches. So the engine stays busy."""
+    return 2 * max(1, CHANNELS * engine.batch_pixels // tile.pixels.size)

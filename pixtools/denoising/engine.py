@@ -6,7 +6,7 @@ engines use the constants of this module, so their results differ only by roundi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
@@ -116,22 +116,6 @@ class Engine(Protocol):
         edges of a tile, as in training.
         """
         ...
-
-
-class LazyEngine:
-    """An engine that is loaded when it is used for the first time, in the thread that uses it."""
-
-    def __init__(self, load: Callable[[], Engine], name: str, batch_pixels: int) -> None:
-        """`load` loads the engine. See Engine for `name` and `batch_pixels`."""
-        self.name, self.batch_pixels = name, batch_pixels
-        self._load = load
-        self._engine: Engine | None = None
-
-    def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:
-        """Denoise tiles: see Engine.denoise."""
-        if self._engine is None:
-            self._engine = self._load()
-        return self._engine.denoise(tiles, blends)
 
 
 def load_engine(weights: Weights, device: Device = "auto", threads: int = 1) -> Engine:

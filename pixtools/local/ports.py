@@ -12,30 +12,31 @@ if TYPE_CHECKING:
     from pixtools.local.local_settings import LocalSettings
 
 
-# Systems give the ports above to connections (Linux: from 32768), so that such a port may be taken a moment later.
-_FREE = range(20_000, 30_000)
+# Systems give higher ports to connections (Linux: from 32768), so that such a port may be taken a moment later. The
+# ingress replicas have the ports from 20000 to 31999: see haproxy.py.
+_FREE = range(12_000, 20_000)
 
-_assigned: set[int] = set()
+_reserved: set[int] = set()
 """Ports that this process has returned or checked. A server that has one of these ports may not have opened it yet."""
 
 
 def free_port() -> int:
     """Return a loopback port that is free now. Another process may take this port before the caller uses it.
 
-    Each call returns another port, and no port of the settings that `check` has seen.
+    No call returns a port that an earlier call has returned, or that the settings given to `check` name.
 
     Raises LocalError if 1,000 attempts find no free port.
     """
     for _ in range(1_000):
         port = secrets.choice(_FREE)
-        if port in _assigned:
+        if port in _reserved:
             continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            _assigned.add(port)
+            _reserved.add(port)
             return port
     raise LocalError(f"No port from {_FREE[0]} to {_FREE[-1]} is free: end programs that hold these ports.")
 
@@ -43,7 +44,7 @@ def free_port() -> int:
 def check(settings: LocalSettings) -> None:
     """Raise LocalError if a needed port cannot be used. The message lists every such port."""
     needed = _needed(settings)
-    _assigned.update(port for _, _, port, _ in needed)
+    _reserved.update(port for _, _, port, _ in needed)
     complaints = [
         f"  {host}:{port} for {use} ({why}): choose another port with {variable}"
         for use, host, port, variable in needed

@@ -43,8 +43,8 @@ class Denoise(PixelParams):
         "any",
         title="Noise",
         description=(
-            "`any` denoises every picture; `auto` leaves a picture unchanged if hardly any noise is found; `white` is "
-            "only for white noise, such as noise that a program has added"
+            "`any` denoises every picture. `auto` leaves a picture unchanged if hardly any noise is found. `white` "
+            "uses weights for white noise, such as noise that a program has added. It hardly helps photos of cameras"
         ),
     )
 
@@ -53,12 +53,13 @@ class Denoise(PixelParams):
         """The parts of the noise to remove."""
         return Blend(self.strength, self.strength if self.chroma is None else self.chroma, self.detail)
 
-    def weights(self, for_photos: str) -> str:
-        """Return the SHA-256 of the weights for white noise, or `for_photos`, as `noise` requires."""
-        return WHITE_SHA256 if self.noise == "white" else for_photos
+    @property
+    def is_for_white_noise(self) -> bool:
+        """Whether the picture is denoised with the weights for white noise."""
+        return self.noise == "white"
 
 
-# The result also depends on the weights, so the plan adds the digest of the weights to the step key.
+# The result also depends on the weights, so the plan adds the digest of the weights to the step key: see `weights`.
 DENOISE = Inference(
     name="denoise",
     title="Denoise",
@@ -67,4 +68,5 @@ DENOISE = Inference(
     params=Denoise,
     cost=lambda _: PNG.cost(PNG.params()),
     memory=lambda _: PNG.memory(PNG.params()),
+    weights=lambda params, for_photos: WHITE_SHA256 if params.is_for_white_noise else for_photos,
 )

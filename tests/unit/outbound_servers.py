@@ -93,10 +93,10 @@ def sending(
 
     async def answer(writer: asyncio.StreamWriter) -> None:
         writer.write(first)
-        while True:
+        while not writer.is_closing():  # uvloop raises RuntimeError for a write to a closed connection
+            writer.write(part)
             await writer.drain()
             await asyncio.sleep(each_s)
-            writer.write(part)
 
     return answer
 

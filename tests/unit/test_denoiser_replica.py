@@ -13,7 +13,7 @@ from virtual_time import VirtualTimeLoop, cancel_other_tasks
 from dag.messages import InferenceProgress, Inferred
 from pixtools.denoising.batcher import Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
-from pixtools.denoising.engine import BLOCK, Denoised, LazyEngine
+from pixtools.denoising.engine import BLOCK, Denoised
 from pixtools.errors import DenoiserDown, OutOfMemory
 from pixtools.imaging.picture import Picture
 from pixtools.operations.denoise import Denoise
@@ -85,20 +85,15 @@ async def test_the_result_is_between_two_messages_that_all_is_done(denoiser):
     assert all(message.done < message.total for message in progress)
 
 
-async def test_the_digest_of_the_weights_selects_the_engine_which_may_be_loaded_later(engine):
-    loaded = []
-    lazy = LazyEngine(lambda: loaded.append(Halving()) or loaded[0], "halving", Halving.batch_pixels)
-    denoiser = Denoiser(Batcher(engine), ByteSemaphore(100_000), {WEIGHTS: engine, WHITE: lazy})
+async def test_the_digest_of_the_weights_selects_the_engine(engine):
+    denoiser = Denoiser(Batcher(engine), ByteSemaphore(100_000), {WEIGHTS: engine, WHITE: Halving()})
     pixels, rest = picture()
 
     (inverted,) = await results(denoiser.run((pixels, rest), Denoise(), WEIGHTS))
-    assert loaded == []
-    for _ in range(2):
-        (halved,) = await results(denoiser.run((pixels, rest), Denoise(noise="white"), WHITE))
+    (halved,) = await results(denoiser.run((pixels, rest), Denoise(noise="white"), WHITE))
 
     assert (inverted.frames == 255 - pixels).all()
     assert (halved.frames == pixels // 2).all()
-    assert len(loaded) == 1
 
 
 async def test_progress_rises_with_the_tiles(denoiser):

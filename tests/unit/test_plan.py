@@ -183,8 +183,9 @@ def test_a_step_for_white_noise_has_weights_of_its_own():
     steps = {name: {"op": "denoise", "input": "source", "noise": name} for name in ("any", "white")}
     ours, others = (build(steps, Source("a.jpg", SHA, (9, 9)), 9, LIMITS, weights * 32) for weights in ("aa", "bb"))
 
-    assert ours.by_name["white"].key == others.by_name["white"].key != ours.by_name["any"].key
-    assert get("denoise").params(noise="white").weights("aa" * 32) == WHITE_SHA256
+    operation = get("denoise")
+    expected = step_key(operation, operation.params(noise="white"), [SHA], [], [WHITE_SHA256])
+    assert [plan.by_name["white"].key for plan in (ours, others)] == [expected] * 2
 
 
 @st.composite

@@ -160,6 +160,9 @@ class Inference(PixelOperation[T]):
     the converter does: it sends the pixels to the network and encodes the PNG of the result.
     """
 
+    weights: Callable[[T, str], str]
+    """Returns the digest of the weights for these parameters. The second argument is that of the weights for photos."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspector(Operation[P]):
