@@ -29,6 +29,7 @@ run: .venv/.local
 
 # These tests do not start the service, so they run in parallel. There are four processes on any machine, because many
 # tests wait. Each process has one thread of PyTorch: with more threads than cores, PyTorch becomes several times slower.
+# If one of the processes dies, the run ends: with a new process in its place, pytest-xdist may wait for ever.
 # The other tests run one after another, because each of them needs the whole machine.
 ISOLATED := tests/unit tests/store tests/fuzz
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest
@@ -37,7 +38,7 @@ test: .venv/.dev
 	@command -v exiftool >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null && \
 		{ test -x $(PROMETHEUS)/usr/bin/promtool || command -v promtool >/dev/null; } || \
 		$(MAKE) --no-print-directory tools
-	@$(PARALLEL) $(ISOLATED) -n 4 --dist loadfile
+	@$(PARALLEL) $(ISOLATED) -n 4 --dist loadfile --max-worker-restart=0
 	@$(BIN)/pytest $(addprefix --ignore=, $(ISOLATED))
 
 # Tests that are marked heavy or slow do not run. The other tests run in one worker for each core. A module in which all
