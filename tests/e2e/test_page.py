@@ -200,7 +200,7 @@ def test_a_noisy_photo_is_denoised_and_the_result_tells_its_noise(page):
     start(page)
     wait_until(page, "succeeded")
     expect(result(page, "denoise").locator(".result-summary")).to_have_text(
-        re.compile(r"^noise found \(standard deviation (1[6-9]|2[01])(\.\d)? of 255 levels\) · denoised$"),
+        re.compile(r"^noise found \(sigma (1[6-9]|2[01])(\.\d)? of 255 levels\) · denoised$"),
     )
     picture = np.asarray(Image.open(io.BytesIO(download(page, "jpg"))).convert("RGB"))
     assert picture.std(axis=0).mean() < 10  # without noise, all rows of the photo would be equal
