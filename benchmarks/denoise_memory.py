@@ -4,9 +4,8 @@
     python benchmarks/denoise_memory.py --megapixels 50 --pictures 2
 
 Exits with status 1 if the peak exceeds --most. The class of the replica runs in a new process without Ray, on pictures
-of pure noise. First, a small picture is denoised with the weights for white noise, so that both networks are in
-memory. The peak is the highest resident memory of this process (VmHWM). The peak includes the pictures, which are in
-shared memory in the service.
+of pure noise. With --mixed, a megapixel is denoised with the weights for white noise first. The peak is the highest
+resident memory of this process (VmHWM). The peak includes the pictures, which are in shared memory in the service.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def peak_mb():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) // 1000
 
-async def main(width, height, count):
+async def main(width, height, count, mixed):
     settings = Settings(database_url="postgresql://none", redis_url="redis://none", denoise_device="cpu")
     denoiser = DenoiserReplica(settings)
     await denoiser.check_health()
@@ -45,7 +44,8 @@ async def main(width, height, count):
             if isinstance(message, Inferred):
                 assert message.frames.shape == pixels.shape
 
-    await denoise(pictures[0, :, :1024, :1024], "white")  # so that both networks are in memory
+    if mixed:
+        await denoise(pictures[0, :, :1024, :1024], "white")
     await asyncio.gather(*map(denoise, pictures))
     print("done", peak_mb(), flush=True)
 
@@ -57,13 +57,17 @@ asyncio.run(main(*map(int, sys.argv[1:])))
 @click.option("--megapixels", default=24.0, show_default=True)
 @click.option("--pictures", default=1, show_default=True, help="Number of pictures that are denoised at the same time.")
 @click.option("--most", "max_mb", default=2000, show_default=True, help="Allowed peak, in MB.")
-def main(megapixels: float, pictures: int, max_mb: int) -> None:
+@click.option("--mixed", is_flag=True, help="Denoise a megapixel with the weights for white noise first.")
+def main(megapixels: float, pictures: int, max_mb: int, mixed: bool) -> None:  # noqa: FBT001 (click passes options)
     """Run the replica in a child process, and print its memory and time."""
     height = round((megapixels * 1e6 * 2 / 3) ** 0.5)
     size = (round(megapixels * 1e6 / height), height)
     began = time.monotonic()
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, (*size, pictures))], capture_output=True, text=True, check=False
+        [sys.executable, "-c", CHILD, *map(str, (*size, pictures, int(mixed)))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if child.returncode != 0:
         sys.exit(child.stderr)
