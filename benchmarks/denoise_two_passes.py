@@ -25,8 +25,8 @@ from pixtools.training.filters import blur
 from pixtools.training.photos import Photos, split
 
 SIDE = 192  # of a patch, in pixels
-GRAIN_SIGMA = 15  # standard deviation, on a scale of 0 to 255
-GRAIN_BLURS = (0.8, 1.4, 2.0, 3.0)  # standard deviations of Gaussian kernels, in pixels
+GRAIN_SIGMA = 15  # standard deviation of the grain, for pixel values of 0 to 255
+GRAIN_BLURS = (0.8, 1.4, 2.0, 3.0)  # the grain is blurred by Gaussian kernels with these sigmas, in pixels
 
 Picture = NDArray[np.float32]  # (SIDE, SIDE, 3), where 0..1 is black to white
 Network = Callable[[Picture], Picture]
@@ -60,13 +60,16 @@ def main(folders: tuple[Path, ...], weights: Path | None, patches: int, threads:
 
 
 def kinds() -> Iterator[tuple[str, Kind]]:
-    """Yield the kinds of noise with their titles: those of the training, and grain of one strength."""
+    """Yield each kind of noise with its title: first the kinds of the training, then grain with several blurs."""
     yield from ((kind.__name__, kind) for _, kind in noise.KINDS)
     yield from ((f"grain, blur {blur_sigma:g}", grain(blur_sigma)) for blur_sigma in GRAIN_BLURS)
 
 
 def grain(blur_sigma: float) -> Kind:
-    """Return a kind of noise: Gaussian noise, blurred and then scaled to the standard deviation GRAIN_SIGMA."""
+    """Return a function that adds grain to a patch.
+
+    The grain is blurred Gaussian noise. It is scaled to the standard deviation GRAIN_SIGMA.
+    """
 
     def kind(photos: Photos, side: int, random: np.random.Generator) -> noise.Pair:
         clean = torch.from_numpy(photos.patch(side, random).astype(np.float32) / 255).permute(2, 0, 1)

@@ -157,7 +157,10 @@ class Batcher:
                     waiter.result.set_result(result)
 
     def _next_batch(self) -> list[Waiter]:
-        """Take the waiter with the lowest tag, and the waiters that fit into the same call."""
+        """Remove the waiters of the next call from the queue, and return them.
+
+        The first is the waiter with the lowest tag. The others fit into the same call.
+        """
         waiting = sorted(
             (waiter for waiter in self._waiting if not waiter.result.done()), key=lambda each: each.start_tag
         )

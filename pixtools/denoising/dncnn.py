@@ -69,12 +69,12 @@ def array_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def load_shipped() -> Weights:
-    """Load the weights for photos that PixTools ships."""
+    """Load the shipped weights for photos."""
     return _load(SHIPPED, SHIPPED_SHA256)
 
 
 def load_white() -> Weights:
-    """Load the weights for white noise that PixTools ships."""
+    """Load the shipped weights for white noise."""
     return _load(WHITE, WHITE_SHA256)
 
 

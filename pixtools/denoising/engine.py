@@ -45,8 +45,8 @@ TEXTURE_RADIUS = 2
 it."""
 
 SMALL_VARIANCE = 1e-9
-"""This number is added to a divisor, because the divisor may be 0. The result hardly changes: even the variance of
-rounding to 8 bits is a thousand times larger."""
+"""This number prevents a division by 0. It is added to divisors that are variances. It is about a thousandth of the variance
+that comes from rounding to 8 bits, so it hardly changes the result."""
 
 
 @dataclass(frozen=True)

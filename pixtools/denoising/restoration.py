@@ -19,8 +19,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """(N, H, W, C): frames in grey, grey with alpha, RGB, or RGBA."""
 
 Noise = Literal["auto", "any", "white"]
-"""`auto` leaves a picture unchanged if it looks clean, or if its noise cannot be measured. `any` and `white` denoise
-every picture. With `white`, the caller's engine has the weights for white noise."""
+"""`any` and `white` denoise every picture. `auto` leaves a picture unchanged if it is clean, or if its noise cannot be
+measured. For `white`, the caller must choose the engine with the weights for white noise."""
 
 MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 12 % of
@@ -98,8 +98,8 @@ class Restoration:
     `pixels` are uint8 or uint16 (N, H, W, C) and are never modified. `output` has the same shape and type. A grey
     picture goes through the network as three equal channels, and the mean of the three results is kept. Alpha stays
     unchanged. The colours of pixels with alpha 0 stay unchanged too. In their place, the network sees the mean of all
-    visible colours, so hidden colours cannot leak into visible pixels. A grey picture has no chroma, so `blend.luma`
-    counts and `blend.chroma` does not.
+    visible colours, so hidden colours cannot leak into visible pixels. A grey picture has no chroma, so
+    `blend.chroma` has no effect.
 
     `output` is the input itself in two cases: `blend` removes nothing, or `noise` is `auto` and the picture is clean or
     cannot be measured. Otherwise `output` takes as much memory as the input. A tile takes 3 bytes for each of its
@@ -212,7 +212,7 @@ class Restoration:
             self.output = self._input
 
     def _measured(self, numbers: slice, quantile: float) -> MeasuredNoise | None:
-        """Take the noise of each frame at a quantile of its blocks. Return that of the frame with the most noise.
+        """Return the noise of the frame with the most noise. The noise of a frame is a quantile over its blocks.
 
         `numbers` selects columns of the blocks. Returns None if no block was measured.
         """

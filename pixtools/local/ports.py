@@ -23,7 +23,7 @@ _reserved: set[int] = set()
 def free_port() -> int:
     """Return a loopback port that is free now. Another process may take this port before the caller uses it.
 
-    No call returns a port that an earlier call has returned, or that the settings given to `check` name.
+    A port is never returned twice. A port of the settings is never returned after `check` has seen the settings.
 
     Raises LocalError if 1,000 attempts find no free port.
     """

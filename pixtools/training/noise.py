@@ -16,8 +16,8 @@ from pixtools.training.camera import Camera, chance
 from pixtools.training.filters import blur, jpeg, luma_and_chroma, resize
 
 MARGIN = 16
-"""Number of rows and columns that a patch has more than the network sees. There are two reasons: the noise of a camera
-differs near the edges of a patch, and the part that the network sees should begin anywhere in the blocks of a JPEG."""
+"""A patch is cut with this many additional rows and columns, and the network sees only a part of it. There are two
+reasons. The noise of a camera differs near the edges. The part should begin at any position in the blocks of a JPEG."""
 
 MAX_SIGMA = 55.0  # of white noise, in levels of 255, as in the paper
 SIGMA_POWER = 0.55  # of the distribution of sigmas; with 0.5 the network is worse at sigma 15, with 0.6 at sigma 50

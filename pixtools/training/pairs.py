@@ -61,7 +61,7 @@ def _clean_path(path: Path) -> Path | None:
     """Return the path of the clean photo of a noisy photo, or None for another photo."""
     folder = path.parent
     if folder.name in _SUBFOLDERS and all(folder.with_name(name).is_dir() for name in _SUBFOLDERS):
-        # A photo in the subfolder `clean` is never noisy, even if its name ends like that of a noisy photo.
+        # A photo in the subfolder `clean` is always clean, even if its name ends with `_noisy`.
         return folder.with_name("clean") / path.name if folder.name == "noisy" else None
     for noisy, clean in _ENDINGS.items():
         if path.stem.endswith(noisy):

@@ -64,7 +64,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str | float]) -> None:
-        """`settings` has the value of each option that decides the weights. The value of a file is its digest.
+        """`settings` has the value of each option that decides the weights. For a file, the value is the digest.
 
         A run is continued only with the same settings.
         """

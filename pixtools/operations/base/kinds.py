@@ -161,7 +161,7 @@ class Inference(PixelOperation[T]):
     """
 
     weights: Callable[[T, str], str]
-    """Returns the digest of the weights for these parameters. The second argument is that of the weights for photos."""
+    """Returns the digest of the weights. The arguments are the parameters, and the digest of the weights for photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
