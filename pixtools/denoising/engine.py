@@ -45,8 +45,8 @@ TEXTURE_RADIUS = 2
 it."""
 
 SMALL_VARIANCE = 1e-9
-"""This number prevents a division by 0. It is added to divisors that are variances. It is about a thousandth of the variance
-that comes from rounding to 8 bits, so it hardly changes the result."""
+"""This number prevents a division by 0. It is added to divisors that are variances. It hardly changes the result,
+because it is about a thousandth of the variance that comes from rounding to 8 bits."""
 
 
 @dataclass(frozen=True)
