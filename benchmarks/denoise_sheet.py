@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from denoise_quality import read
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -21,6 +20,7 @@ from pixtools.denoising.dncnn import load_shipped, parse
 from pixtools.denoising.engine import Blend, load_engine
 from pixtools.denoising.restoration import denoise
 from pixtools.training.pairs import find
+from pixtools.training.photo_file import read_photo
 
 GAP, CAPTION = 4, 14  # pixels
 
@@ -50,7 +50,7 @@ def main(
     engine = load_engine(parse(weights.read_bytes(), weights.name) if weights else load_shipped(), "cpu", threads=2)
     rows = []
     for path in [photo for given in paths for photo in (find(given) if given.is_dir() else [given])]:
-        picture = read(path)
+        picture = read_photo(path)
         full, report = denoise(engine, picture[None])
         place = part(picture, full[0], side, middle=middle)
         results = [picture[place]]
