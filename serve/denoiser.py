@@ -77,7 +77,7 @@ class Denoiser:
     """Denoises several pictures at a time, tile by tile."""
 
     def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[str, Engine]) -> None:
-        """`semaphore` limits the total size of all pictures. `engines` has an engine for each digest of weights."""
+        """`semaphore` limits the total size of all pictures. The keys of `engines` are digests of weights."""
         self._batcher = batcher
         self._semaphore = semaphore
         self._engines = dict(engines)

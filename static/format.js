@@ -15,8 +15,8 @@ const STEP_EVENTS = {
   redriven: "redriven", discarded: "discarded",
 };
 
-// If `sigma` is below this value, the picture counts as clean. The service has the same constant: CLEAN_SIGMA in
-// pixtools/denoising/measured_noise.py.
+// A picture with a `sigma` below this value is clean. CLEAN_SIGMA in pixtools/denoising/measured_noise.py must have the
+// same value.
 const CLEAN_SIGMA = 2;
 
 /** Whether a job has ended. A redrive can still start it again. */

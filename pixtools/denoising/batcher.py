@@ -157,9 +157,9 @@ class Batcher:
                     waiter.result.set_result(result)
 
     def _next_batch(self) -> list[Waiter]:
-        """Remove the waiters of the next call from the queue, and return them.
+        """Choose the waiters for the next call of an engine, and remove them from the queue.
 
-        The first is the waiter with the lowest tag. The others fit into the same call.
+        The waiter with the lowest tag comes first. The other waiters fit into the same call.
         """
         waiting = sorted(
             (waiter for waiter in self._waiting if not waiter.result.done()), key=lambda each: each.start_tag

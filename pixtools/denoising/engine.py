@@ -20,7 +20,7 @@ Tiles = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 """(N, H, W, 3) RGB. Black to white is 0..255, 0..65535, or 0..1; float32 values may lie outside 0..1."""
 
 BLEND_PARTS = 3
-"""The length of a row of a Blend."""
+"""The number of parts in a Blend."""
 
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float32): 1}
 """The value of white for each type of tiles."""
@@ -34,7 +34,7 @@ BLOCK = 16
 """Side of a block, in pixels. An engine measures the noise of each block."""
 
 SCALES = (1, 2, 4)
-"""The noise is measured in the picture itself, and in the picture reduced to a half and to a quarter of its sides."""
+"""The noise is measured at these scales. At scale s, each square of s × s pixels is averaged to one pixel first."""
 
 GRAIN_RADIUS = 1
 """Radius of a square of 3 × 3 pixels. The grain at a pixel is its luma noise, minus the average luma noise in the
@@ -45,8 +45,8 @@ TEXTURE_RADIUS = 2
 it."""
 
 SMALL_VARIANCE = 1e-9
-"""This number prevents a division by 0. It is added to divisors that are variances. It hardly changes the result,
-because it is about a thousandth of the variance that comes from rounding to 8 bits."""
+"""Before a division by a variance, this number is added to the variance, so that the divisor is never 0. The number is
+small: rounding to 8 bits causes a variance that is a thousand times larger."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pixtools.denoising.engine import LUMA, SCALES
 
 CLEAN_SIGMA = 2.0
-"""If `sigma` is below this value, the picture counts as clean. On 46 clean photos that were not used for training,
+"""A picture with a `sigma` below this value is clean. On 46 clean photos that were not used for training,
 the largest `sigma` was 1.9. On 45 of them, it was at most 1.5: see the model card."""
 
 FOUND_QUANTILE, REMAINING_QUANTILE = 0.5, 0.1

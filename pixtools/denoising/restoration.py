@@ -19,8 +19,12 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """(N, H, W, C): frames in grey, grey with alpha, RGB, or RGBA."""
 
 Noise = Literal["auto", "any", "white"]
-"""`any` and `white` denoise every picture. `auto` leaves a picture unchanged if it is clean, or if its noise cannot be
-measured. For `white`, the caller must choose the engine with the weights for white noise."""
+"""Which pictures are denoised:
+
+- `any`: all pictures.
+- `white`: all pictures. The engine must have the weights for white noise.
+- `auto`: only pictures with noise. A picture stays unchanged if it is clean, or if its noise cannot be measured.
+"""
 
 MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 12 % of
@@ -32,14 +36,14 @@ _LARGE_BYTES, _SIDE_IF_LARGE = 39_000_000, 640
 
 _GREY_CHANNELS = (1, 2)  # grey, and grey with alpha
 
-_NUMBERS = 2 * len(SCALES)  # numbers of a block in Denoised.noise, and as many in Denoised.variation
+_NUMBERS = 2 * len(SCALES)  # for each block, Denoised.noise has this many numbers, and Denoised.variation too
 
-# A block whose mean brightness is so near to black (0) or white (1) shows little of its noise, because it is clipped.
+# A block is not measured if its mean brightness is this near to black (0) or white (1), because its noise is clipped.
 _BLACK_OR_WHITE = 0.015
 _STEP = 4  # the brightness is measured in every fourth row and column
 
-# A large picture is first measured in probes: small tiles that lie on a grid. Each has a border that is not measured.
-# Near its edge, the network sees too little of the surroundings.
+# A large picture is first measured in probes: small tiles that lie on a grid. The border of a probe is not measured,
+# because the network sees too little of the surroundings there.
 _PROBED_PIXELS = 1_000_000  # a smaller picture is denoised at once, and then measured
 _PROBES_PER_AXIS, _PROBE_SIDE, _PROBE_BORDER = 4, 96, BLOCK
 _PROBED_SIDE = (_PROBES_PER_AXIS + 1) * _PROBE_SIDE  # in a narrower picture, probes would overlap
@@ -212,7 +216,7 @@ class Restoration:
             self.output = self._input
 
     def _measured(self, numbers: slice, quantile: float) -> MeasuredNoise | None:
-        """Return the noise of the frame with the most noise. The noise of a frame is a quantile over its blocks.
+        """Measure each frame, and return the noise of the noisiest frame. Each number is a quantile of all its blocks.
 
         `numbers` selects columns of the blocks. Returns None if no block was measured.
         """

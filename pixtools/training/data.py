@@ -61,7 +61,8 @@ def load(folders: Sequence[Path], pair_folders: Sequence[Path], patch_side: int,
     pairs, held_pairs = split_pairs(pair_folders)
     files = [*held_photos, *photos, *(path for pair in (*held_pairs, *pairs) for path in pair)]
     _check_listed_once(files)
-    # All photos have the same limit. After photos are added or removed, other photos are held out for validation.
+    # All photos have the same minimum size. If photos are added or removed, a photo for training may become a photo for
+    # validation.
     min_side = max(patch_side, crop_side)
     check_sizes([*held_photos, *photos], min_photo_side(min_side + noise.MARGIN))
     # The photos of a pair have equal sizes: see find_pairs.

@@ -16,14 +16,14 @@ from pixtools.training.camera import Camera, chance
 from pixtools.training.filters import blur, jpeg, luma_and_chroma, resize
 
 MARGIN = 16
-"""A patch is cut with this many additional rows and columns, and the network sees only a part of it. There are two
-reasons. The noise of a camera differs near the edges. The part should begin at any position in the blocks of a JPEG."""
+"""Most patches are first cut with this many additional rows and columns. After the noise is added, these are cut off.
+This removes the edges, where the noise of a camera differs. And the patch can begin inside a block of a JPEG."""
 
 MAX_SIGMA = 55.0  # of white noise, in levels of 255, as in the paper
 SIGMA_POWER = 0.55  # of the distribution of sigmas; with 0.5 the network is worse at sigma 15, with 0.6 at sigma 50
 GREY_SHARE, COARSE_SHARE = 0.12, 0.13  # of patches with white noise: grey patches, and noise with coarse colours
 
-_EDGE = 4  # rows and columns at each edge where the noise of a camera differs
+_EDGE = 4  # the noise of a camera differs in this many rows and columns at each edge
 
 Random = np.random.Generator
 Pair = tuple[Tensor, Tensor]

@@ -21,7 +21,7 @@ def test_no_connection_gets_a_free_port():
 
 
 def test_a_port_is_given_once_and_never_if_the_settings_name_it(monkeypatch):
-    """The GCS server of Ray must not get the port for Ray's clients."""
+    """Two servers of Ray, one for nodes and one for clients, must have different ports."""
     page, dashboard, s3, named, other = (ports.free_port() for _ in range(5))
     monkeypatch.setattr(ports, "_reserved", set())
     monkeypatch.setattr(ports, "_FREE", (named, other))

@@ -418,7 +418,7 @@ def test_colours_are_converted_to_srgb_and_alpha_is_dropped(tmp_path):
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_photos_are_turned_upright(orientation, tmp_path):
-    """A camera may store a photo rotated. The EXIF orientation then tells how to turn the photo upright."""
+    """A camera may store a photo on its side. The EXIF orientation says how to turn the photo upright."""
     noisy, clean = pair_of(tmp_path / "1")
     with Image.open(clean) as image:
         image.crop((0, 0, 200, 150)).save(clean)

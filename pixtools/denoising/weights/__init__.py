@@ -6,8 +6,8 @@ SHIPPED = "dncnn-color-blind.safetensors"
 """File name of the weights for photos, in this folder."""
 
 SHIPPED_SHA256 = "4ba0612805f73aa2d9f1f803643da307b58c0a437d4891ab1e6f5b5de5ec6679"
-"""SHA-256 of the file for photos, in hexadecimal digits. The step key of a denoising step contains such a
-digest."""
+"""SHA-256 of the file for photos, in hexadecimal digits. The key of a `denoise` step contains the digest of the weights
+that the step uses."""
 
 WHITE = "dncnn-white-noise.safetensors"
 """File name of the weights for white noise, in this folder."""
