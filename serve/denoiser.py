@@ -161,12 +161,13 @@ class Denoiser:
             # For a picture with alpha, Restoration computes the mean of all visible colours, which takes time. This
             # runs in a thread, so that the tiles of other pictures do not wait for it.
             restoration = await asyncio.to_thread(Restoration, pixels, params.blend, params.noise)
-            tiles = len(restoration)
-            total = tiles + 1
+            fraction = 0.0
             async for done in self._batcher.restore(restoration, engine):
-                advance(done / tiles)
-                yield InferenceProgress(done, total)
+                fraction = max(fraction, done / len(restoration))  # the number of tiles may grow
+                advance(fraction)
+                yield InferenceProgress(done, len(restoration) + 1)
             advance(1)  # a picture that stays as it is has no tiles
+            total = len(restoration) + 1
             yield InferenceProgress(total, total)
             yield Inferred(restoration.output, rest, restoration.report.as_result())
             yield InferenceProgress(total, total)  # the result was sent completely

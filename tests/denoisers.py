@@ -21,12 +21,14 @@ class Plain:
     """The DnCNN network of the paper. It runs in plain PyTorch.
 
     The weights do not denoise. But with these weights, each pixel of the result depends on all pixels in the receptive
-    field of this pixel.
+    field of this pixel. The engine reports its noise as equally strong at all scales. With `coarse`, the noise is twice
+    as strong at the largest scale, so pictures need two passes.
     """
 
     name = "plain"
 
-    def __init__(self) -> None:
+    def __init__(self, *, coarse: bool = False) -> None:
+        self._scales = np.array([1, 1, 4 if coarse else 1], np.float32)  # factors of the mean squares
         generator = torch.Generator().manual_seed(5)
         self.network = DnCNN().eval()
         for parameter in self.network.parameters():
@@ -50,7 +52,9 @@ class Plain:
         denoised = result = tiles / np.float32(top) - parts[..., :1] * luma - parts[..., 1:2] * chroma
         if top != 1.0:
             denoised = (denoised.clip(0, 1) * top).round()
-        return Denoised(denoised.astype(tiles.dtype), strengths(noise), strengths(result, centred=True))
+        of_pixels = strengths(noise)[..., :: len(SCALES), None]  # luma and chroma at scale 1
+        numbers = (of_pixels * self._scales).reshape(*of_pixels.shape[:-2], -1)
+        return Denoised(denoised.astype(tiles.dtype), numbers, strengths(result, centred=True))
 
 
 class Halving:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from typing import cast
 import numpy as np
 
 from pixtools.denoising.dncnn import CHANNELS
-from pixtools.denoising.engine import Blend, Denoised, Engine, Tiles
-from pixtools.denoising.restoration import Pixels, Restoration, Tile
+from pixtools.denoising.engine import Blend, Denoised, Engine, Pixels, Tiles
+from pixtools.denoising.restoration import Restoration, Round, Tile
 
 PROGRESS_INTERVAL_S = 10.0
 """Longest time, in seconds, between two progress messages of a picture."""
@@ -89,30 +89,24 @@ class Batcher:
         Raises the engine's error if a batch with a tile of this picture fails. When the iterator is closed, waiting
         tiles of the picture are dropped.
         """
-        done, clock = 0, _Clock(self._virtual_time)
-        # `aclosing` drops the waiting tiles as soon as this iterator is closed.
-        async with aclosing(self._run_tiles(restoration, restoration.probes(), clock, engine or self._engine)) as steps:
-            async for _ in steps:
-                yield done
-        await asyncio.to_thread(restoration.decide)
-        async with aclosing(self._run_tiles(restoration, restoration.tiles(), clock, engine or self._engine)) as steps:
-            async for finished in steps:
-                done += finished
-                yield done
-        await asyncio.to_thread(restoration.finish)
+        done, clock, rounds = 0, _Clock(self._virtual_time), restoration.rounds()
+        while (of_round := await asyncio.to_thread(next, rounds, None)) is not None:
+            # `aclosing` drops the waiting tiles as soon as this iterator is closed.
+            async with aclosing(self._run_round(of_round, clock, engine or self._engine)) as steps:
+                async for finished in steps:
+                    done += 0 if of_round.is_probing else finished
+                    yield done
 
-    async def _run_tiles(
-        self, restoration: Restoration, tiles: Iterator[Tile], clock: _Clock, engine: Engine
-    ) -> AsyncGenerator[int, None]:
-        """Run tiles of a picture and put their results. Yield how many tiles have finished since the last time."""
+    async def _run_round(self, of_round: Round, clock: _Clock, engine: Engine) -> AsyncGenerator[int, None]:
+        """Run the tiles of a round and put their results. Yield how many tiles have finished since the last time."""
         pending: dict[asyncio.Future[Denoised], Tile] = {}
         max_pending = 1  # until the first tile shows its size
         try:
             while True:
-                while len(pending) < max_pending and (tile := next(tiles, None)) is not None:
+                while len(pending) < max_pending and (tile := next(of_round.tiles, None)) is not None:
                     max_pending = _max_pending(tile, engine)
                     clock.tag = max(clock.tag, self._virtual_time)
-                    pending[self._enqueue(Waiter(tile.pixels, restoration.blend, engine, clock.tag))] = tile
+                    pending[self._enqueue(Waiter(tile.pixels, of_round.blend, engine, clock.tag))] = tile
                     clock.tag += tile.pixels.size
                 if not pending:
                     return
@@ -120,7 +114,7 @@ class Batcher:
                     pending, timeout=PROGRESS_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 for future in finished:
-                    restoration.put(pending.pop(future), future.result())
+                    of_round.put(pending.pop(future), future.result())
                 yield len(finished)
         finally:
             for future in pending:  # the engine does not run a tile whose future is cancelled

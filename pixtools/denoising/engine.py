@@ -19,6 +19,9 @@ from pixtools.errors import DeviceMissing
 Tiles = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 """(N, H, W, 3) RGB. Black to white is 0..255, 0..65535, or 0..1; float32 values may lie outside 0..1."""
 
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+"""Pixels of a picture, as it is stored. The last axis has the channels."""
+
 BLEND_PARTS = 3
 """The number of parts in a Blend."""
 

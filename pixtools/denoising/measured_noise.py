@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixtools.denoising.engine import LUMA, SCALES
+from pixtools.denoising.engine import BLOCK, LUMA, SCALES
 
 CLEAN_SIGMA = 2.0
 """A picture with a `sigma` below this value is clean. On 46 clean photos that were not used for training,
 the largest `sigma` was 1.9. On 45 of them, it was at most 1.5: see the model card."""
+
+COARSE_RATIO, COARSE_LUMA = 1.5, 10.0
+"""Noise is coarse if its luma at the largest scale is above COARSE_LUMA, and above COARSE_RATIO times its luma at the
+smallest scale."""
 
 FOUND_QUANTILE, REMAINING_QUANTILE = 0.5, 0.1
 """The noise of a picture is the median over its blocks. The noise that is left is taken from the smoothest blocks,
@@ -59,8 +63,32 @@ class MeasuredNoise:
         """Whether there is hardly any noise."""
         return self.sigma < CLEAN_SIGMA
 
+    @property
+    def is_coarse(self) -> bool:
+        """Whether the noise is that of coarse grain, so that two passes remove more of it."""
+        return self.luma[-1] > max(COARSE_LUMA, COARSE_RATIO * self.luma[0])
+
     def as_result(self) -> dict[str, Any]:
         """Return the numbers as the API shows them."""
         return {"scale": list(SCALES)} | {
             name: [round(number, 1) for number in numbers] for name, numbers in vars(self).items()
         }
+
+
+def variation(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the variation of a picture (h, w, 3), where 0..1 is black to white: see Denoised."""
+    height, width = (length // BLOCK * BLOCK for length in picture.shape[:2])
+    picture = picture[:height, :width]
+    luma = picture @ np.array(LUMA, np.float32)[:, None]
+    numbers = []
+    for part in (luma, picture - luma):
+        for scale in SCALES:
+            reduced = in_blocks(part, scale).mean(axis=(1, 3))
+            numbers.append(in_blocks(reduced, BLOCK // scale).var(axis=(1, 3)).mean(axis=-1) * scale**2)
+    return np.stack(numbers, axis=-1)
+
+
+def in_blocks(array: NDArray[np.generic], side: int) -> NDArray[Any]:
+    """Divide an array (H, W, …) into squares: (H / side, side, W / side, side, …)."""
+    height, width = array.shape[:2]
+    return array.reshape(height // side, side, width // side, side, *array.shape[2:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, cast
@@ -10,13 +10,11 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pixtools.denoising.coarse_noise import CoarseNoise, at_half
 from pixtools.denoising.dncnn import HALO
-from pixtools.denoising.engine import BLOCK, SCALES, TEXTURE_RADIUS, WHITE, Blend, Denoised, Engine, Tiles
-from pixtools.denoising.measured_noise import FOUND_QUANTILE, REMAINING_QUANTILE, MeasuredNoise
+from pixtools.denoising.engine import BLOCK, LUMA, SCALES, TEXTURE_RADIUS, WHITE, Blend, Denoised, Engine, Pixels, Tiles
+from pixtools.denoising.measured_noise import FOUND_QUANTILE, REMAINING_QUANTILE, MeasuredNoise, in_blocks, variation
 from pixtools.denoising.tiles import Box, Window, windows
-
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-"""(N, H, W, C): frames in grey, grey with alpha, RGB, or RGBA."""
 
 Noise = Literal["auto", "any", "white"]
 """Which pictures are denoised:
@@ -45,10 +43,13 @@ _STEP = 4  # the brightness is measured in every fourth row and column
 # A large picture is first measured in probes: small tiles that lie on a grid. The border of a probe is not measured,
 # because the network sees too little of the surroundings there.
 _PROBED_PIXELS = 1_000_000  # a smaller picture is denoised at once, and then measured
+_PROBED_IF_ANY = 4_000_000  # with `any`, probes only avoid a pass of a picture with coarse noise, which is rare
 _PROBES_PER_AXIS, _PROBE_SIDE, _PROBE_BORDER = 4, 96, BLOCK
 _PROBED_SIDE = (_PROBES_PER_AXIS + 1) * _PROBE_SIDE  # in a narrower picture, probes would overlap
 _MAX_FRAMES_PROBED = 3
 _MIN_PROBED_BLOCKS = 64  # of the 256 in the probes of a frame; fewer do not decide
+
+_BAND = 256  # number of rows that are halved at a time
 
 
 Skipped = Literal["clean", "strength", "unmeasured"]
@@ -68,6 +69,9 @@ class Report:
     skipped: Skipped | None = None
     """None if the picture was denoised."""
 
+    passes: Literal[0, 1, 2] = 1
+    """How often the picture went through the network: see Restoration. 0 if it was not denoised."""
+
     def as_result(self) -> dict[str, Any]:
         """Return the result of a `denoise` step, as the API shows it."""
         found, remaining = (noise.as_result() if noise else None for noise in (self.found, self.remaining))
@@ -75,7 +79,7 @@ class Report:
         result = {"sigma": sigma, "denoised": self.skipped is None}
         if self.skipped:
             return result | {"skipped": self.skipped, "noise": found}
-        return result | {"noise": found, "remaining": remaining}
+        return result | {"passes": self.passes, "noise": found, "remaining": remaining}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,29 +89,39 @@ class Tile:
     pixels: Pixels
     frame: int
     window: Window
-    is_probe: bool = False
-    """A probe is only measured. Its result is not part of the output."""
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """Tiles that the network runs on, with the same blend."""
+
+    tiles: Iterator[Tile]
+    """Each tile is cut when it is requested, so few tiles take memory at a time."""
+
+    blend: Blend
+
+    put: Callable[[Tile, Denoised], None]
+    """Takes the result of a tile: one item of `Denoised.each`. The results may come in any order."""
+
+    is_probing: bool = False
+    """Whether the tiles are only measured: they are not part of the output."""
 
 
 class Restoration:
-    """The denoising of one picture, in four parts. The caller runs the network.
+    """The denoising of one picture, in rounds. The caller runs the network: see `rounds`.
 
-    1. `probes` yields a few tiles of a large picture. `put` takes their results.
-    2. `decide` decides from the probes whether the picture stays as it is.
-    3. `tiles` yields all tiles. `put` takes their results, in any order.
-    4. `finish` sets `output` and `report` to their final values.
+    `pixels` are uint8 or uint16 (N, H, W, C): frames in grey, grey with alpha, RGB, or RGBA. They are never modified.
+    `output` has the same shape and type. A grey picture goes through the network as three equal channels, and the mean
+    of the three results is kept. Alpha stays unchanged. The colours of pixels with alpha 0 stay unchanged too. In their
+    place, the network sees the mean of all visible colours, so hidden colours cannot leak into visible pixels. A grey
+    picture has no chroma, so `blend.chroma` has no effect.
 
-    `decide` copies the picture, and `finish` sorts many numbers, so both may run in another thread.
-
-    `pixels` are uint8 or uint16 (N, H, W, C) and are never modified. `output` has the same shape and type. A grey
-    picture goes through the network as three equal channels, and the mean of the three results is kept. Alpha stays
-    unchanged. The colours of pixels with alpha 0 stay unchanged too. In their place, the network sees the mean of all
-    visible colours, so hidden colours cannot leak into visible pixels. A grey picture has no chroma, so
-    `blend.chroma` has no effect.
+    A picture with coarse noise is denoised in two passes. The first pass denoises the picture at half the resolution.
+    The noise that it removes is enlarged and subtracted from the picture. The second pass denoises the result.
 
     `output` is the input itself in two cases: `blend` removes nothing, or `noise` is `auto` and the picture is clean or
-    cannot be measured. Otherwise `output` takes as much memory as the input. A tile takes 3 bytes for each of its
-    pixels, or 6 bytes in uint16, until `put` gets its result.
+    cannot be measured. Otherwise `output` takes as much memory as the input, and two passes take half as much in
+    addition. A tile takes 3 bytes for each of its pixels, or 6 bytes in uint16, until `put` gets its result.
 
     Blocks with hidden pixels, and blocks that are white or black, are not measured. A picture with a side of less than
     BLOCK pixels has no blocks. If no block is measured, the report has None in place of the noise.
@@ -124,96 +138,149 @@ class Restoration:
         if pixels.shape[3] in _GREY_CHANNELS:
             # The network finds some chroma even in three equal channels. It is removed together with the luma.
             self.blend = replace(self.blend, chroma=self.blend.luma)
-        self._input, self._noise = pixels, noise
+        self._input, self._noise, self._side = pixels, noise, side
         height, width = (max(length, BLOCK) for length in pixels.shape[1:3])
         largest = _SIDE_IF_LARGE if pixels.nbytes > _LARGE_BYTES else MAX_TILE_SIDE
         self._windows = windows(width, height, side or largest, HALO + TEXTURE_RADIUS)
+        self._tiles_of_a_pass = len(pixels) * len(self._windows)
+        self._all_tiles = self._tiles_of_a_pass
         self.report = Report()
         self.output = pixels
         self._mean_colors = [_mean_visible_color(frame) for frame in pixels]
-        self._is_decided = False
+        self._coarse_noise: CoarseNoise | None = None  # what the first of two passes has found
         # For each frame: the noise and the variation of each block, (n, 2 * _NUMBERS).
         self._blocks: list[list[NDArray[np.float32]]] = [[] for _ in pixels]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of every tile: (h, w, 3)."""
+        """The shape of every tile of the picture in its full size: (h, w, 3)."""
         read = self._windows[0].read
         return read.bottom - read.top, read.right - read.left, 3
 
     def __len__(self) -> int:
-        """Return the largest possible number of tiles. Tiles without a visible pixel are left out of `tiles`."""
-        return len(self._input) * len(self._windows)
+        """Return the largest possible number of tiles, without probes. It grows if the picture needs two passes.
 
-    def probes(self) -> Iterator[Tile]:
-        """Yield the probes of a picture that may stay as it is. Yield nothing for a small picture."""
+        Tiles without a visible pixel are left out of the rounds.
+        """
+        return self._all_tiles
+
+    def rounds(self) -> Iterator[Round]:
+        """Yield the rounds. Before the next round is requested, `put` must get the results of all tiles of a round.
+
+        1. A large picture begins with probes, which are a few small tiles.
+        2. The picture is denoised in one pass, except if the probes show that it stays as it is or needs two passes.
+        3. A picture with coarse noise is denoised in two passes. Each of them is a round. If there were no probes, the
+           result of round 2 is not used.
+
+        After the last round, `output` and `report` have their final values. A request for a round may take long,
+        because it copies the picture or sorts many numbers. So it may run in another thread.
+        """
+        is_decided = False
+        if self._has_probes:
+            yield Round(self._probes(), self.blend, self._measure, is_probing=True)
+            is_decided = self._have_probes_shown_enough()
+            if is_decided:
+                self.report = self._measured_report()
+            self._forget_blocks()
+        if self.report.passes == 1:
+            yield from self._one_pass()
+            measured = self._measured_report()
+            # If the probes have shown noise, the picture is denoised, even if most of it is clean.
+            self.report = replace(measured, skipped=None, passes=1) if is_decided else measured
+        if self.report.passes > 1:
+            yield from self._two_passes()
+            self.report = replace(self.report, remaining=self._measured_report().remaining)
+        if self.report.skipped:
+            self.output = self._input
+
+    def _one_pass(self) -> Iterator[Round]:
+        if not self.blend.removes_nothing:
+            self.output = self._input.copy()
+        yield Round(self._tiles(), self.blend, self._put)
+
+    def _two_passes(self) -> Iterator[Round]:
+        """Denoise the picture at half the resolution, subtract the noise that this finds, and denoise the result.
+
+        Both passes remove all noise that they find. Then the noise is put back in part, as `blend` says.
+        """
+        half = Restoration(self._halved(), side=self._side)
+        self._all_tiles += len(half) + (self._tiles_of_a_pass if any(self._blocks) else 0)
+        self._forget_blocks()
+        yield from half._one_pass()
+        self._coarse_noise = CoarseNoise(half._input, half.output)
+        self.output = self._input.copy()
+        yield Round(self._tiles(), replace(self.blend, luma=1.0, chroma=1.0), self._put)
+
+    @property
+    def _has_probes(self) -> bool:
         frames, height, width, _ = self._input.shape
+        if self._noise == "white" and not self.blend.removes_nothing:
+            return False
         may_stay = self._noise == "auto" or self.blend.removes_nothing
-        if not may_stay or frames * height * width < _PROBED_PIXELS or min(height, width) < _PROBED_SIDE:
-            return
+        least = _PROBED_PIXELS if may_stay else _PROBED_IF_ANY
+        return bool(frames * height * width >= least and min(height, width) >= _PROBED_SIDE)
+
+    def _probes(self) -> Iterator[Tile]:
         for number in _probed_frames(self._input):
-            for window in _probe_windows(height, width):
-                tile = self._tile(number, window, is_probe=True)
+            for window in _probe_windows(*self._input.shape[1:3]):
+                tile = self._tile(number, window)
                 if tile is not None:
                     yield tile
 
-    def decide(self) -> None:
-        """Decide whether the picture stays as it is, if the probes have shown enough of each probed frame."""
-        probed = (self._blocks[number] for number in _probed_frames(self._input))
-        if all(sum(map(len, blocks)) >= _MIN_PROBED_BLOCKS for blocks in probed):
-            self._set_report()
-            self._is_decided = True
+    def _have_probes_shown_enough(self) -> bool:
+        blocks = (self._blocks[number] for number in _probed_frames(self._input))
+        return all(sum(map(len, of_frame)) >= _MIN_PROBED_BLOCKS for of_frame in blocks)
+
+    def _forget_blocks(self) -> None:
         for of_frame in self._blocks:
             of_frame.clear()
-        if not self.report.skipped and not self.blend.removes_nothing:
-            self.output = self._input.copy()
 
-    def tiles(self) -> Iterator[Tile]:
-        """Yield the tiles one by one. Each tile is cut when it is requested, so few tiles take memory at a time.
-
-        If `decide` has decided that the picture stays as it is, there are no tiles.
-        """
-        if self.report.skipped:
-            return
+    def _tiles(self) -> Iterator[Tile]:
         for number in range(len(self._input)):
             for window in self._windows:
                 tile = self._tile(number, window)
                 if tile is not None:
                     yield tile
 
-    def put(self, tile: Tile, result: Denoised) -> None:
-        """Take the network's result for a tile: one item of `Denoised.each`."""
-        window = tile.window
-        self._blocks[tile.frame].append(self._measured_blocks(tile, result))
-        if tile.is_probe or self.blend.removes_nothing:
+    def _put(self, tile: Tile, result: Denoised) -> None:
+        if self._coarse_noise and self.blend.luma * self.blend.chroma < 1:
+            result = self._blended(tile, result)
+        self._measure(tile, result)
+        if self.blend.removes_nothing:
             return
-        assert self.output is not self._input, "call `decide` first"  # noqa: S101 (the input is never modified)
+        window = tile.window
         colors, alpha = _split_alpha(self.output[tile.frame][window.kept.slices])
         kept = result.tiles[window.inner.slices][: colors.shape[0], : colors.shape[1]]
         if colors.shape[2] == 1:
             kept = ((kept.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(colors.dtype)
         np.copyto(colors, kept, where=True if alpha is None else alpha[..., None] > 0)
 
-    def finish(self) -> None:
-        """Set `report` and `output` to their final values."""
-        if not self.report.skipped:
-            self._set_report()
+    def _blended(self, tile: Tile, result: Denoised) -> Denoised:
+        """Put a part of the removed noise back, as `blend` says. `result` is without the noise that was found."""
+        noisy = self._seen(tile.frame, tile.window).astype(np.float32)
+        removed = noisy - result.tiles
+        luma = removed @ np.array(LUMA, np.float32)[:, None]
+        blended = noisy - self.blend.luma * luma - self.blend.chroma * (removed - luma)
+        white = WHITE[result.tiles.dtype]
+        pixels = blended.round().clip(0, white).astype(result.tiles.dtype)
+        return replace(result, tiles=cast("Tiles", pixels), variation=variation((blended / white).astype(np.float32)))
 
-    def _set_report(self) -> None:
+    def _measure(self, tile: Tile, result: Denoised) -> None:
+        self._blocks[tile.frame].append(self._measured_blocks(tile, result))
+
+    def _measured_report(self) -> Report:
         found = self._measured(slice(None, _NUMBERS), FOUND_QUANTILE)
         remaining = self._measured(slice(_NUMBERS, None), REMAINING_QUANTILE)
         skipped: Skipped | None = None
         if self.blend.removes_nothing:
             skipped = "strength"
-        # If the probes have shown noise, the picture is denoised, even if most of it is clean.
-        elif self._noise == "auto" and not self._is_decided:
+        elif self._noise == "auto":
             if found is None:
                 skipped = "unmeasured"
             elif found.is_clean:
                 skipped = "clean"
-        self.report = Report(found, remaining, skipped)
-        if skipped:
-            self.output = self._input
+        needs_two = self._noise != "white" and found is not None and found.is_coarse
+        return Report(found, remaining, skipped, passes=0 if skipped else 2 if needs_two else 1)
 
     def _measured(self, numbers: slice, quantile: float) -> MeasuredNoise | None:
         """Measure each frame, and return the noise of the noisiest frame. Each number is a quantile of all its blocks.
@@ -234,31 +301,54 @@ class Restoration:
         blocks = slice(top, bottom), slice(left, right)
         area = slice(top * BLOCK, bottom * BLOCK), slice(left * BLOCK, right * BLOCK)
         levels = tile.pixels[area][_STEP // 2 :: _STEP, _STEP // 2 :: _STEP]  # some pixels are enough, and faster
-        brightness = _in_blocks(levels, BLOCK // _STEP).mean(axis=(1, 3, 4)) / WHITE[tile.pixels.dtype]
+        brightness = in_blocks(levels, BLOCK // _STEP).mean(axis=(1, 3, 4)) / WHITE[tile.pixels.dtype]
         is_measured = (brightness > _BLACK_OR_WHITE) & (brightness < 1 - _BLACK_OR_WHITE)
         _, alpha = _split_alpha(self._input[tile.frame][read.slices])
         if alpha is not None:
-            is_measured &= _in_blocks(alpha[area] > 0, BLOCK).all(axis=(1, 3))
+            is_measured &= in_blocks(alpha[area] > 0, BLOCK).all(axis=(1, 3))
         measured = np.concatenate([result.noise[blocks], result.variation[blocks]], axis=2)
         return cast("NDArray[np.float32]", measured[is_measured])
 
-    def _tile(self, number: int, window: Window, *, is_probe: bool = False) -> Tile | None:
+    def _tile(self, number: int, window: Window) -> Tile | None:
         """Cut a tile. Return None if the tile has no visible pixel."""
-        frame = self._input[number]
-        colors, alpha = _split_alpha(frame)
+        _, alpha = _split_alpha(self._input[number])
         if alpha is not None and not alpha[window.kept.slices].any():
             return None
-        read = colors[window.read.slices]  # (h, w, 1) or (h, w, 3)
-        height, width = window.read.bottom - window.read.top, window.read.right - window.read.left
-        pixels = np.empty((height, width, 3), dtype=frame.dtype)
-        here = pixels[: read.shape[0], : read.shape[1]]
-        here[...] = read
-        if alpha is not None:
-            here[alpha[window.read.slices] == 0] = self._mean_colors[number]
+        pixels = self._seen(number, window)
+        if self._coarse_noise:
+            self._coarse_noise.subtract(pixels, number, window.read)
+        return Tile(pixels, number, window)
+
+    def _seen(self, number: int, window: Window) -> Pixels:
+        """Copy an area of a frame, as the network sees it: (h, w, 3)."""
+        box = window.read
+        pixels = np.empty((box.bottom - box.top, box.right - box.left, 3), dtype=self._input.dtype)
+        read = self._visible(number, box.slices)
+        pixels[: read.shape[0], : read.shape[1]] = read
         # Beyond the picture, the last row and the last column are repeated.
-        pixels[read.shape[0] :, : read.shape[1]] = here[-1:]
+        pixels[read.shape[0] :, : read.shape[1]] = read[-1:]
         pixels[:, read.shape[1] :] = pixels[:, read.shape[1] - 1 : read.shape[1]]
-        return Tile(pixels, number, window, is_probe)
+        return pixels
+
+    def _visible(self, number: int, area: tuple[slice, slice]) -> Pixels:
+        """Return colours of a frame, (h, w, 1 or 3). Hidden pixels have the mean of all visible colours."""
+        colors, alpha = _split_alpha(self._input[number])
+        read, mean = colors[area], self._mean_colors[number]
+        if alpha is not None and mean is not None:
+            read = read.copy()
+            read[alpha[area] == 0] = mean
+        return read
+
+    def _halved(self) -> Pixels:
+        """Return the visible colours at half the resolution, rounded up: (N, h, w, 1 or 3)."""
+        frames, height, width, _ = self._input.shape
+        colors = _split_alpha(self._input[0])[0].shape[2]
+        halved = np.empty((frames, -(-height // 2), -(-width // 2), colors), self._input.dtype)
+        for number in range(frames):
+            for top in range(0, height, _BAND):  # bands take less memory than the whole frame
+                band = self._visible(number, (slice(top, top + _BAND), slice(None)))
+                halved[number, top // 2 : (top + _BAND) // 2] = at_half(band)
+        return halved
 
 
 def denoise(
@@ -271,19 +361,17 @@ def denoise(
 ) -> tuple[Pixels, Report]:
     """Denoise a picture in the calling thread, with `batch` tiles in each call of `engine`. See Restoration."""
     restoration = Restoration(pixels, blend, noise, side)
-    _run(engine, restoration, restoration.probes(), batch)
-    restoration.decide()
-    _run(engine, restoration, restoration.tiles(), batch)
-    restoration.finish()
+    for of_round in restoration.rounds():
+        _run(engine, of_round, batch)
     return restoration.output, restoration.report
 
 
-def _run(engine: Engine, restoration: Restoration, tiles: Iterator[Tile], batch: int) -> None:
-    while together := list(islice(tiles, batch)):
+def _run(engine: Engine, of_round: Round, batch: int) -> None:
+    while together := list(islice(of_round.tiles, batch)):
         stacked = cast("Tiles", np.stack([tile.pixels for tile in together]))
-        rows = np.array([restoration.blend.as_row()] * len(together), np.float32)
+        rows = np.array([of_round.blend.as_row()] * len(together), np.float32)
         for tile, result in zip(together, engine.denoise(stacked, rows).each(), strict=True):
-            restoration.put(tile, result)
+            of_round.put(tile, result)
 
 
 def _probed_frames(pixels: Pixels) -> range:
@@ -307,12 +395,6 @@ def _probe_window(top: int, left: int) -> Window:
         Box(left, top, left + end, top + end),
         Box(left + border, top + border, left + end - border, top + end - border),
     )
-
-
-def _in_blocks(array: NDArray[np.generic], side: int) -> NDArray[Any]:
-    """Divide an array (H, W, …) into squares: (H / side, side, W / side, side, …)."""
-    height, width = array.shape[:2]
-    return array.reshape(height // side, side, width // side, side, *array.shape[2:])
 
 
 def _check(pixels: Pixels) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from denoisers import Halving, Plain, random_weights
+import torch
+from denoisers import Halving, Plain, random_weights, strengths
 
-from pixtools.denoising.engine import Blend
+from pixtools.denoising.dncnn import load_shipped
+from pixtools.denoising.engine import LUMA, Blend
+from pixtools.denoising.openvino_engine import OpenVINOEngine
 from pixtools.denoising.restoration import Restoration, denoise
 from pixtools.denoising.torch_engine import TorchEngine
+from pixtools.training.filters import blur
 
 pytestmark = pytest.mark.heavy
 
@@ -27,12 +31,29 @@ def noisy(height, width, channels, dtype=np.uint8, frames=1):
     return pixels
 
 
+def grain(height, width, blur_sigma):
+    """Return coarse noise (H, W, 3) with a standard deviation of 15."""
+    white = torch.from_numpy(np.random.default_rng(6).normal(0, 1, (3, height, width))).float()
+    blurred = blur(white, blur_sigma).permute(1, 2, 0).numpy()
+    return 15 * blurred / blurred.std()
+
+
+def coarse(height, width):
+    """Return a frame (1, H, W, 3) of one grey, with coarse noise."""
+    return (128 + grain(height, width, 2.0)).round().astype(np.uint8)[None]
+
+
 def expected(plain, frame, strength=1.0):
     """Return the network's result for an opaque frame that is not cut into tiles."""
     colors = np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame
     row = Blend(strength, strength).as_row()
     (result,) = plain.denoise(np.ascontiguousarray(colors)[None], np.array([row], np.float32)).tiles
     return result.astype(float).mean(axis=2, keepdims=True).round() if frame.shape[2] == 1 else result
+
+
+def first_tiles(restoration):
+    """Return the tiles of the first round: the probes, if the picture has any."""
+    return list(next(restoration.rounds()).tiles)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -78,7 +99,7 @@ def test_tiles_without_a_visible_pixel_are_not_run():
     pixels[0, :, :80, 3] = 0
     result, _ = denoise(plain, pixels, side=64)
     restoration = Restoration(pixels, side=64)
-    assert len(plain.seen) == len(list(restoration.tiles())) < len(restoration)
+    assert len(plain.seen) == len(first_tiles(restoration)) < len(restoration)
     assert (result[0, :, :80] == pixels[0, :, :80]).all()
     assert (result[0, :, 80:] != pixels[0, :, 80:]).any()
 
@@ -89,7 +110,7 @@ def test_a_fully_transparent_picture_stays_unchanged():
     plain = Plain()
     result, report = denoise(plain, pixels, noise="any")
     assert (result == pixels).all()
-    assert report.as_result() == {"sigma": None, "denoised": True, "noise": None, "remaining": None}
+    assert report.as_result() == {"sigma": None, "denoised": True, "passes": 1, "noise": None, "remaining": None}
     assert plain.seen == []
 
 
@@ -115,7 +136,7 @@ def test_a_picture_in_which_the_engine_finds_hardly_any_noise_is_clean(height, w
     assert sum(shape[0] for shape in halving.seen) == calls
 
 
-@pytest.mark.parametrize(("height", "width"), [(60, 100), (1000, 1100)], ids=["small", "large"])
+@pytest.mark.parametrize(("height", "width"), [(60, 300), (1000, 1100)], ids=["small", "large"])
 def test_a_picture_in_which_the_engine_finds_noise_is_denoised(height, width):
     pixels = noisy(height, width, 3)
     result, report = denoise(Halving(), pixels, noise="auto")
@@ -130,7 +151,7 @@ def test_a_picture_in_which_the_engine_finds_noise_is_denoised(height, width):
 @pytest.mark.parametrize(("height", "width"), [(200, 5200), (5200, 200), (90, 12_000), (1, 1_000_000)])
 def test_a_large_picture_that_is_narrow_is_not_probed(height, width):
     pixels = np.full((1, height, width, 3), 128, np.uint8)
-    assert not list(Restoration(pixels, noise="auto").probes())
+    assert not next(Restoration(pixels, noise="auto").rounds()).is_probing
 
 
 def test_an_animation_is_probed_in_several_frames():
@@ -161,7 +182,7 @@ def noisy_between_clean_probes(*clean_probes):
     """
     pixels = np.repeat(noisy(500, 2100, 4), len(clean_probes), axis=0)
     pixels[..., 3] = 255
-    windows = [tile.window.read for tile in Restoration(noisy(500, 2100, 3), noise="auto").probes()]
+    windows = [tile.window.read for tile in first_tiles(Restoration(noisy(500, 2100, 3), noise="auto"))]
     for frame, clean in enumerate(clean_probes):
         for number, read in enumerate(windows):
             box = slice(read.top, read.bottom), slice(read.left, read.right)
@@ -179,13 +200,13 @@ def test_clean_probes_decide_if_they_show_enough_of_each_frame(clean_probes, dec
 
 def test_a_picture_with_noise_at_its_probes_is_denoised_even_if_most_of_it_is_clean():
     pixels = np.full((1, 500, 2100, 3), 128, np.uint8)
-    for tile in Restoration(pixels, noise="auto").probes():
+    for tile in first_tiles(Restoration(pixels, noise="auto")):
         inner, read = tile.window.inner, tile.window.read
         box = (
             slice(read.top + inner.top, read.top + inner.bottom),
             slice(read.left + inner.left, read.left + inner.right),
         )
-        pixels[0][box] = noisy(64, 64, 3)[0]
+        pixels[0][box] = noisy(64, 640, 3)[0, :, :64]
     result, report = denoise(Halving(), pixels, noise="auto")
     assert report.skipped is None
     assert report.found.is_clean
@@ -215,12 +236,12 @@ def test_the_grain_that_stays_is_the_same_in_tiles_and_in_one_piece():
     engine = TorchEngine(random_weights(), precision="float32")
     pixels = noisy(67, 91, 3, np.uint16)
     # The network sees 20 pixels around a pixel. The texture of a pixel needs the noise of the two pixels around it.
-    windows = [tile.window for side in range(50, 80) for tile in Restoration(pixels, side=side).tiles()]
+    windows = [tile.window for side in range(50, 80) for tile in first_tiles(Restoration(pixels, side=side))]
     assert min(window.inner.left for window in windows if window.kept.left > 0) == 22
     blend = Blend(0.3, 0.3, 1)
-    in_tiles, _ = denoise(engine, pixels, blend, side=64)
-    in_one_piece, _ = denoise(engine, pixels, blend)
-    without, _ = denoise(engine, pixels, Blend(0.3, 0.3))
+    in_tiles, _ = denoise(engine, pixels, blend, "white", side=64)
+    in_one_piece, _ = denoise(engine, pixels, blend, "white")
+    without, _ = denoise(engine, pixels, Blend(0.3, 0.3), "white")
     assert np.abs(in_tiles.astype(int) - in_one_piece).max() <= 2
     assert (without != in_one_piece).mean() > 0.2
 
@@ -307,7 +328,7 @@ def test_the_network_sees_the_mean_visible_colour_in_place_of_hidden_pixels():
     pixels = noisy(40, 45, 4)
     visible = pixels[0, ..., 3] > 100
     pixels[0, ..., 3] = np.where(visible, 255, 0)
-    (tile,) = Restoration(pixels).tiles()
+    (tile,) = first_tiles(Restoration(pixels))
     seen = tile.pixels[:40, :45]
     assert (seen[visible] == pixels[0, ..., :3][visible]).all()
     mean = pixels[0, ..., :3][visible].mean(axis=0)
@@ -326,15 +347,121 @@ def test_results_may_be_put_in_any_order():
     plain = Plain()
     pixels = noisy(67, 91, 3)
     restoration = Restoration(pixels, side=64)
-    restoration.decide()
-    tiles = list(restoration.tiles())
+    rounds = restoration.rounds()
+    of_round = next(rounds)
+    tiles = list(of_round.tiles)
     assert len(tiles) == len(restoration) > 2
     for tile in reversed(tiles):
         assert tile.pixels.shape == restoration.shape
         assert tile.pixels.flags.c_contiguous
         (result,) = plain.denoise(tile.pixels[None], np.array([Blend().as_row()], np.float32)).each()
-        restoration.put(tile, result)
+        of_round.put(tile, result)
+    assert not list(rounds)
     assert (restoration.output == denoise(plain, pixels, side=64)[0]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(67, 91), (80, 128)], ids=["odd", "even"])
+@pytest.mark.parametrize("blend", [Blend(), Blend(0.4, 0.9)], ids=["full", "part"])
+def test_two_passes_in_tiles_have_the_same_result_as_in_one_piece(dtype, channels, size, blend):
+    pixels = noisy(*size, channels, dtype)
+    engine = Plain(coarse=True)
+    in_one_piece, report = denoise(engine, pixels, blend)
+    in_tiles, in_tiles_report = denoise(engine, pixels, blend, side=64)
+    assert report.passes == in_tiles_report.passes == 2
+    # The first pass may round to another integer in a tile, and the second pass changes this difference.
+    assert np.abs(in_tiles.astype(int) - in_one_piece).max() <= (2 if dtype == np.uint8 else 16)
+    assert (denoise(Plain(), pixels, blend)[0] != in_one_piece).mean() > 0.2
+
+
+def test_coarse_noise_is_found_at_half_the_resolution_and_subtracted():
+    """The engine halves each value. So the first pass subtracts a half, and the second keeps a half of the rest."""
+    halving = Halving()
+    pixels = coarse(160, 224)
+    result, report = denoise(halving, pixels)
+    assert report.passes == 2
+    assert [shape[1:3] for shape in halving.seen] == [(160, 224), (80, 112), (160, 224)]
+    smooth = result[0, 20:-20, 20:-20].astype(float)
+    assert abs(smooth.mean() - 128 / 4) < 1
+    assert report.as_result()["passes"] == 2
+    assert report.found == denoise(halving, pixels, Blend(0, 0))[1].found
+
+
+@pytest.mark.parametrize("noise", ["auto", "any"])
+def test_a_large_picture_with_coarse_noise_is_not_denoised_in_one_pass_first(noise):
+    halving = Halving()
+    pixels = coarse(2000, 2048)
+    _, report = denoise(halving, pixels, noise=noise, side=1024)
+    assert report.passes == 2
+    assert [shape[1:3] for shape in halving.seen[:17]] == [(96, 96)] * 16 + [(1000, 1024)]
+    assert len(halving.seen) == 16 + 1 + len(Restoration(pixels, side=1024))
+
+
+def test_any_measures_a_picture_below_four_megapixels_without_probes():
+    halving = Halving()
+    denoise(halving, noisy(1000, 1100, 3))
+    assert (1, 96, 96, 3) not in halving.seen
+
+
+def test_white_noise_and_a_strength_of_0_never_need_two_passes():
+    pixels = coarse(160, 224)
+    assert denoise(Halving(), pixels, noise="white")[1].passes == 1
+    assert denoise(Halving(), pixels, Blend(0, 0))[1].passes == 0
+    assert denoise(Halving(0.02), pixels, noise="auto")[1].passes == 0
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(0.02, 1), (1, 2)], ids=["weak", "strong"])
+def test_weak_coarse_noise_needs_one_pass(factor, passes):
+    assert denoise(Halving(factor), coarse(160, 224))[1].passes == passes
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_part_of_the_noise_is_put_back_after_two_passes(channels):
+    pixels = noisy(80, 128, channels)
+    full = denoise(Plain(coarse=True), pixels)[0].astype(float)
+    half, report = denoise(Plain(coarse=True), pixels, Blend(0.5, 0.5))
+    assert np.abs(half - (pixels + full) / 2).max() <= 1
+    left = strengths(np.repeat(half, 3 // channels, axis=3) / np.float32(255), centred=True).reshape(-1, 6)
+    expected = 255 * np.quantile(left, 0.1, axis=0) ** 0.5
+    assert report.remaining.luma == pytest.approx(expected[:3], rel=0.05)
+    if channels == 3:
+        assert report.remaining.chroma == pytest.approx(expected[3:], rel=0.05)
+
+
+def test_luma_and_colour_noise_are_put_back_separately_after_two_passes():
+    pixels = noisy(80, 128, 3)
+    luma_weights = np.array(LUMA)
+    full, only_chroma = (denoise(Plain(coarse=True), pixels, each)[0].astype(float) for each in (Blend(), Blend(0, 1)))
+    inside = ((full > 0) & (full < 255)).all(axis=3) & ((only_chroma > 0) & (only_chroma < 255)).all(axis=3)
+    assert inside.mean() > 0.5
+    assert np.abs((only_chroma @ luma_weights - pixels @ luma_weights)[inside]).max() <= 1
+    chroma = [each - (each @ luma_weights)[..., None] for each in (full, only_chroma)]
+    assert np.abs((chroma[0] - chroma[1])[inside]).max() <= 1.5
+
+
+def test_hidden_colours_do_not_change_visible_pixels_in_two_passes():
+    pixels = noisy(60, 80, 4)
+    pixels[0, :, :41, 3], pixels[0, :, 41:, 3] = 0, 255
+    other = pixels.copy()
+    other[0, :, :41, :3] = 255 - other[0, :, :41, :3]
+    (one, report), (another, _) = (denoise(Plain(coarse=True), each, side=64) for each in (pixels, other))
+    assert report.passes == 2
+    assert (one[0, :, 41:] == another[0, :, 41:]).all()
+    assert (one[0, :, :41] == pixels[0, :, :41]).all()
+
+
+@pytest.mark.parametrize("blur_sigma", [1.4, 2.0])
+def test_the_shipped_weights_remove_more_coarse_grain_in_two_passes(blur_sigma):
+    rows, columns = np.mgrid[:384, :384]
+    clean = 128 + 60 * np.sin(rows / 23) * np.cos(columns / 31) + 25 * ((rows // 40 + columns // 40) % 2)
+    pixels = (clean[..., None] + grain(384, 384, blur_sigma)).round().clip(0, 255).astype(np.uint8)[None]
+    engine = OpenVINOEngine(load_shipped(), 1)
+    (one_pass,) = engine.denoise(pixels, np.array([Blend().as_row()], np.float32)).tiles
+    result, report = denoise(engine, pixels)
+    assert report.passes == 2
+    before, after = (np.square(each - clean[..., None]).mean() for each in (one_pass.astype(float), result[0]))
+    assert after < before / 1.2
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.1, float("nan")])
