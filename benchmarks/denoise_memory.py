@@ -4,8 +4,9 @@
     python benchmarks/denoise_memory.py --megapixels 50 --pictures 2
 
 Exits with status 1 if the peak exceeds --most. The class of the replica runs in a new process without Ray, on pictures
-of pure noise. With --mixed, a megapixel is denoised with the weights for white noise first. The peak is the highest
-resident memory of this process (VmHWM). The peak includes the pictures, which are in shared memory in the service.
+of pure noise. With --mixed, a megapixel is denoised with the weights for white noise first. With --coarse, the noise is
+coarse, so the pictures need two passes. The peak is the highest resident memory of this process (VmHWM). The peak
+includes the pictures, which are in shared memory in the service.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import asyncio, sys
 from pathlib import Path
 import numpy as np
 from dag.messages import Inferred
+from pixtools.denoising.weights import WHITE_SHA256
 from pixtools.imaging.picture import Picture
-from pixtools.operations.denoise import DENOISE, Denoise
+from pixtools.operations.denoise import Denoise
 from pixtools.settings import Settings
 from serve.denoiser import DenoiserReplica
 
@@ -30,22 +32,29 @@ def peak_mb():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) // 1000
 
-async def main(width, height, count, mixed):
+async def main(width, height, count, mixed, coarse):
     settings = Settings(database_url="postgresql://none", redis_url="redis://none", denoise_device="cpu")
     denoiser = DenoiserReplica(settings)
     await denoiser.check_health()
     print("ready", peak_mb(), flush=True)
-    pictures = np.random.default_rng(1).integers(0, 256, (count, 1, height, width, 3), dtype=np.uint8)
+    random = np.random.default_rng(1)
+    if coarse:
+        small = random.integers(96, 160, (count, 1, -(-height // 2), -(-width // 2), 3), dtype=np.uint8)
+        pictures = np.ascontiguousarray(small.repeat(2, axis=2).repeat(2, axis=3)[:, :, :height, :width])
+        del small
+    else:
+        pictures = random.integers(0, 256, (count, 1, height, width, 3), dtype=np.uint8)
 
-    async def denoise(pixels, noise="any"):
-        params = Denoise(noise=noise)
-        weights = DENOISE.weights(params, settings.weights_sha256)
-        async for message in denoiser.run((pixels, Picture(())), params, weights):
+    async def denoise(pixels):
+        async for message in denoiser.run((pixels, Picture(())), Denoise(), settings.weights_sha256):
             if isinstance(message, Inferred):
                 assert message.frames.shape == pixels.shape
+                assert message.result["passes"] == (2 if coarse else 1)
 
     if mixed:
-        await denoise(pictures[0, :, :1024, :1024], "white")
+        noise = random.integers(0, 256, (1, 1024, 1024, 3), dtype=np.uint8)
+        async for _ in denoiser.run((noise, Picture(())), Denoise(noise="white"), WHITE_SHA256):
+            pass
     await asyncio.gather(*map(denoise, pictures))
     print("done", peak_mb(), flush=True)
 
@@ -58,13 +67,14 @@ asyncio.run(main(*map(int, sys.argv[1:])))
 @click.option("--pictures", default=1, show_default=True, help="Number of pictures that are denoised at the same time.")
 @click.option("--most", "max_mb", default=2000, show_default=True, help="Allowed peak, in MB.")
 @click.option("--mixed", is_flag=True, help="Denoise a megapixel with the weights for white noise first.")
-def main(megapixels: float, pictures: int, max_mb: int, mixed: bool) -> None:  # noqa: FBT001 (click passes options)
+@click.option("--coarse", is_flag=True, help="Give the pictures coarse noise.")
+def main(megapixels: float, pictures: int, max_mb: int, mixed: bool, coarse: bool) -> None:  # noqa: FBT001 (click)
     """Run the replica in a child process, and print its memory and time."""
     height = round((megapixels * 1e6 * 2 / 3) ** 0.5)
     size = (round(megapixels * 1e6 / height), height)
     began = time.monotonic()
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, (*size, pictures, int(mixed)))],
+        [sys.executable, "-c", CHILD, *map(str, (*size, pictures, int(mixed), int(coarse)))],
         capture_output=True,
         text=True,
         check=False,

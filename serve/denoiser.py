@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_SPEED = 1e6  # pixels per second, until the first picture is done
 
-_MAX_PICTURE_BYTES = 500_000_000  # of all pictures that run at one time; their results need as many bytes again
+# Of all pictures that run at one time. Their results need as many bytes again, and two passes half as many in addition.
+_MAX_PICTURE_BYTES = 400_000_000
 
 
 class _Load:
@@ -163,7 +164,7 @@ class Denoiser:
             restoration = await asyncio.to_thread(Restoration, pixels, params.blend, params.noise)
             fraction = 0.0
             async for done in self._batcher.restore(restoration, engine):
-                fraction = max(fraction, done / len(restoration))  # the number of tiles may grow
+                fraction = max(fraction, done / len(restoration))  # more tiles may be added: see Restoration.rounds
                 advance(fraction)
                 yield InferenceProgress(done, len(restoration) + 1)
             advance(1)  # a picture that stays as it is has no tiles

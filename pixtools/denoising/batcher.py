@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from pixtools.denoising.dncnn import CHANNELS
 from pixtools.denoising.engine import Blend, Denoised, Engine, Pixels, Tiles
 from pixtools.denoising.restoration import Restoration, Round, Tile
+
+T = TypeVar("T")
 
 PROGRESS_INTERVAL_S = 10.0
 """Longest time, in seconds, between two progress messages of a picture."""
@@ -103,7 +105,10 @@ class Batcher:
         max_pending = 1  # until the first tile shows its size
         try:
             while True:
-                while len(pending) < max_pending and (tile := next(of_round.tiles, None)) is not None:
+                while len(pending) < max_pending:
+                    tile = await _call(of_round, next, of_round.tiles, None)
+                    if tile is None:
+                        break
                     max_pending = _max_pending(tile, engine)
                     clock.tag = max(clock.tag, self._virtual_time)
                     pending[self._enqueue(Waiter(tile.pixels, of_round.blend, engine, clock.tag))] = tile
@@ -114,7 +119,7 @@ class Batcher:
                     pending, timeout=PROGRESS_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 for future in finished:
-                    of_round.put(pending.pop(future), future.result())
+                    await _call(of_round, of_round.put, pending.pop(future), future.result())
                 yield len(finished)
         finally:
             for future in pending:  # the engine does not run a tile whose future is cancelled
@@ -173,6 +178,11 @@ class Batcher:
     def _denoise(self, batch: list[Waiter]) -> Denoised:
         tiles = cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
         return batch[0].engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))
+
+
+async def _call(of_round: Round, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function of a round: in another thread if the round is slow, so that other pictures do not wait."""
+    return await asyncio.to_thread(function, *arguments) if of_round.is_slow else function(*arguments)
 
 
 def _max_pending(tile: Tile, engine: Engine) -> int:

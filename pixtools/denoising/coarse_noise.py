@@ -13,7 +13,7 @@ from pixtools.denoising.tiles import Box
 
 
 def at_half(picture: Pixels) -> Pixels:
-    """Halve the resolution of a picture (h, w, C), rounded up.
+    """Halve the sides of a picture (h, w, C). Odd sides are rounded up.
 
     Average each square of 2 × 2 pixels. At an odd end, the last row or column counts twice.
     """
@@ -45,10 +45,13 @@ class CoarseNoise:
 
 
 class _Enlarged:
-    """The positions from `begin` to `end` of an axis, on an axis with half the resolution and `length` positions."""
+    """Maps the positions from `begin` to `end` of an axis to another axis that has half the resolution.
+
+    The other axis has `length` positions.
+    """
 
     def __init__(self, begin: int, end: int, length: int) -> None:
-        position = np.arange(begin, min(end, 2 * length))
+        position = np.arange(begin, min(end, 2 * length))  # a window may be larger than a small picture
         near = position // 2
         far = (near + position % 2 * 2 - 1).clip(0, length - 1)  # the neighbour on the same side
         first = min(near[0], far[0])

@@ -28,9 +28,9 @@ MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 12 % of
 work. A longer side is not used, because all other pictures wait while a CPU runs one tile."""
 
-# Pictures with more bytes than this get smaller tiles, because they take much memory themselves: with tiles of 640
+# Pictures with more bytes than this get smaller tiles, because they take much memory themselves: with tiles of 576
 # pixels, a picture of 24 megapixels stays below 600 MB.
-_LARGE_BYTES, _SIDE_IF_LARGE = 39_000_000, 640
+_LARGE_BYTES, _SIDE_IF_LARGE = 39_000_000, 576
 
 _GREY_CHANNELS = (1, 2)  # grey, and grey with alpha
 
@@ -43,13 +43,13 @@ _STEP = 4  # the brightness is measured in every fourth row and column
 # A large picture is first measured in probes: small tiles that lie on a grid. The border of a probe is not measured,
 # because the network sees too little of the surroundings there.
 _PROBED_PIXELS = 1_000_000  # a smaller picture is denoised at once, and then measured
-_PROBED_IF_ANY = 4_000_000  # with `any`, probes only avoid a pass of a picture with coarse noise, which is rare
+_PROBED_IF_ANY = 4_000_000  # with `any`, probes save time only if the noise is coarse, and that is rare
 _PROBES_PER_AXIS, _PROBE_SIDE, _PROBE_BORDER = 4, 96, BLOCK
 _PROBED_SIDE = (_PROBES_PER_AXIS + 1) * _PROBE_SIDE  # in a narrower picture, probes would overlap
 _MAX_FRAMES_PROBED = 3
 _MIN_PROBED_BLOCKS = 64  # of the 256 in the probes of a frame; fewer do not decide
 
-_BAND = 256  # number of rows that are halved at a time
+_BAND_PIXELS = 500_000  # this many pixels are halved at a time, so that their copies take little memory
 
 
 Skipped = Literal["clean", "strength", "unmeasured"]
@@ -61,7 +61,7 @@ class Report:
     """The noise of a picture, and whether the picture was denoised. Noise that could not be measured is None."""
 
     found: MeasuredNoise | None = None
-    """The noise that the network found."""
+    """The noise that the network found: in the whole picture, or in its probes if they have decided for two passes."""
 
     remaining: MeasuredNoise | None = None
     """How much the smoothest parts of the denoised picture vary. In most photos, this is the noise that is left."""
@@ -70,7 +70,7 @@ class Report:
     """None if the picture was denoised."""
 
     passes: Literal[0, 1, 2] = 1
-    """How often the picture went through the network: see Restoration. 0 if it was not denoised."""
+    """Number of passes that made the output: see Restoration. 0 if the picture is unchanged."""
 
     def as_result(self) -> dict[str, Any]:
         """Return the result of a `denoise` step, as the API shows it."""
@@ -106,6 +106,9 @@ class Round:
     is_probing: bool = False
     """Whether the tiles are only measured: they are not part of the output."""
 
+    is_slow: bool = False
+    """Whether `put` and the next tile may take a tenth of a second. Another thread should run them."""
+
 
 class Restoration:
     """The denoising of one picture, in rounds. The caller runs the network: see `rounds`.
@@ -117,7 +120,8 @@ class Restoration:
     picture has no chroma, so `blend.chroma` has no effect.
 
     A picture with coarse noise is denoised in two passes. The first pass denoises the picture at half the resolution.
-    The noise that it removes is enlarged and subtracted from the picture. The second pass denoises the result.
+    The noise that it removes is enlarged and subtracted from the picture. The second pass denoises the result. In an
+    animation, the noisiest frame decides for all frames.
 
     `output` is the input itself in two cases: `blend` removes nothing, or `noise` is `auto` and the picture is clean or
     cannot be measured. Otherwise `output` takes as much memory as the input, and two passes take half as much in
@@ -138,16 +142,16 @@ class Restoration:
         if pixels.shape[3] in _GREY_CHANNELS:
             # The network finds some chroma even in three equal channels. It is removed together with the luma.
             self.blend = replace(self.blend, chroma=self.blend.luma)
-        self._input, self._noise, self._side = pixels, noise, side
+        self._input, self._noise = pixels, noise
         height, width = (max(length, BLOCK) for length in pixels.shape[1:3])
-        largest = _SIDE_IF_LARGE if pixels.nbytes > _LARGE_BYTES else MAX_TILE_SIDE
-        self._windows = windows(width, height, side or largest, HALO + TEXTURE_RADIUS)
+        self._side = side or (_SIDE_IF_LARGE if pixels.nbytes > _LARGE_BYTES else MAX_TILE_SIDE)
+        self._windows = windows(width, height, self._side, HALO + TEXTURE_RADIUS)
         self._tiles_of_a_pass = len(pixels) * len(self._windows)
         self._all_tiles = self._tiles_of_a_pass
         self.report = Report()
         self.output = pixels
         self._mean_colors = [_mean_visible_color(frame) for frame in pixels]
-        self._coarse_noise: CoarseNoise | None = None  # what the first of two passes has found
+        self._coarse_noise: CoarseNoise | None = None  # found by the first of two passes
         # For each frame: the noise and the variation of each block, (n, 2 * _NUMBERS).
         self._blocks: list[list[NDArray[np.float32]]] = [[] for _ in pixels]
 
@@ -158,22 +162,23 @@ class Restoration:
         return read.bottom - read.top, read.right - read.left, 3
 
     def __len__(self) -> int:
-        """Return the largest possible number of tiles, without probes. It grows if the picture needs two passes.
+        """Return the number of tiles of all passes that are known so far, without probes.
 
-        Tiles without a visible pixel are left out of the rounds.
+        The number grows when the picture turns out to need two passes. Tiles without a visible pixel count too, but
+        the passes at the full size leave them out.
         """
         return self._all_tiles
 
     def rounds(self) -> Iterator[Round]:
-        """Yield the rounds. Before the next round is requested, `put` must get the results of all tiles of a round.
+        """Yield the rounds. Put the results of all tiles of a round before you request the next round.
 
-        1. A large picture begins with probes, which are a few small tiles.
-        2. The picture is denoised in one pass, except if the probes show that it stays as it is or needs two passes.
-        3. A picture with coarse noise is denoised in two passes. Each of them is a round. If there were no probes, the
-           result of round 2 is not used.
+        1. A large picture begins with a round of probes. These are a few small tiles.
+        2. One round denoises the picture in one pass. This round is left out if the probes show that the picture stays
+           unchanged, or that it needs two passes.
+        3. If the picture needs two passes, each of them is a round. A result of round 2 is then not used.
 
-        After the last round, `output` and `report` have their final values. A request for a round may take long,
-        because it copies the picture or sorts many numbers. So it may run in another thread.
+        After the last round, `output` and `report` have their final values. A request for a round may copy the picture,
+        and it sorts many numbers. So it may run in another thread.
         """
         is_decided = False
         if self._has_probes:
@@ -190,6 +195,7 @@ class Restoration:
         if self.report.passes > 1:
             yield from self._two_passes()
             self.report = replace(self.report, remaining=self._measured_report().remaining)
+            self._coarse_noise = None
         if self.report.skipped:
             self.output = self._input
 
@@ -208,8 +214,9 @@ class Restoration:
         self._forget_blocks()
         yield from half._one_pass()
         self._coarse_noise = CoarseNoise(half._input, half.output)
-        self.output = self._input.copy()
-        yield Round(self._tiles(), replace(self.blend, luma=1.0, chroma=1.0), self._put)
+        if self.output is self._input:  # otherwise the result of one pass is overwritten
+            self.output = self._input.copy()
+        yield Round(self._tiles(), replace(self.blend, luma=1.0, chroma=1.0), self._put, is_slow=True)
 
     @property
     def _has_probes(self) -> bool:
@@ -345,9 +352,10 @@ class Restoration:
         colors = _split_alpha(self._input[0])[0].shape[2]
         halved = np.empty((frames, -(-height // 2), -(-width // 2), colors), self._input.dtype)
         for number in range(frames):
-            for top in range(0, height, _BAND):  # bands take less memory than the whole frame
-                band = self._visible(number, (slice(top, top + _BAND), slice(None)))
-                halved[number, top // 2 : (top + _BAND) // 2] = at_half(band)
+            rows = 2 * max(1, _BAND_PIXELS // 2 // width)
+            for top in range(0, height, rows):
+                band = self._visible(number, (slice(top, top + rows), slice(None)))
+                halved[number, top // 2 : (top + rows) // 2] = at_half(band)
         return halved
 
 

@@ -39,7 +39,8 @@ def test_noise_is_removed_and_the_result_has_its_strength(api):
 
     assert job["state"] == "succeeded", job
     result = job["steps"]["clean"]["result"]
-    assert result.keys() == {"sigma", "denoised", "noise", "remaining"}
+    assert result.keys() == {"sigma", "denoised", "passes", "noise", "remaining"}
+    assert result["passes"] == 1
     assert result["sigma"] == pytest.approx(25, abs=4)
     assert result["denoised"]
     # White noise has the same strength at all scales. It is stronger in the three channels than in their weighted mean.
@@ -74,6 +75,25 @@ def test_white_noise_has_weights_of_its_own(api):
 
     for_photos, white = (decibels(api.download(job, noise), photo(480, 320)) for noise in ("any", "white"))
     assert white > for_photos > 30
+
+
+@pytest.mark.parametrize("noise", ["any", "auto"])
+def test_coarse_grain_is_removed_in_two_passes(api, noise):
+    grain = np.random.default_rng(5).normal(0, 1, (160, 240, 3))
+    for axis in (0, 1):  # a blur of about 1.4 pixels: three averages of three pixels
+        for _ in range(3):
+            grain = (grain + np.roll(grain, 1, axis) + np.roll(grain, -1, axis)) / 3
+    grainy = (photo(480, 320)[:160, :240] + 20 * grain / grain.std()).round().clip(0, 255).astype(np.uint8)
+    steps = {
+        "two": {"op": "denoise", "input": "source", "noise": noise},
+        "one": {"op": "denoise", "input": "source", "noise": "white"},
+    }
+
+    job = api.wait(api.submit("grain.png", png(grainy), steps))
+
+    assert [job["steps"][name]["result"]["passes"] for name in ("two", "one")] == [2, 1]
+    two, one = (decibels(api.download(job, name), photo(480, 320)[:160, :240]) for name in ("two", "one"))
+    assert two > one + 3
 
 
 def test_automatic_noise_leaves_a_clean_picture_unchanged(api):

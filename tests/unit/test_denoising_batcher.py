@@ -31,8 +31,8 @@ class Gated(Plain):
     batch_pixels = 2 * SIDE**2
     poison = (255, 0, 255)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, coarse: bool = False) -> None:
+        super().__init__(coarse=coarse)
         self.gate = threading.Semaphore(0)
         self.calls = 0  # number of calls that have begun
 
@@ -120,6 +120,22 @@ async def test_a_picture_with_a_strength_of_0_is_measured_and_stays_as_it_is(eng
     assert result is pixels
     assert engine.calls > 0
     assert reported[-1] > 0
+
+
+async def test_coarse_noise_gets_two_passes_in_the_batcher_too():
+    engine = Gated(coarse=True)
+    engine.open()
+    pixels = noisy(50, 64)
+    restoration = Restoration(pixels, Blend(0.5, 0.5), side=SIDE)
+    of_one_pass = len(restoration)
+
+    result, reported = await restored(Batcher(engine), restoration)
+
+    expected, report = denoise(Plain(coarse=True), pixels, Blend(0.5, 0.5), side=SIDE)
+    assert np.abs(result.astype(int) - expected).max() <= 2
+    assert restoration.report.passes == report.passes == 2
+    assert reported == sorted(reported)
+    assert reported[-1] == len(restoration) == 2 * of_one_pass + len(Restoration(noisy(25, 32), side=SIDE))
 
 
 @pytest.mark.parametrize("is_clean", [True, False], ids=["clean", "noisy"])

@@ -9,6 +9,7 @@ from denoisers import Halving, Plain, random_weights, strengths
 
 from pixtools.denoising.dncnn import load_shipped
 from pixtools.denoising.engine import LUMA, Blend
+from pixtools.denoising.measured_noise import MeasuredNoise
 from pixtools.denoising.openvino_engine import OpenVINOEngine
 from pixtools.denoising.restoration import Restoration, denoise
 from pixtools.denoising.torch_engine import TorchEngine
@@ -451,6 +452,34 @@ def test_hidden_colours_do_not_change_visible_pixels_in_two_passes():
     assert (one[0, :, :41] == pixels[0, :, :41]).all()
 
 
+def test_every_frame_of_an_animation_is_denoised_in_two_passes():
+    pixels = noisy(50, 70, 3, frames=2)
+    both, report = denoise(Plain(coarse=True), pixels)
+    each = [denoise(Plain(coarse=True), frame[None])[0] for frame in pixels]
+    assert report.passes == 2
+    assert (both == np.concatenate(each)).all()
+
+
+def test_grain_in_texture_stays_after_two_passes(monkeypatch):
+    monkeypatch.setattr(MeasuredNoise, "is_coarse", True)
+    engine = TorchEngine(random_weights(), precision="float32")
+    pixels = noisy(67, 91, 3, np.uint16)
+    full, kept, part = (denoise(engine, pixels, blend)[0] for blend in (Blend(), Blend(1, 1, 1), Blend(0.5, 0.5, 1)))
+    assert (full != kept).mean() > 0.1
+    assert np.abs(part - (pixels.astype(float) + kept) / 2).max() <= 1
+
+
+def test_the_tiles_at_half_the_resolution_are_not_larger_than_those_of_the_picture():
+    restoration = Restoration(np.tile(coarse(450, 462), (1, 8, 8, 1)))
+    rounds, halving = restoration.rounds(), Halving()
+    probes = next(rounds)
+    for tile in probes.tiles:
+        (result,) = halving.denoise(tile.pixels[None], np.array([Blend().as_row()], np.float32)).each()
+        probes.put(tile, result)
+    height, width, _ = next(next(rounds).tiles).pixels.shape
+    assert 0.5 * 576**2 < height * width <= 576**2
+
+
 @pytest.mark.parametrize("blur_sigma", [1.4, 2.0])
 def test_the_shipped_weights_remove_more_coarse_grain_in_two_passes(blur_sigma):
     rows, columns = np.mgrid[:384, :384]
@@ -484,7 +513,7 @@ def test_floating_point_is_refused():
 
 @pytest.mark.parametrize(
     ("frames", "dtype", "side"),
-    [(1, np.uint8, 1024), (2, np.uint8, 640), (1, np.uint16, 640)],
+    [(1, np.uint8, 1024), (2, np.uint8, 576), (1, np.uint16, 576)],
     ids=["8 bits", "animation", "16 bits"],
 )
 def test_pictures_of_many_bytes_get_smaller_tiles(frames, dtype, side):
