@@ -11,7 +11,8 @@ The folders are those of the training. Only the photos that the training holds o
     half     after two passes, the first at half the resolution
     denoise  after the denoiser, which chooses one pass or two passes as in "half"
 
-The last column, "two", is the share of patches for which it chooses two. The model card describes both kinds of passes.
+The last column, "two", is the share of patches for which the denoiser chooses two passes. The model card describes both
+kinds of passes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SIDE = 192  # of a patch, in pixels
 ROUNDING = 1 / 12  # mean square of the error that rounding causes
 GRAIN_SIGMA = 15  # standard deviation of the grain, for pixel values of 0 to 255
 GRAIN_BLURS = (0.8, 1.4, 2.0, 3.0)  # the grain is blurred by Gaussian kernels with these sigmas, in pixels
+GREY_BLURS = (0.4, 0.6, 0.8, 1.4)  # of grain that is the same in all channels
 
 Picture = Pixels  # (SIDE, SIDE, 3)
 Network = Callable[[Picture], Picture]
@@ -74,18 +76,20 @@ def main(folders: tuple[Path, ...], weights: Path | None, patches: int, threads:
 def kinds() -> Iterator[tuple[str, Kind]]:
     """Yield each kind of noise with its title: first the kinds of the training, then grain with several blurs."""
     yield from ((kind.__name__, kind) for _, kind in noise.KINDS)
-    yield from ((f"grain, blur {blur_sigma:g}", grain(blur_sigma)) for blur_sigma in GRAIN_BLURS)
+    yield from ((f"grain, blur {blur_sigma:g}", grain(blur_sigma, 3)) for blur_sigma in GRAIN_BLURS)
+    yield from ((f"grey grain, blur {blur_sigma:g}", grain(blur_sigma, 1)) for blur_sigma in GREY_BLURS)
 
 
-def grain(blur_sigma: float) -> Kind:
-    """Return a function that adds grain to a patch.
+def grain(blur_sigma: float, channels: int) -> Kind:
+    """Return a function that adds grain to a patch. With one channel, the grain is the same in all colours.
 
     The grain is blurred Gaussian noise. It is scaled to the standard deviation GRAIN_SIGMA.
     """
 
     def kind(photos: Photos, side: int, random: np.random.Generator) -> noise.Pair:
         clean = torch.from_numpy(photos.patch(side, random).astype(np.float32) / 255).permute(2, 0, 1)
-        blurred = blur(torch.from_numpy(random.standard_normal(tuple(clean.shape), np.float32)), blur_sigma)
+        shape = channels, *clean.shape[1:]
+        blurred = blur(torch.from_numpy(random.standard_normal(shape, np.float32)), blur_sigma)
         return clean, (clean + blurred / blurred.std() * (GRAIN_SIGMA / 255)).clamp(0, 1)
 
     return kind

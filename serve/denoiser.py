@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_SPEED = 1e6  # pixels per second, until the first picture is done
 
-# Of all pictures that run at one time. Their results need as many bytes again, and two passes half as many in addition.
+# The largest size of all pictures that run at one time. Their results take as many bytes again. Two passes take half as
+# many in addition.
 _MAX_PICTURE_BYTES = 400_000_000
 
 
@@ -162,10 +163,8 @@ class Denoiser:
             # For a picture with alpha, Restoration computes the mean of all visible colours, which takes time. This
             # runs in a thread, so that the tiles of other pictures do not wait for it.
             restoration = await asyncio.to_thread(Restoration, pixels, params.blend, params.noise)
-            fraction = 0.0
             async for done in self._batcher.restore(restoration, engine):
-                fraction = max(fraction, done / len(restoration))  # more tiles may be added: see Restoration.rounds
-                advance(fraction)
+                advance(done / len(restoration))  # this falls when tiles are added: see Restoration.rounds
                 yield InferenceProgress(done, len(restoration) + 1)
             advance(1)  # a picture that stays as it is has no tiles
             total = len(restoration) + 1

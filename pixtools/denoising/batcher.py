@@ -181,7 +181,7 @@ class Batcher:
 
 
 async def _call(of_round: Round, function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function of a round: in another thread if the round is slow, so that other pictures do not wait."""
+    """Call a function of a round. If the round is slow, another thread runs it, so that other pictures do not wait."""
     return await asyncio.to_thread(function, *arguments) if of_round.is_slow else function(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""Noise that is found at half the resolution of a picture, for the first of two passes."""
+"""Halves a picture, and subtracts the noise that the first of two passes finds in the halved picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CoarseNoise:
     clean: Pixels
 
     def subtract(self, pixels: Pixels, number: int, box: Box) -> None:
-        """Subtract the noise from `pixels` (h, w, 3). They are the area `box` of a frame in its full size.
+        """Subtract the noise of frame `number` from `pixels` (h, w, 3), the area `box` of this frame in its full size.
 
         The noise is enlarged by linear interpolation.
         """
@@ -40,8 +40,7 @@ class CoarseNoise:
         noise = self.noisy[number][area].astype(np.float32) - self.clean[number][area]
         noise = rows.interpolate(noise)
         noise = columns.interpolate(noise.swapaxes(0, 1)).swapaxes(0, 1)
-        inside = pixels[: noise.shape[0], : noise.shape[1]]
-        inside[...] = (inside - noise).round().clip(0, WHITE[pixels.dtype])
+        pixels[...] = (pixels - noise).round().clip(0, WHITE[pixels.dtype])
 
 
 class _Enlarged:
@@ -51,7 +50,7 @@ class _Enlarged:
     """
 
     def __init__(self, begin: int, end: int, length: int) -> None:
-        position = np.arange(begin, min(end, 2 * length))  # a window may be larger than a small picture
+        position = np.arange(begin, end)
         near = position // 2
         far = (near + position % 2 * 2 - 1).clip(0, length - 1)  # the neighbour on the same side
         first = min(near[0], far[0])
@@ -60,6 +59,6 @@ class _Enlarged:
         self._near, self._far = near - first, far - first
 
     def interpolate(self, noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Enlarge the first axis of `noise`, which is cut to `area`."""
+        """Enlarge the first axis of `noise`. The caller has cut this axis to `area`."""
         enlarged: NDArray[np.float32] = 0.75 * noise[self._near] + 0.25 * noise[self._far]
         return enlarged

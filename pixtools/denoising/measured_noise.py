@@ -18,8 +18,8 @@ the largest `sigma` was 1.9. On 45 of them, it was at most 1.5: see the model ca
 
 COARSE_RATIO, COARSE_LUMA = 1.5, 10.0
 """Noise is coarse if its luma at the largest scale is above COARSE_LUMA, and above COARSE_RATIO times its luma at the
-smallest scale. With these numbers, grain with a blur of 0.8 to 2 pixels gets two passes, and most noise of cameras gets
-one: see the model card."""
+smallest scale. With these numbers, most patches with strong grain of a blur of 0.8 to 2 pixels get two passes. Most
+patches with noise of cameras get one pass: see the model card."""
 
 FOUND_QUANTILE, REMAINING_QUANTILE = 0.5, 0.1
 """The noise of a picture is the median over its blocks. The noise that is left is taken from the smoothest blocks,

@@ -28,8 +28,7 @@ MAX_TILE_SIDE = 1024
 """A tile has at most as many pixels as a square with this side. On photos of 2 to 12 megapixels, halos add 4 to 12 % of
 work. A longer side is not used, because all other pictures wait while a CPU runs one tile."""
 
-# Pictures with more bytes than this get smaller tiles, because they take much memory themselves: with tiles of 576
-# pixels, a picture of 24 megapixels stays below 600 MB.
+# Pictures with more bytes than this take much memory themselves, so they get smaller tiles: see the model card.
 _LARGE_BYTES, _SIDE_IF_LARGE = 39_000_000, 576
 
 _GREY_CHANNELS = (1, 2)  # grey, and grey with alpha
@@ -61,7 +60,8 @@ class Report:
     """The noise of a picture, and whether the picture was denoised. Noise that could not be measured is None."""
 
     found: MeasuredNoise | None = None
-    """The noise that the network found: in the whole picture, or in its probes if they have decided for two passes."""
+    """The noise that the network found. If probes show that the picture stays unchanged or needs two passes, this is
+    the noise of the probes. Otherwise it is the noise of the whole picture."""
 
     remaining: MeasuredNoise | None = None
     """How much the smoothest parts of the denoised picture vary. In most photos, this is the noise that is left."""
@@ -107,7 +107,8 @@ class Round:
     """Whether the tiles are only measured: they are not part of the output."""
 
     is_slow: bool = False
-    """Whether `put` and the next tile may take a tenth of a second. Another thread should run them."""
+    """Whether `put` and the request for a tile may each take a tenth of a second. Then another thread should run
+    both."""
 
 
 class Restoration:
@@ -120,8 +121,8 @@ class Restoration:
     picture has no chroma, so `blend.chroma` has no effect.
 
     A picture with coarse noise is denoised in two passes. The first pass denoises the picture at half the resolution.
-    The noise that it removes is enlarged and subtracted from the picture. The second pass denoises the result. In an
-    animation, the noisiest frame decides for all frames.
+    The noise that this pass removes is enlarged and subtracted from the picture. The second pass denoises the result.
+    In an animation, the noisiest frame decides for all frames. With `white`, there is always one pass.
 
     `output` is the input itself in two cases: `blend` removes nothing, or `noise` is `auto` and the picture is clean or
     cannot be measured. Otherwise `output` takes as much memory as the input, and two passes take half as much in
@@ -175,10 +176,10 @@ class Restoration:
         1. A large picture begins with a round of probes. These are a few small tiles.
         2. One round denoises the picture in one pass. This round is left out if the probes show that the picture stays
            unchanged, or that it needs two passes.
-        3. If the picture needs two passes, each of them is a round. A result of round 2 is then not used.
+        3. If the picture needs two passes, each of them is a round. If round 2 has run, its result is discarded.
 
-        After the last round, `output` and `report` have their final values. A request for a round may copy the picture,
-        and it sorts many numbers. So it may run in another thread.
+        After the last round, `output` and `report` have their final values. A request for a round may copy the picture
+        and sort many numbers, so the request may run in another thread.
         """
         is_decided = False
         if self._has_probes:
@@ -187,13 +188,13 @@ class Restoration:
             if is_decided:
                 self.report = self._measured_report()
             self._forget_blocks()
-        if self.report.passes == 1:
+        if self.report.passes == 1:  # also if there are no probes, or if they do not decide
             yield from self._one_pass()
             measured = self._measured_report()
             # If the probes have shown noise, the picture is denoised, even if most of it is clean.
             self.report = replace(measured, skipped=None, passes=1) if is_decided else measured
         if self.report.passes > 1:
-            yield from self._two_passes()
+            yield from self._two_passes(0 if is_decided else self._tiles_of_a_pass)
             self.report = replace(self.report, remaining=self._measured_report().remaining)
             self._coarse_noise = None
         if self.report.skipped:
@@ -204,13 +205,13 @@ class Restoration:
             self.output = self._input.copy()
         yield Round(self._tiles(), self.blend, self._put)
 
-    def _two_passes(self) -> Iterator[Round]:
-        """Denoise the picture at half the resolution, subtract the noise that this finds, and denoise the result.
+    def _two_passes(self, tiles_before: int) -> Iterator[Round]:
+        """Denoise the picture at half the resolution, subtract the noise that this pass finds, and denoise the result.
 
         Both passes remove all noise that they find. Then the noise is put back in part, as `blend` says.
         """
         half = Restoration(self._halved(), side=self._side)
-        self._all_tiles += len(half) + (self._tiles_of_a_pass if any(self._blocks) else 0)
+        self._all_tiles = tiles_before + len(half) + self._tiles_of_a_pass
         self._forget_blocks()
         yield from half._one_pass()
         self._coarse_noise = CoarseNoise(half._input, half.output)
@@ -250,7 +251,7 @@ class Restoration:
                     yield tile
 
     def _put(self, tile: Tile, result: Denoised) -> None:
-        if self._coarse_noise and self.blend.luma * self.blend.chroma < 1:
+        if self._coarse_noise and (self.blend.luma, self.blend.chroma) != (1, 1):
             result = self._blended(tile, result)
         self._measure(tile, result)
         if self.blend.removes_nothing:
@@ -263,7 +264,7 @@ class Restoration:
         np.copyto(colors, kept, where=True if alpha is None else alpha[..., None] > 0)
 
     def _blended(self, tile: Tile, result: Denoised) -> Denoised:
-        """Put a part of the removed noise back, as `blend` says. `result` is without the noise that was found."""
+        """Put a part of the removed noise back, as `blend` says. In `result`, all noise that was found is removed."""
         noisy = self._seen(tile.frame, tile.window).astype(np.float32)
         removed = noisy - result.tiles
         luma = removed @ np.array(LUMA, np.float32)[:, None]

@@ -13,7 +13,8 @@ from denoisers import Halving, Plain
 
 from pixtools.denoising.batcher import Batcher
 from pixtools.denoising.engine import Blend
-from pixtools.denoising.restoration import Restoration, denoise
+from pixtools.denoising.restoration import Restoration, Round, Tile, denoise
+from pixtools.denoising.tiles import windows
 
 pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
@@ -136,6 +137,34 @@ async def test_coarse_noise_gets_two_passes_in_the_batcher_too():
     assert restoration.report.passes == report.passes == 2
     assert reported == sorted(reported)
     assert reported[-1] == len(restoration) == 2 * of_one_pass + len(Restoration(noisy(25, 32), side=SIDE))
+
+
+class OneRound:
+    """A picture with one tile. It notes the thread of each call."""
+
+    def __init__(self, *, is_slow: bool) -> None:
+        self.is_slow = is_slow
+        self.threads: list[threading.Thread] = []
+
+    def rounds(self):
+        yield Round(self.tiles(), Blend(), self.put, is_slow=self.is_slow)
+
+    def tiles(self):
+        self.threads.append(threading.current_thread())
+        yield Tile(noisy(48, 48)[0], 0, windows(48, 48, SIDE)[0])
+
+    def put(self, tile, result):  # noqa: ARG002
+        self.threads.append(threading.current_thread())
+
+
+@pytest.mark.parametrize("is_slow", [True, False], ids=["slow", "fast"])
+async def test_a_slow_round_runs_in_another_thread(engine, batcher, is_slow):
+    engine.open()
+    picture = OneRound(is_slow=is_slow)
+
+    await drain(batcher.restore(picture))
+
+    assert [thread is threading.main_thread() for thread in picture.threads] == [not is_slow] * 2
 
 
 @pytest.mark.parametrize("is_clean", [True, False], ids=["clean", "noisy"])

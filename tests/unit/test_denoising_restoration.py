@@ -396,7 +396,14 @@ def test_a_large_picture_with_coarse_noise_is_not_denoised_in_one_pass_first(noi
     _, report = denoise(halving, pixels, noise=noise, side=1024)
     assert report.passes == 2
     assert [shape[1:3] for shape in halving.seen[:17]] == [(96, 96)] * 16 + [(1000, 1024)]
-    assert len(halving.seen) == 16 + 1 + len(Restoration(pixels, side=1024))
+    restoration = Restoration(pixels, noise=noise, side=1024)
+    before = len(restoration)
+    for of_round in restoration.rounds():
+        for tile in of_round.tiles:
+            (result,) = halving.denoise(tile.pixels[None], np.array([of_round.blend.as_row()], np.float32)).each()
+            of_round.put(tile, result)
+    assert len(restoration) == 1 + before
+    assert len(halving.seen) == 2 * (16 + len(restoration))
 
 
 def test_any_measures_a_picture_below_four_megapixels_without_probes():
@@ -476,7 +483,9 @@ def test_the_tiles_at_half_the_resolution_are_not_larger_than_those_of_the_pictu
     for tile in probes.tiles:
         (result,) = halving.denoise(tile.pixels[None], np.array([Blend().as_row()], np.float32)).each()
         probes.put(tile, result)
-    height, width, _ = next(next(rounds).tiles).pixels.shape
+    at_half = next(rounds)
+    assert restoration.report.passes == 2
+    height, width, _ = next(at_half.tiles).pixels.shape
     assert 0.5 * 576**2 < height * width <= 576**2
 
 
