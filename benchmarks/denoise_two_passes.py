@@ -9,7 +9,7 @@ The folders are those of the training. Only the photos that the training holds o
     one      after one pass
     four     after two passes, the first on four small pictures
     half     after two passes, the first at half the resolution
-    denoise  after the denoiser, which chooses one pass or two passes as in "half"
+    denoise  after the denoiser; it chooses between "one" and "half"
 
 The last column, "two", is the share of patches for which the denoiser chooses two passes. The model card describes both
 kinds of passes.
@@ -132,7 +132,7 @@ def without_coarse(network: Network, picture: Picture) -> Picture:
 
 
 def psnr(picture: Picture, clean: Picture) -> float:
-    """Return the PSNR of a picture in dB. An error below that of rounding counts as an error of rounding."""
+    """Return the PSNR of a picture in dB. If the mean square error is below ROUNDING, it is raised to ROUNDING."""
     error = float(np.mean((picture.astype(np.float64) - clean) ** 2))
     return 10 * math.log10(255**2 / max(ROUNDING, error))
 

@@ -164,7 +164,7 @@ class Denoiser:
             # runs in a thread, so that the tiles of other pictures do not wait for it.
             restoration = await asyncio.to_thread(Restoration, pixels, params.blend, params.noise)
             async for done in self._batcher.restore(restoration, engine):
-                advance(done / len(restoration))  # this falls when tiles are added: see Restoration.rounds
+                advance(done / len(restoration))  # the fraction falls when tiles are added: see Restoration.rounds
                 yield InferenceProgress(done, len(restoration) + 1)
             advance(1)  # a picture that stays as it is has no tiles
             total = len(restoration) + 1

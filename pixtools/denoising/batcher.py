@@ -100,7 +100,11 @@ class Batcher:
                     yield done
 
     async def _run_round(self, of_round: Round, clock: _Clock, engine: Engine) -> AsyncGenerator[int, None]:
-        """Run the tiles of a round and put their results. Yield how many tiles have finished since the last time."""
+        """Run the engine on the tiles of a round, and give each result to the round.
+
+        Yield whenever tiles have finished, and at least every PROGRESS_INTERVAL_S seconds. Each yielded number is the
+        number of tiles that have finished since the last yield.
+        """
         pending: dict[asyncio.Future[Denoised], Tile] = {}
         max_pending = 1  # until the first tile shows its size
         try:
@@ -156,7 +160,7 @@ class Batcher:
                     waiter.result.set_result(result)
 
     def _next_batch(self) -> list[Waiter]:
-        """Choose the waiters for the next call of an engine, and remove them from the queue.
+        """Take the waiters for the next call of an engine out of the queue, and return them.
 
         The waiter with the lowest tag comes first. The other waiters fit into the same call.
         """

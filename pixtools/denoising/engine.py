@@ -48,8 +48,8 @@ TEXTURE_RADIUS = 2
 it."""
 
 SMALL_VARIANCE = 1e-9
-"""Before a division by a variance, this number is added to the variance, so that the divisor is never 0. The number is
-small: rounding to 8 bits causes a variance that is a thousand times larger."""
+"""This number is added to each variance that is a divisor, so that the divisor is never 0. The number changes no result
+visibly. Even the variance of the rounding to 8 bits is a thousand times larger."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class MeasuredNoise:
 
     @property
     def is_coarse(self) -> bool:
-        """Whether the noise is strong and coarse, so that two passes remove more of it."""
+        """Whether the noise is strong and coarse. Two passes remove more of this noise than one pass."""
         return self.luma[-1] > max(COARSE_LUMA, COARSE_RATIO * self.luma[0])
 
     def as_result(self) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from pixtools.denoising.tiles import Box, Window, windows
 Noise = Literal["auto", "any", "white"]
 """Which pictures are denoised:
 
-- `any`: all pictures.
-- `white`: all pictures. The engine must have the weights for white noise.
-- `auto`: only pictures with noise. A picture stays unchanged if it is clean, or if its noise cannot be measured.
+- `any`: every picture is denoised.
+- `white`: every picture is denoised. The engine must have the weights for white noise.
+- `auto`: a picture is denoised if noise is found in it. Clean pictures stay unchanged. If the noise of a picture cannot
+  be measured, the picture stays unchanged too.
 """
 
 MAX_TILE_SIDE = 1024
@@ -39,10 +40,10 @@ _NUMBERS = 2 * len(SCALES)  # for each block, Denoised.noise has this many numbe
 _BLACK_OR_WHITE = 0.015
 _STEP = 4  # the brightness is measured in every fourth row and column
 
-# A large picture is first measured in probes: small tiles that lie on a grid. The border of a probe is not measured,
-# because the network sees too little of the surroundings there.
+# In a large picture, the noise is first measured in probes. Probes are small tiles on a grid. The border of a probe is
+# not measured, because the network does not see the pixels beyond the probe.
 _PROBED_PIXELS = 1_000_000  # a smaller picture is denoised at once, and then measured
-_PROBED_IF_ANY = 4_000_000  # with `any`, probes save time only if the noise is coarse, and that is rare
+_PROBED_IF_ANY = 4_000_000  # with `any`, probes only help pictures with coarse noise, and these are rare
 _PROBES_PER_AXIS, _PROBE_SIDE, _PROBE_BORDER = 4, 96, BLOCK
 _PROBED_SIDE = (_PROBES_PER_AXIS + 1) * _PROBE_SIDE  # in a narrower picture, probes would overlap
 _MAX_FRAMES_PROBED = 3
@@ -101,14 +102,13 @@ class Round:
     blend: Blend
 
     put: Callable[[Tile, Denoised], None]
-    """Takes the result of a tile: one item of `Denoised.each`. The results may come in any order."""
+    """Call this with each tile and its result. `Denoised.each` yields the results. The tiles may come in any order."""
 
     is_probing: bool = False
     """Whether the tiles are only measured: they are not part of the output."""
 
     is_slow: bool = False
-    """Whether `put` and the request for a tile may each take a tenth of a second. Then another thread should run
-    both."""
+    """Whether cutting a tile or calling `put` may take a tenth of a second. Use another thread for slow rounds."""
 
 
 class Restoration:
@@ -118,7 +118,7 @@ class Restoration:
     `output` has the same shape and type. A grey picture goes through the network as three equal channels, and the mean
     of the three results is kept. Alpha stays unchanged. The colours of pixels with alpha 0 stay unchanged too. In their
     place, the network sees the mean of all visible colours, so hidden colours cannot leak into visible pixels. A grey
-    picture has no chroma, so `blend.chroma` has no effect.
+    picture has no chroma, so the chroma of `blend` has no effect.
 
     A picture with coarse noise is denoised in two passes. The first pass denoises the picture at half the resolution.
     The noise that this pass removes is enlarged and subtracted from the picture. The second pass denoises the result.
@@ -139,10 +139,10 @@ class Restoration:
         self, pixels: Pixels, blend: Blend | None = None, noise: Noise = "any", side: int | None = None
     ) -> None:
         _check(pixels)
-        self.blend = blend or Blend()
+        self._blend = blend or Blend()
         if pixels.shape[3] in _GREY_CHANNELS:
             # The network finds some chroma even in three equal channels. It is removed together with the luma.
-            self.blend = replace(self.blend, chroma=self.blend.luma)
+            self._blend = replace(self._blend, chroma=self._blend.luma)
         self._input, self._noise = pixels, noise
         height, width = (max(length, BLOCK) for length in pixels.shape[1:3])
         self._side = side or (_SIDE_IF_LARGE if pixels.nbytes > _LARGE_BYTES else MAX_TILE_SIDE)
@@ -183,7 +183,7 @@ class Restoration:
         """
         is_decided = False
         if self._has_probes:
-            yield Round(self._probes(), self.blend, self._measure, is_probing=True)
+            yield Round(self._probes(), self._blend, self._measure, is_probing=True)
             is_decided = self._have_probes_shown_enough()
             if is_decided:
                 self.report = self._measured_report()
@@ -201,9 +201,9 @@ class Restoration:
             self.output = self._input
 
     def _one_pass(self) -> Iterator[Round]:
-        if not self.blend.removes_nothing:
+        if not self._blend.removes_nothing:
             self.output = self._input.copy()
-        yield Round(self._tiles(), self.blend, self._put)
+        yield Round(self._tiles(), self._blend, self._put)
 
     def _two_passes(self, tiles_before: int) -> Iterator[Round]:
         """Denoise the picture at half the resolution, subtract the noise that this pass finds, and denoise the result.
@@ -217,14 +217,14 @@ class Restoration:
         self._coarse_noise = CoarseNoise(half._input, half.output)
         if self.output is self._input:  # otherwise the result of one pass is overwritten
             self.output = self._input.copy()
-        yield Round(self._tiles(), replace(self.blend, luma=1.0, chroma=1.0), self._put, is_slow=True)
+        yield Round(self._tiles(), replace(self._blend, luma=1.0, chroma=1.0), self._put, is_slow=True)
 
     @property
     def _has_probes(self) -> bool:
         frames, height, width, _ = self._input.shape
-        if self._noise == "white" and not self.blend.removes_nothing:
+        if self._noise == "white" and not self._blend.removes_nothing:
             return False
-        may_stay = self._noise == "auto" or self.blend.removes_nothing
+        may_stay = self._noise == "auto" or self._blend.removes_nothing
         least = _PROBED_PIXELS if may_stay else _PROBED_IF_ANY
         return bool(frames * height * width >= least and min(height, width) >= _PROBED_SIDE)
 
@@ -251,10 +251,10 @@ class Restoration:
                     yield tile
 
     def _put(self, tile: Tile, result: Denoised) -> None:
-        if self._coarse_noise and (self.blend.luma, self.blend.chroma) != (1, 1):
+        if self._coarse_noise and (self._blend.luma, self._blend.chroma) != (1, 1):
             result = self._blended(tile, result)
         self._measure(tile, result)
-        if self.blend.removes_nothing:
+        if self._blend.removes_nothing:
             return
         window = tile.window
         colors, alpha = _split_alpha(self.output[tile.frame][window.kept.slices])
@@ -268,7 +268,7 @@ class Restoration:
         noisy = self._seen(tile.frame, tile.window).astype(np.float32)
         removed = noisy - result.tiles
         luma = removed @ np.array(LUMA, np.float32)[:, None]
-        blended = noisy - self.blend.luma * luma - self.blend.chroma * (removed - luma)
+        blended = noisy - self._blend.luma * luma - self._blend.chroma * (removed - luma)
         white = WHITE[result.tiles.dtype]
         pixels = blended.round().clip(0, white).astype(result.tiles.dtype)
         return replace(result, tiles=cast("Tiles", pixels), variation=variation((blended / white).astype(np.float32)))
@@ -280,7 +280,7 @@ class Restoration:
         found = self._measured(slice(None, _NUMBERS), FOUND_QUANTILE)
         remaining = self._measured(slice(_NUMBERS, None), REMAINING_QUANTILE)
         skipped: Skipped | None = None
-        if self.blend.removes_nothing:
+        if self._blend.removes_nothing:
             skipped = "strength"
         elif self._noise == "auto":
             if found is None:

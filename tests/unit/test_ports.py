@@ -21,7 +21,7 @@ def test_no_connection_gets_a_free_port():
 
 
 def test_a_port_is_given_once_and_never_if_the_settings_name_it(monkeypatch):
-    """Two servers of Ray, one for nodes and one for clients, must have different ports."""
+    """Ray starts a server for nodes and a server for clients. Their ports must differ."""
     page, dashboard, s3, named, other = (ports.free_port() for _ in range(5))
     monkeypatch.setattr(ports, "_reserved", set())
     monkeypatch.setattr(ports, "_FREE", (named, other))
