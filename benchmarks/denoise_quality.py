@@ -52,7 +52,10 @@ from pixtools.training.pairs import find, find_pairs
 from pixtools.training.photo_file import read_photo
 
 PAPER = {15: 33.89, 25: 31.23, 50: 27.92}  # sigma: PSNR of CDnCNN-B on CBSD68
-ENGINES = ("openvino", "openvino-bfloat16", "openvino-float32", "torch", "torch-float32", "cuda", "cuda-float32")
+ENGINES = (
+    "openvino", "openvino-int8", "openvino-bfloat16", "openvino-float32",
+    "torch", "torch-float32", "cuda", "cuda-float32",
+)  # fmt: skip
 
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, assert_never
 
 from dag.messages import ArtifactsWork, Inferred, Inputs, PixelsWork, SourceWork, StoredFile
@@ -16,7 +16,7 @@ from dag.segments import ArtifactsSegment, FileSegment, PixelsSegment, Segment, 
 from dag.specification import build
 from dag.worker_messages import NotMade, WorkerMessage
 from pixtools.denoising.dncnn import Weights, load_shipped, load_white
-from pixtools.denoising.engine import Device, Engine, load_engine
+from pixtools.denoising.engine import Device, Effort, Engine, load_engine
 from pixtools.denoising.restoration import Report, denoise
 from pixtools.errors import Fault, PixToolsError, error_class
 from pixtools.imaging.header import Header, inspect
@@ -57,8 +57,7 @@ class Pipeline:
     Decoders run without a sandbox, and without limits of memory and time. So run a pipeline only on pictures that you
     trust.
 
-    Only one thread may use a pipeline at a time. The network is loaded for the first picture with a `denoise` step. The
-    network for white noise is loaded for the first picture that needs it.
+    Only one thread may use a pipeline at a time. A network is loaded for the first picture that needs it.
     """
 
     def __init__(
@@ -82,6 +81,9 @@ class Pipeline:
         self._weights = weights
         self._device = device
         self._threads = threads
+        self._engines: dict[
+            tuple[Effort, bool], Engine
+        ] = {}  # the key is the effort, and whether it is for white noise
 
     def run(self, picture: bytes, name: str = "image") -> dict[str, File]:
         """Run all steps on the bytes of an image file. Return the files by the names of their steps.
@@ -106,16 +108,15 @@ class Pipeline:
         return PartInfo(hashlib.sha256(data).hexdigest(), size, header.frames, header.media_type, len(data))
 
     def _denoise(self, pixels: Any, params: Denoise) -> tuple[Any, Report]:
-        engine = self._engine_for_white_noise if params.is_for_white_noise else self._engine
+        engine = self._engine(params.effort, is_for_white_noise=params.is_for_white_noise)
         return denoise(engine, pixels, params.blend, params.noise)
 
-    @cached_property
-    def _engine(self) -> Engine:
-        return load_engine(self._weights or load_shipped(), self._device, self._threads)
-
-    @cached_property
-    def _engine_for_white_noise(self) -> Engine:
-        return load_engine(load_white(), self._device, self._threads)
+    def _engine(self, effort: Effort, *, is_for_white_noise: bool) -> Engine:
+        key = effort, is_for_white_noise
+        if key not in self._engines:
+            weights = load_white() if is_for_white_noise else self._weights or load_shipped()
+            self._engines[key] = load_engine(weights, self._device, self._threads, effort)
+        return self._engines[key]
 
 
 class _Run:

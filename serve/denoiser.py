@@ -19,7 +19,7 @@ from pixtools import logs, tracing
 from pixtools.denoising.batcher import PROGRESS_INTERVAL_S, Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
 from pixtools.denoising.dncnn import load_white
-from pixtools.denoising.engine import Engine, load_engine
+from pixtools.denoising.engine import EFFORTS, Effort, Engine, load_engine
 from pixtools.denoising.restoration import Restoration
 from pixtools.denoising.weight_source import load_weights
 from pixtools.denoising.weights import WHITE_SHA256
@@ -78,8 +78,13 @@ class _Load:
 class Denoiser:
     """Denoises several pictures at a time, tile by tile."""
 
-    def __init__(self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[str, Engine]) -> None:
-        """`semaphore` limits the total size of all pictures. The keys of `engines` are digests of weights."""
+    def __init__(
+        self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[tuple[str, Effort], Engine]
+    ) -> None:
+        """`semaphore` limits the total size of all pictures. The keys of `engines` are digests of weights, and efforts.
+
+        Each digest has an engine for each effort.
+        """
         self._batcher = batcher
         self._semaphore = semaphore
         self._engines = dict(engines)
@@ -103,7 +108,7 @@ class Denoiser:
         """
         logs.begin(ids or {})
         # During a deployment, replicas with old weights and replicas with new weights run side by side.
-        engine = self._engines.get(weights)
+        engine = self._engines.get((weights, params.effort))
         if engine is None:
             raise DenoiserDown("The replica has other weights than those that the job asks for.")
         try:
@@ -189,12 +194,15 @@ class DenoiserReplica(Denoiser):
         logs.to_stderr(settings.log_format)
         tracing.start(settings.traces_url, "denoiser")
         threads = settings.denoise_threads or len(os.sched_getaffinity(0))
-        engine = load_engine(load_weights(settings), settings.denoise_device, threads)
-        white = load_engine(load_white(), settings.denoise_device, threads)
-        # The settings may name the file of the weights for white noise, so their engine comes last.
-        engines = {WHITE_SHA256: white, settings.weights_sha256: engine}
-        super().__init__(Batcher(engine), ByteSemaphore(_MAX_PICTURE_BYTES), engines)
-        log.info("denoiser up: engine=%s", engine.name)
+        networks = {WHITE_SHA256: load_white(), settings.weights_sha256: load_weights(settings)}
+        engines = {
+            (digest, effort): load_engine(network, settings.denoise_device, threads, effort)
+            for digest, network in networks.items()
+            for effort in EFFORTS
+        }
+        default = engines[settings.weights_sha256, "normal"]
+        super().__init__(Batcher(default), ByteSemaphore(_MAX_PICTURE_BYTES), engines)
+        log.info("denoiser up: engine=%s", default.name)
 
 
 def create(_: dict[str, str]) -> Application:

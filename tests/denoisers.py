@@ -56,6 +56,9 @@ class Plain:
         numbers = (of_pixels * self._scales).reshape(*of_pixels.shape[:-2], -1)
         return Denoised(denoised.astype(tiles.dtype), numbers, strengths(result, centred=True))
 
+    def free(self) -> None:
+        """Nothing is kept between calls."""
+
 
 class Halving:
     """An engine without a network, for large pictures. It halves the brightness of a picture.
@@ -68,7 +71,11 @@ class Halving:
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
+        self.calls_of_free = 0
         self.seen: list[tuple[int, ...]] = []  # for each call, the shape of its tiles
+
+    def free(self) -> None:
+        self.calls_of_free += 1
 
     def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:  # noqa: ARG002
         self.seen.append(tiles.shape)

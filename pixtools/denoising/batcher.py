@@ -76,6 +76,7 @@ class Batcher:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._last_engine = engine  # only this engine keeps memory for its next call
         self._waiting: list[Waiter] = []
         self._virtual_time = 0.0
         self._tile_added = asyncio.Event()
@@ -180,8 +181,11 @@ class Batcher:
         return batch
 
     def _denoise(self, batch: list[Waiter]) -> Denoised:
-        tiles = cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
-        return batch[0].engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))
+        engine, tiles = batch[0].engine, cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
+        if engine is not self._last_engine:
+            self._last_engine.free()
+            self._last_engine = engine
+        return engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))
 
 
 async def _call(of_round: Round, function: Callable[..., T], *arguments: Any) -> T:

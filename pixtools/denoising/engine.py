@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float
 """The value of white for each type of tiles."""
 
 Device = Literal["auto", "cpu", "cuda"]
+
+Effort = Literal["normal", "fast"]
+"""`fast` runs some layers in int8, if the CPU and the weights allow it. A GPU ignores the effort."""
+
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma (BT.601, as in JPEG). The chroma is the channels minus the luma."""
@@ -120,12 +125,16 @@ class Engine(Protocol):
         """
         ...
 
+    def free(self) -> None:
+        """Free the memory that the engine has kept for its next call. The next call takes the memory again."""
+        ...
 
-def load_engine(weights: Weights, device: Device = "auto", threads: int = 1) -> Engine:
+
+def load_engine(weights: Weights, device: Device = "auto", threads: int = 1, effort: Effort = "normal") -> Engine:
     """Load the network: with PyTorch on a GPU, or with OpenVINO on `threads` threads of the CPU.
 
-    `auto` takes the GPU if PyTorch is installed and finds a GPU. Raises DeviceMissing, with the remedy, if `device` is
-    `cuda` and no GPU can be used.
+    `auto` takes the GPU if PyTorch is installed and finds a GPU. On a GPU, `effort` has no effect. Raises
+    DeviceMissing, with the remedy, if `device` is `cuda` and no GPU can be used.
     """
     if device != "cpu":
         obstacle = _cuda_obstacle()
@@ -137,7 +146,7 @@ def load_engine(weights: Weights, device: Device = "auto", threads: int = 1) -> 
             raise DeviceMissing(obstacle)
     from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415 (not needed on a GPU)
 
-    return OpenVINOEngine(weights, threads)
+    return OpenVINOEngine(weights, threads, effort=effort)
 
 
 def _cuda_obstacle() -> str | None:

@@ -1,7 +1,7 @@
 """An engine that runs on a CPU, with OpenVINO.
 
-A layer runs in int8 if it was trained for int8 and the CPU has instructions for int8 (VNNI). The layer then takes half
-the time that it takes in bfloat16.
+The weights name the layers that may run in int8. On a CPU with instructions for int8 (VNNI), these layers take less
+time in int8 than in bfloat16. But int8 leaves a little more of weak noise: see the model card.
 
 Two results were measured on one core with AVX-512 bf16. A model with dynamic shapes takes as much time and memory as a
 model with fixed shapes. A batch of large tiles takes as long as a separate call for each tile.
@@ -34,6 +34,7 @@ from pixtools.denoising.engine import (  # noqa: E402
     TEXTURE_RADIUS,
     WHITE,
     Denoised,
+    Effort,
     Tiles,
 )
 
@@ -41,7 +42,7 @@ Precision = Literal["int8", "bfloat16", "float32"]
 
 
 class OpenVINOEngine:
-    """DnCNN on `threads` threads of the CPU. The default precision is the fastest that the CPU and the weights allow.
+    """DnCNN on `threads` threads of the CPU. By default, `effort` decides about the precision: see `best_precision`.
 
     With int8, the layers that were not trained for int8 run in bfloat16, or in float32 if the CPU does not support
     bfloat16. Raises ValueError if `precision` is int8 but the CPU or the weights do not allow int8.
@@ -49,14 +50,18 @@ class OpenVINOEngine:
 
     batch_pixels = 512 * 512  # several small tiles are faster in one call; two large tiles take twice as long as one
 
-    def __init__(self, weights: Weights, threads: int, precision: Precision | None = None) -> None:
+    def __init__(
+        self, weights: Weights, threads: int, precision: Precision | None = None, effort: Effort = "normal"
+    ) -> None:
         self._weights, self._core = weights, openvino.Core()
-        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._int8 = weights.int8 if has_vnni() and precision in (None, "int8") else ()
-        if precision == "int8" and not self._int8:
+        has_int8 = bool(weights.int8) and has_vnni()
+        has_bfloat16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "int8" and not has_int8:
             raise ValueError("int8 needs a CPU with VNNI, and weights that were trained for int8: omit the precision")
-        if precision in (None, "int8"):
-            precision = "bfloat16" if "BF16" in capabilities else "float32"
+        precision = precision or best_precision(effort, has_int8=has_int8, has_bfloat16=has_bfloat16)
+        self._int8 = weights.int8 if precision == "int8" else ()
+        if precision == "int8":
+            precision = "bfloat16" if has_bfloat16 else "float32"  # of the other layers
         self._options = {
             "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
             "INFERENCE_NUM_THREADS": threads,
@@ -82,6 +87,22 @@ class OpenVINOEngine:
         inputs = [np.ascontiguousarray(tiles), np.ascontiguousarray(blends, np.float32)]
         results = self._compiled[dtype](inputs, share_inputs=True)
         return Denoised(results[0], results[1], results[2])
+
+    def free(self) -> None:
+        """Free the memory between the layers: see Engine. The compiled models stay."""
+        for compiled in self._compiled.values():
+            compiled.release_memory()
+
+
+def best_precision(effort: Effort, *, has_int8: bool, has_bfloat16: bool) -> Precision:
+    """Return the precision for an effort. int8 is the fastest, and float32 is the slowest by far.
+
+    bfloat16 is the best for photos: its results are nearly those of float32. int8 is the best with `fast`, and on a CPU
+    without bfloat16.
+    """
+    if has_int8 and (effort == "fast" or not has_bfloat16):
+        return "int8"
+    return "bfloat16" if has_bfloat16 else "float32"
 
 
 def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -66,6 +66,9 @@ class TorchEngine:
             torch.cuda.current_stream(self._device).synchronize()
         return Denoised(*(each.numpy() for each in results))
 
+    def free(self) -> None:
+        """Do nothing, because PyTorch lets all engines use the memory that it keeps: see Engine."""
+
     def _to_device(self, array: NDArray[np.generic]) -> Tensor:
         # Copy a read-only array, because PyTorch warns about tensors on read-only memory.
         array = np.require(array, requirements=["C", "W"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pixtools.denoising.engine import Blend
+from pixtools.denoising.engine import Blend, Effort
 from pixtools.denoising.restoration import Noise
 from pixtools.denoising.weights import WHITE_SHA256
 from pixtools.operations.base.kinds import Inference
@@ -48,6 +48,12 @@ class Denoise(PixelParams):
         ),
     )
 
+    effort: Effort = Field(
+        "normal",
+        title="Effort",
+        description="`fast` takes less time on many CPUs, and leaves a little more of weak noise",
+    )
+
     @property
     def blend(self) -> Blend:
         """The parts of the noise to remove."""
@@ -64,7 +70,7 @@ DENOISE = Inference(
     name="denoise",
     title="Denoise",
     summary="Uses a neural network (DnCNN) to remove noise from a photo, and reports how much noise was found.",
-    version=4,
+    version=5,
     params=Denoise,
     cost=lambda _: PNG.cost(PNG.params()),
     memory=lambda _: PNG.memory(PNG.params()),

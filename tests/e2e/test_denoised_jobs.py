@@ -68,13 +68,15 @@ def test_a_lower_strength_leaves_some_of_the_noise(api):
     assert job["steps"]["0"]["result"]["skipped"] == "strength"
 
 
-def test_white_noise_has_weights_of_its_own(api):
+def test_white_noise_has_weights_of_its_own_and_the_effort_may_be_lower(api):
     steps = {noise: {"op": "denoise", "input": "source", "noise": noise} for noise in ("any", "white")}
+    steps["fast"] = steps["any"] | {"effort": "fast"}
 
     job = api.wait(api.submit("noisy.png", png(noisy(25, 480, 320, seed=4)), steps))
 
-    for_photos, white = (decibels(api.download(job, noise), photo(480, 320)) for noise in ("any", "white"))
+    for_photos, white, fast = (decibels(api.download(job, step), photo(480, 320)) for step in ("any", "white", "fast"))
     assert white > for_photos > 30
+    assert fast == pytest.approx(for_photos, abs=0.2)
 
 
 @pytest.mark.parametrize("noise", ["any", "auto"])

@@ -45,6 +45,9 @@ class Inverter:
         blocks = np.ones((count, height // BLOCK, width // BLOCK, 6), np.float32)
         return Denoised(255 - tiles, blocks, blocks)
 
+    def free(self) -> None:
+        """Nothing is kept between calls."""
+
 
 @pytest.fixture
 async def engine() -> AsyncIterator[Inverter]:
@@ -54,7 +57,7 @@ async def engine() -> AsyncIterator[Inverter]:
 
 @pytest.fixture
 async def denoiser(engine: Inverter) -> Denoiser:
-    return Denoiser(Batcher(engine), ByteSemaphore(1_000), {WEIGHTS: engine})
+    return Denoiser(Batcher(engine), ByteSemaphore(1_000), {(WEIGHTS, "normal"): engine})
 
 
 def picture(width: int = 40, height: int = 30) -> tuple[np.ndarray, Picture]:
@@ -85,12 +88,16 @@ async def test_the_result_is_between_two_messages_that_all_is_done(denoiser):
     assert all(message.done < message.total for message in progress)
 
 
-async def test_the_digest_of_the_weights_selects_the_engine(engine):
-    denoiser = Denoiser(Batcher(engine), ByteSemaphore(100_000), {WEIGHTS: engine, WHITE: Halving()})
+@pytest.mark.parametrize(
+    ("weights", "params"), [(WHITE, Denoise(noise="white")), (WEIGHTS, Denoise(effort="fast"))], ids=["white", "fast"]
+)
+async def test_the_digest_of_the_weights_and_the_effort_select_the_engine(engine, weights, params):
+    engines = {(WEIGHTS, "normal"): engine, (weights, params.effort): Halving()}
+    denoiser = Denoiser(Batcher(engine), ByteSemaphore(100_000), engines)
     pixels, rest = picture()
 
     (inverted,) = await results(denoiser.run((pixels, rest), Denoise(), WEIGHTS))
-    (halved,) = await results(denoiser.run((pixels, rest), Denoise(noise="white"), WHITE))
+    (halved,) = await results(denoiser.run((pixels, rest), params, weights))
 
     assert (inverted.frames == 255 - pixels).all()
     assert (halved.frames == pixels // 2).all()

@@ -273,6 +273,16 @@ async def test_tiles_for_another_engine_do_not_share_a_call(engine, batcher):
     assert (restoration.output == pixels // 2).all()
 
 
+async def test_an_engine_frees_its_memory_when_another_engine_runs():
+    first, second = Halving(), Halving()
+    batcher = Batcher(first)
+
+    for engine in (first, second, second, first):
+        await drain(batcher.restore(Restoration(noisy(48, 48)), engine))
+
+    assert (first.calls_of_free, second.calls_of_free) == (1, 1)
+
+
 async def drain(progress):
     async for _ in progress:
         pass

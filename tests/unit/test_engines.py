@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import openvino
+import psutil
 import pytest
 import torch
 from denoisers import random_weights
 
 from pixtools.denoising import dncnn
 from pixtools.denoising.engine import BLOCK, LUMA, SCALES, Blend, Engine, Tiles, load_engine
-from pixtools.denoising.openvino_engine import OpenVINOEngine, _model, has_vnni
+from pixtools.denoising.openvino_engine import OpenVINOEngine, _model, best_precision, has_vnni
 from pixtools.denoising.torch_engine import TorchEngine
 from pixtools.denoising.torch_network import DnCNN
 from pixtools.errors import DeviceMissing
@@ -100,14 +101,41 @@ def test_only_the_layers_that_were_trained_for_int8_run_in_int8():
     assert sum(precision in ("u8", "i8") for precision in precisions) == len(weights.int8) > 0
 
 
-def test_int8_is_the_default_if_possible_and_is_refused_if_not():
-    default = OpenVINOEngine(dncnn.load_shipped(), threads=1).name
+@pytest.mark.parametrize(
+    ("has_int8", "has_bfloat16", "normal", "fast"),
+    [
+        (True, True, "bfloat16", "int8"),
+        (True, False, "int8", "int8"),
+        (False, True, "bfloat16", "bfloat16"),
+        (False, False, "float32", "float32"),
+    ],
+)
+def test_the_effort_decides_about_the_precision(has_int8, has_bfloat16, normal, fast):
+    assert best_precision("normal", has_int8=has_int8, has_bfloat16=has_bfloat16) == normal
+    assert best_precision("fast", has_int8=has_int8, has_bfloat16=has_bfloat16) == fast
+
+
+def test_int8_is_used_with_a_fast_effort_if_possible_and_is_refused_if_not():
+    fast = load_engine(dncnn.load_shipped(), "cpu", threads=1, effort="fast").name
     without_int8 = dncnn.Weights(dncnn.load_shipped().arrays)
 
-    assert ("int8" in default) == has_vnni()
-    assert "int8" not in OpenVINOEngine(without_int8, threads=1).name
+    assert ("int8" in fast) == has_vnni()
+    assert "int8" not in load_engine(without_int8, "cpu", threads=1, effort="fast").name
     with pytest.raises(ValueError, match="int8 needs a CPU with VNNI, and weights that were trained for int8"):
         OpenVINOEngine(without_int8, threads=1, precision="int8")
+
+
+@pytest.mark.parametrize("name", ["openvino-bfloat16", pytest.param("openvino-int8", marks=int8_works)])
+def test_a_freed_engine_keeps_little_memory_and_still_denoises(name):
+    tiles, process = np.resize(as_type(noisy(), np.uint8), (1, 512, 512, 3)), psutil.Process()
+    fresh = ENGINES[name]()
+    before = fresh.denoise(tiles, rows(Blend())).tiles
+    kept = process.memory_info().rss
+
+    fresh.free()
+
+    assert process.memory_info().rss < kept - 50_000_000
+    assert (fresh.denoise(tiles, rows(Blend())).tiles == before).all()
 
 
 @pytest.mark.parametrize(

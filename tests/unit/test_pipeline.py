@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from images import camera_jpeg, opened, photo, saved, truncated_jpeg
 
+from pixtools.denoising.dncnn import load_shipped
+from pixtools.denoising.engine import EFFORTS, load_engine
 from pixtools.errors import CorruptImage, ImageTooLarge, InvalidPlan, UnsupportedType
 from pixtools.limits import Limits
 from pixtools.pipeline import Pipeline
@@ -76,6 +78,21 @@ def test_the_weights_for_white_noise_remove_more_white_noise():
         name: np.std(np.asarray(opened(file.data), dtype=float) - photo(320, 240)) for name, file in files.items()
     }
     assert errors["white"] < errors["any"]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("noise", ["any", "white"])
+def test_each_effort_removes_most_of_the_noise(noise):
+    given = (photo(320, 240) + np.random.default_rng(1).normal(0, 25, (240, 320, 3))).clip(0, 255).astype(np.uint8)
+    steps = {effort: {"op": "denoise", "input": "source", "noise": noise, "effort": effort} for effort in EFFORTS}
+
+    files = Pipeline(steps).run(saved(given, "PNG"))
+
+    normal, fast = (np.asarray(opened(files[effort].data), dtype=float) for effort in EFFORTS)
+    names = {load_engine(load_shipped(), effort=effort).name for effort in EFFORTS}
+    assert (normal == fast).all() == (len(names) == 1)  # on a CPU that has only one precision, they are equal
+    for clean in (normal, fast):
+        assert np.std(clean - photo(320, 240)) < 0.4 * np.std(given - photo(320, 240))
 
 
 @pytest.mark.heavy
