@@ -14,7 +14,7 @@ The photo gets noise of sigma 25, in 8 bits. These contestants take turns, each 
 
 All contestants except GEMM start and end with uint8 arrays in the memory of the CPU. The table shows the median of the
 rounds and the best round. The network takes 1,334 GFLOP for each megapixel. The PSNR is in dB, compared with the photo.
-The values of contestants that denoise the whole picture should agree within 0.02 dB; only that of "fast" may differ
+The values of contestants that denoise the whole picture should agree within 0.02 dB. The value of "fast" may differ
 more. "peak MB" is the highest resident memory of the process, with its libraries.
 """
 
@@ -137,7 +137,7 @@ def gflop(shape: tuple[int, ...]) -> float:
 
 
 def pixtools(device: str, threads: int, picture: Pixels, effort: Effort = "normal") -> tuple[str, float, Call]:
-    """Return the contestant PixTools, or with another effort the contestant fast."""
+    """Return the contestant PixTools, or the contestant fast if `effort` is `fast`."""
     engine = load_engine(load_shipped(), device, threads, effort)
     batch = max(1, engine.batch_pixels // MAX_TILE_SIDE**2)
     return engine.name, gflop(picture.shape), lambda: denoise(engine, picture[None], noise="any", batch=batch)[0][0]

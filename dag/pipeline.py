@@ -16,7 +16,7 @@ from dag.segments import ArtifactsSegment, FileSegment, PixelsSegment, Segment, 
 from dag.specification import build
 from dag.worker_messages import NotMade, WorkerMessage
 from pixtools.denoising.dncnn import Weights, load_shipped, load_white
-from pixtools.denoising.engine import Device, Effort, Engine, load_engine
+from pixtools.denoising.engine import Device, Effort, Engine, load_engines
 from pixtools.denoising.restoration import Report, denoise
 from pixtools.errors import Fault, PixToolsError, error_class
 from pixtools.imaging.header import Header, inspect
@@ -81,9 +81,7 @@ class Pipeline:
         self._weights = weights
         self._device = device
         self._threads = threads
-        self._engines: dict[
-            tuple[Effort, bool], Engine
-        ] = {}  # the key is the effort, and whether it is for white noise
+        self._engines: dict[bool, dict[Effort, Engine]] = {}  # the key is whether the weights are for white noise
 
     def run(self, picture: bytes, name: str = "image") -> dict[str, File]:
         """Run all steps on the bytes of an image file. Return the files by the names of their steps.
@@ -108,15 +106,12 @@ class Pipeline:
         return PartInfo(hashlib.sha256(data).hexdigest(), size, header.frames, header.media_type, len(data))
 
     def _denoise(self, pixels: Any, params: Denoise) -> tuple[Any, Report]:
-        engine = self._engine(params.effort, is_for_white_noise=params.is_for_white_noise)
-        return denoise(engine, pixels, params.blend, params.noise)
-
-    def _engine(self, effort: Effort, *, is_for_white_noise: bool) -> Engine:
-        key = effort, is_for_white_noise
-        if key not in self._engines:
-            weights = load_white() if is_for_white_noise else self._weights or load_shipped()
-            self._engines[key] = load_engine(weights, self._device, self._threads, effort)
-        return self._engines[key]
+        engines = self._engines.get(params.is_for_white_noise)
+        if engines is None:
+            weights = load_white() if params.is_for_white_noise else self._weights or load_shipped()
+            engines = load_engines(weights, self._device, self._threads)
+            self._engines[params.is_for_white_noise] = engines
+        return denoise(engines[params.effort], pixels, params.blend, params.noise)
 
 
 class _Run:

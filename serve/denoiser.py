@@ -1,4 +1,7 @@
-"""The denoiser: a Serve deployment that only dispatchers call. It has no route. A replica owns two loaded networks."""
+"""The denoiser: a Serve deployment that only dispatchers call. It has no route.
+
+A replica owns two networks. Each network has an engine for each effort.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from pixtools import logs, tracing
 from pixtools.denoising.batcher import PROGRESS_INTERVAL_S, Batcher
 from pixtools.denoising.byte_semaphore import ByteSemaphore
 from pixtools.denoising.dncnn import load_white
-from pixtools.denoising.engine import EFFORTS, Effort, Engine, load_engine
+from pixtools.denoising.engine import Effort, Engine, load_engines
 from pixtools.denoising.restoration import Restoration
 from pixtools.denoising.weight_source import load_weights
 from pixtools.denoising.weights import WHITE_SHA256
@@ -81,10 +84,7 @@ class Denoiser:
     def __init__(
         self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[tuple[str, Effort], Engine]
     ) -> None:
-        """`semaphore` limits the total size of all pictures. The keys of `engines` are digests of weights, and efforts.
-
-        Each digest has an engine for each effort.
-        """
+        """`semaphore` limits the total size of all pictures. A key of `engines` is a digest of weights and an effort."""
         self._batcher = batcher
         self._semaphore = semaphore
         self._engines = dict(engines)
@@ -107,8 +107,9 @@ class Denoiser:
         Raises OutOfMemory, and DenoiserDown if another replica may succeed.
         """
         logs.begin(ids or {})
+        effort: Effort = getattr(params, "effort", "normal")  # a dispatcher of an earlier version gives no effort
         # During a deployment, replicas with old weights and replicas with new weights run side by side.
-        engine = self._engines.get((weights, params.effort))
+        engine = self._engines.get((weights, effort))
         if engine is None:
             raise DenoiserDown("The replica has other weights than those that the job asks for.")
         try:
@@ -196,9 +197,9 @@ class DenoiserReplica(Denoiser):
         threads = settings.denoise_threads or len(os.sched_getaffinity(0))
         networks = {WHITE_SHA256: load_white(), settings.weights_sha256: load_weights(settings)}
         engines = {
-            (digest, effort): load_engine(network, settings.denoise_device, threads, effort)
+            (digest, effort): engine
             for digest, network in networks.items()
-            for effort in EFFORTS
+            for effort, engine in load_engines(network, settings.denoise_device, threads).items()
         }
         default = engines[settings.weights_sha256, "normal"]
         super().__init__(Batcher(default), ByteSemaphore(_MAX_PICTURE_BYTES), engines)

@@ -72,6 +72,9 @@ class Batcher:
     pictures cannot delay an old picture for ever, because a new tag is never below the virtual time.
 
     Waiting tiles of the same engine, shape and type share a call of the engine, up to `engine.batch_pixels` pixels.
+
+    Only the engine that ran last keeps memory for its next call. If pictures of two engines take turns, each change
+    frees this memory, and the other engine allocates it again.
     """
 
     def __init__(self, engine: Engine) -> None:

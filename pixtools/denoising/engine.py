@@ -31,7 +31,8 @@ WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float
 Device = Literal["auto", "cpu", "cuda"]
 
 Effort = Literal["normal", "fast"]
-"""`fast` runs some layers in int8, if the CPU and the weights allow it. A GPU ignores the effort."""
+"""How much time an engine may take. On a CPU, `fast` runs some layers in int8, if the CPU and the weights allow int8.
+`normal` does so only on a CPU without bfloat16. A GPU ignores the effort."""
 
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
@@ -126,15 +127,15 @@ class Engine(Protocol):
         ...
 
     def free(self) -> None:
-        """Free the memory that the engine has kept for its next call. The next call takes the memory again."""
+        """Free the memory that only this engine can use in its next call. The next call allocates it again."""
         ...
 
 
 def load_engine(weights: Weights, device: Device = "auto", threads: int = 1, effort: Effort = "normal") -> Engine:
     """Load the network: with PyTorch on a GPU, or with OpenVINO on `threads` threads of the CPU.
 
-    `auto` takes the GPU if PyTorch is installed and finds a GPU. On a GPU, `effort` has no effect. Raises
-    DeviceMissing, with the remedy, if `device` is `cuda` and no GPU can be used.
+    `auto` takes the GPU if PyTorch is installed and finds a GPU. Raises DeviceMissing, with the remedy, if `device` is
+    `cuda` and no GPU can be used.
     """
     if device != "cpu":
         obstacle = _cuda_obstacle()
@@ -147,6 +148,13 @@ def load_engine(weights: Weights, device: Device = "auto", threads: int = 1, eff
     from pixtools.denoising.openvino_engine import OpenVINOEngine  # noqa: PLC0415 (not needed on a GPU)
 
     return OpenVINOEngine(weights, threads, effort=effort)
+
+
+def load_engines(weights: Weights, device: Device = "auto", threads: int = 1) -> dict[Effort, Engine]:
+    """Load an engine for each effort: see load_engine. Efforts with the same precision share an engine."""
+    by_name: dict[str, Engine] = {}
+    engines = ((effort, load_engine(weights, device, threads, effort)) for effort in EFFORTS)
+    return {effort: by_name.setdefault(engine.name, engine) for effort, engine in engines}
 
 
 def _cuda_obstacle() -> str | None:

@@ -1,7 +1,7 @@
 """An engine that runs on a CPU, with OpenVINO.
 
 The weights name the layers that may run in int8. On a CPU with instructions for int8 (VNNI), these layers take less
-time in int8 than in bfloat16. But int8 leaves a little more of weak noise: see the model card.
+time in int8 than in bfloat16. But int8 removes slightly less of weak noise: see the model card.
 
 Two results were measured on one core with AVX-512 bf16. A model with dynamic shapes takes as much time and memory as a
 model with fixed shapes. A batch of large tiles takes as long as a separate call for each tile.
@@ -42,7 +42,7 @@ Precision = Literal["int8", "bfloat16", "float32"]
 
 
 class OpenVINOEngine:
-    """DnCNN on `threads` threads of the CPU. By default, `effort` decides about the precision: see `best_precision`.
+    """DnCNN on `threads` threads of the CPU. Without `precision`, `effort` selects the precision: see `best_precision`.
 
     With int8, the layers that were not trained for int8 run in bfloat16, or in float32 if the CPU does not support
     bfloat16. Raises ValueError if `precision` is int8 but the CPU or the weights do not allow int8.
@@ -58,12 +58,11 @@ class OpenVINOEngine:
         has_bfloat16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "int8" and not has_int8:
             raise ValueError("int8 needs a CPU with VNNI, and weights that were trained for int8: omit the precision")
-        precision = precision or best_precision(effort, has_int8=has_int8, has_bfloat16=has_bfloat16)
-        self._int8 = weights.int8 if precision == "int8" else ()
-        if precision == "int8":
-            precision = "bfloat16" if has_bfloat16 else "float32"  # of the other layers
+        chosen = precision or best_precision(effort, has_int8=has_int8, has_bfloat16=has_bfloat16)
+        self._int8 = weights.int8 if chosen == "int8" else ()
+        others = best_precision(effort, has_int8=False, has_bfloat16=has_bfloat16) if self._int8 else chosen
         self._options = {
-            "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
+            "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[others],
             "INFERENCE_NUM_THREADS": threads,
             # All threads work on the same call.
             "PERFORMANCE_HINT": "LATENCY",
@@ -72,7 +71,7 @@ class OpenVINOEngine:
             "ENABLE_CPU_PINNING": False,
         }
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        precisions = f"int8 and {precision}" if self._int8 else precision
+        precisions = f"int8 and {others}" if self._int8 else others
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, {device}, {threads} threads, {precisions}"
         self._compiled: dict[np.dtype[np.generic], openvino.CompiledModel] = {}
 
@@ -95,10 +94,11 @@ class OpenVINOEngine:
 
 
 def best_precision(effort: Effort, *, has_int8: bool, has_bfloat16: bool) -> Precision:
-    """Return the precision for an effort. int8 is the fastest, and float32 is the slowest by far.
+    """Return the precision for an effort.
 
-    bfloat16 is the best for photos: its results are nearly those of float32. int8 is the best with `fast`, and on a CPU
-    without bfloat16.
+    int8 is the fastest, and float32 is the slowest by far. The results of bfloat16 are nearly those of float32, so
+    `normal` takes bfloat16. `fast` takes int8. On a CPU without bfloat16, `normal` takes int8 too. If int8 is not
+    possible, both efforts take bfloat16, or else float32.
     """
     if has_int8 and (effort == "fast" or not has_bfloat16):
         return "int8"

@@ -67,7 +67,7 @@ class TorchEngine:
         return Denoised(*(each.numpy() for each in results))
 
     def free(self) -> None:
-        """Do nothing, because PyTorch lets all engines use the memory that it keeps: see Engine."""
+        """Do nothing, because PyTorch shares the memory that it keeps among all engines: see Engine."""
 
     def _to_device(self, array: NDArray[np.generic]) -> Tensor:
         # Copy a read-only array, because PyTorch warns about tensors on read-only memory.

@@ -11,7 +11,7 @@ from pixtools.denoising.engine import Blend, Effort
 from pixtools.denoising.restoration import Noise
 from pixtools.denoising.weights import WHITE_SHA256
 from pixtools.operations.base.kinds import Inference
-from pixtools.operations.base.params import PixelParams
+from pixtools.operations.base.params import ADVANCED, PixelParams
 from pixtools.operations.png import PNG
 
 
@@ -51,7 +51,8 @@ class Denoise(PixelParams):
     effort: Effort = Field(
         "normal",
         title="Effort",
-        description="`fast` takes less time on many CPUs, and leaves a little more of weak noise",
+        description="`fast` takes less time on some CPUs, and removes slightly less of weak noise; a GPU ignores it",
+        json_schema_extra=ADVANCED,
     )
 
     @property

@@ -103,6 +103,16 @@ async def test_the_digest_of_the_weights_and_the_effort_select_the_engine(engine
     assert (halved.frames == pixels // 2).all()
 
 
+async def test_a_dispatcher_of_an_earlier_version_gives_no_effort(denoiser):
+    params = Denoise()
+    del params.__dict__["effort"]  # as in a pickle of the earlier version
+    pixels, rest = picture()
+
+    (inverted,) = await results(denoiser.run((pixels, rest), params, WEIGHTS))
+
+    assert (inverted.frames == 255 - pixels).all()
+
+
 async def test_progress_rises_with_the_tiles(denoiser):
     stream = denoiser.run(picture(2_000, 100), Denoise(), WEIGHTS)
 

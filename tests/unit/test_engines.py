@@ -16,7 +16,7 @@ import torch
 from denoisers import random_weights
 
 from pixtools.denoising import dncnn
-from pixtools.denoising.engine import BLOCK, LUMA, SCALES, Blend, Engine, Tiles, load_engine
+from pixtools.denoising.engine import BLOCK, EFFORTS, LUMA, SCALES, Blend, Engine, Tiles, load_engine
 from pixtools.denoising.openvino_engine import OpenVINOEngine, _model, best_precision, has_vnni
 from pixtools.denoising.torch_engine import TorchEngine
 from pixtools.denoising.torch_network import DnCNN
@@ -110,31 +110,40 @@ def test_only_the_layers_that_were_trained_for_int8_run_in_int8():
         (False, False, "float32", "float32"),
     ],
 )
-def test_the_effort_decides_about_the_precision(has_int8, has_bfloat16, normal, fast):
+def test_the_effort_and_the_cpu_select_the_precision(has_int8, has_bfloat16, normal, fast):
     assert best_precision("normal", has_int8=has_int8, has_bfloat16=has_bfloat16) == normal
     assert best_precision("fast", has_int8=has_int8, has_bfloat16=has_bfloat16) == fast
 
 
-def test_int8_is_used_with_a_fast_effort_if_possible_and_is_refused_if_not():
-    fast = load_engine(dncnn.load_shipped(), "cpu", threads=1, effort="fast").name
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_an_engine_runs_in_the_best_precision_for_its_effort(effort):
+    has_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    expected = best_precision(effort, has_int8=has_vnni(), has_bfloat16=has_bfloat16)
+
+    name = load_engine(dncnn.load_shipped(), "cpu", threads=1, effort=effort).name
+
+    assert ("int8" in name) == (expected == "int8")
+    assert ("bfloat16" in name) == has_bfloat16
+
+
+def test_int8_is_not_used_with_weights_that_were_not_trained_for_it():
     without_int8 = dncnn.Weights(dncnn.load_shipped().arrays)
 
-    assert ("int8" in fast) == has_vnni()
     assert "int8" not in load_engine(without_int8, "cpu", threads=1, effort="fast").name
     with pytest.raises(ValueError, match="int8 needs a CPU with VNNI, and weights that were trained for int8"):
         OpenVINOEngine(without_int8, threads=1, precision="int8")
 
 
 @pytest.mark.parametrize("name", ["openvino-bfloat16", pytest.param("openvino-int8", marks=int8_works)])
-def test_a_freed_engine_keeps_little_memory_and_still_denoises(name):
+def test_free_returns_memory_and_the_engine_still_denoises(name):
     tiles, process = np.resize(as_type(noisy(), np.uint8), (1, 512, 512, 3)), psutil.Process()
     fresh = ENGINES[name]()
     before = fresh.denoise(tiles, rows(Blend())).tiles
-    kept = process.memory_info().rss
+    used = process.memory_info().rss
 
     fresh.free()
 
-    assert process.memory_info().rss < kept - 50_000_000
+    assert process.memory_info().rss < used - 50_000_000
     assert (fresh.denoise(tiles, rows(Blend())).tiles == before).all()
 
 
