@@ -84,7 +84,7 @@ class Denoiser:
     def __init__(
         self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[tuple[str, Effort], Engine]
     ) -> None:
-        """`semaphore` limits the total size of all pictures. A key of `engines` is a digest of weights and an effort."""
+        """`semaphore` limits the total size of all pictures. `engines` has an engine for each digest and effort."""
         self._batcher = batcher
         self._semaphore = semaphore
         self._engines = dict(engines)
