@@ -25,6 +25,9 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 BLEND_PARTS = 3
 """The number of parts in a Blend."""
 
+DETAIL = 2
+"""The column of `detail` in the rows of blends."""
+
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float32): 1}
 """The value of white for each type of tiles."""
 

@@ -27,6 +27,7 @@ from pixtools.denoising.dncnn import ACTIVATION_STEPS, CHANNELS, DEPTH, KERNEL_S
 from pixtools.denoising.engine import (  # noqa: E402
     BLEND_PARTS,
     BLOCK,
+    DETAIL,
     GRAIN_RADIUS,
     LUMA,
     SCALES,
@@ -73,18 +74,21 @@ class OpenVINOEngine:
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         precisions = f"int8 and {others}" if self._int8 else others
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, {device}, {threads} threads, {precisions}"
-        self._compiled: dict[np.dtype[np.generic], openvino.CompiledModel] = {}
+        # The key is the type of the tiles, and whether a tile keeps grain.
+        self._compiled: dict[tuple[np.dtype[np.generic], bool], openvino.CompiledModel] = {}
 
     def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:
-        """Denoise tiles: see Engine. The first call for each type of tiles compiles the model."""
-        dtype = tiles.dtype
-        if dtype not in self._compiled:  # takes 0.1 s
-            self._compiled[dtype] = self._core.compile_model(
-                _model(self._weights, dtype, self._int8), "CPU", self._options
-            )
+        """Denoise tiles: see Engine.
+
+        The first call for each type of tiles compiles a model. The first call with detail compiles another model.
+        """
+        key = dtype, keeps_grain = tiles.dtype, bool(blends[:, DETAIL].any())
+        if key not in self._compiled:  # takes 0.1 s
+            model = _model(self._weights, dtype, self._int8, keeps_grain=keeps_grain)
+            self._compiled[key] = self._core.compile_model(model, "CPU", self._options)
         # OpenVINO reads the memory of the arrays directly, so the arrays must be contiguous.
         inputs = [np.ascontiguousarray(tiles), np.ascontiguousarray(blends, np.float32)]
-        results = self._compiled[dtype](inputs, share_inputs=True)
+        results = self._compiled[key](inputs, share_inputs=True)
         return Denoised(results[0], results[1], results[2])
 
     def free(self) -> None:
@@ -114,9 +118,12 @@ def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return any(not {"avx512_vnni", "avx_vnni"}.isdisjoint(line.split()) for line in lines if line.startswith("flags"))
 
 
-def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...]) -> openvino.Model:
+def _model(
+    weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...], *, keeps_grain: bool
+) -> openvino.Model:
     """Build the model. Its inputs are tiles (N, H, W, 3) and blends (N, 3). Its outputs are the arrays of Denoised.
 
+    Without `keeps_grain`, the detail of all blends has to be 0. The model then takes a tenth less time on a fast CPU.
     The operations before and after the network are always in float32, so that a strength of 0 changes no pixel.
     """
     white = np.float32(WHITE[dtype])
@@ -127,11 +134,11 @@ def _model(weights: Weights, dtype: np.dtype[np.generic], int8: tuple[int, ...])
     luma_part, chroma_part, detail = (  # each (N, 1, 1, 1)
         op.unsqueeze(part, [2, 3]) for part in op.split(blends, 1, BLEND_PARTS).outputs()
     )
-    kept = op.multiply(detail, _grain_in_texture(op.subtract(_luma(noisy), luma), luma))
-    removed = op.add(
-        op.multiply(luma_part, op.subtract(luma, kept)),
-        op.multiply(chroma_part, chroma),
-    )
+    removed_luma = luma
+    if keeps_grain:
+        kept = op.multiply(detail, _grain_in_texture(op.subtract(_luma(noisy), luma), luma))
+        removed_luma = op.subtract(luma, kept)
+    removed = op.add(op.multiply(luma_part, removed_luma), op.multiply(chroma_part, chroma))
     clean = op.subtract(noisy, removed)
     noise, variation = _strengths(luma, chroma), _strengths(*_split(clean), centred=True)
     clean = op.transpose(clean, [0, 2, 3, 1])

@@ -92,7 +92,8 @@ def test_an_engine_denoises_as_well_as_the_reference(name, sigma):
 @int8_works
 def test_only_the_layers_that_were_trained_for_int8_run_in_int8():
     weights, options = dncnn.load_shipped(), {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(_model(weights, np.dtype(np.uint8), weights.int8), "CPU", options)
+    model = _model(weights, np.dtype(np.uint8), weights.int8, keeps_grain=False)
+    compiled = openvino.Core().compile_model(model, "CPU", options)
 
     run_as = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     precisions = [str(info["runtimePrecision"].value) for info in run_as if info["layerType"].value == "Convolution"]
@@ -269,6 +270,17 @@ def test_luma_and_chroma_are_removed_apart(name):
     np.testing.assert_allclose(luma + chroma, full, rtol=0, atol=1e-5)
     np.testing.assert_allclose(luma, np.repeat(full @ weights[:, None], 3, axis=2), rtol=0, atol=1e-5)
     np.testing.assert_allclose(chroma @ weights, 0, rtol=0, atol=1e-5)
+
+
+@each_engine
+def test_a_tile_without_detail_is_the_same_beside_a_tile_with_detail(name):
+    tiles = np.stack([as_type(noisy(), np.uint8)] * 2)
+
+    both = denoised(name, tiles, Blend(detail=1), Blend())
+    alone = denoised(name, tiles[:1], Blend())
+
+    assert np.abs(both[1].astype(int) - alone[0]).max() <= 1
+    assert np.abs(both[0].astype(int) - alone[0]).max() > 10
 
 
 @each_engine
