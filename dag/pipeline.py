@@ -82,6 +82,7 @@ class Pipeline:
         self._device = device
         self._threads = threads
         self._engines: dict[bool, dict[Effort, Engine]] = {}  # the key is whether the weights are for white noise
+        self._last_engine: Engine | None = None  # only this engine keeps memory for its next call
 
     def run(self, picture: bytes, name: str = "image") -> dict[str, File]:
         """Run all steps on the bytes of an image file. Return the files by the names of their steps.
@@ -111,7 +112,11 @@ class Pipeline:
             weights = load_white() if params.is_for_white_noise else self._weights or load_shipped()
             engines = load_engines(weights, self._device, self._threads)
             self._engines[params.is_for_white_noise] = engines
-        return denoise(engines[params.effort], pixels, params.blend, params.noise)
+        engine = engines[params.effort]
+        if self._last_engine is not None and self._last_engine is not engine:
+            self._last_engine.free()
+        self._last_engine = engine
+        return denoise(engine, pixels, params.blend, params.noise)
 
 
 class _Run:

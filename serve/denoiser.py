@@ -111,7 +111,7 @@ class Denoiser:
         # During a deployment, replicas with old weights and replicas with new weights run side by side.
         engine = self._engines.get((weights, effort))
         if engine is None:
-            raise DenoiserDown("The replica has other weights than those that the job asks for.")
+            raise DenoiserDown("The replica has no engine for the weights and the effort that the job asks for.")
         try:
             async for message in self._denoise(*shared, params, engine):
                 yield message

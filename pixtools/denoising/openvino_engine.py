@@ -76,6 +76,7 @@ class OpenVINOEngine:
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, {device}, {threads} threads, {precisions}"
         # The key is the type of the tiles, and whether a tile keeps grain.
         self._compiled: dict[tuple[np.dtype[np.generic], bool], openvino.CompiledModel] = {}
+        self._last: openvino.CompiledModel | None = None  # only this model keeps memory for its next call
 
     def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:
         """Denoise tiles: see Engine.
@@ -86,15 +87,20 @@ class OpenVINOEngine:
         if key not in self._compiled:  # takes 0.1 s
             model = _model(self._weights, dtype, self._int8, keeps_grain=keeps_grain)
             self._compiled[key] = self._core.compile_model(model, "CPU", self._options)
+        compiled = self._compiled[key]
+        if compiled is not self._last:
+            self.free()
+            self._last = compiled
         # OpenVINO reads the memory of the arrays directly, so the arrays must be contiguous.
         inputs = [np.ascontiguousarray(tiles), np.ascontiguousarray(blends, np.float32)]
-        results = self._compiled[key](inputs, share_inputs=True)
+        results = compiled(inputs, share_inputs=True)
         return Denoised(results[0], results[1], results[2])
 
     def free(self) -> None:
         """Free the memory between the layers: see Engine. The compiled models stay."""
-        for compiled in self._compiled.values():
-            compiled.release_memory()
+        if self._last is not None:
+            self._last.release_memory()
+            self._last = None
 
 
 def best_precision(effort: Effort, *, has_int8: bool, has_bfloat16: bool) -> Precision:

@@ -149,7 +149,7 @@ async def test_a_picture_that_waits_for_memory_gets_a_progress_message_every_ten
 
 
 async def test_other_weights_than_the_loaded_ones_are_refused(denoiser):
-    with pytest.raises(DenoiserDown, match="other weights"):
+    with pytest.raises(DenoiserDown, match="no engine for the weights"):
         await messages(denoiser.run(picture(), Denoise(), "cd" * 32))
 
     await denoiser.check_health()

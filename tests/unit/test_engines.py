@@ -148,6 +148,18 @@ def test_free_returns_memory_and_the_engine_still_denoises(name):
     assert (fresh.denoise(tiles, rows(Blend())).tiles == before).all()
 
 
+@pytest.mark.parametrize("name", ["openvino-bfloat16", pytest.param("openvino-int8", marks=int8_works)])
+def test_only_the_last_model_of_an_engine_keeps_memory(name):
+    tiles, process, fresh = np.resize(as_type(noisy(), np.uint8), (1, 512, 512, 3)), psutil.Process(), ENGINES[name]()
+    fresh.denoise(tiles, rows(Blend()))
+    used = process.memory_info().rss
+
+    fresh.denoise(tiles.astype(np.uint16), rows(Blend(detail=1)))
+    fresh.denoise(tiles, rows(Blend()))
+
+    assert process.memory_info().rss < used + 85_000_000  # memory of both models would be more than 110 MB
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
