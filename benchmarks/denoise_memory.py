@@ -4,8 +4,8 @@
     python benchmarks/denoise_memory.py --megapixels 50 --pictures 2
 
 Exits with status 1 if the peak exceeds --most. The class of the replica runs in a new process without Ray, on pictures
-of pure noise. With --mixed, a megapixel is denoised first with the weights for white noise, and once more with
-`"effort": "fast"`. With --coarse, the noise is coarse, so the pictures need two passes.
+of pure noise. With --mixed, two other engines run first: a megapixel is denoised with the weights for white noise,
+and a megapixel with `"effort": "fast"`. With --coarse, the noise is coarse, so the pictures need two passes.
 
 The peak is the highest resident memory of this process (VmHWM). The peak includes the pictures, which are in shared
 memory in the service.
@@ -70,7 +70,7 @@ asyncio.run(main(*map(int, sys.argv[1:])))
 @click.option("--megapixels", default=24.0, show_default=True)
 @click.option("--pictures", default=1, show_default=True, help="Number of pictures that are denoised at the same time.")
 @click.option("--most", "max_mb", default=2000, show_default=True, help="Allowed peak, in MB.")
-@click.option("--mixed", is_flag=True, help="Denoise a megapixel with two other engines first.")
+@click.option("--mixed", is_flag=True, help="Run two other engines first.")
 @click.option("--coarse", is_flag=True, help="Give the pictures coarse noise.")
 def main(megapixels: float, pictures: int, max_mb: int, mixed: bool, coarse: bool) -> None:  # noqa: FBT001 (click)
     """Run the replica in a child process, and print its memory and time."""

@@ -14,8 +14,8 @@ The photo gets noise of sigma 25, in 8 bits. These contestants take turns, each 
 
 All contestants except GEMM start and end with uint8 arrays in the memory of the CPU. The table shows the median of the
 rounds and the best round. The network takes 1,334 GFLOP for each megapixel. The PSNR is in dB, compared with the photo.
-The values of contestants that denoise the whole picture should agree within 0.02 dB. The value of "fast" may differ
-more. "peak MB" is the highest resident memory of the process, with its libraries.
+The values of contestants that denoise the whole picture should agree within 0.02 dB, and "fast" within 0.1 dB.
+"peak MB" is the highest resident memory of the process, with its libraries.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dag.segments import ArtifactsSegment, FileSegment, PixelsSegment, Segment, 
 from dag.specification import build
 from dag.worker_messages import NotMade, WorkerMessage
 from pixtools.denoising.dncnn import Weights, load_shipped, load_white
-from pixtools.denoising.engine import Device, Effort, Engine, load_engines
+from pixtools.denoising.engine import Device, Effort, Engine, LastEngine, load_engines
 from pixtools.denoising.restoration import Report, denoise
 from pixtools.errors import Fault, PixToolsError, error_class
 from pixtools.imaging.header import Header, inspect
@@ -57,7 +57,8 @@ class Pipeline:
     Decoders run without a sandbox, and without limits of memory and time. So run a pipeline only on pictures that you
     trust.
 
-    Only one thread may use a pipeline at a time. A network is loaded for the first picture that needs it.
+    Only one thread may use a pipeline at a time. There are two networks: one for photos, and one for white noise. Each
+    network is loaded for the first picture that needs it.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class Pipeline:
         self._weights = weights
         self._device = device
         self._threads = threads
-        self._engines: dict[bool, dict[Effort, Engine]] = {}  # the key is whether the weights are for white noise
-        self._last_engine: Engine | None = None  # only this engine keeps memory for its next call
+        self._engines: dict[bool, dict[Effort, Engine]] = {}  # True: the engines for white noise; False: for photos
+        self._last_engine = LastEngine()
 
     def run(self, picture: bytes, name: str = "image") -> dict[str, File]:
         """Run all steps on the bytes of an image file. Return the files by the names of their steps.
@@ -113,9 +114,7 @@ class Pipeline:
             engines = load_engines(weights, self._device, self._threads)
             self._engines[params.is_for_white_noise] = engines
         engine = engines[params.effort]
-        if self._last_engine is not None and self._last_engine is not engine:
-            self._last_engine.free()
-        self._last_engine = engine
+        self._last_engine.change_to(engine)
         return denoise(engine, pixels, params.blend, params.noise)
 
 

@@ -1,6 +1,7 @@
-"""The denoiser: a Serve deployment that only dispatchers call. It has no route.
+"""The denoiser. This Serve deployment has no route: only dispatchers call it.
 
-A replica owns two networks. Each network has an engine for each effort.
+A replica loads two networks, one for photos and one for white noise. For each network, it has one engine for each
+effort. Efforts with the same precision share one engine.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class Denoiser:
     def __init__(
         self, batcher: Batcher, semaphore: ByteSemaphore, engines: Mapping[tuple[str, Effort], Engine]
     ) -> None:
-        """`semaphore` limits the total size of all pictures. `engines` has an engine for each digest and effort."""
+        """`semaphore` limits the total size of all pictures.
+
+        `engines` are the loaded engines. A key has the digest of the weights, and the effort.
+        """
         self._batcher = batcher
         self._semaphore = semaphore
         self._engines = dict(engines)
@@ -107,11 +111,11 @@ class Denoiser:
         Raises OutOfMemory, and DenoiserDown if another replica may succeed.
         """
         logs.begin(ids or {})
-        effort: Effort = getattr(params, "effort", "normal")  # a dispatcher of an earlier version gives no effort
+        effort: Effort = getattr(params, "effort", "normal")  # parameters from an earlier version have no effort
         # During a deployment, replicas with old weights and replicas with new weights run side by side.
         engine = self._engines.get((weights, effort))
         if engine is None:
-            raise DenoiserDown("The replica has no engine for the weights and the effort that the job asks for.")
+            raise DenoiserDown("The replica has no engine for the weights and the effort of the job.")
         try:
             async for message in self._denoise(*shared, params, engine):
                 yield message

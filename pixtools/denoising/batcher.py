@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from pixtools.denoising.dncnn import CHANNELS
-from pixtools.denoising.engine import Blend, Denoised, Engine, Pixels, Tiles
+from pixtools.denoising.engine import Blend, Denoised, Engine, LastEngine, Pixels, Tiles
 from pixtools.denoising.restoration import Restoration, Round, Tile
 
 T = TypeVar("T")
@@ -73,13 +73,13 @@ class Batcher:
 
     Waiting tiles of the same engine, shape and type share a call of the engine, up to `engine.batch_pixels` pixels.
 
-    Only the engine that ran last keeps memory for its next call. If pictures of two engines take turns, each change
-    frees this memory, and the other engine allocates it again.
+    When another engine runs, the memory of the previous engine is freed. So if the tiles of two engines alternate, each
+    call first allocates its memory.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._last_engine = engine  # only this engine keeps memory for its next call
+        self._last_engine = LastEngine()
         self._waiting: list[Waiter] = []
         self._virtual_time = 0.0
         self._tile_added = asyncio.Event()
@@ -185,9 +185,7 @@ class Batcher:
 
     def _denoise(self, batch: list[Waiter]) -> Denoised:
         engine, tiles = batch[0].engine, cast("Tiles", np.stack([waiter.pixels for waiter in batch]))
-        if engine is not self._last_engine:
-            self._last_engine.free()
-            self._last_engine = engine
+        self._last_engine.change_to(engine)
         return engine.denoise(tiles, np.array([waiter.blend.as_row() for waiter in batch], np.float32))
 
 

@@ -26,7 +26,7 @@ BLEND_PARTS = 3
 """The number of parts in a Blend."""
 
 DETAIL = 2
-"""The column of `detail` in the rows of blends."""
+"""Blend.as_row puts the detail at this place."""
 
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float32): 1}
 """The value of white for each type of tiles."""
@@ -34,8 +34,8 @@ WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535, np.dtype(np.float
 Device = Literal["auto", "cpu", "cuda"]
 
 Effort = Literal["normal", "fast"]
-"""How much time an engine may take. On a CPU, `fast` runs some layers in int8, if the CPU and the weights allow int8.
-`normal` does so only on a CPU without bfloat16. A GPU ignores the effort."""
+"""`fast` takes less time than `normal` on some CPUs, but removes less noise. The difference is the precision: see
+`openvino_engine.best_precision`. On a GPU, both are the same."""
 
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
@@ -130,8 +130,21 @@ class Engine(Protocol):
         ...
 
     def free(self) -> None:
-        """Free the memory that only this engine can use in its next call. The next call allocates it again."""
+        """Free the memory that the last call has used. The next call then allocates new memory, which takes time."""
         ...
+
+
+class LastEngine:
+    """Remembers which of several engines ran last. Only this engine keeps memory for its next call."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def change_to(self, engine: Engine) -> None:
+        """Free the memory of the engine that ran last, unless this is `engine`. Call this before `engine` runs."""
+        if self._engine is not None and self._engine is not engine:
+            self._engine.free()
+        self._engine = engine
 
 
 def load_engine(weights: Weights, device: Device = "auto", threads: int = 1, effort: Effort = "normal") -> Engine:
@@ -154,7 +167,7 @@ def load_engine(weights: Weights, device: Device = "auto", threads: int = 1, eff
 
 
 def load_engines(weights: Weights, device: Device = "auto", threads: int = 1) -> dict[Effort, Engine]:
-    """Load an engine for each effort: see load_engine. Efforts with the same precision share an engine."""
+    """Call load_engine for each effort. If two engines have the same precision, return one of them for both efforts."""
     by_name: dict[str, Engine] = {}
     engines = ((effort, load_engine(weights, device, threads, effort)) for effort in EFFORTS)
     return {effort: by_name.setdefault(engine.name, engine) for effort, engine in engines}

@@ -1,7 +1,8 @@
 """An engine that runs on a CPU, with OpenVINO.
 
-The weights name the layers that may run in int8. On a CPU with instructions for int8 (VNNI), these layers take less
-time in int8 than in bfloat16. But int8 removes slightly less of weak noise: see the model card.
+Some layers were trained for int8, and the file of the weights lists these layers. On a CPU with instructions for int8
+(VNNI), a layer takes less time in int8 than in bfloat16. But in int8, the denoiser removes slightly less noise: see the
+model card.
 
 Two results were measured on one core with AVX-512 bf16. A model with dynamic shapes takes as much time and memory as a
 model with fixed shapes. A batch of large tiles takes as long as a separate call for each tile.
@@ -43,7 +44,7 @@ Precision = Literal["int8", "bfloat16", "float32"]
 
 
 class OpenVINOEngine:
-    """DnCNN on `threads` threads of the CPU. Without `precision`, `effort` selects the precision: see `best_precision`.
+    """DnCNN on `threads` threads of the CPU. If `precision` is None, `best_precision` chooses it by the effort.
 
     With int8, the layers that were not trained for int8 run in bfloat16, or in float32 if the CPU does not support
     bfloat16. Raises ValueError if `precision` is int8 but the CPU or the weights do not allow int8.
@@ -74,20 +75,16 @@ class OpenVINOEngine:
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         precisions = f"int8 and {others}" if self._int8 else others
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, {device}, {threads} threads, {precisions}"
-        # The key is the type of the tiles, and whether a tile keeps grain.
+        # A key has the type of the tiles, and whether the model can keep grain.
         self._compiled: dict[tuple[np.dtype[np.generic], bool], openvino.CompiledModel] = {}
-        self._last: openvino.CompiledModel | None = None  # only this model keeps memory for its next call
+        self._last: openvino.CompiledModel | None = None  # the model that ran last; the others keep no memory for calls
 
     def denoise(self, tiles: Tiles, blends: NDArray[np.float32]) -> Denoised:
         """Denoise tiles: see Engine.
 
-        The first call for each type of tiles compiles a model. The first call with detail compiles another model.
+        Each type of tiles has two models, with detail and without. The first call of a model compiles it.
         """
-        key = dtype, keeps_grain = tiles.dtype, bool(blends[:, DETAIL].any())
-        if key not in self._compiled:  # takes 0.1 s
-            model = _model(self._weights, dtype, self._int8, keeps_grain=keeps_grain)
-            self._compiled[key] = self._core.compile_model(model, "CPU", self._options)
-        compiled = self._compiled[key]
+        compiled = self._compiled_model(tiles.dtype, keeps_grain=bool(blends[:, DETAIL].any()))
         if compiled is not self._last:
             self.free()
             self._last = compiled
@@ -97,18 +94,24 @@ class OpenVINOEngine:
         return Denoised(results[0], results[1], results[2])
 
     def free(self) -> None:
-        """Free the memory between the layers: see Engine. The compiled models stay."""
+        """Free the memory of the layers' results: see Engine. The compiled models stay."""
         if self._last is not None:
             self._last.release_memory()
             self._last = None
 
+    def _compiled_model(self, dtype: np.dtype[np.generic], *, keeps_grain: bool) -> openvino.CompiledModel:
+        key = dtype, keeps_grain
+        if key not in self._compiled:  # takes 0.1 s
+            model = _model(self._weights, dtype, self._int8, keeps_grain=keeps_grain)
+            self._compiled[key] = self._core.compile_model(model, "CPU", self._options)
+        return self._compiled[key]
+
 
 def best_precision(effort: Effort, *, has_int8: bool, has_bfloat16: bool) -> Precision:
-    """Return the precision for an effort.
+    """Return the precision for an effort: the first of these that is possible.
 
-    int8 is the fastest, and float32 is the slowest by far. The results of bfloat16 are nearly those of float32, so
-    `normal` takes bfloat16. `fast` takes int8. On a CPU without bfloat16, `normal` takes int8 too. If int8 is not
-    possible, both efforts take bfloat16, or else float32.
+    - `normal`: bfloat16, int8, float32. bfloat16 gives nearly the results of float32.
+    - `fast`: int8, bfloat16, float32. int8 is the fastest, and float32 is by far the slowest.
     """
     if has_int8 and (effort == "fast" or not has_bfloat16):
         return "int8"
@@ -129,7 +132,8 @@ def _model(
 ) -> openvino.Model:
     """Build the model. Its inputs are tiles (N, H, W, 3) and blends (N, 3). Its outputs are the arrays of Denoised.
 
-    Without `keeps_grain`, the detail of all blends has to be 0. The model then takes a tenth less time on a fast CPU.
+    A model without `keeps_grain` is only for blends whose detail is 0. On a CPU with AMX, this model takes a tenth less
+    time.
     The operations before and after the network are always in float32, so that a strength of 0 changes no pixel.
     """
     white = np.float32(WHITE[dtype])

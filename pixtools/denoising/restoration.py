@@ -26,9 +26,11 @@ Noise = Literal["auto", "any", "white"]
 """
 
 MAX_TILE_SIDE = 576
-"""A tile has at most as many pixels as a square with this side. On photos of 2 to 24 megapixels, halos add 14 to 18 %
-of work. With a side of 1024, halos add only 4 to 10 %. But then a CPU with AMX waits for memory: photos of 2 to 6
-megapixels took 3 to 24 % more time. Larger tiles also take more memory, and other pictures wait longer."""
+"""A tile has at most as many pixels as a square with this side.
+
+On photos of 2 to 24 megapixels, halos add 14 to 18 % of work. With a side of 1024, they add only 4 to 10 %. But on a
+CPU with AMX, photos of 2 to 6 megapixels took 3 to 24 % more time with a side of 1024, probably because large tiles do
+not fit into the cache. Large tiles also need more memory, and other pictures wait longer while a large tile runs."""
 
 _GREY_CHANNELS = (1, 2)  # grey, and grey with alpha
 

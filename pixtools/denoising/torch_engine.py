@@ -67,7 +67,7 @@ class TorchEngine:
         return Denoised(*(each.numpy() for each in results))
 
     def free(self) -> None:
-        """Do nothing, because PyTorch shares the memory that it keeps among all engines: see Engine."""
+        """Do nothing. PyTorch keeps the memory of past calls, and any engine can use this memory in its next call."""
 
     def _to_device(self, array: NDArray[np.generic]) -> Tensor:
         # Copy a read-only array, because PyTorch warns about tensors on read-only memory.

@@ -51,7 +51,7 @@ class Denoise(PixelParams):
     effort: Effort = Field(
         "normal",
         title="Effort",
-        description="`fast` takes less time on some CPUs, and removes slightly less of weak noise; a GPU ignores it",
+        description="`fast` takes less time on some CPUs, and removes slightly less noise; on a GPU it has no effect",
         json_schema_extra=ADVANCED,
     )
 

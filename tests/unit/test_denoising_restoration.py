@@ -529,6 +529,15 @@ def test_an_array_that_is_not_a_picture_is_refused(shape):
         Restoration(np.zeros(shape, np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("frames", "dtype"), [(1, np.uint8), (2, np.uint8), (1, np.uint16)], ids=["8 bits", "animation", "16 bits"]
+)
+def test_a_large_picture_has_tiles_of_nearly_the_largest_size(frames, dtype):
+    height, width, _ = Restoration(np.zeros((frames, 2500, 4000, 3), dtype)).shape
+
+    assert 0.6 * MAX_TILE_SIDE**2 < height * width <= MAX_TILE_SIDE**2
+
+
 def test_floating_point_is_refused():
     with pytest.raises(ValueError, match="float32"):
         Restoration(np.zeros((1, 8, 8, 3), np.float32))
